@@ -1,0 +1,2 @@
+"""DistilPose."""
+__version__ = "0.1.0"

@@ -1,0 +1,65 @@
+"""One door for every model: a preset's shipped weights, a file, a hub id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distilpose.errors import ConfigError, InputError
+from distilpose.runtimes import Runner, TorchRunner
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from distilpose.models import PoseModel
+
+
+def load_model(name_or_path: str | Path) -> PoseModel:
+    """Load a model with its weights.
+
+    Args:
+        name_or_path: a file (our ``.safetensors`` or a released ``.pth``), a folder written by
+            ``save_pretrained``, or a hub id such as ``"org/name"``.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, broken, foreign, newer, or does not match its model.
+        ConfigError: the name is a preset, which has no weights of its own.
+    """
+    from distilpose import checkpoint
+    from distilpose.models import list_models
+
+    path = Path(name_or_path)
+    if path.is_dir():
+        path = path / checkpoint.HUB_WEIGHTS_NAME
+    elif not path.exists() and str(name_or_path) in list_models():
+        raise ConfigError(
+            f"{name_or_path} is an architecture without weights: pass a checkpoint file, or build it untrained with "
+            f"distilpose.create_model({str(name_or_path)!r})"
+        )
+    elif not path.exists() and not path.suffix and len(path.parts) == 2:
+        return checkpoint.load_from_hub(str(name_or_path))
+    return checkpoint.load_checkpoint(path)
+
+
+def as_runner(model: nn.Module | Runner | str | Path, device: str | None = None) -> Runner:
+    """Any model as a `Runner` on numpy arrays.
+
+    Args:
+        model: a torch model from `create_model` or `load_model`, a `Runner`, or what `load_model` takes.
+        device: torch device; where the weights are when None.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(model, str | Path):
+        model = load_model(model)
+    if isinstance(model, Runner) and not hasattr(model, "parameters"):
+        return model
+    if not hasattr(model, "parameters"):
+        raise InputError(f"model must be a distilpose model, a runner, a name or a path, got {type(model).__name__}")
+    from distilpose import checkpoint
+
+    return TorchRunner(model, checkpoint.describe(model), device)

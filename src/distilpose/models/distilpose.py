@@ -1,0 +1,82 @@
+"""The student: keypoints by regression, one linear layer behind the token encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distilpose.errors import ConfigError
+from distilpose.models.outputs import PoseOutput
+from distilpose.models.token_encoder import TokenEncoder, init_linear
+
+NumSigmas = Literal[0, 1, 2]
+
+
+class RegressionHead(nn.Module):
+    """Turn each keypoint token into x, y, score and sigma; what is not built is None.
+
+    Args:
+        dim: D of a token.
+        num_sigmas: 0 (none), 1 (the same along x and y) or 2.
+        with_score: whether a confidence is predicted.
+
+    Raises:
+        ConfigError: ``num_sigmas`` is something else.
+    """
+
+    def __init__(self, dim: int, num_sigmas: NumSigmas = 2, with_score: bool = True) -> None:
+        super().__init__()
+        if num_sigmas not in (0, 1, 2):
+            raise ConfigError(f"num_sigmas must be 0, 1 or 2, got {num_sigmas}")
+        self.num_sigmas = num_sigmas
+        self.with_score = with_score
+        self.norm = nn.LayerNorm(dim)
+        self.linear = nn.Linear(dim, 2 + with_score + num_sigmas)
+        self.apply(init_linear)
+
+    def forward(self, keypoint_tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(B, K, D) -> xy_norm (B, K, 2), sigma (B, K, 2) in heatmap cells or None, raw score (B, K) or None."""
+        values = self.linear(self.norm(keypoint_tokens))
+        xy_norm = torch.sigmoid(values[..., :2])
+        score = values[..., 2] if self.with_score else None
+        if self.num_sigmas == 0:
+            return xy_norm, None, score
+        sigma = F.softplus(values[..., 2 + self.with_score :])
+        return xy_norm, sigma.expand(-1, -1, 2), score
+
+
+class DistilPose(nn.Module):
+    """Person crops -> keypoints, read straight off the keypoint tokens.
+
+    Args:
+        backbone: (B, 3, H, W) -> (B, C, H / 4, W / 4).
+        encoder: feature map -> tokens.
+        head: keypoint tokens -> numbers.
+        input_size_hw: (H, W) of the crops.
+
+    Source:
+        DistilPose (arXiv:2303.02455).
+    """
+
+    preset: str | None = None  # set by `create_model`: what a checkpoint needs to build the model again
+    preset_options: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(
+        self, backbone: nn.Module, encoder: TokenEncoder, head: RegressionHead, input_size_hw: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.encoder = encoder
+        self.head = head
+        self.input_size_hw = input_size_hw
+
+    def forward(self, images: Tensor) -> PoseOutput[Tensor]:
+        """(B, 3, H, W) normalised crops -> keypoints, spread, confidence and tokens."""
+        keypoint_tokens, visual_tokens = self.encoder(self.backbone(images))
+        xy_norm, sigma, score = self.head(keypoint_tokens)
+        return PoseOutput(xy_norm, sigma, score, keypoint_tokens, visual_tokens)

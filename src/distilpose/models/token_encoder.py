@@ -1,0 +1,164 @@
+"""Feature map -> keypoint tokens and visual tokens: the encoder that teacher and student share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distilpose.errors import ConfigError
+
+
+class TokenEncoder(nn.Module):
+    """Cut a feature map into patches and let learned keypoint tokens read them (paper: Token-distilling Encoder, TDE).
+
+    Pre-norm transformer blocks; the position code is added to the visual tokens at the input and again
+    before every later block; the tokens leave without a final norm.
+
+    Args:
+        in_channels: C of the feature map.
+        feature_size_hw: (H, W) of the feature map in cells.
+        patch_size_hw: (h, w) of a patch in cells; must divide ``feature_size_hw``.
+        num_keypoints: K.
+        dim: D, channels of a token; a multiple of 4 and of ``num_heads``.
+        depth: number of transformer blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of a block's MLP, in multiples of ``dim``.
+
+    Raises:
+        ConfigError: the sizes do not divide.
+
+    Source:
+        DistilPose (arXiv:2303.02455) and TokenPose (arXiv:2104.03516).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        feature_size_hw: tuple[int, int],
+        patch_size_hw: tuple[int, int],
+        num_keypoints: int,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+    ) -> None:
+        super().__init__()
+        _check_sizes(feature_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads)
+        self.patch_size_hw = patch_size_hw
+        self.num_keypoints = num_keypoints
+        self.dim = dim
+        grid_hw = (feature_size_hw[0] // patch_size_hw[0], feature_size_hw[1] // patch_size_hw[1])
+        self.keypoint_tokens = nn.Parameter(torch.empty(1, num_keypoints, dim))
+        self.position: Tensor
+        self.register_buffer("position", sine_position_code(grid_hw, dim), persistent=False)
+        self.patch_embedding = nn.Linear(in_channels * patch_size_hw[0] * patch_size_hw[1], dim)
+        self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, round(dim * mlp_ratio)) for _ in range(depth))
+        nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
+        self.apply(init_linear)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the feature map.
+
+        Args:
+            features: (B, C, H, W).
+
+        Returns:
+            keypoint tokens (B, K, D) and visual tokens (B, P, D), P patches in row-major order.
+        """
+        visual_tokens = self.patch_embedding(patchify(features, self.patch_size_hw)) + self.position
+        tokens = torch.cat([self.keypoint_tokens.expand(len(features), -1, -1), visual_tokens], dim=1)
+        # Keypoint tokens have no place in the image: their rows of the code are zero.
+        position = F.pad(self.position, (0, 0, self.num_keypoints, 0))
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens if index == 0 else tokens + position)
+        return tokens[:, : self.num_keypoints], tokens[:, self.num_keypoints :]
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention and MLP, each with a shortcut."""
+
+    def __init__(self, dim: int, num_heads: int, hidden: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.attention_out = nn.Linear(dim, dim)
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.mlp_up = nn.Linear(dim, hidden)
+        self.mlp_down = nn.Linear(hidden, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        tokens = tokens + self._attend(self.attention_norm(tokens))
+        return tokens + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(tokens))))
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        batch, count, dim = tokens.shape
+        qkv = self.qkv(tokens).view(batch, count, 3, self.num_heads, dim // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(batch, count, dim))
+        return out
+
+
+def patchify(features: Tensor, patch_size_hw: tuple[int, int]) -> Tensor:
+    """Cut (B, C, H, W) into patches (B, P, h * w * C), each in the order row, column, channel."""
+    batch, channels, height, width = features.shape
+    patch_h, patch_w = patch_size_hw
+    grid = features.view(batch, channels, height // patch_h, patch_h, width // patch_w, patch_w)
+    return grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch_h * patch_w * channels)
+
+
+def sine_position_code(grid_hw: tuple[int, int], dim: int) -> Tensor:
+    """The two-dimensional sine code of DETR: (1, h * w, dim), first half from y, second from x.
+
+    Positions run from 1 / n to 1 over the grid's extent, times 2 pi; temperature 10000; sines and
+    cosines alternate.
+
+    Source:
+        End-to-End Object Detection with Transformers (arXiv:2005.12872), normalised variant.
+    """
+    half = dim // 2
+    frequency = 10000.0 ** (-torch.div(torch.arange(half), 2, rounding_mode="floor") * 2 / half)
+
+    def code(cells: int) -> Tensor:
+        position = torch.arange(1, cells + 1, dtype=torch.float32) / (cells + 1e-6) * 2 * math.pi
+        angle = position[:, None] * frequency
+        return torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
+
+    height, width = grid_hw
+    rows = code(height)[:, None, :].expand(height, width, half)
+    columns = code(width)[None, :, :].expand(height, width, half)
+    return torch.cat([rows, columns], dim=2).reshape(1, height * width, dim)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Truncated normal weights of spread 0.02 and zero biases, as DistilPose initialises its linear layers."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _check_sizes(
+    feature_size_hw: tuple[int, int],
+    patch_size_hw: tuple[int, int],
+    num_keypoints: int,
+    dim: int,
+    depth: int,
+    num_heads: int,
+) -> None:
+    if min(*patch_size_hw, num_keypoints, dim, depth, num_heads) < 1:
+        raise ConfigError(
+            f"patch_size_hw, num_keypoints, dim, depth and num_heads must be at least 1, got {patch_size_hw}, "
+            f"{num_keypoints}, {dim}, {depth}, {num_heads}"
+        )
+    if feature_size_hw[0] % patch_size_hw[0] or feature_size_hw[1] % patch_size_hw[1]:
+        raise ConfigError(
+            f"patch_size_hw must divide the feature map of {feature_size_hw} cells (input size / 4), got {patch_size_hw}"
+        )
+    if dim % 4 or dim % num_heads:
+        raise ConfigError(f"dim must be a multiple of 4 and of num_heads={num_heads}, got {dim}")

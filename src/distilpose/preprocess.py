@@ -1,0 +1,59 @@
+"""Image and crop transforms -> the arrays a network reads. Training, evaluation and prediction all pass here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from distilpose.geometry import CropTransform
+
+# https://github.com/pytorch/vision: ImageNet statistics of RGB in 0..1
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation per RGB channel, in units of pixel value / 255."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def crop_image(image: NDArray[np.uint8], transform: CropTransform) -> NDArray[np.uint8]:
+    """Cut one crop out of an image, bilinear, black outside.
+
+    Args:
+        image: (H, W, 3) uint8.
+        transform: where the crop lies.
+
+    Returns:
+        (h, w, 3) uint8 with (h, w) = ``transform.size_hw``.
+    """
+    height, width = transform.size_hw
+    crop = cv2.warpAffine(image, transform.matrix, (width, height), flags=cv2.INTER_LINEAR)
+    return np.asarray(crop, dtype=np.uint8)
+
+
+def normalise(crops: NDArray[np.uint8], normalisation: Normalisation) -> NDArray[np.float32]:
+    """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 with the channels' mean removed and spread scaled."""
+    scale = np.float32(1) / (np.float32(255) * np.array(normalisation.std, dtype=np.float32))
+    shift = np.array(normalisation.mean, dtype=np.float32) / np.array(normalisation.std, dtype=np.float32)
+    return np.ascontiguousarray(np.moveaxis(crops * scale - shift, -1, -3))
+
+
+def preprocess(
+    image: NDArray[np.uint8], transforms: Sequence[CropTransform], normalisation: Normalisation
+) -> NDArray[np.float32]:
+    """One image and N crops of it -> network input (N, 3, H, W) float32.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        transforms: N >= 1 crops of one size.
+        normalisation: of the model.
+    """
+    return normalise(np.stack([crop_image(image, transform) for transform in transforms]), normalisation)

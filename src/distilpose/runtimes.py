@@ -1,0 +1,62 @@
+"""Models as callables on numpy arrays, whatever runs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilpose.description import ModelDescription
+from distilpose.models.outputs import HeatmapOutput, PoseOutput
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FloatArray = NDArray[np.float32]
+NumpyOutput = PoseOutput[FloatArray] | HeatmapOutput[FloatArray]
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """A model that reads and returns numpy arrays and knows what it is."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the model expects and returns."""
+        ...
+
+    def __call__(self, images: FloatArray) -> NumpyOutput:
+        """(B, 3, H, W) normalised crops -> the model's output, B >= 1."""
+        ...
+
+
+class TorchRunner:
+    """A torch model as a `Runner`: evaluation mode, no gradients.
+
+    Args:
+        model: a module returning `PoseOutput` or `HeatmapOutput`. It is put into evaluation mode.
+        description: of the model.
+        device: where to run; where the weights are when None.
+    """
+
+    def __init__(self, model: nn.Module, description: ModelDescription, device: str | None = None) -> None:
+        self._model = (model if device is None else model.to(device)).eval()
+        self._description = description
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the model expects and returns."""
+        return self._description
+
+    def __call__(self, images: FloatArray) -> NumpyOutput:
+        """(B, 3, H, W) normalised crops -> the model's output as float32 arrays."""
+        import torch
+
+        parameter = next(self._model.parameters())
+        with torch.inference_mode():
+            batch = torch.from_numpy(images).to(parameter.device, parameter.dtype)
+            output: Any = self._model(batch.contiguous(memory_format=torch.channels_last))
+        arrays = [None if value is None else value.float().cpu().numpy() for value in output]
+        numpy_output: NumpyOutput = type(output)(*arrays)
+        return numpy_output
