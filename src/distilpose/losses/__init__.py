@@ -1,0 +1,25 @@
+"""Losses: small functions returning scalars, and the one place that sums them."""
+
+from distilpose.losses.distilpose_loss import (
+    DistillationLosses,
+    DistillationOptions,
+    distillation_losses,
+    heatmap_loss,
+)
+from distilpose.losses.simulated_heatmap import (
+    SIGMA_FLOOR,
+    read_heatmap,
+    render_gaussian_heatmaps,
+    simulated_heatmap_loss,
+)
+
+__all__ = [
+    "SIGMA_FLOOR",
+    "DistillationLosses",
+    "DistillationOptions",
+    "distillation_losses",
+    "heatmap_loss",
+    "read_heatmap",
+    "render_gaussian_heatmaps",
+    "simulated_heatmap_loss",
+]

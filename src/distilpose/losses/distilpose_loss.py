@@ -1,0 +1,237 @@
+"""The training losses of student and teacher, term by term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distilpose.errors import ConfigError
+from distilpose.losses.simulated_heatmap import (
+    SIGMA_FLOOR,
+    ScoreReading,
+    read_heatmap,
+    render_gaussian_heatmaps,
+    simulated_heatmap_loss,
+)
+from distilpose.models.outputs import HeatmapOutput, PoseOutput
+
+Mask = Literal["visible", "all", "reference"]
+TARGET_SIGMA = 2.0  # cells, of the teacher's training targets: TokenPose (arXiv:2104.03516)
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """Weights and variants of the loss terms; a weight of 0 switches a term off.
+
+    Attributes:
+        keypoint: weight of the label loss.
+        token: weight of each of the two token losses.
+        simulated_heatmap: weight of the simulated-heatmap loss.
+        score: weight of the confidence loss.
+        mask: keypoints of the distillation on heatmaps and scores. ``"visible"``: the labelled ones;
+            ``"all"``: also the unlabelled ones, whose place only the teacher knows; ``"reference"``: what
+            the released code does, every keypoint weighted by the share of the batch in which it is labelled.
+        distil_unannotated: whether keypoints that a dataset does not annotate at all are distilled too
+            (never in ``"reference"`` without it).
+        score_reading: how the teacher's heatmap is read at the student's keypoint.
+        sigma_floor: smallest spread drawn, in heatmap cells.
+
+    Source:
+        Weights: DistilPose (arXiv:2303.02455).
+    """
+
+    keypoint: float = 1.0
+    token: float = 5e-4
+    simulated_heatmap: float = 1.0
+    score: float = 1e-2
+    mask: Mask = "visible"
+    distil_unannotated: bool = False
+    score_reading: ScoreReading = "bilinear"
+    sigma_floor: float = SIGMA_FLOOR
+
+    def __post_init__(self) -> None:
+        weights = (self.keypoint, self.token, self.simulated_heatmap, self.score, self.sigma_floor)
+        if min(weights) < 0:
+            raise ConfigError(f"loss weights and sigma_floor must not be negative, got {weights}")
+        if self.mask not in ("visible", "all", "reference"):
+            raise ConfigError(f"mask must be 'visible', 'all' or 'reference', got {self.mask!r}")
+
+    @classmethod
+    def reference(cls) -> DistillationOptions:
+        """The released code's behaviour, to the digit."""
+        return cls(mask="reference", distil_unannotated=True, score_reading="reference", sigma_floor=0.0)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term compares with a teacher."""
+        return max(self.token, self.simulated_heatmap, self.score) > 0
+
+
+class DistillationLosses(NamedTuple):
+    """The terms of one batch, each already multiplied by its weight; None where a term is switched off."""
+
+    keypoint: Tensor
+    visual_token: Tensor | None = None
+    keypoint_token: Tensor | None = None
+    simulated_heatmap: Tensor | None = None
+    score: Tensor | None = None
+
+    def terms(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of every term that is switched on."""
+        return ((name, value) for name, value in zip(self._fields, self, strict=True) if value is not None)
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised."""
+        return torch.stack([value for _, value in self.terms()]).sum()
+
+
+def keypoint_loss(xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor) -> Tensor:
+    """Smooth L1 distance in crop fractions, averaged over all coordinates, masked zeros included.
+
+    Args:
+        xy_norm: (B, K, 2) predicted.
+        target_xy_norm: (B, K, 2) labelled.
+        target_weight: (B, K), 0 where there is no label.
+
+    Source:
+        DistilPose (arXiv:2303.02455). In crop fractions the loss never leaves its quadratic part, and an
+        error in x weighs (H / W)^2 = 1.78 times one in y: kept as published.
+    """
+    weight = target_weight.unsqueeze(-1)
+    return F.smooth_l1_loss(xy_norm * weight, target_xy_norm * weight)
+
+
+def heatmap_loss(output: HeatmapOutput[Tensor], target_xy_norm: Tensor, target_weight: Tensor) -> Tensor:
+    """Mean squared error of a teacher's heatmaps against Gaussians around the labels.
+
+    Args:
+        output: of a heatmap model, heatmaps (B, K, H, W).
+        target_xy_norm: (B, K, 2) labelled.
+        target_weight: (B, K), 0 where there is no label.
+
+    Source:
+        TokenPose (arXiv:2104.03516): sigma of 2 cells, sub-pixel centre.
+    """
+    heatmaps = output.heatmaps.float()
+    height, width = heatmaps.shape[-2:]
+    sigma = torch.full_like(target_xy_norm, TARGET_SIGMA)
+    target = render_gaussian_heatmaps(target_xy_norm, sigma, (height, width), sigma_floor=0.0)
+    return simulated_heatmap_loss(heatmaps, target, target_weight)
+
+
+def distillation_weight(
+    target_weight: Tensor, annotated: Tensor, labelled_share: Tensor, options: DistillationOptions
+) -> Tensor:
+    """The weight of each keypoint in the distillation on heatmaps: the one home of the mask rule.
+
+    Args:
+        target_weight: (B, K), 1 where labelled.
+        annotated: (B, K) bool, False where the dataset does not annotate this keypoint at all.
+        labelled_share: (K,) mean of ``target_weight`` over the batch, of all ranks.
+        options: mask and ``distil_unannotated``.
+
+    Returns:
+        (B, K) float weights.
+    """
+    if options.mask == "visible":
+        weight = target_weight
+    elif options.mask == "all":
+        weight = torch.ones_like(target_weight)
+    else:
+        weight = labelled_share.expand_as(target_weight)
+    if options.distil_unannotated:
+        return weight if options.mask == "reference" else torch.where(annotated, weight, 1.0)
+    return weight * annotated
+
+
+def distillation_losses(
+    student: PoseOutput[Tensor],
+    teacher: HeatmapOutput[Tensor] | None,
+    target_xy_norm: Tensor,
+    target_weight: Tensor,
+    annotated: Tensor,
+    options: DistillationOptions,
+    labelled_share: Tensor | None = None,
+) -> DistillationLosses:
+    """All terms of one batch.
+
+    Args:
+        student: with gradient.
+        teacher: of the same crops, without gradient; None for a student trained on labels alone.
+        target_xy_norm: (B, K, 2) labels as fractions of the crop.
+        target_weight: (B, K), 1 where labelled inside the crop, else 0.
+        annotated: (B, K) bool, False where the dataset does not annotate this keypoint at all.
+        options: weights and variants.
+        labelled_share: (K,) share of samples in which a keypoint is labelled, over all ranks; of this
+            batch when None. Used by the ``"reference"`` mask alone.
+
+    Raises:
+        ConfigError: a term is switched on that student or teacher cannot provide.
+
+    Source:
+        DistilPose (arXiv:2303.02455), equations 1 to 8.
+    """
+    label_term = options.keypoint * keypoint_loss(student.xy_norm.float(), target_xy_norm, target_weight)
+    if teacher is None:
+        return DistillationLosses(label_term)
+    share = target_weight.mean(0) if labelled_share is None else labelled_share
+    weight = distillation_weight(target_weight, annotated, share, options)
+    visual, keypoint = _token_terms(student, teacher, options.token)
+    heatmaps = teacher.heatmaps.detach().float()
+    return DistillationLosses(
+        keypoint=label_term,
+        visual_token=visual,
+        keypoint_token=keypoint,
+        simulated_heatmap=_simulated_heatmap_term(student, heatmaps, weight, options),
+        score=_score_term(student, heatmaps, target_weight if options.mask == "reference" else weight, options),
+    )
+
+
+def _token_terms(
+    student: PoseOutput[Tensor], teacher: HeatmapOutput[Tensor], weight: float
+) -> tuple[Tensor | None, Tensor | None]:
+    if weight == 0:
+        return None, None
+    terms = []
+    pairs = ((student.visual_tokens, teacher.visual_tokens), (student.keypoint_tokens, teacher.keypoint_tokens))
+    for own, other in pairs:
+        if own is None or other is None:
+            raise ConfigError("token distillation needs tokens from student and teacher: set the token weight to 0")
+        if own.shape != other.shape:
+            raise ConfigError(
+                f"token distillation needs tokens on one grid: student {tuple(own.shape)}, teacher "
+                f"{tuple(other.shape)}: equal input and patch sizes (widths may differ), or token weight 0"
+            )
+        terms.append(weight * F.mse_loss(own.float(), other.detach().float()))
+    return terms[0], terms[1]
+
+
+def _simulated_heatmap_term(
+    student: PoseOutput[Tensor], heatmaps: Tensor, weight: Tensor, options: DistillationOptions
+) -> Tensor | None:
+    if options.simulated_heatmap == 0:
+        return None
+    if student.sigma is None:
+        raise ConfigError("simulated heatmaps need a student with num_sigmas 1 or 2, or their weight set to 0")
+    height, width = heatmaps.shape[-2:]
+    simulated = render_gaussian_heatmaps(
+        student.xy_norm.float(), student.sigma.float(), (height, width), options.sigma_floor
+    )
+    return options.simulated_heatmap * simulated_heatmap_loss(simulated, heatmaps, weight)
+
+
+def _score_term(
+    student: PoseOutput[Tensor], heatmaps: Tensor, weight: Tensor, options: DistillationOptions
+) -> Tensor | None:
+    if options.score == 0:
+        return None
+    if student.score is None:
+        raise ConfigError("the score loss needs a student with a score output, or its weight set to 0")
+    target = read_heatmap(heatmaps, student.xy_norm.detach().float(), options.score_reading)
+    return options.score * ((student.score.float() - target).abs() * weight).mean()
