@@ -155,9 +155,7 @@ def _blur(heatmaps: Float32Array, kernel: int) -> Float32Array:
     blurred = [cv2.GaussianBlur(maps, (kernel, kernel), 0, borderType=cv2.BORDER_CONSTANT) for maps in channels_last]
     result = np.moveaxis(np.stack(blurred).reshape(-1, *heatmaps.shape[-2:], heatmaps.shape[1]), -1, 1)
     highest = result.max((-2, -1), keepdims=True)
-    scale = np.divide(
-        heatmaps.max((-2, -1), keepdims=True), highest, out=np.ones_like(highest), where=highest != 0
-    )
+    scale = np.divide(heatmaps.max((-2, -1), keepdims=True), highest, out=np.ones_like(highest), where=highest != 0)
     return np.asarray(result * scale, dtype=np.float32)
 
 

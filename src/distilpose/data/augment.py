@@ -120,9 +120,7 @@ def _draw_shift(
     return box_xyxy + np.tile(rng.uniform(-reach, reach), 2)
 
 
-def jitter_colours(
-    crop: NDArray[np.uint8], options: AugmentOptions, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def jitter_colours(crop: NDArray[np.uint8], options: AugmentOptions, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Shift saturation, contrast around the mean grey, and brightness of one crop, in this order.
 
     Args:

@@ -155,7 +155,7 @@ def _read_document(file: Path, images: Path) -> dict[str, Any]:
     if not text.strip():
         raise DatasetError(f"{file}: expected COCO keypoint json, got an empty file: write or download it again")
     try:
-        document = json.loads(text)
+        document: Any = json.loads(text)
     except ValueError as error:
         raise DatasetError(f"{file}: expected COCO keypoint json, got broken json ({error}): write it again") from error
     for key in ("images", "annotations"):
@@ -166,7 +166,7 @@ def _read_document(file: Path, images: Path) -> dict[str, Any]:
             )
     if not images.is_dir():
         raise DatasetError(f"{file}: its image folder {images} does not exist: check the path")
-    return document
+    return dict(document)
 
 
 def _person_categories(document: Mapping[str, Any], skeleton: Skeleton, file: Path) -> set[Any]:

@@ -1,0 +1,274 @@
+"""The command line: parse, call one function, exit code. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distilpose import __version__
+from distilpose.errors import ConfigError, DistilPoseError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+FLIP_TESTS = ("off", "aligned", "reference")
+FLIP_TEST_HELP = "average with the mirrored crop: half as fast, a little more accurate ('reference': as published)"
+MODEL_HELP = "checkpoint (.safetensors, released .pth), folder of save_pretrained, or hub id"
+
+
+class Command(NamedTuple):
+    """One subcommand."""
+
+    summary: str
+    examples: tuple[str, ...]
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``distilpose`` with these arguments and return its exit code.
+
+    0: all went well. 1: bad input, or part of a batch failed. 2: wrong usage. 130: interrupted.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(f"distilpose {__version__}")
+        return 0
+    name = args[0]
+    if name not in COMMANDS:
+        print(f"error: {name!r} is no command of distilpose; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        return _run(name, args[1:])
+    except DistilPoseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has left, as in `distilpose models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = ["usage: distilpose COMMAND ...", "", "Fast 2D human pose: distil heatmap teachers into regression students.", ""]
+    lines += ["commands:", *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())]
+    return "\n".join([*lines, "", "distilpose COMMAND --help explains a command. --version prints the version."])
+
+
+def _run(name: str, args: list[str]) -> int:
+    import argparse
+
+    from jsonargparse import ArgumentParser
+
+    command = COMMANDS[name]
+    examples = "\n".join(["examples:", *(f"  distilpose {name} {example}".rstrip() for example in command.examples)])
+    parser = ArgumentParser(
+        prog=f"distilpose {name}",
+        description=command.summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=True,
+    )
+    command.add_arguments(parser)
+    if name == "train" and args and not args[0].startswith("-"):
+        args = ["--config", *args]
+    return command.run(parser.parse_args(args))
+
+
+def _predict_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="image files and folders of images")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for predictions.json and pictures")
+    parser.add_argument("--model", required=True, metavar="NAME|FILE", help=MODEL_HELP)
+    parser.add_argument("--boxes", metavar="FILE", help="person boxes: COCO detections or annotations (json)")
+    parser.add_argument("--annotations", metavar="FILE", help="COCO json whose images tell which id each file has")
+    parser.add_argument("--detector", metavar="NAME", help="where boxes come from without --boxes: whole-image")
+    parser.add_argument("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
+    parser.add_argument("--no-pictures", action="store_true", help="write predictions.json only")
+
+
+def _predict(args: Namespace) -> int:
+    from distilpose.inference.predict import predict_files
+
+    report = predict_files(
+        args.sources,
+        args.out,
+        model=args.model,
+        boxes=args.boxes,
+        annotations=args.annotations,
+        detector=args.detector,
+        flip_test=args.flip_test,
+        pictures=not args.no_pictures,
+        progress=True,
+    )
+    for failure in report.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    print(f"{report.num_images} images, {report.num_people} people, {len(report.failures)} failed -> {args.out}")
+    return 1 if report.failures else 0
+
+
+def _train_arguments(parser: ArgumentParser) -> None:
+    from distilpose.training.recipes import TrainConfig
+
+    parser.usage = "distilpose train CONFIG [--resume] [--skip-invalid] [--key value ...]"
+    parser.add_argument("--config", action="config", metavar="CONFIG", help="configuration file (first argument)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--skip-invalid", action="store_true", help="report invalid annotations and go on without them")
+    parser.add_class_arguments(TrainConfig, as_group=False)
+
+
+def _train(args: Namespace) -> int:
+    from rich.console import Console
+
+    from distilpose.training.train import train
+
+    result = train(
+        train_config(args), resume=args.resume, skip_invalid=args.skip_invalid, console=Console(stderr=True)
+    )
+    print(f"last weights: {result.last}")
+    if result.best_ap is not None:
+        print(f"best weights: {result.best} (AP {result.best_ap * 100:.1f} at epoch {result.best_epoch})")
+    return 0
+
+
+def train_config(args: Namespace) -> Any:
+    """The parsed ``train`` arguments as a `TrainConfig`."""
+    from dataclasses import fields
+
+    from jsonargparse import ArgumentParser
+
+    from distilpose.training.recipes import TrainConfig
+
+    parser = ArgumentParser()
+    parser.add_argument("--run", type=TrainConfig)
+    values = {f.name: args[f.name] for f in fields(TrainConfig)}
+    return parser.instantiate_classes(parser.parse_object({"run": values})).run
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--annotations", required=True, metavar="FILE", help="COCO keypoint json: the ground truth")
+    parser.add_argument("--images", metavar="DIR", help="folder of the images")
+    parser.add_argument("--model", metavar="NAME|FILE", help=MODEL_HELP)
+    parser.add_argument("--detections", metavar="FILE", help="COCO detections to use instead of ground-truth boxes")
+    parser.add_argument("--predictions", metavar="FILE", help="evaluate this COCO results file; no model is run")
+    parser.add_argument("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
+    parser.add_argument("--out", metavar="DIR", help="folder for metrics.json and the COCO submission file")
+
+
+def _evaluate(args: Namespace) -> int:
+    from rich.console import Console
+
+    from distilpose.evaluation.evaluate import evaluate_files, metrics_table
+
+    result = evaluate_files(
+        annotations=args.annotations,
+        images=args.images,
+        model=args.model,
+        detections=args.detections,
+        predictions=args.predictions,
+        flip_test=args.flip_test,
+        out=args.out,
+        progress=True,
+    )
+    Console().print(metrics_table(result))
+    return 0
+
+
+def _models_arguments(parser: ArgumentParser) -> None:
+    pass
+
+
+def _models(_: Namespace) -> int:
+    from rich.console import Console
+
+    from distilpose.bench.complexity import models_table
+
+    Console().print(models_table())
+    return 0
+
+
+def _convert_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("released", metavar="RELEASED.pth", help="checkpoint in the paper authors' layout")
+    parser.add_argument("out", metavar="OUT.safetensors", help="file to write")
+
+
+def _convert(args: Namespace) -> int:
+    from distilpose.checkpoint import convert_released, save_checkpoint
+
+    if not args.out.endswith(".safetensors"):
+        raise ConfigError(f"the output must end in .safetensors, got {args.out}")
+    model = convert_released(args.released)
+    print(f"{model.preset} -> {save_checkpoint(model, args.out, training={'converted_from': args.released})}")
+    return 0
+
+
+def _benchmark_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers here")
+
+
+def _benchmark(args: Namespace) -> int:
+    from rich.console import Console
+
+    from distilpose.bench.benchmark import benchmark
+
+    for table in benchmark(args.json, progress=Console(stderr=True)):
+        Console().print(table)
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    "predict": Command(
+        "find poses on images; writes predictions.json and drawn pictures",
+        (
+            "photo.jpg --model student.safetensors --detector whole-image --out out",
+            "val2017 --model student.safetensors --boxes detections.json --annotations instances_val2017.json --out out",
+        ),
+        _predict_arguments,
+        _predict,
+    ),
+    "train": Command(
+        "train a teacher, a student, or a student from a frozen teacher",
+        (
+            "configs/quickstart/student.yaml",
+            "configs/quickstart/student.yaml --resume",
+            "configs/paper/distilpose_s.yaml --data.root /datasets/coco --teacher runs/tokenpose_s/best.safetensors",
+        ),
+        _train_arguments,
+        _train,
+    ),
+    "evaluate": Command(
+        "COCO AP and PCK of a model, or of a results file",
+        (
+            "--model student.safetensors --annotations person_keypoints_val2017.json --images val2017 --out out",
+            "--predictions out/results_keypoints.json --annotations person_keypoints_val2017.json",
+        ),
+        _evaluate_arguments,
+        _evaluate,
+    ),
+    "models": Command("list the presets with size, cost and published AP", ("",), _models_arguments, _models),
+    "convert": Command(
+        "rewrite a released checkpoint as self-describing safetensors",
+        ("released/DistilPose_S.pth distilpose_s.safetensors",),
+        _convert_arguments,
+        _convert,
+    ),
+    "benchmark": Command(
+        "measure speed on this machine, beside its matrix-product peak",
+        ("", "--json speed.json"),
+        _benchmark_arguments,
+        _benchmark,
+    ),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Annotated people: reading, augmenting, batching, and drawing them when there is no real data."""

@@ -1,0 +1,317 @@
+"""Person samples -> crops and targets -> batches: the same batches for the same seed, however many workers or ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_colours
+from distilpose.data.coco import PersonSample
+from distilpose.errors import ConfigError, DatasetError, InputError
+from distilpose.geometry import CropTransform
+from distilpose.images import read_image
+from distilpose.preprocess import Normalisation, crop_image, normalise
+from distilpose.skeleton import COCO_17, Skeleton
+
+_CACHE_LIMIT_BYTES = 4 * 1024**3
+_READER_THREADS = 4
+# First number after the seed, so that the three streams of chance never meet.
+_PASS_STREAM, _ORDER_STREAM, _CROP_STREAM = range(3)
+
+
+class SampleKey(NamedTuple):
+    """What a sampler asks a `PersonDataset` for.
+
+    Attributes:
+        sample_index: of the sample in the dataset.
+        epoch: of the training.
+        position: of the draw within the epoch, over all ranks. With seed and epoch it fixes the augmentation.
+    """
+
+    sample_index: int
+    epoch: int
+    position: int
+
+
+class TrainingItem(NamedTuple):
+    """One crop with its labels.
+
+    Attributes:
+        crop: (H, W, 3) uint8 RGB.
+        xy_norm: (K, 2) float32 fractions of the crop; 0 where ``target_weight`` is 0.
+        target_weight: (K,) float32, 1 where labelled and inside the crop, else 0.
+        annotated: (K,) bool, False where nothing is known of the keypoint (`PersonSample.annotated`).
+        sample_index: of the sample in the dataset.
+    """
+
+    crop: NDArray[np.uint8]
+    xy_norm: NDArray[np.float32]
+    target_weight: NDArray[np.float32]
+    annotated: NDArray[np.bool_]
+    sample_index: int
+
+
+class Batch(NamedTuple):
+    """B crops with their labels; the fields of `TrainingItem`, stacked.
+
+    Attributes:
+        images: (B, 3, H, W) float32, normalised.
+        xy_norm: (B, K, 2) float32 fractions of the crop; 0 where ``target_weight`` is 0.
+        target_weight: (B, K) float32, 1 where labelled and inside the crop, else 0.
+        annotated: (B, K) bool, False where nothing is known of the keypoint: no loss may read it.
+        sample_index: (B,) int64 indices of the samples in the dataset.
+    """
+
+    images: Tensor
+    xy_norm: Tensor
+    target_weight: Tensor
+    annotated: Tensor
+    sample_index: Tensor
+
+
+class PersonDataset(Dataset[TrainingItem]):
+    """People as crops with targets; several sets are joined by joining their samples.
+
+    Args:
+        samples: at least one person; `MixedSampler` knows where each set begins by the sets' sizes.
+        size_hw: (H, W) of a crop in pixels.
+        skeleton: of the samples.
+        augment: None gives each person's plain evaluation crop.
+        normalisation: of the batches' pixels.
+        seed: of the augmentation, >= 0.
+        cache_images: decode every image now and keep it, shared with forked workers.
+        cache_limit_bytes: of the kept images; the ones beyond it are read when needed.
+
+    Raises:
+        DatasetError: there are no samples, their keypoints do not fit the skeleton, or an image is unreadable.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[PersonSample],
+        size_hw: tuple[int, int],
+        *,
+        skeleton: Skeleton = COCO_17,
+        augment: AugmentOptions | None = None,
+        normalisation: Normalisation = Normalisation(),  # noqa: B008 - frozen
+        seed: int = 0,
+        cache_images: bool = False,
+        cache_limit_bytes: int = _CACHE_LIMIT_BYTES,
+    ) -> None:
+        counts = {len(sample.visibility) for sample in samples}
+        if counts != {skeleton.num_keypoints}:
+            raise DatasetError(
+                f"expected samples of {skeleton.num_keypoints} keypoints, got {sorted(counts) or 'none'}"
+            )
+        self.samples = tuple(samples)
+        self.size_hw = size_hw
+        self.skeleton = skeleton
+        self.augment = augment
+        self.normalisation = normalisation
+        self.seed = seed
+        self._flip_index = skeleton.flip_index
+        self._cache = _read_all(self.samples, cache_limit_bytes) if cache_images else {}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: SampleKey) -> TrainingItem:
+        """The crop that ``key`` stands for: equal keys give equal items.
+
+        Raises:
+            DatasetError: the image is unreadable or has not the size that the annotation file says.
+        """
+        sample = self.samples[key.sample_index]
+        image = self._cache.get(sample.image_path)
+        if image is None:
+            image = _read(sample)
+        if self.augment is None:
+            transform = CropTransform.from_box(sample.box_xyxy, self.size_hw)
+            return self._item(crop_image(image, transform), transform, key.sample_index)
+        rng = np.random.default_rng((self.seed, _CROP_STREAM, key.epoch, key.position))
+        transform = draw_crop_transform(sample, self.size_hw, self.skeleton, self.augment, rng)
+        crop = jitter_colours(crop_image(image, transform), self.augment, rng)
+        return self._item(crop, transform, key.sample_index)
+
+    def collate(self, items: Sequence[TrainingItem]) -> Batch:
+        """Stack items and normalise their pixels, all crops at once."""
+        crops, xy_norm, target_weight, annotated, sample_index = zip(*items, strict=True)
+        return Batch(
+            torch.from_numpy(normalise(np.stack(crops), self.normalisation)),
+            torch.from_numpy(np.stack(xy_norm)),
+            torch.from_numpy(np.stack(target_weight)),
+            torch.from_numpy(np.stack(annotated)),
+            torch.tensor(sample_index, dtype=torch.int64),
+        )
+
+    def _item(self, crop: NDArray[np.uint8], transform: CropTransform, index: int) -> TrainingItem:
+        sample = self.samples[index]
+        xy_norm = transform.to_norm(sample.xy_img)
+        usable = (sample.visibility > 0) & ((xy_norm >= 0) & (xy_norm <= 1)).all(axis=1)
+        xy_norm[~usable] = 0
+        order = self._flip_index if transform.flip else slice(None)
+        return TrainingItem(
+            crop,
+            xy_norm[order].astype(np.float32),
+            usable[order].astype(np.float32),
+            sample.annotated[order],
+            index,
+        )
+
+
+class MixedSampler(Sampler[SampleKey]):
+    """Draws from several sets by weight; a function of seed and epoch alone, so a resumed run draws the same.
+
+    Each set fills a fixed share of every epoch and is gone through in shuffled passes that run on from epoch to
+    epoch: no sample comes again before the rest of its set has come. Rank r takes positions r, r + world_size, ...
+    of the epoch, so the ranks' batches together are the one-process batch of their joint size.
+
+    Args:
+        sizes: number of samples of each set, in the order in which the dataset joins them.
+        weights: share of each set, in any unit, > 0; by size when None, so that an epoch sees everything once.
+        samples_per_epoch: over all ranks; all samples once when None. What does not divide by ``world_size`` is
+            left out at the end.
+        seed: of the order, >= 0.
+        rank: of this process.
+        world_size: number of processes.
+
+    Raises:
+        ConfigError: sizes, weights and samples_per_epoch do not fit together.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        weights: Sequence[float] | None = None,
+        samples_per_epoch: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank must lie in 0..world_size - 1, got rank {rank} of {world_size}")
+        total = sum(sizes) if samples_per_epoch is None else samples_per_epoch
+        self.quotas = _quotas(sizes, sizes if weights is None else weights, total)
+        self._sizes = tuple(sizes)
+        self._seed, self._epoch = seed, 0
+        self._rank, self._world_size = rank, world_size
+
+    def __len__(self) -> int:
+        """Draws of this rank in one epoch."""
+        return sum(self.quotas) // self._world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, that the next iteration goes through."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        """The keys of this rank in the chosen epoch."""
+        epoch = self._epoch
+        starts = np.cumsum((0, *self._sizes[:-1]))
+        picks = np.concatenate([start + self._draws(number, epoch) for number, start in enumerate(starts)])
+        np.random.default_rng((self._seed, _ORDER_STREAM, epoch)).shuffle(picks)
+        for position in range(self._rank, len(self) * self._world_size, self._world_size):
+            yield SampleKey(int(picks[position]), epoch, position)
+
+    def _draws(self, number: int, epoch: int) -> NDArray[np.int64]:
+        """(quota,) indices within set ``number`` for one epoch: a stretch of its endless run of shuffled passes."""
+        size, quota = self._sizes[number], self.quotas[number]
+        first_pass, offset = divmod(epoch * quota, size)
+        passes = [
+            np.random.default_rng((self._seed, _PASS_STREAM, number, first_pass + i)).permutation(size)
+            for i in range(-(-(offset + quota) // size))
+        ]
+        return np.concatenate(passes)[offset : offset + quota]
+
+
+def build_loader(
+    dataset: PersonDataset,
+    *,
+    batch_size: int,
+    sampler: MixedSampler | None = None,
+    num_workers: int = 0,
+    drop_last: bool = False,
+    pin_memory: bool = False,
+) -> DataLoader[TrainingItem]:
+    """Batches (`Batch`) of a dataset.
+
+    Args:
+        dataset: what to crop and how.
+        batch_size: crops per batch and rank.
+        sampler: which crops; None gives every sample once, in order. Call its ``set_epoch`` before each epoch.
+        num_workers: processes that load; 0 loads in the caller's. The batches do not depend on it.
+        drop_last: leave an incomplete last batch out.
+        pin_memory: hand batches over in memory that a GPU copies from faster.
+    """
+    keys = [SampleKey(index, 0, index) for index in range(len(dataset))] if sampler is None else sampler
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=keys,
+        num_workers=num_workers,
+        collate_fn=dataset.collate,
+        pin_memory=pin_memory,
+        drop_last=drop_last,
+        worker_init_fn=_use_one_thread,
+        persistent_workers=num_workers > 0,
+    )
+
+
+def _use_one_thread(worker: int) -> None:
+    # One process per core already: OpenCV's own threads would only fight for the same cores.
+    cv2.setNumThreads(0)
+
+
+def _quotas(sizes: Sequence[int], weights: Sequence[float], total: int) -> tuple[int, ...]:
+    """Draws per set and epoch: shares of ``total`` by largest remainder."""
+    if not sizes or min(sizes) < 1 or len(weights) != len(sizes) or not all(0 < weight < np.inf for weight in weights):
+        raise ConfigError(
+            f"each set needs a sample and a weight > 0, got sizes {list(sizes)} and weights {list(weights)}"
+        )
+    exact = total * np.array(weights, dtype=np.float64) / sum(weights)
+    quotas = np.floor(exact).astype(np.int64)
+    most_cut_off = np.argsort(quotas - exact, kind="stable")
+    quotas[most_cut_off[: total - quotas.sum()]] += 1
+    if quotas.min() < 1:
+        raise ConfigError(
+            f"samples_per_epoch {total} leaves a set without a draw at weights {list(weights)}: raise it or the weight"
+        )
+    return tuple(int(quota) for quota in quotas)
+
+
+def _read(sample: PersonSample) -> NDArray[np.uint8]:
+    try:
+        image = read_image(sample.image_path)
+    except InputError as error:
+        raise DatasetError(
+            f"annotation {sample.annotation_id}: {error}: replace the file or take its annotations out"
+        ) from error
+    if image.shape[:2] != sample.image_hw:
+        raise DatasetError(
+            f"annotation {sample.annotation_id}: expected {sample.image_path} to have (height, width) "
+            f"{sample.image_hw} as its annotation file says, got {image.shape[:2]}: put the labelled picture there"
+        )
+    return image
+
+
+def _read_all(samples: Sequence[PersonSample], limit_bytes: int) -> dict[Path, NDArray[np.uint8]]:
+    """Decoded images by path, in sample order, as many as fit into the limit."""
+    wanted: dict[Path, PersonSample] = {}
+    used = 0
+    for sample in samples:
+        size = 3 * sample.image_hw[0] * sample.image_hw[1]
+        if sample.image_path not in wanted and used + size <= limit_bytes:
+            wanted[sample.image_path] = sample
+            used += size
+    with ThreadPoolExecutor(_READER_THREADS) as pool:  # decoding releases the interpreter lock
+        return dict(zip(wanted, pool.map(_read, wanted.values()), strict=True))

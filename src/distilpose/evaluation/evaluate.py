@@ -1,0 +1,357 @@
+"""Dataset -> model -> COCO results -> the numbers. One protocol for teachers, students and exported files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from distilpose.errors import ConfigError, InputError
+from distilpose.evaluation.coco_ap import COCO_METRICS, coco_keypoint_ap
+from distilpose.evaluation.evaluation_set import EvaluationSet
+from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
+from distilpose.evaluation.pck import JointAccuracy, match_people, pck
+from distilpose.evaluation.results_file import load_results
+from distilpose.loading import as_runner
+from distilpose.oks import OKS_NMS_THRESHOLD, oks_nms
+from distilpose.postprocess import (
+    FlipTest,
+    Keypoints,
+    check_flip_test,
+    decode,
+    keypoints_to_image,
+    pose_score,
+    run_with_flip,
+)
+from distilpose.results import PoseResult
+from distilpose.runtimes import Runner
+from distilpose.skeleton import COCO_17, Skeleton
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FloatArray = NDArray[np.float64]
+
+METRICS_FILE = "metrics.json"
+RESULTS_FILE = "results_keypoints.json"
+PCK_ALL = "all"
+# Square pixels, both ends included. COCO has no small class for keypoints; smaller people count in AP and AR alone.
+SIZE_CLASSES = {"medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: the ten COCO numbers as fractions (`coco_keypoint_ap`).
+        per_joint: PCK@0.2 by keypoint name, and ``"all"`` (`pck`).
+        people_by_size: labelled people in each of `SIZE_CLASSES`.
+        counts: images, labelled people and results (people found, after suppression).
+        protocol: how the results came about; JSON values.
+        results: people found, in COCO's results layout.
+    """
+
+    metrics: Mapping[str, float]
+    per_joint: Mapping[str, JointAccuracy]
+    people_by_size: Mapping[str, int]
+    counts: Mapping[str, int]
+    protocol: Mapping[str, Any]
+    results: tuple[Mapping[str, Any], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the results, JSON-ready: the content of ``metrics.json``."""
+        joints = {name: {"PCK@0.2": joint.pck, "labelled": joint.labelled} for name, joint in self.per_joint.items()}
+        return {
+            **self.metrics,
+            "PCK@0.2": joints.pop(PCK_ALL)["PCK@0.2"],
+            "per_joint": joints,
+            "by_size": {
+                size: {
+                    "AP": self.metrics[f"AP{size[0].upper()}"],
+                    "AR": self.metrics[f"AR{size[0].upper()}"],
+                    "people": n,
+                }
+                for size, n in self.people_by_size.items()
+            },
+            "counts": dict(self.counts),
+            "protocol": dict(self.protocol),
+        }
+
+
+def evaluate_files(
+    *,
+    annotations: Path,
+    images: Path | None = None,
+    model: str | Path | None = None,
+    detections: Path | None = None,
+    predictions: Path | None = None,
+    flip_test: FlipTest = "off",
+    out: Path | None = None,
+    batch_size: int = 32,
+    device: str | None = None,
+    console: Console | None = None,
+) -> EvaluationResult:
+    """Evaluate a model, or a results file alone, against a COCO keypoint file.
+
+    Args:
+        annotations: ground truth.
+        images: folder of the images; needed with a model.
+        model: name or file.
+        detections: person boxes of a detector; ground-truth boxes without it.
+        predictions: COCO results file, instead of a model.
+        flip_test: average with the mirrored image: "off", "aligned" or "reference".
+        out: folder for ``metrics.json`` and ``results_keypoints.json``.
+        batch_size: crops per run of the model.
+        device: torch device; the CPU without it.
+        console: where to show progress.
+
+    Raises:
+        ConfigError: the options do not fit together.
+        DatasetError: a file is unusable, or the files do not belong together.
+    """
+    if predictions is not None:
+        _refuse_model_options(images=images, model=model, detections=detections)
+        result = evaluate_predictions(predictions, annotations)
+    elif model is None or images is None:
+        raise ConfigError("expected --model and --images, or --predictions alone, to evaluate: pass one or the other")
+    else:
+        result = evaluate_model(
+            as_runner(model, device),
+            annotations,
+            images,
+            detections=detections,
+            flip_test=flip_test,
+            batch_size=batch_size,
+            console=console,
+        )
+    if out is not None:
+        write_evaluation(result, out)
+    return result
+
+
+def evaluate_model(
+    model: nn.Module | Runner,
+    annotations: Path,
+    images: Path,
+    *,
+    detections: Path | None = None,
+    flip_test: FlipTest = "off",
+    nms_threshold: float = OKS_NMS_THRESHOLD,
+    batch_size: int = 32,
+    console: Console | None = None,
+) -> EvaluationResult:
+    """Evaluate a model on a data set; see `EvaluationSet.load` and `evaluate_set`."""
+    runner = as_runner(model)
+    evaluation_set = EvaluationSet.load(
+        annotations,
+        images,
+        input_size_hw=runner.description.input_size_hw,
+        detections=detections,
+        skeleton=runner.description.skeleton,
+    )
+    return evaluate_set(
+        runner,
+        evaluation_set,
+        flip_test=flip_test,
+        nms_threshold=nms_threshold,
+        batch_size=batch_size,
+        console=console,
+    )
+
+
+def evaluate_set(
+    runner: Runner,
+    evaluation_set: EvaluationSet,
+    *,
+    flip_test: FlipTest = "off",
+    nms_threshold: float = OKS_NMS_THRESHOLD,
+    batch_size: int = 32,
+    console: Console | None = None,
+) -> EvaluationResult:
+    """Evaluate a model on crops made before, such as those of a validation set once per epoch.
+
+    Heatmaps are read by DARK. A person's score is the box score times the mean of its keypoint scores above 0.2;
+    near-copies within an image are suppressed by OKS. With ground-truth boxes PCK compares each person with the
+    prediction in its own box, with detections with the most similar result of the image.
+
+    Args:
+        runner: the model.
+        evaluation_set: built for the model's input size and skeleton.
+        flip_test: see `run_with_flip`.
+        nms_threshold: see `oks_nms`.
+        batch_size: crops per run of the model.
+        console: where to show a progress bar; none without it.
+
+    Raises:
+        ConfigError: ``flip_test`` is unknown, or the set was built for another model.
+        DatasetError: an image does not fit its annotations.
+        InputError: an image cannot be read, or the model returns numbers that are not finite.
+    """
+    check_flip_test(flip_test)
+    _check_fits(runner, evaluation_set)
+    everybody = _predict(runner, evaluation_set, flip_test, batch_size, console)
+    results = _suppress(everybody, evaluation_set, nms_threshold)
+    boxes, ground_truth = evaluation_set.boxes, evaluation_set.ground_truth
+    if boxes.person is None:
+        xy_img = match_people(ground_truth.people, results, evaluation_set.skeleton)
+    else:
+        xy_img = np.full((len(ground_truth.people), evaluation_set.skeleton.num_keypoints, 2), np.nan)
+        xy_img[boxes.person] = everybody.xy
+    protocol = {
+        "model": runner.description.model,
+        "boxes": boxes.source,
+        "flip_test": flip_test,
+        "oks_nms": nms_threshold,
+        "pose_score": "box score x mean keypoint score above 0.2",
+        "pck_compares": "most similar result of the image"
+        if boxes.person is None
+        else "prediction in the person's box",
+    }
+    return _summarise(ground_truth, results, xy_img, evaluation_set.skeleton, protocol)
+
+
+def evaluate_predictions(predictions: Path, annotations: Path, *, skeleton: Skeleton = COCO_17) -> EvaluationResult:
+    """Evaluate a COCO results file alone, as it is: no new scores, no suppression.
+
+    Args:
+        predictions: results of any model.
+        annotations: COCO keypoint file.
+        skeleton: of both.
+
+    Raises:
+        DatasetError: a file is unusable, or they do not belong together.
+    """
+    ground_truth = load_ground_truth(annotations, skeleton)
+    results = load_results(predictions, ground_truth, skeleton)
+    xy_img = match_people(ground_truth.people, results, skeleton)
+    protocol = {"predictions": predictions.name, "pck_compares": "most similar result of the image"}
+    return _summarise(ground_truth, results, xy_img, skeleton, protocol)
+
+
+def write_evaluation(result: EvaluationResult, out: Path) -> None:
+    """Write ``metrics.json`` and ``results_keypoints.json``, which can be submitted to COCO as it is.
+
+    Args:
+        result: of an evaluation.
+        out: folder, made if needed; files of an earlier evaluation are replaced.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / METRICS_FILE).write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+        (out / RESULTS_FILE).write_text(json.dumps(list(result.results)), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: expected a folder to write to ({error}): choose another --out") from error
+
+
+def metrics_table(result: EvaluationResult) -> Table:
+    """The numbers x 100 for reading; "-" where nobody of that kind is labelled."""
+    table = Table("metric", "x 100")
+    for name in COCO_METRICS:
+        value = result.metrics[name]
+        table.add_row(name, f"{100 * value:.1f}" if value >= 0 else "-", end_section=name == COCO_METRICS[-1])
+    for name, joint in result.per_joint.items():
+        table.add_row(f"PCK@0.2 {name}", "-" if joint.pck is None else f"{100 * joint.pck:.1f}")
+    return table
+
+
+def _refuse_model_options(**options: object) -> None:
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"--predictions is evaluated alone, got {', '.join(given)} as well: leave one or the other out"
+        )
+
+
+def _check_fits(runner: Runner, evaluation_set: EvaluationSet) -> None:
+    description = runner.description
+    if description.input_size_hw != evaluation_set.input_size_hw:
+        raise ConfigError(
+            f"the model reads crops of (H, W) {description.input_size_hw}, the evaluation set was loaded for "
+            f"{evaluation_set.input_size_hw}: load it for this model"
+        )
+    if description.skeleton.keypoint_names != evaluation_set.skeleton.keypoint_names:
+        raise ConfigError(
+            f"the model has the keypoints of {description.skeleton.name}, the evaluation set those of "
+            f"{evaluation_set.skeleton.name}: load it for this model"
+        )
+
+
+def _predict(
+    runner: Runner, evaluation_set: EvaluationSet, flip_test: FlipTest, batch_size: int, console: Console | None
+) -> PoseResult:
+    """Everybody in every image, in the order of the boxes."""
+    if len(evaluation_set) == 0:
+        return PoseResult.empty(evaluation_set.skeleton)
+    batches = track(
+        evaluation_set.batches(batch_size, runner.description.normalisation),
+        description="evaluating",
+        total=math.ceil(len(evaluation_set) / batch_size),
+        console=console,
+        disable=console is None,
+    )
+    parts = [decode(run_with_flip(runner, images, flip_test)) for images in batches]
+    keypoints = Keypoints(*(_concatenate(values) for values in zip(*parts, strict=True)))
+    xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, runner.description.heatmap_size_hw)
+    boxes = evaluation_set.boxes
+    return PoseResult(
+        xy=xy_img,
+        box=boxes.xyxy,
+        box_score=boxes.score,
+        pose_score=pose_score(boxes.score, keypoints.raw_score),
+        raw_score=keypoints.raw_score,
+        sigma=sigma_img,
+        skeleton=evaluation_set.skeleton,
+    )
+
+
+def _suppress(everybody: PoseResult, evaluation_set: EvaluationSet, threshold: float) -> list[dict[str, Any]]:
+    """COCO results of the people left after suppression, image by image, best first."""
+    area = np.array([math.prod(transform.box_wh) for transform in evaluation_set.transforms])
+    results: list[dict[str, Any]] = []
+    for image_id, group in groupby(range(len(everybody)), key=lambda row: int(evaluation_set.boxes.image_id[row])):
+        rows = list(group)
+        people = everybody.filter(rows)
+        kept = oks_nms(people.xy, people.pose_score, area[rows], evaluation_set.skeleton.oks_sigmas, threshold)
+        results += people.filter(kept).to_coco(image_id)
+    return results
+
+
+def _summarise(
+    ground_truth: GroundTruth,
+    results: list[dict[str, Any]],
+    xy_img: FloatArray,
+    skeleton: Skeleton,
+    protocol: Mapping[str, Any],
+) -> EvaluationResult:
+    """Compare results, and for PCK (P, K, 2) predictions of the labelled people, with the ground truth."""
+    areas = np.array([person.area for person in ground_truth.people])
+    return EvaluationResult(
+        metrics=coco_keypoint_ap(ground_truth.coco, results, skeleton),
+        per_joint=pck(ground_truth.people, xy_img, skeleton),
+        people_by_size={
+            size: int(((areas >= low) & (areas <= high)).sum()) for size, (low, high) in SIZE_CLASSES.items()
+        },
+        counts={"images": len(ground_truth.images), "people": len(ground_truth.people), "results": len(results)},
+        protocol=protocol,
+        results=tuple(results),
+    )
+
+
+def _concatenate(parts: Sequence[FloatArray | None]) -> FloatArray | None:
+    """One array of the batches' arrays; None when the model does not return it."""
+    arrays = [part for part in parts if part is not None]
+    return np.concatenate(arrays) if arrays else None

@@ -1,0 +1,151 @@
+"""The person crops of an evaluation, ready to be fed to a model as often as wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilpose.errors import DatasetError
+from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
+from distilpose.evaluation.person_boxes import PersonBoxes, detected_boxes, ground_truth_boxes, image_size_hw
+from distilpose.geometry import crops_from_boxes
+from distilpose.images import read_image
+from distilpose.preprocess import Normalisation, crop_image, normalise
+from distilpose.skeleton import COCO_17, Skeleton
+
+
+class EvaluationSet:
+    """Ground truth, person boxes and the images they lie in. Build one with `EvaluationSet.load`.
+
+    Args:
+        ground_truth: what results are compared with.
+        image_folder: where the images lie.
+        boxes: whose crops to take.
+        input_size_hw: (H, W) of a crop in pixels.
+        skeleton: of the ground truth.
+        keep_crops: hold the crops in memory after the first pass (144 KiB each at 256 x 192).
+
+    Attributes:
+        ground_truth: as above.
+        boxes: as above.
+        input_size_hw: as above.
+        skeleton: as above.
+        transforms: N crops in the order of ``boxes``.
+
+    Raises:
+        DatasetError: an image that holds boxes has no ``file_name`` or does not exist.
+    """
+
+    def __init__(
+        self,
+        ground_truth: GroundTruth,
+        image_folder: Path,
+        boxes: PersonBoxes,
+        input_size_hw: tuple[int, int],
+        skeleton: Skeleton,
+        keep_crops: bool,
+    ) -> None:
+        self.ground_truth = ground_truth
+        self.boxes = boxes
+        self.input_size_hw = input_size_hw
+        self.skeleton = skeleton
+        self.transforms = crops_from_boxes(boxes.xyxy, input_size_hw)
+        self._paths = _image_paths(ground_truth, image_folder, boxes)
+        self._keep_crops = keep_crops
+        self._kept: list[NDArray[np.uint8]] | None = None
+
+    @classmethod
+    def load(
+        cls,
+        annotations: Path,
+        images: Path,
+        *,
+        input_size_hw: tuple[int, int],
+        detections: Path | None = None,
+        skeleton: Skeleton = COCO_17,
+        keep_crops: bool = False,
+    ) -> EvaluationSet:
+        """Read and check the files of an evaluation; images themselves are read when crops are asked for.
+
+        Args:
+            annotations: COCO keypoint file.
+            images: folder that its ``file_name`` entries lie in.
+            input_size_hw: (H, W) of the model's input in pixels.
+            detections: COCO detections file. Without it, every labelled person's own box is used.
+            skeleton: of the model.
+            keep_crops: hold the crops in memory, for one evaluation per epoch.
+
+        Raises:
+            DatasetError: a file is unusable, or the files do not belong together.
+        """
+        ground_truth = load_ground_truth(annotations, skeleton)
+        if detections is None:
+            boxes = ground_truth_boxes(ground_truth)
+        else:
+            boxes = detected_boxes(detections, ground_truth)
+        return cls(ground_truth, images, boxes, input_size_hw, skeleton, keep_crops)
+
+    def __len__(self) -> int:
+        return len(self.transforms)
+
+    def batches(self, batch_size: int, normalisation: Normalisation) -> Iterator[NDArray[np.float32]]:
+        """All crops in order, as network input (B, 3, H, W), the last batch perhaps smaller.
+
+        Raises:
+            DatasetError: an image does not have the size its annotations were made on.
+            InputError: an image cannot be read.
+        """
+        pending: list[NDArray[np.uint8]] = []
+        for crop in self._crops():
+            pending.append(crop)
+            if len(pending) == batch_size:
+                yield normalise(np.stack(pending), normalisation)
+                pending = []
+        if pending:
+            yield normalise(np.stack(pending), normalisation)
+
+    def _crops(self) -> Iterator[NDArray[np.uint8]]:
+        """Each crop (H, W, 3); each image is decoded once."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[NDArray[np.uint8]] = []
+        for image_id, rows in groupby(range(len(self)), key=lambda row: int(self.boxes.image_id[row])):
+            image = self._read(image_id)
+            for row in rows:
+                crop = crop_image(image, self.transforms[row])
+                if self._keep_crops:
+                    kept.append(crop)
+                yield crop
+        if self._keep_crops:
+            self._kept = kept
+
+    def _read(self, image_id: int) -> NDArray[np.uint8]:
+        image = read_image(self._paths[image_id])
+        expected_hw = image_size_hw(self.ground_truth, image_id)
+        if image.shape[:2] != expected_hw:
+            raise DatasetError(
+                f"{self._paths[image_id]}: {self.ground_truth.file} expects an image of height, width {expected_hw}, "
+                f"got {image.shape[:2]}: pass the images the annotations were made on"
+            )
+        return image
+
+
+def _image_paths(ground_truth: GroundTruth, folder: Path, boxes: PersonBoxes) -> dict[int, Path]:
+    paths: dict[int, Path] = {}
+    for image_id in np.unique(boxes.image_id).tolist():
+        name = ground_truth.images[image_id].get("file_name")
+        if not isinstance(name, str) or not name:
+            raise DatasetError(f"{ground_truth.file}: image {image_id} has no file_name: add it")
+        paths[image_id] = folder / name
+    missing = [path for path in paths.values() if not path.is_file()]
+    if missing:
+        raise DatasetError(
+            f"{missing[0]} does not exist ({len(missing)} of {len(paths)} images of {ground_truth.file} are "
+            "missing): pass the folder that holds them as --images"
+        )
+    return paths

@@ -1,0 +1,203 @@
+"""What an evaluation compares with: a COCO keypoint file, checked once, images without people included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilpose.data.coco import AREA_SHARE_OF_BOX
+from distilpose.errors import DatasetError
+from distilpose.geometry import xywh_to_xyxy
+from distilpose.results import PERSON_CATEGORY_ID
+from distilpose.skeleton import Skeleton
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPerson:
+    """One person whose keypoints count.
+
+    Attributes:
+        image_id: of the annotation file.
+        box_xyxy: (4,) box as annotated, in image pixels.
+        xy_img: (K, 2) keypoints in image pixels.
+        labelled: (K,) True where the label counts.
+        area: of the person in square pixels.
+    """
+
+    image_id: int
+    box_xyxy: NDArray[np.float64]
+    xy_img: NDArray[np.float64]
+    labelled: NDArray[np.bool_]
+    area: float
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """A COCO keypoint file.
+
+    Attributes:
+        file: where it came from.
+        images: entry of each image by id; only the id itself has been checked.
+        people: everybody with a labelled keypoint who is not part of a crowd, in file order.
+        coco: the same in COCO's layout, crowds and people without keypoints included, with the fields that
+            COCO's evaluation reads filled in.
+    """
+
+    file: Path
+    images: Mapping[int, Mapping[str, Any]]
+    people: tuple[LabelledPerson, ...]
+    coco: Mapping[str, Any]
+
+
+def load_ground_truth(file: Path, skeleton: Skeleton) -> GroundTruth:
+    """Read and check the labels to evaluate against.
+
+    Unlike training (`load_person_samples`), an evaluation keeps images without people, crowds and people without
+    keypoints, which COCO neither rewards nor punishes, and labels a little outside the image. A missing ``area``
+    becomes `AREA_SHARE_OF_BOX` of the box; ``num_keypoints`` is counted.
+
+    Args:
+        file: json with ``images`` and ``annotations``.
+        skeleton: expected keypoints and order.
+
+    Raises:
+        DatasetError: the file is unusable, an annotation is invalid, or nobody is labelled.
+    """
+    document = read_json(file, "a COCO keypoint file")
+    for key in ("images", "annotations"):
+        if not isinstance(document, dict) or not isinstance(document.get(key), list):
+            raise DatasetError(
+                f'{file}: expected a COCO keypoint file {{"images": [...], "annotations": [...]}}, got no list of '
+                f"{key}: pass the ground truth here, results go to --predictions"
+            )
+    images = _images_by_id(document["images"], file)
+    categories = _person_categories(document, skeleton, file)
+    entries = [e for e in document["annotations"] if not categories or _field(e, "category_id", file) in categories]
+    annotations = [_check_annotation(entry, row + 1, images, skeleton, file) for row, entry in enumerate(entries)]
+    people = [_labelled_person(entry) for entry in annotations if entry["num_keypoints"] and not entry["iscrowd"]]
+    if not people:
+        raise DatasetError(
+            f"{file}: expected at least one person with labelled keypoints, got none among {len(entries)} "
+            "annotations: check that this is a keypoint file, not one of boxes only"
+        )
+    coco = {
+        "info": {},
+        "licenses": [],
+        "images": [{"id": image_id} for image_id in images],
+        "annotations": annotations,
+        "categories": [
+            {"id": PERSON_CATEGORY_ID, "name": "person", "keypoints": list(skeleton.keypoint_names), "skeleton": []}
+        ],
+    }
+    return GroundTruth(file, images, tuple(people), coco)
+
+
+def read_json(file: Path, expected: str) -> Any:
+    """The content of a json file.
+
+    Args:
+        file: to read.
+        expected: what it should be, for the error.
+
+    Raises:
+        DatasetError: it cannot be read or is not json.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatasetError(f"{file}: expected {expected}, cannot read it ({error}): check the path") from error
+    except ValueError as error:
+        raise DatasetError(f"{file}: expected {expected}, got broken json ({error}): write it again") from error
+
+
+def finite_numbers(values: Any, count: int) -> NDArray[np.float64] | None:
+    """(count,) finite numbers of a json list, or None if it is anything else."""
+    if not isinstance(values, list) or len(values) != count:
+        return None
+    if not all(isinstance(value, int | float) for value in values):
+        return None
+    numbers = np.array(values, dtype=np.float64)
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _images_by_id(entries: list[Any], file: Path) -> dict[int, Mapping[str, Any]]:
+    images: dict[int, Mapping[str, Any]] = {}
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
+            raise DatasetError(f"{file}: image at position {position} needs a whole-number id, got {entry!r}: add it")
+        if entry["id"] in images:
+            raise DatasetError(f"{file}: image id {entry['id']} appears more than once: keep one of them")
+        images[entry["id"]] = entry
+    return images
+
+
+def _person_categories(document: Mapping[str, Any], skeleton: Skeleton, file: Path) -> set[Any]:
+    """Ids of the categories with keypoints; empty when the file describes none, so that everything counts."""
+    categories = [c for c in document.get("categories") or () if isinstance(c, dict) and "keypoints" in c]
+    for category in categories:
+        if list(category["keypoints"]) != list(skeleton.keypoint_names):
+            raise DatasetError(
+                f"{file}: expected the keypoints {list(skeleton.keypoint_names)} in this order, got "
+                f"{category['keypoints']}: evaluate a model with these keypoints, or reorder the file's"
+            )
+    return {category.get("id") for category in categories}
+
+
+def _field(entry: Any, name: str, file: Path) -> Any:
+    if not isinstance(entry, dict) or name not in entry:
+        label = f"annotation {entry.get('id')}" if isinstance(entry, dict) else f"annotation {entry!r}"
+        raise DatasetError(f"{file}: {label} has no {name}: add it, every annotation needs one")
+    return entry[name]
+
+
+def _check_annotation(
+    entry: Any, new_id: int, images: Mapping[int, Any], skeleton: Skeleton, file: Path
+) -> dict[str, Any]:
+    """One annotation with exactly the fields COCO's evaluation reads.
+
+    Annotations are numbered anew from 1: COCO's matching takes an id of 0 for "no match".
+    """
+    where = f"{file}: annotation {_field(entry, 'id', file)}"
+    image_id = _field(entry, "image_id", file)
+    if not isinstance(image_id, int) or image_id not in images:
+        raise DatasetError(f"{where}: image_id {image_id!r} is not among the file's images: correct it")
+    box_xywh = finite_numbers(_field(entry, "bbox", file), 4)
+    if box_xywh is None or (box_xywh[2:] < 0).any():
+        raise DatasetError(f"{where}: expected bbox as finite x, y, width, height, got {entry['bbox']}: correct it")
+    area = finite_numbers([entry.get("area", AREA_SHARE_OF_BOX * float(box_xywh[2] * box_xywh[3]))], 1)
+    if area is None or area[0] < 0:
+        raise DatasetError(f"{where}: expected a finite area >= 0, got {entry['area']!r}: correct or remove it")
+    count = skeleton.num_keypoints
+    keypoints = finite_numbers(entry.get("keypoints", [0] * (3 * count)), 3 * count)
+    if keypoints is None or not np.isin(keypoints[2::3], (0, 1, 2)).all():
+        raise DatasetError(
+            f"{where}: expected {count} times x, y, visibility (0, 1 or 2) as finite numbers in keypoints, got "
+            f"{entry['keypoints']}: correct it"
+        )
+    return {
+        "id": new_id,
+        "image_id": image_id,
+        "category_id": PERSON_CATEGORY_ID,
+        "bbox": box_xywh.tolist(),
+        "area": float(area[0]),
+        "iscrowd": int(bool(entry.get("iscrowd", 0))),
+        "num_keypoints": int((keypoints[2::3] > 0).sum()),
+        "keypoints": keypoints.tolist(),
+    }
+
+
+def _labelled_person(annotation: Mapping[str, Any]) -> LabelledPerson:
+    keypoints = np.array(annotation["keypoints"]).reshape(-1, 3)
+    return LabelledPerson(
+        image_id=annotation["image_id"],
+        box_xyxy=xywh_to_xyxy(annotation["bbox"])[0],
+        xy_img=keypoints[:, :2],
+        labelled=keypoints[:, 2] > 0,
+        area=annotation["area"],
+    )

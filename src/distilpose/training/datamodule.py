@@ -1,0 +1,97 @@
+"""The data of a run: annotation files to loaders and to a validation set."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from distilpose.data.coco import PersonSample, load_person_samples
+from distilpose.data.dataset import MixedSampler, PersonDataset, TrainingItem, build_loader
+from distilpose.description import ModelDescription
+from distilpose.evaluation.evaluate import EvaluationSet
+from distilpose.training.recipes import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingData:
+    """Training people, read and checked once.
+
+    Args:
+        config: of the run.
+        description: of the model to train: crop size, normalisation, keypoints.
+        skip_invalid: report invalid annotations and go on without them.
+
+    Raises:
+        DatasetError: an annotation file is unusable.
+    """
+
+    def __init__(self, config: TrainConfig, description: ModelDescription, skip_invalid: bool = False) -> None:
+        self._config = config
+        self._description = description
+        samples: list[PersonSample] = []
+        self._sizes: list[int] = []
+        root = Path(config.data.root)
+        for dataset in config.data.train:
+            loaded = load_person_samples(
+                root / dataset.annotations,
+                root / dataset.images,
+                skeleton=description.skeleton,
+                unannotated=dataset.unannotated,
+                zero_means_unknown=dataset.zero_means_unknown,
+                skip_invalid=skip_invalid,
+            )
+            for problem in loaded.problems:
+                logger.warning("skipped: %s", problem)
+            samples.extend(loaded.samples)
+            self._sizes.append(len(loaded.samples))
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def train_loader(self, rank: int, world_size: int) -> DataLoader[TrainingItem]:
+        """Augmented batches of one process; incomplete last batches are left out."""
+        config = self._config
+        weights = [dataset.weight for dataset in config.data.train]
+        sampler = MixedSampler(
+            self._sizes,
+            weights=None if weights[0] is None else [weight or 0.0 for weight in weights],
+            samples_per_epoch=config.data.samples_per_epoch,
+            seed=config.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        dataset = PersonDataset(
+            self._samples,
+            self._description.input_size_hw,
+            skeleton=self._description.skeleton,
+            augment=config.augment,
+            normalisation=self._description.normalisation,
+            seed=config.seed,
+            cache_images=config.data.cache_images,
+        )
+        return build_loader(
+            dataset,
+            batch_size=config.data.batch_size,
+            sampler=sampler,
+            num_workers=config.data.workers,
+            drop_last=True,
+        )
+
+
+def load_validation_set(config: TrainConfig, description: ModelDescription) -> EvaluationSet | None:
+    """The validation people, cut once and kept; None when the run has none."""
+    dataset = config.data.validation
+    if dataset is None:
+        return None
+    root = Path(config.data.root)
+    return EvaluationSet.load(
+        root / dataset.annotations,
+        root / dataset.images,
+        input_size_hw=description.input_size_hw,
+        skeleton=description.skeleton,
+        keep_crops=True,
+    )

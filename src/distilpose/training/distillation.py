@@ -1,0 +1,155 @@
+"""What is learned: a task turns a model's output on a batch into named losses. It owns the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from distilpose.data.dataset import Batch
+from distilpose.errors import ConfigError
+from distilpose.losses import DistillationLosses, DistillationOptions, distillation_losses, heatmap_loss
+from distilpose.models.distilpose import DistilPose
+from distilpose.models.outputs import HeatmapOutput, PoseOutput
+from distilpose.models.tokenpose import TokenPose
+
+NamedLosses = dict[str, Tensor]
+ReduceMean = Callable[[Tensor], Tensor]
+
+
+class Task(Protocol):
+    """Output and batch to loss terms; their sum is minimised."""
+
+    def losses(self, output: Any, batch: Batch, mean_over_ranks: ReduceMean) -> NamedLosses:
+        """Named scalar terms of one batch; ``mean_over_ranks`` averages a tensor over all processes."""
+        ...
+
+    def extra_parameters(self) -> list[nn.Parameter]:
+        """What is trained beside the model and left out of its checkpoints."""
+        ...
+
+    def to(self, device: torch.device) -> None:
+        """Move what the task holds."""
+        ...
+
+
+class HeatmapTask:
+    """Train a teacher on Gaussians around the labels."""
+
+    def losses(self, output: HeatmapOutput[Tensor], batch: Batch, mean_over_ranks: ReduceMean) -> NamedLosses:
+        """The heatmap loss."""
+        return {"heatmap": heatmap_loss(output, batch.xy_norm, batch.target_weight)}
+
+    def extra_parameters(self) -> list[nn.Parameter]:
+        """None."""
+        return []
+
+    def to(self, device: torch.device) -> None:
+        """Nothing to move."""
+
+
+class DistillationTask:
+    """Train a student on labels and, where there is one, a frozen teacher.
+
+    Args:
+        options: weights and variants of the terms.
+        teacher: a heatmap model on the same crops; None trains on labels alone.
+        student_dim: width of the student's tokens.
+        teacher_dim: of the teacher's. A learned projection joins them where they differ.
+    """
+
+    def __init__(
+        self,
+        options: DistillationOptions,
+        teacher: nn.Module | None = None,
+        student_dim: int | None = None,
+        teacher_dim: int | None = None,
+    ) -> None:
+        self._options = options
+        self._teacher = None
+        if teacher is not None:
+            self._teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self._projection: nn.Linear | None = None
+        if teacher is not None and options.token > 0 and student_dim and teacher_dim and student_dim != teacher_dim:
+            self._projection = nn.Linear(student_dim, teacher_dim)
+
+    def losses(self, output: PoseOutput[Tensor], batch: Batch, mean_over_ranks: ReduceMean) -> NamedLosses:
+        """The terms of `distillation_losses`."""
+        terms: DistillationLosses = distillation_losses(
+            self._project(output),
+            self._ask_teacher(batch.images),
+            batch.xy_norm,
+            batch.target_weight,
+            batch.annotated,
+            self._options,
+            mean_over_ranks(batch.target_weight.mean(0)),
+        )
+        return dict(terms.terms())
+
+    def extra_parameters(self) -> list[nn.Parameter]:
+        """The projection's."""
+        return [] if self._projection is None else list(self._projection.parameters())
+
+    def to(self, device: torch.device) -> None:
+        """Move teacher and projection."""
+        for module in (self._teacher, self._projection):
+            if module is not None:
+                module.to(device)
+
+    def _project(self, output: PoseOutput[Tensor]) -> PoseOutput[Tensor]:
+        if self._projection is None or output.keypoint_tokens is None or output.visual_tokens is None:
+            return output
+        return output._replace(
+            keypoint_tokens=self._projection(output.keypoint_tokens),
+            visual_tokens=self._projection(output.visual_tokens),
+        )
+
+    def _ask_teacher(self, images: Tensor) -> HeatmapOutput[Tensor] | None:
+        if self._teacher is None:
+            return None
+        half = images.is_cuda and torch.cuda.is_bf16_supported()
+        with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            output: HeatmapOutput[Tensor] = self._teacher(images)
+        # Autograd may not keep inference tensors: the copy is an ordinary one.
+        return HeatmapOutput(*(None if value is None else value.clone() for value in output))
+
+
+def make_task(model: nn.Module, teacher: nn.Module | None, options: DistillationOptions) -> Task:
+    """The task that fits a model and its teacher.
+
+    Raises:
+        ConfigError: a heatmap model with a teacher, a teacher that gives no heatmaps, crops of different
+            sizes, or a loss term that the student has no output for.
+    """
+    if isinstance(model, TokenPose):
+        if teacher is not None:
+            raise ConfigError("a heatmap model is trained on labels: remove 'teacher', or train a distilpose_* student")
+        return HeatmapTask()
+    assert isinstance(model, DistilPose)
+    if teacher is None:
+        return DistillationTask(options)
+    if not isinstance(teacher, TokenPose):
+        raise ConfigError(f"teacher must be a heatmap model (tokenpose_*), got a {type(teacher).__name__}")
+    _check_pair(model, teacher, options)
+    return DistillationTask(options, teacher, model.encoder.dim, teacher.encoder.dim)
+
+
+def _check_pair(student: DistilPose, teacher: TokenPose, options: DistillationOptions) -> None:
+    if not options.needs_teacher:
+        raise ConfigError("a teacher is named but token, simulated_heatmap and score weigh 0: remove one or raise one")
+    sizes = {"input_size_hw": (student.input_size_hw, teacher.input_size_hw)}
+    sizes["keypoints"] = ((student.encoder.num_keypoints,), (teacher.encoder.num_keypoints,))
+    if options.token > 0:
+        sizes["patch_size_hw (or set losses.token to 0)"] = (
+            tuple(student.encoder.patch_size_hw),
+            tuple(teacher.encoder.patch_size_hw),
+        )
+    for name, (own, other) in sizes.items():
+        if tuple(own) != tuple(other):
+            raise ConfigError(f"student and teacher must agree in {name}, got {own} and {other}")
+    if options.simulated_heatmap > 0 and student.head.num_sigmas == 0:
+        raise ConfigError("simulated heatmaps need sigma: set model_options.num_sigmas, or losses.simulated_heatmap 0")
+    if options.score > 0 and not student.head.with_score:
+        raise ConfigError("the score loss needs a score: set model_options.with_score, or losses.score 0")

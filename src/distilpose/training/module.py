@@ -1,0 +1,110 @@
+"""One training step, as Lightning wants it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from distilpose.data.dataset import Batch
+from distilpose.errors import TrainingDivergedError
+from distilpose.models import PoseModel
+from distilpose.training.distillation import Task
+from distilpose.training.recipes import OptimiserConfig, learning_rate_factor
+
+
+class PoseTraining(LightningModule):
+    """Model, task and optimiser of one run.
+
+    Args:
+        model: what is trained.
+        task: what it learns; holds the teacher, which is neither a parameter nor in any checkpoint.
+        optimiser: Adam and its learning rate.
+        epochs: of the run.
+        ema_decay: keep a moving average of the weights.
+        freeze_batchnorm: batch-norm uses its running statistics and keeps them.
+    """
+
+    def __init__(
+        self,
+        model: PoseModel,
+        task: Task,
+        optimiser: OptimiserConfig,
+        epochs: int,
+        ema_decay: float | None = None,
+        freeze_batchnorm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+        self.extra = nn.ParameterList(task.extra_parameters())
+        self.average: AveragedModel | None = None
+        if ema_decay is not None:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)).requires_grad_(False)
+        self._task = task
+        self._optimiser = optimiser
+        self._epochs = epochs
+        self._freeze_batchnorm = freeze_batchnorm
+
+    @property
+    def best_weights(self) -> PoseModel:
+        """What is evaluated and saved: the moving average where there is one."""
+        model: PoseModel = self.model if self.average is None else self.average.module
+        return model
+
+    def on_fit_start(self) -> None:
+        """Take the teacher along to the device."""
+        self._task.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Training mode, but for a frozen batch-norm."""
+        self.model.train()
+        if self._freeze_batchnorm:
+            for part in self.model.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """Loss of one batch, with its named terms averaged over all processes.
+
+        Raises:
+            TrainingDivergedError: a term is not finite.
+        """
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        terms = self._task.losses(self.model(images), batch, self._mean_over_ranks)
+        self._check_finite(terms, batch, batch_index)
+        total = torch.stack(list(terms.values())).sum()
+        logged = torch.stack([*terms.values(), total]).detach()
+        logged = self._mean_over_ranks(logged)
+        return {"loss": total, "terms": dict(zip([*terms, "total"], logged.unbind(), strict=True))}
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """After each step, move the average."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Adam with the learning rate set per step."""
+        parameters = [*self.model.parameters(), *self.extra]
+        adam = torch.optim.Adam(
+            parameters, lr=self._optimiser.lr, weight_decay=self._optimiser.weight_decay, fused=True
+        )
+        steps = int(self.trainer.estimated_stepping_batches) // self._epochs
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, learning_rate_factor(self._optimiser, steps, self._epochs))
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _mean_over_ranks(self, value: Tensor) -> Tensor:
+        reduced: Tensor = self.trainer.strategy.reduce(value, reduce_op="mean")
+        return reduced
+
+    def _check_finite(self, terms: dict[str, Tensor], batch: Batch, batch_index: int) -> None:
+        if torch.stack(list(terms.values())).isfinite().all():
+            return
+        bad = [f"{name} = {value.item()}" for name, value in terms.items() if not value.isfinite()]
+        raise TrainingDivergedError(
+            f"{', '.join(bad)} in batch {batch_index} of epoch {self.current_epoch} (step {self.global_step}; samples "
+            f"{batch.sample_index.tolist()[:8]}...): lower optimiser.lr or lengthen the warm-up, then go on from the "
+            "last good state with --resume"
+        )

@@ -1,0 +1,176 @@
+"""What a run is: the fields of a configuration file, their defaults (the paper's recipe) and the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from distilpose.data.augment import AugmentOptions
+from distilpose.errors import ConfigError
+from distilpose.losses import DistillationOptions
+
+
+@dataclass
+class DatasetConfig:
+    """One annotated set of images.
+
+    Attributes:
+        annotations: COCO keypoint json, below ``data.root``.
+        images: folder of the images, below ``data.root``.
+        weight: share of the draws, relative to the other sets; by size when not given for any set.
+        unannotated: names of keypoints that this set never labels: kept out of label losses.
+        zero_means_unknown: visibility 0 says "unknown" here, not "not in the picture" (machine-made labels).
+    """
+
+    annotations: str
+    images: str
+    weight: float | None = None
+    unannotated: list[str] = field(default_factory=list)
+    zero_means_unknown: bool = False
+
+
+@dataclass
+class DataConfig:
+    """What is trained and measured on.
+
+    Attributes:
+        train: the training sets.
+        validation: the set that AP is measured on, with ground-truth boxes; no evaluation without it.
+        root: folder that all other paths start from.
+        batch_size: crops per step and device.
+        workers: loading processes per device; the batches do not depend on it.
+        samples_per_epoch: crops per epoch over all devices; everything once when not given.
+        cache_images: keep decoded images in memory (small sets).
+    """
+
+    train: list[DatasetConfig]
+    validation: DatasetConfig | None = None
+    root: str = "."
+    batch_size: int = 32
+    workers: int = 2
+    samples_per_epoch: int | None = None
+    cache_images: bool = False
+
+
+@dataclass
+class OptimiserConfig:
+    """Adam and its learning rate.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: of Adam.
+        warmup_steps: steps of linear warm-up.
+        warmup_factor: share of ``lr`` at the first step.
+        schedule: after warm-up, ``"step"`` (times ``gamma`` at each milestone) or ``"cosine"`` (to zero).
+        milestones: epochs of the steps down.
+        gamma: factor of a step down.
+
+    Source:
+        Defaults: DistilPose (arXiv:2303.02455), 8 GPUs x 32 crops, 300 epochs.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 500
+    warmup_factor: float = 1e-3
+    schedule: Literal["step", "cosine"] = "step"
+    milestones: list[int] = field(default_factory=lambda: [200, 260])
+    gamma: float = 0.1
+
+
+@dataclass
+class TrainConfig:
+    """One training run. Which parts are named decides what is trained.
+
+    A heatmap model (``tokenpose_*``) is trained on heatmaps; a student (``distilpose_*``) is trained on
+    labels alone, or, with ``teacher``, distilled from it.
+
+    Attributes:
+        out: folder for weights, logs and the state to resume from.
+        data: what is trained and measured on.
+        model: preset to train.
+        model_options: its options, such as ``{input_size_hw: [128, 96]}``.
+        teacher: checkpoint of a heatmap model; frozen.
+        init: checkpoint to start the whole model from.
+        init_backbone: checkpoint whose backbone the model starts from, as far as names and shapes agree.
+        epochs: of training.
+        seed: of weights, order and augmentation.
+        optimiser: Adam and its learning rate.
+        losses: weights and variants of the student's loss terms.
+        augment: of the training crops.
+        ema_decay: keep, evaluate and save an exponential moving average of the weights.
+        evaluate_every: epochs between evaluations; the last epoch is always evaluated.
+        flip_test: of the evaluations.
+        log_every: steps between log entries.
+        freeze_batchnorm: batch-norm uses its running statistics and keeps them.
+        sync_batchnorm: share batch-norm statistics between GPUs.
+        accelerator: Lightning's: ``auto``, ``cpu`` or ``gpu``.
+        devices: processes or GPUs to train on.
+        precision: Lightning's, such as ``32-true`` or ``bf16-mixed``.
+    """
+
+    out: str
+    data: DataConfig
+    model: str = "distilpose_s"
+    model_options: dict[str, Any] = field(default_factory=dict)
+    teacher: str | None = None
+    init: str | None = None
+    init_backbone: str | None = None
+    epochs: int = 300
+    seed: int = 0
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    losses: DistillationOptions = field(default_factory=DistillationOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    ema_decay: float | None = None
+    evaluate_every: int = 10
+    flip_test: Literal["off", "aligned", "reference"] = "off"
+    log_every: int = 50
+    freeze_batchnorm: bool = False
+    sync_batchnorm: bool = False
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+
+    def check(self) -> None:
+        """Look for values that cannot work.
+
+        Raises:
+            ConfigError: with the field, the value and what is allowed.
+        """
+        at_least_one = {
+            "epochs": self.epochs,
+            "evaluate_every": self.evaluate_every,
+            "log_every": self.log_every,
+            "devices": self.devices,
+            "data.batch_size": self.data.batch_size,
+        }
+        for name, value in at_least_one.items():
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
+        if not self.data.train:
+            raise ConfigError("data.train must name at least one dataset, got none")
+        given = [dataset.weight is not None for dataset in self.data.train]
+        if any(given) and not all(given):
+            raise ConfigError("data.train: give a weight to every dataset or to none")
+        if self.init is not None and self.init_backbone is not None:
+            raise ConfigError("init already sets the backbone: give init or init_backbone, not both")
+
+
+def learning_rate_factor(config: OptimiserConfig, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
+    """The learning rate at a step, as a factor of ``config.lr``."""
+    total = max(1, steps_per_epoch * epochs)
+    milestones = [epoch * steps_per_epoch for epoch in config.milestones]
+
+    def factor(step: int) -> float:
+        if step < config.warmup_steps:
+            return config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup_steps
+        if config.schedule == "cosine":
+            progress = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return config.gamma ** sum(step >= milestone for milestone in milestones)
+
+    return factor

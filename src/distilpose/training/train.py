@@ -1,0 +1,165 @@
+"""The composition root of a training run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import lightning
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from torch import nn
+
+from distilpose import __version__
+from distilpose.checkpoint import describe, load_checkpoint
+from distilpose.errors import CheckpointError, ConfigError, TrainingDivergedError
+from distilpose.models import PoseModel, create_model
+from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
+from distilpose.training.datamodule import TrainingData, load_validation_set
+from distilpose.training.distillation import make_task
+from distilpose.training.module import PoseTraining
+from distilpose.training.recipes import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where a run left its weights, and how good they are.
+
+    Attributes:
+        last: the last weights.
+        best: the weights of the best AP; None without a validation set.
+        best_ap: their AP as a fraction; None without a validation set.
+        best_epoch: when they were reached.
+    """
+
+    last: Path
+    best: Path | None
+    best_ap: float | None
+    best_epoch: int | None
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, skip_invalid: bool = False, console: Console | None = None
+) -> TrainResult:
+    """Train a teacher, a student, or a student from a teacher.
+
+    Args:
+        config: the run.
+        resume: go on from the state in ``config.out``, with the numbers of an uninterrupted run.
+        skip_invalid: report invalid annotations and go on without them.
+        console: where progress is shown.
+
+    Raises:
+        ConfigError: the configuration contradicts itself, or ``out`` holds another run and ``resume`` is not set.
+        CheckpointError: a file named in it is unusable.
+        DatasetError: an annotation file is unusable.
+        TrainingDivergedError: a loss became NaN or infinite; the last good state is kept.
+    """
+    config.check()
+    out = Path(config.out)
+    state = _find_state(out, resume)
+    lightning.seed_everything(config.seed, verbose=False)
+    model = _build_model(config)
+    teacher = None if config.teacher is None else load_checkpoint(config.teacher)
+    task = make_task(model, teacher, config.losses)
+    description = describe(model)
+    data = TrainingData(config, description, skip_invalid)
+    module = PoseTraining(
+        model, task, config.optimiser, config.epochs, config.ema_decay, config.freeze_batchnorm
+    )
+    summary = {
+        "distilpose": __version__, "teacher": config.teacher, "people": len(data), "epochs": config.epochs,
+        "batch_size": config.data.batch_size, "devices": config.devices, "seed": config.seed,
+        "losses": asdict(config.losses), "data": [dataset.annotations for dataset in config.data.train],
+    }  # fmt: skip
+    checkpoints = Checkpoints(
+        out, description, load_validation_set(config, description), config.flip_test, config.evaluate_every, summary
+    )
+    _fit(config, module, data, checkpoints, state, console or Console(stderr=True))
+    best = None if checkpoints.best_ap is None else out / "best.safetensors"
+    return TrainResult(out / "last.safetensors", best, checkpoints.best_ap, checkpoints.best_epoch)
+
+
+def _find_state(out: Path, resume: bool) -> Path | None:
+    state = out / STATE_NAME
+    if resume and not state.exists():
+        logger.warning("nothing to resume in %s: starting from the beginning", out)
+        return None
+    if not resume and (state.exists() or (out / "last.safetensors").exists()):
+        raise ConfigError(f"{out} already holds a run: pass --resume to go on with it, or another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    return state if resume else None
+
+
+def _build_model(config: TrainConfig) -> PoseModel:
+    model = create_model(config.model, **config.model_options)
+    if config.init is not None:
+        start = load_checkpoint(config.init)
+        if (start.preset, start.preset_options) != (model.preset, model.preset_options):
+            raise CheckpointError(
+                f"{config.init} holds {start.preset} {dict(start.preset_options)}, the run trains {model.preset} "
+                f"{dict(model.preset_options)}: use init_backbone, or the same model"
+            )
+        model.load_state_dict(start.state_dict())
+    if config.init_backbone is not None:
+        _copy_backbone(load_checkpoint(config.init_backbone).backbone, model.backbone, config.init_backbone)
+    return model
+
+
+def _copy_backbone(source: nn.Module, target: nn.Module, name: str) -> None:
+    """Copy what agrees in name and shape: a three-stage student takes the first three stages of its teacher."""
+    own = target.state_dict()
+    shared = {key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape}
+    if not shared:
+        raise CheckpointError(f"the backbone of {name} shares no tensor with the model's: another kind of backbone")
+    own.update(shared)
+    target.load_state_dict(own)
+    logger.info("backbone: %d of %d tensors taken from %s", len(shared), len(own), name)
+
+
+def _fit(
+    config: TrainConfig,
+    module: PoseTraining,
+    data: TrainingData,
+    checkpoints: Checkpoints,
+    state: Path | None,
+    console: Console,
+) -> None:
+    out = Path(config.out)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    trainer = Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy="ddp" if config.devices > 1 else "auto",
+        precision=config.precision,
+        sync_batchnorm=config.sync_batchnorm,
+        max_epochs=config.epochs,
+        callbacks=[checkpoints, ProgressDisplay(console, checkpoints), Records(out, config.log_every, checkpoints)],
+        logger=TensorBoardLogger(out, name="tensorboard", version=""),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=out,
+    )
+    loader = data.train_loader(trainer.global_rank, trainer.world_size)
+    if len(loader) == 0:
+        raise ConfigError(
+            f"an epoch has {len(data)} people or data.samples_per_epoch, fewer than one batch of "
+            f"{config.data.batch_size} on {config.devices} devices: lower data.batch_size"
+        )
+    with warnings.catch_warnings():
+        # Loading and logging are ours to set: Lightning's advice on them would only puzzle the reader.
+        warnings.filterwarnings("ignore", module="lightning.*")
+        try:
+            trainer.fit(module, loader, ckpt_path=None if state is None else str(state), weights_only=False)
+        except TrainingDivergedError as error:
+            raise TrainingDivergedError(f"{error}\nlast good state: {out / STATE_NAME}") from error
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
