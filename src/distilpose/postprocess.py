@@ -73,7 +73,7 @@ def run_with_flip(runner: Runner, images: Float32Array, flip_test: FlipTest) -> 
     flip_index = runner.description.skeleton.flip_index
     if isinstance(output, HeatmapOutput):
         assert isinstance(mirrored, HeatmapOutput)
-        return HeatmapOutput((output.heatmaps + _unmirror_heatmaps(mirrored.heatmaps, flip_index)) / 2)
+        return HeatmapOutput(_mean(output.heatmaps, _unmirror_heatmaps(mirrored.heatmaps, flip_index)))
     assert isinstance(mirrored, PoseOutput)
     if flip_test == "aligned":
         return _average_poses(output, _unmirror_pose(mirrored, flip_index, shift=1 / images.shape[-1]))
@@ -91,16 +91,20 @@ def _unmirror_pose(
     pose: PoseOutput[Float32Array], flip_index: NDArray[np.intp], shift: float
 ) -> PoseOutput[Float32Array]:
     xy_norm = pose.xy_norm[:, flip_index].copy()
-    xy_norm[..., 0] = 1 - xy_norm[..., 0] - shift
+    xy_norm[..., 0] = 1 - shift - xy_norm[..., 0]
     sigma = None if pose.sigma is None else pose.sigma[:, flip_index]
     score = None if pose.score is None else pose.score[:, flip_index]
     return PoseOutput(xy_norm, sigma, score)
 
 
 def _average_poses(a: PoseOutput[Float32Array], b: PoseOutput[Float32Array]) -> PoseOutput[Float32Array]:
-    sigma = None if a.sigma is None or b.sigma is None else (a.sigma + b.sigma) / 2
-    score = None if a.score is None or b.score is None else (a.score + b.score) / 2
-    return PoseOutput((a.xy_norm + b.xy_norm) / 2, sigma, score)
+    sigma = None if a.sigma is None or b.sigma is None else _mean(a.sigma, b.sigma)
+    score = None if a.score is None or b.score is None else _mean(a.score, b.score)
+    return PoseOutput(_mean(a.xy_norm, b.xy_norm), sigma, score)
+
+
+def _mean(a: Float32Array, b: Float32Array) -> Float32Array:
+    return np.asarray((a + b) / 2, dtype=np.float32)
 
 
 def decode(output: NumpyOutput) -> Keypoints:

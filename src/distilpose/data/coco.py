@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,19 +170,20 @@ def _read_document(file: Path, images: Path) -> dict[str, Any]:
     return dict(document)
 
 
-def _person_categories(document: Mapping[str, Any], skeleton: Skeleton, file: Path) -> set[Any]:
+def _person_categories(document: Mapping[str, Any], skeleton: Skeleton, file: Path) -> list[Any]:
     """Ids of the categories that have keypoints; empty when the file describes none, so that everything counts."""
-    people = set()
-    for category in document.get("categories") or ():
+    people = []
+    categories = document.get("categories")
+    for category in categories if isinstance(categories, list) else ():
         if not isinstance(category, dict) or "keypoints" not in category:
             continue
-        if list(category["keypoints"]) != list(skeleton.keypoint_names):
+        if category["keypoints"] != list(skeleton.keypoint_names):
             raise DatasetError(
                 f"{file}: expected the keypoints {list(skeleton.keypoint_names)} in this order, got "
-                f"{list(category['keypoints'])} for category {category.get('name')!r}: reorder the file's keypoints "
+                f"{category['keypoints']} for category {category.get('name')!r}: reorder the file's keypoints "
                 "or use the skeleton they belong to"
             )
-        people.add(category.get("id"))
+        people.append(category.get("id"))
     return people
 
 
@@ -230,9 +232,10 @@ def _read_person(
     """One annotation as a sample; None when it is a crowd or labels no keypoint."""
     if entry.get("iscrowd") or entry.get("num_keypoints") == 0:
         return None
-    image = images.get(entry.get("image_id"))
-    if image is None:
-        raise _Invalid(f"annotation {annotation_id}: image_id {entry.get('image_id')!r} is not among the images")
+    image_id = entry.get("image_id")
+    image = images.get(image_id) if isinstance(image_id, int) else None
+    if not isinstance(image_id, int) or image is None:
+        raise _Invalid(f"annotation {annotation_id}: image_id {image_id!r} is not among the images")
     if image.problem is not None:
         raise _Invalid(f"annotation {annotation_id}: {image.problem}")
     where = f"annotation {annotation_id} of {image.path.name}"
@@ -244,7 +247,7 @@ def _read_person(
     if not visibility.any():
         return None
     return PersonSample(
-        image.path, entry["image_id"], annotation_id, image.hw, box_xyxy, xy_img, visibility, annotated, float(area)
+        image.path, image_id, annotation_id, image.hw, box_xyxy, xy_img, visibility, annotated, float(area)
     )
 
 
@@ -287,11 +290,7 @@ def _numbers(values: Any, count: int, what: str, where: str) -> NDArray[np.float
     if not isinstance(values, list) or len(values) != count:
         got = f"{len(values)} values" if isinstance(values, list) else repr(values)
         raise _Invalid(f"{where}: expected {count} numbers in {what}, got {got}")
-    try:
-        numbers = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        numbers = np.full(count, np.nan)
-    if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        bad = [value for value in values if not (isinstance(value, int | float) and np.isfinite(value))]
-        raise _Invalid(f"{where}: expected finite numbers in {what}, got {bad[0]!r}")
-    return numbers
+    for value in values:
+        if not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+            raise _Invalid(f"{where}: expected finite numbers in {what}, got {value!r}")
+    return np.array(values, dtype=np.float64)

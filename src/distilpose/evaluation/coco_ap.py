@@ -13,7 +13,7 @@ from distilpose.skeleton import COCO_17, Skeleton
 logger = logging.getLogger(__name__)
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
-_RESULT_FIELDS = ("image_id", "category_id", "keypoints", "score")
+RESULT_FIELDS = ("image_id", "category_id", "keypoints", "score")
 
 
 def coco_keypoint_ap(
@@ -38,7 +38,7 @@ def coco_keypoint_ap(
 
     # The library writes into what it is given. Results keep only what COCO scores: a ``bbox`` from other tools
     # would change the size class of a person.
-    people = [{key: result[key] for key in _RESULT_FIELDS} for result in results]
+    people = [{key: result[key] for key in RESULT_FIELDS} for result in results]
     truth = COCO(dict(coco), use_deepcopy=True, print_function=logger.debug)
     evaluation = COCOeval_faster(
         truth,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from distilpose.errors import ConfigError, InputError
-from distilpose.evaluation.coco_ap import COCO_METRICS, coco_keypoint_ap
+from distilpose.errors import ConfigError
+from distilpose.evaluation.coco_ap import coco_keypoint_ap
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
-from distilpose.evaluation.pck import JointAccuracy, match_people, pck
+from distilpose.evaluation.pck import match_people, pck
+from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, make_folder, metrics_table, write_evaluation
 from distilpose.evaluation.results_file import load_results
 from distilpose.loading import as_runner
 from distilpose.oks import OKS_NMS_THRESHOLD, oks_nms
 from distilpose.postprocess import (
+    KEYPOINT_SCORE_THRESHOLD,
     FlipTest,
     Keypoints,
     check_flip_test,
@@ -42,65 +41,36 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-METRICS_FILE = "metrics.json"
-RESULTS_FILE = "results_keypoints.json"
-PCK_ALL = "all"
-# Square pixels, both ends included. COCO has no small class for keypoints; smaller people count in AP and AR alone.
-SIZE_CLASSES = {"medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
+# How the numbers came about, as ``metrics.json`` puts it.
+BOX_SCORE = "box score"
+RESCORED = f"box score x mean keypoint score above {KEYPOINT_SCORE_THRESHOLD}"
+OWN_BOX = "prediction in the person's own box"
+MOST_SIMILAR = "most similar result of the image"
 
-
-@dataclass(frozen=True, eq=False)
-class EvaluationResult:
-    """What an evaluation found.
-
-    Attributes:
-        metrics: the ten COCO numbers as fractions (`coco_keypoint_ap`).
-        per_joint: PCK@0.2 by keypoint name, and ``"all"`` (`pck`).
-        people_by_size: labelled people in each of `SIZE_CLASSES`.
-        counts: images, labelled people and results (people found, after suppression).
-        protocol: how the results came about; JSON values.
-        results: people found, in COCO's results layout.
-    """
-
-    metrics: Mapping[str, float]
-    per_joint: Mapping[str, JointAccuracy]
-    people_by_size: Mapping[str, int]
-    counts: Mapping[str, int]
-    protocol: Mapping[str, Any]
-    results: tuple[Mapping[str, Any], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All but the results, JSON-ready: the content of ``metrics.json``."""
-        joints = {name: {"PCK@0.2": joint.pck, "labelled": joint.labelled} for name, joint in self.per_joint.items()}
-        return {
-            **self.metrics,
-            "PCK@0.2": joints.pop(PCK_ALL)["PCK@0.2"],
-            "per_joint": joints,
-            "by_size": {
-                size: {
-                    "AP": self.metrics[f"AP{size[0].upper()}"],
-                    "AR": self.metrics[f"AR{size[0].upper()}"],
-                    "people": n,
-                }
-                for size, n in self.people_by_size.items()
-            },
-            "counts": dict(self.counts),
-            "protocol": dict(self.protocol),
-        }
+__all__ = [
+    "EvaluationResult",
+    "EvaluationSet",
+    "evaluate_files",
+    "evaluate_model",
+    "evaluate_predictions",
+    "evaluate_set",
+    "metrics_table",
+    "write_evaluation",
+]
 
 
 def evaluate_files(
     *,
-    annotations: Path,
-    images: Path | None = None,
+    annotations: str | Path,
+    images: str | Path | None = None,
     model: str | Path | None = None,
-    detections: Path | None = None,
-    predictions: Path | None = None,
+    detections: str | Path | None = None,
+    predictions: str | Path | None = None,
     flip_test: FlipTest = "off",
-    out: Path | None = None,
+    out: str | Path | None = None,
     batch_size: int = 32,
     device: str | None = None,
-    console: Console | None = None,
+    progress: bool = False,
 ) -> EvaluationResult:
     """Evaluate a model, or a results file alone, against a COCO keypoint file.
 
@@ -114,29 +84,34 @@ def evaluate_files(
         out: folder for ``metrics.json`` and ``results_keypoints.json``.
         batch_size: crops per run of the model.
         device: torch device; the CPU without it.
-        console: where to show progress.
+        progress: show a progress bar on the error stream.
 
     Raises:
         ConfigError: the options do not fit together.
-        DatasetError: a file is unusable, or the files do not belong together.
+        CheckpointError: the model cannot be loaded.
+        DatasetError: the annotations or results are unusable, or do not belong together.
+        InputError: the boxes, an image or the output folder are unusable.
     """
+    if out is not None:
+        make_folder(Path(out))
     if predictions is not None:
-        _refuse_model_options(images=images, model=model, detections=detections)
-        result = evaluate_predictions(predictions, annotations)
+        flip = None if flip_test == "off" else flip_test
+        _refuse_model_options(images=images, model=model, detections=detections, flip_test=flip)
+        result = evaluate_predictions(Path(predictions), Path(annotations))
     elif model is None or images is None:
         raise ConfigError("expected --model and --images, or --predictions alone, to evaluate: pass one or the other")
     else:
         result = evaluate_model(
             as_runner(model, device),
-            annotations,
-            images,
-            detections=detections,
+            Path(annotations),
+            Path(images),
+            detections=None if detections is None else Path(detections),
             flip_test=flip_test,
             batch_size=batch_size,
-            console=console,
+            progress=progress,
         )
     if out is not None:
-        write_evaluation(result, out)
+        write_evaluation(result, Path(out))
     return result
 
 
@@ -149,7 +124,7 @@ def evaluate_model(
     flip_test: FlipTest = "off",
     nms_threshold: float = OKS_NMS_THRESHOLD,
     batch_size: int = 32,
-    console: Console | None = None,
+    progress: bool = False,
 ) -> EvaluationResult:
     """Evaluate a model on a data set; see `EvaluationSet.load` and `evaluate_set`."""
     runner = as_runner(model)
@@ -166,7 +141,7 @@ def evaluate_model(
         flip_test=flip_test,
         nms_threshold=nms_threshold,
         batch_size=batch_size,
-        console=console,
+        progress=progress,
     )
 
 
@@ -177,13 +152,13 @@ def evaluate_set(
     flip_test: FlipTest = "off",
     nms_threshold: float = OKS_NMS_THRESHOLD,
     batch_size: int = 32,
-    console: Console | None = None,
+    progress: bool = False,
 ) -> EvaluationResult:
     """Evaluate a model on crops made before, such as those of a validation set once per epoch.
 
     Heatmaps are read by DARK. A person's score is the box score times the mean of its keypoint scores above 0.2;
-    near-copies within an image are suppressed by OKS. With ground-truth boxes PCK compares each person with the
-    prediction in its own box, with detections with the most similar result of the image.
+    near-copies within an image are suppressed by OKS. PCK compares each labelled person with the prediction in
+    its own box, or, given detections, with the most similar result of the image.
 
     Args:
         runner: the model.
@@ -191,7 +166,7 @@ def evaluate_set(
         flip_test: see `run_with_flip`.
         nms_threshold: see `oks_nms`.
         batch_size: crops per run of the model.
-        console: where to show a progress bar; none without it.
+        progress: show a progress bar on the error stream.
 
     Raises:
         ConfigError: ``flip_test`` is unknown, or the set was built for another model.
@@ -200,7 +175,7 @@ def evaluate_set(
     """
     check_flip_test(flip_test)
     _check_fits(runner, evaluation_set)
-    everybody = _predict(runner, evaluation_set, flip_test, batch_size, console)
+    everybody = _predict(runner, evaluation_set, flip_test, batch_size, progress)
     results = _suppress(everybody, evaluation_set, nms_threshold)
     boxes, ground_truth = evaluation_set.boxes, evaluation_set.ground_truth
     if boxes.person is None:
@@ -213,10 +188,8 @@ def evaluate_set(
         "boxes": boxes.source,
         "flip_test": flip_test,
         "oks_nms": nms_threshold,
-        "pose_score": "box score x mean keypoint score above 0.2",
-        "pck_compares": "most similar result of the image"
-        if boxes.person is None
-        else "prediction in the person's box",
+        "pose_score": BOX_SCORE if everybody.raw_score is None else RESCORED,
+        "pck_compares": OWN_BOX if boxes.person is not None else MOST_SIMILAR,
     }
     return _summarise(ground_truth, results, xy_img, evaluation_set.skeleton, protocol)
 
@@ -235,41 +208,12 @@ def evaluate_predictions(predictions: Path, annotations: Path, *, skeleton: Skel
     ground_truth = load_ground_truth(annotations, skeleton)
     results = load_results(predictions, ground_truth, skeleton)
     xy_img = match_people(ground_truth.people, results, skeleton)
-    protocol = {"predictions": predictions.name, "pck_compares": "most similar result of the image"}
+    protocol = {"predictions": predictions.name, "pck_compares": MOST_SIMILAR}
     return _summarise(ground_truth, results, xy_img, skeleton, protocol)
 
 
-def write_evaluation(result: EvaluationResult, out: Path) -> None:
-    """Write ``metrics.json`` and ``results_keypoints.json``, which can be submitted to COCO as it is.
-
-    Args:
-        result: of an evaluation.
-        out: folder, made if needed; files of an earlier evaluation are replaced.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / METRICS_FILE).write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
-        (out / RESULTS_FILE).write_text(json.dumps(list(result.results)), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: expected a folder to write to ({error}): choose another --out") from error
-
-
-def metrics_table(result: EvaluationResult) -> Table:
-    """The numbers x 100 for reading; "-" where nobody of that kind is labelled."""
-    table = Table("metric", "x 100")
-    for name in COCO_METRICS:
-        value = result.metrics[name]
-        table.add_row(name, f"{100 * value:.1f}" if value >= 0 else "-", end_section=name == COCO_METRICS[-1])
-    for name, joint in result.per_joint.items():
-        table.add_row(f"PCK@0.2 {name}", "-" if joint.pck is None else f"{100 * joint.pck:.1f}")
-    return table
-
-
 def _refuse_model_options(**options: object) -> None:
-    given = [f"--{name}" for name, value in options.items() if value is not None]
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if given:
         raise ConfigError(
             f"--predictions is evaluated alone, got {', '.join(given)} as well: leave one or the other out"
@@ -291,7 +235,7 @@ def _check_fits(runner: Runner, evaluation_set: EvaluationSet) -> None:
 
 
 def _predict(
-    runner: Runner, evaluation_set: EvaluationSet, flip_test: FlipTest, batch_size: int, console: Console | None
+    runner: Runner, evaluation_set: EvaluationSet, flip_test: FlipTest, batch_size: int, progress: bool
 ) -> PoseResult:
     """Everybody in every image, in the order of the boxes."""
     if len(evaluation_set) == 0:
@@ -300,11 +244,15 @@ def _predict(
         evaluation_set.batches(batch_size, runner.description.normalisation),
         description="evaluating",
         total=math.ceil(len(evaluation_set) / batch_size),
-        console=console,
-        disable=console is None,
+        console=Console(stderr=True),
+        disable=not progress,
     )
     parts = [decode(run_with_flip(runner, images, flip_test)) for images in batches]
-    keypoints = Keypoints(*(_concatenate(values) for values in zip(*parts, strict=True)))
+    keypoints = Keypoints(
+        np.concatenate([part.xy_norm for part in parts]),
+        _concatenate([part.sigma for part in parts]),
+        _concatenate([part.raw_score for part in parts]),
+    )
     xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, runner.description.heatmap_size_hw)
     boxes = evaluation_set.boxes
     return PoseResult(

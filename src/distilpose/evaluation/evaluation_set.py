@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from distilpose.errors import DatasetError
 from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
-from distilpose.evaluation.person_boxes import PersonBoxes, detected_boxes, ground_truth_boxes, image_size_hw
+from distilpose.evaluation.person_boxes import (
+    EvaluationBoxes,
+    detected_boxes,
+    ground_truth_boxes,
+    image_paths,
+    image_size_hw,
+)
 from distilpose.geometry import crops_from_boxes
 from distilpose.images import read_image
 from distilpose.preprocess import Normalisation, crop_image, normalise
@@ -23,7 +29,7 @@ class EvaluationSet:
 
     Args:
         ground_truth: what results are compared with.
-        image_folder: where the images lie.
+        paths: file of each image by id.
         boxes: whose crops to take.
         input_size_hw: (H, W) of a crop in pixels.
         skeleton: of the ground truth.
@@ -37,14 +43,14 @@ class EvaluationSet:
         transforms: N crops in the order of ``boxes``.
 
     Raises:
-        DatasetError: an image that holds boxes has no ``file_name`` or does not exist.
+        DatasetError: an image that holds boxes does not exist.
     """
 
     def __init__(
         self,
         ground_truth: GroundTruth,
-        image_folder: Path,
-        boxes: PersonBoxes,
+        paths: Mapping[int, Path],
+        boxes: EvaluationBoxes,
         input_size_hw: tuple[int, int],
         skeleton: Skeleton,
         keep_crops: bool,
@@ -54,7 +60,8 @@ class EvaluationSet:
         self.input_size_hw = input_size_hw
         self.skeleton = skeleton
         self.transforms = crops_from_boxes(boxes.xyxy, input_size_hw)
-        self._paths = _image_paths(ground_truth, image_folder, boxes)
+        self._paths = {image_id: paths[image_id] for image_id in np.unique(boxes.image_id).tolist()}
+        _check_exist(self._paths.values(), ground_truth)
         self._keep_crops = keep_crops
         self._kept: list[NDArray[np.uint8]] | None = None
 
@@ -75,19 +82,20 @@ class EvaluationSet:
             annotations: COCO keypoint file.
             images: folder that its ``file_name`` entries lie in.
             input_size_hw: (H, W) of the model's input in pixels.
-            detections: COCO detections file. Without it, every labelled person's own box is used.
+            detections: boxes file as `match_boxes` reads it. Without it, every labelled person's own box is used.
             skeleton: of the model.
             keep_crops: hold the crops in memory, for one evaluation per epoch.
 
         Raises:
-            DatasetError: a file is unusable, or the files do not belong together.
+            DatasetError: the annotations are unusable, or an image is missing.
+            InputError: the detections are unusable, or in other images.
         """
         ground_truth = load_ground_truth(annotations, skeleton)
-        if detections is None:
-            boxes = ground_truth_boxes(ground_truth)
-        else:
-            boxes = detected_boxes(detections, ground_truth)
-        return cls(ground_truth, images, boxes, input_size_hw, skeleton, keep_crops)
+        paths = image_paths(ground_truth, images)
+        boxes = (
+            ground_truth_boxes(ground_truth) if detections is None else detected_boxes(detections, ground_truth, paths)
+        )
+        return cls(ground_truth, paths, boxes, input_size_hw, skeleton, keep_crops)
 
     def __len__(self) -> int:
         return len(self.transforms)
@@ -135,17 +143,10 @@ class EvaluationSet:
         return image
 
 
-def _image_paths(ground_truth: GroundTruth, folder: Path, boxes: PersonBoxes) -> dict[int, Path]:
-    paths: dict[int, Path] = {}
-    for image_id in np.unique(boxes.image_id).tolist():
-        name = ground_truth.images[image_id].get("file_name")
-        if not isinstance(name, str) or not name:
-            raise DatasetError(f"{ground_truth.file}: image {image_id} has no file_name: add it")
-        paths[image_id] = folder / name
-    missing = [path for path in paths.values() if not path.is_file()]
+def _check_exist(paths: Collection[Path], ground_truth: GroundTruth) -> None:
+    missing = [path for path in paths if not path.is_file()]
     if missing:
         raise DatasetError(
             f"{missing[0]} does not exist ({len(missing)} of {len(paths)} images of {ground_truth.file} are "
             "missing): pass the folder that holds them as --images"
         )
-    return paths

@@ -17,6 +17,8 @@ from distilpose.geometry import xywh_to_xyxy
 from distilpose.results import PERSON_CATEGORY_ID
 from distilpose.skeleton import Skeleton
 
+_SHOWN = 80  # characters of a broken value in an error
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledPerson:
@@ -126,11 +128,19 @@ def finite_numbers(values: Any, count: int) -> NDArray[np.float64] | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
+def shortened(value: Any) -> str:
+    """A value of a json file, short enough for an error."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(value)} entries)"
+
+
 def _images_by_id(entries: list[Any], file: Path) -> dict[int, Mapping[str, Any]]:
     images: dict[int, Mapping[str, Any]] = {}
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
-            raise DatasetError(f"{file}: image at position {position} needs a whole-number id, got {entry!r}: add it")
+            raise DatasetError(
+                f"{file}: image at position {position} needs a whole-number id, got {shortened(entry)}: add it"
+            )
         if entry["id"] in images:
             raise DatasetError(f"{file}: image id {entry['id']} appears more than once: keep one of them")
         images[entry["id"]] = entry
@@ -151,7 +161,7 @@ def _person_categories(document: Mapping[str, Any], skeleton: Skeleton, file: Pa
 
 def _field(entry: Any, name: str, file: Path) -> Any:
     if not isinstance(entry, dict) or name not in entry:
-        label = f"annotation {entry.get('id')}" if isinstance(entry, dict) else f"annotation {entry!r}"
+        label = f"annotation {entry.get('id')}" if isinstance(entry, dict) else f"annotation {shortened(entry)}"
         raise DatasetError(f"{file}: {label} has no {name}: add it, every annotation needs one")
     return entry[name]
 
@@ -169,7 +179,9 @@ def _check_annotation(
         raise DatasetError(f"{where}: image_id {image_id!r} is not among the file's images: correct it")
     box_xywh = finite_numbers(_field(entry, "bbox", file), 4)
     if box_xywh is None or (box_xywh[2:] < 0).any():
-        raise DatasetError(f"{where}: expected bbox as finite x, y, width, height, got {entry['bbox']}: correct it")
+        raise DatasetError(
+            f"{where}: expected bbox as finite x, y, width, height, got {shortened(entry['bbox'])}: correct it"
+        )
     area = finite_numbers([entry.get("area", AREA_SHARE_OF_BOX * float(box_xywh[2] * box_xywh[3]))], 1)
     if area is None or area[0] < 0:
         raise DatasetError(f"{where}: expected a finite area >= 0, got {entry['area']!r}: correct or remove it")
@@ -178,7 +190,7 @@ def _check_annotation(
     if keypoints is None or not np.isin(keypoints[2::3], (0, 1, 2)).all():
         raise DatasetError(
             f"{where}: expected {count} times x, y, visibility (0, 1 or 2) as finite numbers in keypoints, got "
-            f"{entry['keypoints']}: correct it"
+            f"{shortened(entry['keypoints'])}: correct it"
         )
     return {
         "id": new_id,

@@ -13,6 +13,7 @@ from distilpose.oks import oks
 from distilpose.skeleton import Skeleton
 
 PCK_THRESHOLD = 0.2
+ALL_JOINTS = "all"
 
 
 class JointAccuracy(NamedTuple):
@@ -36,7 +37,7 @@ def pck(people: Sequence[LabelledPerson], xy_img: NDArray[np.float64], skeleton:
         skeleton: names of the keypoints.
 
     Returns:
-        Accuracy by keypoint name, in skeleton order, and last ``"all"`` over all labelled keypoints together.
+        Accuracy by keypoint name, in skeleton order, and last `ALL_JOINTS` over all labelled keypoints together.
     """
     labelled = np.stack([person.labelled for person in people])
     distance = np.linalg.norm(xy_img - np.stack([person.xy_img for person in people]), axis=-1)
@@ -44,7 +45,7 @@ def pck(people: Sequence[LabelledPerson], xy_img: NDArray[np.float64], skeleton:
     reach = PCK_THRESHOLD * (boxes[:, 2:] - boxes[:, :2]).max(-1)
     found = labelled & (distance <= reach[:, None])
     accuracy = {name: _share(found[:, k], labelled[:, k]) for k, name in enumerate(skeleton.keypoint_names)}
-    return {**accuracy, "all": _share(found, labelled)}
+    return {**accuracy, ALL_JOINTS: _share(found, labelled)}
 
 
 def match_people(

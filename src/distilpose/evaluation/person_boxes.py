@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose.boxes_file import match_boxes
 from distilpose.errors import DatasetError
-from distilpose.evaluation.ground_truth import GroundTruth, finite_numbers, read_json
-from distilpose.geometry import clip_boxes_xyxy, xywh_to_xyxy
-from distilpose.results import PERSON_CATEGORY_ID
+from distilpose.evaluation.ground_truth import GroundTruth
+from distilpose.geometry import clip_boxes_xyxy
 
 logger = logging.getLogger(__name__)
 
 
-class PersonBoxes(NamedTuple):
+class EvaluationBoxes(NamedTuple):
     """N boxes as aligned arrays, the boxes of one image side by side.
 
     Attributes:
@@ -36,7 +36,7 @@ class PersonBoxes(NamedTuple):
     person: NDArray[np.intp] | None
 
 
-def ground_truth_boxes(ground_truth: GroundTruth) -> PersonBoxes:
+def ground_truth_boxes(ground_truth: GroundTruth) -> EvaluationBoxes:
     """One box for each labelled person, clipped as the COCO top-down baselines do.
 
     A person whose box has no area inside the image gets none, and so counts as missed.
@@ -45,55 +45,55 @@ def ground_truth_boxes(ground_truth: GroundTruth) -> PersonBoxes:
         DatasetError: the entry of an image has no size.
     """
     people = ground_truth.people
-    boxes = np.stack(
-        [clip_boxes_xyxy(person.box_xyxy, image_size_hw(ground_truth, person.image_id))[0] for person in people]
-    )
-    usable = (boxes[:, :2] < boxes[:, 2:]).all(1)
+    boxes = np.stack([clip_boxes_xyxy(p.box_xyxy, image_size_hw(ground_truth, p.image_id))[0] for p in people])
+    usable = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
     if not usable.all():
         logger.warning("%s: %d people have no box inside the image", ground_truth.file, (~usable).sum())
-    image_id = np.array([person.image_id for person in people])
+    image_id = np.array([person.image_id for person in people], dtype=np.int64)
     order = np.argsort(image_id, kind="stable")
     order = order[usable[order]]
-    return PersonBoxes("ground truth", image_id[order], boxes[order], np.ones(len(order)), order)
+    return EvaluationBoxes("ground truth", image_id[order], boxes[order], np.ones(len(order)), order)
 
 
-def detected_boxes(file: Path, ground_truth: GroundTruth) -> PersonBoxes:
-    """Every person of a COCO detections file, as it is: not clipped, and scored as low as may be.
+def detected_boxes(file: Path, ground_truth: GroundTruth, paths: Mapping[int, Path]) -> EvaluationBoxes:
+    """Every detected person as the file has it: not clipped, and scored as low as may be.
 
-    Boxes in images that the ground truth does not hold are left out, so that the detections of a whole data set
-    serve for a part of it.
+    Detections in images that the ground truth does not hold are left out, so that the detections of a whole data
+    set serve for a part of it.
 
     Args:
-        file: json list of ``image_id``, ``category_id``, ``bbox`` and ``score``.
+        file: person boxes, as `match_boxes` reads them.
         ground_truth: of the evaluation.
+        paths: file of each image by id.
 
     Raises:
-        DatasetError: the file is unusable, or none of its people is in the images of the ground truth.
+        InputError: the file is unusable, or none of its people is in these images.
     """
-    rows = read_json(file, "a COCO detections file")
-    if not isinstance(rows, list):
-        raise DatasetError(
-            f"{file}: expected a COCO detections file, a list of boxes, got {type(rows).__name__}: leave --detections "
-            "out to evaluate with ground-truth boxes"
-        )
-    boxes = [_check_box(row, position, file) for position, row in enumerate(rows)]
-    people = [box for box in boxes if box["category_id"] == PERSON_CATEGORY_ID]
-    known = [box for box in people if box["image_id"] in ground_truth.images]
-    if people and not known:
-        raise DatasetError(
-            f"{file}: expected detections in the images of {ground_truth.file}, got {len(people)} people in other "
-            "images: pass the detections of these images"
-        )
-    if len(known) < len(people):
-        logger.warning("%s: %d of %d people are in other images", file, len(people) - len(known), len(people))
-    known.sort(key=lambda box: int(box["image_id"]))
-    return PersonBoxes(
+    people = match_boxes(file, list(paths.values()), ground_truth.file).people
+    found = {image_id: people[path] for image_id, path in paths.items()}
+    counts = [len(boxes.box_score) for boxes in found.values()]
+    return EvaluationBoxes(
         source=file.name,
-        image_id=np.array([box["image_id"] for box in known], dtype=np.int64),
-        xyxy=xywh_to_xyxy([box["bbox"] for box in known]),
-        score=np.array([box["score"] for box in known], dtype=np.float64),
+        image_id=np.repeat(np.array(list(found), dtype=np.int64), counts),
+        xyxy=np.concatenate([boxes.boxes_xyxy for boxes in found.values()]),
+        score=np.concatenate([boxes.box_score for boxes in found.values()]),
         person=None,
     )
+
+
+def image_paths(ground_truth: GroundTruth, folder: Path) -> dict[int, Path]:
+    """File of each image by id, in the order of the annotation file; a file need not exist.
+
+    Raises:
+        DatasetError: the entry of an image names no file.
+    """
+    paths: dict[int, Path] = {}
+    for image_id, entry in ground_truth.images.items():
+        name = entry.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise DatasetError(f"{ground_truth.file}: image {image_id} has no file_name: add it")
+        paths[image_id] = folder / name
+    return paths
 
 
 def image_size_hw(ground_truth: GroundTruth, image_id: int) -> tuple[int, int]:
@@ -110,19 +110,3 @@ def image_size_hw(ground_truth: GroundTruth, image_id: int) -> tuple[int, int]:
             f"{width!r}: add them"
         )
     return height, width
-
-
-def _check_box(row: Any, position: int, file: Path) -> Mapping[str, Any]:
-    where = f"{file}: detection {position}"
-    missing = [
-        name for name in ("image_id", "category_id", "bbox", "score") if not isinstance(row, dict) or name not in row
-    ]
-    if missing:
-        raise DatasetError(f"{where} has no {', '.join(missing)}: every detection needs them, write the file again")
-    numbers = finite_numbers(row["bbox"], 4)
-    if numbers is None or (numbers[2:] <= 0).any() or finite_numbers([row["score"]], 1) is None:
-        raise DatasetError(
-            f"{where}: expected bbox as x, y, width > 0, height > 0 and a finite score, got {row['bbox']} and "
-            f"{row['score']!r}: correct it or leave it out"
-        )
-    return dict(row)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from distilpose.errors import DatasetError
-from distilpose.evaluation.ground_truth import GroundTruth, finite_numbers, read_json
+from distilpose.evaluation.coco_ap import RESULT_FIELDS
+from distilpose.evaluation.ground_truth import GroundTruth, finite_numbers, read_json, shortened
 from distilpose.results import PERSON_CATEGORY_ID
 from distilpose.skeleton import Skeleton
 
@@ -36,18 +37,14 @@ def load_results(file: Path, ground_truth: GroundTruth, skeleton: Skeleton) -> l
 
 def _check_person(person: Any, row: int, file: Path, ground_truth: GroundTruth, skeleton: Skeleton) -> dict[str, Any]:
     where = f"{file}: result {row}"
-    missing = [
-        name
-        for name in ("image_id", "category_id", "keypoints", "score")
-        if not isinstance(person, dict) or name not in person
-    ]
+    missing = [name for name in RESULT_FIELDS if not isinstance(person, dict) or name not in person]
     if missing:
         raise DatasetError(f"{where} has no {', '.join(missing)}: every result needs them, write the file again")
     image_id = person["image_id"]
     if not isinstance(image_id, int) or image_id not in ground_truth.images:
         raise DatasetError(
-            f"{where}: image_id {image_id!r} is not among the images of {ground_truth.file}: evaluate "
-            "against the annotation file that these predictions were made with"
+            f"{where}: image_id {image_id!r} is not among the images of {ground_truth.file}: evaluate against the "
+            "annotation file of these images, and predict with --annotations so that results carry its ids"
         )
     if person["category_id"] != PERSON_CATEGORY_ID:
         raise DatasetError(
@@ -58,8 +55,8 @@ def _check_person(person: Any, row: int, file: Path, ground_truth: GroundTruth, 
     keypoints = finite_numbers(person["keypoints"], 3 * count)
     if keypoints is None:
         raise DatasetError(
-            f"{where}: expected {count} times x, y, score as finite numbers in keypoints, got {person['keypoints']}: "
-            "predict again"
+            f"{where}: expected {count} times x, y, score as finite numbers in keypoints, got "
+            f"{shortened(person['keypoints'])}: predict again"
         )
     score = finite_numbers([person["score"]], 1)
     if score is None:

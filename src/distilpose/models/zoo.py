@@ -96,7 +96,7 @@ class ModelCard:
     Attributes:
         build: the preset.
         published_ap: COCO val2017 AP in percent, with flip test; None where the paper gives none.
-        published_gmacs: without attention products, as the paper counts.
+        published_gmacs: without attention products; None where the paper gives none.
         source: where the figures stand.
     """
 
@@ -106,11 +106,11 @@ class ModelCard:
     source: str
 
 
-_PAPER = "DistilPose, arXiv:2303.02455"
+_PAPER = "arXiv:2303.02455"
 MODELS: dict[str, ModelCard] = {
     "distilpose_s": ModelCard(distilpose_s, 71.6, 2.38, _PAPER),
     "distilpose_l": ModelCard(distilpose_l, 74.4, 10.33, _PAPER),
-    "tokenpose_s": ModelCard(tokenpose_s, 72.5, None, _PAPER + ", teacher of the small student"),
+    "tokenpose_s": ModelCard(tokenpose_s, 72.5, None, _PAPER + ", as teacher of distilpose_s"),
     "tokenpose_l": ModelCard(tokenpose_l, None, 17.03, _PAPER),
 }
 

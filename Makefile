@@ -1,0 +1,40 @@
+# Everything runs inside .venv, which `make venv` builds; nothing is installed outside it.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+EXTRAS := train,export,openvino,video,detect,serve,bulk,dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: venv demo test test-slow check bench docs clean
+
+venv: .venv/installed
+
+# torch goes first: held by the constraints, nothing after it pulls in another build.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "distilpose needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+demo: venv  ## distil a small student on drawn people and predict on a photograph (no downloads)
+	$(BIN)/python -m distilpose.demo --out demo
+
+test: venv  ## the fast tests
+	$(BIN)/python -m pytest -n 2
+
+test-slow: venv  ## the long tests
+	$(BIN)/python -m pytest -m slow
+
+check: venv  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: venv  ## speed on this machine, beside its matrix-product peak
+	$(BIN)/distilpose benchmark
+
+docs: venv  ## the figures that the docs quote, measured again (docs/parity.md)
+	$(BIN)/python -m tests.parity_table docs/parity.md
+
+clean:
+	rm -rf .venv demo

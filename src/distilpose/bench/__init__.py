@@ -1,0 +1,1 @@
+"""What models cost and how fast things are on this machine."""

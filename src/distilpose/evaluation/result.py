@@ -1,0 +1,98 @@
+"""What an evaluation found: in memory, as files, as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from distilpose.errors import InputError
+from distilpose.evaluation.coco_ap import COCO_METRICS
+from distilpose.evaluation.pck import ALL_JOINTS, JointAccuracy
+
+METRICS_FILE = "metrics.json"
+RESULTS_FILE = "results_keypoints.json"
+# Square pixels, both ends included. COCO has no small class for keypoints; smaller people count in AP and AR alone.
+SIZE_CLASSES = {"medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: the ten COCO numbers as fractions (`coco_keypoint_ap`).
+        per_joint: PCK@0.2 by keypoint name, and ``"all"`` (`pck`).
+        people_by_size: labelled people in each of `SIZE_CLASSES`.
+        counts: images, labelled people and results (people found, after suppression).
+        protocol: how the results came about; JSON values.
+        results: people found, in COCO's results layout.
+    """
+
+    metrics: Mapping[str, float]
+    per_joint: Mapping[str, JointAccuracy]
+    people_by_size: Mapping[str, int]
+    counts: Mapping[str, int]
+    protocol: Mapping[str, Any]
+    results: tuple[Mapping[str, Any], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the results, JSON-ready: the content of ``metrics.json``."""
+        joints = {name: {"PCK@0.2": joint.pck, "labelled": joint.labelled} for name, joint in self.per_joint.items()}
+        return {
+            **self.metrics,
+            "PCK@0.2": joints.pop(ALL_JOINTS)["PCK@0.2"],
+            "per_joint": joints,
+            "by_size": {
+                size: {
+                    "AP": self.metrics[f"AP{size[0].upper()}"],
+                    "AR": self.metrics[f"AR{size[0].upper()}"],
+                    "people": n,
+                }
+                for size, n in self.people_by_size.items()
+            },
+            "counts": dict(self.counts),
+            "protocol": dict(self.protocol),
+        }
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder that results go to; an evaluation calls this before the long work.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: expected a folder to write to ({error}): choose another --out") from error
+
+
+def write_evaluation(result: EvaluationResult, out: Path) -> None:
+    """Write ``metrics.json`` and ``results_keypoints.json``, which can be submitted to COCO as it is.
+
+    Args:
+        result: of an evaluation.
+        out: folder, made if needed; files of an earlier evaluation are replaced.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    make_folder(out)
+    (out / METRICS_FILE).write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    (out / RESULTS_FILE).write_text(json.dumps(list(result.results)), encoding="utf-8")
+
+
+def metrics_table(result: EvaluationResult) -> Table:
+    """The numbers x 100 for reading; "-" where nobody of that kind is labelled."""
+    table = Table("metric", "x 100")
+    for name in COCO_METRICS:
+        value = result.metrics[name]
+        table.add_row(name, f"{100 * value:.1f}" if value >= 0 else "-", end_section=name == COCO_METRICS[-1])
+    for name, joint in result.per_joint.items():
+        table.add_row(f"PCK@0.2 {name}", "-" if joint.pck is None else f"{100 * joint.pck:.1f}")
+    return table

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from distilpose.data.coco import load_person_samples
+from distilpose.data.figure import draw_figure
+from distilpose.data.synthetic import draw_people, write_synthetic_dataset
+from distilpose.errors import InputError
+from distilpose.skeleton import COCO_17
+
+K = {name: index for index, name in enumerate(COCO_17.keypoint_names)}
+
+
+def people(count, image_hw=(480, 480), num_people=1):
+    """(image, person) pairs."""
+    for seed in range(count):
+        image, drawn = draw_people(np.random.default_rng(seed), image_hw, num_people)
+        for person in drawn:
+            yield image, person
+
+
+def test_a_seed_fixes_pictures_and_labels(tmp_path):
+    small = write_synthetic_dataset(tmp_path / "small", 3, seed=4)
+    large = write_synthetic_dataset(tmp_path / "large", 5, seed=4)
+    other = write_synthetic_dataset(tmp_path / "other", 3, seed=5)
+    documents = [json.loads(file.read_text()) for file in (small, large, other)]
+    first, second = (document["annotations"] for document in documents[:2])
+    assert first == second[: len(first)]
+    assert documents[0] != documents[2]
+    for name in ("000001.jpg", "000003.jpg"):
+        pictures = [(file.parent / "images" / name).read_bytes() for file in (small, large, other)]
+        assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_the_written_set_is_a_valid_data_set(drawn_set):
+    document = json.loads(drawn_set.read_text())
+    samples = load_person_samples(drawn_set, drawn_set.parent / "images").samples
+    assert len(samples) == len(document["annotations"]) >= 12
+    for sample, annotation in zip(samples, document["annotations"], strict=True):
+        assert (sample.visibility > 0).sum() == annotation["num_keypoints"]
+
+
+def test_visible_eyes_are_dark_spots_in_white():
+    """Oracle for exact points and visibility: the pupil is where the label says, brighter eye-white around it."""
+    checked = 0
+    for image, person in people(120):
+        head = np.linalg.norm(person.xy_img[K["left_ear"]] - person.xy_img[K["right_ear"]])
+        for eye in (K["left_eye"], K["right_eye"]):
+            x, y = np.rint(person.xy_img[eye]).astype(int)
+            if person.visibility[eye] != 2 or head < 40 or min(x, y) < 10 or max(x, y) > 469:
+                continue
+            around = image[y - 6 : y + 7, x - 6 : x + 7].mean(axis=2)
+            assert around[5:8, 5:8].mean() < 0.5 * around.max()
+            checked += 1
+    assert checked > 40
+
+
+def test_left_and_right_follow_the_view():
+    """Seen from the front, with the head up, the left eye is on the picture's right; turned with the head."""
+    fronts = 0
+    for _, person in people(150, image_hw=(200, 200)):
+        left, right, nose = (person.xy_img[K[name]] for name in ("left_eye", "right_eye", "nose"))
+        shown = person.visibility[[K["left_eye"], K["right_eye"], K["nose"]]]
+        across, down = left - right, nose - (left + right) / 2
+        # From the front "down" is a quarter turn clockwise from "to the left eye" in picture axes.
+        turn = across[0] * down[1] - across[1] * down[0]
+        if (shown == 2).all() and np.linalg.norm(across) > 4:
+            fronts += 1
+            assert turn > 0
+    assert fronts > 50
+
+
+def test_boxes_are_tight_around_what_is_seen():
+    for image, person in people(40, image_hw=(160, 200), num_people=2):
+        x1, y1, x2, y2 = person.box_xyxy
+        assert 0 <= x1 < x2 <= image.shape[1]
+        assert 0 <= y1 < y2 <= image.shape[0]
+        assert 0 < person.area <= (x2 - x1) * (y2 - y1)
+        seen = person.xy_img[person.visibility == 2]
+        assert ((seen >= [x1 - 0.5, y1 - 0.5]) & (seen <= [x2 - 0.5, y2 - 0.5])).all()
+        inside = ((person.xy_img >= 0) & (person.xy_img <= [199, 159])).all(axis=1)
+        assert np.array_equal(person.visibility > 0, inside)
+
+
+def test_people_cover_each_other():
+    alone = np.mean([np.mean(person.visibility == 1) for _, person in people(60, (160, 160))])
+    crowded = np.mean([np.mean(person.visibility == 1) for _, person in people(30, (160, 160), 4)])
+    assert crowded > alone + 0.1
+    assert not list(people(1, (160, 160), 0))
+
+
+def test_limbs_keep_their_length_up_to_foreshortening():
+    """Orthographic view: a thigh is never longer than 0.235 of the body's height, and often nearly that long."""
+    lengths = []
+    for seed in range(100):
+        figure = draw_figure(np.random.default_rng(seed))
+        assert all(back.depth <= front.depth for back, front in pairwise(figure.patches))
+        lengths.append(np.linalg.norm(figure.xy[K["left_knee"]] - figure.xy[K["left_hip"]]))
+    assert max(lengths) == pytest.approx(0.235, abs=0.003)
+    assert max(lengths) <= 0.235 + 1e-9
+
+
+def test_counts_below_one_are_refused(tmp_path):
+    with pytest.raises(InputError, match="must be >= 1, got 0 and 2"):
+        write_synthetic_dataset(tmp_path, 0)

@@ -1,0 +1,148 @@
+"""Presets: size, cost, options, and agreement with the released code's outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from distilpose.bench.complexity import measure_complexity
+from distilpose.checkpoint import convert_released
+from distilpose.errors import ConfigError
+from distilpose.models import create_model, list_models
+from distilpose.models.token_encoder import patchify, sine_position_code
+
+SMALL = {"input_size_hw": (64, 48), "dim": 32, "depth": 2, "num_heads": 4}
+
+
+def relative_error(actual: torch.Tensor, expected: np.ndarray) -> float:
+    return float(np.abs(actual.numpy() - expected.reshape(actual.shape)).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["distilpose_s", "tokenpose_s", "distilpose_l", "tokenpose_l"])
+def test_outputs_equal_released_code(name, released_file, golden_images, reference_dir) -> None:
+    model = convert_released(released_file(name))
+    golden = np.load(reference_dir / f"{name}.npz")
+    with torch.inference_mode():
+        features = model.backbone(golden_images)
+        output = model(golden_images)
+    errors = {
+        "kpt_token": relative_error(output.keypoint_tokens, golden["kpt_token"]),
+        "vis_token": relative_error(output.visual_tokens[: len(golden["vis_token"])], golden["vis_token"]),
+        "feature": relative_error(torch.stack([features.mean(), features.std()]), golden["feature_mean_std"]),
+    }
+    if name.startswith("distilpose"):
+        errors["pred"] = relative_error(output.xy_norm, golden["pred"])
+        errors["score"] = relative_error(output.score, golden["score"])
+        errors["sigma"] = relative_error(output.sigma, golden["sigma"])
+    else:
+        errors["pred"] = relative_error(output.heatmaps[:1], golden["pred"])
+    assert max(errors.values()) <= 1e-4, errors
+
+
+def test_position_code_equals_released(reference_dir) -> None:
+    golden = np.load(reference_dir / "pos_embedding.npy")
+    assert np.abs(sine_position_code((16, 16), 192).numpy() - golden).max() < 1e-5
+
+
+# parameters, GMACs published (arXiv:2303.02455), GMACs with attention products (counted from the layer sizes)
+@pytest.mark.parametrize(
+    ("name", "parameters", "published", "with_attention"),
+    [
+        ("distilpose_s", 5_364_101, 2.38, 2.724),
+        ("distilpose_l", 21_265_637, 10.33, 10.655),
+        ("tokenpose_s", 6_620_736, None, 2.745),
+        ("tokenpose_l", 69_411_360, 17.03, 17.350),
+    ],
+)
+def test_parameters_and_cost(name, parameters, published, with_attention) -> None:
+    with torch.device("meta"):
+        model = create_model(name)
+    cost = measure_complexity(model.to_empty(device="cpu"))
+    assert cost.parameters == parameters
+    assert cost.gmacs == pytest.approx(with_attention, abs=0.005)
+    if published is not None:
+        assert cost.gmacs_published == pytest.approx(published, abs=0.02)
+
+
+def test_flop_counter_agrees_on_products() -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = create_model("distilpose_s", **SMALL).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model(torch.zeros(1, 3, 64, 48))
+    products = counter.get_total_flops() / 2e9
+    # fvcore also counts the norm layers, a few percent here.
+    assert products < measure_complexity(model).gmacs < 1.1 * products
+
+
+@pytest.mark.parametrize(("num_sigmas", "with_score"), [(0, False), (0, True), (1, False), (1, True), (2, False)])
+def test_outputs_that_are_not_built_are_none(num_sigmas, with_score) -> None:
+    model = create_model("distilpose_s", num_sigmas=num_sigmas, with_score=with_score, num_keypoints=5, **SMALL)
+    output = model(torch.randn(2, 3, 64, 48))
+    assert output.xy_norm.shape == (2, 5, 2)
+    assert ((output.xy_norm >= 0) & (output.xy_norm <= 1)).all()
+    assert (output.score is None) == (not with_score)
+    if num_sigmas == 0:
+        assert output.sigma is None
+    else:
+        assert output.sigma is not None
+        assert output.sigma.shape == (2, 5, 2)
+        assert (output.sigma > 0).all()
+        assert torch.equal(output.sigma[..., 0], output.sigma[..., 1]) == (num_sigmas == 1)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_other_sizes_keypoints_depth_and_width(name) -> None:
+    options = {"input_size_hw": (96, 64), "patch_size_hw": (3, 4), "num_keypoints": 3, "dim": 24, "depth": 1}
+    model = create_model(name, num_heads=2, mlp_ratio=1.5, **options).eval()
+    with torch.inference_mode():
+        output = model(torch.randn(1, 3, 96, 64))
+    assert output.keypoint_tokens.shape == (1, 3, 24)
+    assert output.visual_tokens.shape == (1, 8 * 4, 24)
+    if name.startswith("tokenpose"):
+        assert output.heatmaps.shape == (1, 3, 24, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"input_size_hw": (250, 192)}, "input_size_hw"),
+        ({"patch_size_hw": (5, 3)}, "patch_size_hw"),
+        ({"dim": 190}, "dim"),
+        ({"num_heads": 7}, "num_heads"),
+        ({"depth": 0}, "depth"),
+        ({"num_sigmas": 3}, "num_sigmas"),
+        ({"widht": 3}, "widht"),
+        ({"input_size_hw": (256,)}, "input_size_hw"),
+    ],
+)
+def test_impossible_options_name_themselves(options, named) -> None:
+    with pytest.raises(ConfigError, match=named):
+        create_model("distilpose_s", **options)
+
+
+def test_unknown_model_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="distilpose_s"):
+        create_model("distillpose")
+
+
+def test_channels_last_and_bf16() -> None:
+    torch.manual_seed(0)
+    model = create_model("distilpose_s", **SMALL).eval()
+    images = torch.randn(2, 3, 64, 48)
+    with torch.inference_mode():
+        plain = model(images).xy_norm
+        last = model.to(memory_format=torch.channels_last)(images.contiguous(memory_format=torch.channels_last)).xy_norm
+        half = model.to(torch.bfloat16)(images.to(torch.bfloat16)).xy_norm
+    assert (plain - last).abs().max() < 1e-5
+    assert half.dtype == torch.bfloat16
+    assert (plain - half.float()).abs().max() < 0.02
+
+
+def test_patch_order_is_row_column_channel() -> None:
+    features = torch.arange(2 * 4 * 6, dtype=torch.float32).view(1, 2, 4, 6)
+    patches = patchify(features, (2, 3))
+    expected = [features[0, c, y, 3 + x] for y in range(2) for x in range(3) for c in range(2)]
+    assert torch.equal(patches[0, 1], torch.stack(expected))
