@@ -80,7 +80,10 @@ def test_nms_drops_copies_of_better_poses_only() -> None:
 
 def test_a_dropped_pose_drops_nobody() -> None:
     chain = random_poses(1, 6)[0] + np.array([0.0, 3.0, 6.0])[:, None, None]
-    neighbour, ends = oks(chain[:2], chain[1:], 900.0, SIGMAS).diagonal().min(), oks(chain[:1], chain[2:], 900.0, SIGMAS)
+    neighbour, ends = (
+        oks(chain[:2], chain[1:], 900.0, SIGMAS).diagonal().min(),
+        oks(chain[:1], chain[2:], 900.0, SIGMAS),
+    )
     threshold = (neighbour + ends[0, 0]) / 2
     assert oks_nms(chain, [0.9, 0.8, 0.7], np.full(3, 900.0), SIGMAS, threshold).tolist() == [0, 2]
 

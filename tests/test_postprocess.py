@@ -57,7 +57,7 @@ def test_dark_is_blur_log_and_newton_step() -> None:
     """The paper's method written out slowly, on a bumpy map: own blur, numeric inverse of the Hessian."""
     rng = np.random.default_rng(3)
     heatmap = gaussians(np.array([[[20.3, 30.7]]]))[0, 0] + 0.05 * rng.random(SIZE_HW, dtype=np.float32)
-    weights = np.exp(-np.arange(-5, 6) ** 2 / (2 * 2.0**2))
+    weights = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 2.0**2))
     padded = np.pad(heatmap.astype(np.float64), 5)
     rows = np.apply_along_axis(np.convolve, 1, padded, weights / weights.sum(), "valid")
     log_map = np.log(np.apply_along_axis(np.convolve, 0, rows, weights / weights.sum(), "valid"))
@@ -126,7 +126,11 @@ class PerfectMirror:
             return HeatmapOutput(cells)
         xy_norm = (points[..., :2] / [192, 256]).astype(np.float32)
         value = points[..., 2].astype(np.float32)
-        return PoseOutput(xy_norm, np.stack([value, 2 * value], -1), value) if self.extras else PoseOutput(xy_norm, None, None)
+        return (
+            PoseOutput(xy_norm, np.stack([value, 2 * value], -1), value)
+            if self.extras
+            else PoseOutput(xy_norm, None, None)
+        )
 
     @staticmethod
     def _find(image: np.ndarray) -> np.ndarray:

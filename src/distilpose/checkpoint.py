@@ -27,6 +27,7 @@ from distilpose.skeleton import COCO_17, Skeleton
 
 METADATA_KEY = "distilpose"
 HUB_WEIGHTS_NAME = "model.safetensors"
+HUB_CONFIG_NAME = "config.json"
 _MAX_LISTED = 12
 
 
@@ -163,7 +164,8 @@ def convert_released(path: str | Path) -> PoseModel:
 class HubModel(nn.Module, PyTorchModelHubMixin, library_name="distilpose", tags=["pose-estimation"]):
     """A pose model with Hugging Face's ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
 
-    A folder holds one self-describing ``model.safetensors``.
+    A folder holds one self-describing ``model.safetensors``; ``config.json`` repeats its description for
+    readers and for the hub, and is not read back.
 
     Args:
         model: what to save.
@@ -183,6 +185,8 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="distilpose", tags=
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_checkpoint(self.model, save_directory / HUB_WEIGHTS_NAME)
+        config = {METADATA_KEY: describe(self.model).to_dict()}
+        (save_directory / HUB_CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def _from_pretrained(

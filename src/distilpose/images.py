@@ -77,19 +77,22 @@ def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
         image: (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: the suffix is not known or the array is not an image.
+        InputError: the suffix is not known, the array is not an image, or too large for the format.
     """
     check_image(image)
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise InputError(f"{path}: expected a suffix of {', '.join(IMAGE_SUFFIXES)}, got {path.suffix!r}")
+    options = _JPEG_OPTIONS if suffix in (".jpg", ".jpeg") else {}
     part = path.with_name(f".{path.name}.part")
     try:
-        Image.fromarray(image).save(
-            part, format=Image.registered_extensions()[suffix], **(_JPEG_OPTIONS if suffix in (".jpg", ".jpeg") else {})
-        )
+        Image.fromarray(image).save(part, format=Image.registered_extensions()[suffix], **options)
         part.replace(path)
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the picture's
+            raise
+        raise InputError(f"{path} cannot hold a picture of {image.shape[1]} x {image.shape[0]}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
 

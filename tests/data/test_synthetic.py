@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from distilpose.data import synthetic
 from distilpose.data.coco import load_person_samples
 from distilpose.data.figure import draw_figure
 from distilpose.data.synthetic import draw_people, write_synthetic_dataset
@@ -74,12 +75,35 @@ def test_left_and_right_follow_the_view():
     assert fronts > 50
 
 
-def test_boxes_are_tight_around_what_is_seen():
+def test_body_faces_roughly_where_the_head_does():
+    agree = []
+    for seed in range(300):
+        xy = draw_figure(np.random.default_rng(seed)).xy
+        ears, shoulders, hips = (xy[K[f"left_{name}"]] - xy[K[f"right_{name}"]] for name in ("ear", "shoulder", "hip"))
+        if np.linalg.norm(ears) > 0.08:  # of 0.126 between the ears: not seen from the side
+            agree += [ears @ shoulders > 0, ears @ hips > 0]
+    assert len(agree) > 200
+    assert np.mean(agree) > 0.95
+
+
+def test_box_and_area_are_those_of_the_changed_pixels(monkeypatch):
+    """Oracle: the same picture without its person, with camera effects and things off."""
+    monkeypatch.setattr(synthetic, "_finish", lambda image, rng: image)
+    monkeypatch.setattr(synthetic, "_draw_thing", lambda *args, **options: None)
+    for seed in range(20):
+        empty, _ = draw_people(np.random.default_rng(seed), (240, 200), 0)
+        image, (person,) = draw_people(np.random.default_rng(seed), (240, 200), 1)
+        rows, columns = np.nonzero(np.abs(image.astype(int) - empty).max(axis=2) > 12)
+        changed = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert person.box_xyxy == pytest.approx(changed, abs=1)
+        assert person.area == pytest.approx(len(rows), rel=0.12)  # dark, soft rims
+
+
+def test_visibility_is_about_what_is_inside_and_seen():
     for image, person in people(40, image_hw=(160, 200), num_people=2):
         x1, y1, x2, y2 = person.box_xyxy
         assert 0 <= x1 < x2 <= image.shape[1]
         assert 0 <= y1 < y2 <= image.shape[0]
-        assert 0 < person.area <= (x2 - x1) * (y2 - y1)
         seen = person.xy_img[person.visibility == 2]
         assert ((seen >= [x1 - 0.5, y1 - 0.5]) & (seen <= [x2 - 0.5, y2 - 0.5])).all()
         inside = ((person.xy_img >= 0) & (person.xy_img <= [199, 159])).all(axis=1)

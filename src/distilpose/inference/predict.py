@@ -28,27 +28,20 @@ PREDICTIONS_NAME = "predictions.json"
 DRAWN_POSE_SCORE = 0.2  # weaker people, mostly false boxes of a detector, are written but not drawn
 
 
-class Failure(NamedTuple):
-    """A picture that could not be predicted, and why; ``reason`` names it."""
-
-    path: Path
-    reason: str
-
-
 class PredictReport(NamedTuple):
     """What `predict_files` did.
 
     Attributes:
         predictions: the file written.
-        ok: number of images predicted.
-        people: number of people in them.
-        failures: the images left out, in order; a command that has any exits with 1.
+        num_images: images predicted, with people or without.
+        num_people: people in them.
+        failures: one line for each image left out: its name and why. A command that has any exits with 1.
     """
 
     predictions: Path
-    ok: int
-    people: int
-    failures: tuple[Failure, ...]
+    num_images: int
+    num_people: int
+    failures: tuple[str, ...]
 
 
 class _PeopleSource(NamedTuple):
@@ -105,18 +98,17 @@ def predict_files(
     inputs = [*paths, *(Path(file) for file in (boxes, annotations) if file is not None)]
     _prepare_folder(Path(out), [predictions, *drawings.values()], inputs)
     rows: list[dict[str, Any]] = []
-    failures: list[Failure] = []
+    failures: list[str] = []
     try:
         for path in _with_progress(paths, progress):
             try:
                 image = read_image(path)
                 result = predictor(image, *people_source.find(path, image))
+                rows += _rows(result, path, people_source.image_ids[path])
+                if pictures:
+                    write_image(drawings[path], result.filter(result.pose_score >= DRAWN_POSE_SCORE).draw(image))
             except DistilPoseError as error:
-                failures.append(Failure(path, _naming(path, error)))
-                continue
-            rows += _rows(result, path, people_source.image_ids[path])
-            if pictures:
-                write_image(drawings[path], result.filter(result.pose_score >= DRAWN_POSE_SCORE).draw(image))
+                failures.append(_naming(path, error))
     finally:
         _write_rows(predictions, rows)
     return PredictReport(predictions, len(paths) - len(failures), len(rows), tuple(failures))

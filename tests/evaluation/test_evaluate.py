@@ -1,0 +1,311 @@
+"""From files to numbers with models whose answers are known."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from distilpose.description import ModelDescription
+from distilpose.errors import ConfigError, DatasetError, DistilPoseError, InputError
+from distilpose.evaluation.evaluate import (
+    EvaluationSet,
+    evaluate_files,
+    evaluate_model,
+    evaluate_predictions,
+    evaluate_set,
+    metrics_table,
+    write_evaluation,
+)
+from distilpose.geometry import CropTransform
+from distilpose.models.outputs import HeatmapOutput, PoseOutput
+from distilpose.skeleton import COCO_17
+
+SIZE_HW, MAP_HW = (256, 192), (64, 48)
+Document = dict[str, Any]
+Write = Callable[[str, Any], Path]
+
+
+class AnswerKey:
+    """A model that was told the answers, box by box, in the order in which the crops come."""
+
+    def __init__(self, xy_norm: np.ndarray, score: np.ndarray | None = None, heatmap: bool = False) -> None:
+        self.xy_norm, self.score, self.heatmap, self.batches = xy_norm, score, heatmap, []
+
+    @property
+    def description(self) -> ModelDescription:
+        return ModelDescription("answer_key", "heatmap" if self.heatmap else "regression", SIZE_HW, MAP_HW)
+
+    def __call__(self, images: np.ndarray) -> PoseOutput | HeatmapOutput:
+        rows = np.arange(len(images)) + sum(self.batches)
+        self.batches.append(len(images))
+        if self.heatmap:
+            y, x = np.mgrid[: MAP_HW[0], : MAP_HW[1]]
+            cells = self.xy_norm[rows, :, :, None, None] * np.array([48, 64])[:, None, None]
+            squared = (x - cells[:, :, 0]) ** 2 + (y - cells[:, :, 1]) ** 2
+            return HeatmapOutput(np.exp(-squared / 8).astype(np.float32))
+        score = None if self.score is None else self.score[rows]
+        return PoseOutput(self.xy_norm[rows].astype(np.float32), None, score)
+
+
+def true_answers(evaluation_set: EvaluationSet) -> np.ndarray:
+    people = evaluation_set.ground_truth.people
+    assert evaluation_set.boxes.person is not None
+    rows = zip(evaluation_set.boxes.person, evaluation_set.transforms, strict=True)
+    return np.stack([transform.to_norm(people[row].xy_img) for row, transform in rows])
+
+
+@pytest.fixture
+def evaluation_set(annotations: Path, images: Path) -> EvaluationSet:
+    return EvaluationSet.load(annotations, images, input_size_hw=SIZE_HW)
+
+
+def test_the_right_answers_are_perfect(evaluation_set: EvaluationSet) -> None:
+    model = AnswerKey(true_answers(evaluation_set))
+    result = evaluate_set(model, evaluation_set, batch_size=3)
+    assert model.batches == [3, 1]
+    assert result.metrics == pytest.approx(dict.fromkeys(result.metrics, 1.0))
+    assert result.per_joint["all"] == (1.0, 17 + 12 + 17 + 9)
+    assert result.per_joint["right_ankle"] == (1.0, 2)
+    assert result.counts == {"images": 3, "people": 4, "results": 4}
+    assert result.people_by_size == {"medium": 3, "large": 1}
+
+
+def test_heatmaps_are_decoded_to_a_fraction_of_a_cell(evaluation_set: EvaluationSet) -> None:
+    result = evaluate_set(AnswerKey(true_answers(evaluation_set), heatmap=True), evaluation_set)
+    assert result.metrics["AP"] == pytest.approx(1)
+    found = np.array(result.results[-1]["keypoints"]).reshape(17, 3)
+    truth = np.array([p.xy_img for p in evaluation_set.ground_truth.people if p.image_id == 9])
+    assert np.abs(truth - found[:, :2]).max(axis=(1, 2)).min() < 0.05
+
+
+def test_boxes_are_cut_as_the_baselines_cut_them(evaluation_set: EvaluationSet) -> None:
+    assert evaluation_set.boxes.image_id.tolist() == [3, 3, 9, 9]
+    # width 50 spans 49 pixel steps; 49 x 79 grows to 3:4 and is padded by 1.25
+    expected = CropTransform((174.5, 59.5), (79 * 0.75 * 1.25, 79 * 1.25), SIZE_HW)
+    np.testing.assert_allclose(evaluation_set.transforms[0].matrix, expected.matrix)
+
+
+def test_a_joint_that_is_always_wrong_shows(evaluation_set: EvaluationSet) -> None:
+    answers = true_answers(evaluation_set)
+    answers[:, 0] += 1.0
+    result = evaluate_set(AnswerKey(answers), evaluation_set)
+    assert result.per_joint["nose"].pck == 0
+    assert result.per_joint["left_eye"].pck == 1
+    assert result.per_joint["all"].pck == pytest.approx(51 / 55)
+    assert result.metrics["AP"] < 1
+
+
+def test_scores_rank_people_and_none_leaves_the_box_score(evaluation_set: EvaluationSet) -> None:
+    answers = true_answers(evaluation_set)
+    score = np.tile([[0.9], [0.5], [0.1], [2.0]], (1, 17))
+    score[0, :7] = -1.0
+    with_score = evaluate_set(AnswerKey(answers, score), evaluation_set)
+    assert [r["score"] for r in with_score.results] == pytest.approx([0.9, 0.5, 2.0, 0.0]), "best first in each image"
+    assert with_score.protocol["pose_score"] == "box score x mean keypoint score above 0.2"
+    without = evaluate_set(AnswerKey(answers), evaluation_set)
+    assert [r["score"] for r in without.results] == [1.0] * 4
+    assert without.protocol["pose_score"] == "box score"
+
+
+def detection(image_id: int, box_xywh: list[float], score: float, category_id: int = 1) -> dict[str, Any]:
+    return {"image_id": image_id, "bbox": box_xywh, "score": score, "category_id": category_id}
+
+
+def test_detections_replace_the_boxes(
+    evaluation_set: EvaluationSet, annotations: Path, images: Path, write: Write
+) -> None:
+    found = write(
+        "detections.json",
+        [
+            detection(9, [150.0, 25.0, 100.0, 160.0], 0.8),
+            detection(77, [0.0, 0.0, 50.0, 50.0], 0.9),
+            detection(3, [145.0, 15.0, 60.0, 90.0], 0.9),
+            detection(9, [155.0, 30.0, 95.0, 150.0], 0.4),
+            detection(9, [0.0, 0.0, 9.0, 9.0], 0.7, category_id=18),
+        ],
+    )
+    detected = EvaluationSet.load(annotations, images, input_size_hw=SIZE_HW, detections=found)
+    assert sorted(zip(detected.boxes.image_id.tolist(), detected.boxes.score.tolist(), strict=True)) == [
+        (3, 0.9), (9, 0.4), (9, 0.8),
+    ]  # fmt: skip
+    people = evaluation_set.ground_truth.people
+    right = {3: people[1].xy_img, 9: people[2].xy_img}
+    rows = zip(detected.boxes.image_id.tolist(), detected.transforms, strict=True)
+    answers = np.stack([transform.to_norm(right[image_id]) for image_id, transform in rows])
+    result = evaluate_set(AnswerKey(answers), detected)
+    assert sorted(r["score"] for r in result.results) == [0.8, 0.9], "the second box on the same person is suppressed"
+    assert len(evaluate_set(AnswerKey(answers), detected, nms_threshold=1.0).results) == 3
+    assert result.metrics["AR"] == pytest.approx(0.5), "two of four people were detected"
+    assert result.per_joint["all"] == (pytest.approx(29 / 55), 55)
+    assert result.protocol["boxes"] == "detections.json"
+
+
+def test_a_results_file_gives_the_numbers_it_was_written_with(
+    evaluation_set: EvaluationSet, annotations: Path, tmp_path: Path
+) -> None:
+    answers = true_answers(evaluation_set) + np.random.default_rng(0).normal(0, 0.04, (4, 17, 2))
+    result = evaluate_set(AnswerKey(answers, np.full((4, 17), 0.7)), evaluation_set)
+    assert 0.1 < result.metrics["AP"] < 0.9
+    write_evaluation(result, tmp_path / "new" / "out")
+    again = evaluate_predictions(tmp_path / "new" / "out" / "results_keypoints.json", annotations)
+    assert again.metrics == result.metrics
+    assert again.per_joint == result.per_joint
+    written = json.loads((tmp_path / "new" / "out" / "metrics.json").read_text())
+    assert {name: written[name] for name in result.metrics} == result.metrics
+    assert written["per_joint"]["nose"] == {"PCK@0.2": result.per_joint["nose"].pck, "labelled": 4}
+    assert written["PCK@0.2"] == result.per_joint["all"].pck
+    assert written["by_size"]["large"] == {"AP": written["APL"], "AR": written["ARL"], "people": 1}
+    assert written["protocol"]["boxes"] == "ground truth"
+
+
+def test_kept_crops_need_no_images_the_second_time(annotations: Path, images: Path) -> None:
+    kept = EvaluationSet.load(annotations, images, input_size_hw=SIZE_HW, keep_crops=True)
+    normalisation = AnswerKey(np.zeros(0)).description.normalisation
+    first = list(kept.batches(3, normalisation))
+    shutil.rmtree(images)
+    second = list(kept.batches(3, normalisation))
+    assert [batch.shape for batch in first] == [(3, 3, 256, 192), (1, 3, 256, 192)]
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+    assert first[0].std() > 0.1
+
+
+def test_an_interrupted_pass_keeps_nothing(annotations: Path, images: Path) -> None:
+    kept = EvaluationSet.load(annotations, images, input_size_hw=SIZE_HW, keep_crops=True)
+    normalisation = AnswerKey(np.zeros(0)).description.normalisation
+    next(kept.batches(1, normalisation))
+    assert sum(len(batch) for batch in kept.batches(3, normalisation)) == 4
+
+
+def test_a_person_without_a_box_in_the_image_is_missed(
+    document: Document, images: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    document["annotations"][0]["bbox"] = [400.0, 10.0, 50.0, 50.0]
+    evaluation_set = EvaluationSet.load(write("gt.json", document), images, input_size_hw=SIZE_HW)
+    assert "1 people have no box inside the image" in caplog.text
+    result = evaluate_set(AnswerKey(true_answers(evaluation_set)), evaluation_set)
+    assert len(evaluation_set) == result.counts["results"] == 3
+    assert result.per_joint["all"] == (pytest.approx(38 / 55), 55)
+
+
+def test_evaluate_model_loads_a_fitting_set(evaluation_set: EvaluationSet, annotations: Path, images: Path) -> None:
+    result = evaluate_model(AnswerKey(true_answers(evaluation_set)), annotations, images)
+    assert result.metrics["AP"] == pytest.approx(1)
+
+
+def test_sets_and_models_that_do_not_fit_are_refused(annotations: Path, images: Path) -> None:
+    small = EvaluationSet.load(annotations, images, input_size_hw=(128, 96))
+    with pytest.raises(ConfigError, match=r"\(256, 192\), the evaluation set was loaded for \(128, 96\)"):
+        evaluate_set(AnswerKey(np.zeros((4, 17, 2))), small)
+    with pytest.raises(ConfigError, match="got 'sideways'"):
+        evaluate_set(AnswerKey(np.zeros((4, 17, 2))), small, flip_test="sideways")  # type: ignore[arg-type]
+
+
+def test_numbers_that_are_not_finite_are_refused(evaluation_set: EvaluationSet) -> None:
+    with pytest.raises(InputError, match="xy must be finite"):
+        evaluate_set(AnswerKey(np.full((4, 17, 2), np.nan)), evaluation_set)
+
+
+def test_missing_and_foreign_images_are_refused(
+    annotations: Path, images: Path, document: Document, write: Write
+) -> None:
+    with pytest.raises(DatasetError, match=r"picture_3.png does not exist \(2 of 2 images .*--images"):
+        EvaluationSet.load(annotations, images / "elsewhere", input_size_hw=SIZE_HW)
+    document["images"][0]["height"] = 201
+    wrong = EvaluationSet.load(write("gt.json", document), images, input_size_hw=SIZE_HW)
+    with pytest.raises(DatasetError, match=r"picture_9.png.*\(201, 300\), got \(200, 300\)"):
+        evaluate_set(AnswerKey(np.zeros((4, 17, 2))), wrong)
+    del document["images"][0]["height"]
+    with pytest.raises(DatasetError, match="image 9 needs a positive whole height and width"):
+        EvaluationSet.load(write("gt.json", document), images, input_size_hw=SIZE_HW)
+    del document["images"][0]["file_name"]
+    with pytest.raises(DatasetError, match="image 9 has no file_name"):
+        EvaluationSet.load(write("gt.json", document), images, input_size_hw=SIZE_HW)
+
+
+def test_detections_of_other_images_are_refused(annotations: Path, images: Path, write: Write) -> None:
+    found = write("detections.json", [detection(77, [0.0, 0.0, 50.0, 50.0], 0.9)])
+    with pytest.raises(DistilPoseError, match=r"detections.json: none of its 1 boxes"):
+        EvaluationSet.load(annotations, images, input_size_hw=SIZE_HW, detections=found)
+
+
+def test_evaluate_files_reads_results_alone(
+    annotations: Path, perfect_results: list[dict[str, Any]], write: Write, tmp_path: Path
+) -> None:
+    predictions = write("mine.json", perfect_results)
+    result = evaluate_files(annotations=str(annotations), predictions=str(predictions), out=tmp_path / "out")
+    assert result.metrics["AP"] == pytest.approx(1)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["protocol"]["predictions"] == "mine.json"
+    empty = evaluate_files(annotations=annotations, predictions=write("empty.json", []))
+    assert empty.metrics == dict.fromkeys(result.metrics, 0.0)
+    assert empty.per_joint["all"] == (0.0, 55)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "expected --model and --images, or --predictions alone"),
+        ({"model": "m.safetensors"}, "expected --model and --images"),
+        ({"predictions": "p.json", "model": "m.safetensors"}, "alone, got --model as well"),
+        ({"predictions": "p.json", "flip_test": "aligned"}, "alone, got --flip-test as well"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(annotations: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate_files(annotations=annotations, **options)
+
+
+def test_an_unusable_out_is_refused_before_the_work(annotations: Path) -> None:
+    with pytest.raises(InputError, match="expected a folder to write to"):
+        evaluate_files(annotations="not read yet", predictions="nor this", out=annotations)
+
+
+RESULT_FAULTS: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], str]] = {
+    "foreign image": (lambda r: r[1].update(image_id=4), r"result 1: image_id 4 is not among the images of .*\.json"),
+    "no image": (lambda r: r[0].update(image_id=None), "image_id None is not among.*predict with --annotations"),
+    "no score": (lambda r: r[0].pop("score"), "result 0 has no score"),
+    "no person": (lambda r: r.insert(0, 7), "result 0 has no image_id, category_id, keypoints, score"),
+    "a dog": (lambda r: r[0].update(category_id=18), "expected category_id 1"),
+    "short": (lambda r: r[0].update(keypoints=[1.0] * 34), "17 times x, y, score.*34 entries"),
+    "nan": (lambda r: r[0].update(score=float("nan")), "finite score, got nan"),
+}
+
+
+@pytest.mark.parametrize("case", RESULT_FAULTS)
+def test_broken_results_are_refused_by_name(
+    case: str, annotations: Path, perfect_results: list[dict[str, Any]], write: Write
+) -> None:
+    spoil, message = RESULT_FAULTS[case]
+    spoil(perfect_results)
+    with pytest.raises(DatasetError, match=f"(?s)mine.json: .*{message}"):
+        evaluate_predictions(write("mine.json", perfect_results), annotations)
+
+
+def test_ground_truth_in_place_of_results_is_refused(annotations: Path) -> None:
+    with pytest.raises(DatasetError, match=r"a list of people, got dict.*the ground truth goes to --annotations"):
+        evaluate_predictions(annotations, annotations)
+
+
+def test_the_table_shows_percent_and_dashes(
+    document: Document, perfect_results: list[dict[str, Any]], write: Write
+) -> None:
+    for annotation in document["annotations"]:
+        annotation["area"] = 100.0**2
+        annotation["keypoints"][-3:] = [0, 0, 0]
+    result = evaluate_predictions(write("mine.json", perfect_results), write("gt.json", document))
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(metrics_table(result))
+    rows = [line.split("│") for line in console.export_text().splitlines() if line.startswith("│")]
+    lines = {name.strip(): value.strip() for _, name, value, _ in rows}
+    assert lines["AP"] == "100.0"
+    assert lines["APM"] == "-"
+    assert lines["PCK@0.2 nose"] == "100.0"
+    assert lines["PCK@0.2 right_ankle"] == "-"
+    assert set(COCO_17.keypoint_names) <= {name.removeprefix("PCK@0.2 ") for name in lines}

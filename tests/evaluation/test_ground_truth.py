@@ -1,0 +1,104 @@
+"""What is kept, what is filled in, and what is refused with a helpful text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distilpose.errors import DatasetError
+from distilpose.evaluation.ground_truth import load_ground_truth
+from distilpose.skeleton import COCO_17
+
+Document = dict[str, Any]
+Write = Callable[[str, Any], Path]
+
+
+def test_everybody_labelled_counts_and_nobody_is_lost(annotations: Path) -> None:
+    truth = load_ground_truth(annotations, COCO_17)
+    assert list(truth.images) == [9, 3, 5], "the image without people is kept"
+    assert [(person.image_id, int(person.labelled.sum())) for person in truth.people] == [
+        (9, 17),
+        (3, 12),
+        (9, 17),
+        (3, 9),
+    ]
+    np.testing.assert_allclose(truth.people[1].box_xyxy, [150, 20, 200, 100])
+    kept = truth.coco["annotations"]
+    assert [(entry["iscrowd"], entry["num_keypoints"]) for entry in kept] == [
+        (0, 17), (0, 12), (0, 17), (1, 0), (0, 0), (0, 9),
+    ]  # fmt: skip
+
+
+def test_annotations_are_numbered_from_one(annotations: Path) -> None:
+    ids = [entry["id"] for entry in load_ground_truth(annotations, COCO_17).coco["annotations"]]
+    assert ids == [1, 2, 3, 4, 5, 6], "COCO's matching takes id 0 for 'no match'"
+
+
+def test_optional_fields_are_filled_in(document: Document, write: Write) -> None:
+    first, crowd = document["annotations"][0], document["annotations"][3]
+    for field in ("area", "num_keypoints", "iscrowd"):
+        del first[field]
+    del crowd["keypoints"]
+    document.pop("categories")
+    truth = load_ground_truth(write("gt.json", document), COCO_17)
+    filled = truth.coco["annotations"][0]
+    assert filled["area"] == pytest.approx(0.53 * 100 * 160)
+    assert (filled["num_keypoints"], filled["iscrowd"]) == (17, 0)
+    assert truth.coco["annotations"][3]["keypoints"] == [0] * 51
+
+
+def test_labels_outside_the_image_still_count(document: Document, write: Write) -> None:
+    document["annotations"][0]["keypoints"][:3] = [-5.0, 10.0, 1]
+    person = load_ground_truth(write("gt.json", document), COCO_17).people[0]
+    assert person.labelled[0]
+    assert person.xy_img[0].tolist() == [-5.0, 10.0]
+
+
+def test_other_categories_are_left_out(document: Document, write: Write) -> None:
+    document["categories"].append({"id": 2, "name": "dog"})
+    document["annotations"].append({"id": 7, "image_id": 9, "category_id": 2, "bbox": [0, 0, 9, 9]})
+    assert len(load_ground_truth(write("gt.json", document), COCO_17).coco["annotations"]) == 6
+
+
+NAN = float("nan")
+BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
+    "no images": (lambda d: d.pop("images"), "no list of images"),
+    "image without id": (lambda d: d["images"][0].pop("id"), "position 0 needs a whole-number id"),
+    "doubled image": (lambda d: d["images"].append(d["images"][0]), "image id 9 appears more than once"),
+    "unknown image": (lambda d: d["annotations"][1].update(image_id=4), "annotation 1: image_id 4 is not among"),
+    "no image id": (lambda d: d["annotations"][1].pop("image_id"), "annotation 1 has no image_id"),
+    "no box": (lambda d: d["annotations"][2].pop("bbox"), "annotation 2 has no bbox"),
+    "nan in box": (lambda d: d["annotations"][2].update(bbox=[1, 2, NAN, 4]), "annotation 2.*finite x, y"),
+    "negative area": (lambda d: d["annotations"][2].update(area=-1), "annotation 2.*area >= 0, got -1"),
+    "short": (lambda d: d["annotations"][5].update(keypoints=[1] * 48), "annotation 5.*17 times x, y.*48 entries"),
+    "nan keypoint": (lambda d: d["annotations"][5]["keypoints"].__setitem__(0, NAN), "annotation 5.*got .nan"),
+    "visibility 3": (lambda d: d["annotations"][5]["keypoints"].__setitem__(2, 3), "annotation 5.*visibility"),
+    "other order": (lambda d: d["categories"][0]["keypoints"].reverse(), "in this order, got .'right_ankle'"),
+    "no people": (lambda d: d.update(annotations=d["annotations"][3:5]), "at least one person with labelled"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_files_are_refused_by_name(case: str, document: Document, write: Write) -> None:
+    spoil, message = BROKEN[case]
+    spoil(document)
+    with pytest.raises(DatasetError, match=f"(?s)gt.json: .*{message}"):
+        load_ground_truth(write("gt.json", document), COCO_17)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("", "broken json"), ("[]", "no list of images"), ("{", "broken json")]
+)
+def test_files_that_are_something_else_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "gt.json").write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        load_ground_truth(tmp_path / "gt.json", COCO_17)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"nowhere.json: .*cannot read it .*check the path"):
+        load_ground_truth(tmp_path / "nowhere.json", COCO_17)
