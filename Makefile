@@ -17,7 +17,7 @@ venv: .venv/installed
 	touch $@
 
 demo: venv  ## distil a small student on drawn people and predict on a photograph (no downloads)
-	$(BIN)/python -m distilpose.demo --out demo
+	$(BIN)/python examples/demo.py --out demo
 
 test: venv  ## the fast tests
 	$(BIN)/python -m pytest -n 2

@@ -162,6 +162,7 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--predictions", metavar="FILE", help="evaluate this COCO results file; no model is run")
     parser.add_argument("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
     parser.add_argument("--out", metavar="DIR", help="folder for metrics.json and the COCO submission file")
+    parser.add_argument("--quiet", action="store_true", help="do not print the table")
 
 
 def _evaluate(args: Namespace) -> int:
@@ -177,9 +178,10 @@ def _evaluate(args: Namespace) -> int:
         predictions=args.predictions,
         flip_test=args.flip_test,
         out=args.out,
-        progress=True,
+        progress=not args.quiet,
     )
-    Console().print(metrics_table(result))
+    if not args.quiet:
+        Console().print(metrics_table(result))
     return 0
 
 

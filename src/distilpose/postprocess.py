@@ -128,7 +128,8 @@ def dark_peaks(heatmaps: Float32Array, kernel: int = DARK_KERNEL) -> tuple[Float
     """Find the peak of each heatmap to a fraction of a cell.
 
     The heatmap is smoothed, and one Newton step on its logarithm leads from the highest cell to the maximum of
-    the Gaussian through its neighbours. No step is taken within two cells of the border.
+    the Gaussian through its neighbours. No step is taken within two cells of the border. As in the paper nothing
+    bounds the step: on a heatmap without a clear peak (untrained weights) it may lead far out of the crop.
 
     Args:
         heatmaps: (B, K, H, W).

@@ -41,9 +41,15 @@ def crop_image(image: NDArray[np.uint8], transform: CropTransform) -> NDArray[np
 
 def normalise(crops: NDArray[np.uint8], normalisation: Normalisation) -> NDArray[np.float32]:
     """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 with the channels' mean removed and spread scaled."""
-    scale = np.float32(1) / (np.float32(255) * np.array(normalisation.std, dtype=np.float32))
-    shift = np.array(normalisation.mean, dtype=np.float32) / np.array(normalisation.std, dtype=np.float32)
-    return np.ascontiguousarray(np.moveaxis(crops * scale - shift, -1, -3))
+    mean, std = (np.array(values, dtype=np.float32)[:, None] for values in (normalisation.mean, normalisation.std))
+    # A pixel has 256 values: looking them up is several times as fast as computing on a float copy of the crops.
+    tables = (np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std
+    *leading, height, width, _ = crops.shape
+    images = np.empty((*leading, 3, height, width), dtype=np.float32)
+    for crop, planes in zip(crops.reshape(-1, height, width, 3), images.reshape(-1, 3, height, width), strict=True):
+        for values, table, plane in zip(cv2.split(crop), tables, planes, strict=True):
+            cv2.LUT(values, table, dst=plane)
+    return images
 
 
 def preprocess(

@@ -56,7 +56,7 @@ class TorchRunner:
         parameter = next(self._model.parameters())
         with torch.inference_mode():
             batch = torch.from_numpy(images).to(parameter.device, parameter.dtype)
-            output: Any = self._model(batch.contiguous(memory_format=torch.channels_last))
+            output: Any = self._model(batch)
         arrays = [None if value is None else value.float().cpu().numpy() for value in output]
         numpy_output: NumpyOutput = type(output)(*arrays)
         return numpy_output

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,15 @@ def test_a_person_without_a_box_in_the_image_is_missed(
     assert result.per_joint["all"] == (pytest.approx(38 / 55), 55)
 
 
+def test_nobody_to_look_at_gives_zero(document: Document, images: Path, write: Write) -> None:
+    for annotation in document["annotations"]:
+        annotation["bbox"] = [400.0, 10.0, 50.0, 50.0]
+    nobody = EvaluationSet.load(write("gt.json", document), images, input_size_hw=SIZE_HW)
+    result = evaluate_set(AnswerKey(np.zeros((0, 17, 2))), nobody)
+    assert result.metrics == dict.fromkeys(result.metrics, 0.0)
+    assert result.results == ()
+
+
 def test_evaluate_model_loads_a_fitting_set(evaluation_set: EvaluationSet, annotations: Path, images: Path) -> None:
     result = evaluate_model(AnswerKey(true_answers(evaluation_set)), annotations, images)
     assert result.metrics["AP"] == pytest.approx(1)
@@ -204,6 +214,10 @@ def test_sets_and_models_that_do_not_fit_are_refused(annotations: Path, images: 
     small = EvaluationSet.load(annotations, images, input_size_hw=(128, 96))
     with pytest.raises(ConfigError, match=r"\(256, 192\), the evaluation set was loaded for \(128, 96\)"):
         evaluate_set(AnswerKey(np.zeros((4, 17, 2))), small)
+    body = replace(COCO_17, name="body", keypoint_names=tuple(f"k{k}" for k in range(17)))
+    other = EvaluationSet(small.ground_truth, dict.fromkeys((3, 9), annotations), small.boxes, SIZE_HW, body, False)
+    with pytest.raises(ConfigError, match="keypoints of coco_17, the evaluation set those of body"):
+        evaluate_set(AnswerKey(np.zeros((4, 17, 2))), other)
     with pytest.raises(ConfigError, match="got 'sideways'"):
         evaluate_set(AnswerKey(np.zeros((4, 17, 2))), small, flip_test="sideways")  # type: ignore[arg-type]
 

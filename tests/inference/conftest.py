@@ -1,0 +1,49 @@
+"""A model whose answer is known: it finds the brightest pixel of a crop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from distilpose.description import ModelDescription
+from distilpose.models.outputs import PoseOutput
+
+BRIGHT_XY = (211, 143)
+
+
+class BrightestPixel:
+    """A `Runner` that sees all 17 keypoints where its crop is brightest, with sigma (1, 2) cells and score 0.75."""
+
+    description = ModelDescription("brightest", "regression", (256, 192), (64, 48))
+
+    def __init__(self, *, bare: bool = False) -> None:
+        self.bare = bare  # without score and sigma
+        self.batches: list[int] = []
+
+    def __call__(self, images: NDArray[np.float32]) -> PoseOutput[NDArray[np.float32]]:
+        self.batches.append(len(images))
+        y, x = np.divmod(images.sum(1).reshape(len(images), -1).argmax(1), images.shape[3])
+        xy_norm = np.stack([x / images.shape[3], y / images.shape[2]], axis=-1)[:, None].repeat(17, axis=1)
+        if self.bare:
+            return PoseOutput(xy_norm.astype(np.float32), None, None)
+        sigma = np.broadcast_to(np.float32([1, 2]), xy_norm.shape)
+        return PoseOutput(xy_norm.astype(np.float32), sigma, np.full(xy_norm.shape[:2], 0.75, np.float32))
+
+
+@pytest.fixture
+def runner() -> BrightestPixel:
+    return BrightestPixel()
+
+
+@pytest.fixture
+def bare_runner() -> BrightestPixel:
+    return BrightestPixel(bare=True)
+
+
+@pytest.fixture
+def image() -> NDArray[np.uint8]:
+    """(300, 400, 3), black but for a soft spot at pixel (211, 143)."""
+    rows, columns = np.ogrid[:300, :400]
+    squared = (columns - BRIGHT_XY[0]) ** 2 + (rows - BRIGHT_XY[1]) ** 2
+    return np.rint(250 * np.exp(-squared / 50))[..., None].repeat(3, axis=2).astype(np.uint8)

@@ -1,0 +1,204 @@
+"""Files in, files out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools.coco import COCO
+
+from distilpose.errors import ConfigError, InputError
+from distilpose.images import read_image, write_image
+from distilpose.inference import predict
+from distilpose.inference.predict import predict_files
+
+BRIGHT_XY = (211, 143)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, image: NDArray[np.uint8]) -> Path:
+    """Three pictures of the same scene."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("7.png", "8.png", "garden.png"):
+        write_image(photos / name, image)
+    return photos
+
+
+@pytest.fixture
+def boxes(tmp_path: Path) -> Path:
+    """Two people in 7.png, one in 8.png, nobody in garden.png."""
+    rows = [
+        {"image_id": 7, "bbox": [150, 60, 130, 200], "score": 0.9},
+        {"image_id": 8, "bbox": [150, 60, 130, 200], "score": 0.8},
+        {"image_id": 7, "bbox": [190, 120, 40, 40], "score": 0.1},
+    ]
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def load(out: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((out / "predictions.json").read_text())
+    return rows
+
+
+def test_boxes_file_to_predictions_and_pictures(folder: Path, boxes: Path, tmp_path: Path, runner: Any) -> None:
+    out = tmp_path / "deep" / "out"
+    report = predict_files([folder], out, model=runner, boxes=boxes)
+    assert report == (out / "predictions.json", 3, 3, ())
+    rows = load(out)
+    assert [(row["image_id"], row["image"], row["box_score"]) for row in rows] == [
+        (7, (folder / "7.png").as_posix(), 0.9),
+        (7, (folder / "7.png").as_posix(), 0.1),
+        (8, (folder / "8.png").as_posix(), 0.8),
+    ]
+    first = rows[0]
+    assert first["category_id"] == 1
+    assert first["box_xyxy"] == [150, 60, 280, 260]
+    assert first["score"] == pytest.approx(0.9 * 0.75)
+    assert first["raw_score"] == [0.75] * 17
+    keypoints = np.array(first["keypoints"]).reshape(17, 3)
+    np.testing.assert_allclose(keypoints[:, :2], [BRIGHT_XY] * 17, atol=1.5)
+    assert (keypoints[:, 2] == 0.75).all()
+    np.testing.assert_allclose(first["sigma"], [[200 * 0.75 * 1.25 / 48, 2 * 200 * 1.25 / 64]] * 17)
+    assert sorted(path.name for path in out.iterdir()) == ["7.jpg", "8.jpg", "garden.jpg", "predictions.json"]
+    drawn, plain = read_image(out / "7.jpg"), read_image(folder / "7.png")
+    assert np.abs(drawn.astype(int) - plain).max() > 60
+    assert np.abs(read_image(out / "garden.jpg").astype(int) - plain).max() < 10
+
+
+def test_coco_tools_read_the_predictions(folder: Path, boxes: Path, tmp_path: Path, runner: Any) -> None:
+    predict_files([folder], tmp_path / "out", model=runner, boxes=boxes, pictures=False)
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 7}, {"id": 8}], "annotations": [], "categories": [{"id": 1}], "info": {}}
+    truth.createIndex()
+    loaded = truth.loadRes(str(tmp_path / "out" / "predictions.json"))
+    assert sorted(len(loaded.getAnnIds(imgIds=[image_id])) for image_id in (7, 8)) == [1, 2]
+
+
+def test_predictions_serve_as_boxes_again(folder: Path, boxes: Path, tmp_path: Path, runner: Any) -> None:
+    first = predict_files([folder], tmp_path / "one", model=runner, boxes=boxes, pictures=False)
+    predict_files([folder], tmp_path / "two", model=runner, boxes=first.predictions, pictures=False)
+    assert load(tmp_path / "two") == load(tmp_path / "one")
+
+
+def test_weak_people_are_written_but_not_drawn(folder: Path, boxes: Path, tmp_path: Path, runner: Any) -> None:
+    boxes.write_text(json.dumps([{"image_id": 7, "bbox": [150, 60, 130, 200], "score": 0.2}]))
+    predict_files([folder / "7.png"], tmp_path / "out", model=runner, boxes=boxes)
+    assert len(load(tmp_path / "out")) == 1
+    difference = read_image(tmp_path / "out" / "7.jpg").astype(int) - read_image(folder / "7.png")
+    assert np.abs(difference).max() < 10
+
+
+def test_whole_image_without_pictures(folder: Path, tmp_path: Path, runner: Any, bare_runner: Any) -> None:
+    out = tmp_path / "out"
+    report = predict_files([folder], out, model=runner, detector="whole-image", pictures=False)
+    assert report.num_people == 3
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]
+    assert [(row["image_id"], row["box_xyxy"]) for row in load(out)] == [
+        (image_id, [0, 0, 400, 300]) for image_id in (7, 8, None)
+    ]
+    annotations = tmp_path / "annotations.json"
+    annotations.write_text(json.dumps({"images": [{"id": 31, "file_name": "garden.png"}]}))
+    predict_files([folder], out, model=bare_runner, detector="whole-image", annotations=annotations, pictures=False)
+    assert [row["image_id"] for row in load(out)] == [None, None, 31]
+    assert {(row["raw_score"], row["sigma"], row["keypoints"][2]) for row in load(out)} == {(None, None, 1.0)}
+
+
+def test_every_kind_of_picture_is_predicted(tmp_path: Path, image: NDArray[np.uint8], runner: Any) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6  # stored turned by 90 degrees
+    Image.fromarray(np.rot90(image).copy()).save(photos / "turned.png", exif=turned)
+    Image.fromarray(image[..., 0]).save(photos / "grey.png")
+    Image.fromarray(np.dstack([image, np.full_like(image[..., :1], 255)])).save(photos / "alpha.png")
+    Image.fromarray(image).quantize(64).save(photos / "palette.png")
+    cv2.imwrite(str(photos / "deep.png"), image.astype(np.uint16) * 257)
+    assert predict_files([photos], tmp_path / "out", model=runner, detector="whole-image").num_images == 5
+    for row in load(tmp_path / "out"):
+        np.testing.assert_allclose(row["keypoints"][:2], BRIGHT_XY, atol=3, err_msg=row["image"])
+        drawn = tmp_path / "out" / f"{Path(row['image']).stem}.jpg"
+        assert read_image(drawn).shape == image.shape
+
+
+def test_an_unreadable_file_does_not_lose_the_rest(folder: Path, tmp_path: Path, runner: Any) -> None:
+    (folder / "8.png").write_bytes((folder / "8.png").read_bytes()[:200])
+    sources = [folder, tmp_path / "missing.jpg"]
+    report = predict_files(sources, tmp_path / "out", model=runner, detector="whole-image", progress=True)
+    assert report.num_images == 2
+    assert [Path(line.split(" ")[0]).name for line in report.failures] == ["8.png", "missing.jpg"]
+    assert [Path(row["image"]).name for row in load(tmp_path / "out")] == ["7.png", "garden.png"]
+
+
+def test_a_failing_model_names_the_picture(folder: Path, tmp_path: Path, runner: Any) -> None:
+    class Broken:
+        description = runner.description
+
+        def __call__(self, images: NDArray[np.float32]) -> Any:
+            output = runner(images)
+            return output._replace(xy_norm=np.full_like(output.xy_norm, np.nan))
+
+    report = predict_files([folder / "7.png"], tmp_path / "out", model=Broken(), detector="whole-image")
+    assert report.failures == (f"{folder / '7.png'}: xy must be finite, got nan",)
+    assert load(tmp_path / "out") == []
+
+
+def test_an_interruption_keeps_what_was_predicted(folder: Path, tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
+    def read_until_garden(path: Path) -> NDArray[np.uint8]:
+        if path.stem == "garden":
+            raise KeyboardInterrupt
+        return read_image(path)
+
+    monkeypatch.setattr(predict, "read_image", read_until_garden)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files([folder], tmp_path / "out", model=runner, detector="whole-image")
+    assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["7.jpg", "8.jpg", "predictions.json"]
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(
+    tmp_path: Path, image: NDArray[np.uint8], runner: Any
+) -> None:
+    names = ["a/1.png", "b/1.png", "b/1.webp", "b/a_1.png", "b/two.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_image(tmp_path / name, image)
+    out = tmp_path / "out"
+    report = predict_files([tmp_path / name for name in names], out, model=runner, detector="whole-image")
+    pictures = sorted(path.name for path in out.glob("*.jpg"))
+    assert pictures == ["a_1.jpg", "a_1_2.jpg", "b_1.jpg", "b_1_2.jpg", "two.jpg"]
+    assert report.num_people == 5
+    assert [row["image"] for row in load(out)] == [(tmp_path / name).as_posix() for name in names]
+    assert {row["image_id"] for row in load(out)} == {None}
+
+
+def test_inputs_are_never_overwritten(folder: Path, boxes: Path, tmp_path: Path, runner: Any) -> None:
+    write_image(folder / "9.jpg", read_image(folder / "7.png"))
+    before = (folder / "9.jpg").read_bytes()
+    with pytest.raises(InputError, match=r"in place of the input .*9\.jpg: choose another folder"):
+        predict_files([folder], folder, model=runner, boxes=boxes)
+    assert (folder / "9.jpg").read_bytes() == before
+    own = boxes.rename(tmp_path / "predictions.json")
+    with pytest.raises(InputError, match=r"predictions\.json: choose another"):
+        predict_files([folder], tmp_path, model=runner, boxes=own)
+    with pytest.raises(InputError, match="cannot be made a folder"):
+        predict_files([folder], own, model=runner, detector="whole-image", pictures=False)
+    assert runner.batches == []
+
+
+def test_boxes_or_a_detector_must_be_asked_for(folder: Path, boxes: Path, tmp_path: Path, runner: Any) -> None:
+    with pytest.raises(ConfigError, match="neither"):
+        predict_files([folder], tmp_path / "out", model=runner)
+    with pytest.raises(ConfigError, match="both"):
+        predict_files([folder], tmp_path / "out", model=runner, boxes=boxes, detector="whole-image")
+    with pytest.raises(ConfigError, match="whole-image"):
+        predict_files([folder], tmp_path / "out", model=runner, detector="whole")
+    assert not (tmp_path / "out").exists()
