@@ -113,23 +113,21 @@ def test_prediction_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("distilpose_s", 0.1), ("tokenpose_s", 0.1)])
+@pytest.mark.parametrize("name", ["distilpose_s", "tokenpose_s"])
+@pytest.mark.parametrize(("flip_test", "key", "pixels"), [("off", "plain", 0.1), ("reference", "flip", 0.3)])
 def test_released_code_end_to_end(
-    shared_data: Path, reference_dir: Path, tmp_path: Path, name: str, tolerance: float
+    shared_data: Path, released_file: Any, name: str, flip_test: Any, key: str, pixels: float
 ) -> None:
     golden_file = shared_data.parent / "reference" / "golden" / "predict_coco.npz"
     if not golden_file.is_file():
-        pytest.skip(f"{golden_file} is not there; it holds a piece of a photograph and is not in the repository")
-    weights = tmp_path / f"{name}.pth"
-    subprocess.run([sys.executable, reference_dir / "make_checkpoint.py", name, weights], check=True)
+        pytest.skip(f"{golden_file} holds a piece of a photograph, is not part of the repository and is not there")
     golden = np.load(golden_file)
-    for flip_test, key, allowed in (("off", "plain", tolerance), ("reference", "flip", 3 * tolerance)):
-        predictor = PosePredictor(weights, flip_test=flip_test)  # type: ignore[arg-type]
-        for file_name in np.unique(golden["image"]):
-            of_image = golden["image"] == file_name
-            image = read_image(shared_data / "coco_fixture" / str(file_name))
-            result = predictor(image, xywh_to_xyxy(golden["bbox"][of_image]))
-            expected = golden[f"{name}_{key}"][of_image]
-            assert np.abs(result.xy - expected[..., :2]).max() <= allowed
-            assert result.raw_score is not None
-            np.testing.assert_allclose(result.raw_score, expected[..., 2], atol=2e-4)
+    predictor = PosePredictor(released_file(name), flip_test=flip_test)
+    for file_name in np.unique(golden["image"]):
+        of_image = golden["image"] == file_name
+        image = read_image(shared_data / "coco_fixture" / str(file_name))
+        result = predictor(image, xywh_to_xyxy(golden["bbox"][of_image]))
+        expected = golden[f"{name}_{key}"][of_image]
+        assert np.abs(result.xy - expected[..., :2]).max() <= pixels
+        assert result.raw_score is not None
+        np.testing.assert_allclose(result.raw_score, expected[..., 2], atol=2e-4)

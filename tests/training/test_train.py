@@ -1,0 +1,234 @@
+"""Whole runs: teacher, student, distillation, resume, divergence, several processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from distilpose.checkpoint import describe, load_checkpoint
+from distilpose.errors import CheckpointError, ConfigError, TrainingDivergedError
+from distilpose.losses import DistillationOptions
+from distilpose.training.module import PoseTraining
+from distilpose.training.recipes import OptimiserConfig, learning_rate_factor
+from distilpose.training.train import train
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in load_checkpoint(path).state_dict().items()}
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Equal losses, rates and weights; speed may differ."""
+    ignored = "samples_per_second"
+    first, second = ([{k: v for k, v in row.items() if k != ignored} for row in rows(p / "losses.csv")] for p in (a, b))
+    assert first == second
+    mine, other = weights(a / "last.safetensors"), weights(b / "last.safetensors")
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def test_teacher_then_distilled_student(make_config) -> None:
+    teacher = train(make_config("teacher", model="tokenpose_s"))
+    config = make_config("student", teacher=str(teacher.last), ema_decay=0.5)
+    student = train(config)
+    out = Path(config.out)
+
+    log = rows(out / "losses.csv")
+    terms = ["keypoint", "visual_token", "keypoint_token", "simulated_heatmap", "score", "total"]
+    assert list(log[0])[-6:] == terms
+    assert len(log) == 4
+    for row in log:
+        assert float(row["total"]) == pytest.approx(sum(float(row[term]) for term in terms[:-1]), rel=1e-4)
+    assert [row["epoch"] for row in rows(out / "evaluation.csv")] == ["1", "2"]
+    assert list((out / "tensorboard").iterdir())
+
+    assert student.best is not None
+    description = describe(load_checkpoint(student.best))
+    assert description.training["teacher"] == str(teacher.last)
+    assert 0 <= description.training["validation"]["AP"] <= 1
+    assert description.training["validation"]["AP"] == student.best_ap
+    with safe_open(student.last, "pt") as file:
+        assert set(file.keys()) == set(load_checkpoint(student.last).state_dict())
+    state = torch.load(out / "state.ckpt", weights_only=False)["state_dict"]
+    assert not [name for name in state if "heatmap" in name or "head.up" in name]  # no teacher inside
+
+
+def test_widths_may_differ_through_a_projection_that_is_not_saved(make_config) -> None:
+    teacher = train(make_config("teacher", model="tokenpose_s", epochs=1))
+    config = make_config("student", teacher=str(teacher.last), epochs=1)
+    config.model_options["dim"] = 24
+    result = train(config)
+    names = set(load_checkpoint(result.last).state_dict())
+    with safe_open(result.last, "pt") as file:
+        assert set(file.keys()) == names
+    assert torch.load(Path(config.out) / "state.ckpt", weights_only=False)["state_dict"]["extra.0"].shape == (16, 24)
+
+
+def test_a_killed_run_resumes_with_the_numbers_of_an_uninterrupted_one(make_config, monkeypatch) -> None:
+    whole = make_config("whole", epochs=3, ema_decay=0.9)
+    train(whole)
+
+    cut = make_config("cut", epochs=3, ema_decay=0.9)
+    step = PoseTraining.training_step
+
+    def dies_in_the_last_epoch(self, batch, batch_index):
+        if self.current_epoch == 2 and batch_index == 1:
+            raise RuntimeError("killed")
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(PoseTraining, "training_step", dies_in_the_last_epoch)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(cut)
+    assert len(rows(Path(cut.out) / "losses.csv")) == 5  # the row of the step that will be done again
+    monkeypatch.undo()
+    train(cut, resume=True)
+    assert_same_run(Path(whole.out), Path(cut.out))
+    evaluations = rows(Path(cut.out) / "evaluation.csv")
+    assert evaluations == rows(Path(whole.out) / "evaluation.csv")
+
+
+def test_a_finished_run_is_not_overwritten_and_resuming_it_changes_nothing(make_config) -> None:
+    config = make_config("run", epochs=1)
+    train(config)
+    before = (Path(config.out) / "last.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="--resume"):
+        train(config)
+    result = train(config, resume=True)
+    assert (Path(config.out) / "last.safetensors").read_bytes() == before
+    assert result.best_ap is not None
+
+
+def test_divergence_names_the_term_and_keeps_the_last_good_state(make_config, monkeypatch) -> None:
+    config = make_config("run", epochs=2)
+    step = PoseTraining.training_step
+
+    def poisoned(self, batch, batch_index):
+        if self.current_epoch == 1:
+            batch.images[0] = float("nan")
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(PoseTraining, "training_step", poisoned)
+    with pytest.raises(TrainingDivergedError, match=r"keypoint = nan in batch 0 of epoch 1[\s\S]*state.ckpt"):
+        train(config)
+    assert all(tensor.isfinite().all() for tensor in weights(Path(config.out) / "last.safetensors").values())
+    monkeypatch.undo()
+    train(config, resume=True)
+    assert len(rows(Path(config.out) / "losses.csv")) == 4
+
+
+def test_a_student_learns_one_batch_by_heart(make_config) -> None:
+    config = make_config("run", epochs=30, evaluate_every=30, optimiser=OptimiserConfig(lr=3e-3, warmup_steps=1))
+    config.data.samples_per_epoch = 8
+    config.augment = type(config.augment)(
+        flip_prob=0, half_body_prob=0, rotation_prob=0, scale_std=0, shift_prob=0, colour_jitter=0
+    )
+    train(config)
+    losses = [float(row["keypoint"]) for row in rows(Path(config.out) / "losses.csv")]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": "tokenpose_s", "teacher": "itself"}, "teacher"),
+        ({"teacher": "itself", "losses": DistillationOptions(token=0, simulated_heatmap=0, score=0)}, "weigh 0"),
+        ({"teacher": "itself", "model_options": {"input_size_hw": [96, 48]}}, "input_size_hw"),
+        ({"teacher": "itself", "no_sigma": True}, "sigma"),
+        ({"epochs": 0}, "epochs"),
+        ({"ema_decay": 1.5}, "ema_decay"),
+        ({"init": "a", "init_backbone": "b"}, "init"),
+        ({"big_batch": True}, "batch_size"),
+    ],
+)
+def test_contradictions_are_found_before_training(changes, named, make_config) -> None:
+    if changes.get("teacher"):
+        teacher = train(make_config("teacher", model="tokenpose_s", epochs=1, evaluate_every=9))
+        changes = {**changes, "teacher": str(teacher.last)}
+    no_sigma, big_batch = changes.pop("no_sigma", False), changes.pop("big_batch", False)
+    config = make_config("run", **changes)
+    if no_sigma:
+        config.model_options["num_sigmas"] = 0
+    if big_batch:
+        config.data.batch_size = 1000
+    with pytest.raises(ConfigError, match=named):
+        train(config)
+
+
+def test_start_weights(make_config) -> None:
+    teacher = train(make_config("teacher", model="tokenpose_s", epochs=1))
+    frozen = OptimiserConfig(lr=0.0)
+    config = make_config("student", init_backbone=str(teacher.last), epochs=1, optimiser=frozen)
+    train(config)
+    own, other = weights(Path(config.out) / "last.safetensors"), weights(teacher.last)
+    assert torch.equal(own["backbone.layer1.0.conv1.weight"], other["backbone.layer1.0.conv1.weight"])
+    assert not torch.equal(own["encoder.keypoint_tokens"], other["encoder.keypoint_tokens"])
+
+    again = make_config("again", init=str(Path(config.out) / "last.safetensors"), epochs=1, optimiser=frozen)
+    train(again)
+    restarted = weights(Path(again.out) / "last.safetensors")
+    assert torch.equal(own["encoder.keypoint_tokens"], restarted["encoder.keypoint_tokens"])
+    with pytest.raises(CheckpointError, match="tokenpose_s"):
+        train(make_config("wrong", init=str(teacher.last)))
+
+
+def test_learning_rate_of_the_paper() -> None:
+    factor = learning_rate_factor(OptimiserConfig(), steps_per_epoch=585, epochs=300)
+    assert factor(0) == pytest.approx(1e-3)
+    assert factor(250) == pytest.approx(0.5005)
+    assert factor(500) == factor(200 * 585 - 1) == 1
+    assert factor(200 * 585) == pytest.approx(0.1)
+    assert factor(260 * 585) == pytest.approx(0.01)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_on_the_joined_batch(drawn_data, tmp_path) -> None:
+    """Losses, masked ones included, do not depend on how a batch is spread over processes."""
+
+    def run(name: str, devices: int, batch_size: int, teacher: Path | None) -> Path:
+        config = {
+            "out": str(tmp_path / name),
+            "model": "tokenpose_s" if teacher is None else "distilpose_s",
+            "teacher": None if teacher is None else str(teacher / "last.safetensors"),
+            "model_options": {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2},
+            "data": {
+                "root": str(drawn_data),
+                "train": [{"annotations": "person_keypoints.json", "images": "images"}],
+                "validation": {"annotations": "person_keypoints.json", "images": "images"},
+                "batch_size": batch_size,
+                "workers": 0,
+                "samples_per_epoch": 32,
+            },
+            "losses": {"mask": "reference"},
+            "epochs": 2,
+            "log_every": 1,
+            "devices": devices,
+            "accelerator": "cpu",
+            "freeze_batchnorm": True,
+            "optimiser": {"warmup_steps": 1},
+        }
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps(config))
+        command = [sys.executable, "-m", "distilpose.cli", "train", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr
+        return tmp_path / name
+
+    teacher = run("teacher", 1, 8, None)
+    one, two = run("one", 1, 8, teacher), run("two", 2, 4, teacher)
+    single, double = rows(one / "losses.csv"), rows(two / "losses.csv")
+    assert len(single) == len(double) == 8
+    for a, b in zip(single, double, strict=True):
+        for term in ("keypoint", "visual_token", "keypoint_token", "simulated_heatmap", "score", "total"):
+            assert float(a[term]) == pytest.approx(float(b[term]), rel=1e-4), (a["step"], term)
