@@ -23,8 +23,9 @@ _WIDTH_SHARE, _MIN_WIDTH, _MAX_WIDTH = 0.017, 1.0, 16.0
 # Score at which a keypoint begins to show, and from which on it shows in full
 _SCORE_RAMP = (0.05, 0.4)
 # Sigma, as a share of the person's extent, at which its ellipse begins to show, and from which on it shows in full.
-# A keypoint as sharp as the heatmaps that teachers learn (2 of 64 cells, crop padded 1.25) is at 0.04.
-_SIGMA_RAMP = (0.03, 0.07)
+# A keypoint as sharp as the heatmaps that teachers learn (2 of 64 cells, crop padded 1.25) is at 0.04, one twice as
+# blurred at 0.08.
+_SIGMA_RAMP = (0.045, 0.085)
 _INK_OPACITY, _ELLIPSE_FILL, _ELLIPSE_EDGE = 0.6, 0.28, 0.75
 
 
