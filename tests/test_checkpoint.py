@@ -137,7 +137,7 @@ def test_files_that_are_no_models(tmp_path) -> None:
         with pytest.raises(CheckpointError, match=path.name):
             load_model(path)
     (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(CheckpointError, match="broken.pth"):
+    with pytest.raises(CheckpointError, match="broken"):
         load_model(tmp_path / "broken.pth")
 
 

@@ -260,7 +260,7 @@ def _build(path: Path, description: ModelDescription, tensors: Mapping[str, Tens
     except ConfigError as error:
         raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error
     model = _fill(path, model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
-    model.description = description
+    model.description = description  # type: ignore[assignment]  # a plain attribute: `describe` reads it
     return model
 
 
@@ -270,9 +270,7 @@ def _fill(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> PoseMo
     return model.eval()
 
 
-def _check_tensors(
-    path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]
-) -> None:
+def _check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
     faults = [f"missing {name}" for name in expected if name not in tensors]
     faults += [f"extra {name}" for name in tensors if name not in expected]
     faults += [

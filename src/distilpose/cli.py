@@ -60,7 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = ["usage: distilpose COMMAND ...", "", "Fast 2D human pose: distil heatmap teachers into regression students.", ""]
+    lines = [
+        "usage: distilpose COMMAND ...",
+        "",
+        "Fast 2D human pose: distil heatmap teachers into regression students.",
+        "",
+    ]
     lines += ["commands:", *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())]
     return "\n".join([*lines, "", "distilpose COMMAND --help explains a command. --version prints the version."])
 
@@ -131,9 +136,7 @@ def _train(args: Namespace) -> int:
 
     from distilpose.training.train import train
 
-    result = train(
-        train_config(args), resume=args.resume, skip_invalid=args.skip_invalid, console=Console(stderr=True)
-    )
+    result = train(train_config(args), resume=args.resume, skip_invalid=args.skip_invalid, console=Console(stderr=True))
     print(f"last weights: {result.last}")
     if result.best_ap is not None:
         print(f"best weights: {result.best} (AP {result.best_ap * 100:.1f} at epoch {result.best_epoch})")
@@ -232,7 +235,7 @@ COMMANDS: dict[str, Command] = {
         "find poses on images; writes predictions.json and drawn pictures",
         (
             "photo.jpg --model student.safetensors --detector whole-image --out out",
-            "val2017 --model student.safetensors --boxes detections.json --annotations instances_val2017.json --out out",
+            "val2017 --model student.safetensors --boxes detections.json --annotations val2017.json --out out",
         ),
         _predict_arguments,
         _predict,

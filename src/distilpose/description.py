@@ -34,7 +34,7 @@ class ModelDescription:
     input_size_hw: tuple[int, int]
     heatmap_size_hw: tuple[int, int]
     options: Mapping[str, Any] = field(default_factory=dict)
-    normalisation: Normalisation = Normalisation()
+    normalisation: Normalisation = field(default_factory=Normalisation)
     skeleton: Skeleton = COCO_17
     training: Mapping[str, Any] = field(default_factory=dict)
 

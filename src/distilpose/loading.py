@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from distilpose.errors import ConfigError, InputError
 from distilpose.runtimes import Runner, TorchRunner
@@ -56,10 +56,11 @@ def as_runner(model: nn.Module | Runner | str | Path, device: str | None = None)
     """
     if isinstance(model, str | Path):
         model = load_model(model)
-    if isinstance(model, Runner) and not hasattr(model, "parameters"):
-        return model
     if not hasattr(model, "parameters"):
-        raise InputError(f"model must be a distilpose model, a runner, a name or a path, got {type(model).__name__}")
+        if not isinstance(model, Runner):
+            raise InputError(f"model must be a model, a runner, a name or a path, got {type(model).__name__}")
+        return model
     from distilpose import checkpoint
 
-    return TorchRunner(model, checkpoint.describe(model), device)
+    module = cast("nn.Module", model)  # a loaded module also looks like a Runner
+    return TorchRunner(module, checkpoint.describe(module), device)

@@ -7,6 +7,7 @@ reads released checkpoints can be tested end to end against the expected outputs
 
     python make_checkpoint.py distilpose_s out.pth [--seed 0]
 """
+
 import argparse
 import json
 import math
@@ -32,11 +33,11 @@ def tensor(name: str, shape: list[int], seed: int) -> np.ndarray:
         x = 0.1 * x
     elif name.endswith("keypoint_token"):
         x = 0.5 * x
-    elif len(shape) == 1:                      # scale of a normalisation layer
+    elif len(shape) == 1:  # scale of a normalisation layer
         x = 0.8 + 0.4 * rng.random(shape)
-    elif len(shape) == 4:                      # convolution
+    elif len(shape) == 4:  # convolution
         x = x * math.sqrt(0.4 / math.prod(shape[1:]))
-    else:                                      # linear
+    else:  # linear
         x = x * math.sqrt(1 / shape[1])
     return x.astype(np.float32)
 

@@ -3,4 +3,12 @@
 from distilpose.geometry.boxes import check_boxes_xyxy, clip_boxes_xyxy, xywh_to_xyxy, xyxy_to_xywh
 from distilpose.geometry.crop import CROP_PADDING, CropTransform, crops_from_boxes
 
-__all__ = ["CROP_PADDING", "CropTransform", "check_boxes_xyxy", "clip_boxes_xyxy", "crops_from_boxes", "xywh_to_xyxy", "xyxy_to_xywh"]
+__all__ = [
+    "CROP_PADDING",
+    "CropTransform",
+    "check_boxes_xyxy",
+    "clip_boxes_xyxy",
+    "crops_from_boxes",
+    "xywh_to_xyxy",
+    "xyxy_to_xywh",
+]

@@ -27,9 +27,7 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     good = np.isfinite(boxes).all(1) & (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
     if not good.all():
         row = int(np.argmin(good))
-        raise InputError(
-            f"boxes_xyxy must be finite with x1 < x2 and y1 < y2, got {boxes[row].tolist()} (row {row})"
-        )
+        raise InputError(f"boxes_xyxy must be finite with x1 < x2 and y1 < y2, got {boxes[row].tolist()} (row {row})")
     return boxes
 
 

@@ -33,9 +33,7 @@ class CropTransform:
     flip: bool = False
 
     @classmethod
-    def from_box(
-        cls, box_xyxy: ArrayLike, size_hw: tuple[int, int], padding: float = CROP_PADDING
-    ) -> CropTransform:
+    def from_box(cls, box_xyxy: ArrayLike, size_hw: tuple[int, int], padding: float = CROP_PADDING) -> CropTransform:
         """The crop of a person box: grown to the crop's aspect ratio, then padded.
 
         Args:
@@ -92,7 +90,6 @@ class CropTransform:
     def norm_to_img(self, xy_norm: ArrayLike) -> NDArray[np.float64]:
         """(..., 2) fractions of the crop -> (..., 2) image pixels."""
         return self.to_img(np.asarray(xy_norm, dtype=np.float64) * self._size_wh)
-
 
     @property
     def _size_wh(self) -> NDArray[np.float64]:

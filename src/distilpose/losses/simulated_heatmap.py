@@ -79,9 +79,7 @@ def read_heatmap(heatmaps: Tensor, xy_norm: Tensor, reading: ScoreReading = "bil
     high = torch.minimum(low + 1, last)
     x_part, y_part = (cell - low).unbind(-1)
     (x0, y0), (x1, y1) = low.long().unbind(-1), high.long().unbind(-1)
-    top = torch.lerp(
-        _gather(heatmaps, torch.stack([x0, y0], -1)), _gather(heatmaps, torch.stack([x1, y0], -1)), x_part
-    )
+    top = torch.lerp(_gather(heatmaps, torch.stack([x0, y0], -1)), _gather(heatmaps, torch.stack([x1, y0], -1)), x_part)
     bottom = torch.lerp(
         _gather(heatmaps, torch.stack([x0, y1], -1)), _gather(heatmaps, torch.stack([x1, y1], -1)), x_part
     )

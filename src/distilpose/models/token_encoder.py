@@ -93,7 +93,8 @@ class TransformerBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         tokens = tokens + self._attend(self.attention_norm(tokens))
-        return tokens + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(tokens))))
+        out: Tensor = tokens + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(tokens))))
+        return out
 
     def _attend(self, tokens: Tensor) -> Tensor:
         batch, count, dim = tokens.shape
@@ -158,7 +159,8 @@ def _check_sizes(
         )
     if feature_size_hw[0] % patch_size_hw[0] or feature_size_hw[1] % patch_size_hw[1]:
         raise ConfigError(
-            f"patch_size_hw must divide the feature map of {feature_size_hw} cells (input size / 4), got {patch_size_hw}"
+            f"patch_size_hw must divide the feature map (input size / 4) of {feature_size_hw} cells, "
+            f"got {patch_size_hw}"
         )
     if dim % 4 or dim % num_heads:
         raise ConfigError(f"dim must be a multiple of 4 and of num_heads={num_heads}, got {dim}")

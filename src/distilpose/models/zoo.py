@@ -35,7 +35,7 @@ def distilpose_s(
 ) -> DistilPose:
     """The small student: stem net and token encoder."""
     encoder = _encoder(StemNet(), input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
-    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), tuple(input_size_hw))
+    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
 
 
 def distilpose_l(
@@ -53,7 +53,7 @@ def distilpose_l(
     """The large student: HRNet-W48 up to its third stage, and token encoder."""
     backbone = HRNet(width=48, stages=3)
     encoder = _encoder(backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
-    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), tuple(input_size_hw))
+    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
 
 
 def tokenpose_s(
@@ -69,7 +69,7 @@ def tokenpose_s(
 ) -> TokenPose:
     """The small teacher: stem net, token encoder, heatmaps."""
     encoder = _encoder(StemNet(), input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
-    return TokenPose(*encoder, HeatmapHead(dim, head_hidden, _feature_size(input_size_hw)), tuple(input_size_hw))
+    return TokenPose(*encoder, HeatmapHead(dim, head_hidden, _feature_size(input_size_hw)), input_size_hw)
 
 
 def tokenpose_l(
@@ -86,7 +86,7 @@ def tokenpose_l(
     """The large teacher: HRNet-W48, token encoder, heatmaps."""
     backbone = HRNet(width=48, stages=4)
     encoder = _encoder(backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
-    return TokenPose(*encoder, HeatmapHead(dim, head_hidden, _feature_size(input_size_hw)), tuple(input_size_hw))
+    return TokenPose(*encoder, HeatmapHead(dim, head_hidden, _feature_size(input_size_hw)), input_size_hw)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -68,8 +68,9 @@ class Checkpoints(Callback):
         self.best_ap, self.best_epoch = state_dict["best_ap"], state_dict["best_epoch"]
         self.metrics = state_dict["metrics"]
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: PoseTraining) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate when it is time, then write."""
+        assert isinstance(pl_module, PoseTraining)
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
             self._evaluate_and_save(pl_module, epoch, last=epoch == trainer.max_epochs, step=trainer.global_step)
@@ -116,18 +117,18 @@ class Records(Callback):
         self._count = 0
         self._since = time.monotonic()
 
-    def on_train_start(self, trainer: Trainer, pl_module: PoseTraining) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop rows beyond the state that the run resumes from."""
         if trainer.is_global_zero:
             self._losses.keep_up_to(trainer.global_step)
             self._evaluation.keep_up_to(trainer.global_step)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: PoseTraining) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Time spent outside the steps is not counted as training."""
         self._since = time.monotonic() if self._count == 0 else self._since
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: PoseTraining, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collect the terms; write a row when it is time."""
         for name, value in outputs["terms"].items():
@@ -139,7 +140,7 @@ class Records(Callback):
             self._write(trainer, len(batch.images) * trainer.world_size)
         self._sums, self._count, self._since = {}, 0, time.monotonic()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: PoseTraining) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the AP of this epoch, if it was measured; `Checkpoints` stands before this callback."""
         metrics = self._checkpoints.metrics
         if not trainer.is_global_zero or not metrics:
@@ -159,9 +160,7 @@ class Records(Callback):
         self._losses.append(trainer.global_step, {**row, **means})
         for logger in trainer.loggers:
             values = {f"train/{name}": value for name, value in means.items()}
-            logger.log_metrics(
-                {**values, "learning_rate": rate, "samples_per_second": speed}, step=trainer.global_step
-            )
+            logger.log_metrics({**values, "learning_rate": rate, "samples_per_second": speed}, step=trainer.global_step)
 
 
 class CsvFile:
@@ -208,7 +207,7 @@ class ProgressDisplay(Callback):
         self._loss = 0.0
         self._seen, self._since = 0, 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: PoseTraining) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar."""
         if not trainer.is_global_zero:
             return
@@ -226,7 +225,7 @@ class ProgressDisplay(Callback):
         self._seen, self._since = 0, time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: PoseTraining, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar."""
         if self._progress is None:
@@ -238,7 +237,7 @@ class ProgressDisplay(Callback):
         text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} loss {self._loss:.5f}{self._best()}"
         self._progress.update(self._bar, completed=trainer.global_step, description=text, speed=speed)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: PoseTraining) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Where there is no terminal, say how far the run is."""
         if self._progress is None:
             return
@@ -247,7 +246,7 @@ class ProgressDisplay(Callback):
             self._console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: AP {ap:.1f}{self._best()}")
         self._seen, self._since = 0, time.monotonic()
 
-    def teardown(self, trainer: Trainer, pl_module: PoseTraining, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close the bar, also after an error."""
         if self._progress is not None:
             self._progress.stop()
@@ -256,4 +255,3 @@ class ProgressDisplay(Callback):
     def _best(self) -> str:
         best = self._checkpoints.best_ap
         return "" if best is None else f", best AP {best * 100:.1f} (epoch {self._checkpoints.best_epoch})"
-

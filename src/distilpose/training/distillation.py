@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,8 @@ class DistillationTask:
         self._options = options
         self._teacher = None
         if teacher is not None:
-            self._teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+            self._teacher = teacher.eval().requires_grad_(False)
+            self._teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self._projection: nn.Linear | None = None
         if teacher is not None and options.token > 0 and student_dim and teacher_dim and student_dim != teacher_dim:
             self._projection = nn.Linear(student_dim, teacher_dim)
@@ -112,8 +113,16 @@ class DistillationTask:
         half = images.is_cuda and torch.cuda.is_bf16_supported()
         with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             output: HeatmapOutput[Tensor] = self._teacher(images)
-        # Autograd may not keep inference tensors: the copy is an ordinary one.
-        return HeatmapOutput(*(None if value is None else value.clone() for value in output))
+        return HeatmapOutput(_copy(output.heatmaps), _copy(output.keypoint_tokens), _copy(output.visual_tokens))
+
+
+@overload
+def _copy(value: Tensor) -> Tensor: ...
+@overload
+def _copy(value: None) -> None: ...
+def _copy(value: Tensor | None) -> Tensor | None:
+    """An ordinary tensor: autograd may not keep those made in inference mode."""
+    return None if value is None else value.clone()
 
 
 def make_task(model: nn.Module, teacher: nn.Module | None, options: DistillationOptions) -> Task:
@@ -139,15 +148,15 @@ def make_task(model: nn.Module, teacher: nn.Module | None, options: Distillation
 def _check_pair(student: DistilPose, teacher: TokenPose, options: DistillationOptions) -> None:
     if not options.needs_teacher:
         raise ConfigError("a teacher is named but token, simulated_heatmap and score weigh 0: remove one or raise one")
-    sizes = {"input_size_hw": (student.input_size_hw, teacher.input_size_hw)}
-    sizes["keypoints"] = ((student.encoder.num_keypoints,), (teacher.encoder.num_keypoints,))
+    sizes: dict[str, tuple[object, object]] = {
+        "input_size_hw": (student.input_size_hw, teacher.input_size_hw),
+        "num_keypoints": (student.encoder.num_keypoints, teacher.encoder.num_keypoints),
+    }
     if options.token > 0:
-        sizes["patch_size_hw (or set losses.token to 0)"] = (
-            tuple(student.encoder.patch_size_hw),
-            tuple(teacher.encoder.patch_size_hw),
-        )
+        patches = (student.encoder.patch_size_hw, teacher.encoder.patch_size_hw)
+        sizes["patch_size_hw (or set losses.token to 0)"] = patches
     for name, (own, other) in sizes.items():
-        if tuple(own) != tuple(other):
+        if own != other:
             raise ConfigError(f"student and teacher must agree in {name}, got {own} and {other}")
     if options.simulated_heatmap > 0 and student.head.num_sigmas == 0:
         raise ConfigError("simulated heatmaps need sigma: set model_options.num_sigmas, or losses.simulated_heatmap 0")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -38,11 +39,13 @@ class PoseTraining(LightningModule):
         freeze_batchnorm: bool = False,
     ) -> None:
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self.extra = nn.ParameterList(task.extra_parameters())
         self.average: AveragedModel | None = None
         if ema_decay is not None:
-            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)).requires_grad_(False)
+            move = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(model, multi_avg_fn=move).requires_grad_(False)
         self._task = task
         self._optimiser = optimiser
         self._epochs = epochs
@@ -51,7 +54,8 @@ class PoseTraining(LightningModule):
     @property
     def best_weights(self) -> PoseModel:
         """What is evaluated and saved: the moving average where there is one."""
-        model: PoseModel = self.model if self.average is None else self.average.module
+        model = self.model if self.average is None else self.average.module
+        assert isinstance(model, PoseModel)
         return model
 
     def on_fit_start(self) -> None:
@@ -85,7 +89,7 @@ class PoseTraining(LightningModule):
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam with the learning rate set per step."""
         parameters = [*self.model.parameters(), *self.extra]
         adam = torch.optim.Adam(

@@ -69,9 +69,7 @@ def train(
     task = make_task(model, teacher, config.losses)
     description = describe(model)
     data = TrainingData(config, description, skip_invalid)
-    module = PoseTraining(
-        model, task, config.optimiser, config.epochs, config.ema_decay, config.freeze_batchnorm
-    )
+    module = PoseTraining(model, task, config.optimiser, config.epochs, config.ema_decay, config.freeze_batchnorm)
     summary = {
         "distilpose": __version__, "teacher": config.teacher, "people": len(data), "epochs": config.epochs,
         "batch_size": config.data.batch_size, "devices": config.devices, "seed": config.seed,
@@ -136,7 +134,7 @@ def _fit(
         accelerator=config.accelerator,
         devices=config.devices,
         strategy="ddp" if config.devices > 1 else "auto",
-        precision=config.precision,
+        precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
         sync_batchnorm=config.sync_batchnorm,
         max_epochs=config.epochs,
         callbacks=[checkpoints, ProgressDisplay(console, checkpoints), Records(out, config.log_every, checkpoints)],
@@ -162,4 +160,3 @@ def _fit(
             raise TrainingDivergedError(f"{error}\nlast good state: {out / STATE_NAME}") from error
     if trainer.interrupted:
         raise KeyboardInterrupt
-
