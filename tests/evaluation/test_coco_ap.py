@@ -51,11 +51,9 @@ def to_results(predictions: list[dict[str, Any]], scores: np.ndarray, kept: list
     ]
 
 
-@pytest.mark.parametrize("protocol", ["oks_nms", "no_nms", "plain"])
-def test_scores_and_suppression_equal_the_released_code(reference_dir: Path, protocol: str) -> None:
-    truth = read_gz(reference_dir / "eval_gt.json.gz")
+def golden_results(reference_dir: Path, protocol: str) -> list[dict[str, Any]]:
+    """The golden raw predictions, scored and suppressed by a protocol of `eval_expected.json`."""
     predictions = read_gz(reference_dir / "eval_predictions.json.gz")
-    expected = json.loads((reference_dir / "eval_expected.json").read_text())[protocol]
     keypoints = np.array([p["keypoints"] for p in predictions])
     area = np.array([np.prod(np.array(p["scale"]) * 200) for p in predictions])
     image_id = np.array([p["image_id"] for p in predictions])
@@ -67,7 +65,13 @@ def test_scores_and_suppression_equal_the_released_code(reference_dir: Path, pro
         kept = []
         for rows in (np.flatnonzero(image_id == i) for i in np.unique(image_id)):
             kept += rows[oks_nms(keypoints[rows, :, :2], scores[rows], area[rows], COCO_17.oks_sigmas)].tolist()
-    metrics = coco_keypoint_ap(truth, to_results(predictions, scores, kept))
+    return to_results(predictions, scores, kept)
+
+
+@pytest.mark.parametrize("protocol", ["oks_nms", "no_nms", "plain"])
+def test_scores_and_suppression_equal_the_released_code(reference_dir: Path, protocol: str) -> None:
+    expected = json.loads((reference_dir / "eval_expected.json").read_text())[protocol]
+    metrics = coco_keypoint_ap(read_gz(reference_dir / "eval_gt.json.gz"), golden_results(reference_dir, protocol))
     np.testing.assert_allclose(list(metrics.values()), list(expected.values()), atol=1e-9)
 
 

@@ -148,7 +148,6 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
         ({"teacher": "itself", "no_sigma": True}, "sigma"),
         ({"epochs": 0}, "epochs"),
         ({"ema_decay": 1.5}, "ema_decay"),
-        ({"init": "a", "init_backbone": "b"}, "init"),
         ({"big_batch": True}, "batch_size"),
     ],
 )
@@ -169,7 +168,7 @@ def test_contradictions_are_found_before_training(changes, named, make_config) -
 def test_start_weights(make_config) -> None:
     teacher = train(make_config("teacher", model="tokenpose_s", epochs=1))
     frozen = OptimiserConfig(lr=0.0)
-    config = make_config("student", init_backbone=str(teacher.last), epochs=1, optimiser=frozen)
+    config = make_config("student", init=str(teacher.last), init_parts=["backbone"], epochs=1, optimiser=frozen)
     train(config)
     own, other = weights(Path(config.out) / "last.safetensors"), weights(teacher.last)
     assert torch.equal(own["backbone.layer1.0.conv1.weight"], other["backbone.layer1.0.conv1.weight"])
@@ -179,8 +178,9 @@ def test_start_weights(make_config) -> None:
     train(again)
     restarted = weights(Path(again.out) / "last.safetensors")
     assert torch.equal(own["encoder.keypoint_tokens"], restarted["encoder.keypoint_tokens"])
-    with pytest.raises(CheckpointError, match="tokenpose_s"):
-        train(make_config("wrong", init=str(teacher.last)))
+    with pytest.raises(CheckpointError, match="init_parts"):
+        narrow = {"input_size_hw": [64, 48], "dim": 24, "depth": 1, "num_heads": 2}
+        train(make_config("wrong", init=str(teacher.last), init_parts=["head"], model_options=narrow))
 
 
 def test_learning_rate_of_the_paper() -> None:

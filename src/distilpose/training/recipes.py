@@ -11,6 +11,8 @@ from distilpose.data.augment import AugmentOptions
 from distilpose.errors import ConfigError
 from distilpose.losses import DistillationOptions
 
+Part = Literal["backbone", "encoder", "head"]
+
 
 @dataclass
 class DatasetConfig:
@@ -93,8 +95,8 @@ class TrainConfig:
         model: preset to train.
         model_options: its options, such as ``{input_size_hw: [128, 96]}``.
         teacher: checkpoint of a heatmap model; frozen.
-        init: checkpoint to start the whole model from.
-        init_backbone: checkpoint whose backbone the model starts from, as far as names and shapes agree.
+        init: checkpoint whose weights the model starts from, as far as names and shapes agree.
+        init_parts: which parts start from it.
         epochs: of training.
         seed: of weights, order and augmentation.
         optimiser: Adam and its learning rate.
@@ -117,7 +119,7 @@ class TrainConfig:
     model_options: dict[str, Any] = field(default_factory=dict)
     teacher: str | None = None
     init: str | None = None
-    init_backbone: str | None = None
+    init_parts: list[Part] = field(default_factory=lambda: ["backbone", "encoder", "head"])
     epochs: int = 300
     seed: int = 0
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -156,8 +158,6 @@ class TrainConfig:
         given = [dataset.weight is not None for dataset in self.data.train]
         if any(given) and not all(given):
             raise ConfigError("data.train: give a weight to every dataset or to none")
-        if self.init is not None and self.init_backbone is not None:
-            raise ConfigError("init already sets the backbone: give init or init_backbone, not both")
 
 
 def learning_rate_factor(config: OptimiserConfig, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:

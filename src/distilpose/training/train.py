@@ -98,26 +98,22 @@ def _build_model(config: TrainConfig) -> PoseModel:
     model = create_model(config.model, **config.model_options)
     if config.init is not None:
         start = load_checkpoint(config.init)
-        if (start.preset, start.preset_options) != (model.preset, model.preset_options):
-            raise CheckpointError(
-                f"{config.init} holds {start.preset} {dict(start.preset_options)}, the run trains {model.preset} "
-                f"{dict(model.preset_options)}: use init_backbone, or the same model"
-            )
-        model.load_state_dict(start.state_dict())
-    if config.init_backbone is not None:
-        _copy_backbone(load_checkpoint(config.init_backbone).backbone, model.backbone, config.init_backbone)
+        for part in config.init_parts:
+            _copy_weights(start.get_submodule(part), model.get_submodule(part), f"{part} of {config.init}")
     return model
 
 
-def _copy_backbone(source: nn.Module, target: nn.Module, name: str) -> None:
-    """Copy what agrees in name and shape: a three-stage student takes the first three stages of its teacher."""
+def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
+    """Copy what agrees in name and shape: a three-stage backbone takes the first three stages of its teacher."""
     own = target.state_dict()
     shared = {key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape}
-    if not shared:
-        raise CheckpointError(f"the backbone of {name} shares no tensor with the model's: another kind of backbone")
+    if not any(value.is_floating_point() for value in shared.values()):
+        raise CheckpointError(
+            f"the {name} shares no tensor with the model's: take another checkpoint, or leave the part out of init_parts"
+        )
     own.update(shared)
     target.load_state_dict(own)
-    logger.info("backbone: %d of %d tensors taken from %s", len(shared), len(own), name)
+    logger.info("%d of %d tensors from the %s", len(shared), len(own), name)
 
 
 def _fit(
