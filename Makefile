@@ -34,7 +34,7 @@ bench: venv  ## speed on this machine, beside its matrix-product peak
 	$(BIN)/distilpose benchmark
 
 docs: venv  ## the figures that the docs quote, measured again (docs/parity.md)
-	$(BIN)/python -m tests.parity_table docs/parity.md
+	$(BIN)/python tests/parity_table.py docs/parity.md
 
 clean:
 	rm -rf .venv demo

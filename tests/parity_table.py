@@ -20,18 +20,24 @@ import torch
 TESTS = Path(__file__).parent
 REFERENCE = TESTS / "reference"
 SHARED = TESTS.parent.parent / "shared"
-MARKS = ("<!-- parity table -->", "<!-- end of parity table -->")
 sys.path.insert(0, str(REFERENCE))
 
 import make_checkpoint  # noqa: E402
 
-from distilpose.checkpoint import convert_released  # noqa: E402
+from distilpose.checkpoint import convert_released, describe  # noqa: E402
 from distilpose.evaluation.coco_ap import coco_keypoint_ap  # noqa: E402
 from distilpose.geometry import CropTransform, xywh_to_xyxy  # noqa: E402
 from distilpose.images import read_image  # noqa: E402
 from distilpose.inference.predictor import PosePredictor  # noqa: E402
-from distilpose.losses import DistillationOptions, distillation_losses  # noqa: E402
+from distilpose.losses import (  # noqa: E402
+    DistillationOptions,
+    distillation_losses,
+    read_heatmap,
+    render_gaussian_heatmaps,
+)
 from distilpose.models.token_encoder import sine_position_code  # noqa: E402
+from distilpose.postprocess import run_with_flip  # noqa: E402
+from distilpose.runtimes import TorchRunner  # noqa: E402
 from distilpose.skeleton import COCO_17  # noqa: E402
 
 Row = tuple[str, str, str]
@@ -140,18 +146,78 @@ def prediction_rows(folder: Path) -> list[Row]:
     return rows
 
 
+def effect_rows(folder: Path) -> list[Row]:
+    """What our deliberate differences change, on the golden weights and inputs."""
+    student, teacher = (
+        convert_released(released(folder, "distilpose_s")),
+        convert_released(released(folder, "tokenpose_s", 1)),
+    )
+    images = golden_images()
+    rng = np.random.default_rng([0, 7])
+    xy = rng.random((2, 17, 2)) * 1.2 - 0.1
+    weight = (rng.random((2, 17, 1)) < 0.8) & ((xy >= 0) & (xy <= 1)).all(-1, keepdims=True)
+    target, target_weight = torch.from_numpy(xy).float(), torch.from_numpy(weight[..., 0]).float()
+    with torch.no_grad():
+        heatmaps = teacher(images)
+    terms, wasted = [], 0.0
+    for mask in ("reference", "visible", "all"):
+        output = student(images)
+        output.xy_norm.retain_grad()
+        term = distillation_losses(
+            output, heatmaps, target, target_weight, target_weight > -1, DistillationOptions(mask=mask)
+        ).simulated_heatmap
+        term.backward()
+        terms.append(f"{mask} {term.item():.3f}")
+        size = output.xy_norm.grad.norm(dim=-1)
+        wasted = float(size[target_weight == 0].sum() / size.sum()) if mask == "reference" else wasted
+    output = student(images)
+    readings = [read_heatmap(heatmaps.heatmaps, output.xy_norm, how) for how in ("reference", "bilinear")]
+    runner = TorchRunner(student, describe(student))
+    aligned, as_released = (run_with_flip(runner, images.numpy(), mode) for mode in ("aligned", "reference"))
+    width = images.shape[-1]
+    sigma = torch.full((1, 1, 2), 2.0)
+    drawn = [render_gaussian_heatmaps(torch.full((1, 1, 2), 0.5), sigma, (64, 48), floor) for floor in (0.0, 0.3)]
+    score_change = float(np.abs(aligned.score - as_released.score).mean())
+    return [
+        ("1", "value of the simulated-heatmap term by mask", ", ".join(terms)),
+        ("1", "share of its gradient on unlabelled keypoints, reference mask", f"{100 * wasted:.0f} %"),
+        ("2", "mean change of a flip-tested score (spread of scores "
+         f"{float(aligned.score.std()):.3f})", f"{score_change:.3f}"),
+        ("3", "mean shift of a flip-tested x, crop pixels",
+         f"{float(np.abs(aligned.xy_norm - as_released.xy_norm)[..., 0].mean()) * width:.3f}"),
+        ("4", "mean change of the score target (spread of targets "
+         f"{readings[1].std().item():.3f})", f"{(readings[0] - readings[1]).abs().mean().item():.3f}"),
+        ("10", "largest change of a heatmap drawn with sigma 2", f"{(drawn[0] - drawn[1]).abs().max().item():.4f}"),
+    ]  # fmt: skip
+
+
+def replace_table(document: Path, name: str, lines: list[str]) -> None:
+    """Write a table between its two marks."""
+    before, rest = document.read_text().split(f"<!-- {name} -->")
+    after = rest.split(f"<!-- end of {name} -->")[1]
+    document.write_text("\n".join([f"{before}<!-- {name} -->", *lines, f"<!-- end of {name} -->{after}"]))
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = [*model_rows(folder), *loss_rows(folder), *geometry_rows(), *evaluation_rows()]
         rows += prediction_rows(folder)
-    lines = ["| golden file | what | largest error |", "|---|---|---|", *(f"| `{a}` | {b} | {c} |" for a, b, c in rows)]
-    print("\n".join(lines))
-    if len(sys.argv) > 1:
-        document = Path(sys.argv[1])
-        before, rest = document.read_text().split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        document.write_text("\n".join([before + MARKS[0], *lines, MARKS[1] + after]))
+        effects = effect_rows(folder)
+    parity = [
+        "| golden file | what | largest error |",
+        "|---|---|---|",
+        *(f"| `{a}` | {b} | {c} |" for a, b, c in rows),
+    ]
+    differences = [
+        "| # | what was measured | effect |",
+        "|---|---|---|",
+        *(f"| {a} | {b} | {c} |" for a, b, c in effects),
+    ]
+    for name, lines in (("parity table", parity), ("effects table", differences)):
+        print("\n".join(lines), end="\n\n")
+        if len(sys.argv) > 1:
+            replace_table(Path(sys.argv[1]), name, lines)
 
 
 if __name__ == "__main__":

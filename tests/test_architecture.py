@@ -137,3 +137,13 @@ def test_public_names_are_documented(name: str) -> None:
     for attribute, value in vars(module).items():
         own = getattr(value, "__module__", None) == name and callable(value) and not attribute.startswith("_")
         assert not own or value.__doc__, f"{name}.{attribute}"
+
+
+def test_makefile_and_ci_agree_with_the_readme() -> None:
+    root = SOURCE.parent.parent
+    makefile, readme, ci = (root.joinpath(name).read_text() for name in ("Makefile", "README.md", ".ci/run"))
+    for target in ("demo", "test"):
+        assert f"\n{target}:" in makefile
+        assert f"make {target}" in readme
+    assert "make check" in ci
+    assert "make test" in ci

@@ -147,6 +147,9 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
         ({"teacher": "itself", "model_options": {"input_size_hw": [96, 48]}}, "input_size_hw"),
         ({"teacher": "itself", "no_sigma": True}, "sigma"),
         ({"epochs": 0}, "epochs"),
+        ({"backbone_heatmap": -1.0}, "backbone_heatmap"),
+        ({"target_sigma": 0.0}, "target_sigma"),
+        ({"start": "pointing", "init": "x"}, "init_parts"),
         ({"ema_decay": 1.5}, "ema_decay"),
         ({"big_batch": True}, "batch_size"),
     ],
@@ -178,9 +181,20 @@ def test_start_weights(make_config) -> None:
     train(again)
     restarted = weights(Path(again.out) / "last.safetensors")
     assert torch.equal(own["encoder.keypoint_tokens"], restarted["encoder.keypoint_tokens"])
+    narrow = {"input_size_hw": [64, 48], "dim": 24, "depth": 1, "num_heads": 2}
+    wrong = make_config("wrong", init=str(teacher.last), init_parts=["head"], model_options=narrow)
     with pytest.raises(CheckpointError, match="init_parts"):
-        narrow = {"input_size_hw": [64, 48], "dim": 24, "depth": 1, "num_heads": 2}
-        train(make_config("wrong", init=str(teacher.last), init_parts=["head"], model_options=narrow))
+        train(wrong)
+
+
+def test_deep_supervision_trains_the_backbone_and_leaves_no_trace(make_config) -> None:
+    config = make_config("run", model="tokenpose_s", backbone_heatmap=10.0, target_sigma=1.0, ema_decay=0.5)
+    result = train(config)
+    log = rows(Path(config.out) / "losses.csv")
+    assert all(float(row["backbone_heatmap"]) > 0 for row in log)
+    assert float(log[-1]["backbone_heatmap"]) < float(log[0]["backbone_heatmap"])
+    with safe_open(result.last, "pt") as file:
+        assert set(file.keys()) == set(load_checkpoint(result.last).state_dict())
 
 
 def test_learning_rate_of_the_paper() -> None:

@@ -1,6 +1,7 @@
 """Losses: small functions returning scalars, and the one place that sums them."""
 
 from distilpose.losses.distilpose_loss import (
+    TARGET_SIGMA,
     DistillationLosses,
     DistillationOptions,
     distillation_losses,
@@ -15,6 +16,7 @@ from distilpose.losses.simulated_heatmap import (
 
 __all__ = [
     "SIGMA_FLOOR",
+    "TARGET_SIGMA",
     "DistillationLosses",
     "DistillationOptions",
     "distillation_losses",

@@ -107,20 +107,23 @@ def keypoint_loss(xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor
     return F.smooth_l1_loss(xy_norm * weight, target_xy_norm * weight)
 
 
-def heatmap_loss(output: HeatmapOutput[Tensor], target_xy_norm: Tensor, target_weight: Tensor) -> Tensor:
+def heatmap_loss(
+    output: HeatmapOutput[Tensor], target_xy_norm: Tensor, target_weight: Tensor, target_sigma: float = TARGET_SIGMA
+) -> Tensor:
     """Mean squared error of a teacher's heatmaps against Gaussians around the labels.
 
     Args:
         output: of a heatmap model, heatmaps (B, K, H, W).
         target_xy_norm: (B, K, 2) labelled.
         target_weight: (B, K), 0 where there is no label.
+        target_sigma: of the Gaussians, in heatmap cells.
 
     Source:
-        TokenPose (arXiv:2104.03516): sigma of 2 cells, sub-pixel centre.
+        TokenPose (arXiv:2104.03516): sigma of 2 cells on 64 x 48, sub-pixel centre.
     """
     heatmaps = output.heatmaps.float()
     height, width = heatmaps.shape[-2:]
-    sigma = torch.full_like(target_xy_norm, TARGET_SIGMA)
+    sigma = torch.full_like(target_xy_norm, target_sigma)
     target = render_gaussian_heatmaps(target_xy_norm, sigma, (height, width), sigma_floor=0.0)
     return simulated_heatmap_loss(heatmaps, target, target_weight)
 

@@ -36,11 +36,18 @@ class Task(Protocol):
 
 
 class HeatmapTask:
-    """Train a teacher on Gaussians around the labels."""
+    """Train a teacher on Gaussians around the labels.
+
+    Args:
+        target_sigma: of the Gaussians, in heatmap cells.
+    """
+
+    def __init__(self, target_sigma: float) -> None:
+        self._target_sigma = target_sigma
 
     def losses(self, output: HeatmapOutput[Tensor], batch: Batch, mean_over_ranks: ReduceMean) -> NamedLosses:
         """The heatmap loss."""
-        return {"heatmap": heatmap_loss(output, batch.xy_norm, batch.target_weight)}
+        return {"heatmap": heatmap_loss(output, batch.xy_norm, batch.target_weight, self._target_sigma)}
 
     def extra_parameters(self) -> list[nn.Parameter]:
         """None."""
@@ -125,7 +132,7 @@ def _copy(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.clone()
 
 
-def make_task(model: nn.Module, teacher: nn.Module | None, options: DistillationOptions) -> Task:
+def make_task(model: nn.Module, teacher: nn.Module | None, options: DistillationOptions, target_sigma: float) -> Task:
     """The task that fits a model and its teacher.
 
     Raises:
@@ -135,7 +142,7 @@ def make_task(model: nn.Module, teacher: nn.Module | None, options: Distillation
     if isinstance(model, TokenPose):
         if teacher is not None:
             raise ConfigError("a heatmap model is trained on labels: remove 'teacher', or train a distilpose_* student")
-        return HeatmapTask()
+        return HeatmapTask(target_sigma)
     assert isinstance(model, DistilPose)
     if teacher is None:
         return DistillationTask(options)

@@ -12,9 +12,47 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distilpose.data.dataset import Batch
 from distilpose.errors import TrainingDivergedError
+from distilpose.losses import TARGET_SIGMA, heatmap_loss
 from distilpose.models import PoseModel
+from distilpose.models.outputs import HeatmapOutput
 from distilpose.training.distillation import Task
 from distilpose.training.recipes import OptimiserConfig, learning_rate_factor
+
+
+class DeepSupervision(nn.Module):
+    """Heatmaps read straight off the backbone's features, in training only.
+
+    The convolutions learn what body parts look like from every cell of a picture, while the tokens are still learning
+    where to look.
+
+    Args:
+        model: whose backbone's last output is watched.
+        weight: of the loss.
+        target_sigma: of the targets, in heatmap cells.
+
+    Source:
+        Intermediate supervision, Convolutional Pose Machines (arXiv:1602.00134).
+    """
+
+    def __init__(self, model: PoseModel, weight: float, target_sigma: float) -> None:
+        super().__init__()
+        self._weight = weight
+        self._target_sigma = target_sigma
+        self.read = nn.Conv2d(int(model.backbone.out_channels), model.encoder.num_keypoints, 1)
+        nn.init.normal_(self.read.weight, std=0.01)
+        self._features: Tensor | None = None
+        model.backbone.register_forward_hook(self._keep)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Weighted heatmap loss of the features of the batch that the model has just seen."""
+        assert self._features is not None
+        output = HeatmapOutput(self.read(self._features))
+        self._features = None
+        return self._weight * heatmap_loss(output, batch.xy_norm, batch.target_weight, self._target_sigma)
+
+    def _keep(self, module: nn.Module, inputs: object, features: Tensor) -> None:
+        if module.training:
+            self._features = features
 
 
 class PoseTraining(LightningModule):
@@ -27,6 +65,8 @@ class PoseTraining(LightningModule):
         epochs: of the run.
         ema_decay: keep a moving average of the weights.
         freeze_batchnorm: batch-norm uses its running statistics and keeps them.
+        backbone_heatmap: weight of `DeepSupervision`; 0 leaves it out.
+        target_sigma: of its targets, in heatmap cells.
     """
 
     def __init__(
@@ -37,11 +77,16 @@ class PoseTraining(LightningModule):
         epochs: int,
         ema_decay: float | None = None,
         freeze_batchnorm: bool = False,
+        backbone_heatmap: float = 0.0,
+        target_sigma: float = TARGET_SIGMA,
     ) -> None:
         super().__init__()
         self.model = model
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self.extra = nn.ParameterList(task.extra_parameters())
+        self.deep_supervision: DeepSupervision | None = None
+        if backbone_heatmap > 0:
+            self.deep_supervision = DeepSupervision(model, backbone_heatmap, target_sigma)
         self.average: AveragedModel | None = None
         if ema_decay is not None:
             move = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
@@ -78,6 +123,8 @@ class PoseTraining(LightningModule):
         """
         images = batch.images.contiguous(memory_format=torch.channels_last)
         terms = self._task.losses(self.model(images), batch, self._mean_over_ranks)
+        if self.deep_supervision is not None:
+            terms["backbone_heatmap"] = self.deep_supervision.loss(batch)
         self._check_finite(terms, batch, batch_index)
         total = torch.stack(list(terms.values())).sum()
         logged = torch.stack([*terms.values(), total]).detach()
@@ -92,6 +139,8 @@ class PoseTraining(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam with the learning rate set per step."""
         parameters = [*self.model.parameters(), *self.extra]
+        if self.deep_supervision is not None:
+            parameters += self.deep_supervision.parameters()
         adam = torch.optim.Adam(
             parameters, lr=self._optimiser.lr, weight_decay=self._optimiser.weight_decay, fused=True
         )

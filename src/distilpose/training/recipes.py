@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from distilpose.data.augment import AugmentOptions
 from distilpose.errors import ConfigError
-from distilpose.losses import DistillationOptions
+from distilpose.losses import TARGET_SIGMA, DistillationOptions
 
 Part = Literal["backbone", "encoder", "head"]
 
@@ -97,11 +97,16 @@ class TrainConfig:
         teacher: checkpoint of a heatmap model; frozen.
         init: checkpoint whose weights the model starts from, as far as names and shapes agree.
         init_parts: which parts start from it.
+        start: of fresh weights: ``"plain"``, as the paper, or ``"pointing"``, from which short trainings learn much
+            faster (`training.pointing`).
         epochs: of training.
         seed: of weights, order and augmentation.
         optimiser: Adam and its learning rate.
         losses: weights and variants of the student's loss terms.
+        target_sigma: of the heatmaps that a teacher is trained on, in cells; small maps need a smaller one.
         augment: of the training crops.
+        backbone_heatmap: weight of an extra heatmap loss on the backbone's features, in training only; it helps
+            short trainings.
         ema_decay: keep, evaluate and save an exponential moving average of the weights.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         flip_test: of the evaluations.
@@ -120,11 +125,14 @@ class TrainConfig:
     teacher: str | None = None
     init: str | None = None
     init_parts: list[Part] = field(default_factory=lambda: ["backbone", "encoder", "head"])
+    start: Literal["plain", "pointing"] = "plain"
     epochs: int = 300
     seed: int = 0
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     losses: DistillationOptions = field(default_factory=DistillationOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
+    target_sigma: float = TARGET_SIGMA
+    backbone_heatmap: float = 0.0
     ema_decay: float | None = None
     evaluate_every: int = 10
     flip_test: Literal["off", "aligned", "reference"] = "off"
@@ -151,10 +159,16 @@ class TrainConfig:
         for name, value in at_least_one.items():
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
+        if self.backbone_heatmap < 0:
+            raise ConfigError(f"backbone_heatmap must not be negative, got {self.backbone_heatmap}")
+        if self.target_sigma <= 0:
+            raise ConfigError(f"target_sigma must be greater than 0, got {self.target_sigma}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
         if not self.data.train:
             raise ConfigError("data.train must name at least one dataset, got none")
+        if self.start == "pointing" and self.init is not None and set(self.init_parts) & {"encoder", "head"}:
+            raise ConfigError("start: pointing sets encoder and head itself: leave them out of init_parts")
         given = [dataset.weight is not None for dataset in self.data.train]
         if any(given) and not all(given):
             raise ConfigError("data.train: give a weight to every dataset or to none")

@@ -21,6 +21,7 @@ from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDispl
 from distilpose.training.datamodule import TrainingData, load_validation_set
 from distilpose.training.distillation import make_task
 from distilpose.training.module import PoseTraining
+from distilpose.training.pointing import start_pointing
 from distilpose.training.recipes import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -66,10 +67,22 @@ def train(
     lightning.seed_everything(config.seed, verbose=False)
     model = _build_model(config)
     teacher = None if config.teacher is None else load_checkpoint(config.teacher)
-    task = make_task(model, teacher, config.losses)
+    task = make_task(model, teacher, config.losses, config.target_sigma)
     description = describe(model)
     data = TrainingData(config, description, skip_invalid)
-    module = PoseTraining(model, task, config.optimiser, config.epochs, config.ema_decay, config.freeze_batchnorm)
+    if config.start == "pointing" and state is None:
+        first = next(iter(data.train_loader(rank=0, world_size=1)))
+        start_pointing(model, first.images, config.seed, config.target_sigma)
+    module = PoseTraining(
+        model,
+        task,
+        config.optimiser,
+        config.epochs,
+        ema_decay=config.ema_decay,
+        freeze_batchnorm=config.freeze_batchnorm,
+        backbone_heatmap=config.backbone_heatmap,
+        target_sigma=config.target_sigma,
+    )
     summary = {
         "distilpose": __version__, "teacher": config.teacher, "people": len(data), "epochs": config.epochs,
         "batch_size": config.data.batch_size, "devices": config.devices, "seed": config.seed,
@@ -109,7 +122,7 @@ def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
     shared = {key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape}
     if not any(value.is_floating_point() for value in shared.values()):
         raise CheckpointError(
-            f"the {name} shares no tensor with the model's: take another checkpoint, or leave the part out of init_parts"
+            f"the {name} shares no tensor with the model's: take another checkpoint, or leave it out of init_parts"
         )
     own.update(shared)
     target.load_state_dict(own)

@@ -1,0 +1,121 @@
+"""A start from which token models learn in hundreds of steps instead of thousands.
+
+With the usual small random weights a keypoint token sees the mean of all visual tokens, whatever the picture:
+nothing tells the head how to read a position before attention picks one, and nothing tells attention what to pick
+before the head can read it. Training stays at the mean pose until it leaves this saddle. Here the last block starts
+as a pointer: its attention is sharp enough to differ between patches, its values carry a patch's token over
+unchanged, and the head is fitted to read the patch's place from it. The first gradients then say where to look.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distilpose.losses import TARGET_SIGMA, render_gaussian_heatmaps
+from distilpose.models import PoseModel
+from distilpose.models.distilpose import DistilPose
+from distilpose.models.token_encoder import TokenEncoder, TransformerBlock, patchify
+
+SHARPNESS = 8.0  # factor on the query and key weights of the last block
+HEAD_STEPS = 200
+HEAD_BATCH = 128
+HEAD_LEARNING_RATE = 3e-3
+
+
+class _LastBlockInput(NamedTuple):
+    keypoint_tokens: Tensor  # (B, K, D) as they enter the last block
+    visual_tokens: Tensor  # (B, P, D) as its attention reads them, normalised
+
+
+def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: float = TARGET_SIGMA) -> float:
+    """Turn the last block of a fresh model into a pointer and fit the head to it.
+
+    Args:
+        model: fresh; changed in place. Everything but its last block and its head stays.
+        images: (B, 3, H, W) training crops, for tokens of the usual size.
+        seed: of the drawn weights and places.
+        target_sigma: of the heatmaps that a teacher will be trained on, in cells.
+
+    Returns:
+        The head's last mean squared error in reading places.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    was_training = model.training
+    model.eval()
+    encoder = model.encoder
+    last = encoder.blocks[-1]
+    assert isinstance(last, TransformerBlock)
+    with torch.no_grad():
+        tokens = _last_block_input(model, encoder, images)
+        carry = torch.linalg.qr(torch.randn(encoder.dim, encoder.dim, generator=generator))[0]
+        last.qkv.weight[: 2 * encoder.dim] *= SHARPNESS
+        last.qkv.weight[2 * encoder.dim :] = carry
+        last.attention_out.weight.copy_(carry.T)
+    error = _fit_head(model, tokens, _patch_centres(model), generator, target_sigma)
+    model.train(was_training)
+    return error
+
+
+def _last_block_input(model: PoseModel, encoder: TokenEncoder, images: Tensor) -> _LastBlockInput:
+    features = model.backbone(images)
+    visual = encoder.patch_embedding(patchify(features, encoder.patch_size_hw)) + encoder.position
+    tokens = torch.cat([encoder.keypoint_tokens.expand(len(images), -1, -1), visual], dim=1)
+    position = F.pad(encoder.position, (0, 0, encoder.num_keypoints, 0))
+    for index, block in enumerate(encoder.blocks):
+        if index > 0:
+            tokens = tokens + position
+        if block is encoder.blocks[-1]:
+            break
+        tokens = block(tokens)
+    last = encoder.blocks[-1]
+    assert isinstance(last, TransformerBlock)
+    count = encoder.num_keypoints
+    return _LastBlockInput(tokens[:, :count], last.attention_norm(tokens[:, count:]))
+
+
+def _patch_centres(model: PoseModel) -> Tensor:
+    """(P, 2) centres of the patches as fractions of the crop, in row-major order."""
+    height, width = (side // 4 for side in model.input_size_hw)
+    patch_h, patch_w = model.encoder.patch_size_hw
+    rows, columns = height // patch_h, width // patch_w
+    y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
+    return torch.stack([x, y], dim=-1).view(-1, 2)
+
+
+def _fit_head(
+    model: PoseModel, tokens: _LastBlockInput, centres: Tensor, generator: torch.Generator, target_sigma: float
+) -> float:
+    """Teach the head to read places from what a pointing last block hands it: blends of neighbouring patches."""
+    adam = torch.optim.Adam(model.head.parameters(), HEAD_LEARNING_RATE)
+    samples, keypoints = tokens.keypoint_tokens.shape[:2]
+    error = torch.zeros(())
+    for _ in range(HEAD_STEPS):
+        sample = torch.randint(samples, (HEAD_BATCH,), generator=generator)
+        keypoint = torch.randint(keypoints, (HEAD_BATCH,), generator=generator)
+        place = torch.rand(HEAD_BATCH, 1, 2, generator=generator)
+        reach = 0.03 + 0.6 * torch.rand(HEAD_BATCH, 1, generator=generator) ** 2
+        blend = torch.softmax(-(centres - place).square().sum(-1) / (2 * reach**2), dim=-1)
+        carried = torch.einsum("np,npd->nd", blend, tokens.visual_tokens[sample])
+        read = (tokens.keypoint_tokens[sample, keypoint] + carried).unsqueeze(1)
+        error = _reading_error(model, read, blend, centres, target_sigma)
+        adam.zero_grad()
+        error.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+    return error.item()
+
+
+def _reading_error(
+    model: PoseModel, keypoint_tokens: Tensor, blend: Tensor, centres: Tensor, target_sigma: float
+) -> Tensor:
+    """Error of reading (N, 1, D) tokens that blend patches by (N, P) weights: places and heatmaps blend alike."""
+    if isinstance(model, DistilPose):
+        return F.mse_loss(model.head(keypoint_tokens)[0][:, 0], blend @ centres)
+    heatmaps = model.head(keypoint_tokens)[:, 0]
+    height, width = heatmaps.shape[-2:]
+    places = centres.unsqueeze(0)
+    of_patches = render_gaussian_heatmaps(places, torch.full_like(places, target_sigma), (height, width), 0.0)[0]
+    return F.mse_loss(heatmaps, torch.einsum("np,phw->nhw", blend, of_patches))
