@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -38,7 +38,7 @@ class DeepSupervision(nn.Module):
         super().__init__()
         self._weight = weight
         self._target_sigma = target_sigma
-        self.read = nn.Conv2d(int(model.backbone.out_channels), model.encoder.num_keypoints, 1)
+        self.read = nn.Conv2d(cast(int, model.backbone.out_channels), model.encoder.num_keypoints, 1)
         nn.init.normal_(self.read.weight, std=0.01)
         self._features: Tensor | None = None
         model.backbone.register_forward_hook(self._keep)
