@@ -20,7 +20,8 @@ from distilpose import cli
 from distilpose.data.synthetic import write_synthetic_dataset
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "quickstart"
-RUNS = {"teacher": "teacher (heatmaps)", "student_alone": "student alone", "student": "student distilled"}
+RUNS = {"student_alone": "student alone", "teacher": "teacher (heatmaps)", "student": "student distilled"}
+NEEDS = {"teacher": ("--init", "student_alone"), "student": ("--teacher", "teacher")}
 SHOWN = ("AP", "AP50", "AR", "PCK@0.2")
 
 
@@ -33,14 +34,15 @@ def main() -> None:
     start = time.monotonic()
     data = out / "data"
     console.print("drawing people ...")
-    write_synthetic_dataset(data / "train", 800, seed=1)
-    validation = write_synthetic_dataset(data / "validation", 100, seed=2)
+    write_synthetic_dataset(data / "train", 1200, seed=1, max_people=1, uniform=True)
+    validation = write_synthetic_dataset(data / "validation", 100, seed=2, max_people=1, uniform=True)
 
     for name in RUNS:
         console.rule(RUNS[name])
         arguments = [f"--out={out / name}", f"--data.root={data}"]
-        if name == "student":
-            arguments.append(f"--teacher={out / 'teacher' / 'last.safetensors'}")
+        if name in NEEDS:
+            option, other = NEEDS[name]
+            arguments.append(f"{option}={out / other / 'last.safetensors'}")
         run("train", str(CONFIGS / f"{name}.yaml"), *arguments, *(["--resume"] if (out / name).exists() else []))
 
     console.rule("on 100 drawn pictures that no model has seen")

@@ -75,6 +75,22 @@ class Patch(NamedTuple):
     edged: bool = True
 
 
+_UNIFORM: dict[str, Colour] = {  # by side and upper end of the piece of limb
+    "left_shoulder": (255, 140, 0),
+    "left_elbow": (255, 220, 0),
+    "left_wrist": (255, 255, 160),
+    "left_hip": (200, 0, 0),
+    "left_knee": (255, 80, 120),
+    "left_ankle": (120, 0, 60),
+    "right_shoulder": (0, 110, 255),
+    "right_elbow": (0, 210, 255),
+    "right_wrist": (170, 255, 255),
+    "right_hip": (0, 130, 0),
+    "right_knee": (90, 230, 90),
+    "right_ankle": (0, 60, 60),
+}
+
+
 class Figure(NamedTuple):
     """A person of height about 1, pelvis at (0, 0), x to the right and y down as in pictures.
 
@@ -97,25 +113,33 @@ class _Looks(NamedTuple):
     long_legs: bool
     long_hair: bool
     girth: float
+    uniform: bool
 
 
-def draw_figure(rng: np.random.Generator) -> Figure:
+def draw_figure(rng: np.random.Generator, uniform: bool = False) -> Figure:
     """Draw a person: pose, view, build and clothes are random.
 
     Half of the people face the viewer (within 60 degrees), the others stand in any direction. Left and right can be
     told apart by face, hair and neckline.
+
+    Args:
+        rng: the source of chance.
+        uniform: everyone wears the same clothes, every piece of a limb in a colour of its own: easy to learn.
     """
     joints, head = _pose(rng)
-    patches = _patches(joints, head, _draw_looks(rng))
+    patches = _patches(joints, head, _draw_looks(rng, uniform))
     xy = np.array([joints[name][:2] for name in COCO_17.keypoint_names])
     return Figure(xy, tuple(sorted(patches, key=lambda patch: patch.depth)))
 
 
-def _draw_looks(rng: np.random.Generator) -> _Looks:
+def _draw_looks(rng: np.random.Generator, uniform: bool) -> _Looks:
     shirt, trousers, shoes = (_colour(rng.integers(0, 256, 3)) for _ in range(3))
     skin, hair = _SKINS[rng.integers(len(_SKINS))], _HAIRS[rng.integers(len(_HAIRS))]
     long_sleeves, long_legs, long_hair = (bool(value) for value in rng.random(3) < (0.5, 0.7, 0.4))
-    return _Looks(skin, hair, shirt, trousers, shoes, long_sleeves, long_legs, long_hair, float(rng.uniform(0.8, 1.35)))
+    girth = float(rng.uniform(0.8, 1.35))
+    if uniform:
+        shirt = (245, 245, 245)
+    return _Looks(skin, hair, shirt, trousers, shoes, long_sleeves, long_legs, long_hair, girth, uniform)
 
 
 def _colour(values: ArrayLike) -> Colour:
@@ -193,7 +217,8 @@ def _patches(joints: dict[str, Array], head: Array, looks: _Looks) -> list[Patch
         for start, end, wide, narrow, colour, names in limbs:
             ends = [joints[f"{side}_{start}"], joints[f"{side}_{end}"]]
             shows = tuple(index(f"{side}_{name}") for name in names)
-            patches.append(_patch(ends, (wide * looks.girth, narrow * looks.girth), colour, shows))
+            seen = _UNIFORM[f"{side}_{start}"] if looks.uniform else colour
+            patches.append(_patch(ends, (wide * looks.girth, narrow * looks.girth), seen, shows))
     return patches
 
 
