@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        again = "; --resume goes on from the last whole epoch" if name == "train" else ""
+        print(f"interrupted: what was written stays{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has left, as in `distilpose models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

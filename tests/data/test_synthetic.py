@@ -131,3 +131,11 @@ def test_limbs_keep_their_length_up_to_foreshortening():
 def test_counts_below_one_are_refused(tmp_path):
     with pytest.raises(InputError, match="must be >= 1, got 0 and 2"):
         write_synthetic_dataset(tmp_path, 0)
+
+
+def test_a_uniform_changes_the_clothes_and_nothing_else() -> None:
+    plain, people = draw_people(np.random.default_rng(4), (200, 150))
+    dressed, same_people = draw_people(np.random.default_rng(4), (200, 150), uniform=True)
+    assert (plain != dressed).any()
+    np.testing.assert_array_equal(people[0].xy_img, same_people[0].xy_img)
+    np.testing.assert_array_equal(people[0].visibility, same_people[0].visibility)

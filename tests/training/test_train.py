@@ -246,3 +246,37 @@ def test_two_processes_equal_one_on_the_joined_batch(drawn_data, tmp_path) -> No
     for a, b in zip(single, double, strict=True):
         for term in ("keypoint", "visual_token", "keypoint_token", "simulated_heatmap", "score", "total"):
             assert float(a[term]) == pytest.approx(float(b[term]), rel=1e-4), (a["step"], term)
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_run_that_resumes(drawn_data, tmp_path) -> None:
+    import signal
+    import time
+
+    config = {
+        "out": str(tmp_path / "run"),
+        "model_options": {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2},
+        "data": {
+            "root": str(drawn_data),
+            "train": [{"annotations": "person_keypoints.json", "images": "images"}],
+            "batch_size": 8,
+            "workers": 0,
+        },
+        "epochs": 10_000,
+        "accelerator": "cpu",
+    }
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    command = [sys.executable, "-m", "distilpose.cli", "train", str(file)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "state.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in error
+    assert "Traceback" not in error
+    done = len(rows(tmp_path / "run" / "losses.csv"))
+    again = subprocess.run([*command, "--resume", "--epochs", str(done + 2)], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr

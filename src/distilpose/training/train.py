@@ -167,5 +167,7 @@ def _fit(
             trainer.fit(module, loader, ckpt_path=None if state is None else str(state), weights_only=False)
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"{error}\nlast good state: {out / STATE_NAME}") from error
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            if trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
