@@ -155,7 +155,7 @@ def train_config(args: Namespace) -> Any:
     parser = ArgumentParser()
     parser.add_argument("--run", type=TrainConfig)
     values = {f.name: args[f.name] for f in fields(TrainConfig)}
-    return parser.instantiate_classes(parser.parse_object({"run": values})).run
+    return parser.instantiate(parser.parse_object({"run": values})).run
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:

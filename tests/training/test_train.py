@@ -188,11 +188,11 @@ def test_start_weights(make_config) -> None:
 
 
 def test_deep_supervision_trains_the_backbone_and_leaves_no_trace(make_config) -> None:
-    config = make_config("run", model="tokenpose_s", backbone_heatmap=10.0, target_sigma=1.0, ema_decay=0.5)
+    config = make_config("run", model="tokenpose_s", backbone_heatmap=10.0, target_sigma=1.0, epochs=8)
+    config.ema_decay, config.evaluate_every = 0.5, 8
     result = train(config)
-    log = rows(Path(config.out) / "losses.csv")
-    assert all(float(row["backbone_heatmap"]) > 0 for row in log)
-    assert float(log[-1]["backbone_heatmap"]) < float(log[0]["backbone_heatmap"])
+    loss = [float(row["backbone_heatmap"]) for row in rows(Path(config.out) / "losses.csv")]
+    assert sum(loss[-4:]) < 0.9 * sum(loss[:4])
     with safe_open(result.last, "pt") as file:
         assert set(file.keys()) == set(load_checkpoint(result.last).state_dict())
 
