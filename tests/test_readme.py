@@ -49,7 +49,8 @@ def test_there_is_something_to_check() -> None:
 def test_model_table_is_what_the_command_prints(capsys) -> None:
     assert cli.main(["models"]) == 0
     printed = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "│" in line}
-    rows = re.findall(r"^\| `(\w+_[sl])`[^|]*((?:\| \S+ ){4})\|$", README, flags=re.MULTILINE)
+    section = README.split("## Models\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+_[sl])`[^|]*((?:\| \S+ ){4})\|$", section, flags=re.MULTILINE)
     assert len(rows) == 4
     for name, values in rows:
         for value in values.split("|")[1:]:
