@@ -96,22 +96,20 @@ class ModelCard:
     Attributes:
         build: the preset.
         published_ap: COCO val2017 AP in percent, with flip test; None where the paper gives none.
-        published_gmacs: without attention products; None where the paper gives none.
         source: where the figures stand.
     """
 
     build: Callable[..., PoseModel]
     published_ap: float | None
-    published_gmacs: float | None
     source: str
 
 
 _PAPER = "arXiv:2303.02455"
 MODELS: dict[str, ModelCard] = {
-    "distilpose_s": ModelCard(distilpose_s, 71.6, 2.38, _PAPER),
-    "distilpose_l": ModelCard(distilpose_l, 74.4, 10.33, _PAPER),
-    "tokenpose_s": ModelCard(tokenpose_s, 72.5, None, _PAPER + ", as teacher of distilpose_s"),
-    "tokenpose_l": ModelCard(tokenpose_l, None, 17.03, _PAPER),
+    "distilpose_s": ModelCard(distilpose_s, 71.6, _PAPER),
+    "distilpose_l": ModelCard(distilpose_l, 74.4, _PAPER),
+    "tokenpose_s": ModelCard(tokenpose_s, 72.5, _PAPER + ", as teacher of distilpose_s"),
+    "tokenpose_l": ModelCard(tokenpose_l, None, _PAPER),
 }
 
 

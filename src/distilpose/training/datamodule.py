@@ -30,7 +30,6 @@ class TrainingData:
 
     def __init__(self, config: TrainConfig, description: ModelDescription, skip_invalid: bool = False) -> None:
         self._config = config
-        self._description = description
         samples: list[PersonSample] = []
         self._sizes: list[int] = []
         root = Path(config.data.root)
@@ -47,10 +46,19 @@ class TrainingData:
                 logger.warning("skipped: %s", problem)
             samples.extend(loaded.samples)
             self._sizes.append(len(loaded.samples))
-        self._samples = samples
+        # Built once: it may hold every decoded image.
+        self._dataset = PersonDataset(
+            samples,
+            description.input_size_hw,
+            skeleton=description.skeleton,
+            augment=config.augment,
+            normalisation=description.normalisation,
+            seed=config.seed,
+            cache_images=config.data.cache_images,
+        )
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._dataset)
 
     def train_loader(self, rank: int, world_size: int) -> DataLoader[TrainingItem]:
         """Augmented batches of one process; incomplete last batches are left out."""
@@ -64,17 +72,8 @@ class TrainingData:
             rank=rank,
             world_size=world_size,
         )
-        dataset = PersonDataset(
-            self._samples,
-            self._description.input_size_hw,
-            skeleton=self._description.skeleton,
-            augment=config.augment,
-            normalisation=self._description.normalisation,
-            seed=config.seed,
-            cache_images=config.data.cache_images,
-        )
         return build_loader(
-            dataset,
+            self._dataset,
             batch_size=config.data.batch_size,
             sampler=sampler,
             num_workers=config.data.workers,

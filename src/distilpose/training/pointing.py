@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from distilpose.losses import TARGET_SIGMA, render_gaussian_heatmaps
 from distilpose.models import PoseModel
 from distilpose.models.distilpose import DistilPose
-from distilpose.models.token_encoder import TokenEncoder, TransformerBlock, patchify
+from distilpose.models.token_encoder import TransformerBlock
 
 SHARPNESS = 8.0  # factor on the query and key weights of the last block
 HEAD_STEPS = 200
@@ -50,7 +50,7 @@ def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: fl
     last = encoder.blocks[-1]
     assert isinstance(last, TransformerBlock)
     with torch.no_grad():
-        tokens = _last_block_input(model, encoder, images)
+        tokens = _last_block_input(model, last, images)
         carry = torch.linalg.qr(torch.randn(encoder.dim, encoder.dim, generator=generator))[0]
         last.qkv.weight[: 2 * encoder.dim] *= SHARPNESS
         last.qkv.weight[2 * encoder.dim :] = carry
@@ -60,20 +60,15 @@ def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: fl
     return error
 
 
-def _last_block_input(model: PoseModel, encoder: TokenEncoder, images: Tensor) -> _LastBlockInput:
-    features = model.backbone(images)
-    visual = encoder.patch_embedding(patchify(features, encoder.patch_size_hw)) + encoder.position
-    tokens = torch.cat([encoder.keypoint_tokens.expand(len(images), -1, -1), visual], dim=1)
-    position = F.pad(encoder.position, (0, 0, encoder.num_keypoints, 0))
-    for index, block in enumerate(encoder.blocks):
-        if index > 0:
-            tokens = tokens + position
-        if block is encoder.blocks[-1]:
-            break
-        tokens = block(tokens)
-    last = encoder.blocks[-1]
-    assert isinstance(last, TransformerBlock)
-    count = encoder.num_keypoints
+def _last_block_input(model: PoseModel, last: TransformerBlock, images: Tensor) -> _LastBlockInput:
+    """Run the model and listen at the door of its last block."""
+    heard: list[Tensor] = []
+    listener = last.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+    try:
+        model(images)
+    finally:
+        listener.remove()
+    tokens, count = heard[0], model.encoder.num_keypoints
     return _LastBlockInput(tokens[:, :count], last.attention_norm(tokens[:, count:]))
 
 
