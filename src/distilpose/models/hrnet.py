@@ -15,7 +15,8 @@ BACKBONE_STRIDE = 4
 BOTTLENECK_EXPANSION = 4
 
 
-def _conv_bn(channels_in: int, channels_out: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
+def conv_bn(channels_in: int, channels_out: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
+    """Convolution without bias, batch-norm and, unless told otherwise, ReLU."""
     conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
     layers: list[nn.Module] = [conv, nn.BatchNorm2d(channels_out)]
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
@@ -33,7 +34,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, channels_out, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels_out)
-        self.downsample = _conv_bn(channels_in, channels_out, 1, relu=False) if channels_in != channels_out else None
+        self.downsample = conv_bn(channels_in, channels_out, 1, relu=False) if channels_in != channels_out else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 4 * channels, H, W)."""
@@ -72,7 +73,7 @@ class StemNet(nn.Module):
         self.conv2 = nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(64)
         self.layer1 = nn.Sequential(Bottleneck(64, 64), *(Bottleneck(256, 64) for _ in range(3)))
-        _init_convolutions(self)
+        init_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 256, H / 4, W / 4)."""
@@ -105,7 +106,7 @@ class HRNet(StemNet):
         self.stages = stages
         self.out_channels = width
         self.lowest_stride = BACKBONE_STRIDE * 2 ** (stages - 1)
-        _init_convolutions(self)
+        init_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, width, H / 4, W / 4)."""
@@ -124,9 +125,9 @@ def _transition(channels: Sequence[int], wider: Sequence[int]) -> nn.ModuleList:
     for branch, channels_out in enumerate(wider):
         if branch < len(channels):
             same = channels[branch] == channels_out
-            steps.append(nn.Identity() if same else _conv_bn(channels[branch], channels_out, 3))
+            steps.append(nn.Identity() if same else conv_bn(channels[branch], channels_out, 3))
         else:
-            steps.append(nn.Sequential(_conv_bn(channels[-1], channels_out, 3, stride=2)))
+            steps.append(nn.Sequential(conv_bn(channels[-1], channels_out, 3, stride=2)))
     return nn.ModuleList(steps)
 
 
@@ -160,12 +161,12 @@ def _fuse(channels: Sequence[int], source: int, target: int) -> nn.Module:
         return nn.Identity()
     if source > target:
         upsample = nn.Upsample(scale_factor=2 ** (source - target), mode="nearest")
-        return nn.Sequential(*_conv_bn(channels[source], channels[target], 1, relu=False), upsample)
-    halvings = [_conv_bn(channels[source], channels[source], 3, stride=2) for _ in range(target - source - 1)]
-    return nn.Sequential(*halvings, _conv_bn(channels[source], channels[target], 3, stride=2, relu=False))
+        return nn.Sequential(*conv_bn(channels[source], channels[target], 1, relu=False), upsample)
+    halvings = [conv_bn(channels[source], channels[source], 3, stride=2) for _ in range(target - source - 1)]
+    return nn.Sequential(*halvings, conv_bn(channels[source], channels[target], 3, stride=2, relu=False))
 
 
-def _init_convolutions(module: nn.Module) -> None:
+def init_convolutions(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
