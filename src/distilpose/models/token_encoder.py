@@ -99,12 +99,12 @@ class TransformerBlock(nn.Module):
     def _attend(self, tokens: Tensor) -> Tensor:
         batch, count, dim = tokens.shape
         qkv = self.qkv(tokens).view(batch, count, 3, self.num_heads, dim // self.num_heads)
-        mixed = _attention(*qkv.permute(2, 0, 3, 1, 4))
+        mixed = attention(*qkv.permute(2, 0, 3, 1, 4))
         out: Tensor = self.attention_out(mixed.transpose(1, 2).reshape(batch, count, dim))
         return out
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Scaled dot-product attention, (B, heads, T, C) each."""
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
         # torch's bfloat16 attention on CPUs takes seven times as long backwards as its float32 attention.
