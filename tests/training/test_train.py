@@ -76,6 +76,49 @@ def test_widths_may_differ_through_a_projection_that_is_not_saved(make_config) -
     assert torch.load(Path(config.out) / "state.ckpt", weights_only=False)["state_dict"]["extra.0"].shape == (16, 24)
 
 
+@pytest.mark.parametrize("form", ["pixels", "rle"])
+def test_a_student_alone_and_one_with_a_teacher_learn_by_every_keypoint_form(form, make_config) -> None:
+    losses = DistillationOptions(keypoint_form=form)
+    alone = make_config("alone", losses=losses)
+    result = train(alone)
+    with safe_open(result.last, "pt") as file:
+        assert set(file.keys()) == set(load_checkpoint(result.last).state_dict())  # no flow inside
+    log = rows(Path(alone.out) / "losses.csv")
+    assert len(log) == 4
+    assert all(torch.tensor(float(row["keypoint"])).isfinite() for row in log)
+
+    teacher = train(make_config("teacher", model="tokenpose_s", epochs=1, evaluate_every=9))
+    taught = make_config("taught", losses=losses, teacher=str(teacher.last), epochs=1, evaluate_every=9)
+    train(taught)
+    assert {"keypoint", "simulated_heatmap", "score"} < set(rows(Path(taught.out) / "losses.csv")[0])
+
+
+def test_a_resumed_likelihood_run_goes_on_with_its_flow(make_config, monkeypatch) -> None:
+    options = {"losses": DistillationOptions(keypoint_form="rle"), "epochs": 2, "evaluate_every": 9}
+    whole, cut = make_config("whole", **options), make_config("cut", **options)
+    train(whole)
+    step = PoseTraining.training_step
+
+    def dies_in_the_last_epoch(self, batch, batch_index):
+        if self.current_epoch == 1:
+            raise RuntimeError("killed")
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(PoseTraining, "training_step", dies_in_the_last_epoch)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(cut)
+    monkeypatch.undo()
+    train(cut, resume=True)
+    assert_same_run(Path(whole.out), Path(cut.out))
+    flows = []
+    for config in (whole, cut):
+        state = torch.load(Path(config.out) / "state.ckpt", weights_only=False)["state_dict"]
+        flows.append([value for name, value in state.items() if name.startswith("extra.")])
+    assert len(flows[0]) == 6 * 6  # weight and bias of three layers in each of six couplings
+    assert all(torch.equal(a, b) for a, b in zip(*flows, strict=True))
+    assert any(value.abs().max() > 0 for value in flows[0][4::6])  # the last layers started at zero
+
+
 def test_a_killed_run_resumes_with_the_numbers_of_an_uninterrupted_one(make_config, monkeypatch) -> None:
     whole = make_config("whole", epochs=3, ema_decay=0.9)
     train(whole)
@@ -146,6 +189,7 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
         ({"teacher": "itself", "losses": DistillationOptions(token=0, simulated_heatmap=0, score=0)}, "weigh 0"),
         ({"teacher": "itself", "model_options": {"input_size_hw": [96, 48]}}, "input_size_hw"),
         ({"teacher": "itself", "no_sigma": True}, "sigma"),
+        ({"no_sigma": True, "losses": DistillationOptions(keypoint_form="rle")}, "keypoint_form"),
         ({"epochs": 0}, "epochs"),
         ({"backbone_heatmap": -1.0}, "backbone_heatmap"),
         ({"target_sigma": 0.0}, "target_sigma"),

@@ -24,8 +24,8 @@ from distilpose.skeleton import COCO_17, Skeleton
 
 _CACHE_LIMIT_BYTES = 4 * 1024**3
 _READER_THREADS = 4
-# First number after the seed, so that the three streams of chance never meet.
-_PASS_STREAM, _ORDER_STREAM, _CROP_STREAM = range(3)
+# First number after the seed, so that the streams of chance never meet; the pool is the same for every seed.
+_PASS_STREAM, _ORDER_STREAM, _CROP_STREAM, _POOL_STREAM = range(4)
 
 
 class SampleKey(NamedTuple):
@@ -51,6 +51,7 @@ class TrainingItem(NamedTuple):
         target_weight: (K,) float32, 1 where labelled and inside the crop, else 0.
         annotated: (K,) bool, False where nothing is known of the keypoint (`PersonSample.annotated`).
         sample_index: of the sample in the dataset.
+        variant: of the sample's augmented crops, where they are a fixed pool; else 0.
     """
 
     crop: NDArray[np.uint8]
@@ -58,6 +59,7 @@ class TrainingItem(NamedTuple):
     target_weight: NDArray[np.float32]
     annotated: NDArray[np.bool_]
     sample_index: int
+    variant: int
 
 
 class Batch(NamedTuple):
@@ -69,6 +71,7 @@ class Batch(NamedTuple):
         target_weight: (B, K) float32, 1 where labelled and inside the crop, else 0.
         annotated: (B, K) bool, False where nothing is known of the keypoint: no loss may read it.
         sample_index: (B,) int64 indices of the samples in the dataset.
+        variant: (B,) int64, which of a sample's augmented crops, where they are a fixed pool; else 0.
     """
 
     images: Tensor
@@ -76,6 +79,7 @@ class Batch(NamedTuple):
     target_weight: Tensor
     annotated: Tensor
     sample_index: Tensor
+    variant: Tensor
 
 
 class PersonDataset(Dataset[TrainingItem]):
@@ -88,6 +92,8 @@ class PersonDataset(Dataset[TrainingItem]):
         augment: None gives each person's plain evaluation crop.
         normalisation: of the batches' pixels.
         seed: of the augmentation, >= 0.
+        variants: draw only this many augmented crops of each sample, the same for every seed, and go through them
+            from epoch to epoch; None draws anew each time.
         cache_images: decode every image now and keep it, shared with forked workers.
         cache_limit_bytes: of the kept images; the ones beyond it are read when needed.
 
@@ -104,6 +110,7 @@ class PersonDataset(Dataset[TrainingItem]):
         augment: AugmentOptions | None = None,
         normalisation: Normalisation = Normalisation(),  # noqa: B008 - frozen
         seed: int = 0,
+        variants: int | None = None,
         cache_images: bool = False,
         cache_limit_bytes: int = _CACHE_LIMIT_BYTES,
     ) -> None:
@@ -118,6 +125,7 @@ class PersonDataset(Dataset[TrainingItem]):
         self.augment = augment
         self.normalisation = normalisation
         self.seed = seed
+        self.variants = variants
         self._flip_index = skeleton.flip_index
         self._cache = _read_all(self.samples, cache_limit_bytes) if cache_images else {}
 
@@ -137,23 +145,29 @@ class PersonDataset(Dataset[TrainingItem]):
         if self.augment is None:
             transform = CropTransform.from_box(sample.box_xyxy, self.size_hw)
             return self._item(crop_image(image, transform), transform, key.sample_index)
-        rng = np.random.default_rng((self.seed, _CROP_STREAM, key.epoch, key.position))
+        if self.variants is None:
+            variant = 0
+            rng = np.random.default_rng((self.seed, _CROP_STREAM, key.epoch, key.position))
+        else:
+            variant = key.epoch % self.variants
+            rng = np.random.default_rng((_POOL_STREAM, variant, key.sample_index))
         transform = draw_crop_transform(sample, self.size_hw, self.skeleton, self.augment, rng)
         crop = jitter_colours(crop_image(image, transform), self.augment, rng)
-        return self._item(crop, transform, key.sample_index)
+        return self._item(crop, transform, key.sample_index, variant)
 
     def collate(self, items: Sequence[TrainingItem]) -> Batch:
         """Stack items and normalise their pixels, all crops at once."""
-        crops, xy_norm, target_weight, annotated, sample_index = zip(*items, strict=True)
+        crops, xy_norm, target_weight, annotated, sample_index, variant = zip(*items, strict=True)
         return Batch(
             torch.from_numpy(normalise(np.stack(crops), self.normalisation)),
             torch.from_numpy(np.stack(xy_norm)),
             torch.from_numpy(np.stack(target_weight)),
             torch.from_numpy(np.stack(annotated)),
             torch.tensor(sample_index, dtype=torch.int64),
+            torch.tensor(variant, dtype=torch.int64),
         )
 
-    def _item(self, crop: NDArray[np.uint8], transform: CropTransform, index: int) -> TrainingItem:
+    def _item(self, crop: NDArray[np.uint8], transform: CropTransform, index: int, variant: int = 0) -> TrainingItem:
         sample = self.samples[index]
         xy_norm = transform.to_norm(sample.xy_img)
         usable = (sample.visibility > 0) & ((xy_norm >= 0) & (xy_norm <= 1)).all(axis=1)
@@ -165,6 +179,7 @@ class PersonDataset(Dataset[TrainingItem]):
             usable[order].astype(np.float32),
             sample.annotated[order],
             index,
+            variant,
         )
 
 

@@ -7,6 +7,7 @@ from distilpose.losses.distilpose_loss import (
     distillation_losses,
     heatmap_loss,
 )
+from distilpose.losses.residual_likelihood import ResidualFlow, residual_likelihood_loss
 from distilpose.losses.simulated_heatmap import (
     SIGMA_FLOOR,
     read_heatmap,
@@ -19,9 +20,11 @@ __all__ = [
     "TARGET_SIGMA",
     "DistillationLosses",
     "DistillationOptions",
+    "ResidualFlow",
     "distillation_losses",
     "heatmap_loss",
     "read_heatmap",
     "render_gaussian_heatmaps",
+    "residual_likelihood_loss",
     "simulated_heatmap_loss",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distilpose.errors import ConfigError
+from distilpose.losses.residual_likelihood import ResidualFlow, residual_likelihood_loss
 from distilpose.losses.simulated_heatmap import (
     SIGMA_FLOOR,
     ScoreReading,
@@ -21,6 +23,11 @@ from distilpose.losses.simulated_heatmap import (
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 
 Mask = Literal["visible", "all", "reference"]
+KeypointForm = Literal["smooth_l1", "pixels", "rle"]
+CELL = 4  # crop pixels per heatmap cell, the output stride of every model
+# Error, as a share of the crop's mean side, at which a pixel loss pulls as strongly as the published loss: 9 px of
+# 256 x 192. It makes weights that suit the one suit the other.
+PIXEL_BALANCE = 0.04
 TARGET_SIGMA = 2.0  # cells, of the teacher's training targets: TokenPose (arXiv:2104.03516)
 
 
@@ -30,6 +37,10 @@ class DistillationOptions:
 
     Attributes:
         keypoint: weight of the label loss.
+        keypoint_form: of the label loss. ``"smooth_l1"``: on crop fractions, as published; ``"pixels"``: on crop
+            pixels, so that x and y weigh alike and large errors pull linearly (`pixel_keypoint_loss`); ``"rle"``:
+            residual log-likelihood, which also trains sigma (`residual_likelihood_loss`). Its gradient is some
+            hundred times that of the published loss: with a teacher, weights have to be chosen anew.
         token: weight of each of the two token losses.
         simulated_heatmap: weight of the simulated-heatmap loss.
         score: weight of the confidence loss.
@@ -46,6 +57,7 @@ class DistillationOptions:
     """
 
     keypoint: float = 1.0
+    keypoint_form: KeypointForm = "smooth_l1"
     token: float = 5e-4
     simulated_heatmap: float = 1.0
     score: float = 1e-2
@@ -60,6 +72,10 @@ class DistillationOptions:
             raise ConfigError(f"loss weights and sigma_floor must not be negative, got {weights}")
         if self.mask not in ("visible", "all", "reference"):
             raise ConfigError(f"mask must be 'visible', 'all' or 'reference', got {self.mask!r}")
+        if self.keypoint_form not in ("smooth_l1", "pixels", "rle"):
+            raise ConfigError(f"keypoint_form must be 'smooth_l1', 'pixels' or 'rle', got {self.keypoint_form!r}")
+        if self.keypoint_form == "rle" and self.sigma_floor == 0:
+            raise ConfigError("keypoint_form 'rle' divides by sigma: set sigma_floor greater than 0")
 
     @classmethod
     def reference(cls) -> DistillationOptions:
@@ -105,6 +121,29 @@ def keypoint_loss(xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor
     """
     weight = target_weight.unsqueeze(-1)
     return F.smooth_l1_loss(xy_norm * weight, target_xy_norm * weight)
+
+
+def pixel_keypoint_loss(
+    xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor, crop_size_hw: tuple[int, int]
+) -> Tensor:
+    """Smooth L1 distance in crop pixels, averaged over all coordinates, masked zeros included.
+
+    Quadratic below 1 pixel, linear above. The mean is divided by the crop's mean side, the root of H W, and multiplied
+    by `PIXEL_BALANCE`: the same relative error costs the same at every crop size, and about as much as in
+    `keypoint_loss` where it is twice `PIXEL_BALANCE`.
+
+    Args:
+        xy_norm: (B, K, 2) predicted.
+        target_xy_norm: (B, K, 2) labelled.
+        target_weight: (B, K), 0 where there is no label.
+        crop_size_hw: (H, W) of the input crop in pixels.
+
+    Source:
+        Ours; why: row 5 of ``docs/parity.md``.
+    """
+    height, width = crop_size_hw
+    scale = target_weight.unsqueeze(-1) * xy_norm.new_tensor([width, height])
+    return F.smooth_l1_loss(xy_norm * scale, target_xy_norm * scale) * PIXEL_BALANCE / math.sqrt(height * width)
 
 
 def heatmap_loss(
@@ -161,6 +200,9 @@ def distillation_losses(
     annotated: Tensor,
     options: DistillationOptions,
     labelled_share: Tensor | None = None,
+    *,
+    crop_size_hw: tuple[int, int] | None = None,
+    flow: ResidualFlow | None = None,
 ) -> DistillationLosses:
     """All terms of one batch.
 
@@ -173,6 +215,8 @@ def distillation_losses(
         options: weights and variants.
         labelled_share: (K,) share of samples in which a keypoint is labelled, over all ranks; of this
             batch when None. Used by the ``"reference"`` mask alone.
+        crop_size_hw: (H, W) of the input crops in pixels, for the keypoint forms ``"pixels"`` and ``"rle"``.
+        flow: learned density of the errors, for ``"rle"``.
 
     Raises:
         ConfigError: a term is switched on that student or teacher cannot provide.
@@ -180,7 +224,7 @@ def distillation_losses(
     Source:
         DistilPose (arXiv:2303.02455), equations 1 to 8.
     """
-    label_term = options.keypoint * keypoint_loss(student.xy_norm.float(), target_xy_norm, target_weight)
+    label_term = options.keypoint * _label_loss(student, target_xy_norm, target_weight, options, crop_size_hw, flow)
     if teacher is None:
         return DistillationLosses(label_term)
     share = target_weight.mean(0) if labelled_share is None else labelled_share
@@ -194,6 +238,28 @@ def distillation_losses(
         simulated_heatmap=_simulated_heatmap_term(student, heatmaps, weight, options),
         score=_score_term(student, heatmaps, target_weight if options.mask == "reference" else weight, options),
     )
+
+
+def _label_loss(
+    student: PoseOutput[Tensor],
+    target_xy_norm: Tensor,
+    target_weight: Tensor,
+    options: DistillationOptions,
+    crop_size_hw: tuple[int, int] | None,
+    flow: ResidualFlow | None,
+) -> Tensor:
+    xy_norm = student.xy_norm.float()
+    if options.keypoint_form == "smooth_l1":
+        return keypoint_loss(xy_norm, target_xy_norm, target_weight)
+    if crop_size_hw is None:
+        raise ConfigError(f"keypoint_form {options.keypoint_form!r} needs crop_size_hw, the (H, W) of the input crops")
+    if options.keypoint_form == "pixels":
+        return pixel_keypoint_loss(xy_norm, target_xy_norm, target_weight, crop_size_hw)
+    if student.sigma is None or flow is None:
+        raise ConfigError("keypoint_form 'rle' needs a student with num_sigmas 1 or 2, and a flow")
+    sigma = (student.sigma.float().square() + options.sigma_floor**2).sqrt()  # as it is drawn
+    sigma_norm = sigma * CELL / sigma.new_tensor(crop_size_hw[::-1])
+    return residual_likelihood_loss(xy_norm, sigma_norm, target_xy_norm, target_weight, flow)
 
 
 def _token_terms(

@@ -54,6 +54,7 @@ class TrainingData:
             augment=config.augment,
             normalisation=description.normalisation,
             seed=config.seed,
+            variants=config.data.variants,
             cache_images=config.data.cache_images,
         )
 

@@ -10,10 +10,17 @@ from torch import Tensor, nn
 
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
-from distilpose.losses import DistillationLosses, DistillationOptions, distillation_losses, heatmap_loss
+from distilpose.losses import (
+    DistillationLosses,
+    DistillationOptions,
+    ResidualFlow,
+    distillation_losses,
+    heatmap_loss,
+)
 from distilpose.models.distilpose import DistilPose
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.models.tokenpose import TokenPose
+from distilpose.training.teacher_store import TeacherStore
 
 NamedLosses = dict[str, Tensor]
 ReduceMean = Callable[[Tensor], Tensor]
@@ -65,6 +72,7 @@ class DistillationTask:
         teacher: a heatmap model on the same crops; None trains on labels alone.
         student_dim: width of the student's tokens.
         teacher_dim: of the teacher's. A learned projection joins them where they differ.
+        store: of the teacher's outputs.
     """
 
     def __init__(
@@ -73,8 +81,10 @@ class DistillationTask:
         teacher: nn.Module | None = None,
         student_dim: int | None = None,
         teacher_dim: int | None = None,
+        store: TeacherStore | None = None,
     ) -> None:
         self._options = options
+        self._store = store
         self._teacher = None
         if teacher is not None:
             self._teacher = teacher.eval().requires_grad_(False)
@@ -82,27 +92,31 @@ class DistillationTask:
         self._projection: nn.Linear | None = None
         if teacher is not None and options.token > 0 and student_dim and teacher_dim and student_dim != teacher_dim:
             self._projection = nn.Linear(student_dim, teacher_dim)
+        self._flow = ResidualFlow() if options.keypoint_form == "rle" else None
 
     def losses(self, output: PoseOutput[Tensor], batch: Batch, mean_over_ranks: ReduceMean) -> NamedLosses:
         """The terms of `distillation_losses`."""
         terms: DistillationLosses = distillation_losses(
             self._project(output),
-            self._ask_teacher(batch.images),
+            self._ask_teacher(batch),
             batch.xy_norm,
             batch.target_weight,
             batch.annotated,
             self._options,
             mean_over_ranks(batch.target_weight.mean(0)),
+            crop_size_hw=(batch.images.shape[-2], batch.images.shape[-1]),
+            flow=self._flow,
         )
         return dict(terms.terms())
 
     def extra_parameters(self) -> list[nn.Parameter]:
-        """The projection's."""
-        return [] if self._projection is None else list(self._projection.parameters())
+        """The projection's and the flow's."""
+        trained = (self._projection, self._flow)
+        return [parameter for module in trained if module is not None for parameter in module.parameters()]
 
     def to(self, device: torch.device) -> None:
-        """Move teacher and projection."""
-        for module in (self._teacher, self._projection):
+        """Move teacher, projection and flow."""
+        for module in (self._teacher, self._projection, self._flow):
             if module is not None:
                 module.to(device)
 
@@ -114,11 +128,16 @@ class DistillationTask:
             visual_tokens=self._projection(output.visual_tokens),
         )
 
-    def _ask_teacher(self, images: Tensor) -> HeatmapOutput[Tensor] | None:
+    def _ask_teacher(self, batch: Batch) -> HeatmapOutput[Tensor] | None:
         if self._teacher is None:
             return None
-        half = images.is_cuda and torch.cuda.is_bf16_supported()
-        with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+        return self._run_teacher(batch.images) if self._store is None else self._store.ask(batch, self._run_teacher)
+
+    def _run_teacher(self, images: Tensor) -> HeatmapOutput[Tensor]:
+        assert self._teacher is not None
+        device = images.device.type
+        half = (images.is_cuda and torch.cuda.is_bf16_supported()) or torch.is_autocast_enabled(device)
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
             output: HeatmapOutput[Tensor] = self._teacher(images)
         return HeatmapOutput(_copy(output.heatmaps), _copy(output.keypoint_tokens), _copy(output.visual_tokens))
 
@@ -132,7 +151,13 @@ def _copy(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.clone()
 
 
-def make_task(model: nn.Module, teacher: nn.Module | None, options: DistillationOptions, target_sigma: float) -> Task:
+def make_task(
+    model: nn.Module,
+    teacher: nn.Module | None,
+    options: DistillationOptions,
+    target_sigma: float,
+    store: TeacherStore | None = None,
+) -> Task:
     """The task that fits a model and its teacher.
 
     Raises:
@@ -144,12 +169,16 @@ def make_task(model: nn.Module, teacher: nn.Module | None, options: Distillation
             raise ConfigError("a heatmap model is trained on labels: remove 'teacher', or train a distilpose_* student")
         return HeatmapTask(target_sigma)
     assert isinstance(model, DistilPose)
+    if options.keypoint_form == "rle" and model.head.num_sigmas == 0:
+        raise ConfigError(
+            "keypoint_form 'rle' needs sigma: set model_options.num_sigmas, or another losses.keypoint_form"
+        )
     if teacher is None:
         return DistillationTask(options)
     if not isinstance(teacher, TokenPose):
         raise ConfigError(f"teacher must be a heatmap model (tokenpose_*), got a {type(teacher).__name__}")
     _check_pair(model, teacher, options)
-    return DistillationTask(options, teacher, model.encoder.dim, teacher.encoder.dim)
+    return DistillationTask(options, teacher, model.encoder.dim, teacher.encoder.dim, store)
 
 
 def _check_pair(student: DistilPose, teacher: TokenPose, options: DistillationOptions) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,6 +44,7 @@ class DataConfig:
         batch_size: crops per step and device.
         workers: loading processes per device; the batches do not depend on it.
         samples_per_epoch: crops per epoch over all devices; everything once when not given.
+        variants: augmented crops per person, a fixed pool that epochs go through; drawn anew each time when not given.
         cache_images: keep decoded images in memory (small sets).
     """
 
@@ -53,6 +54,7 @@ class DataConfig:
     batch_size: int = 32
     workers: int = 2
     samples_per_epoch: int | None = None
+    variants: int | None = None
     cache_images: bool = False
 
 
@@ -95,6 +97,8 @@ class TrainConfig:
         model: preset to train.
         model_options: its options, such as ``{input_size_hw: [128, 96]}``.
         teacher: checkpoint of a heatmap model; frozen.
+        teacher_store: folder that keeps the teacher's outputs of a fixed pool of crops (``data.variants``), so that
+            each crop is shown to the teacher once; runs on the same crops may share it.
         init: checkpoint whose weights the model starts from, as far as names and shapes agree.
         init_parts: which parts start from it.
         start: of fresh weights: ``"plain"``, as the paper, or ``"pointing"``, from which short trainings learn much
@@ -123,6 +127,7 @@ class TrainConfig:
     model: str = "distilpose_s"
     model_options: dict[str, Any] = field(default_factory=dict)
     teacher: str | None = None
+    teacher_store: str | None = None
     init: str | None = None
     init_parts: list[Part] = field(default_factory=lambda: ["backbone", "encoder", "head"])
     start: Literal["plain", "pointing"] = "plain"
@@ -159,6 +164,10 @@ class TrainConfig:
         for name, value in at_least_one.items():
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
+        if self.data.variants is not None and self.data.variants < 1:
+            raise ConfigError(f"data.variants must be at least 1, got {self.data.variants}")
+        if self.teacher_store is not None and (self.teacher is None or self.data.variants is None):
+            raise ConfigError("teacher_store needs a teacher and a fixed pool of crops: set data.variants, such as 4")
         if self.backbone_heatmap < 0:
             raise ConfigError(f"backbone_heatmap must not be negative, got {self.backbone_heatmap}")
         if self.target_sigma <= 0:
@@ -172,6 +181,27 @@ class TrainConfig:
         given = [dataset.weight is not None for dataset in self.data.train]
         if any(given) and not all(given):
             raise ConfigError("data.train: give a weight to every dataset or to none")
+
+
+def train_config_from(values: Mapping[str, Any]) -> TrainConfig:
+    """Check types and names of plain values, as a configuration file holds them.
+
+    Raises:
+        ConfigError: an unknown or missing field, or a value of the wrong type.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    values = dict(values)
+    if values.get("flip_test") is False:
+        values["flip_test"] = "off"  # YAML reads a bare off as False
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--run", type=TrainConfig)
+    try:
+        parsed = parser.instantiate(parser.parse_object({"run": values})).run
+    except ArgumentError as error:
+        raise ConfigError(f"not a training configuration: {error}") from error
+    assert isinstance(parsed, TrainConfig)
+    return parsed
 
 
 def learning_rate_factor(config: OptimiserConfig, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:

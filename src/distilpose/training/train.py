@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from distilpose.training.distillation import make_task
 from distilpose.training.module import PoseTraining
 from distilpose.training.pointing import start_pointing
 from distilpose.training.recipes import TrainConfig
+from distilpose.training.teacher_store import TeacherStore
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +69,9 @@ def train(
     lightning.seed_everything(config.seed, verbose=False)
     model = _build_model(config)
     teacher = None if config.teacher is None else load_checkpoint(config.teacher)
-    task = make_task(model, teacher, config.losses, config.target_sigma)
     description = describe(model)
     data = TrainingData(config, description, skip_invalid)
+    task = make_task(model, teacher, config.losses, config.target_sigma, _open_store(config, len(data)))
     if config.start == "pointing" and state is None:
         first = next(iter(data.train_loader(rank=0, world_size=1)))
         start_pointing(model, first.images, config.seed, config.target_sigma)
@@ -114,6 +116,17 @@ def _build_model(config: TrainConfig) -> PoseModel:
         for part in config.init_parts:
             _copy_weights(start.get_submodule(part), model.get_submodule(part), f"{part} of {config.init}")
     return model
+
+
+def _open_store(config: TrainConfig, num_samples: int) -> TeacherStore | None:
+    if config.teacher_store is None or config.teacher is None or config.data.variants is None:
+        return None
+    content = {
+        "teacher": hashlib.sha256(Path(config.teacher).read_bytes()).hexdigest(),
+        "augment": asdict(config.augment),
+        "data": [dataset.annotations for dataset in config.data.train],
+    }
+    return TeacherStore(Path(config.teacher_store), content, num_samples, config.data.variants)
 
 
 def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:

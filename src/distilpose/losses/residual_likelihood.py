@@ -1,0 +1,95 @@
+"""Keypoints as densities: what a label's place is worth under the predicted point, spread and a learned shape."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+COUPLINGS = 6
+HIDDEN = 64
+
+
+class ResidualFlow(nn.Module):
+    """A learned density over the plane, shared by all keypoints: the shape of errors measured in sigmas.
+
+    Starts as the standard normal. Always computed in float32, also under autocast.
+
+    Args:
+        couplings: layers; they move the two coordinates in turn.
+        hidden: width of the two hidden layers of each.
+
+    Source:
+        RealNVP (arXiv:1605.08803); number and width of the layers: RLE (arXiv:2107.11291). The identity as a start
+        is ours.
+    """
+
+    def __init__(self, couplings: int = COUPLINGS, hidden: int = HIDDEN) -> None:
+        super().__init__()
+        self.couplings = nn.ModuleList([_Coupling(index % 2, hidden) for index in range(couplings)])
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """(..., 2) residuals -> (...) logarithm of the density there."""
+        with torch.autocast(residual.device.type, enabled=False):
+            base, log_volume = self.normalise(residual.float())
+            return log_volume - 0.5 * base.square().sum(-1) - math.log(2 * math.pi)
+
+    def normalise(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., 2) residuals -> (..., 2) their places under the standard normal, (...) log of the volume change."""
+        log_volume = torch.zeros_like(residual[..., 0])
+        for coupling in self.couplings:
+            residual, log_scale = coupling(residual)
+            log_volume = log_volume + log_scale
+        return residual, log_volume
+
+
+class _Coupling(nn.Module):
+    """Scale and shift one coordinate by amounts that the other one sets."""
+
+    def __init__(self, moved: int, hidden: int) -> None:
+        super().__init__()
+        self._moved = moved
+        last = nn.Linear(hidden, 2)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.amounts = nn.Sequential(
+            nn.Linear(1, hidden), nn.LeakyReLU(), nn.Linear(hidden, hidden), nn.LeakyReLU(), last
+        )
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., 2) -> (..., 2) moved points and (...) log of the scale."""
+        setting, moving = points[..., 1 - self._moved], points[..., self._moved]
+        log_scale, shift = self.amounts(setting.unsqueeze(-1)).unbind(-1)
+        log_scale = log_scale.tanh()  # no layer may stretch more than e-fold
+        moving = moving * log_scale.exp() + shift
+        pair = (moving, setting) if self._moved == 0 else (setting, moving)
+        return torch.stack(pair, dim=-1), log_scale
+
+
+def residual_likelihood_loss(
+    xy_norm: Tensor, sigma_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor, flow: ResidualFlow
+) -> Tensor:
+    """Negative log-likelihood of the labels, averaged over all coordinates, masked zeros included.
+
+    A keypoint's likelihood is the product of two densities of its label, both centred at the prediction and scaled by
+    its sigma: a Laplace density in each coordinate, which teaches from the first step, and the flow's, which learns
+    what the Laplace shape misses. Sigma then measures the mean absolute error along its axis.
+
+    Args:
+        xy_norm: (B, K, 2) predicted.
+        sigma_norm: (B, K, 2) predicted spread as a fraction of the crop's width and height, > 0.
+        target_xy_norm: (B, K, 2) labelled.
+        target_weight: (B, K), 0 where there is no label.
+        flow: of the residuals (prediction - label) / sigma.
+
+    Source:
+        Residual log-likelihood estimation, Li et al., ICCV 2021 (arXiv:2107.11291). Its widespread implementations add
+        the flow's density of the point to x and again to y, which rewards an ever larger sigma; they bound it by
+        a sigmoid. Here it counts once, so that sigma is bounded by the likelihood itself.
+    """
+    residual = (xy_norm - target_xy_norm) / sigma_norm
+    laplace = (residual.abs() + (2 * sigma_norm).log()).sum(-1)
+    learned = sigma_norm.log().sum(-1) - flow(residual)
+    per_coordinate: Tensor = (laplace + learned) / xy_norm.shape[-1]
+    return (per_coordinate * target_weight).mean()

@@ -1,0 +1,363 @@
+"""Many runs that differ in one thing each: trained where needed, measured alike, put side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distilpose.checkpoint import describe, load_checkpoint
+from distilpose.errors import ConfigError, DistilPoseError
+from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
+from distilpose.evaluation.result import METRICS_FILE
+from distilpose.postprocess import FlipTest
+from distilpose.training.callbacks import STATE_NAME
+from distilpose.training.recipes import TrainConfig, train_config_from
+from distilpose.training.train import train
+
+METRICS = ("AP", "AP50", "AR", "PCK@0.2")
+RANKED_BY = ("AP", "PCK@0.2")
+SETTINGS_FILE = "settings.json"
+
+
+@dataclass
+class Rung:
+    """One row of the comparison.
+
+    Attributes:
+        name: of the row, and of the folder of its runs.
+        changes: what differs from ``base``, as in a training configuration; a nested key changes only itself.
+        seeds: one run each; those of the whole ablation when not given.
+        checkpoint: measure this file instead of training.
+    """
+
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    seeds: list[int] | None = None
+    checkpoint: str | None = None
+
+
+@dataclass
+class AblationConfig:
+    """A comparison of runs.
+
+    Attributes:
+        out: folder of all runs, the table and the picture.
+        base: what all runs share: the fields of a training configuration, without ``out`` and ``seed``.
+        rungs: the rows.
+        reference: name of the row that the others are compared with.
+        seeds: of every rung that names none.
+        flip_test: of the measurements, which take the last weights of a run on ``base.data.validation``.
+    """
+
+    out: str
+    base: dict[str, Any]
+    rungs: list[Rung]
+    reference: str
+    seeds: list[int] = field(default_factory=lambda: [0])
+    flip_test: FlipTest = "off"
+
+    def check(self) -> None:
+        """Look for values that cannot work.
+
+        Raises:
+            ConfigError: with the field, the value and what is allowed.
+        """
+        names = [rung.name for rung in self.rungs]
+        folders = [_folder_name(name) for name in names]
+        if len(set(folders)) < len(folders):
+            raise ConfigError(f"rungs must have different names, got {names}")
+        if self.reference not in names:
+            raise ConfigError(f"reference must name one of the rungs {names}, got {self.reference!r}")
+        if not self.seeds:
+            raise ConfigError("seeds must name at least one, got none")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a rung's runs reached.
+
+    Attributes:
+        name: of the rung.
+        metrics: one mapping per seed: fractions by the names of `METRICS`.
+        samples: crops seen by one run; None for a file that was not trained here.
+        minutes: of training, mean over the seeds; None likewise.
+    """
+
+    name: str
+    metrics: tuple[Mapping[str, float], ...]
+    samples: int | None
+    minutes: float | None
+
+    def mean(self, metric: str) -> float:
+        """Over the seeds."""
+        return statistics.fmean(values[metric] for values in self.metrics)
+
+    def spread(self, metric: str) -> float | None:
+        """Standard deviation over the seeds; None with one seed."""
+        values = [values[metric] for values in self.metrics]
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """What was found, and what went wrong.
+
+    Attributes:
+        rows: the finished rungs.
+        failures: a message per run that failed.
+        files: what was written: table, figures, picture.
+    """
+
+    rows: tuple[Row, ...]
+    failures: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console | None = None) -> AblationResult:
+    """Train and measure every rung, then compare.
+
+    Finished runs are kept and unfinished ones go on where they stopped, so a stopped ablation is simply
+    started again. A run that fails is reported and the next one begins. The table is written anew after every run,
+    from all runs in the folder.
+
+    Args:
+        config: the comparison.
+        only: names of the rungs to train now, such as one per machine; all when empty.
+        console: where progress is shown.
+
+    Raises:
+        ConfigError: the configuration contradicts itself, or a folder holds a run with other settings.
+    """
+    config.check()
+    unknown = sorted(set(only) - {rung.name for rung in config.rungs})
+    if unknown:
+        raise ConfigError(f"--only must name rungs of {[rung.name for rung in config.rungs]}, got {unknown}")
+    console = console or Console(stderr=True)
+    runs = {rung.name: _plan(config, rung) for rung in config.rungs}
+    failures = []
+    result = _write(config, runs)
+    for name, seeds in runs.items():
+        if only and name not in only:
+            continue
+        for run in seeds:
+            if run.metrics() is not None:
+                continue
+            console.rule(f"{name}, seed {run.settings.seed}")
+            try:
+                run.work(config.flip_test, console)
+            except DistilPoseError as error:
+                failures.append(f"{name}, seed {run.settings.seed}: {error}")
+                console.print(f"[red]failed:[/red] {failures[-1]}")
+            result = _write(config, runs)
+    return AblationResult(result.rows, tuple(failures), result.files)
+
+
+class _Run:
+    """One rung with one seed, and its folder."""
+
+    def __init__(self, settings: TrainConfig, checkpoint: Path | None) -> None:
+        self.settings = settings
+        self.out = Path(settings.out)
+        self._checkpoint = checkpoint
+
+    def metrics(self) -> Mapping[str, float] | None:
+        """The measured figures; None before the end."""
+        file = self.out / METRICS_FILE
+        if not file.exists():
+            return None
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {name: found[name] for name in METRICS}
+
+    def work(self, flip_test: FlipTest, console: Console) -> None:
+        """Train what is missing, then measure the last weights."""
+        weights = self._checkpoint or self._train(console)
+        validation = self.settings.data.validation
+        if validation is None:
+            raise ConfigError("expected base.data.validation, the people that all rungs are measured on, got none")
+        root = Path(self.settings.data.root)
+        model = load_checkpoint(weights)
+        result = evaluate_model(model, root / validation.annotations, root / validation.images, flip_test=flip_test)
+        write_evaluation(result, self.out)
+
+    def samples(self) -> int | None:
+        """Crops seen, counted from the record of losses."""
+        rows = self._records()
+        return int(rows[-1]["step"]) * self.settings.data.batch_size * self.settings.devices if rows else None
+
+    def minutes(self) -> float | None:
+        """Of training, from the record of losses: sittings add up, evaluation is left out."""
+        seconds, before = 0.0, 0
+        for row in self._records():
+            steps = int(row["step"]) - before
+            crops = steps * self.settings.data.batch_size * self.settings.devices
+            seconds += crops / max(float(row["samples_per_second"]), 1e-9)
+            before = int(row["step"])
+        return seconds / 60 if before else None
+
+    def _train(self, console: Console) -> Path:
+        _keep_settings(self.out, self.settings)
+        last = self.out / "last.safetensors"
+        if not last.exists() or describe(load_checkpoint(last)).training.get("epoch") != self.settings.epochs:
+            train(self.settings, resume=(self.out / STATE_NAME).exists(), console=console)
+        return last
+
+    def _records(self) -> list[dict[str, str]]:
+        file = self.out / "losses.csv"
+        if self._checkpoint is not None or not file.exists():
+            return []
+        with file.open(newline="", encoding="utf-8") as rows:
+            return list(csv.DictReader(rows))
+
+
+def _plan(config: AblationConfig, rung: Rung) -> list[_Run]:
+    folder = Path(config.out) / _folder_name(rung.name)
+    checkpoint = None if rung.checkpoint is None else Path(rung.checkpoint)
+    seeds = config.seeds if rung.seeds is None else rung.seeds
+    runs = []
+    for seed in seeds[:1] if checkpoint else seeds:
+        values = _merge(config.base, rung.changes) | {"out": str(folder / f"seed{seed}"), "seed": seed}
+        try:
+            settings = train_config_from(values)
+            settings.check()
+        except ConfigError as error:
+            raise ConfigError(f"rung {rung.name!r}: {error}") from error
+        runs.append(_Run(settings, checkpoint))
+    return runs
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``; where both hold a mapping, key by key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _keep_settings(out: Path, settings: TrainConfig) -> None:
+    """Write the settings of a run down, or compare them with those of the run that is already there."""
+    file = out / SETTINGS_FILE
+    values = json.loads(json.dumps(asdict(settings)))
+    if not file.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    changed = sorted(key for key in values if values[key] != before.get(key))
+    if changed:
+        raise ConfigError(
+            f"{out} holds a run with other settings ({', '.join(changed)} changed): choose another out, or delete it"
+        )
+
+
+def _folder_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _write(config: AblationConfig, runs: Mapping[str, list[_Run]]) -> AblationResult:
+    rows = tuple(row for name, seeds in runs.items() if (row := _summarise(name, seeds)) is not None)
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    files = (out / "ablation.md", out / "ablation.csv", out / "ablation.png")
+    reference = next((row for row in rows if row.name == config.reference), None)
+    files[0].write_text(_markdown(rows, reference, config), encoding="utf-8")
+    with files[1].open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["rung", "seeds", "samples", "minutes", *METRICS, *(f"{name} spread" for name in METRICS)])
+        for row in rows:
+            figures = [*map(row.mean, METRICS), *map(row.spread, METRICS)]
+            writer.writerow([row.name, len(row.metrics), row.samples, row.minutes, *figures])
+    if not rows:
+        return AblationResult(rows, (), files[:2])
+    draw_rows(rows, files[2])
+    return AblationResult(rows, (), files)
+
+
+def _summarise(name: str, runs: Iterable[_Run]) -> Row | None:
+    finished = [(run, metrics) for run in runs if (metrics := run.metrics()) is not None]
+    if not finished:
+        return None
+    minutes = [value for run, _ in finished if (value := run.minutes()) is not None]
+    figures = tuple(metrics for _, metrics in finished)
+    return Row(name, figures, finished[0][0].samples(), statistics.fmean(minutes) if minutes else None)
+
+
+def ablation_table(rows: Sequence[Row], reference: Row | None) -> Table:
+    """The rows for reading, metrics x 100; differences are to the reference."""
+    table = Table(*_headings(reference))
+    for row in rows:
+        table.add_row(*_cells(row, reference))
+    return table
+
+
+def _headings(reference: Row | None) -> list[str]:
+    return ["rung", "seeds", "crops seen", "minutes", *METRICS, *(f"{name} +-" for name in RANKED_BY if reference)]
+
+
+def _cells(row: Row, reference: Row | None) -> list[str]:
+    def figure(metric: str) -> str:
+        spread = row.spread(metric)
+        return f"{100 * row.mean(metric):.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+
+    cells = [
+        row.name,
+        str(len(row.metrics)),
+        "-" if row.samples is None else f"{row.samples:,}",
+        "-" if row.minutes is None else f"{row.minutes:.0f}",
+        *map(figure, METRICS),
+    ]
+    if reference is not None:
+        cells += [f"{100 * (row.mean(name) - reference.mean(name)):+.1f}" for name in RANKED_BY]
+    return cells
+
+
+def _markdown(rows: Sequence[Row], reference: Row | None, config: AblationConfig) -> str:
+    """The table and, beneath it, the rungs from the most to the least helpful."""
+    headings = _headings(reference)
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    lines += ["| " + " | ".join(_cells(row, reference)) + " |" for row in rows]
+    lines += ["", f"Metrics x 100, last weights, flip test {config.flip_test}; +- is the difference to "
+              f"'{config.reference}', ± the standard deviation over seeds."]  # fmt: skip
+    if reference is not None:
+        others = [row for row in rows if row is not reference and row.samples is not None]
+        ranked = sorted(others, key=lambda row: row.mean("AP") - reference.mean("AP"), reverse=True)
+        lines += ["", f"Trained rungs by what they add to '{config.reference}':", ""]
+        lines += [
+            f"{place}. {row.name}: " + ", ".join(
+                f"{name} {100 * (row.mean(name) - reference.mean(name)):+.1f}" for name in RANKED_BY
+            )
+            for place, row in enumerate(ranked, 1)
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def draw_rows(rows: Sequence[Row], file: Path) -> None:
+    """Bars of AP and PCK, one dot per seed, first row on top."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 1.2 + 0.4 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    places = range(len(rows))
+    for column, metric in enumerate(RANKED_BY):
+        axes = figure.add_subplot(1, len(RANKED_BY), column + 1)
+        axes.barh(places, [100 * row.mean(metric) for row in rows], color="#7aa6c2")
+        for place, row in enumerate(rows):
+            values = [100 * values[metric] for values in row.metrics]
+            axes.plot(values, [place] * len(values), "o", color="#1f3b4d", markersize=4)
+            axes.annotate(f"{100 * row.mean(metric):.1f}", (max(values), place), (6, 0), textcoords="offset points",
+                          va="center", fontsize=8)  # fmt: skip
+        axes.margins(x=0.12)
+        axes.set_yticks(places, [row.name for row in rows] if column == 0 else [""] * len(rows))
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{metric} x 100")
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,191 @@
+"""The label losses in pixels and by likelihood: densities that are densities, and sigma that means something."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from distilpose.errors import ConfigError
+from distilpose.losses import (
+    DistillationOptions,
+    ResidualFlow,
+    distillation_losses,
+    residual_likelihood_loss,
+)
+from distilpose.losses.distilpose_loss import PIXEL_BALANCE, keypoint_loss, pixel_keypoint_loss
+from distilpose.models.outputs import HeatmapOutput, PoseOutput
+
+
+def bent_flow() -> ResidualFlow:
+    """A flow that is far from its start."""
+    torch.manual_seed(4)
+    flow = ResidualFlow()
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    return flow
+
+
+def test_pixel_errors_weigh_alike_along_x_and_y() -> None:
+    target, weight = torch.full((1, 1, 2), 0.5), torch.ones(1, 1)
+    size_hw = (256, 192)
+    along_x = pixel_keypoint_loss(target + torch.tensor([7 / 192, 0]), target, weight, size_hw)
+    along_y = pixel_keypoint_loss(target + torch.tensor([0, 7 / 256]), target, weight, size_hw)
+    assert along_x.item() == pytest.approx(along_y.item(), rel=1e-5)
+    # |7| - 1/2 px in one of two coordinates
+    assert along_x.item() == pytest.approx(6.5 / 2 * PIXEL_BALANCE / math.sqrt(256 * 192), rel=1e-4)
+    small = pixel_keypoint_loss(target + torch.tensor([0.2 / 192, 0.4 / 256]), target, weight, size_hw)
+    expected = (0.2**2 / 2 + 0.4**2 / 2) / 2 * PIXEL_BALANCE / math.sqrt(256 * 192)
+    assert small.item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_pixel_loss_is_balanced_with_the_published_one() -> None:
+    target, weight = torch.full((1, 1, 2), 0.5), torch.ones(1, 1)
+    for size_hw in ((256, 192), (128, 96)):
+        share = math.sqrt(size_hw[0] * size_hw[1])
+        errors = torch.tensor([share / size_hw[1], share / size_hw[0]])
+        point = (target + PIXEL_BALANCE * errors).requires_grad_()
+        pulls = [
+            torch.autograd.grad(loss, point)[0].norm().item()
+            for loss in (pixel_keypoint_loss(point, target, weight, size_hw), keypoint_loss(point, target, weight))
+        ]
+        assert pulls[0] == pytest.approx(pulls[1], rel=0.15)
+
+
+@pytest.mark.parametrize("make", [ResidualFlow, bent_flow])
+def test_the_flow_is_a_density(make) -> None:
+    flow, step = make(), 0.05
+    ticks = torch.arange(-15, 15, step) + step / 2
+    grid = torch.cartesian_prod(ticks, ticks)
+    with torch.no_grad():
+        assert flow(grid).exp().sum().item() * step**2 == pytest.approx(1, abs=1e-2)
+
+
+def test_the_flow_s_density_is_the_change_of_variables() -> None:
+    flow = bent_flow()
+    for point in torch.randn(5, 2, generator=torch.Generator().manual_seed(0)):
+        jacobian = torch.autograd.functional.jacobian(lambda p: flow.normalise(p)[0], point)
+        base = flow.normalise(point)[0]
+        expected = jacobian.det().abs().log() - base.square().sum() / 2 - math.log(2 * math.pi)
+        assert flow(point).item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_a_fresh_flow_gives_the_hand_computed_loss() -> None:
+    error, sigma = torch.tensor([[[0.03, -0.01]]]), torch.tensor([[[0.02, 0.05]]])
+    target = torch.full((1, 1, 2), 0.4)
+    loss = residual_likelihood_loss(target + error, sigma, target, torch.ones(1, 1), ResidualFlow())
+    laplace = math.log(2 * 0.02) + 1.5 + math.log(2 * 0.05) + 0.2
+    normal = math.log(0.02) + math.log(0.05) + math.log(2 * math.pi) + (1.5**2 + 0.2**2) / 2
+    assert loss.item() == pytest.approx((laplace + normal) / 2, rel=1e-4)
+
+
+def test_likelihood_passes_gradcheck() -> None:
+    generator = torch.Generator().manual_seed(2)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.double)
+
+    xy, sigma, target = draw(2, 3, 2).requires_grad_(), (draw(2, 3, 2) + 0.3).requires_grad_(), draw(2, 3, 2)
+    weight = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]], dtype=torch.double)
+    flow = bent_flow()
+
+    def loss(xy: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return residual_likelihood_loss(xy, sigma, target, weight, flow)
+
+    assert torch.autograd.gradcheck(loss, (xy, sigma), eps=1e-3, atol=2e-2, rtol=2e-2)  # the flow is float32
+
+
+def test_unlabelled_keypoints_teach_nothing() -> None:
+    xy, sigma = torch.rand(2, 3, 2, requires_grad=True), torch.full((2, 3, 2), 0.1, requires_grad=True)
+    target, weight, flow = torch.rand(2, 3, 2), torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]), bent_flow()
+    residual_likelihood_loss(xy, sigma, target, weight, flow).backward()
+    for gradient in (xy.grad, sigma.grad):
+        assert (gradient.abs().sum(-1)[weight == 0] == 0).all()
+        assert (gradient.abs().sum(-1)[weight == 1] > 0).all()
+    flow.zero_grad()
+    residual_likelihood_loss(xy, sigma, target, torch.zeros(2, 3), flow).backward()
+    assert all((parameter.grad == 0).all() for parameter in flow.parameters())
+
+
+def test_flow_and_sigma_learn_the_errors_that_they_see() -> None:
+    """Labels scattered by a Laplace law of known scale: the loss falls, and sigma becomes that scale."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([0.02, 0.08])
+    uniform = torch.rand(1024, 1, 2, generator=generator) - 0.5
+    errors = -scale * uniform.sign() * torch.log1p(-2 * uniform.abs())
+    torch.manual_seed(0)
+    flow, log_sigma = ResidualFlow(), torch.full((2,), math.log(0.04), requires_grad=True)
+    adam = torch.optim.Adam([{"params": flow.parameters(), "lr": 2e-3}, {"params": [log_sigma], "lr": 2e-2}])
+    losses = []
+    for _ in range(300):
+        sigma = log_sigma.exp().expand_as(errors)
+        loss = residual_likelihood_loss(errors, sigma, torch.zeros_like(errors), torch.ones(1024, 1), flow)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(loss.item())
+    # The best that two densities can do: each equal to the law, whose entropy is 1 + ln(2 scale) a coordinate.
+    entropy = (1 + (2 * scale).log()).mean().item()
+    assert losses[0] > losses[100] > losses[-1]
+    assert 2 * entropy - 0.05 < losses[-1] < 2 * entropy + 0.1
+    assert log_sigma.exp().tolist() == pytest.approx(scale.tolist(), rel=0.15)
+
+
+def test_the_flow_stays_in_float32_under_autocast() -> None:
+    flow, points = bent_flow(), torch.randn(64, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(flow(points.bfloat16().float()), flow(points.bfloat16()))
+        low = flow(points)
+    assert low.dtype == torch.float32
+    assert torch.equal(low, flow(points))
+
+
+def student_output(sigma: bool = True) -> PoseOutput[torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    spread = torch.rand(2, 4, 2, generator=generator).requires_grad_() if sigma else None
+    return PoseOutput(torch.rand(2, 4, 2, generator=generator).requires_grad_(), spread, None)
+
+
+def test_likelihood_reads_sigma_in_cells_with_a_floor() -> None:
+    output, target, weight = student_output(), torch.full((2, 4, 2), 0.5), torch.ones(2, 4)
+    flow, options = bent_flow(), DistillationOptions(keypoint_form="rle", keypoint=2.0, sigma_floor=0.7)
+    losses = distillation_losses(
+        output, None, target, weight, weight > 0, options, crop_size_hw=(64, 48), flow=flow
+    )  # fmt: skip
+    sigma_norm = (output.sigma.square() + 0.49).sqrt() / torch.tensor([12.0, 16.0])
+    expected = 2 * residual_likelihood_loss(output.xy_norm, sigma_norm, target, weight, flow)
+    assert losses.total.item() == pytest.approx(expected.item(), rel=1e-5)
+    losses.total.backward()
+    assert (output.sigma.grad.abs() > 0).all()
+
+
+def test_forms_without_what_they_need_are_errors() -> None:
+    target, weight = torch.rand(2, 4, 2), torch.ones(2, 4)
+    likelihood = DistillationOptions(keypoint_form="rle")
+    for output, options, given, named in (
+        (student_output(), DistillationOptions(keypoint_form="pixels"), {}, "crop_size_hw"),
+        (student_output(), likelihood, {"crop_size_hw": (64, 48)}, "flow"),
+        (student_output(sigma=False), likelihood, {"crop_size_hw": (64, 48), "flow": ResidualFlow()}, "num_sigmas"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            distillation_losses(output, None, target, weight, weight > 0, options, **given)
+
+
+@pytest.mark.parametrize("form", ["pixels", "rle"])
+def test_forms_stand_beside_the_teacher_s_terms(form) -> None:
+    output, heatmaps = student_output(), HeatmapOutput(torch.rand(2, 4, 16, 12))
+    weight = torch.tensor([[1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0]])
+    losses = distillation_losses(
+        output, heatmaps, torch.rand(2, 4, 2), weight, weight > 0,
+        DistillationOptions(keypoint_form=form, token=0, score=0), crop_size_hw=(64, 48), flow=bent_flow(),
+    )  # fmt: skip
+    assert [name for name, _ in losses.terms()] == ["keypoint", "simulated_heatmap"]
+    losses.total.backward()
+    assert (output.xy_norm.grad.abs().sum(-1) > 0).equal(weight > 0)
+
+
+@pytest.mark.parametrize("options", [{"keypoint_form": "l2"}, {"keypoint_form": "rle", "sigma_floor": 0.0}])
+def test_impossible_forms(options) -> None:
+    with pytest.raises(ConfigError, match="keypoint_form"):
+        DistillationOptions(**options)

@@ -1,0 +1,117 @@
+"""Ladders of runs: trained once, resumed, measured alike, compared."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from distilpose import cli
+from distilpose.errors import ConfigError
+from distilpose.training.ablation import AblationConfig, Row, Rung, ablate, ablation_table
+
+
+@pytest.fixture
+def ladder(make_config, tmp_path: Path) -> AblationConfig:
+    """Two rungs of one epoch each."""
+    base = asdict(make_config("unused", epochs=1))
+    del base["out"], base["seed"]
+    changed = {"optimiser": {"lr": 1e-4}}
+    return AblationConfig(
+        str(tmp_path / "ladder"), base, [Rung("plain", seeds=[0, 1]), Rung("Slow & low", changed)], "plain"
+    )
+
+
+def test_every_rung_is_trained_measured_and_compared(ladder: AblationConfig) -> None:
+    result = ablate(ladder)
+    assert not result.failures
+    assert [row.name for row in result.rows] == ["plain", "Slow & low"]
+    assert [len(row.metrics) for row in result.rows] == [2, 1]
+    assert result.rows[0].samples == 16
+    assert result.rows[0].minutes is not None
+    table, figures, picture = result.files
+    text = table.read_text()
+    assert "| plain | 2 | 16 |" in text
+    assert "1. Slow & low: AP" in text
+    assert picture.stat().st_size > 5000
+    with figures.open(newline="") as file:
+        assert [row["rung"] for row in csv.DictReader(file)] == ["plain", "Slow & low"]
+    settings = (Path(ladder.out) / "slow_low" / "seed0" / "settings.json").read_text()
+    assert '"lr": 0.0001' in settings
+    assert '"schedule": "cosine"' in settings  # untouched by the nested change
+
+
+def test_finished_runs_are_not_repeated_and_only_selects(ladder: AblationConfig) -> None:
+    assert [row.name for row in ablate(ladder, only=["Slow & low"]).rows] == ["Slow & low"]
+    weights = Path(ladder.out) / "slow_low" / "seed0" / "last.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert len(ablate(ladder).rows) == 2
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_is_measured_only(ladder: AblationConfig) -> None:
+    ablate(ladder, only=["Slow & low"])
+    weights = Path(ladder.out) / "slow_low" / "seed0" / "last.safetensors"
+    ladder.rungs.append(Rung("given", checkpoint=str(weights)))
+    rows = {row.name: row for row in ablate(ladder, only=["given"]).rows}
+    assert rows["given"].samples is None
+    assert rows["given"].metrics == rows["Slow & low"].metrics
+
+
+def test_a_failing_rung_does_not_stop_the_others(ladder: AblationConfig) -> None:
+    ladder.rungs.insert(0, Rung("broken", {"teacher": "nowhere.safetensors"}))
+    result = ablate(ladder)
+    assert len(result.failures) == 1
+    assert "broken, seed 0" in result.failures[0]
+    assert [row.name for row in result.rows] == ["plain", "Slow & low"]
+
+
+def test_changed_settings_of_a_finished_run_are_refused(ladder: AblationConfig) -> None:
+    ablate(ladder, only=["Slow & low"])
+    run = Path(ladder.out) / "slow_low" / "seed0"
+    (run / "metrics.json").unlink()
+    ladder.rungs[1].changes["optimiser"]["lr"] = 1e-5
+    result = ablate(ladder, only=["Slow & low"])
+    assert "other settings (optimiser changed)" in result.failures[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reference": "nothing"}, "reference must name one of the rungs"),
+        ({"seeds": []}, "seeds must name at least one"),
+        ({"rungs": [Rung("plain"), Rung("Plain")]}, "different names"),
+        ({"rungs": [Rung("plain", {"optimizer": {"lr": 1}})]}, "rung 'plain': not a training configuration"),
+        ({"rungs": [Rung("plain", {"epochs": 0})]}, "rung 'plain': epochs must be at least 1"),
+    ],
+)
+def test_wrong_ladders(ladder: AblationConfig, changes: dict[str, object], message: str) -> None:
+    for key, value in changes.items():
+        setattr(ladder, key, value)
+    with pytest.raises(ConfigError, match=message):
+        ablate(ladder)
+    with pytest.raises(ConfigError, match="--only must name rungs"):
+        ablate(AblationConfig(ladder.out, ladder.base, [Rung("plain")], "plain"), only=["other"])
+
+
+def test_mean_spread_and_difference() -> None:
+    def row(name: str, *ap: float) -> Row:
+        return Row(name, tuple({"AP": x, "AP50": 0.5, "AR": 0.5, "PCK@0.2": 0.9} for x in ap), 16, 1.0)
+
+    reference, other = row("alone", 0.1), row("all four", 0.3, 0.5)
+    assert other.mean("AP") == pytest.approx(0.4)
+    assert other.spread("AP") == pytest.approx(0.02**0.5)
+    cells = [list(column.cells)[1] for column in ablation_table([reference, other], reference).columns]
+    metrics = ["40.0 ± 14.1", "50.0 ± 0.0", "50.0 ± 0.0", "90.0 ± 0.0"]
+    assert cells == ["all four", "2", "16", "1", *metrics, "+30.0", "+0.0"]
+
+
+def test_command(ladder: AblationConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import yaml
+
+    file = tmp_path / "ladder.yaml"
+    file.write_text(yaml.safe_dump(asdict(ladder)))
+    assert cli.main(["ablate", str(file), "--only", "Slow & low"]) == 0
+    assert "Slow & low" in capsys.readouterr().out
