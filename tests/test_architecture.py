@@ -125,7 +125,7 @@ def test_public_surface() -> None:
     for name in distilpose.__all__:
         assert getattr(distilpose, name) is not None
     assert set(dir(distilpose)) == set(distilpose.__all__)
-    assert distilpose.list_models() == ["distilpose_l", "distilpose_s", "tokenpose_l", "tokenpose_s"]
+    assert distilpose.list_models() == [f"{family}_{size}" for family in ("distilpose", "tokenpose") for size in "lms"]
     with pytest.raises(AttributeError, match="nothing_like_it"):
         _ = distilpose.nothing_like_it
 

@@ -176,3 +176,22 @@ def test_runner_returns_numpy_and_absent_outputs_stay_none(tmp_path) -> None:
     assert output.score is None
     assert output.xy_norm.shape == (2, 17, 2)
     assert as_runner(runner) is runner
+
+
+def test_half_precision_files_are_half_the_size_and_load_as_float32(tmp_path) -> None:
+    model = create_model("distilpose_m", input_size_hw=(64, 48), depth=1).eval()
+    full, half = (save_checkpoint(model, tmp_path / f"{half}.safetensors", half=half) for half in (False, True))
+    assert half.stat().st_size < 0.52 * full.stat().st_size
+    loaded = load_model(half)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    images = torch.randn(2, 3, 64, 48)
+    with torch.no_grad():
+        assert torch.allclose(loaded(images).xy_norm, model(images).xy_norm, atol=1e-3)
+
+
+def test_own_checkpoints_are_rewritten_with_their_record(tmp_path) -> None:
+    model = create_model("distilpose_s", input_size_hw=(64, 48), dim=16, depth=1)
+    source = save_checkpoint(model, tmp_path / "a.safetensors", training={"steps": 7})
+    target = tmp_path / "b.safetensors"
+    assert cli.main(["convert", str(source), str(target), "--half"]) == 0
+    assert describe(load_model(target)).training == {"steps": 7}

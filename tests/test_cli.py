@@ -15,7 +15,9 @@ from distilpose.checkpoint import save_checkpoint
 from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.models import create_model
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
+ROOT = Path(__file__).parent.parent
+LADDERS = sorted((ROOT / "configs" / "ablation").glob("*.yaml"))
+CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(LADDERS))
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,21 @@ def parse_train(*arguments: str):
     parser = ArgumentParser()
     cli.COMMANDS["train"].add_arguments(parser)
     return cli.train_config(parser.parse_args([*arguments]))
+
+
+@pytest.mark.parametrize("path", LADDERS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_ladder_parses_and_its_rungs_are_trainings(path, monkeypatch) -> None:
+    from distilpose.training import ablation
+
+    planned = []
+    nothing = ablation.AblationResult((), (), ())
+    monkeypatch.setattr(ablation, "ablate", lambda config, **_: planned.append(config) or nothing)
+    assert cli.main(["ablate", str(path)]) == 0
+    planned[0].check()
+    for rung in planned[0].rungs:
+        for run in ablation._plan(planned[0], rung):
+            create_model(run.settings.model, **run.settings.model_options)
+    assert path.read_text().startswith("# ")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.name}")

@@ -36,7 +36,7 @@ def test_commands_parse(command: str, monkeypatch) -> None:
     _, name, *arguments = shlex.split(command)
     parser = ArgumentParser(exit_on_error=False)
     cli.COMMANDS[name].add_arguments(parser)
-    if name == "train":
+    if name in ("train", "ablate"):
         arguments = ["--config", *arguments]
     parser.parse_args(arguments)
 
@@ -50,8 +50,8 @@ def test_model_table_is_what_the_command_prints(capsys) -> None:
     assert cli.main(["models"]) == 0
     printed = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "│" in line}
     section = README.split("## Models\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+_[sl])`[^|]*((?:\| \S+ ){4})\|$", section, flags=re.MULTILINE)
-    assert len(rows) == 4
+    rows = re.findall(r"^\| `(\w+_[lms])`[^|]*((?:\| \S+ ){4})\|$", section, flags=re.MULTILINE)
+    assert len(rows) == 6
     for name, values in rows:
         for value in values.split("|")[1:]:
             assert f" {value.strip()} " in printed[name], (name, value)

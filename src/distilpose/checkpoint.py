@@ -78,6 +78,7 @@ def save_checkpoint(
     *,
     skeleton: Skeleton | None = None,
     training: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> Path:
     """Write a model with its description into one safetensors file, atomically.
 
@@ -86,6 +87,7 @@ def save_checkpoint(
         path: the file to write; its folder is made.
         skeleton: of the training data, when it is not COCO's.
         training: JSON values worth knowing about the run (data, steps, measured AP).
+        half: write float16, half the size; loading gives float32 again.
 
     Returns:
         The path.
@@ -96,6 +98,8 @@ def save_checkpoint(
     path = Path(path)
     metadata = {METADATA_KEY: json.dumps(describe(model, skeleton=skeleton, training=training).to_dict())}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if half:
+        tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
         part = Path(folder) / path.name

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 FLIP_TESTS = ("off", "aligned", "reference")
 FLIP_TEST_HELP = "average with the mirrored crop: half as fast, a little more accurate ('reference': as published)"
-MODEL_HELP = "checkpoint (.safetensors, released .pth), folder of save_pretrained, or hub id"
+DEFAULT_MODEL = "distilpose_s_demo"  # also in `loading`, which a --help need not import
+DETECTOR_HELP = "where boxes come from without --boxes; whole-image (default): one person fills the picture"
+MODEL_HELP = (
+    f"checkpoint (.safetensors, released .pth), folder of save_pretrained, hub id, or {DEFAULT_MODEL}, "
+    "which comes with the package (default)"
+)
 
 
 class Command(NamedTuple):
@@ -51,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        again = "; --resume goes on from the last whole epoch" if name == "train" else ""
+        again = "; --resume goes on from the last whole epoch" if name in ("train", "ablate") else ""
         print(f"interrupted: what was written stays{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has left, as in `distilpose models | head`
@@ -86,18 +91,18 @@ def _run(name: str, args: list[str]) -> int:
         exit_on_error=True,
     )
     command.add_arguments(parser)
-    if name == "train" and args and not args[0].startswith("-"):
+    if name in ("train", "ablate") and args and not args[0].startswith("-"):
         args = ["--config", *args]
     return command.run(parser.parse_args(args))
 
 
 def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="image files and folders of images")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for predictions.json and pictures")
-    parser.add_argument("--model", required=True, metavar="NAME|FILE", help=MODEL_HELP)
+    parser.add_argument("--out", default="poses", metavar="DIR", help="folder of the results (default: poses)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help=MODEL_HELP)
     parser.add_argument("--boxes", metavar="FILE", help="person boxes: COCO detections or annotations (json)")
     parser.add_argument("--annotations", metavar="FILE", help="COCO json whose images tell which id each file has")
-    parser.add_argument("--detector", metavar="NAME", help="where boxes come from without --boxes: whole-image")
+    parser.add_argument("--detector", metavar="NAME", help=DETECTOR_HELP)
     parser.add_argument("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
     parser.add_argument("--no-pictures", action="store_true", help="write predictions.json only")
 
@@ -105,13 +110,17 @@ def _predict_arguments(parser: ArgumentParser) -> None:
 def _predict(args: Namespace) -> int:
     from distilpose.inference.predict import predict_files
 
+    detector = args.detector
+    if args.boxes is None and detector is None:
+        detector = "whole-image"
+        print("no --boxes given: each picture is taken as one person that fills it", file=sys.stderr)
     report = predict_files(
         args.sources,
         args.out,
         model=args.model,
         boxes=args.boxes,
         annotations=args.annotations,
-        detector=args.detector,
+        detector=detector,
         flip_test=args.flip_test,
         pictures=not args.no_pictures,
         progress=True,
@@ -148,14 +157,36 @@ def train_config(args: Namespace) -> Any:
     """The parsed ``train`` arguments as a `TrainConfig`."""
     from dataclasses import fields
 
-    from jsonargparse import ArgumentParser
+    from distilpose.training.recipes import TrainConfig, train_config_from
 
-    from distilpose.training.recipes import TrainConfig
+    return train_config_from({f.name: args[f.name] for f in fields(TrainConfig)})
 
-    parser = ArgumentParser()
-    parser.add_argument("--run", type=TrainConfig)
-    values = {f.name: args[f.name] for f in fields(TrainConfig)}
-    return parser.instantiate(parser.parse_object({"run": values})).run
+
+def _ablate_arguments(parser: ArgumentParser) -> None:
+    from distilpose.training.ablation import AblationConfig
+
+    parser.usage = "distilpose ablate CONFIG [--only NAME ...] [--key value ...]"
+    parser.add_argument("--config", action="config", metavar="CONFIG", help="configuration file (first argument)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="train these rungs now, not all")
+    parser.add_class_arguments(AblationConfig, as_group=False)
+
+
+def _ablate(args: Namespace) -> int:
+    from dataclasses import fields
+
+    from rich.console import Console
+
+    from distilpose.training.ablation import AblationConfig, Rung, ablate, ablation_table
+
+    values = {f.name: args[f.name] for f in fields(AblationConfig)}
+    values["rungs"] = [Rung(**vars(rung)) for rung in args.rungs]
+    result = ablate(AblationConfig(**values), only=args.only, console=Console(stderr=True))
+    for failure in result.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    reference = next((row for row in result.rows if row.name == args.reference), None)
+    Console().print(ablation_table(result.rows, reference))
+    print("written:", *result.files)
+    return 1 if result.failures else 0
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
@@ -166,6 +197,7 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--predictions", metavar="FILE", help="evaluate this COCO results file; no model is run")
     parser.add_argument("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
     parser.add_argument("--out", metavar="DIR", help="folder for metrics.json and the COCO submission file")
+    parser.add_argument("--report", metavar="DIR", help="folder for report.html: curves, kinds of error, pictures")
     parser.add_argument("--quiet", action="store_true", help="do not print the table")
 
 
@@ -173,6 +205,7 @@ def _evaluate(args: Namespace) -> int:
     from rich.console import Console
 
     from distilpose.evaluation.evaluate import evaluate_files, metrics_table
+    from distilpose.evaluation.report import REPORT_FILE
 
     result = evaluate_files(
         annotations=args.annotations,
@@ -182,10 +215,13 @@ def _evaluate(args: Namespace) -> int:
         predictions=args.predictions,
         flip_test=args.flip_test,
         out=args.out,
+        report=args.report,
         progress=not args.quiet,
     )
     if not args.quiet:
         Console().print(metrics_table(result))
+    if args.report is not None:
+        print(f"report: {os.path.join(args.report, REPORT_FILE)}")
     return 0
 
 
@@ -203,17 +239,19 @@ def _models(_: Namespace) -> int:
 
 
 def _convert_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("released", metavar="RELEASED.pth", help="checkpoint in the paper authors' layout")
+    parser.add_argument("source", metavar="SOURCE", help="checkpoint in the paper authors' layout (.pth), or our own")
     parser.add_argument("out", metavar="OUT.safetensors", help="file to write")
+    parser.add_argument("--half", action="store_true", help="write float16: half the size")
 
 
 def _convert(args: Namespace) -> int:
-    from distilpose.checkpoint import convert_released, save_checkpoint
+    from distilpose.checkpoint import describe, load_checkpoint, save_checkpoint
 
     if not args.out.endswith(".safetensors"):
         raise ConfigError(f"the output must end in .safetensors, got {args.out}")
-    model = convert_released(args.released)
-    print(f"{model.preset} -> {save_checkpoint(model, args.out, training={'converted_from': args.released})}")
+    model = load_checkpoint(args.source)
+    training = describe(model).training or {"converted_from": args.source}
+    print(f"{model.preset} -> {save_checkpoint(model, args.out, training=training, half=args.half)}")
     return 0
 
 
@@ -235,8 +273,8 @@ COMMANDS: dict[str, Command] = {
     "predict": Command(
         "find poses on images; writes predictions.json and drawn pictures",
         (
-            "photo.jpg --model student.safetensors --detector whole-image --out out",
-            "val2017 --model student.safetensors --boxes detections.json --annotations val2017.json --out out",
+            "photo.jpg",
+            "val2017 --boxes detections.json --annotations val2017.json --out out",
         ),
         _predict_arguments,
         _predict,
@@ -251,10 +289,20 @@ COMMANDS: dict[str, Command] = {
         _train_arguments,
         _train,
     ),
+    "ablate": Command(
+        "train and compare runs that differ in one thing each; goes on where it stopped",
+        (
+            "configs/ablation/ladder.yaml --base.data.root data",
+            "configs/ablation/ladder.yaml --only 'student alone' 'all four'",
+        ),
+        _ablate_arguments,
+        _ablate,
+    ),
     "evaluate": Command(
         "COCO AP and PCK of a model, or of a results file",
         (
             "--model student.safetensors --annotations person_keypoints_val2017.json --images val2017 --out out",
+            "--model student.safetensors --annotations person_keypoints.json --images val2017 --report report",
             "--predictions out/results_keypoints.json --annotations person_keypoints_val2017.json",
         ),
         _evaluate_arguments,
@@ -262,8 +310,11 @@ COMMANDS: dict[str, Command] = {
     ),
     "models": Command("list the presets with size, cost and published AP", ("",), _models_arguments, _models),
     "convert": Command(
-        "rewrite a released checkpoint as self-describing safetensors",
-        ("released/DistilPose_S.pth distilpose_s.safetensors",),
+        "rewrite a checkpoint, such as a released one, as self-describing safetensors",
+        (
+            "released/DistilPose_S.pth distilpose_s.safetensors",
+            "runs/student/last.safetensors small.safetensors --half",
+        ),
         _convert_arguments,
         _convert,
     ),

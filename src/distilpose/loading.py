@@ -13,13 +13,19 @@ if TYPE_CHECKING:
 
     from distilpose.models import PoseModel
 
+# Weights inside the package, by name; their licence notice lies beside them.
+DEFAULT_MODEL = "distilpose_s_demo"
+SHIPPED_WEIGHTS: dict[str, Path] = {
+    DEFAULT_MODEL: Path(__file__).parent / "weights" / "distilpose_s_demo.safetensors",
+}
+
 
 def load_model(name_or_path: str | Path) -> PoseModel:
     """Load a model with its weights.
 
     Args:
-        name_or_path: a file (our ``.safetensors`` or a released ``.pth``), a folder written by
-            ``save_pretrained``, or a hub id such as ``"org/name"``.
+        name_or_path: a name of `SHIPPED_WEIGHTS`, a file (our ``.safetensors`` or a released ``.pth``), a folder
+            written by ``save_pretrained``, or a hub id such as ``"org/name"``.
 
     Returns:
         The model in evaluation mode, on the CPU.
@@ -32,11 +38,14 @@ def load_model(name_or_path: str | Path) -> PoseModel:
     from distilpose.models import list_models
 
     path = Path(name_or_path)
-    if path.is_dir():
+    if str(name_or_path) in SHIPPED_WEIGHTS:
+        path = SHIPPED_WEIGHTS[str(name_or_path)]
+    elif path.is_dir():
         path = path / checkpoint.HUB_WEIGHTS_NAME
     elif not path.exists() and str(name_or_path) in list_models():
         raise ConfigError(
-            f"{name_or_path} is an architecture without weights: pass a checkpoint file, or build it untrained with "
+            f"{name_or_path} is an architecture without weights: pass a checkpoint file or one of "
+            f"{', '.join(SHIPPED_WEIGHTS)}, or build it untrained with "
             f"distilpose.create_model({str(name_or_path)!r})"
         )
     elif not path.exists() and not path.suffix and len(path.parts) == 2:

@@ -11,6 +11,28 @@ FloatArray = NDArray[np.float64]
 OKS_NMS_THRESHOLD = 0.9  # the COCO top-down baselines and DistilPose
 
 
+def keypoint_similarity(xy_a: ArrayLike, xy_b: ArrayLike, area: ArrayLike, sigmas: Sequence[float]) -> FloatArray:
+    """How near a keypoint lies to another for a person of that size: the terms of which OKS is the mean.
+
+    Args:
+        xy_a: (..., K, 2) keypoints in image pixels; the leading axes broadcast with those of ``xy_b``.
+        xy_b: (..., K, 2) keypoints in image pixels.
+        area: (...) squared size of the person in pixels; broadcasts with the leading axes.
+        sigmas: K OKS constants (`Skeleton.oks_sigmas`).
+
+    Returns:
+        (..., K) similarity in [0, 1]; NaN where a keypoint is.
+
+    Source:
+        COCO keypoint evaluation, https://cocodataset.org/#keypoints-eval: ``exp(-d^2 / (2 area (2 sigma)^2))``.
+    """
+    a, b = np.asarray(xy_a, dtype=np.float64), np.asarray(xy_b, dtype=np.float64)
+    squared_distance = ((a - b) ** 2).sum(-1)
+    variance = (2 * np.asarray(sigmas, dtype=np.float64)) ** 2
+    area_k = np.asarray(area, dtype=np.float64)[..., None] + np.spacing(1)
+    return np.asarray(np.exp(-squared_distance / (2 * area_k * variance)))
+
+
 def oks(
     xy_a: ArrayLike,
     xy_b: ArrayLike,
@@ -31,14 +53,11 @@ def oks(
         (N, M) similarity in [0, 1]; 0 for a pose without labelled keypoints.
 
     Source:
-        COCO keypoint evaluation, https://cocodataset.org/#keypoints-eval: the mean over the keypoints of
-        ``exp(-d^2 / (2 area (2 sigma)^2))``.
+        COCO keypoint evaluation, https://cocodataset.org/#keypoints-eval: the mean of `keypoint_similarity`.
     """
     a, b = np.asarray(xy_a, dtype=np.float64), np.asarray(xy_b, dtype=np.float64)
-    squared_distance = ((a[:, None] - b[None]) ** 2).sum(-1)
-    area_nm = np.broadcast_to(np.asarray(area, dtype=np.float64), squared_distance.shape[:2]) + np.spacing(1)
-    variance = (2 * np.asarray(sigmas, dtype=np.float64)) ** 2
-    similarity = np.exp(-squared_distance / (2 * area_nm[..., None] * variance))
+    area_nm = np.broadcast_to(np.asarray(area, dtype=np.float64), (len(a), len(b)))
+    similarity = keypoint_similarity(a[:, None], b[None], area_nm, sigmas)
     if labelled_a is None:
         return np.asarray(similarity.mean(-1))
     count = np.maximum(1, labelled_a.sum(-1))

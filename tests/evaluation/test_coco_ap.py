@@ -16,7 +16,13 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from distilpose.evaluation.coco_ap import COCO_METRICS, coco_keypoint_ap
+from distilpose.evaluation.coco_ap import (
+    COCO_METRICS,
+    OKS_THRESHOLDS,
+    RECALL_THRESHOLDS,
+    coco_keypoint_ap,
+    coco_keypoint_curves,
+)
 from distilpose.evaluation.ground_truth import load_ground_truth
 from distilpose.oks import oks_nms
 from distilpose.postprocess import pose_score
@@ -87,6 +93,18 @@ def test_the_ten_numbers_equal_pycocotools_with_crowds_and_unlabelled_people(ref
     metrics = coco_keypoint_ap(truth, results)
     assert 0.05 < metrics["AP"] < 0.95
     np.testing.assert_allclose(list(metrics.values()), pycocotools_ap(truth, results), atol=1e-12)
+
+
+def test_precision_averages_to_ap_and_its_curves_fall(reference_dir: Path) -> None:
+    truth, results = read_gz(reference_dir / "eval_gt.json.gz"), golden_results(reference_dir, "oks_nms")
+    average = coco_keypoint_curves(truth, results)
+    assert average.metrics == coco_keypoint_ap(truth, results)
+    assert 0.1 < average.metrics["AP"] < 0.95
+    assert average.precision.shape == (len(OKS_THRESHOLDS), len(RECALL_THRESHOLDS))
+    assert average.precision.mean() == pytest.approx(average.metrics["AP"])
+    for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
+        assert average.precision[OKS_THRESHOLDS.index(threshold)].mean() == pytest.approx(average.metrics[name])
+    assert (np.diff(average.precision, axis=1) <= 0).all()
 
 
 @pytest.fixture

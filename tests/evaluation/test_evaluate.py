@@ -265,8 +265,8 @@ def test_evaluate_files_reads_results_alone(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "expected --model and --images, or --predictions alone"),
-        ({"model": "m.safetensors"}, "expected --model and --images"),
+        ({}, "expected --images, or --predictions alone"),
+        ({"model": "m.safetensors"}, "expected --images"),
         ({"predictions": "p.json", "model": "m.safetensors"}, "alone, got --model as well"),
         ({"predictions": "p.json", "flip_test": "aligned"}, "alone, got --flip-test as well"),
     ],

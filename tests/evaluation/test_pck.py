@@ -1,14 +1,12 @@
-"""PCK counted by hand, and who is compared with whom."""
+"""PCK counted by hand."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
 
 from distilpose.evaluation.ground_truth import LabelledPerson
-from distilpose.evaluation.pck import ALL_JOINTS, match_people, pck
+from distilpose.evaluation.pck import ALL_JOINTS, pck
 from distilpose.skeleton import Skeleton
 
 ARM = Skeleton("arm", ("shoulder", "elbow", "wrist"), (), (), (), (), (0.1, 0.1, 0.1))
@@ -18,10 +16,6 @@ def labelled_person(x: float, labelled: tuple[bool, ...] = (True, True, True), i
     """An arm of 100 x 40 pixels, so that 20 pixels are within reach."""
     xy = np.array([[x, 10.0], [x + 50, 20.0], [x + 100, 30.0]])
     return LabelledPerson(image_id, np.array([x, 0.0, x + 100, 40.0]), xy, np.array(labelled), 2000.0)
-
-
-def result(xy: np.ndarray, image_id: int = 1) -> dict[str, Any]:
-    return {"image_id": image_id, "keypoints": np.insert(xy, 2, 0.5, axis=1).ravel().tolist()}
 
 
 def test_pck_counts_labels_within_a_fifth_of_the_longer_side() -> None:
@@ -42,21 +36,3 @@ def test_people_without_a_prediction_are_missed_and_unlabelled_joints_unknown() 
     accuracy = pck([labelled_person(0, labelled=(True, True, False))], np.full((1, 3, 2), np.nan), ARM)
     assert accuracy["shoulder"] == (0.0, 1)
     assert accuracy["wrist"] == (None, 0)
-
-
-def test_the_most_similar_pairs_are_matched_first() -> None:
-    left, right, alone = labelled_person(0), labelled_person(30), labelled_person(0, image_id=2)
-    near_right, near_left = result(right.xy_img + 1), result(left.xy_img + 8)
-    matched = match_people([left, right, alone], [near_right, near_left, near_left], ARM)
-    np.testing.assert_allclose(matched[0], left.xy_img + 8)
-    np.testing.assert_allclose(matched[1], right.xy_img + 1)
-    assert np.isnan(matched[2]).all(), "a result of another image matches nobody"
-
-
-def test_one_result_serves_one_person_and_only_labels_decide() -> None:
-    first, second = labelled_person(0, labelled=(True, False, False)), labelled_person(0)
-    found = first.xy_img.copy()
-    found[1:] += 500
-    matched = match_people([first, second], [result(found)], ARM)
-    np.testing.assert_allclose(matched[0], found)
-    assert np.isnan(matched[1]).all()

@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distilpose.skeleton import COCO_17, Skeleton
 
 logger = logging.getLogger(__name__)
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+# Thresholds of COCO's evaluation: similarity at which a person counts as found, recall at which precision is read.
+OKS_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
+RECALL_THRESHOLDS = tuple(np.linspace(0, 1, 101).round(2).tolist())
 RESULT_FIELDS = ("image_id", "category_id", "keypoints", "score")
+
+
+class KeypointAP(NamedTuple):
+    """The ten numbers and the curves that AP is the mean of.
+
+    Attributes:
+        metrics: fractions by the names of `COCO_METRICS`. As everywhere in COCO, -1 means "undefined": nobody of that
+            size is labelled.
+        precision: (10, 101) precision over people of all sizes at `OKS_THRESHOLDS` x `RECALL_THRESHOLDS`; 0 at a
+            recall that is not reached, -1 throughout where the metrics are undefined.
+    """
+
+    metrics: dict[str, float]
+    precision: NDArray[np.float64]
 
 
 def coco_keypoint_ap(
     coco: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton = COCO_17
 ) -> dict[str, float]:
+    """The ten numbers alone; see `coco_keypoint_curves`."""
+    return coco_keypoint_curves(coco, results, skeleton).metrics
+
+
+def coco_keypoint_curves(
+    coco: Mapping[str, Any], results: Sequence[Mapping[str, Any]], skeleton: Skeleton = COCO_17
+) -> KeypointAP:
     """Average precision and recall over OKS thresholds 0.5 to 0.95, at most 20 people per image.
 
     Args:
@@ -26,10 +51,6 @@ def coco_keypoint_ap(
             ``iscrowd`` and ``num_keypoints``.
         results: people in COCO's results layout; their ``image_id`` must be in ``coco``. May be empty.
         skeleton: its OKS constants are used.
-
-    Returns:
-        Fractions by the names of `COCO_METRICS`. As everywhere in COCO, -1 means "undefined": nobody of that size
-        is labelled.
 
     Source:
         https://cocodataset.org/#keypoints-eval, computed by faster-coco-eval; equal to pycocotools.
@@ -48,4 +69,8 @@ def coco_keypoint_ap(
         kpt_oks_sigmas=np.array(skeleton.oks_sigmas),
     )
     evaluation.run()
-    return {name: float(value) for name, value in zip(COCO_METRICS, evaluation.stats, strict=False)}
+    all_sizes, most_people = 0, -1  # of the axes (threshold, recall, category, size class, people per image)
+    return KeypointAP(
+        metrics={name: float(value) for name, value in zip(COCO_METRICS, evaluation.stats, strict=False)},
+        precision=np.array(evaluation.eval["precision"][:, :, 0, all_sizes, most_people], dtype=np.float64),
+    )

@@ -14,13 +14,15 @@ from rich.console import Console
 from rich.progress import track
 
 from distilpose.errors import ConfigError
-from distilpose.evaluation.coco_ap import coco_keypoint_ap
+from distilpose.evaluation.coco_ap import coco_keypoint_curves
+from distilpose.evaluation.comparison import NOBODY, ComparedPeople, compare_people, match_people
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
-from distilpose.evaluation.pck import match_people, pck
+from distilpose.evaluation.pck import pck
+from distilpose.evaluation.report import write_report
 from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, make_folder, metrics_table, write_evaluation
 from distilpose.evaluation.results_file import load_results
-from distilpose.loading import as_runner
+from distilpose.loading import DEFAULT_MODEL, as_runner
 from distilpose.oks import OKS_NMS_THRESHOLD, oks_nms
 from distilpose.postprocess import (
     KEYPOINT_SCORE_THRESHOLD,
@@ -68,6 +70,7 @@ def evaluate_files(
     predictions: str | Path | None = None,
     flip_test: FlipTest = "off",
     out: str | Path | None = None,
+    report: str | Path | None = None,
     batch_size: int = 32,
     device: str | None = None,
     progress: bool = False,
@@ -76,12 +79,13 @@ def evaluate_files(
 
     Args:
         annotations: ground truth.
-        images: folder of the images; needed with a model.
-        model: name or file.
+        images: folder of the images; needed with a model, and for the pictures of a report.
+        model: name or file; the shipped model without it.
         detections: person boxes of a detector; ground-truth boxes without it.
         predictions: COCO results file, instead of a model.
         flip_test: average with the mirrored image: "off", "aligned" or "reference".
         out: folder for ``metrics.json`` and ``results_keypoints.json``.
+        report: folder for ``report.html``, see `write_report`.
         batch_size: crops per run of the model.
         device: torch device; the CPU without it.
         progress: show a progress bar on the error stream.
@@ -94,15 +98,18 @@ def evaluate_files(
     """
     if out is not None:
         make_folder(Path(out))
+    if report is not None:
+        make_folder(Path(report), "--report")
     if predictions is not None:
         flip = None if flip_test == "off" else flip_test
-        _refuse_model_options(images=images, model=model, detections=detections, flip_test=flip)
+        unused_images = images if report is None else None
+        _refuse_model_options(images=unused_images, model=model, detections=detections, flip_test=flip)
         result = evaluate_predictions(Path(predictions), Path(annotations))
-    elif model is None or images is None:
-        raise ConfigError("expected --model and --images, or --predictions alone, to evaluate: pass one or the other")
+    elif images is None:
+        raise ConfigError("expected --images, or --predictions alone, to evaluate: pass one or the other")
     else:
         result = evaluate_model(
-            as_runner(model, device),
+            as_runner(model or DEFAULT_MODEL, device),
             Path(annotations),
             Path(images),
             detections=None if detections is None else Path(detections),
@@ -112,6 +119,8 @@ def evaluate_files(
         )
     if out is not None:
         write_evaluation(result, Path(out))
+    if report is not None:
+        write_report(result, Path(report), None if images is None else Path(images))
     return result
 
 
@@ -176,13 +185,23 @@ def evaluate_set(
     check_flip_test(flip_test)
     _check_fits(runner, evaluation_set)
     everybody = _predict(runner, evaluation_set, flip_test, batch_size, progress)
-    results = _suppress(everybody, evaluation_set, nms_threshold)
+    kept, results = _suppress(everybody, evaluation_set, nms_threshold)
     boxes, ground_truth = evaluation_set.boxes, evaluation_set.ground_truth
     if boxes.person is None:
-        xy_img = match_people(ground_truth.people, results, evaluation_set.skeleton)
+        predicted = everybody.filter(kept)
+        rows = match_people(ground_truth.people, boxes.image_id[kept], predicted.xy, evaluation_set.skeleton)
     else:
-        xy_img = np.full((len(ground_truth.people), evaluation_set.skeleton.num_keypoints, 2), np.nan)
-        xy_img[boxes.person] = everybody.xy
+        predicted = everybody
+        rows = np.full(len(ground_truth.people), NOBODY, dtype=np.intp)
+        rows[boxes.person] = np.arange(len(boxes.person))
+    people = compare_people(
+        ground_truth,
+        rows,
+        evaluation_set.skeleton,
+        xy_img=predicted.xy,
+        raw_score=predicted.raw_score,
+        sigma_img=predicted.sigma,
+    )
     protocol = {
         "model": runner.description.model,
         "boxes": boxes.source,
@@ -191,7 +210,7 @@ def evaluate_set(
         "pose_score": BOX_SCORE if everybody.raw_score is None else RESCORED,
         "pck_compares": OWN_BOX if boxes.person is not None else MOST_SIMILAR,
     }
-    return _summarise(ground_truth, results, xy_img, evaluation_set.skeleton, protocol)
+    return _summarise(ground_truth, results, people, protocol)
 
 
 def evaluate_predictions(predictions: Path, annotations: Path, *, skeleton: Skeleton = COCO_17) -> EvaluationResult:
@@ -207,9 +226,15 @@ def evaluate_predictions(predictions: Path, annotations: Path, *, skeleton: Skel
     """
     ground_truth = load_ground_truth(annotations, skeleton)
     results = load_results(predictions, ground_truth, skeleton)
-    xy_img = match_people(ground_truth.people, results, skeleton)
+    image_id = np.array([result["image_id"] for result in results], dtype=np.int64)
+    keypoints = np.array([result["keypoints"] for result in results]).reshape(-1, skeleton.num_keypoints, 3)
+    xy_img, score = keypoints[..., :2], keypoints[..., 2]
+    rows = match_people(ground_truth.people, image_id, xy_img, skeleton)
+    # The layout asks for a score: a model without one writes the same number everywhere.
+    raw_score = score if len(np.unique(score)) > 1 else None
+    people = compare_people(ground_truth, rows, skeleton, xy_img=xy_img, raw_score=raw_score)
     protocol = {"predictions": predictions.name, "pck_compares": MOST_SIMILAR}
-    return _summarise(ground_truth, results, xy_img, skeleton, protocol)
+    return _summarise(ground_truth, results, people, protocol)
 
 
 def _refuse_model_options(**options: object) -> None:
@@ -266,36 +291,42 @@ def _predict(
     )
 
 
-def _suppress(everybody: PoseResult, evaluation_set: EvaluationSet, threshold: float) -> list[dict[str, Any]]:
-    """COCO results of the people left after suppression, image by image, best first."""
+def _suppress(
+    everybody: PoseResult, evaluation_set: EvaluationSet, threshold: float
+) -> tuple[NDArray[np.intp], list[dict[str, Any]]]:
+    """Rows and COCO results of the people left after suppression, image by image, best first."""
     area = np.array([math.prod(transform.box_wh) for transform in evaluation_set.transforms])
+    left: list[int] = []
     results: list[dict[str, Any]] = []
     for image_id, group in groupby(range(len(everybody)), key=lambda row: int(evaluation_set.boxes.image_id[row])):
         rows = list(group)
         people = everybody.filter(rows)
         kept = oks_nms(people.xy, people.pose_score, area[rows], evaluation_set.skeleton.oks_sigmas, threshold)
+        left += [rows[index] for index in kept]
         results += people.filter(kept).to_coco(image_id)
-    return results
+    return np.array(left, dtype=np.intp), results
 
 
 def _summarise(
     ground_truth: GroundTruth,
     results: list[dict[str, Any]],
-    xy_img: FloatArray,
-    skeleton: Skeleton,
+    people: ComparedPeople,
     protocol: Mapping[str, Any],
 ) -> EvaluationResult:
-    """Compare results, and for PCK (P, K, 2) predictions of the labelled people, with the ground truth."""
-    areas = np.array([person.area for person in ground_truth.people])
+    """Compare results, and for PCK the predictions of the labelled people, with the ground truth."""
+    average = coco_keypoint_curves(ground_truth.coco, results, people.skeleton)
     return EvaluationResult(
-        metrics=coco_keypoint_ap(ground_truth.coco, results, skeleton),
-        per_joint=pck(ground_truth.people, xy_img, skeleton),
+        metrics=average.metrics,
+        per_joint=pck(ground_truth.people, people.xy_img, people.skeleton),
         people_by_size={
-            size: int(((areas >= low) & (areas <= high)).sum()) for size, (low, high) in SIZE_CLASSES.items()
+            size: int(((people.area >= low) & (people.area <= high)).sum())
+            for size, (low, high) in SIZE_CLASSES.items()
         },
-        counts={"images": len(ground_truth.images), "people": len(ground_truth.people), "results": len(results)},
+        counts={"images": len(ground_truth.images), "people": len(people), "results": len(results)},
         protocol=protocol,
         results=tuple(results),
+        precision=average.precision,
+        people=people,
     )
 
 

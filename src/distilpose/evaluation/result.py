@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from distilpose.errors import InputError
 from distilpose.evaluation.coco_ap import COCO_METRICS
+from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.pck import ALL_JOINTS, JointAccuracy
 
 METRICS_FILE = "metrics.json"
@@ -31,6 +34,8 @@ class EvaluationResult:
         counts: images, labelled people and results (people found, after suppression).
         protocol: how the results came about; JSON values.
         results: people found, in COCO's results layout.
+        precision: (10, 101) precision by OKS threshold and recall (`KeypointAP`).
+        people: every labelled person beside the prediction it is compared with.
     """
 
     metrics: Mapping[str, float]
@@ -39,9 +44,11 @@ class EvaluationResult:
     counts: Mapping[str, int]
     protocol: Mapping[str, Any]
     results: tuple[Mapping[str, Any], ...]
+    precision: NDArray[np.float64]
+    people: ComparedPeople
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the results, JSON-ready: the content of ``metrics.json``."""
+        """The numbers, JSON-ready: the content of ``metrics.json``."""
         joints = {name: {"PCK@0.2": joint.pck, "labelled": joint.labelled} for name, joint in self.per_joint.items()}
         return {
             **self.metrics,
@@ -60,8 +67,12 @@ class EvaluationResult:
         }
 
 
-def make_folder(out: Path) -> None:
-    """Make the folder that results go to; an evaluation calls this before the long work.
+def make_folder(out: Path, option: str = "--out") -> None:
+    """Make a folder that results go to; an evaluation calls this before the long work.
+
+    Args:
+        out: the folder.
+        option: that it was given with.
 
     Raises:
         InputError: it cannot be made.
@@ -69,7 +80,7 @@ def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{out}: expected a folder to write to ({error}): choose another --out") from error
+        raise InputError(f"{out}: expected a folder to write to ({error}): choose another {option}") from error
 
 
 def write_evaluation(result: EvaluationResult, out: Path) -> None:

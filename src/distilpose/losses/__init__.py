@@ -1,6 +1,7 @@
 """Losses: small functions returning scalars, and the one place that sums them."""
 
 from distilpose.losses.distilpose_loss import (
+    CELL,
     TARGET_SIGMA,
     DistillationLosses,
     DistillationOptions,
@@ -16,6 +17,7 @@ from distilpose.losses.simulated_heatmap import (
 )
 
 __all__ = [
+    "CELL",
     "SIGMA_FLOOR",
     "TARGET_SIGMA",
     "DistillationLosses",

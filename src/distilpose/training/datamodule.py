@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from distilpose.data.coco import PersonSample, load_person_samples
-from distilpose.data.dataset import MixedSampler, PersonDataset, TrainingItem, build_loader
+from distilpose.data.dataset import Batch, MixedSampler, PersonDataset, TrainingItem, build_loader
 from distilpose.description import ModelDescription
 from distilpose.evaluation.evaluate import EvaluationSet
 from distilpose.training.recipes import TrainConfig
@@ -63,22 +66,28 @@ class TrainingData:
 
     def train_loader(self, rank: int, world_size: int) -> DataLoader[TrainingItem]:
         """Augmented batches of one process; incomplete last batches are left out."""
-        config = self._config
-        weights = [dataset.weight for dataset in config.data.train]
-        sampler = MixedSampler(
-            self._sizes,
-            weights=None if weights[0] is None else [weight or 0.0 for weight in weights],
-            samples_per_epoch=config.data.samples_per_epoch,
-            seed=config.seed,
-            rank=rank,
-            world_size=world_size,
-        )
         return build_loader(
             self._dataset,
-            batch_size=config.data.batch_size,
-            sampler=sampler,
-            num_workers=config.data.workers,
+            batch_size=self._config.data.batch_size,
+            sampler=self._sampler(rank, world_size),
+            num_workers=self._config.data.workers,
             drop_last=True,
+        )
+
+    def first(self, count: int) -> tuple[NDArray[np.uint8], Batch]:
+        """The run's first ``count`` crops, (N, H, W, 3) uint8, and the same as a batch."""
+        items = [self._dataset[key] for key in islice(self._sampler(rank=0, world_size=1), count)]
+        return np.stack([item.crop for item in items]), self._dataset.collate(items)
+
+    def _sampler(self, rank: int, world_size: int) -> MixedSampler:
+        weights = [dataset.weight for dataset in self._config.data.train]
+        return MixedSampler(
+            self._sizes,
+            weights=None if weights[0] is None else [weight or 0.0 for weight in weights],
+            samples_per_epoch=self._config.data.samples_per_epoch,
+            seed=self._config.seed,
+            rank=rank,
+            world_size=world_size,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, overload
+from typing import Any, NamedTuple, Protocol, overload
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
 from distilpose.losses import (
+    CELL,
     DistillationLosses,
     DistillationOptions,
     ResidualFlow,
     distillation_losses,
     heatmap_loss,
+    render_gaussian_heatmaps,
 )
 from distilpose.models.distilpose import DistilPose
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
@@ -26,11 +28,27 @@ NamedLosses = dict[str, Tensor]
 ReduceMean = Callable[[Tensor], Tensor]
 
 
+class BatchView(NamedTuple):
+    """What can be seen of a batch.
+
+    Attributes:
+        xy_norm: (B, K, 2) predicted keypoints as fractions of the crop; None from a heatmap model.
+        heatmaps: (B, K, H, W) by title: what is learned from and what was made of it.
+    """
+
+    xy_norm: Tensor | None
+    heatmaps: dict[str, Tensor]
+
+
 class Task(Protocol):
     """Output and batch to loss terms; their sum is minimised."""
 
     def losses(self, output: Any, batch: Batch, mean_over_ranks: ReduceMean) -> NamedLosses:
         """Named scalar terms of one batch; ``mean_over_ranks`` averages a tensor over all processes."""
+        ...
+
+    def view(self, output: Any, batch: Batch) -> BatchView:
+        """What a person can look at of one batch."""
         ...
 
     def extra_parameters(self) -> list[nn.Parameter]:
@@ -55,6 +73,13 @@ class HeatmapTask:
     def losses(self, output: HeatmapOutput[Tensor], batch: Batch, mean_over_ranks: ReduceMean) -> NamedLosses:
         """The heatmap loss."""
         return {"heatmap": heatmap_loss(output, batch.xy_norm, batch.target_weight, self._target_sigma)}
+
+    def view(self, output: HeatmapOutput[Tensor], batch: Batch) -> BatchView:
+        """Predicted and target heatmaps; no target where there is no label."""
+        height, width = output.heatmaps.shape[-2:]
+        sigma = torch.full_like(batch.xy_norm, self._target_sigma)
+        target = render_gaussian_heatmaps(batch.xy_norm, sigma, (height, width), sigma_floor=0.0)
+        return BatchView(None, {"predicted": output.heatmaps, "target": target * batch.target_weight[..., None, None]})
 
     def extra_parameters(self) -> list[nn.Parameter]:
         """None."""
@@ -108,6 +133,19 @@ class DistillationTask:
             flow=self._flow,
         )
         return dict(terms.terms())
+
+    def view(self, output: PoseOutput[Tensor], batch: Batch) -> BatchView:
+        """The teacher's heatmaps, and those drawn from the student's keypoints where its sigma is trained."""
+        heatmaps = {}
+        if self._teacher is not None:
+            heatmaps["teacher"] = self._run_teacher(batch.images).heatmaps
+        distilled = self._teacher is not None and self._options.simulated_heatmap > 0
+        if output.sigma is not None and (distilled or self._options.keypoint_form == "rle"):
+            size_hw = (batch.images.shape[-2] // CELL, batch.images.shape[-1] // CELL)
+            heatmaps["simulated"] = render_gaussian_heatmaps(
+                output.xy_norm.float(), output.sigma.float(), size_hw, self._options.sigma_floor
+            )
+        return BatchView(output.xy_norm, heatmaps)
 
     def extra_parameters(self) -> list[nn.Parameter]:
         """The projection's and the flow's."""

@@ -15,7 +15,7 @@ from distilpose.errors import TrainingDivergedError
 from distilpose.losses import TARGET_SIGMA, heatmap_loss
 from distilpose.models import PoseModel
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.training.distillation import Task
+from distilpose.training.distillation import BatchView, Task
 from distilpose.training.recipes import OptimiserConfig, learning_rate_factor
 
 
@@ -135,6 +135,15 @@ class PoseTraining(LightningModule):
         """After each step, move the average."""
         if self.average is not None:
             self.average.update_parameters(self.model)
+
+    @torch.no_grad()
+    def view(self, batch: Batch) -> BatchView:
+        """What `best_weights` make of a batch, in evaluation mode; the training does not notice."""
+        model = self.best_weights
+        was_training = model.training
+        output = model.eval()(batch.images.contiguous(memory_format=torch.channels_last))
+        model.train(was_training)
+        return self._task.view(output, batch)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam with the learning rate set per step."""

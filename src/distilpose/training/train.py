@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from torch import nn
@@ -22,6 +22,7 @@ from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDispl
 from distilpose.training.datamodule import TrainingData, load_validation_set
 from distilpose.training.distillation import make_task
 from distilpose.training.module import PoseTraining
+from distilpose.training.pictures import NUM_CROPS, Pictures
 from distilpose.training.pointing import start_pointing
 from distilpose.training.recipes import TrainConfig
 from distilpose.training.teacher_store import TeacherStore
@@ -93,7 +94,13 @@ def train(
     checkpoints = Checkpoints(
         out, description, load_validation_set(config, description), config.flip_test, config.evaluate_every, summary
     )
-    _fit(config, module, data, checkpoints, state, console or Console(stderr=True))
+    callbacks = [
+        checkpoints,
+        ProgressDisplay(console or Console(stderr=True), checkpoints),
+        Records(out, config.log_every, checkpoints),
+        Pictures(*data.first(NUM_CROPS), description.skeleton, config.evaluate_every),
+    ]
+    _fit(config, module, data, callbacks, state)
     best = None if checkpoints.best_ap is None else out / "best.safetensors"
     return TrainResult(out / "last.safetensors", best, checkpoints.best_ap, checkpoints.best_epoch)
 
@@ -143,12 +150,7 @@ def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
 
 
 def _fit(
-    config: TrainConfig,
-    module: PoseTraining,
-    data: TrainingData,
-    checkpoints: Checkpoints,
-    state: Path | None,
-    console: Console,
+    config: TrainConfig, module: PoseTraining, data: TrainingData, callbacks: list[Callback], state: Path | None
 ) -> None:
     out = Path(config.out)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -159,7 +161,7 @@ def _fit(
         precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
         sync_batchnorm=config.sync_batchnorm,
         max_epochs=config.epochs,
-        callbacks=[checkpoints, ProgressDisplay(console, checkpoints), Records(out, config.log_every, checkpoints)],
+        callbacks=callbacks,
         logger=TensorBoardLogger(out, name="tensorboard", version=""),
         enable_checkpointing=False,
         enable_progress_bar=False,
