@@ -67,6 +67,15 @@ def test_a_teacher_without_tokens(tmp_path: Path) -> None:
     assert output.visual_tokens is None
 
 
+def test_a_teacher_in_bfloat16(tmp_path: Path) -> None:
+    def half(images: Tensor) -> HeatmapOutput[Tensor]:
+        return HeatmapOutput(*(value.bfloat16() for value in Teacher()(images)))
+
+    output = TeacherStore(tmp_path, CONTENT, 4, 1).ask(batch([1], [0]), half)
+    assert output.keypoint_tokens is not None
+    assert output.keypoint_tokens[0, 0, 0] == 10
+
+
 def test_another_teacher_is_refused(tmp_path: Path) -> None:
     TeacherStore(tmp_path, CONTENT, 4, 2)
     with pytest.raises(ConfigError, match="teacher changed"):

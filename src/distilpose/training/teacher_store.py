@@ -56,7 +56,7 @@ class TeacherStore:
             for name, value in zip(output._fields, output, strict=True):
                 if value is not None:
                     file = self._open_outputs(name, tuple(value.shape[1:]))
-                    file[place[new]] = value.detach().cpu().numpy().astype(np.float16)
+                    file[place[new]] = value.detach().float().cpu().numpy().astype(np.float16)
             self._known[place[new]] = True
         return HeatmapOutput(*(self._read(name, place, batch.images.device) for name in HeatmapOutput._fields))
 
