@@ -104,8 +104,23 @@ def test_without_augmentation_batches_are_what_prediction_sees(dots):
     expected = preprocess(image, [CropTransform.from_box(sample.box_xyxy, SIZE_HW)], normalisation)
     assert batch.images.shape == (2, 3, *SIZE_HW)
     assert torch.equal(batch.images, torch.from_numpy(np.concatenate([expected, expected])))
-    assert [values.dtype for values in batch] == [torch.float32] * 3 + [torch.bool, torch.int64]
+    assert [values.dtype for values in batch] == [torch.float32] * 3 + [torch.bool, torch.int64, torch.int64]
     assert batch.sample_index.tolist() == [0, 1]
+    assert batch.variant.tolist() == [0, 0]
+
+
+def test_a_pool_of_variants_repeats_over_epochs_and_not_over_people(drawn_samples):
+    def crop(epoch: int, index: int = 0, seed: int = 0, position: int = 0):
+        pool = PersonDataset(drawn_samples, SIZE_HW, augment=AugmentOptions(), seed=seed, variants=3)
+        return pool[SampleKey(index, epoch, position)]
+
+    first = crop(0)
+    again = crop(3, seed=9, position=5)  # whatever seed and place in the epoch
+    assert np.array_equal(first.crop, again.crop)
+    assert np.array_equal(first.xy_norm, again.xy_norm)
+    assert [crop(epoch).variant for epoch in range(4)] == [0, 1, 2, 0]
+    assert not np.array_equal(first.crop, crop(1).crop)
+    assert not np.array_equal(first.crop, crop(0, index=1).crop)
 
 
 def test_same_seed_same_batches_whatever_the_workers(drawn_samples):

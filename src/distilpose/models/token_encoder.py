@@ -109,7 +109,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
         # torch's bfloat16 attention on CPUs takes seven times as long backwards as its float32 attention.
         with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(query.float(), key.float(), value.float())
+            mixed = F.scaled_dot_product_attention(query.float(), key.float(), value.float())
+            return mixed.to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value)
 
 
