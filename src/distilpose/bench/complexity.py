@@ -10,6 +10,8 @@ from fvcore.nn import FlopCountAnalysis
 from rich.table import Table
 from torch import Tensor, nn
 
+from distilpose.checkpoint import read_description
+from distilpose.loading import SHIPPED_WEIGHTS
 from distilpose.models import MODELS, create_model, list_models
 from distilpose.models.zoo import PoseModel
 
@@ -97,4 +99,6 @@ def models_table() -> Table:
     table.caption = "[1] COCO val2017, detector boxes of 56.4 AP, flip test, as published: " + "; ".join(
         f"{name}: {card.source}" for name, card in sorted(MODELS.items()) if card.published_ap is not None
     )
+    shipped = (f"{name} ({read_description(path).model})" for name, path in SHIPPED_WEIGHTS.items())
+    table.caption += f"\nshipped weights, for --model: {', '.join(shipped)}"
     return table
