@@ -183,8 +183,7 @@ def _ablate(args: Namespace) -> int:
     result = ablate(AblationConfig(**values), only=args.only, console=Console(stderr=True))
     for failure in result.failures:
         print(f"failed: {failure}", file=sys.stderr)
-    reference = next((row for row in result.rows if row.name == args.reference), None)
-    Console().print(ablation_table(result.rows, reference))
+    Console().print(ablation_table(result.rows, result.reference))
     print("written:", *result.files)
     return 1 if result.failures else 0
 

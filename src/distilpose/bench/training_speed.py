@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -139,8 +140,8 @@ class _Step:
         self._options = options
         self._student = student
         self._teacher = create_model("tokenpose_s", input_size_hw=size_hw).eval().requires_grad_(False)
-        gmacs = measure_complexity(student).gmacs
-        self.gmacs = 3 * gmacs + (0 if options.stored_teacher else measure_complexity(self._teacher).gmacs)
+        teacher_gmacs = 0 if options.stored_teacher else _gmacs("tokenpose_s", size_hw)
+        self.gmacs = 3 * _gmacs("distilpose_s", size_hw) + teacher_gmacs
         self._format = torch.channels_last if options.channels_last else torch.contiguous_format
         for model in (self._student, self._teacher):
             model.to(memory_format=self._format)  # type: ignore[call-overload]  # torch's stub lacks it
@@ -169,6 +170,12 @@ class _Step:
         self._adam.step()
         clock.append(time.perf_counter())
         return tuple(end - start for start, end in pairwise(clock))
+
+
+@cache
+def _gmacs(name: str, size_hw: tuple[int, int]) -> float:
+    """Of one crop; counted once, not for every way of stepping."""
+    return measure_complexity(create_model(name, input_size_hw=size_hw)).gmacs
 
 
 @contextmanager

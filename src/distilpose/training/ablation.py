@@ -7,14 +7,14 @@ import json
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from distilpose.checkpoint import describe, load_checkpoint
+from distilpose.checkpoint import load_checkpoint, read_description
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
@@ -115,11 +115,13 @@ class AblationResult:
         rows: the finished rungs.
         failures: a message per run that failed.
         files: what was written: table, figures, picture.
+        reference: the row that the others are compared with; None until it is finished.
     """
 
     rows: tuple[Row, ...]
     failures: tuple[str, ...]
     files: tuple[Path, ...]
+    reference: Row | None = None
 
 
 def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console | None = None) -> AblationResult:
@@ -158,7 +160,7 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
                 failures.append(f"{name}, seed {run.settings.seed}: {error}")
                 console.print(f"[red]failed:[/red] {failures[-1]}")
             result = _write(config, runs)
-    return AblationResult(result.rows, tuple(failures), result.files)
+    return replace(result, failures=tuple(failures))
 
 
 class _Run:
@@ -206,7 +208,7 @@ class _Run:
     def _train(self, console: Console) -> Path:
         _keep_settings(self.out, self.settings)
         last = self.out / "last.safetensors"
-        if not last.exists() or describe(load_checkpoint(last)).training.get("epoch") != self.settings.epochs:
+        if not last.exists() or read_description(last).training.get("epoch") != self.settings.epochs:
             train(self.settings, resume=(self.out / STATE_NAME).exists(), console=console)
         return last
 
@@ -279,7 +281,7 @@ def _write(config: AblationConfig, runs: Mapping[str, list[_Run]]) -> AblationRe
     if not rows:
         return AblationResult(rows, (), files[:2])
     draw_rows(rows, files[2])
-    return AblationResult(rows, (), files)
+    return AblationResult(rows, (), files, reference)
 
 
 def _summarise(name: str, runs: Iterable[_Run]) -> Row | None:
