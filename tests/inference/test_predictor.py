@@ -16,6 +16,7 @@ from distilpose.geometry import xywh_to_xyxy
 from distilpose.images import read_image
 from distilpose.inference.detectors import DETECTORS, create_detector
 from distilpose.inference.predictor import PosePredictor
+from distilpose.loading import load_model
 
 BRIGHT_XY = (211, 143)
 BOXES = [[150, 60, 280, 260], [10, 100, 390, 190], [190, 120, 230, 160], [-80, -50, 600, 320]]
@@ -122,7 +123,10 @@ def test_released_code_end_to_end(
     if not golden_file.is_file():
         pytest.skip(f"{golden_file} holds a piece of a photograph, is not part of the repository and is not there")
     golden = np.load(golden_file)
-    predictor = PosePredictor(released_file(name), flip_test=flip_test)
+    # In float64: on a flat random heatmap DARK's step leads 110 cells away, and the last digits of float32, which
+    # differ from processor to processor, move it by a tenth of a pixel. test_models holds float32 against the heatmaps.
+    model = load_model(released_file(name)).double()
+    predictor = PosePredictor(model, flip_test=flip_test)
     for file_name in np.unique(golden["image"]):
         of_image = golden["image"] == file_name
         image = read_image(shared_data / "coco_fixture" / str(file_name))
