@@ -93,7 +93,36 @@ def _run(name: str, args: list[str]) -> int:
     command.add_arguments(parser)
     if name in ("train", "ablate") and args and not args[0].startswith("-"):
         args = ["--config", *args]
-    return command.run(parser.parse_args(args))
+    changes: dict[str, Any] = {}
+    if name == "ablate":
+        args, changes = _take_base_changes(args)
+    parsed = parser.parse_args(args)
+    if changes:
+        parsed.base_changes = changes
+    return command.run(parsed)
+
+
+def _take_base_changes(args: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Split ``--base.a.b value`` off: of a plain mapping the parser would replace all of ``a``."""
+    import yaml
+
+    rest: list[str] = []
+    changes: dict[str, Any] = {}
+    words = iter(args)
+    for word in words:
+        if not word.startswith("--base."):
+            rest.append(word)
+            continue
+        key, separator, value = word.removeprefix("--base.").partition("=")
+        text = value if separator else next(words, None)
+        if text is None:
+            raise ConfigError(f"expected a value after {word}, got none")
+        *parents, last = key.split(".")
+        place = changes
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = yaml.safe_load(text)
+    return rest, changes
 
 
 def _predict_arguments(parser: ArgumentParser) -> None:
@@ -176,9 +205,10 @@ def _ablate(args: Namespace) -> int:
 
     from rich.console import Console
 
-    from distilpose.training.ablation import AblationConfig, Rung, ablate, ablation_table
+    from distilpose.training.ablation import AblationConfig, Rung, ablate, ablation_table, merge_settings
 
     values = {f.name: args[f.name] for f in fields(AblationConfig)}
+    values["base"] = merge_settings(args.base, args.get("base_changes", {}))
     values["rungs"] = [Rung(**vars(rung)) for rung in args.rungs]
     result = ablate(AblationConfig(**values), only=args.only, console=Console(stderr=True))
     for failure in result.failures:

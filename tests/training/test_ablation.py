@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from distilpose import cli
 from distilpose.errors import ConfigError
-from distilpose.training.ablation import AblationConfig, Row, Rung, ablate, ablation_table
+from distilpose.training import ablation
+from distilpose.training.ablation import AblationConfig, AblationResult, Row, Rung, ablate, ablation_table
 
 
 @pytest.fixture
@@ -115,3 +117,22 @@ def test_command(ladder: AblationConfig, tmp_path: Path, capsys: pytest.CaptureF
     file.write_text(yaml.safe_dump(asdict(ladder)))
     assert cli.main(["ablate", str(file), "--only", "Slow & low"]) == 0
     assert "Slow & low" in capsys.readouterr().out
+
+
+def test_a_nested_setting_changes_only_itself(
+    ladder: AblationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import yaml
+
+    file = tmp_path / "ladder.yaml"
+    file.write_text(yaml.safe_dump(asdict(ladder)))
+    asked = []
+    monkeypatch.setattr(ablation, "ablate", lambda config, **_: asked.append(config) or AblationResult((), (), ()))
+    assert cli.main(["ablate", str(file), "--base.data.root", "elsewhere", "--base.optimiser.lr=0.5"]) == 0
+    expected = json.loads(json.dumps(ladder.base))
+    expected["data"]["root"] = "elsewhere"
+    expected.setdefault("optimiser", {})["lr"] = 0.5
+    expected["flip_test"] = False  # how YAML reads a bare off; `train_config_from` puts it right
+    assert json.loads(json.dumps(asked[0].base)) == expected
+    assert cli.main(["ablate", str(file), "--base.data.root"]) == 1
+    assert "expected a value after --base.data.root" in capsys.readouterr().err

@@ -226,7 +226,7 @@ def _plan(config: AblationConfig, rung: Rung) -> list[_Run]:
     seeds = config.seeds if rung.seeds is None else rung.seeds
     runs = []
     for seed in seeds[:1] if checkpoint else seeds:
-        values = _merge(config.base, rung.changes) | {"out": str(folder / f"seed{seed}"), "seed": seed}
+        values = merge_settings(config.base, rung.changes) | {"out": str(folder / f"seed{seed}"), "seed": seed}
         try:
             settings = train_config_from(values)
             settings.check()
@@ -236,12 +236,12 @@ def _plan(config: AblationConfig, rung: Rung) -> list[_Run]:
     return runs
 
 
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``; where both hold a mapping, key by key."""
+def merge_settings(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``; where both hold a mapping, key by key, so that a nested key changes only itself."""
     merged = dict(base)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge_settings(merged[key], value) if both else value
     return merged
 
 
