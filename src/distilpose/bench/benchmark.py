@@ -45,27 +45,32 @@ def benchmark(json_file: str | Path | None = None, *, progress: Console | None =
         for batch in (1, 8):
             say(f"{name}, batch {batch}")
             measurements.append(measure_inference(name, batch))
-    parts: dict[str, tuple[float, ...]] = {}
+    parts: dict[str, dict[str, tuple[float, ...]]] = {}
     for height, width in TRAINING_SIZES_HW:
+        of_size = parts[f"{height} x {width}"] = {}
         for variant, options in VARIANTS.items():
-            name = f"distillation {height} x {width}, {variant}"
+            name = f"step {height} x {width}, {variant}"
             say(name)
             times = measure_step(name, (height, width), options)
             measurements.append(times.speed)
-            parts[name] = times.seconds
+            of_size[variant] = times.seconds
     say("distillation with data loading")
     height, width = TRAINING_SIZES_HW[0]
     peak = measure_peak()
     for name, speed in zip(("from files", "bare, in turn with it"), measure_with_data((height, width)), strict=True):
-        measurements.append(Measurement(f"distillation {height} x {width}, {name}", speed, 0, peak))
+        measurements.append(Measurement(f"step {height} x {width}, {name}", speed, 0, peak))
     if json_file is not None:
         content = {
             "threads": torch.get_num_threads(),
             "figures": [{**asdict(m), "share_of_peak": m.share_of_peak} for m in measurements],
-            "step_seconds": {name: dict(zip(PARTS, seconds, strict=True)) for name, seconds in parts.items()},
+            "step_seconds": {
+                f"{size}, {variant}": dict(zip(PARTS, seconds, strict=True))
+                for size, of_size in parts.items()
+                for variant, seconds in of_size.items()
+            },
         }
         Path(json_file).write_text(json.dumps(content, indent=2) + "\n")
-    return [_speed_table(measurements), _parts_table(parts)]
+    return [_speed_table(measurements), *(_parts_table(size, of_size) for size, of_size in parts.items())]
 
 
 def measure_inference(name: str, batch: int) -> Measurement:
@@ -79,22 +84,22 @@ def measure_inference(name: str, batch: int) -> Measurement:
 
 
 def _speed_table(measurements: list[Measurement]) -> Table:
-    table = Table(title=f"speed with {torch.get_num_threads()} threads, median of 5 runs")
-    table.add_column("what", no_wrap=True)
-    for heading in ("per second", "of peak", "peak GFLOP/s"):
-        table.add_column(heading, justify="right")
+    table = Table(title=f"speed with {torch.get_num_threads()} threads, median of 5 runs; step: of distillation")
+    table.add_column("what")  # the names fold on a narrow terminal, the figures never
+    for heading in ("per\nsecond", "of\npeak", "peak\nGFLOP/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for m in measurements:
         share = "-" if m.share_of_peak is None else f"{100 * m.share_of_peak:.0f} %"
         table.add_row(m.name, f"{m.per_second:.1f}", share, f"{m.peak_gflops:.0f}")
     return table
 
 
-def _parts_table(parts: Mapping[str, tuple[float, ...]]) -> Table:
-    table = Table(title="milliseconds of a step, share")
-    table.add_column("what", no_wrap=True)
-    for part in PARTS:
-        table.add_column(part, justify="right")
-    for name, seconds in parts.items():
+def _parts_table(size: str, parts: Mapping[str, tuple[float, ...]]) -> Table:
+    table = Table(title=f"where the time of a {size} distillation step goes")
+    table.add_column("what")
+    for heading in ("ms", *(part.replace(" ", "\n") for part in PARTS)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for variant, seconds in parts.items():
         total = sum(seconds)
-        table.add_row(name, *(f"{1000 * lap:.0f}, {100 * lap / total:.0f} %" for lap in seconds))
+        table.add_row(variant, f"{1000 * total:.0f}", *(f"{100 * lap / total:.0f} %" for lap in seconds))
     return table

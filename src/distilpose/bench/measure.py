@@ -34,9 +34,9 @@ class Measurement:
         return 2 * self.gmacs * self.per_second / self.peak_gflops if self.gmacs else None
 
 
-def measure_peak() -> float:
-    """GFLOP/s of a float32 matrix product, best of three: what this machine can do right now."""
-    a = torch.randn(PEAK_SIDE, PEAK_SIDE)
+def measure_peak(dtype: torch.dtype = torch.float32) -> float:
+    """GFLOP/s of a matrix product in ``dtype``, best of three: what this machine can do right now."""
+    a = torch.randn(PEAK_SIDE, PEAK_SIDE).to(dtype)
     return 2 * PEAK_SIDE**3 / min(_seconds(lambda: a @ a) for _ in range(3)) / 1e9
 
 
