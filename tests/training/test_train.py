@@ -195,6 +195,7 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
         ({"target_sigma": 0.0}, "target_sigma"),
         ({"start": "pointing", "init": "x"}, "init_parts"),
         ({"ema_decay": 1.5}, "ema_decay"),
+        ({"teacher_flip": True}, "name a teacher"),
         ({"big_batch": True}, "batch_size"),
     ],
 )

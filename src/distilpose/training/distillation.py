@@ -98,6 +98,7 @@ class DistillationTask:
         student_dim: width of the student's tokens.
         teacher_dim: of the teacher's. A learned projection joins them where they differ.
         store: of the teacher's outputs.
+        flip_index: (K,) int64, average the teacher's heatmaps with those of the mirrored crops; tokens stay its own.
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class DistillationTask:
         student_dim: int | None = None,
         teacher_dim: int | None = None,
         store: TeacherStore | None = None,
+        flip_index: Tensor | None = None,
     ) -> None:
         self._options = options
+        self._flip_index = flip_index
         self._store = store
         self._teacher = None
         if teacher is not None:
@@ -177,7 +180,22 @@ class DistillationTask:
         half = (images.is_cuda and torch.cuda.is_bf16_supported()) or torch.is_autocast_enabled(device)
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
             output: HeatmapOutput[Tensor] = self._teacher(images)
-        return HeatmapOutput(_copy(output.heatmaps), _copy(output.keypoint_tokens), _copy(output.visual_tokens))
+            heatmaps = output.heatmaps
+            if self._flip_index is not None:
+                mirrored: HeatmapOutput[Tensor] = self._teacher(images.flip(-1))
+                heatmaps = (heatmaps + unmirror_heatmaps(mirrored.heatmaps, self._flip_index)) / 2
+        return HeatmapOutput(_copy(heatmaps), _copy(output.keypoint_tokens), _copy(output.visual_tokens))
+
+
+def unmirror_heatmaps(heatmaps: Tensor, flip_index: Tensor) -> Tensor:
+    """Put (B, K, H, W) heatmaps of mirrored crops back: sides changed, mirrored, and moved to where they belong.
+
+    Crop pixel p of W lands on W - 1 - p, so cell c lands 3/4 of a cell beside the mirrored cell: that much is made
+    up by linear interpolation. (The flip test moves by a whole cell, the baselines' rule.)
+    """
+    back = heatmaps[:, flip_index.to(heatmaps.device)].flip(-1)
+    left = torch.cat([back[..., :1], back[..., :-1]], dim=-1)
+    return back / CELL + left * (CELL - 1) / CELL
 
 
 @overload
@@ -195,6 +213,7 @@ def make_task(
     options: DistillationOptions,
     target_sigma: float,
     store: TeacherStore | None = None,
+    flip_index: Tensor | None = None,
 ) -> Task:
     """The task that fits a model and its teacher.
 
@@ -216,7 +235,7 @@ def make_task(
     if not isinstance(teacher, TokenPose):
         raise ConfigError(f"teacher must be a heatmap model (tokenpose_*), got a {type(teacher).__name__}")
     _check_pair(model, teacher, options)
-    return DistillationTask(options, teacher, model.encoder.dim, teacher.encoder.dim, store)
+    return DistillationTask(options, teacher, model.encoder.dim, teacher.encoder.dim, store, flip_index)
 
 
 def _check_pair(student: DistilPose, teacher: TokenPose, options: DistillationOptions) -> None:

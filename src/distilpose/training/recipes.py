@@ -99,6 +99,7 @@ class TrainConfig:
         teacher: checkpoint of a heatmap model; frozen.
         teacher_store: folder that keeps the teacher's outputs of a fixed pool of crops (``data.variants``), so that
             each crop is shown to the teacher once; runs on the same crops may share it.
+        teacher_flip: average the teacher's heatmaps with those of the mirrored crops: a better teacher, twice the cost.
         init: checkpoint whose weights the model starts from, as far as names and shapes agree.
         init_parts: which parts start from it.
         start: of fresh weights: ``"plain"``, as the paper, or ``"pointing"``, from which short trainings learn much
@@ -128,6 +129,7 @@ class TrainConfig:
     model_options: dict[str, Any] = field(default_factory=dict)
     teacher: str | None = None
     teacher_store: str | None = None
+    teacher_flip: bool = False
     init: str | None = None
     init_parts: list[Part] = field(default_factory=lambda: ["backbone", "encoder", "head"])
     start: Literal["plain", "pointing"] = "plain"
@@ -166,6 +168,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
         if self.data.variants is not None and self.data.variants < 1:
             raise ConfigError(f"data.variants must be at least 1, got {self.data.variants}")
+        if self.teacher_flip and self.teacher is None:
+            raise ConfigError("teacher_flip averages a teacher's heatmaps: name a teacher, or leave it out")
         if self.teacher_store is not None and (self.teacher is None or self.data.variants is None):
             raise ConfigError("teacher_store needs a teacher and a fixed pool of crops: set data.variants, such as 4")
         if self.backbone_heatmap < 0:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning
+import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
@@ -72,7 +73,8 @@ def train(
     teacher = None if config.teacher is None else load_checkpoint(config.teacher)
     description = describe(model)
     data = TrainingData(config, description, skip_invalid)
-    task = make_task(model, teacher, config.losses, config.target_sigma, _open_store(config, len(data)))
+    flip_index = torch.from_numpy(description.skeleton.flip_index) if config.teacher_flip else None
+    task = make_task(model, teacher, config.losses, config.target_sigma, _open_store(config, len(data)), flip_index)
     if config.start == "pointing" and state is None:
         first = next(iter(data.train_loader(rank=0, world_size=1)))
         start_pointing(model, first.images, config.seed, config.target_sigma)
@@ -128,11 +130,13 @@ def _build_model(config: TrainConfig) -> PoseModel:
 def _open_store(config: TrainConfig, num_samples: int) -> TeacherStore | None:
     if config.teacher_store is None or config.teacher is None or config.data.variants is None:
         return None
-    content = {
+    content: dict[str, object] = {
         "teacher": hashlib.sha256(Path(config.teacher).read_bytes()).hexdigest(),
         "augment": asdict(config.augment),
         "data": [dataset.annotations for dataset in config.data.train],
     }
+    if config.teacher_flip:
+        content["flip"] = True
     return TeacherStore(Path(config.teacher_store), content, num_samples, config.data.variants)
 
 
