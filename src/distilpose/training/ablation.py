@@ -331,7 +331,8 @@ def _markdown(rows: Sequence[Row], reference: Row | None, config: AblationConfig
               f"'{config.reference}', ± the standard deviation over seeds."]  # fmt: skip
     if reference is not None:
         others = [row for row in rows if row is not reference and row.samples is not None]
-        ranked = sorted(others, key=lambda row: row.mean("AP") - reference.mean("AP"), reverse=True)
+        # By AP as it is printed; where that ties, as it does for short runs that all stand near 0, by PCK.
+        ranked = sorted(others, key=lambda row: (round(row.mean("AP"), 3), row.mean("PCK@0.2")), reverse=True)
         lines += ["", f"Trained rungs by what they add to '{config.reference}':", ""]
         lines += [
             f"{place}. {row.name}: " + ", ".join(
