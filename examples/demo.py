@@ -21,7 +21,10 @@ from distilpose.data.synthetic import write_synthetic_dataset
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "quickstart"
 RUNS = {"student_alone": "student alone", "teacher": "teacher (heatmaps)", "student": "student distilled"}
-NEEDS = {"teacher": ("--init", "student_alone"), "student": ("--teacher", "teacher")}
+NEEDS = {
+    "teacher": {"--init": "student_alone"},
+    "student": {"--teacher": "teacher", "--init": "teacher"},
+}
 SHOWN = ("AP", "AP50", "AR", "PCK@0.2")
 
 
@@ -44,9 +47,7 @@ def main() -> None:
     for name in RUNS:
         console.rule(RUNS[name])
         arguments = [f"--out={out / name}", f"--data.root={data}"]
-        if name in NEEDS:
-            option, other = NEEDS[name]
-            arguments.append(f"{option}={out / other / 'last.safetensors'}")
+        arguments += [f"{option}={out / other / 'last.safetensors'}" for option, other in NEEDS.get(name, {}).items()]
         run("train", str(CONFIGS / f"{name}.yaml"), *arguments, *(["--resume"] if (out / name).exists() else []))
 
     console.rule("on 100 drawn pictures that no model has seen")
