@@ -121,7 +121,12 @@ def _take_base_changes(args: list[str]) -> tuple[list[str], dict[str, Any]]:
         place = changes
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[last] = yaml.safe_load(text)
+            if not isinstance(place, dict):
+                raise ConfigError(f"{word} changes a part of {parent!r}, which another --base option sets as a whole")
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"expected a YAML value after --base.{key}, got {text!r}") from error
     return rest, changes
 
 

@@ -134,5 +134,10 @@ def test_a_nested_setting_changes_only_itself(
     expected.setdefault("optimiser", {})["lr"] = 0.5
     expected["flip_test"] = False  # how YAML reads a bare off; `train_config_from` puts it right
     assert json.loads(json.dumps(asked[0].base)) == expected
-    assert cli.main(["ablate", str(file), "--base.data.root"]) == 1
-    assert "expected a value after --base.data.root" in capsys.readouterr().err
+    for wrong, message in {
+        ("--base.data.root",): "expected a value after --base.data.root",
+        ("--base.optimiser=3", "--base.optimiser.lr=1"): "--base.optimiser.lr=1 changes a part of 'optimiser'",
+        ("--base.epochs=[",): "expected a YAML value after --base.epochs",
+    }.items():
+        assert cli.main(["ablate", str(file), *wrong]) == 1
+        assert message in capsys.readouterr().err
