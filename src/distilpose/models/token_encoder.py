@@ -69,7 +69,7 @@ class TokenEncoder(nn.Module):
             keypoint tokens (B, K, D) and visual tokens (B, P, D), P patches in row-major order.
         """
         visual_tokens = self.patch_embedding(patchify(features, self.patch_size_hw)) + self.position
-        tokens = torch.cat([self.keypoint_tokens.expand(len(features), -1, -1), visual_tokens], dim=1)
+        tokens = torch.cat([self.keypoint_tokens.expand(features.shape[0], -1, -1), visual_tokens], dim=1)
         # Keypoint tokens have no place in the image: their rows of the code are zero.
         position = F.pad(self.position, (0, 0, self.num_keypoints, 0))
         for index, block in enumerate(self.blocks):
