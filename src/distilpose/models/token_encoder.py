@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distilpose.errors import ConfigError
+from distilpose.models.linear import TokenLinear
 
 
 class TokenEncoder(nn.Module):
@@ -54,7 +55,7 @@ class TokenEncoder(nn.Module):
         self.keypoint_tokens = nn.Parameter(torch.empty(1, num_keypoints, dim))
         self.position: Tensor
         self.register_buffer("position", sine_position_code(grid_hw, dim), persistent=False)
-        self.patch_embedding = nn.Linear(in_channels * patch_size_hw[0] * patch_size_hw[1], dim)
+        self.patch_embedding = TokenLinear(in_channels * patch_size_hw[0] * patch_size_hw[1], dim)
         self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, round(dim * mlp_ratio)) for _ in range(depth))
         nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
         self.apply(init_linear)
@@ -84,11 +85,11 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.attention_norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.attention_out = nn.Linear(dim, dim)
+        self.qkv = TokenLinear(dim, 3 * dim, bias=False)
+        self.attention_out = TokenLinear(dim, dim)
         self.mlp_norm = nn.LayerNorm(dim)
-        self.mlp_up = nn.Linear(dim, hidden)
-        self.mlp_down = nn.Linear(hidden, dim)
+        self.mlp_up = TokenLinear(dim, hidden)
+        self.mlp_down = TokenLinear(hidden, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
