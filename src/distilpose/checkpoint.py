@@ -18,14 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from distilpose.description import ModelDescription
-from distilpose.errors import CheckpointError, ConfigError, DistilPoseError
+from distilpose.description import METADATA_KEY, ModelDescription, parse_description
+from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models.distilpose import DistilPose
 from distilpose.models.zoo import MODELS, PoseModel, create_model
 from distilpose.preprocess import Normalisation
 from distilpose.skeleton import COCO_17, Skeleton
 
-METADATA_KEY = "distilpose"
 HUB_WEIGHTS_NAME = "model.safetensors"
 HUB_CONFIG_NAME = "config.json"
 _MAX_LISTED = 12
@@ -133,7 +132,7 @@ def read_description(path: str | Path) -> ModelDescription:
     """The description inside one of our safetensors files, without its weights."""
     try:
         with safe_open(path, "pt") as file:
-            return _parse_metadata(Path(path), file.metadata())
+            return parse_description(Path(path), (file.metadata() or {}).get(METADATA_KEY))
     except (SafetensorError, OSError) as error:
         raise _not_safetensors(Path(path), error) from error
 
@@ -236,7 +235,7 @@ def load_from_hub(hub_id: str) -> PoseModel:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
     try:
         with safe_open(path, "pt") as file:
-            description = _parse_metadata(path, file.metadata())
+            description = parse_description(path, (file.metadata() or {}).get(METADATA_KEY))
             return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 not a dict
     except (SafetensorError, OSError) as error:
         raise _not_safetensors(path, error) from error
@@ -244,18 +243,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
 
 def _not_safetensors(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path} cannot be read as safetensors ({error}): broken, cut short, or another format")
-
-
-def _parse_metadata(path: Path, metadata: Mapping[str, str] | None) -> ModelDescription:
-    text = (metadata or {}).get(METADATA_KEY)
-    if text is None:
-        raise CheckpointError(f"{path} has no distilpose description: it was not written by distilpose")
-    try:
-        return ModelDescription.from_dict(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} has a broken distilpose description ({error})") from error
-    except DistilPoseError as error:
-        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _build(path: Path, description: ModelDescription, tensors: Mapping[str, Tensor]) -> PoseModel:

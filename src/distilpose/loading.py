@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from distilpose.errors import ConfigError, InputError
-from distilpose.runtimes import Runner, TorchRunner
+from distilpose.runtimes import FILE_RUNNERS, Runner, TorchRunner
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,20 +20,24 @@ SHIPPED_WEIGHTS: dict[str, Path] = {
 }
 
 
-def load_model(name_or_path: str | Path) -> PoseModel:
+def load_model(name_or_path: str | Path) -> PoseModel | Runner:
     """Load a model with its weights.
 
     Args:
-        name_or_path: a name of `SHIPPED_WEIGHTS`, a file (our ``.safetensors`` or a released ``.pth``), a folder
-            written by ``save_pretrained``, or a hub id such as ``"org/name"``.
+        name_or_path: a name of `SHIPPED_WEIGHTS`, a checkpoint (our ``.safetensors`` or a released ``.pth``), a
+            folder written by ``save_pretrained``, a hub id such as ``"org/name"``, or an exported ``.onnx`` or
+            ``.xml``.
 
     Returns:
-        The model in evaluation mode, on the CPU.
+        Of a checkpoint, the torch model in evaluation mode, on the CPU. Of an exported file, a `Runner` from numpy
+        arrays to numpy arrays, for which torch is neither needed nor imported. `PosePredictor` takes either.
 
     Raises:
         CheckpointError: the file is missing, broken, foreign, newer, or does not match its model.
-        ConfigError: the name is a preset, which has no weights of its own.
+        ConfigError: the name is a preset, which has no weights of its own, or the file's runtime is not installed.
     """
+    if Path(name_or_path).suffix in FILE_RUNNERS:
+        return FILE_RUNNERS[Path(name_or_path).suffix](name_or_path)
     from distilpose import checkpoint
     from distilpose.models import list_models
 
@@ -62,12 +66,15 @@ def as_runner(model: nn.Module | Runner | str | Path, device: str | None = None)
 
     Raises:
         InputError: it is none of these.
+        ConfigError: a device was named for a model that does not run in torch.
     """
     if isinstance(model, str | Path):
         model = load_model(model)
     if not hasattr(model, "parameters"):
         if not isinstance(model, Runner):
             raise InputError(f"model must be a model, a runner, a name or a path, got {type(model).__name__}")
+        if device is not None:
+            raise ConfigError(f"device is for torch models, got {device!r} for a {type(model).__name__}: leave it out")
         return model
     from distilpose import checkpoint
 

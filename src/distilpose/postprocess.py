@@ -14,6 +14,7 @@ from distilpose.geometry import CropTransform
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 
 if TYPE_CHECKING:
+    from distilpose.preprocess import NetworkInput
     from distilpose.runtimes import NumpyOutput, Runner
 
 FloatArray = NDArray[np.float64]
@@ -48,7 +49,7 @@ def check_flip_test(flip_test: str) -> None:
         raise ConfigError(f"flip_test must be one of {', '.join(get_args(FlipTest))}, got {flip_test!r}")
 
 
-def run_with_flip(runner: Runner, images: Float32Array, flip_test: FlipTest) -> NumpyOutput:
+def run_with_flip(runner: Runner, images: NetworkInput, flip_test: FlipTest) -> NumpyOutput:
     """Run a model, and unless "off" average with its answer to the mirrored crops.
 
     ``"aligned"`` puts the mirrored answer back where it belongs: left and right change places in coordinates,
@@ -60,7 +61,7 @@ def run_with_flip(runner: Runner, images: Float32Array, flip_test: FlipTest) -> 
 
     Args:
         runner: the model.
-        images: (B, 3, H, W) normalised crops.
+        images: (B, 3, H, W) crops, as the model reads them.
         flip_test: "off" calls the model once, the others twice.
 
     Returns:
@@ -69,7 +70,7 @@ def run_with_flip(runner: Runner, images: Float32Array, flip_test: FlipTest) -> 
     output = runner(images)
     if flip_test == "off":
         return output
-    mirrored = runner(np.ascontiguousarray(images[..., ::-1]))
+    mirrored = runner(images[..., ::-1].copy())
     flip_index = runner.description.skeleton.flip_index
     if isinstance(output, HeatmapOutput):
         assert isinstance(mirrored, HeatmapOutput)

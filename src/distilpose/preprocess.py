@@ -16,6 +16,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+NetworkInput = NDArray[np.float32] | NDArray[np.uint8]
+
+
 @dataclass(frozen=True)
 class Normalisation:
     """Mean and standard deviation per RGB channel, in units of pixel value / 255."""
@@ -52,14 +55,26 @@ def normalise(crops: NDArray[np.uint8], normalisation: Normalisation) -> NDArray
     return images
 
 
+def network_input(crops: NDArray[np.uint8], normalisation: Normalisation | None) -> NetworkInput:
+    """(N, H, W, 3) uint8 crops -> (N, 3, H, W): normalised float32, or uint8 for a model that normalises by itself.
+
+    Args:
+        crops: uint8 RGB.
+        normalisation: of the model; None for a file exported with uint8 input.
+    """
+    if normalisation is None:
+        return np.ascontiguousarray(np.moveaxis(crops, -1, -3))
+    return normalise(crops, normalisation)
+
+
 def preprocess(
-    image: NDArray[np.uint8], transforms: Sequence[CropTransform], normalisation: Normalisation
-) -> NDArray[np.float32]:
-    """One image and N crops of it -> network input (N, 3, H, W) float32.
+    image: NDArray[np.uint8], transforms: Sequence[CropTransform], normalisation: Normalisation | None
+) -> NetworkInput:
+    """One image and N crops of it -> network input (N, 3, H, W), see `network_input`.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         transforms: N >= 1 crops of one size.
         normalisation: of the model.
     """
-    return normalise(np.stack([crop_image(image, transform) for transform in transforms]), normalisation)
+    return network_input(np.stack([crop_image(image, transform) for transform in transforms]), normalisation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from distilpose.evaluation.person_boxes import (
 )
 from distilpose.geometry import crops_from_boxes
 from distilpose.images import read_image
-from distilpose.preprocess import Normalisation, crop_image, normalise
+from distilpose.preprocess import NetworkInput, Normalisation, crop_image, network_input
 from distilpose.skeleton import COCO_17, Skeleton
 
 
@@ -100,7 +100,7 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.transforms)
 
-    def batches(self, batch_size: int, normalisation: Normalisation) -> Iterator[NDArray[np.float32]]:
+    def batches(self, batch_size: int, normalisation: Normalisation | None) -> Iterator[NetworkInput]:
         """All crops in order, as network input (B, 3, H, W), the last batch perhaps smaller.
 
         Raises:
@@ -108,27 +108,35 @@ class EvaluationSet:
             InputError: an image cannot be read.
         """
         pending: list[NDArray[np.uint8]] = []
-        for crop in self._crops():
+        for crop in self._all_crops():
             pending.append(crop)
             if len(pending) == batch_size:
-                yield normalise(np.stack(pending), normalisation)
+                yield network_input(np.stack(pending), normalisation)
                 pending = []
         if pending:
-            yield normalise(np.stack(pending), normalisation)
+            yield network_input(np.stack(pending), normalisation)
 
-    def _crops(self) -> Iterator[NDArray[np.uint8]]:
-        """Each crop (H, W, 3); each image is decoded once."""
+    def crops(self, rows: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
+        """The crops (H, W, 3) of some boxes; an image is decoded once if its rows stand together.
+
+        Raises:
+            DatasetError: an image does not have the size its annotations were made on.
+            InputError: an image cannot be read.
+        """
+        for image_id, group in groupby(rows, key=lambda row: int(self.boxes.image_id[row])):
+            image = self._read(image_id)
+            for row in group:
+                yield crop_image(image, self.transforms[row])
+
+    def _all_crops(self) -> Iterator[NDArray[np.uint8]]:
         if self._kept is not None:
             yield from self._kept
             return
         kept: list[NDArray[np.uint8]] = []
-        for image_id, rows in groupby(range(len(self)), key=lambda row: int(self.boxes.image_id[row])):
-            image = self._read(image_id)
-            for row in rows:
-                crop = crop_image(image, self.transforms[row])
-                if self._keep_crops:
-                    kept.append(crop)
-                yield crop
+        for crop in self.crops(range(len(self))):
+            if self._keep_crops:
+                kept.append(crop)
+            yield crop
         if self._keep_crops:
             self._kept = kept
 

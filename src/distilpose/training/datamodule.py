@@ -14,6 +14,7 @@ from distilpose.data.coco import PersonSample, load_person_samples
 from distilpose.data.dataset import Batch, MixedSampler, PersonDataset, TrainingItem, build_loader
 from distilpose.description import ModelDescription
 from distilpose.evaluation.evaluate import EvaluationSet
+from distilpose.preprocess import Normalisation
 from distilpose.training.recipes import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class TrainingData:
             description.input_size_hw,
             skeleton=description.skeleton,
             augment=config.augment,
-            normalisation=description.normalisation,
+            normalisation=description.normalisation or Normalisation(),
             seed=config.seed,
             variants=config.data.variants,
             cache_images=config.data.cache_images,

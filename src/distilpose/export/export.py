@@ -1,0 +1,166 @@
+"""Model -> file that describes itself -> the same numbers: ``distilpose export``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from distilpose.checkpoint import describe
+from distilpose.description import ModelDescription, Precision
+from distilpose.errors import ConfigError, InputError
+from distilpose.export.rewrite import ExportForm
+from distilpose.export.verify import BATCH_SIZES, OutputError, verify
+from distilpose.loading import load_model
+from distilpose.models import PoseModel
+from distilpose.runtimes import FILE_RUNNERS, TorchRunner
+
+Format = Literal["onnx", "openvino"]
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+class ExportReport(NamedTuple):
+    """What `export_model` wrote.
+
+    Attributes:
+        files: one, or for OpenVINO graph and weights.
+        description: what the file says about itself.
+        errors: every output of the file against torch, on several batch sizes.
+    """
+
+    files: tuple[Path, ...]
+    description: ModelDescription
+    errors: tuple[OutputError, ...]
+
+    @property
+    def largest_error(self) -> OutputError:
+        """The worst of them."""
+        return max(self.errors, key=lambda error: error.largest)
+
+    @property
+    def megabytes(self) -> float:
+        """Size of the files in 1e6 bytes."""
+        return sum(path.stat().st_size for path in self.files) / 1e6
+
+
+def export_model(
+    model: PoseModel | str | Path,
+    out: str | Path,
+    *,
+    format: Format,
+    precision: Precision = "float32",
+    calibration: NDArray[np.uint8] | None = None,
+    uint8_input: bool = False,
+) -> ExportReport:
+    """Write a model as a file that needs no torch, and hold the file against torch before it takes its place.
+
+    Args:
+        model: a torch model, or a name or checkpoint that `load_model` takes.
+        out: the file, ending in ``.onnx``, or in ``.xml`` for OpenVINO, which writes a ``.bin`` beside it.
+        format: ``"onnx"`` or ``"openvino"``.
+        precision: of the weights. ``"float16"`` halves the file and computes in float32; ``"int8"`` computes in
+            int8, the head apart.
+        calibration: (N, H, W, 3) uint8 crops of people as the model will see them, for int8;
+            see `calibration.calibration_crops`.
+        uint8_input: read (B, 3, H, W) uint8 pixels and normalise inside the file.
+
+    Raises:
+        ConfigError: options that do not fit together, an exported file as ``model``, or a missing package.
+        InputError: crops of the wrong shape.
+        CheckpointError: the model file is unusable, or the exported file does not compute what the model computes;
+            then nothing is written.
+    """
+    out = Path(out)
+    _check_options(out, format, precision, calibration)
+    if not isinstance(model, nn.Module):
+        loaded = load_model(model)
+        if not isinstance(loaded, nn.Module):
+            raise ConfigError(f"{model} is exported already: pass the checkpoint it was made from")
+        model = loaded
+    assert isinstance(model, PoseModel)
+    inside = describe(model)
+    if calibration is not None:
+        _check_crops(calibration, inside.input_size_hw)
+    description = replace(inside, precision=precision, normalisation=None if uint8_input else inside.normalisation)
+    runner = TorchRunner(model, inside)
+    form = ExportForm(model, inside.normalisation if uint8_input else None)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
+        part = Path(folder) / out.name
+        _write(form, description, part, format, calibration)
+        crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
+        errors = verify(FILE_RUNNERS[part.suffix](part), runner, crops[: max(BATCH_SIZES)])
+        files = [part.with_suffix(".bin"), part] if format == "openvino" else [part]
+        written = tuple(file.replace(out.parent / file.name) for file in files)
+    return ExportReport(written, description, errors)
+
+
+def _write(
+    form: ExportForm,
+    description: ModelDescription,
+    path: Path,
+    format: Format,
+    calibration: NDArray[np.uint8] | None,
+) -> None:
+    from distilpose.export import onnx_file
+
+    graph = path if format == "onnx" else path.with_suffix(".onnx")
+    onnx_file.export_onnx(form, description.input_size_hw, graph)
+    if format == "openvino":
+        from distilpose.export.openvino_file import write_openvino
+
+        write_openvino(graph, path, description, crops=calibration, keep_float=onnx_file.head_nodes(graph))
+        return
+    if description.precision == "int8":
+        assert calibration is not None
+        onnx_file.quantise_onnx(graph, description, calibration)
+    elif description.precision == "float16":
+        onnx_file.halve_onnx(graph)
+    onnx_file.describe_onnx(graph, description)
+
+
+def _check_options(out: Path, format: str, precision: str, calibration: NDArray[np.uint8] | None) -> None:
+    if format not in get_args(Format):
+        raise ConfigError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    suffix = SUFFIXES[format]  # type: ignore[index]  # checked above
+    if out.suffix != suffix:
+        raise ConfigError(f"the file of format {format} must end in {suffix}, got {out}")
+    if (precision == "int8") != (calibration is not None):
+        got = "none" if calibration is None else f"{len(calibration)} for {precision}"
+        raise ConfigError(
+            f"calibration crops are what int8 needs and nothing else takes, got {got}: name pictures of people with "
+            "--calibration, and --int8"
+        )
+    _check_packages(format, precision)
+
+
+def _check_packages(format: str, precision: str) -> None:
+    needed = ["onnx", "onnxscript", "onnxruntime"]
+    if format == "openvino":
+        needed = ["onnx", "onnxscript", "openvino", *(["nncf"] if precision == "int8" else [])]
+    missing = [package for package in needed if find_spec(package) is None]
+    if missing:
+        extras = "export,openvino" if format == "openvino" else "export"
+        raise ConfigError(f"export needs {', '.join(missing)}: pip install 'distilpose[{extras}]'")
+
+
+def _check_crops(crops: NDArray[np.uint8], input_size_hw: tuple[int, int]) -> None:
+    expected = (*input_size_hw, 3)
+    if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != expected or len(crops) < max(BATCH_SIZES):
+        raise InputError(
+            f"calibration crops must be uint8 of shape (N, {', '.join(map(str, expected))}) with N >= "
+            f"{max(BATCH_SIZES)}, got {crops.dtype} of shape {crops.shape}"
+        )
+
+
+def _random_crops(input_size_hw: Sequence[int]) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), *input_size_hw, 3), dtype=np.uint8)

@@ -1,0 +1,150 @@
+"""A torch model as one ONNX file; its weights in float32, float16 or int8."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, numpy_helper
+
+from distilpose.description import METADATA_KEY, ModelDescription
+from distilpose.export.rewrite import ExportForm
+from distilpose.preprocess import network_input
+from distilpose.runtimes import INPUT_NAME
+
+OPSET = 20  # the first with Gelu
+_TRACED_BATCH = 2
+_SMALLEST_HALVED = 64  # numbers; shorter constants stay as they are
+
+
+def export_onnx(form: ExportForm, input_size_hw: tuple[int, int], path: Path) -> None:
+    """Write the graph with a free batch size.
+
+    Args:
+        form: to export.
+        input_size_hw: (H, W) of a crop.
+        path: the file to write.
+    """
+    dtype = torch.float32 if form.pixels is None else torch.uint8
+    images = torch.zeros(_TRACED_BATCH, 3, *input_size_hw, dtype=dtype)
+    with _quiet():
+        program = torch.onnx.export(
+            form.eval(),
+            (images,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=65536)},),
+            input_names=[INPUT_NAME],
+            output_names=list(form.output_names),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path))
+
+
+def describe_onnx(path: Path, description: ModelDescription) -> None:
+    """Write what the model is into its file, in place."""
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(description.to_dict())})
+    model.producer_name = "distilpose"
+    onnx.save(model, path)
+
+
+def halve_onnx(path: Path) -> None:
+    """Store weights as float16, in place; runtimes widen them once, at loading, and compute in float32."""
+    model = onnx.load(path)
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims, dtype=int) < _SMALLEST_HALVED:
+            continue
+        half = f"{tensor.name}_half"
+        casts.append(onnx.helper.make_node("Cast", [half], [tensor.name], to=TensorProto.FLOAT, name=f"{half}_cast"))
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), half))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
+def quantise_onnx(path: Path, description: ModelDescription, crops: NDArray[np.uint8]) -> None:
+    """Turn convolutions and products with weights into int8, in place.
+
+    Weights are signed per channel, activations unsigned per array over the range that ``crops`` need. The head, the
+    norms and what attention does with itself stay in floating point.
+
+    Args:
+        path: float32 file.
+        description: of its model.
+        crops: (N, H, W, 3) uint8.
+
+    Source:
+        ONNX Runtime's static quantisation, QDQ format.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Crops(CalibrationDataReader):  # type: ignore[misc]  # untyped package
+        def __init__(self) -> None:
+            self._rest = iter(crops)
+
+        def get_next(self) -> dict[str, Any] | None:
+            crop = next(self._rest, None)
+            return None if crop is None else {INPUT_NAME: network_input(crop[None], description.normalisation)}
+
+    graph = onnx.load(path).graph
+    with _quiet():
+        quantize_static(
+            str(path),
+            str(path),
+            Crops(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "MatMul"],
+            nodes_to_exclude=[*head_nodes(path), *_products_of_activations(graph)],
+        )
+
+
+def head_nodes(path: Path) -> list[str]:
+    """Names of the nodes between the last norm and the outputs: a coordinate in 8 bits would move in steps."""
+    graph = onnx.load(path, load_external_data=False).graph
+    maker = {output: node for node in graph.node for output in node.output}
+    found: dict[str, NodeProto] = {}
+    waiting = [output.name for output in graph.output]
+    while waiting:
+        node = maker.get(waiting.pop())
+        if node is None or node.name in found or node.op_type == "LayerNormalization":
+            continue
+        found[node.name] = node
+        waiting += node.input
+    return list(found)
+
+
+def _products_of_activations(graph: onnx.GraphProto) -> Sequence[str]:
+    weights = {tensor.name for tensor in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and not weights & set(node.input)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' advice, which is about their own inner works."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+__all__ = ["describe_onnx", "export_onnx", "halve_onnx", "head_nodes", "quantise_onnx"]

@@ -1,0 +1,56 @@
+"""An ONNX file as OpenVINO's pair of ``.xml`` and ``.bin``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from distilpose.description import METADATA_KEY, ModelDescription
+from distilpose.preprocess import network_input
+
+
+def write_openvino(
+    onnx_file: Path,
+    path: Path,
+    description: ModelDescription,
+    *,
+    crops: NDArray[np.uint8] | None = None,
+    keep_float: Sequence[str] = (),
+) -> None:
+    """Convert, quantise when the description says int8, and write ``path`` and the weights beside it.
+
+    Args:
+        onnx_file: float32 file.
+        path: ending in ``.xml``.
+        description: of the file to write.
+        crops: (N, H, W, 3) uint8 to calibrate with, for int8.
+        keep_float: names of nodes that int8 leaves in floating point.
+    """
+    model = openvino.Core().read_model(onnx_file)
+    if description.precision == "int8":
+        assert crops is not None
+        model = _quantise(model, description, crops, keep_float)
+    model.set_rt_info(json.dumps(description.to_dict()), [METADATA_KEY])
+    openvino.save_model(model, path, compress_to_fp16=description.precision == "float16")
+
+
+def _quantise(model: Any, description: ModelDescription, crops: NDArray[np.uint8], keep_float: Sequence[str]) -> Any:
+    """int8 by NNCF's recipe for transformers: activations smoothed, biases corrected on the crops."""
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    images = [network_input(crop[None], description.normalisation) for crop in crops]
+    return nncf.quantize(
+        model,
+        nncf.Dataset(images),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(images),
+        ignored_scope=nncf.IgnoredScope(names=list(keep_float), validate=False),
+    )

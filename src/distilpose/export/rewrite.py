@@ -1,0 +1,147 @@
+"""A model in the form that inference runtimes run fastest. Every rewrite is exact but for rounding.
+
+- Queries, keys and values come from three products instead of one: no slicing and moving of a (B, T, 3 D) array
+  afterwards, and OpenVINO recognises the attention as one operation, moves included.
+- The scale of the attention is in the weights of the queries.
+- Patches are embedded by one strided convolution instead of a copy of the feature map and a product.
+- The position code is padded once.
+
+Batch norms are folded by the exporter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distilpose.models import PoseModel
+from distilpose.models.outputs import HeatmapOutput
+from distilpose.models.token_encoder import TokenEncoder, TransformerBlock
+from distilpose.preprocess import Normalisation
+from distilpose.runtimes import HEATMAP_OUTPUT, POSE_OUTPUTS
+
+
+class ExportForm(nn.Module):
+    """A model that returns a tuple of arrays, tokens left out; it shares the model's weights.
+
+    Args:
+        model: in evaluation mode.
+        pixels: the model's normalisation, to read (B, 3, H, W) uint8; None to read what the model reads.
+
+    Attributes:
+        output_names: of the tuple's arrays.
+    """
+
+    def __init__(self, model: PoseModel, pixels: Normalisation | None = None) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.encoder = FlatEncoder(model.encoder)
+        self.head = model.head
+        self.pixels = None if pixels is None else _Pixels(pixels)
+        with torch.inference_mode():
+            output = model(torch.zeros(1, 3, *model.input_size_hw, dtype=next(model.parameters()).dtype))
+        if isinstance(output, HeatmapOutput):
+            self.output_names: Sequence[str] = (HEATMAP_OUTPUT,)
+        else:
+            self.output_names = [name for name in POSE_OUTPUTS if getattr(output, name) is not None]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) crops -> the arrays of `output_names`."""
+        if self.pixels is not None:
+            images = self.pixels(images)
+        values = self.head(self.encoder(self.backbone(images)))
+        return tuple(value for value in values if value is not None) if isinstance(values, tuple) else (values,)
+
+
+class FlatEncoder(nn.Module):
+    """A `TokenEncoder` that returns its keypoint tokens alone.
+
+    Args:
+        encoder: whose weights to use.
+    """
+
+    def __init__(self, encoder: TokenEncoder) -> None:
+        super().__init__()
+        self.num_keypoints = encoder.num_keypoints
+        self.keypoint_tokens = encoder.keypoint_tokens
+        self.patches = _patch_convolution(encoder)
+        self.position: Tensor
+        self.register_buffer("position", F.pad(encoder.position, (0, 0, encoder.num_keypoints, 0)))
+        self.blocks = nn.ModuleList(FlatBlock(block) for block in encoder.blocks)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) -> keypoint tokens (B, K, D)."""
+        visual_tokens = self.patches(features).flatten(2).transpose(1, 2)
+        keypoint_tokens = self.keypoint_tokens.expand(features.shape[0], -1, -1)
+        tokens = torch.cat([keypoint_tokens, visual_tokens], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens + self.position)
+        return tokens[:, : self.num_keypoints]
+
+
+class FlatBlock(nn.Module):
+    """A `TransformerBlock` with separate queries, keys and values.
+
+    Args:
+        block: whose weights to use.
+    """
+
+    def __init__(self, block: TransformerBlock) -> None:
+        super().__init__()
+        self.num_heads = block.num_heads
+        self.attention_norm, self.attention_out = block.attention_norm, block.attention_out
+        self.mlp_norm, self.mlp_up, self.mlp_down = block.mlp_norm, block.mlp_up, block.mlp_down
+        query, key, value = block.qkv.weight.detach().chunk(3)
+        scale = (query.shape[0] // block.num_heads) ** -0.5
+        self.query, self.key, self.value = _linear(query * scale), _linear(key), _linear(value)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        batch, count, dim = tokens.shape
+        heads = (batch, count, self.num_heads, dim // self.num_heads)
+        normed = self.attention_norm(tokens)
+        query = self.query(normed).view(heads).permute(0, 2, 1, 3)
+        key = self.key(normed).view(heads).permute(0, 2, 3, 1)
+        value = self.value(normed).view(heads).permute(0, 2, 1, 3)
+        mixed = (query @ key).softmax(dim=-1) @ value
+        tokens = tokens + self.attention_out(mixed.permute(0, 2, 1, 3).reshape(batch, count, dim))
+        out: Tensor = tokens + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(tokens))))
+        return out
+
+
+class _Pixels(nn.Module):
+    """(B, 3, H, W) uint8 -> what `preprocess.normalise` makes of it.
+
+    A factor and an offset beside the first convolution, not inside: its border is zero after normalising.
+    """
+
+    def __init__(self, normalisation: Normalisation) -> None:
+        super().__init__()
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (normalisation.mean, normalisation.std))
+        self.factor: Tensor
+        self.offset: Tensor
+        self.register_buffer("factor", 1 / (255 * std))
+        self.register_buffer("offset", -mean / std)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.to(self.factor.dtype) * self.factor + self.offset
+
+
+def _patch_convolution(encoder: TokenEncoder) -> nn.Conv2d:
+    embedding, patch = encoder.patch_embedding, encoder.patch_size_hw
+    dim, length = embedding.weight.shape
+    channels = length // (patch[0] * patch[1])
+    convolution = nn.Conv2d(channels, dim, kernel_size=patch, stride=patch)
+    weight = embedding.weight.detach().view(dim, *patch, channels).permute(0, 3, 1, 2)  # patches: row, column, channel
+    convolution.weight = nn.Parameter(weight.contiguous())
+    convolution.bias = embedding.bias
+    return convolution
+
+
+def _linear(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight)
+    return layer
