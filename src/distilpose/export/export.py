@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from distilpose.checkpoint import describe
 from distilpose.description import ModelDescription, Precision
 from distilpose.errors import ConfigError, InputError
+from distilpose.export.calibration import calibration_crops
 from distilpose.export.rewrite import ExportForm
 from distilpose.export.verify import BATCH_SIZES, OutputError, verify
 from distilpose.loading import load_model
@@ -23,6 +23,10 @@ from distilpose.models import PoseModel
 from distilpose.runtimes import FILE_RUNNERS, TorchRunner
 
 Format = Literal["onnx", "openvino"]
+_CALIBRATION_RULE = (
+    "int8 needs calibration pictures of people, and nothing else takes them; got {}: give --int8 and --calibration "
+    "together"
+)
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
 
@@ -43,6 +47,11 @@ class ExportReport(NamedTuple):
     def largest_error(self) -> OutputError:
         """The worst of them."""
         return max(self.errors, key=lambda error: error.largest)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The batch sizes compared."""
+        return tuple(sorted({error.batch for error in self.errors}))
 
     @property
     def megabytes(self) -> float:
@@ -78,13 +87,10 @@ def export_model(
             then nothing is written.
     """
     out = Path(out)
-    _check_options(out, format, precision, calibration)
-    if not isinstance(model, nn.Module):
-        loaded = load_model(model)
-        if not isinstance(loaded, nn.Module):
-            raise ConfigError(f"{model} is exported already: pass the checkpoint it was made from")
-        model = loaded
-    assert isinstance(model, PoseModel)
+    _check_options(out, format, precision)
+    if (precision == "int8") != (calibration is not None):
+        raise ConfigError(_CALIBRATION_RULE.format("none" if calibration is None else f"{len(calibration)} crops"))
+    model = _torch_model(model)
     inside = describe(model)
     if calibration is not None:
         _check_crops(calibration, inside.input_size_hw)
@@ -100,6 +106,54 @@ def export_model(
         files = [part.with_suffix(".bin"), part] if format == "openvino" else [part]
         written = tuple(file.replace(out.parent / file.name) for file in files)
     return ExportReport(written, description, errors)
+
+
+def export_file(
+    model: str | Path,
+    out: str | Path,
+    *,
+    format: Format,
+    fp16: bool = False,
+    int8: bool = False,
+    calibration: str | Path | None = None,
+    images: str | Path | None = None,
+    uint8_input: bool = False,
+) -> ExportReport:
+    """`export_model` from files, as the command line has it.
+
+    Args:
+        model: what `load_model` takes.
+        out: the file to write.
+        format: ``"onnx"`` or ``"openvino"``.
+        fp16: precision float16.
+        int8: precision int8.
+        calibration: what `calibration_crops` takes, for int8.
+        images: folder of its images.
+        uint8_input: see `export_model`.
+
+    Raises:
+        ConfigError, InputError, CheckpointError: see `export_model`.
+        DatasetError: the calibration set is unusable.
+    """
+    if fp16 and int8:
+        raise ConfigError("expected at most one of --fp16 and --int8, got both")
+    precision: Precision = "int8" if int8 else "float16" if fp16 else "float32"
+    if int8 != (calibration is not None):
+        raise ConfigError(_CALIBRATION_RULE.format("none" if calibration is None else calibration))
+    _check_options(Path(out), format, precision)
+    loaded = _torch_model(model)
+    inside = describe(loaded)
+    crops = None
+    if calibration is not None:
+        crops = calibration_crops(calibration, inside.input_size_hw, inside.skeleton, images=images)
+    return export_model(loaded, out, format=format, precision=precision, calibration=crops, uint8_input=uint8_input)
+
+
+def _torch_model(model: PoseModel | str | Path) -> PoseModel:
+    loaded = load_model(model) if isinstance(model, str | Path) else model
+    if not isinstance(loaded, PoseModel):
+        raise ConfigError(f"{model} is exported already: pass the checkpoint it was made from")
+    return loaded
 
 
 def _write(
@@ -126,7 +180,7 @@ def _write(
     onnx_file.describe_onnx(graph, description)
 
 
-def _check_options(out: Path, format: str, precision: str, calibration: NDArray[np.uint8] | None) -> None:
+def _check_options(out: Path, format: str, precision: str) -> None:
     if format not in get_args(Format):
         raise ConfigError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
     if precision not in get_args(Precision):
@@ -134,12 +188,6 @@ def _check_options(out: Path, format: str, precision: str, calibration: NDArray[
     suffix = SUFFIXES[format]  # type: ignore[index]  # checked above
     if out.suffix != suffix:
         raise ConfigError(f"the file of format {format} must end in {suffix}, got {out}")
-    if (precision == "int8") != (calibration is not None):
-        got = "none" if calibration is None else f"{len(calibration)} for {precision}"
-        raise ConfigError(
-            f"calibration crops are what int8 needs and nothing else takes, got {got}: name pictures of people with "
-            "--calibration, and --int8"
-        )
     _check_packages(format, precision)
 
 
