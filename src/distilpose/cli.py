@@ -138,6 +138,9 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--annotations", metavar="FILE", help="COCO json whose images tell which id each file has")
     parser.add_argument("--detector", metavar="NAME", help=DETECTOR_HELP)
     parser.add_argument("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="crops per run of the model (default: 8)"
+    )
     parser.add_argument("--no-pictures", action="store_true", help="write predictions.json only")
 
 
@@ -156,6 +159,7 @@ def _predict(args: Namespace) -> int:
         annotations=args.annotations,
         detector=detector,
         flip_test=args.flip_test,
+        batch_size=args.batch_size,
         pictures=not args.no_pictures,
         progress=True,
     )

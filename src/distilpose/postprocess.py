@@ -38,6 +38,20 @@ class Keypoints(NamedTuple):
     sigma: FloatArray | None
     raw_score: FloatArray | None
 
+    def rows(self, start: int, stop: int) -> Keypoints:
+        """Crops ``start`` to ``stop``."""
+        return Keypoints(*(None if values is None else values[start:stop] for values in self))  # type: ignore[arg-type]
+
+
+def join_keypoints(parts: Sequence[Keypoints]) -> Keypoints:
+    """One after the other, at least one; all from one model."""
+    xy_norm, sigmas, scores = zip(*parts, strict=True)
+    return Keypoints(
+        np.concatenate(xy_norm),
+        None if sigmas[0] is None else np.concatenate(sigmas),
+        None if scores[0] is None else np.concatenate(scores),
+    )
+
 
 def check_flip_test(flip_test: str) -> None:
     """Refuse an unknown flip-test mode.

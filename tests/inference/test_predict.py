@@ -15,7 +15,6 @@ from pycocotools.coco import COCO
 
 from distilpose.errors import ConfigError, InputError
 from distilpose.images import read_image, write_image
-from distilpose.inference import predict
 from distilpose.inference.predict import predict_files
 
 BRIGHT_XY = (211, 143)
@@ -151,15 +150,17 @@ def test_a_failing_model_names_the_picture(folder: Path, tmp_path: Path, runner:
     assert load(tmp_path / "out") == []
 
 
-def test_an_interruption_keeps_what_was_predicted(folder: Path, tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
-    def read_until_garden(path: Path) -> NDArray[np.uint8]:
-        if path.stem == "garden":
-            raise KeyboardInterrupt
-        return read_image(path)
+def test_an_interruption_keeps_what_was_predicted(folder: Path, tmp_path: Path, runner: Any) -> None:
+    class Interrupted:
+        description = runner.description
 
-    monkeypatch.setattr(predict, "read_image", read_until_garden)
+        def __call__(self, images: NDArray[np.float32]) -> Any:
+            if len(runner.batches) == 2:
+                raise KeyboardInterrupt
+            return runner(images)
+
     with pytest.raises(KeyboardInterrupt):
-        predict_files([folder], tmp_path / "out", model=runner, detector="whole-image")
+        predict_files([folder], tmp_path / "out", model=Interrupted(), detector="whole-image", batch_size=1)
     assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["7.jpg", "8.jpg", "predictions.json"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,9 @@ from distilpose.oks import OKS_NMS_THRESHOLD, oks_nms
 from distilpose.postprocess import (
     KEYPOINT_SCORE_THRESHOLD,
     FlipTest,
-    Keypoints,
     check_flip_test,
     decode,
+    join_keypoints,
     keypoints_to_image,
     pose_score,
     run_with_flip,
@@ -273,11 +273,7 @@ def _predict(
         disable=not progress,
     )
     parts = [decode(run_with_flip(runner, images, flip_test)) for images in batches]
-    keypoints = Keypoints(
-        np.concatenate([part.xy_norm for part in parts]),
-        _concatenate([part.sigma for part in parts]),
-        _concatenate([part.raw_score for part in parts]),
-    )
+    keypoints = join_keypoints(parts)
     xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, runner.description.heatmap_size_hw)
     boxes = evaluation_set.boxes
     return PoseResult(
@@ -328,9 +324,3 @@ def _summarise(
         precision=average.precision,
         people=people,
     )
-
-
-def _concatenate(parts: Sequence[FloatArray | None]) -> FloatArray | None:
-    """One array of the batches' arrays; None when the model does not return it."""
-    arrays = [part for part in parts if part is not None]
-    return np.concatenate(arrays) if arrays else None

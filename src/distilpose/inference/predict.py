@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from distilpose.errors import ConfigError, DistilPoseError, InputError
 from distilpose.images import list_images, read_image, write_image
 from distilpose.inference.detectors import create_detector
 from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.stream import Predicted, Scene, predict_stream
 from distilpose.postprocess import FlipTest
 from distilpose.results import PoseResult
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from distilpose.runtimes import Runner
 
 PREDICTIONS_NAME = "predictions.json"
+BATCH_SIZE = 8  # on CPUs more is no faster and takes memory
+DRAWING_THREADS = 2
 DRAWN_POSE_SCORE = 0.2  # weaker people, mostly false boxes of a detector, are written but not drawn
 
 
@@ -60,6 +64,7 @@ def predict_files(
     annotations: str | Path | None = None,
     detector: str | None = None,
     flip_test: FlipTest = "off",
+    batch_size: int = BATCH_SIZE,
     pictures: bool = True,
     progress: bool = False,
 ) -> PredictReport:
@@ -82,6 +87,7 @@ def predict_files(
         annotations: COCO file that gives images their ids.
         detector: name in `DETECTORS`; either this or ``boxes``.
         flip_test: see `PosePredictor`.
+        batch_size: crops that the model sees at once, of one or several pictures.
         pictures: draw them.
         progress: show a bar on the standard error stream.
 
@@ -92,26 +98,66 @@ def predict_files(
     """
     paths = list_images(sources)
     people_source = _people_source(paths, boxes, annotations, detector)
-    predictor = PosePredictor(model, flip_test=flip_test)
+    predictor = PosePredictor(model, flip_test=flip_test, batch_size=batch_size)
     drawings = dict(zip(paths, _picture_paths(paths, Path(out)), strict=True)) if pictures else {}
     predictions = Path(out) / PREDICTIONS_NAME
     inputs = [*paths, *(Path(file) for file in (boxes, annotations) if file is not None)]
     _prepare_folder(Path(out), [predictions, *drawings.values()], inputs)
     rows: list[dict[str, Any]] = []
     failures: list[str] = []
+
+    def load(path: Path) -> Scene:
+        image = read_image(path)
+        return Scene(image, *people_source.find(path, image))
+
+    stream = predict_stream(predictor, paths, load, keep_images=pictures)
+    artist = _Artist()
     try:
-        for path in _with_progress(paths, progress):
-            try:
-                image = read_image(path)
-                result = predictor(image, *people_source.find(path, image))
-                rows += _rows(result, path, people_source.image_ids[path])
-                if pictures:
-                    write_image(drawings[path], result.filter(result.pose_score >= DRAWN_POSE_SCORE).draw(image))
-            except DistilPoseError as error:
+        for path, image, result, error in _with_progress(stream, len(paths), progress):
+            if result is None:
+                assert error is not None
                 failures.append(_naming(path, error))
+                continue
+            rows += _rows(result, path, people_source.image_ids[path])
+            if image is not None:
+                artist.draw(drawings[path], image, result)
     finally:
+        stream.close()
+        artist.finish()
         _write_rows(predictions, rows)
+    failures += artist.failures
     return PredictReport(predictions, len(paths) - len(failures), len(rows), tuple(failures))
+
+
+class _Artist:
+    """Draws and writes pictures beside the network; no more than a few wait."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self._pool = ThreadPoolExecutor(DRAWING_THREADS, thread_name_prefix="draw")
+        self._drawing: deque[tuple[Path, Future[None]]] = deque()
+
+    def draw(self, path: Path, image: NDArray[np.uint8], result: PoseResult) -> None:
+        while len(self._drawing) >= 2 * DRAWING_THREADS:
+            self._collect()
+        self._drawing.append((path, self._pool.submit(_draw, path, image, result)))
+
+    def finish(self) -> None:
+        """Wait for the last pictures."""
+        while self._drawing:
+            self._collect()
+        self._pool.shutdown()
+
+    def _collect(self) -> None:
+        path, drawing = self._drawing.popleft()
+        try:
+            drawing.result()
+        except DistilPoseError as error:
+            self.failures.append(_naming(path, error))
+
+
+def _draw(path: Path, image: NDArray[np.uint8], result: PoseResult) -> None:
+    write_image(path, result.filter(result.pose_score >= DRAWN_POSE_SCORE).draw(image))
 
 
 def _people_source(
@@ -182,10 +228,10 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     part.replace(path)
 
 
-def _with_progress(paths: Sequence[Path], show: bool) -> Iterable[Path]:
+def _with_progress(stream: Iterator[Predicted[Path]], total: int, show: bool) -> Iterable[Predicted[Path]]:
     if not show:
-        return paths
+        return stream
     from rich.console import Console
     from rich.progress import track
 
-    return track(paths, "Predicting", console=Console(stderr=True))
+    return track(stream, "Predicting", total=total, console=Console(stderr=True))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,11 +18,12 @@ from distilpose.postprocess import (
     Keypoints,
     check_flip_test,
     decode,
+    join_keypoints,
     keypoints_to_image,
     pose_score,
     run_with_flip,
 )
-from distilpose.preprocess import preprocess
+from distilpose.preprocess import NetworkInput, network_input, preprocess
 from distilpose.results import PoseResult
 from distilpose.skeleton import Skeleton
 
@@ -30,6 +31,22 @@ if TYPE_CHECKING:
     from torch import nn
 
     from distilpose.runtimes import Runner
+
+
+class PreparedImage(NamedTuple):
+    """The crops of one image and what is needed to bring their keypoints back.
+
+    Attributes:
+        images: (N, 3, H, W) network input, N >= 0.
+        transforms: of the N crops.
+        boxes_xyxy: (N, 4) image pixels.
+        box_score: (N,) confidence of the detector.
+    """
+
+    images: NetworkInput
+    transforms: Sequence[CropTransform]
+    boxes_xyxy: NDArray[np.float64]
+    box_score: NDArray[np.float64]
 
 
 class PosePredictor:
@@ -41,6 +58,9 @@ class PosePredictor:
             with the released code's errors, to reproduce published numbers.
         device: torch device; where the model's weights are when None.
         batch_size: most crops that the model sees at once.
+
+    Attributes:
+        batch_size: as above.
 
     Raises:
         ConfigError: ``flip_test`` or ``batch_size`` is out of range.
@@ -68,7 +88,7 @@ class PosePredictor:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         self._runner = as_runner(model, device)
         self._flip_test: FlipTest = flip_test
-        self._batch_size = batch_size
+        self.batch_size = batch_size
 
     @property
     def skeleton(self) -> Skeleton:
@@ -91,39 +111,56 @@ class PosePredictor:
         Raises:
             InputError: the image, a box or a score is unusable.
         """
+        prepared = self.prepare(image, boxes_xyxy, box_score)
+        starts = range(0, len(prepared.images), self.batch_size)
+        parts = [self.run(prepared.images[start : start + self.batch_size]) for start in starts]
+        return self.finish(prepared, join_keypoints(parts) if parts else None)
+
+    def prepare(
+        self, image: NDArray[np.uint8], boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None
+    ) -> PreparedImage:
+        """Check the arguments of a call and cut the crops: the part before the network.
+
+        Raises:
+            InputError: the image, a box or a score is unusable.
+        """
         check_image(image)
         boxes = check_boxes_xyxy(boxes_xyxy)
         detector_score = _check_box_score(box_score, len(boxes))
-        if len(boxes) == 0:
-            return PoseResult.empty(self.skeleton)
         description = self._runner.description
         transforms = crops_from_boxes(boxes, description.input_size_hw)
-        keypoints = _joined(list(self._batches(image, transforms)))
-        xy_img, sigma_img = keypoints_to_image(keypoints, transforms, description.heatmap_size_hw)
+        if not transforms:
+            empty = np.zeros((0, *description.input_size_hw, 3), dtype=np.uint8)
+            return PreparedImage(network_input(empty, description.normalisation), transforms, boxes, detector_score)
+        images = preprocess(image, transforms, description.normalisation)
+        return PreparedImage(images, transforms, boxes, detector_score)
+
+    def run(self, images: NetworkInput) -> Keypoints:
+        """The network, flip test and decoding on 1 to ``batch_size`` crops."""
+        return decode(run_with_flip(self._runner, images, self._flip_test))
+
+    def finish(self, prepared: PreparedImage, keypoints: Keypoints | None) -> PoseResult:
+        """Bring the keypoints of an image's crops back into its pixels: the part behind the network.
+
+        Args:
+            prepared: the image.
+            keypoints: of all its crops; None for an image without any.
+
+        Raises:
+            InputError: the model returned numbers that are not finite.
+        """
+        if keypoints is None:
+            return PoseResult.empty(self.skeleton)
+        xy_img, sigma_img = keypoints_to_image(keypoints, prepared.transforms, self._runner.description.heatmap_size_hw)
         return PoseResult(
             xy=xy_img,
-            box=boxes,
-            box_score=detector_score,
-            pose_score=pose_score(detector_score, keypoints.raw_score),
+            box=prepared.boxes_xyxy,
+            box_score=prepared.box_score,
+            pose_score=pose_score(prepared.box_score, keypoints.raw_score),
             raw_score=keypoints.raw_score,
             sigma=sigma_img,
-            skeleton=description.skeleton,
+            skeleton=self.skeleton,
         )
-
-    def _batches(self, image: NDArray[np.uint8], transforms: Sequence[CropTransform]) -> Iterator[Keypoints]:
-        for start in range(0, len(transforms), self._batch_size):
-            batch = transforms[start : start + self._batch_size]
-            crops = preprocess(image, batch, self._runner.description.normalisation)
-            yield decode(run_with_flip(self._runner, crops, self._flip_test))
-
-
-def _joined(parts: Sequence[Keypoints]) -> Keypoints:
-    xy_norm, sigmas, scores = zip(*parts, strict=True)
-    return Keypoints(
-        np.concatenate(xy_norm),
-        None if sigmas[0] is None else np.concatenate(sigmas),
-        None if scores[0] is None else np.concatenate(scores),
-    )
 
 
 def _check_box_score(box_score: ArrayLike | None, people: int) -> NDArray[np.float64]:

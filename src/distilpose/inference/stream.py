@@ -1,0 +1,169 @@
+"""Many pictures through one predictor: batches reach across pictures, and reading overlaps with the network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distilpose.errors import DistilPoseError
+from distilpose.inference.predictor import PosePredictor, PreparedImage
+from distilpose.postprocess import Keypoints, join_keypoints
+from distilpose.preprocess import NetworkInput
+from distilpose.results import PoseResult
+
+SourceT = TypeVar("SourceT")
+
+READERS = 2  # threads that read and crop; the network has its own
+MOST_IMAGE_BYTES = 256 * 2**20  # of pictures held at once, when they are kept
+
+
+class Scene(NamedTuple):
+    """A picture and who is in it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        boxes_xyxy: (N, 4) image pixels.
+        box_score: (N,) confidence of the detector; 1 each when None.
+    """
+
+    image: NDArray[np.uint8]
+    boxes_xyxy: ArrayLike
+    box_score: ArrayLike | None = None
+
+
+class Predicted(NamedTuple, Generic[SourceT]):
+    """What became of one source; either ``result`` or ``error`` is there.
+
+    Attributes:
+        source: as it was given.
+        image: the picture, when pictures are kept.
+        result: its people.
+        error: why there is none.
+    """
+
+    source: SourceT
+    image: NDArray[np.uint8] | None
+    result: PoseResult | None
+    error: DistilPoseError | None
+
+
+@dataclass
+class _Waiting(Generic[SourceT]):
+    """A picture some of whose crops have not been through the network."""
+
+    source: SourceT
+    image: NDArray[np.uint8] | None
+    prepared: PreparedImage | None
+    error: DistilPoseError | None = None
+    parts: list[Keypoints] = field(default_factory=list)
+    taken: int = 0  # crops given to the network so far
+
+    @property
+    def crops_left(self) -> int:
+        return 0 if self.prepared is None or self.error is not None else len(self.prepared.images) - self.taken
+
+
+def predict_stream(
+    predictor: PosePredictor,
+    sources: Iterable[SourceT],
+    load: Callable[[SourceT], Scene],
+    *,
+    keep_images: bool = False,
+    readers: int = READERS,
+) -> Generator[Predicted[SourceT]]:
+    """Predict pictures in order, the crops of several in one batch, while threads read the next ones.
+
+    Memory is bounded: no more than a batch of pictures is read ahead, and kept pictures no further than
+    `MOST_IMAGE_BYTES`.
+
+    Args:
+        predictor: its batch size is the number of crops that reach the network at once.
+        sources: what ``load`` takes.
+        load: reads one source; called in threads.
+        keep_images: hand the pictures on.
+        readers: threads.
+
+    Yields:
+        One `Predicted` per source, in their order. A `DistilPoseError` of ``load`` or of the network is in it; any
+        other is raised.
+    """
+    rest = iter(sources)
+    loading: deque[Future[_Waiting[SourceT]]] = deque()
+    waiting: deque[_Waiting[SourceT]] = deque()
+    largest_image = 1
+
+    def prepare(source: SourceT) -> _Waiting[SourceT]:
+        try:
+            scene = load(source)
+            prepared = predictor.prepare(scene.image, scene.boxes_xyxy, scene.box_score)
+        except DistilPoseError as error:
+            return _Waiting(source, None, None, error)
+        return _Waiting(source, scene.image if keep_images else None, prepared)
+
+    pool = ThreadPoolExecutor(readers, thread_name_prefix="read")
+    try:
+        while True:
+            room = MOST_IMAGE_BYTES // largest_image if keep_images else predictor.batch_size
+            ahead = max(readers, min(predictor.batch_size, room - len(waiting))) - len(loading)
+            loading.extend(pool.submit(prepare, source) for source in islice(rest, max(0, ahead)))
+            if loading:
+                item = loading.popleft().result()
+                waiting.append(item)
+                if item.image is not None:
+                    largest_image = max(largest_image, item.image.nbytes)
+            crops = sum(item.crops_left for item in waiting)
+            full = crops >= predictor.batch_size or len(waiting) >= max(room, 1) or not loading
+            while crops and (crops >= predictor.batch_size or full):
+                crops -= _run_batch(predictor, waiting)
+            while waiting and waiting[0].crops_left == 0:
+                yield _finish(predictor, waiting.popleft())
+            if not loading and not waiting:
+                return
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[SourceT]]) -> int:
+    """Send the first crops that wait through the network; how many were taken."""
+    shares: list[tuple[_Waiting[SourceT], int]] = []
+    free = predictor.batch_size
+    for item in waiting:
+        take = min(item.crops_left, free)
+        if take:
+            shares.append((item, take))
+            free -= take
+    arrays: list[NetworkInput] = []
+    for item, take in shares:
+        assert item.prepared is not None
+        arrays.append(item.prepared.images[item.taken : item.taken + take])
+        item.taken += take
+    try:
+        images: NetworkInput = np.concatenate(arrays)  # type: ignore[assignment]  # all of one kind
+        keypoints = predictor.run(images)
+    except DistilPoseError as error:
+        for item, _ in shares:
+            item.error = error
+        return predictor.batch_size - free
+    start = 0
+    for item, take in shares:
+        item.parts.append(keypoints.rows(start, start + take))
+        start += take
+    return start
+
+
+def _finish(predictor: PosePredictor, item: _Waiting[SourceT]) -> Predicted[SourceT]:
+    if item.error is not None:
+        return Predicted(item.source, None, None, item.error)
+    assert item.prepared is not None
+    try:
+        keypoints = join_keypoints(item.parts) if item.parts else None
+        return Predicted(item.source, item.image, predictor.finish(item.prepared, keypoints), None)
+    except DistilPoseError as error:
+        return Predicted(item.source, None, None, error)
