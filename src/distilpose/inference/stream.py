@@ -20,7 +20,7 @@ from distilpose.results import PoseResult
 
 SourceT = TypeVar("SourceT")
 
-READERS = 2  # threads that read and crop; the network has its own
+READERS = 2
 MOST_IMAGE_BYTES = 256 * 2**20  # of pictures held at once, when they are kept
 
 
@@ -97,7 +97,7 @@ def predict_stream(
     rest = iter(sources)
     loading: deque[Future[_Waiting[SourceT]]] = deque()
     waiting: deque[_Waiting[SourceT]] = deque()
-    largest_image = 1
+    largest_image = MOST_IMAGE_BYTES // readers  # until one was seen, read no more than the readers do at once
 
     def prepare(source: SourceT) -> _Waiting[SourceT]:
         try:
@@ -111,20 +111,20 @@ def predict_stream(
     try:
         while True:
             room = MOST_IMAGE_BYTES // largest_image if keep_images else predictor.batch_size
-            ahead = max(readers, min(predictor.batch_size, room - len(waiting))) - len(loading)
-            loading.extend(pool.submit(prepare, source) for source in islice(rest, max(0, ahead)))
-            if loading:
+            ahead = max(readers, min(predictor.batch_size, room - len(waiting)))  # at least one
+            loading.extend(pool.submit(prepare, source) for source in islice(rest, max(0, ahead - len(loading))))
+            at_end = not loading
+            if not at_end:
                 item = loading.popleft().result()
                 waiting.append(item)
                 if item.image is not None:
                     largest_image = max(largest_image, item.image.nbytes)
             crops = sum(item.crops_left for item in waiting)
-            full = crops >= predictor.batch_size or len(waiting) >= max(room, 1) or not loading
-            while crops and (crops >= predictor.batch_size or full):
+            while crops >= predictor.batch_size or (crops and (at_end or len(waiting) >= room)):
                 crops -= _run_batch(predictor, waiting)
             while waiting and waiting[0].crops_left == 0:
                 yield _finish(predictor, waiting.popleft())
-            if not loading and not waiting:
+            if at_end:
                 return
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,0 +1,120 @@
+"""Many pictures through one predictor: nothing lost, nothing mixed up, memory bounded."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from distilpose.description import ModelDescription
+from distilpose.errors import InputError
+from distilpose.inference import stream
+from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.stream import Scene, predict_stream
+from distilpose.models.outputs import PoseOutput
+
+
+class Brightness:
+    """A `Runner` whose score is the brightness of its crop, so that an answer tells whose it is."""
+
+    description = ModelDescription("brightness", "regression", (64, 48), (16, 12), normalisation=None)
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, images: Any) -> PoseOutput[Any]:
+        self.batches.append(len(images))
+        score = np.repeat(images[:, 0, 32, 24].astype(np.float32)[:, None], 17, axis=1)
+        return PoseOutput(np.full((len(images), 17, 2), 0.5, np.float32), None, score)
+
+
+def scene(value: int, people: int) -> Scene:
+    boxes = [[0, 0, 30, 40]] * people
+    return Scene(np.full((40, 30, 3), value, np.uint8), boxes)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    people=st.lists(st.integers(0, 7), max_size=30),
+    batch_size=st.integers(1, 9),
+    readers=st.integers(1, 3),
+    keep=st.booleans(),
+)
+def test_every_picture_comes_once_in_order_with_its_own_people(
+    people: list[int], batch_size: int, readers: int, keep: bool
+) -> None:
+    runner = Brightness()
+    predictor = PosePredictor(runner, batch_size=batch_size)
+    sources = list(enumerate(people))
+    found = list(predict_stream(predictor, sources, lambda s: scene(s[0] + 1, s[1]), keep_images=keep, readers=readers))
+    assert [item.source for item in found] == sources
+    for (index, count), item in zip(sources, found, strict=True):
+        assert item.error is None
+        assert item.result is not None
+        assert len(item.result) == count
+        assert count == 0 or (item.result.raw_score == index + 1).all()
+        assert (item.image is not None) == keep
+    assert sum(runner.batches) == sum(people)
+    assert max(runner.batches, default=0) <= batch_size
+
+
+def test_batches_are_full_across_pictures() -> None:
+    runner = Brightness()
+    list(predict_stream(PosePredictor(runner, batch_size=8), range(20), lambda s: scene(s, 1)))
+    assert runner.batches == [8, 8, 4]
+
+
+def test_an_unreadable_source_does_not_stop_the_rest() -> None:
+    def load(source: int) -> Scene:
+        if source % 3 == 1:
+            raise InputError(f"{source} is broken")
+        return scene(source, 2)
+
+    found = list(predict_stream(PosePredictor(Brightness(), batch_size=4), range(10), load))
+    assert [str(item.error) if item.error else len(item.result or ()) for item in found] == [
+        f"{source} is broken" if source % 3 == 1 else 2 for source in range(10)
+    ]
+
+
+def test_another_error_is_raised() -> None:
+    def load(source: int) -> Scene:
+        raise MemoryError(source)
+
+    with pytest.raises(MemoryError):
+        list(predict_stream(PosePredictor(Brightness()), range(3), load))
+
+
+def test_a_failing_network_costs_its_own_batch() -> None:
+    runner = Brightness()
+
+    class Failing:
+        description = runner.description
+
+        def __call__(self, images: Any) -> PoseOutput[Any]:
+            if len(runner.batches) == 1:
+                runner.batches.append(len(images))
+                raise InputError("out of order")
+            return runner(images)
+
+    found = list(predict_stream(PosePredictor(Failing(), batch_size=2), range(6), lambda s: scene(s, 1)))
+    assert [item.error is None for item in found] == [True, True, False, False, True, True]
+
+
+def test_few_pictures_are_read_ahead_and_kept(monkeypatch: Any) -> None:
+    monkeypatch.setattr(stream, "MOST_IMAGE_BYTES", 3 * 40 * 30 * 3)
+    lock, read = threading.Lock(), 0
+
+    def load(source: int) -> Scene:
+        nonlocal read
+        with lock:
+            read += 1
+        return scene(source, 1)
+
+    for done, _ in enumerate(
+        predict_stream(PosePredictor(Brightness(), batch_size=50), range(200), load, keep_images=True, readers=1)
+    ):
+        assert read - done <= 6, (read, done)
