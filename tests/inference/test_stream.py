@@ -114,7 +114,9 @@ def test_few_pictures_are_read_ahead_and_kept(monkeypatch: Any) -> None:
             read += 1
         return scene(source, 1)
 
+    most = 0
     for done, _ in enumerate(
         predict_stream(PosePredictor(Brightness(), batch_size=50), range(200), load, keep_images=True, readers=1)
     ):
-        assert read - done <= 6, (read, done)
+        most = max(most, read - done)
+    assert 3 <= most <= 6

@@ -97,7 +97,7 @@ def predict_stream(
     rest = iter(sources)
     loading: deque[Future[_Waiting[SourceT]]] = deque()
     waiting: deque[_Waiting[SourceT]] = deque()
-    largest_image = MOST_IMAGE_BYTES // readers  # until one was seen, read no more than the readers do at once
+    largest_image = 0
 
     def prepare(source: SourceT) -> _Waiting[SourceT]:
         try:
@@ -110,7 +110,9 @@ def predict_stream(
     pool = ThreadPoolExecutor(readers, thread_name_prefix="read")
     try:
         while True:
-            room = MOST_IMAGE_BYTES // largest_image if keep_images else predictor.batch_size
+            room = predictor.batch_size
+            if keep_images:  # until one was seen, no more than the readers hold anyway
+                room = MOST_IMAGE_BYTES // largest_image if largest_image else readers
             ahead = max(readers, min(predictor.batch_size, room - len(waiting)))  # at least one
             loading.extend(pool.submit(prepare, source) for source in islice(rest, max(0, ahead - len(loading))))
             at_end = not loading
