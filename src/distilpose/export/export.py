@@ -67,6 +67,7 @@ def export_model(
     precision: Precision = "float32",
     calibration: NDArray[np.uint8] | None = None,
     uint8_input: bool = False,
+    rewrite: bool = True,
 ) -> ExportReport:
     """Write a model as a file that needs no torch, and hold the file against torch before it takes its place.
 
@@ -79,6 +80,7 @@ def export_model(
         calibration: (N, H, W, 3) uint8 crops of people as the model will see them, for int8;
             see `calibration.calibration_crops`.
         uint8_input: read (B, 3, H, W) uint8 pixels and normalise inside the file.
+        rewrite: put the encoder in the form that runtimes run fastest (`rewrite`); False is for comparing.
 
     Raises:
         ConfigError: options that do not fit together, an exported file as ``model``, or a missing package.
@@ -96,7 +98,7 @@ def export_model(
         _check_crops(calibration, inside.input_size_hw)
     description = replace(inside, precision=precision, normalisation=None if uint8_input else inside.normalisation)
     runner = TorchRunner(model, inside)
-    form = ExportForm(model, inside.normalisation if uint8_input else None)
+    form = ExportForm(model, inside.normalisation if uint8_input else None, rewrite=rewrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
         part = Path(folder) / out.name

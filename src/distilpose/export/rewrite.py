@@ -30,15 +30,16 @@ class ExportForm(nn.Module):
     Args:
         model: in evaluation mode.
         pixels: the model's normalisation, to read (B, 3, H, W) uint8; None to read what the model reads.
+        rewrite: False leaves the encoder as it is, to measure what the rewrites are worth.
 
     Attributes:
         output_names: of the tuple's arrays.
     """
 
-    def __init__(self, model: PoseModel, pixels: Normalisation | None = None) -> None:
+    def __init__(self, model: PoseModel, pixels: Normalisation | None = None, *, rewrite: bool = True) -> None:
         super().__init__()
         self.backbone = model.backbone
-        self.encoder = FlatEncoder(model.encoder)
+        self.encoder = FlatEncoder(model.encoder) if rewrite else _KeypointTokens(model.encoder)
         self.head = model.head
         self.pixels = None if pixels is None else _Pixels(pixels)
         with torch.inference_mode():
@@ -80,6 +81,18 @@ class FlatEncoder(nn.Module):
         for block in self.blocks:
             tokens = block(tokens + self.position)
         return tokens[:, : self.num_keypoints]
+
+
+class _KeypointTokens(nn.Module):
+    """The encoder as it is, visual tokens left out."""
+
+    def __init__(self, encoder: TokenEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, features: Tensor) -> Tensor:
+        keypoint_tokens: Tensor = self.encoder(features)[0]
+        return keypoint_tokens
 
 
 class FlatBlock(nn.Module):
