@@ -31,7 +31,7 @@ check: venv  ## style and types
 	$(BIN)/mypy
 
 bench: venv  ## speed on this machine, beside its matrix-product peak
-	$(BIN)/distilpose benchmark
+	$(BIN)/distilpose benchmark --profile --training
 
 docs: venv  ## the figures that the docs quote, measured again (docs/parity.md)
 	$(BIN)/python tests/parity_table.py docs/parity.md

@@ -331,16 +331,37 @@ def _convert(args: Namespace) -> int:
 
 
 def _benchmark_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help="presets to time (default: all)")
+    parser.add_argument("--no-end-to-end", action="store_true", help="leave out files to predictions.json")
+    parser.add_argument("--profile", action="store_true", help="also operations inside OpenVINO and ONNX Runtime")
+    parser.add_argument("--training", action="store_true", help="also distillation steps and data loading")
+    parser.add_argument("--annotations", metavar="FILE", help="COCO keypoint json: AP of --model exported every way")
+    parser.add_argument("--images", metavar="DIR", help="images of --annotations")
+    parser.add_argument("--calibration", metavar="FILE|DIR", help="other people, to calibrate int8 with")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help="the model of --annotations")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers here")
+    parser.add_argument("--plot", metavar="FILE", help="picture of published accuracy against measured speed")
 
 
 def _benchmark(args: Namespace) -> int:
+    from pathlib import Path
+
     from rich.console import Console
 
-    from distilpose.bench.benchmark import benchmark
+    from distilpose.bench.benchmark import BenchmarkOptions, benchmark
 
-    for table in benchmark(args.json, progress=Console(stderr=True)):
-        Console().print(table)
+    options = BenchmarkOptions(
+        models=args.models,
+        end_to_end=not args.no_end_to_end,
+        profile=args.profile,
+        training=args.training,
+        model=args.model,
+        annotations=None if args.annotations is None else Path(args.annotations),
+        images=None if args.images is None else Path(args.images),
+        calibration=None if args.calibration is None else Path(args.calibration),
+    )
+    console = Console()
+    benchmark(options, show=console.print, json_file=args.json, plot=args.plot, progress=Console(stderr=True))
     return 0
 
 
@@ -405,7 +426,11 @@ COMMANDS: dict[str, Command] = {
     ),
     "benchmark": Command(
         "measure speed on this machine, beside its matrix-product peak",
-        ("", "--json speed.json"),
+        (
+            "--models distilpose_s",
+            "--json speed.json --plot speed.png --profile --training",
+            "--annotations person_keypoints.json --images images --calibration other_people.json",
+        ),
         _benchmark_arguments,
         _benchmark,
     ),

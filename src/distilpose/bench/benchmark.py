@@ -1,50 +1,129 @@
-"""Speed on this machine, every figure beside the matrix-product peak of the same run."""
+"""What `distilpose benchmark` measures, in one run on one machine, beside that machine's matrix-product peak."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from distilpose.bench.complexity import measure_complexity
+from distilpose.bench.accuracy import accuracy_table, measure_accuracy
 from distilpose.bench.data_throughput import measure_data_throughput
-from distilpose.bench.measure import Measurement, measure_peak, median_seconds
+from distilpose.bench.end_to_end import end_to_end_table, measure_end_to_end
+from distilpose.bench.inference_speed import measure_speeds, ratios_table, speed_ratios, speeds_table
+from distilpose.bench.measure import Measurement, measure_peak
+from distilpose.bench.plot import plot_accuracy_against_speed
+from distilpose.bench.profile import measure_profiles, profile_table
 from distilpose.bench.training_speed import PARTS, VARIANTS, measure_step, measure_with_data
-from distilpose.models import create_model
+from distilpose.errors import ConfigError
+from distilpose.models import list_models
 
 TRAINING_SIZES_HW = ((128, 96), (256, 192))
+STUDENT = "distilpose_s"
 
 
-def benchmark(json_file: str | Path | None = None, *, progress: Console | None = None) -> list[Table]:
-    """Measure data loading, inference and distillation steps.
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """What to measure.
+
+    Attributes:
+        models: presets to time in every runtime; all of them when empty.
+        end_to_end: the whole way from files to ``predictions.json``.
+        profile: kinds of operation inside the runtimes, before and after the rewrites.
+        training: distillation steps and data loading.
+        model: trained model whose exports are evaluated, when ``annotations`` are given.
+        annotations: COCO keypoint file.
+        images: its images.
+        calibration: what int8 is calibrated with.
+    """
+
+    models: Sequence[str] = ()
+    end_to_end: bool = True
+    profile: bool = False
+    training: bool = False
+    model: str | Path = ""
+    annotations: Path | None = None
+    images: Path | None = None
+    calibration: Path | None = None
+
+
+def benchmark(
+    options: BenchmarkOptions,
+    *,
+    show: Callable[[Table], None],
+    json_file: str | Path | None = None,
+    plot: str | Path | None = None,
+    progress: Console | None = None,
+) -> None:
+    """Measure, showing each table as soon as it is there; ``json_file`` is written again with each.
 
     Args:
-        json_file: also write the numbers here.
+        options: what to measure.
+        show: called with each table.
+        json_file: where to write the numbers as well.
+        plot: picture of published accuracy against measured speed to write.
         progress: where to say what is being measured.
 
-    Returns:
-        The tables to print: speeds, and where the time of a distillation step goes.
+    Raises:
+        ConfigError: an unknown preset, or accuracy options that do not belong together.
     """
+    unknown = sorted(set(options.models) - set(list_models()))
+    if unknown:
+        raise ConfigError(f"models must be among {', '.join(list_models())}, got {', '.join(unknown)}")
+    accuracy = (options.annotations, options.images, options.calibration)
+    if any(accuracy) and not all(accuracy):
+        raise ConfigError("accuracy needs --annotations, --images and --calibration together: name all or none")
 
     def say(what: str) -> None:
         if progress is not None:
             progress.print(f"measuring {what} ...", style="dim")
 
+    content: dict[str, Any] = {"threads": torch.get_num_threads()}
+
+    def write(name: str, values: Any) -> None:
+        content[name] = values
+        if json_file is not None:
+            Path(json_file).write_text(json.dumps(content, indent=2) + "\n")
+
+    speeds = measure_speeds(options.models or list_models(), say=say)
+    show(speeds_table(speeds))
+    write("inference", [speed.to_dict() for speed in speeds])
+    ratios = speed_ratios(speeds)
+    if ratios:
+        show(ratios_table(ratios))
+        write("ratios", [ratio._asdict() for ratio in ratios])
+    if plot is not None:
+        plot_accuracy_against_speed(speeds, Path(plot))
+    if options.end_to_end:
+        whole = measure_end_to_end(STUDENT, say)
+        show(end_to_end_table(whole, STUDENT))
+        write("end_to_end", [{**row._asdict(), "share_of_bare": row.share_of_bare} for row in whole])
+    if options.annotations and options.images and options.calibration:
+        found = measure_accuracy(options.model, options.annotations, options.images, options.calibration, say)
+        show(accuracy_table(found, str(options.model), options.annotations))
+        write("accuracy", [row._asdict() for row in found])
+    if options.profile:
+        say(f"profiles of {STUDENT}")
+        profiles = measure_profiles(STUDENT)
+        for profile in profiles:
+            show(profile_table(profile))
+        write("profiles", [profile._asdict() for profile in profiles])
+    if options.training:
+        _training(show, write, say)
+
+
+def _training(show: Callable[[Table], None], write: Callable[[str, Any], None], say: Callable[[str], None]) -> None:
     say("data loading")
     data = measure_data_throughput()
     measurements = [
         Measurement("training crops from files, per core", data.from_files, 0, measure_peak()),
         Measurement("training crops from memory, per core", data.from_cache, 0, measure_peak()),
     ]
-    for name in ("distilpose_s", "tokenpose_s"):
-        for batch in (1, 8):
-            say(f"{name}, batch {batch}")
-            measurements.append(measure_inference(name, batch))
     parts: dict[str, dict[str, tuple[float, ...]]] = {}
     for height, width in TRAINING_SIZES_HW:
         of_size = parts[f"{height} x {width}"] = {}
@@ -59,34 +138,20 @@ def benchmark(json_file: str | Path | None = None, *, progress: Console | None =
     peak = measure_peak()
     for name, speed in zip(("from files", "bare, in turn with it"), measure_with_data((height, width)), strict=True):
         measurements.append(Measurement(f"step {height} x {width}, {name}", speed, 0, peak))
-    if json_file is not None:
-        content = {
-            "threads": torch.get_num_threads(),
-            "figures": [{**asdict(m), "share_of_peak": m.share_of_peak} for m in measurements],
-            "step_seconds": {
-                f"{size}, {variant}": dict(zip(PARTS, seconds, strict=True))
-                for size, of_size in parts.items()
-                for variant, seconds in of_size.items()
-            },
-        }
-        Path(json_file).write_text(json.dumps(content, indent=2) + "\n")
-    return [_speed_table(measurements), *(_parts_table(size, of_size) for size, of_size in parts.items())]
+    show(_steps_table(measurements))
+    write("figures", [{**asdict(m), "share_of_peak": m.share_of_peak} for m in measurements])
+    step_seconds = {}
+    for size, of_size in parts.items():
+        show(_parts_table(size, of_size))
+        for variant, seconds in of_size.items():
+            step_seconds[f"{size}, {variant}"] = dict(zip(PARTS, seconds, strict=True))
+    write("step_seconds", step_seconds)
 
 
-def measure_inference(name: str, batch: int) -> Measurement:
-    """Crops per second of a preset in eager torch, float32."""
-    model = create_model(name).eval()
-    images = torch.randn(batch, 3, *model.input_size_hw)
-    peak = measure_peak()
-    with torch.inference_mode():
-        seconds = median_seconds(lambda: model(images))
-    return Measurement(f"{name}, torch, batch {batch}", batch / seconds, measure_complexity(model).gmacs, peak)
-
-
-def _speed_table(measurements: list[Measurement]) -> Table:
-    table = Table(title=f"speed with {torch.get_num_threads()} threads, median of 5 runs; step: of distillation")
+def _steps_table(measurements: list[Measurement]) -> Table:
+    table = Table(title=f"training with {torch.get_num_threads()} threads, median of 5 runs; step: of distillation")
     table.add_column("what")  # the names fold on a narrow terminal, the figures never
-    for heading in ("per\nsecond", "of\npeak", "peak\nGFLOP/s"):
+    for heading in ("per\nsecond", "of torch's\nproduct", "GFLOP/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for m in measurements:
         share = "-" if m.share_of_peak is None else f"{100 * m.share_of_peak:.0f} %"

@@ -26,6 +26,7 @@ from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.losses import DistillationOptions, distillation_losses
 from distilpose.models import create_model, token_encoder
 from distilpose.models.distilpose import DistilPose
+from distilpose.models.linear import TokenLinear
 from distilpose.models.outputs import HeatmapOutput
 
 BATCH = 16
@@ -39,7 +40,8 @@ class StepOptions:
 
     Attributes:
         channels_last: images, weights and feature maps with the channels innermost.
-        fused_attention: torch's fused attention instead of two products and a softmax.
+        fused_attention: torch's fused attention instead of two products and a softmax, and the encoder's linear
+            layers by its convolution kernels (`models.linear`).
         fused_adam: one kernel for the whole update.
         stored_teacher: the teacher's outputs are there already (`training.teacher_store`).
         bfloat16: mixed precision: other arithmetic, so never part of a float32 figure.
@@ -180,11 +182,20 @@ def _gmacs(name: str, size_hw: tuple[int, int]) -> float:
 
 @contextmanager
 def _attention(fused: bool) -> Iterator[None]:
-    """Swap the encoder's attention for the textbook's."""
     if fused:
         yield
         return
-    with patch.object(token_encoder, "attention", _plain_attention):
+    with textbook_encoder():
+        yield
+
+
+@contextmanager
+def textbook_encoder() -> Iterator[None]:
+    """Attention as two products and a softmax, and torch's own linear layers, as the published code has them."""
+    with (
+        patch.object(token_encoder, "attention", _plain_attention),
+        patch.object(TokenLinear, "forward", torch.nn.Linear.forward),
+    ):
         yield
 
 

@@ -118,13 +118,13 @@ def predict_files(
                 assert error is not None
                 failures.append(_naming(path, error))
                 continue
-            rows += _rows(result, path, people_source.image_ids[path])
+            rows += prediction_rows(result, path, people_source.image_ids[path])
             if image is not None:
                 artist.draw(drawings[path], image, result)
     finally:
         stream.close()
         artist.finish()
-        _write_rows(predictions, rows)
+        write_predictions(predictions, rows)
     failures += artist.failures
     return PredictReport(predictions, len(paths) - len(failures), len(rows), tuple(failures))
 
@@ -206,7 +206,8 @@ def _naming(path: Path, error: DistilPoseError) -> str:
     return str(error) if str(path) in str(error) else f"{path}: {error}"
 
 
-def _rows(result: PoseResult, path: Path, image_id: int | None) -> list[dict[str, Any]]:
+def prediction_rows(result: PoseResult, path: Path, image_id: int | None) -> list[dict[str, Any]]:
+    """The people of one picture as entries of ``predictions.json``."""
     return [
         {
             **entry,
@@ -220,7 +221,7 @@ def _rows(result: PoseResult, path: Path, image_id: int | None) -> list[dict[str
     ]
 
 
-def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_predictions(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write a json list, one person per line; a file of that name is replaced only when the new one is complete."""
     lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
     part = path.with_name(f".{path.name}.part")
