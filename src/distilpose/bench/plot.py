@@ -29,9 +29,7 @@ def plot_accuracy_against_speed(speeds: Sequence[Speed], path: Path, batch: int 
     published = {name: card.published_ap for name, card in MODELS.items() if card.published_ap is not None}
     names = [name for name in published if any(speed.model == name for speed in speeds)]
     if not names:
-        raise ConfigError(
-            f"the plot needs one of {', '.join(published)}, which have a published AP: add it to --models"
-        )
+        raise ConfigError(f"the plot needs one of {', '.join(published)}, which have a published AP: add it")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

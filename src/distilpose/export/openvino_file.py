@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,11 @@ def _quantise(model: Any, description: ModelDescription, crops: NDArray[np.uint8
 
     nncf.set_log_level(logging.ERROR)
     images = [network_input(crop[None], description.normalisation) for crop in crops]
-    return nncf.quantize(
-        model,
-        nncf.Dataset(images),
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(images),
-        ignored_scope=nncf.IgnoredScope(names=list(keep_float), validate=False),
-    )
+    with redirect_stdout(sys.stderr):  # its progress bars
+        return nncf.quantize(
+            model,
+            nncf.Dataset(images),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=list(keep_float), validate=False),
+        )
