@@ -46,6 +46,10 @@ ALLOWED = {
         "checkpoint", "data", "description", "draw", "evaluation", "geometry", "loading", "losses", "models",
         "postprocess", "preprocess", "runtimes", "skeleton", "__init__",
     },
+    "export": {
+        "checkpoint", "data", "description", "evaluation", "geometry", "images", "loading", "models", "preprocess",
+        "runtimes", "skeleton",
+    },
     "bench": None,  # may import everything
     "cli": None,
     "__init__": None,

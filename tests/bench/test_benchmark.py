@@ -9,9 +9,17 @@ import pytest
 import torch
 
 from distilpose import cli
+from distilpose.bench import accuracy as exported
 from distilpose.bench import training_speed
-from distilpose.bench.measure import Measurement, measure_peak
-from distilpose.bench.training_speed import PARTS, TOGETHER, VARIANTS, StepOptions, measure_step
+from distilpose.bench.inference_speed import BEFORE, WAYS, Speed, Way, run_worker, speed_ratios
+from distilpose.bench.measure import Measurement, Peaks, measure_peak, measure_peaks
+from distilpose.bench.plot import plot_accuracy_against_speed
+from distilpose.bench.training_speed import PARTS, TOGETHER, VARIANTS, StepOptions, measure_step, textbook_encoder
+from distilpose.checkpoint import save_checkpoint
+from distilpose.data.synthetic import write_synthetic_dataset
+from distilpose.errors import ConfigError, DistilPoseError
+from distilpose.images import read_image
+from distilpose.models import create_model
 
 
 def test_share_of_peak_by_hand() -> None:
@@ -22,6 +30,9 @@ def test_share_of_peak_by_hand() -> None:
 
 def test_peak_is_a_speed() -> None:
     assert measure_peak() > 0.1
+    peaks = measure_peaks()
+    assert min(peaks) > 0.1
+    assert peaks.highest == max(peaks)
 
 
 def test_parts_of_a_step_add_up_and_a_stored_teacher_is_not_counted() -> None:
@@ -48,13 +59,100 @@ def test_every_way_of_stepping_computes_the_same() -> None:
         assert ((weights_after(options) - plain).abs() > 1e-4).float().mean() < 0.01
 
 
+PEAKS = Peaks(torch=100, onnxruntime=200, openvino=190)
+
+
+def speed(model: str, runtime: str, variant: str, batch_1: float, batch_8: float) -> Speed:
+    return Speed(model, runtime, variant, 5_000_000, 2.5, 20, 300, {1: batch_1, 8: batch_8}, PEAKS)
+
+
+def test_speeds_by_hand() -> None:
+    plain = speed("distilpose_s", "openvino", "float32", 0.05, 0.32)
+    assert plain.milliseconds_per_crop(8) == pytest.approx(40)
+    # 5 GFLOP in 50 ms are 100 GFLOP/s, half of what ONNX Runtime's product reaches.
+    assert plain.share_of_peak(1) == pytest.approx(0.5)
+    assert speed("distilpose_s", "openvino", "int8", 0.05, 0.32).share_of_peak(1) is None
+    assert plain.to_dict()["crops_per_second"] == {1: pytest.approx(20), 8: pytest.approx(25)}
+
+
+def test_ratios_by_hand() -> None:
+    ratios = speed_ratios(
+        [
+            speed("distilpose_s", "openvino", "float32", 0.05, 0.32),
+            speed("distilpose_s", "openvino", "int8", 0.02, 0.08),
+            speed("distilpose_s", "torch", "textbook", 0.1, 0.8),
+            speed("tokenpose_l", "openvino", "float32", 0.3, 1.6),
+        ]
+    )
+    assert {ratio.what: ratio.by_batch for ratio in ratios} == {
+        "distilpose_s against tokenpose_l, openvino, float32": pytest.approx({1: 6, 8: 5}),
+        "distilpose_s, openvino: int8 against float32": pytest.approx({1: 2.5, 8: 4}),
+        "distilpose_s: openvino int8 against torch textbook": pytest.approx({1: 5, 8: 10}),
+    }
+
+
+def test_a_worker_answers_from_its_own_process(tmp_path) -> None:
+    model = create_model("distilpose_s", input_size_hw=(32, 24), depth=1)
+    path = save_checkpoint(model, tmp_path / "small.safetensors")
+    for way in (Way("torch", "float32"), Way("torch", "textbook", textbook=True)):
+        answer = run_worker(path, way, [1, 2])
+        assert set(answer["seconds"]) == {"1", "2"}
+        assert min(answer["seconds"].values()) > 0
+        assert answer["peak_megabytes"] is None or answer["peak_megabytes"] > 50
+    with pytest.raises(DistilPoseError, match="is not a file"):
+        run_worker(tmp_path / "missing.onnx", Way("onnxruntime", "float32"), [1])
+
+
+def test_the_textbook_computes_the_same() -> None:
+    model = create_model("distilpose_s", input_size_hw=(64, 48), depth=2).eval()
+    images = torch.randn(2, 3, 64, 48)
+    with torch.inference_mode():
+        expected = model(images)
+        with textbook_encoder():
+            found = model(images)
+    torch.testing.assert_close(found.xy_norm, expected.xy_norm, rtol=1e-4, atol=1e-5)
+
+
+def test_the_plot_is_a_picture(tmp_path) -> None:
+    speeds = [speed("distilpose_s", "openvino", "float32", 0.05, 0.3), speed("tokenpose_s", "torch", "int8", 0.1, 0.7)]
+    plot_accuracy_against_speed(speeds, tmp_path / "speed.png")
+    assert read_image(tmp_path / "speed.png").std() > 5
+    with pytest.raises(ConfigError, match="a model with a published AP"):
+        plot_accuracy_against_speed([speed("distilpose_m", "torch", "float32", 1, 1)], tmp_path / "none.png")
+
+
+def test_wrong_options_are_refused_before_anything_is_measured(capsys) -> None:
+    assert cli.main(["benchmark", "--models", "resnet"]) == 1
+    assert "models must be among distilpose_l" in capsys.readouterr().err
+    assert cli.main(["benchmark", "--annotations", "people.json"]) == 1
+    assert "--annotations, --images and --calibration together" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_command_prints_and_writes_every_figure(tmp_path, capsys) -> None:
-    assert cli.main(["benchmark", "--json", str(tmp_path / "b.json")]) == 0
-    figures = json.loads((tmp_path / "b.json").read_text())["figures"]
+    people = write_synthetic_dataset(tmp_path / "people", 24)
+    with_accuracy = [
+        "--annotations",
+        str(people),
+        "--images",
+        str(people.parent / "images"),
+        "--calibration",
+        str(people),
+    ]
+    files = ["--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.png")]
+    assert cli.main(["benchmark", "--models", "distilpose_s", "--profile", "--training", *with_accuracy, *files]) == 0
+    content = json.loads((tmp_path / "b.json").read_text())
     out = capsys.readouterr().out
-    assert len(figures) == 8 + 2 * len(VARIANTS)
-    for figure in figures:
+    assert len(content["inference"]) == len(WAYS) + len(BEFORE)
+    assert len(content["figures"]) == 4 + 2 * len(VARIANTS)
+    assert len(content["accuracy"]) == len(exported.WAYS)
+    assert {row["runtime"] for row in content["end_to_end"]} == {"torch", "onnxruntime", "openvino"}
+    assert all(0.3 < row["share_of_bare"] < 1.3 for row in content["end_to_end"])
+    for figure in content["figures"]:
         assert figure["per_second"] > 0
         assert figure["name"] in out
-        assert figure["share_of_peak"] is None or 0 < figure["share_of_peak"] < 1.5
+    for row in content["inference"]:
+        assert min(row["seconds"].values()) > 0
+        assert row["share_of_peak"]["1"] is None or 0 < row["share_of_peak"]["1"] < 1.2
+    assert len(content["profiles"]) == 4
+    assert (tmp_path / "b.png").exists()

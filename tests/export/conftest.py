@@ -1,0 +1,83 @@
+"""Small models and their exported files, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from distilpose.checkpoint import save_checkpoint
+from distilpose.data.synthetic import write_synthetic_dataset
+from distilpose.export.calibration import calibration_crops
+from distilpose.export.export import SUFFIXES, export_model
+from distilpose.models import PoseModel, create_model
+from distilpose.skeleton import COCO_17
+
+SIZE_HW = (64, 48)
+
+
+def small(name: str) -> PoseModel:
+    """A model whose batch norms and position codes matter as in a trained one."""
+    torch.manual_seed(3)
+    model = create_model(name, input_size_hw=SIZE_HW, depth=2).eval()
+    generator = torch.Generator().manual_seed(4)
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(generator=generator, std=0.1)
+            part.running_var.uniform_(0.5, 2, generator=generator)
+        elif isinstance(part, torch.nn.Linear):
+            part.weight.data.normal_(generator=generator, std=part.in_features**-0.5)
+    return model
+
+
+@pytest.fixture(scope="session")
+def student() -> PoseModel:
+    return small("distilpose_s")
+
+
+@pytest.fixture(scope="session")
+def teacher() -> PoseModel:
+    return small("tokenpose_s")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(student: PoseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(student, tmp_path_factory.mktemp("checkpoint") / "student.safetensors")
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COCO file of drawn people, images beside it."""
+    return write_synthetic_dataset(tmp_path_factory.mktemp("people"), 16)
+
+
+@pytest.fixture(scope="session")
+def crops(people: Path) -> NDArray[np.uint8]:
+    return calibration_crops(people, SIZE_HW, COCO_17)
+
+
+@pytest.fixture(scope="session")
+def exported(
+    student: PoseModel, teacher: PoseModel, crops: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Function (kind, format, precision, uint8_input) -> the exported file."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    def make(kind: str, format: str, precision: str = "float32", uint8_input: bool = False) -> Path:
+        path = folder / f"{kind}_{precision}_{uint8_input}_{format}{SUFFIXES[format]}"
+        if not path.exists():
+            export_model(
+                {"student": student, "teacher": teacher}[kind],
+                path,
+                format=format,
+                precision=precision,
+                calibration=crops if precision == "int8" else None,
+                uint8_input=uint8_input,
+            )
+        return path
+
+    return make
