@@ -117,7 +117,7 @@ def test_the_plot_is_a_picture(tmp_path) -> None:
     speeds = [speed("distilpose_s", "openvino", "float32", 0.05, 0.3), speed("tokenpose_s", "torch", "int8", 0.1, 0.7)]
     plot_accuracy_against_speed(speeds, tmp_path / "speed.png")
     assert read_image(tmp_path / "speed.png").std() > 5
-    with pytest.raises(ConfigError, match="a model with a published AP"):
+    with pytest.raises(ConfigError, match="which have a published AP: add it"):
         plot_accuracy_against_speed([speed("distilpose_m", "torch", "float32", 1, 1)], tmp_path / "none.png")
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import export_model
 from distilpose.images import write_image
 from distilpose.loading import as_runner, load_model
-from distilpose.models import PoseModel
+from distilpose.models import PoseModel, create_model
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.preprocess import network_input
 from distilpose.runtimes import OnnxRunner, OpenVinoRunner
@@ -55,7 +56,10 @@ def test_same_numbers_on_any_batch(exported: Exported, request: Any, kind: str, 
 def test_the_file_describes_itself(exported: Exported, student: PoseModel, format: str) -> None:
     runner = load_model(exported("student", format))
     assert isinstance(runner, OnnxRunner if format == "onnx" else OpenVinoRunner)
-    assert runner.description == describe(student)
+    told = describe(student)
+    assert runner.description == replace(told, options=dict(runner.description.options))
+    rebuilt = create_model(runner.description.model, **runner.description.options)
+    assert describe(rebuilt) == told
     assert load_model(exported("student", format, "int8")).description.precision == "int8"
     assert load_model(exported("student", format, uint8_input=True)).description.normalisation is None
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from rich.table import Table
 
-from distilpose.bench.inference_speed import BATCHES, FORMATS, Way, file_bytes, run_worker
+from distilpose.bench.inference_speed import BATCHES, FORMATS, ROUNDS, Way, file_bytes, run_worker
 from distilpose.checkpoint import describe, save_checkpoint
 from distilpose.errors import ConfigError
 from distilpose.evaluation.evaluate import evaluate_set
@@ -100,7 +101,7 @@ def measure_accuracy(
                 export_model(loaded, path, format=FORMATS[way.runtime], precision=way.precision, calibration=quantised)
             runner = OpenVinoRunner(path, bfloat16=True) if way.bfloat16 else as_runner(path)
             result = evaluate_set(runner, people)
-            seconds = run_worker(path, way, BATCHES)["seconds"]
+            seconds = [run_worker(path, way, BATCHES)["seconds"] for _ in range(ROUNDS)]
             found.append(
                 Accuracy(
                     runtime=way.runtime,
@@ -109,7 +110,9 @@ def measure_accuracy(
                     ap=result.metrics["AP"],
                     ar=result.metrics["AR"],
                     pck=result.per_joint["all"].pck,
-                    milliseconds={batch: 1000 * seconds[str(batch)] / batch for batch in BATCHES},
+                    milliseconds={
+                        batch: 1000 * median(lap[str(batch)] for lap in seconds) / batch for batch in BATCHES
+                    },
                     images=result.counts["images"],
                 )
             )

@@ -213,7 +213,7 @@ def speeds_table(speeds: Sequence[Speed]) -> Table:
     )
     table.add_column("model and runtime", no_wrap=True)
     headings = [f"{unit}\nb {batch}" for batch in batches for unit in ("ms", "peak")]
-    for heading in (*headings, "file\nMB", "mem.\nMB"):
+    for heading in (*headings, "file\nMB", "mem\nMB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for model, rows in groupby(speeds, key=lambda speed: speed.model):
         table.add_section()

@@ -25,6 +25,7 @@ def plot_accuracy_against_speed(speeds: Sequence[Speed], path: Path, batch: int 
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     published = {name: card.published_ap for name, card in MODELS.items() if card.published_ap is not None}
     names = [name for name in published if any(speed.model == name for speed in speeds)]
@@ -46,8 +47,11 @@ def plot_accuracy_against_speed(speeds: Sequence[Speed], path: Path, batch: int 
     for runtime, marker in MARKERS.items():
         axes.scatter([], [], marker=marker, color="0.4", label=runtime)
     axes.scatter([], [], marker="o", facecolor="none", edgecolor="0.4", label="int8 (AP published for float32)")
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.25, y=0.2)
     axes.set_xlabel(f"crops per second on this machine, batch {batch}")
     axes.set_ylabel("AP on COCO val2017, as published")
