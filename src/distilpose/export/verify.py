@@ -16,7 +16,7 @@ from distilpose.runtimes import HEATMAP_OUTPUT, POSE_OUTPUTS, NumpyOutput, Runne
 BATCH_SIZES = (1, 3, 8)  # none is the one that is traced
 
 # Error allowed in any number of float files, as a share of the output's largest; of int8 files, whose single numbers
-# may stray, in the mean: a wrong graph is off by more than that, the cost in accuracy is for `distilpose evaluate` to say.
+# may stray, in the mean: a wrong graph is off by more, and what int8 costs in accuracy `distilpose evaluate` says.
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 2e-2, "int8": 0.15}
 
 
