@@ -332,6 +332,7 @@ def _convert(args: Namespace) -> int:
 
 def _benchmark_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help="presets to time (default: all)")
+    parser.add_argument("--files", nargs="+", default=[], metavar="FILE", help="checkpoints and exported files to time")
     parser.add_argument("--no-end-to-end", action="store_true", help="leave out files to predictions.json")
     parser.add_argument("--profile", action="store_true", help="also operations inside OpenVINO and ONNX Runtime")
     parser.add_argument("--training", action="store_true", help="also distillation steps and data loading")
@@ -352,6 +353,7 @@ def _benchmark(args: Namespace) -> int:
 
     options = BenchmarkOptions(
         models=args.models,
+        files=[Path(file) for file in args.files],
         end_to_end=not args.no_end_to_end,
         profile=args.profile,
         training=args.training,
@@ -428,6 +430,7 @@ COMMANDS: dict[str, Command] = {
         "measure speed on this machine, beside its matrix-product peak",
         (
             "--models distilpose_s",
+            "--files student.safetensors student.onnx student.xml",
             "--json speed.json --plot speed.png --profile --training",
             "--annotations person_keypoints.json --images images --calibration other_people.json",
         ),

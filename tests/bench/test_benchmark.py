@@ -11,13 +11,15 @@ import torch
 from distilpose import cli
 from distilpose.bench import accuracy as exported
 from distilpose.bench import training_speed
-from distilpose.bench.inference_speed import BEFORE, WAYS, Speed, Way, run_worker, speed_ratios
+from distilpose.bench.complexity import measure_complexity
+from distilpose.bench.inference_speed import BEFORE, WAYS, Speed, Way, measure_files, run_worker, speed_ratios
 from distilpose.bench.measure import Measurement, Peaks, measure_peak, measure_peaks
 from distilpose.bench.plot import plot_accuracy_against_speed
 from distilpose.bench.training_speed import PARTS, TOGETHER, VARIANTS, StepOptions, measure_step, textbook_encoder
 from distilpose.checkpoint import save_checkpoint
 from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError, DistilPoseError
+from distilpose.export.export import export_model
 from distilpose.images import read_image
 from distilpose.models import create_model
 
@@ -101,6 +103,18 @@ def test_a_worker_answers_from_its_own_process(tmp_path) -> None:
         assert answer["peak_megabytes"] is None or answer["peak_megabytes"] > 50
     with pytest.raises(DistilPoseError, match="is not a file"):
         run_worker(tmp_path / "missing.onnx", Way("onnxruntime", "float32"), [1])
+
+
+def test_files_are_timed_in_the_runtime_of_their_suffix(tmp_path, capsys) -> None:
+    model = create_model("distilpose_s", input_size_hw=(32, 24), depth=1).eval()
+    checkpoint = save_checkpoint(model, tmp_path / "small.safetensors")
+    exported = export_model(model, tmp_path / "small.onnx", format="onnx").files[0]
+    slow, fast = measure_files([checkpoint, exported], batches=[2], rounds=1)
+    assert (slow.runtime, fast.runtime) == ("torch", "onnxruntime")
+    assert slow.gmacs == fast.gmacs == pytest.approx(measure_complexity(model).gmacs)
+    assert fast.file_megabytes == pytest.approx(exported.stat().st_size / 1e6)
+    assert cli.main(["benchmark", "--files", str(tmp_path / "missing.onnx")]) == 1
+    assert "is not a file" in capsys.readouterr().err
 
 
 def test_the_textbook_computes_the_same() -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from distilpose.bench.accuracy import accuracy_table, measure_accuracy
 from distilpose.bench.data_throughput import measure_data_throughput
 from distilpose.bench.end_to_end import end_to_end_table, measure_end_to_end
-from distilpose.bench.inference_speed import measure_speeds, ratios_table, speed_ratios, speeds_table
+from distilpose.bench.inference_speed import measure_files, measure_speeds, ratios_table, speed_ratios, speeds_table
 from distilpose.bench.measure import Measurement, measure_peak
 from distilpose.bench.plot import plot_accuracy_against_speed
 from distilpose.bench.profile import measure_profiles, profile_table
@@ -32,7 +32,8 @@ class BenchmarkOptions:
     """What to measure.
 
     Attributes:
-        models: presets to time in every runtime; all of them when empty.
+        models: presets to time in every runtime; without them and ``files``, all of them.
+        files: checkpoints and exported files to time.
         end_to_end: the whole way from files to ``predictions.json``.
         profile: kinds of operation inside the runtimes, before and after the rewrites.
         training: distillation steps and data loading.
@@ -43,6 +44,7 @@ class BenchmarkOptions:
     """
 
     models: Sequence[str] = ()
+    files: Sequence[Path] = ()
     end_to_end: bool = True
     profile: bool = False
     training: bool = False
@@ -90,7 +92,8 @@ def benchmark(
         if json_file is not None:
             Path(json_file).write_text(json.dumps(content, indent=2) + "\n")
 
-    speeds = measure_speeds(options.models or list_models(), say=say)
+    models = options.models or ([] if options.files else list_models())
+    speeds = measure_speeds(models, say=say) + measure_files(options.files, say=say)
     show(speeds_table(speeds))
     write("inference", [speed.to_dict() for speed in speeds])
     ratios = speed_ratios(speeds)
@@ -99,7 +102,7 @@ def benchmark(
         write("ratios", [ratio._asdict() for ratio in ratios])
     if plot is not None:
         plot_accuracy_against_speed(speeds, Path(plot))
-    if options.end_to_end:
+    if options.end_to_end and models:
         whole = measure_end_to_end(STUDENT, say)
         show(end_to_end_table(whole, STUDENT))
         write("end_to_end", [{**row._asdict(), "share_of_bare": row.share_of_bare} for row in whole])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
-from distilpose.bench.complexity import measure_complexity
+from distilpose.bench.complexity import Complexity, measure_complexity
 from distilpose.bench.measure import Peaks, measure_peaks
 from distilpose.checkpoint import save_checkpoint
 from distilpose.data.synthetic import write_synthetic_dataset
@@ -24,6 +24,7 @@ from distilpose.description import Precision
 from distilpose.errors import DistilPoseError
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import SUFFIXES, Format, export_model
+from distilpose.loading import as_runner
 from distilpose.models import create_model
 from distilpose.models.zoo import PoseModel
 from distilpose.skeleton import COCO_17
@@ -69,6 +70,7 @@ BEFORE = (
     Way("openvino", "not rewritten", rewrite=False),
 )
 FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
+RUNTIMES = {SUFFIXES[format]: runtime for runtime, format in FORMATS.items()}
 
 
 @dataclass(frozen=True)
@@ -139,33 +141,69 @@ def measure_speeds(
         annotations = write_synthetic_dataset(Path(folder) / "people", CALIBRATION_PICTURES)
         for name in models:
             model = create_model(name).eval()
-            cost = measure_complexity(model)
             crops = calibration_crops(annotations, model.input_size_hw, COCO_17)
             ways = (*WAYS, *(BEFORE if name in before else ()))
             say(f"exports of {name}")
-            paths = [_file(model, way, Path(folder) / name, crops) for way in ways]
-            laps: list[list[tuple[Peaks, dict[str, Any]]]] = [[] for _ in ways]
-            for number in range(rounds):  # every way in turn, so that a slow minute meets all of them
-                for way, path, laps_of_way in zip(ways, paths, laps, strict=True):
-                    say(f"{name}, {way.runtime}, {way.variant} ({number + 1}/{rounds})")
-                    laps_of_way.append((measure_peaks(), run_worker(path, way, batches)))
-            speeds += [
-                Speed(
-                    model=name,
-                    runtime=way.runtime,
-                    variant=way.variant,
-                    parameters=cost.parameters,
-                    gmacs=cost.gmacs,
-                    file_megabytes=file_bytes(path) / 1e6,
-                    peak_megabytes=laps_of_way[0][1]["peak_megabytes"],
-                    seconds={
-                        batch: median(answer["seconds"][str(batch)] for _, answer in laps_of_way) for batch in batches
-                    },
-                    peaks=Peaks(*(median(values) for values in zip(*(peaks for peaks, _ in laps_of_way), strict=True))),
-                )
-                for way, path, laps_of_way in zip(ways, paths, laps, strict=True)
-            ]
+            jobs = [(_file(model, way, Path(folder) / name, crops), way) for way in ways]
+            speeds += _in_turn(name, measure_complexity(model), jobs, batches, rounds, say)
     return speeds
+
+
+def measure_files(
+    files: Sequence[Path],
+    *,
+    batches: Sequence[int] = BATCHES,
+    rounds: int = ROUNDS,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Speed]:
+    """Time checkpoints and exported files, each in the runtime of its suffix.
+
+    Args:
+        files: what `load_model` takes.
+        batches: numbers of crops at once.
+        rounds: as in `measure_speeds`.
+        say: told what is being done.
+
+    Raises:
+        CheckpointError: a file is unusable.
+    """
+    speeds = []
+    for file in files:
+        description = as_runner(file).description
+        way = Way(RUNTIMES.get(file.suffix, "torch"), description.precision, description.precision)
+        cost = measure_complexity(create_model(description.model, **description.options))
+        speeds += _in_turn(file.name, cost, [(file, way)], batches, rounds, say)
+    return speeds
+
+
+def _in_turn(
+    name: str,
+    cost: Complexity,
+    jobs: Sequence[tuple[Path, Way]],
+    batches: Sequence[int],
+    rounds: int,
+    say: Callable[[str], None],
+) -> list[Speed]:
+    """Every way in turn and that several times, so that a slow minute meets all of them."""
+    laps: list[list[tuple[Peaks, dict[str, Any]]]] = [[] for _ in jobs]
+    for number in range(rounds):
+        for (path, way), of_way in zip(jobs, laps, strict=True):
+            say(f"{name}, {way.runtime}, {way.variant} ({number + 1}/{rounds})")
+            of_way.append((measure_peaks(), run_worker(path, way, batches)))
+    return [
+        Speed(
+            model=name,
+            runtime=way.runtime,
+            variant=way.variant,
+            parameters=cost.parameters,
+            gmacs=cost.gmacs,
+            file_megabytes=file_bytes(path) / 1e6,
+            peak_megabytes=of_way[0][1]["peak_megabytes"],
+            seconds={batch: median(answer["seconds"][str(batch)] for _, answer in of_way) for batch in batches},
+            peaks=Peaks(*(median(values) for values in zip(*(peaks for peaks, _ in of_way), strict=True))),
+        )
+        for (path, way), of_way in zip(jobs, laps, strict=True)
+    ]
 
 
 def _file(model: PoseModel, way: Way, folder: Path, crops: np.ndarray[Any, np.dtype[np.uint8]]) -> Path:
