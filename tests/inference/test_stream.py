@@ -102,6 +102,10 @@ def test_a_failing_network_costs_its_own_batch() -> None:
 
     found = list(predict_stream(PosePredictor(Failing(), batch_size=2), range(6), lambda s: scene(s, 1)))
     assert [item.error is None for item in found] == [True, True, False, False, True, True]
+    runner.batches.clear()
+    found = list(predict_stream(PosePredictor(Failing(), batch_size=2), [3, 7, 1], lambda s: scene(s, s)))
+    assert [item.error is None for item in found] == [False, False, True]
+    assert [len(item.result or ()) for item in found] == [0, 0, 1]
 
 
 def test_few_pictures_are_read_ahead_and_kept(monkeypatch: Any) -> None:

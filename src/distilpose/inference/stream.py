@@ -121,9 +121,10 @@ def predict_stream(
                 waiting.append(item)
                 if item.image is not None:
                     largest_image = max(largest_image, item.image.nbytes)
-            crops = sum(item.crops_left for item in waiting)
-            while crops >= predictor.batch_size or (crops and (at_end or len(waiting) >= room)):
-                crops -= _run_batch(predictor, waiting)
+            while (crops := sum(item.crops_left for item in waiting)) >= predictor.batch_size or (
+                crops and (at_end or len(waiting) >= room)
+            ):
+                _run_batch(predictor, waiting)
             while waiting and waiting[0].crops_left == 0:
                 yield _finish(predictor, waiting.popleft())
             if at_end:
@@ -132,8 +133,8 @@ def predict_stream(
         pool.shutdown(cancel_futures=True)
 
 
-def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[SourceT]]) -> int:
-    """Send the first crops that wait through the network; how many were taken."""
+def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[SourceT]]) -> None:
+    """Send the first crops that wait through the network; a failure stays with their pictures."""
     shares: list[tuple[_Waiting[SourceT], int]] = []
     free = predictor.batch_size
     for item in waiting:
@@ -152,12 +153,11 @@ def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[SourceT]]) -
     except DistilPoseError as error:
         for item, _ in shares:
             item.error = error
-        return predictor.batch_size - free
+        return
     start = 0
     for item, take in shares:
         item.parts.append(keypoints.rows(start, start + take))
         start += take
-    return start
 
 
 def _finish(predictor: PosePredictor, item: _Waiting[SourceT]) -> Predicted[SourceT]:
