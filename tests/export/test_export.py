@@ -231,6 +231,13 @@ def test_arrays_of_another_shape_are_refused(exported: Exported, format: str) ->
         distilpose.PosePredictor(exported("student", format), device="cpu")
 
 
+def test_the_callers_model_stays_as_it_is(tmp_path: Path) -> None:
+    model = create_model("distilpose_s", input_size_hw=(32, 24), depth=1).double().train()
+    export_model(model, tmp_path / "x.onnx", format="onnx")
+    assert model.training
+    assert next(model.parameters()).dtype.itemsize == 8
+
+
 def test_options_that_do_not_fit(
     exported: Exported, student: PoseModel, crops: NDArray[np.uint8], tmp_path: Path
 ) -> None:

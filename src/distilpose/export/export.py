@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -92,7 +93,7 @@ def export_model(
     _check_options(out, format, precision)
     if (precision == "int8") != (calibration is not None):
         raise ConfigError(_CALIBRATION_RULE.format("none" if calibration is None else f"{len(calibration)} crops"))
-    model = _torch_model(model)
+    model = copy.deepcopy(_torch_model(model)).float().cpu()  # the caller's stays as and where it is
     inside = describe(model)
     if calibration is not None:
         _check_crops(calibration, inside.input_size_hw)
