@@ -96,8 +96,6 @@ class OnnxRunner:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or _usable_cores()
-        # Threads that spin while they wait take the cores from reading, drawing and other models.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimiser
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
