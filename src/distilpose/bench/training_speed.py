@@ -58,7 +58,7 @@ TOGETHER = StepOptions(channels_last=True, fused_attention=True, fused_adam=True
 VARIANTS = {
     "plain loop": StepOptions(),
     "channels last alone": StepOptions(channels_last=True),
-    "fused attention alone": StepOptions(fused_attention=True),
+    "attention and linear alone": StepOptions(fused_attention=True),
     "fused Adam alone": StepOptions(fused_adam=True),
     "all three": TOGETHER,
     "all, stored teacher": replace(TOGETHER, stored_teacher=True),
