@@ -92,6 +92,8 @@ def benchmark(
         if json_file is not None:
             Path(json_file).write_text(json.dumps(content, indent=2) + "\n")
 
+    if options.training:  # first: its loader forks, which wants a process without the runtimes' threads
+        _training(show, write, say)
     models = options.models or ([] if options.files else list_models())
     speeds = measure_speeds(models, say=say) + measure_files(options.files, say=say)
     show(speeds_table(speeds))
@@ -116,8 +118,6 @@ def benchmark(
         for profile in profiles:
             show(profile_table(profile))
         write("profiles", [profile._asdict() for profile in profiles])
-    if options.training:
-        _training(show, write, say)
 
 
 def _training(show: Callable[[Table], None], write: Callable[[str, Any], None], say: Callable[[str], None]) -> None:
