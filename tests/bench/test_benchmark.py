@@ -143,6 +143,7 @@ def test_wrong_options_are_refused_before_anything_is_measured(capsys) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_command_prints_and_writes_every_figure(tmp_path, capsys) -> None:
     people = write_synthetic_dataset(tmp_path / "people", 24)
     with_accuracy = [
