@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 
 from distilpose.errors import ConfigError, InputError
 from distilpose.images import read_image, write_image
+from distilpose.inference import predict
 from distilpose.inference.predict import predict_files
 
 BRIGHT_XY = (211, 143)
@@ -163,6 +164,28 @@ def test_an_interruption_keeps_what_was_predicted(folder: Path, tmp_path: Path, 
         predict_files([folder], tmp_path / "out", model=Interrupted(), detector="whole-image", batch_size=1)
     assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["7.jpg", "8.jpg", "predictions.json"]
+
+
+def test_a_full_disk_loses_no_predictions(folder: Path, tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
+    def full(path: Path, image: NDArray[np.uint8]) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(predict, "write_image", full)
+    with pytest.raises(OSError, match="No space left"):
+        predict_files([folder], tmp_path / "out", model=runner, detector="whole-image", batch_size=1)
+    assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8, None]
+
+
+def test_a_picture_that_cannot_be_written_is_reported_by_its_source(
+    folder: Path, tmp_path: Path, runner: Any, monkeypatch: Any
+) -> None:
+    def refuse(path: Path, image: NDArray[np.uint8]) -> None:
+        raise InputError(f"{path} cannot hold it")
+
+    monkeypatch.setattr(predict, "write_image", refuse)
+    report = predict_files([folder / "7.png"], tmp_path / "out", model=runner, detector="whole-image")
+    assert report.failures == (f"{folder / '7.png'}: {tmp_path / 'out' / '7.jpg'} cannot hold it",)
+    assert len(load(tmp_path / "out")) == 1
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(

@@ -6,8 +6,9 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,50 +111,55 @@ def predict_files(
         image = read_image(path)
         return Scene(image, *people_source.find(path, image))
 
-    stream = predict_stream(predictor, paths, load, keep_images=pictures)
-    artist = _Artist()
     try:
-        for path, image, result, error in _with_progress(stream, len(paths), progress):
-            if result is None:
-                assert error is not None
-                failures.append(_naming(path, error))
-                continue
-            rows += prediction_rows(result, path, people_source.image_ids[path])
-            if image is not None:
-                artist.draw(drawings[path], image, result)
-    finally:
-        stream.close()
-        artist.finish()
+        with (
+            _Artist(failures) as artist,
+            closing(predict_stream(predictor, paths, load, keep_images=pictures)) as stream,
+        ):
+            for path, image, result, error in _with_progress(stream, len(paths), progress):
+                if result is None:
+                    assert error is not None
+                    failures.append(_naming(path, error))
+                    continue
+                rows += prediction_rows(result, path, people_source.image_ids[path])
+                if image is not None:
+                    artist.draw(path, drawings[path], image, result)
+    finally:  # whatever happened to the pictures
         write_predictions(predictions, rows)
-    failures += artist.failures
     return PredictReport(predictions, len(paths) - len(failures), len(rows), tuple(failures))
 
 
 class _Artist:
-    """Draws and writes pictures beside the network; no more than a few wait."""
+    """Draws and writes pictures beside the network; no more than a few wait, and on exit none.
 
-    def __init__(self) -> None:
-        self.failures: list[str] = []
+    Args:
+        failures: gets a line for each picture that could not be written.
+    """
+
+    def __init__(self, failures: list[str]) -> None:
+        self._failures = failures
         self._pool = ThreadPoolExecutor(DRAWING_THREADS, thread_name_prefix="draw")
         self._drawing: deque[tuple[Path, Future[None]]] = deque()
 
-    def draw(self, path: Path, image: NDArray[np.uint8], result: PoseResult) -> None:
-        while len(self._drawing) >= 2 * DRAWING_THREADS:
-            self._collect()
-        self._drawing.append((path, self._pool.submit(_draw, path, image, result)))
+    def __enter__(self) -> Self:
+        return self
 
-    def finish(self) -> None:
-        """Wait for the last pictures."""
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
         while self._drawing:
             self._collect()
-        self._pool.shutdown()
+
+    def draw(self, source: Path, out: Path, image: NDArray[np.uint8], result: PoseResult) -> None:
+        while len(self._drawing) >= 2 * DRAWING_THREADS:
+            self._collect()
+        self._drawing.append((source, self._pool.submit(_draw, out, image, result)))
 
     def _collect(self) -> None:
-        path, drawing = self._drawing.popleft()
+        source, drawing = self._drawing.popleft()
         try:
             drawing.result()
         except DistilPoseError as error:
-            self.failures.append(_naming(path, error))
+            self._failures.append(_naming(source, error))
 
 
 def _draw(path: Path, image: NDArray[np.uint8], result: PoseResult) -> None:
