@@ -10,15 +10,13 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from distilpose.bench.inference_speed import BATCHES, FORMATS, ROUNDS, Way, file_bytes, run_worker
-from distilpose.checkpoint import describe, save_checkpoint
-from distilpose.errors import ConfigError
+from distilpose.bench.inference_speed import BATCHES, ROUNDS, Way, file_bytes, run_worker, way_file
+from distilpose.checkpoint import describe
 from distilpose.evaluation.evaluate import evaluate_set
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.export.calibration import calibration_crops
-from distilpose.export.export import SUFFIXES, export_model
-from distilpose.loading import as_runner, load_model
-from distilpose.models import PoseModel
+from distilpose.export.export import torch_model
+from distilpose.loading import as_runner
 from distilpose.runtimes import OpenVinoRunner
 
 WAYS = (
@@ -77,9 +75,7 @@ def measure_accuracy(
         ConfigError: the model is an exported file.
         DatasetError, InputError, CheckpointError: a file is unusable.
     """
-    loaded = load_model(model)
-    if not isinstance(loaded, PoseModel):
-        raise ConfigError(f"{model} is exported already: pass the checkpoint it was made from")
+    loaded = torch_model(model)
     description = describe(loaded)
     people = EvaluationSet.load(
         annotations,
@@ -93,12 +89,7 @@ def measure_accuracy(
     with tempfile.TemporaryDirectory() as folder:
         for way in WAYS:
             say(f"accuracy of {model}, {way.runtime}, {way.variant}")
-            path = Path(folder) / f"{way.runtime}_{way.precision}"
-            if way.runtime == "torch":
-                path = save_checkpoint(loaded, path.with_suffix(".safetensors"))
-            elif not (path := path.with_suffix(SUFFIXES[FORMATS[way.runtime]])).exists():
-                quantised = crops if way.precision == "int8" else None
-                export_model(loaded, path, format=FORMATS[way.runtime], precision=way.precision, calibration=quantised)
+            path = way_file(loaded, way, Path(folder), crops)
             runner = OpenVinoRunner(path, bfloat16=True) if way.bfloat16 else as_runner(path)
             result = evaluate_set(runner, people)
             seconds = [run_worker(path, way, BATCHES)["seconds"] for _ in range(ROUNDS)]

@@ -144,7 +144,7 @@ def measure_speeds(
             crops = calibration_crops(annotations, model.input_size_hw, COCO_17)
             ways = (*WAYS, *(BEFORE if name in before else ()))
             say(f"exports of {name}")
-            jobs = [(_file(model, way, Path(folder) / name, crops), way) for way in ways]
+            jobs = [(way_file(model, way, Path(folder) / name, crops), way) for way in ways]
             speeds += _in_turn(name, measure_complexity(model), jobs, batches, rounds, say)
     return speeds
 
@@ -206,7 +206,7 @@ def _in_turn(
     ]
 
 
-def _file(model: PoseModel, way: Way, folder: Path, crops: np.ndarray[Any, np.dtype[np.uint8]]) -> Path:
+def way_file(model: PoseModel, way: Way, folder: Path, crops: np.ndarray[Any, np.dtype[np.uint8]]) -> Path:
     """The file of a way, written unless another way has the same."""
     if way.runtime == "torch":
         path = folder / "model.safetensors"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,12 +101,6 @@ def _product(runtime: str) -> Callable[[], object] | None:
         product = partial(request.infer, {"a": matrix}, share_inputs=True)
     product()
     return product
-
-
-def median_seconds(work: Callable[[], object], runs: int = 5) -> float:
-    """Of some work, after one run that is not timed."""
-    work()  # warm up
-    return statistics.median(_seconds(work) for _ in range(runs))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -93,7 +93,7 @@ def export_model(
     _check_options(out, format, precision)
     if (precision == "int8") != (calibration is not None):
         raise ConfigError(_CALIBRATION_RULE.format("none" if calibration is None else f"{len(calibration)} crops"))
-    model = copy.deepcopy(_torch_model(model)).float().cpu()  # the caller's stays as and where it is
+    model = copy.deepcopy(torch_model(model)).float().cpu()  # the caller's stays as and where it is
     inside = describe(model)
     if calibration is not None:
         _check_crops(calibration, inside.input_size_hw)
@@ -144,7 +144,7 @@ def export_file(
     if int8 != (calibration is not None):
         raise ConfigError(_CALIBRATION_RULE.format("none" if calibration is None else calibration))
     _check_options(Path(out), format, precision)
-    loaded = _torch_model(model)
+    loaded = torch_model(model)
     inside = describe(loaded)
     crops = None
     if calibration is not None:
@@ -152,7 +152,12 @@ def export_file(
     return export_model(loaded, out, format=format, precision=precision, calibration=crops, uint8_input=uint8_input)
 
 
-def _torch_model(model: PoseModel | str | Path) -> PoseModel:
+def torch_model(model: PoseModel | str | Path) -> PoseModel:
+    """A model that can be exported.
+
+    Raises:
+        ConfigError: it is an exported file.
+    """
     loaded = load_model(model) if isinstance(model, str | Path) else model
     if not isinstance(loaded, PoseModel):
         raise ConfigError(f"{model} is exported already: pass the checkpoint it was made from")
