@@ -15,7 +15,7 @@ from distilpose.skeleton import COCO_17, Skeleton
 
 FloatArray = NDArray[np.float64]
 PERSON_CATEGORY_ID = 1  # COCO's id of "person"
-_OPTIONAL = ("raw_score", "sigma")
+_OPTIONAL = ("raw_score", "sigma", "track_id")
 _PER_PERSON = ("xy", "box", "box_score", "pose_score", *_OPTIONAL)
 
 
@@ -30,6 +30,7 @@ class PoseResult:
         pose_score: (N,) confidence of the whole pose, by which people are ranked.
         raw_score: (N, K) the model's own, unbounded confidence; None from a model without a score output.
         sigma: (N, K, 2) spread along x and y in image pixels; None from a model without a sigma output.
+        track_id: (N,) whole numbers, the same for the same person in every frame of a film; None outside of films.
         skeleton: names and order of the K keypoints.
 
     Raises:
@@ -42,19 +43,21 @@ class PoseResult:
     pose_score: FloatArray
     raw_score: FloatArray | None = None
     sigma: FloatArray | None = None
+    track_id: NDArray[np.int64] | None = None
     skeleton: Skeleton = COCO_17
 
     def __post_init__(self) -> None:
         for name in _PER_PERSON:
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL:
-                object.__setattr__(self, name, _numbers(value, name))
+                read = _whole_numbers if name == "track_id" else _numbers
+                object.__setattr__(self, name, read(value, name))
         people, count = len(self.box_score) if self.box_score.ndim else 0, self.skeleton.num_keypoints
         inner = {"xy": (count, 2), "raw_score": (count,), "sigma": (count, 2), "box": (4,)}
         for name in _PER_PERSON:
             value, shape = getattr(self, name), (people, *inner.get(name, ()))
             if value is not None and value.size == 0 == people:  # nobody, perhaps read from a bare []
-                object.__setattr__(self, name, np.zeros(shape))
+                object.__setattr__(self, name, np.zeros(shape, dtype=value.dtype))
             elif value is not None and value.shape != shape:
                 raise InputError(f"{name} of {people} people must have shape {shape}, got {value.shape}")
         if self.sigma is not None and (self.sigma < 0).any():
@@ -120,7 +123,8 @@ class PoseResult:
         """
         try:
             skeleton = Skeleton.from_dict(values["skeleton"])
-            rows = {name: values[name] for name in _PER_PERSON}
+            rows = {name: values[name] for name in _PER_PERSON if name != "track_id"}
+            rows["track_id"] = values.get("track_id")  # not in files of version 0.1.0
         except (KeyError, TypeError, DistilPoseError) as error:
             raise InputError(f"a pose result needs all fields of PoseResult.to_dict(): {error!r}") from error
         return cls(**rows, skeleton=skeleton)
@@ -150,3 +154,10 @@ def _numbers(value: ArrayLike, name: str) -> FloatArray:
     if not np.isfinite(array).all():
         raise InputError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
     return array
+
+
+def _whole_numbers(value: ArrayLike, name: str) -> NDArray[np.int64]:
+    numbers = _numbers(value, name)
+    if (numbers != np.rint(numbers)).any():
+        raise InputError(f"{name} must be whole numbers, got {numbers[numbers != np.rint(numbers)][0]:g}")
+    return numbers.astype(np.int64)

@@ -102,7 +102,7 @@ def test_unusable_arguments_are_refused(runner: Any, image: NDArray[np.uint8]) -
 
 
 def test_whole_image_is_one_box() -> None:
-    boxes, score = create_detector("whole-image")(np.zeros((30, 40, 3), np.uint8))
+    boxes, score = create_detector("whole-image")([np.zeros((30, 40, 3), np.uint8)])[0]
     assert boxes.tolist() == [[0, 0, 40, 30]]
     assert score.tolist() == [1]
     with pytest.raises(ConfigError, match=f"detector must be one of {', '.join(DETECTORS)}, got 'cat'"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,20 +13,19 @@ from distilpose.errors import ConfigError
 
 
 class Detector(Protocol):
-    """Finds the people in an image."""
+    """Finds the people in images."""
 
-    def __call__(self, image: NDArray[np.uint8]) -> PersonBoxes:
-        """(H, W, 3) uint8 RGB -> N >= 0 boxes in its pixels."""
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[PersonBoxes]:
+        """(H, W, 3) uint8 RGB each, of any sizes -> for each N >= 0 boxes in its pixels, best score first."""
         ...
 
 
 class WholeImage:
     """Takes the image for a picture of one person that fills it, such as a crop made elsewhere."""
 
-    def __call__(self, image: NDArray[np.uint8]) -> PersonBoxes:
-        """(H, W, 3) uint8 RGB -> one box of score 1, from edge to edge."""
-        height, width = image.shape[:2]
-        return PersonBoxes(np.array([[0.0, 0.0, width, height]]), np.ones(1))
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[PersonBoxes]:
+        """(H, W, 3) uint8 RGB each -> one box of score 1 each, from edge to edge."""
+        return [PersonBoxes(np.array([[0.0, 0.0, image.shape[1], image.shape[0]]]), np.ones(1)) for image in images]
 
 
 DETECTORS: dict[str, Callable[[], Detector]] = {"whole-image": WholeImage}

@@ -175,7 +175,7 @@ def _people_source(
     annotation_file = None if annotations is None else Path(annotations)
     if detector is not None:
         detect = create_detector(detector)
-        return _PeopleSource(lambda _, image: detect(image), match_image_ids(paths, annotation_file))
+        return _PeopleSource(lambda _, image: detect([image])[0], match_image_ids(paths, annotation_file))
     assert boxes is not None
     matched = match_boxes(Path(boxes), paths, annotation_file)
     return _PeopleSource(lambda path, _: matched.people[path], matched.image_ids)
