@@ -1,14 +1,23 @@
 """Boxes and the one map between image pixels and crop pixels."""
 
-from distilpose.geometry.boxes import check_boxes_xyxy, clip_boxes_xyxy, xywh_to_xyxy, xyxy_to_xywh
+from distilpose.geometry.boxes import (
+    box_iou_xyxy,
+    check_boxes_xyxy,
+    clip_boxes_xyxy,
+    non_maximum_suppression,
+    xywh_to_xyxy,
+    xyxy_to_xywh,
+)
 from distilpose.geometry.crop import CROP_PADDING, CropTransform, crops_from_boxes
 
 __all__ = [
     "CROP_PADDING",
     "CropTransform",
+    "box_iou_xyxy",
     "check_boxes_xyxy",
     "clip_boxes_xyxy",
     "crops_from_boxes",
+    "non_maximum_suppression",
     "xywh_to_xyxy",
     "xyxy_to_xywh",
 ]

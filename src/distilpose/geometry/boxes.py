@@ -47,7 +47,7 @@ def clip_boxes_xyxy(boxes_xyxy: ArrayLike, image_hw: tuple[int, int]) -> FloatAr
     """Clip ground-truth boxes to the image the way the COCO top-down baselines do.
 
     The right and bottom edges end on the last pixel index, and a width w spans w - 1 pixel steps, so
-    an inner box shrinks by one pixel. Detector boxes are not clipped.
+    an inner box shrinks by one pixel. Boxes that a detector found are not treated so.
 
     Args:
         boxes_xyxy: (N, 4) image pixels.
@@ -62,3 +62,42 @@ def clip_boxes_xyxy(boxes_xyxy: ArrayLike, image_hw: tuple[int, int]) -> FloatAr
     top_left = np.maximum(0.0, boxes[:, :2])
     bottom_right = np.minimum([width - 1, height - 1], top_left + span)
     return np.concatenate([top_left, bottom_right], axis=1)
+
+
+def box_iou_xyxy(boxes_a_xyxy: ArrayLike, boxes_b_xyxy: ArrayLike) -> FloatArray:
+    """Intersection over union of every pair.
+
+    Args:
+        boxes_a_xyxy: (N, 4) left, top, right, bottom, of one frame with ``boxes_b_xyxy``.
+        boxes_b_xyxy: (M, 4).
+
+    Returns:
+        (N, M) in [0, 1]; 0 where neither box has an area.
+    """
+    a = np.asarray(boxes_a_xyxy, dtype=np.float64).reshape(-1, 1, 4)
+    b = np.asarray(boxes_b_xyxy, dtype=np.float64).reshape(1, -1, 4)
+    overlap_wh = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    intersection = np.maximum(overlap_wh, 0).prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def non_maximum_suppression(boxes_xyxy: ArrayLike, score: ArrayLike, iou_threshold: float) -> NDArray[np.intp]:
+    """Keep the best box, drop those that overlap it by more than the threshold, go on with the best of the rest.
+
+    Args:
+        boxes_xyxy: (N, 4).
+        score: (N,); of equal scores the first in the list comes first.
+        iou_threshold: in [0, 1]; 1 keeps every box.
+
+    Returns:
+        (M,) indices of the boxes kept, best score first.
+    """
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    remaining = np.argsort(-np.asarray(score, dtype=np.float64), kind="stable")
+    kept = []
+    while remaining.size:
+        best, remaining = remaining[0], remaining[1:]
+        kept.append(best)
+        remaining = remaining[box_iou_xyxy(boxes[best], boxes[remaining])[0] <= iou_threshold]
+    return np.array(kept, dtype=np.intp)
