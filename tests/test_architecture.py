@@ -24,8 +24,10 @@ ALLOWED = {
     "models": set(),
     "boxes_file": {"geometry"},
     "oks": {"skeleton"},
-    "draw": {"geometry", "skeleton"},
-    "results": {"draw", "geometry", "skeleton"},
+    "draw": {"images", "skeleton"},
+    "anonymise": {"draw", "images", "skeleton"},
+    "conversions": {"skeleton"},
+    "results": {"anonymise", "conversions", "draw", "images", "skeleton"},
     "preprocess": {"geometry"},
     "description": {"__init__", "preprocess", "skeleton"},
     "postprocess": {"geometry", "models.outputs", "oks", "preprocess", "results", "runtimes", "skeleton"},
@@ -39,7 +41,7 @@ ALLOWED = {
         "results", "runtimes", "skeleton",
     },
     "inference": {
-        "boxes_file", "draw", "geometry", "images", "loading", "models.outputs", "oks", "postprocess", "preprocess",
+        "anonymise", "boxes_file", "draw", "geometry", "images", "loading", "models.outputs", "oks", "postprocess", "preprocess",
         "results", "runtimes", "skeleton",
     },
     "training": {
@@ -56,9 +58,9 @@ ALLOWED = {
 }  # fmt: skip
 
 NO_TORCH = [
-    "errors", "skeleton", "geometry", "images", "oks", "draw", "results", "models", "models.outputs", "preprocess",
-    "description", "postprocess", "runtimes", "loading", "boxes_file", "inference", "inference.predictor",
-    "inference.predict", "inference.detectors", "cli",
+    "errors", "skeleton", "geometry", "images", "oks", "draw", "anonymise", "conversions", "results", "models",
+    "models.outputs", "preprocess", "description", "postprocess", "runtimes", "loading", "boxes_file", "inference",
+    "inference.predictor", "inference.predict", "inference.detectors", "cli",
 ]  # fmt: skip
 
 

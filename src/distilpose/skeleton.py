@@ -118,3 +118,44 @@ COCO_17 = Skeleton(
         0.089, 0.089,
     ),
 )  # fmt: skip
+
+# Order: OpenPose's COCO output (POSE_COCO_BODY_PARTS). OKS constants: COCO's; the neck, the middle of the shoulders,
+# has theirs, as COCO does not measure it.
+OPENPOSE_18 = Skeleton(
+    name="openpose_18",
+    keypoint_names=(
+        "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+        "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
+        "right_ear", "left_ear",
+    ),
+    flip_pairs=((5, 2), (6, 3), (7, 4), (11, 8), (12, 9), (13, 10), (15, 14), (17, 16)),
+    edges=(
+        (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0),
+        (0, 14), (14, 16), (0, 15), (15, 17),
+    ),
+    upper_body=(*range(8), *range(14, 18)),
+    lower_body=tuple(range(8, 14)),
+    oks_sigmas=(
+        0.026, 0.079, 0.079, 0.072, 0.062, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089, 0.107, 0.087, 0.089, 0.025, 0.025,
+        0.035, 0.035,
+    ),
+)  # fmt: skip
+
+# Order and OKS constants: https://github.com/Fang-Haoshu/Halpe-FullBody, the first 26 of 136 keypoints. "head" is the
+# top of the head, "hip" the middle of the hips.
+HALPE_26 = Skeleton(
+    name="halpe_26",
+    keypoint_names=(
+        *COCO_17.keypoint_names, "head", "neck", "hip", "left_big_toe", "right_big_toe", "left_small_toe",
+        "right_small_toe", "left_heel", "right_heel",
+    ),
+    flip_pairs=(*COCO_17.flip_pairs, (20, 21), (22, 23), (24, 25)),
+    edges=(
+        (15, 13), (13, 11), (11, 19), (16, 14), (14, 12), (12, 19), (17, 18), (18, 19), (18, 5), (5, 7), (7, 9),
+        (18, 6), (6, 8), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6), (15, 20), (15, 22), (15, 24),
+        (16, 21), (16, 23), (16, 25),
+    ),
+    upper_body=(*range(11), 17, 18),
+    lower_body=(*range(11, 17), *range(19, 26)),
+    oks_sigmas=(*COCO_17.oks_sigmas, 0.026, 0.026, 0.066, 0.079, 0.079, 0.079, 0.079, 0.079, 0.079),
+)  # fmt: skip
