@@ -109,18 +109,22 @@ def check_image(image: NDArray[np.uint8]) -> None:
         raise InputError(f"image must be an (H, W, 3) uint8 RGB array, got {image.dtype} of shape {image.shape}")
 
 
-def list_images(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...] = ()) -> list[Path]:
     """Turn files and folders into image files, each once, in the order given.
 
     A folder stands for the pictures directly in it (`IMAGE_SUFFIXES`, hidden files left out), sorted by name.
     Any other source is taken as a file as it is, so that a missing one is reported when it is read.
+
+    Args:
+        sources: files and folders.
+        also: further suffixes to take from folders.
 
     Raises:
         InputError: there is no source, or a folder holds no picture.
     """
     files: dict[Path, Path] = {}
     for source in map(Path, sources):
-        found = _images_in(source) if source.is_dir() else [source]
+        found = _images_in(source, IMAGE_SUFFIXES + also) if source.is_dir() else [source]
         for path in found:
             files.setdefault(path.resolve(), path)
     if not files:
@@ -128,12 +132,12 @@ def list_images(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list(files.values())
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     found = sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
     )
     if not found:
-        raise InputError(f"{folder} holds no image: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        raise InputError(f"{folder} holds no image: expected files ending in {', '.join(suffixes)}")
     return found

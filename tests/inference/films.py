@@ -1,0 +1,79 @@
+"""Films for tests, written with PyAV and known frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+def numbered_frame(number: int, size_hw: tuple[int, int] = (48, 64)) -> Image:
+    """Bright top left, dark elsewhere; the number is in the brightness of the lower half."""
+    image = np.full((*size_hw, 3), 30, dtype=np.uint8)
+    image[: size_hw[0] // 4, : size_hw[1] // 4] = 230
+    image[size_hw[0] // 2 :] = 20 + 5 * number
+    return image
+
+
+def frame_number(image: Image) -> int:
+    return round((float(image[-image.shape[0] // 4 :].mean()) - 20) / 5)
+
+
+def write_film(
+    path: Path,
+    images: Sequence[Image],
+    *,
+    times: Sequence[float] | None = None,
+    rate: int = 10,
+    rotation: int = 0,
+    pixel_aspect: Fraction | None = None,
+    sound: str | None = None,
+    codec: str = "libx264",
+) -> Path:
+    """Write images at ``times`` in seconds (evenly when None), with a tone as long as the film if ``sound`` is a codec."""
+    height, width = images[0].shape[:2]
+    even = (height % 2 == 0) and (width % 2 == 0)
+    with av.open(str(path), "w") as container:
+        options = {"crf": "8", "g": "10"} if codec == "libx264" else {}
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv420p" if even else "yuv444p"
+        clock = Fraction(1, 1000)
+        stream.codec_context.time_base = clock
+        if rotation:
+            stream.set_display_rotation(rotation)
+        if pixel_aspect is not None:
+            stream.sample_aspect_ratio = stream.codec_context.sample_aspect_ratio = pixel_aspect
+        tone = None if sound is None else container.add_stream(sound, rate=48000)
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.time_base = clock
+            frame.pts = round(1000 * (number / rate if times is None else times[number]))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if tone is not None:
+            seconds = len(images) / rate
+            for start in range(0, round(48000 * seconds), 960):
+                wave = np.sin(2 * np.pi * 440 * np.arange(start, start + 960) / 48000)
+                samples = av.AudioFrame.from_ndarray(np.int16(8000 * wave)[None], format="s16", layout="mono")
+                samples.sample_rate, samples.pts, samples.time_base = 48000, start, Fraction(1, 48000)
+                container.mux(tone.encode(samples))
+            container.mux(tone.encode(None))
+    return path
+
+
+def sound_seconds(path: Path) -> tuple[str, float, float] | None:
+    """Codec of a film's sound, and where it begins and ends in seconds; None without any."""
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        frames = list(container.decode(stream))
+        end = frames[-1].time + frames[-1].samples / frames[-1].sample_rate
+        return stream.codec_context.name, frames[0].time, end
