@@ -36,7 +36,7 @@ def write_film(
     sound: str | None = None,
     codec: str = "libx264",
 ) -> Path:
-    """Write images at ``times`` in seconds (evenly when None), with a tone as long as the film if ``sound`` is a codec."""
+    """Write images at ``times`` in seconds (evenly when None); ``sound`` is the codec of a tone of the same length."""
     height, width = images[0].shape[:2]
     even = (height % 2 == 0) and (width % 2 == 0)
     with av.open(str(path), "w") as container:

@@ -86,7 +86,12 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path: Path) -> None:
 
 def test_colours_survive_writing_and_reading(tmp_path: Path) -> None:
     image = np.zeros((96, 128, 3), dtype=np.uint8)
-    image[:48, :64], image[:48, 64:], image[48:, :64], image[48:, 64:] = (220, 40, 30), (30, 200, 60), (20, 60, 210), 128
+    image[:48, :64], image[:48, 64:], image[48:, :64], image[48:, 64:] = (
+        (220, 40, 30),
+        (30, 200, 60),
+        (20, 60, 210),
+        128,
+    )
     with VideoWriter(tmp_path / "out.mp4", (96, 128)) as writer:
         for number in range(5):
             writer.write(image, number / 30)
@@ -113,9 +118,10 @@ def test_odd_sizes_are_read_and_written(tmp_path: Path, size_hw: tuple[int, int]
 def test_sound_is_kept_and_cut_like_the_pictures(tmp_path: Path, name: str, codec: str, written: str) -> None:
     film = write_film(tmp_path / name, [numbered_frame(n) for n in range(40)], sound=codec)
     out = tmp_path / "out.mp4"
-    with VideoReader(film, start=1.0, end=3.0) as reader, VideoWriter(
-        out, reader.size_hw, rate=reader.rate, sound_of=film, start=1.0
-    ) as writer:
+    with (
+        VideoReader(film, start=1.0, end=3.0) as reader,
+        VideoWriter(out, reader.size_hw, rate=reader.rate, sound_of=film, start=1.0) as writer,
+    ):
         for frame in reader.frames():
             writer.write(frame.image, frame.time)
     assert len(read(out)) == 20

@@ -1,0 +1,72 @@
+"""What a user points at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distilpose.errors import InputError
+from distilpose.inference.sources import find_sources
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.jpg", "b.PNG", "c.mp4", "d.MOV", "notes.txt", ".hidden.jpg", "sub/e.jpg", "sub/f.webm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [path.name for path in paths]
+
+
+def test_a_folder_is_its_pictures_and_films(folder: Path) -> None:
+    found = find_sources([folder])
+    assert names(found.pictures) == ["a.jpg", "b.PNG"]
+    assert names(found.films) == ["c.mp4", "d.MOV"]
+    assert found.cameras == []
+
+
+def test_patterns_and_addresses(folder: Path) -> None:
+    found = find_sources([f"{folder}/**/*.jpg", (folder / "c.mp4").as_uri(), f"file://localhost{folder}/sub/f.webm"])
+    assert names(found.pictures) == ["a.jpg", "e.jpg"]
+    assert names(found.films) == ["c.mp4", "f.webm"]
+    odd = folder / "what [1]? 100%.jpg"
+    odd.touch()
+    assert find_sources([str(odd), odd.as_uri()]).pictures == [odd]
+
+
+def test_cameras(folder: Path) -> None:
+    assert find_sources(["webcam:0", "webcam:12", "webcam:0"]) == ([], [], [0, 12])
+    assert find_sources(["webcam:1", str(folder / "a.jpg")]) == ([folder / "a.jpg"], [], [1])
+    with pytest.raises(InputError, match="webcam:NUMBER"):
+        find_sources(["webcam:front"])
+
+
+def test_each_source_once_and_missing_files_taken_at_their_word(folder: Path) -> None:
+    found = find_sources([folder / "a.jpg", folder, folder / "none.mp4", str(folder / "none.jpg")])
+    assert names(found.pictures) == ["a.jpg", "b.PNG", "none.jpg"]
+    assert names(found.films) == ["c.mp4", "d.MOV", "none.mp4"] or names(found.films) == ["none.mp4", "c.mp4", "d.MOV"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("https://example.org/a.jpg", "download it"),
+        ("rtsp://camera/1", "download it"),
+        ("file://elsewhere/a.jpg", "file address"),
+        ("*.nothing", "no file fits"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(source: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_sources([source])
+
+
+def test_nothing_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no image"):
+        find_sources([tmp_path])
+    with pytest.raises(InputError, match="at least one"):
+        find_sources([])
