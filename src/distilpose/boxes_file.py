@@ -4,7 +4,7 @@ Two layouts are read:
 
 - a list of rows, COCO's detection results: ``bbox`` (x, y, width, height) or ``box_xyxy``; ``image_id``, ``image``
   (file name or path) or both; ``box_score`` or ``score``, else 1; ``category_id``, else a person. ``predictions.json``
-  is such a file;
+  is such a file. Rows of a film have a ``frame``, its number from 0;
 - a COCO annotation file: labelled people are the boxes, clipped as in evaluation, crowds left out.
 """
 
@@ -47,10 +47,12 @@ class MatchedBoxes(NamedTuple):
     Attributes:
         people: of every image; an image that the file does not mention has nobody.
         image_ids: of every image, as `match_image_ids` defines them.
+        frames: of the films among the images, by the number of the frame; others have nobody.
     """
 
     people: dict[Path, PersonBoxes]
     image_ids: dict[Path, int | None]
+    frames: dict[Path, dict[int, PersonBoxes]]
 
 
 class _Row(NamedTuple):
@@ -58,6 +60,7 @@ class _Row(NamedTuple):
     score: float
     image_id: int | None
     image: str | None
+    frame: int | None
 
 
 class _CocoImages(NamedTuple):
@@ -102,7 +105,12 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
         raise InputError(_no_match_text(boxes, rows, paths))
     named = [(path, row.image_id) for path, found in grouped.items() for row in found if row.image is not None]
     image_ids = _one_to_one(files, named) if coco is None else _ids_by_name(files, coco)
-    return MatchedBoxes({path: _person_boxes(grouped[path]) for path in paths}, image_ids)
+    still = {path: [row for row in grouped[path] if row.frame is None] for path in paths}
+    return MatchedBoxes(
+        {path: _person_boxes(rows) for path, rows in still.items()},
+        image_ids,
+        {path: _by_frame(grouped[path]) for path in paths if len(grouped[path]) > len(still[path])},
+    )
 
 
 def match_image_ids(paths: Sequence[Path], annotations: Path | None = None) -> dict[Path, int | None]:
@@ -190,6 +198,14 @@ def _one_to_one(files: _Files, named: Iterable[tuple[Path, int | None]]) -> dict
     ids.update((path, image_id) for path, image_id in named if image_id is not None)
     users = Counter(ids.values())
     return {path: image_id if users[image_id] == 1 else None for path, image_id in ids.items()}
+
+
+def _by_frame(rows: Sequence[_Row]) -> dict[int, PersonBoxes]:
+    frames: dict[int, list[_Row]] = defaultdict(list)
+    for row in rows:
+        if row.frame is not None:
+            frames[row.frame].append(row)
+    return {frame: _person_boxes(found) for frame, found in frames.items()}
 
 
 def _person_boxes(rows: Sequence[_Row]) -> PersonBoxes:
@@ -286,12 +302,14 @@ def _read_row(entry: Any) -> _Row:
     x1, y1, x2, y2 = entry["box_xyxy"] if "box_xyxy" in entry else _xywh(*entry["bbox"])
     box_xyxy = np.array([x1, y1, x2, y2], dtype=np.float64)
     score = float(entry.get("box_score", entry.get("score", 1.0)))
-    image_id, image = entry.get("image_id"), entry.get("image")
+    image_id, image, frame = entry.get("image_id"), entry.get("image"), entry.get("frame")
     if not np.isfinite(score) or not isinstance(image_id, int | None) or not isinstance(image, str | None):
         raise ValueError(score, image_id, image)
     if image_id is None and image is None:
         raise KeyError("image_id")
-    return _Row(box_xyxy, score, image_id, image)
+    if not isinstance(frame, int | None):
+        raise ValueError(frame)
+    return _Row(box_xyxy, score, image_id, image, frame)
 
 
 def _xywh(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:

@@ -15,10 +15,11 @@ from pycocotools.coco import COCO
 
 from distilpose.errors import ConfigError, InputError
 from distilpose.images import read_image, write_image
-from distilpose.inference import predict
-from distilpose.inference.predict import predict_files
+from distilpose.inference import artist
+from distilpose.inference.predict import OutputOptions, predict_files
 
 BRIGHT_XY = (211, 143)
+NO_PICTURES = OutputOptions(pictures=False)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def load(out: Path) -> list[dict[str, Any]]:
 def test_boxes_file_to_predictions_and_pictures(folder: Path, boxes: Path, tmp_path: Path, runner: Any) -> None:
     out = tmp_path / "deep" / "out"
     report = predict_files([folder], out, model=runner, boxes=boxes)
-    assert report == (out / "predictions.json", 3, 3, ())
+    assert report == (out / "predictions.json", 3, 0, 3, ())
     rows = load(out)
     assert [(row["image_id"], row["image"], row["box_score"]) for row in rows] == [
         (7, (folder / "7.png").as_posix(), 0.9),
@@ -75,7 +76,7 @@ def test_boxes_file_to_predictions_and_pictures(folder: Path, boxes: Path, tmp_p
 
 
 def test_coco_tools_read_the_predictions(folder: Path, boxes: Path, tmp_path: Path, runner: Any) -> None:
-    predict_files([folder], tmp_path / "out", model=runner, boxes=boxes, pictures=False)
+    predict_files([folder], tmp_path / "out", model=runner, boxes=boxes, output=NO_PICTURES)
     truth = COCO()
     truth.dataset = {"images": [{"id": 7}, {"id": 8}], "annotations": [], "categories": [{"id": 1}], "info": {}}
     truth.createIndex()
@@ -84,8 +85,8 @@ def test_coco_tools_read_the_predictions(folder: Path, boxes: Path, tmp_path: Pa
 
 
 def test_predictions_serve_as_boxes_again(folder: Path, boxes: Path, tmp_path: Path, runner: Any) -> None:
-    first = predict_files([folder], tmp_path / "one", model=runner, boxes=boxes, pictures=False)
-    predict_files([folder], tmp_path / "two", model=runner, boxes=first.predictions, pictures=False)
+    first = predict_files([folder], tmp_path / "one", model=runner, boxes=boxes, output=NO_PICTURES)
+    predict_files([folder], tmp_path / "two", model=runner, boxes=first.predictions, output=NO_PICTURES)
     assert load(tmp_path / "two") == load(tmp_path / "one")
 
 
@@ -99,7 +100,7 @@ def test_weak_people_are_written_but_not_drawn(folder: Path, boxes: Path, tmp_pa
 
 def test_whole_image_without_pictures(folder: Path, tmp_path: Path, runner: Any, bare_runner: Any) -> None:
     out = tmp_path / "out"
-    report = predict_files([folder], out, model=runner, detector="whole-image", pictures=False)
+    report = predict_files([folder], out, model=runner, detector="whole-image", output=NO_PICTURES)
     assert report.num_people == 3
     assert [path.name for path in out.iterdir()] == ["predictions.json"]
     assert [(row["image_id"], row["box_xyxy"]) for row in load(out)] == [
@@ -107,7 +108,7 @@ def test_whole_image_without_pictures(folder: Path, tmp_path: Path, runner: Any,
     ]
     annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps({"images": [{"id": 31, "file_name": "garden.png"}]}))
-    predict_files([folder], out, model=bare_runner, detector="whole-image", annotations=annotations, pictures=False)
+    predict_files([folder], out, model=bare_runner, detector="whole-image", annotations=annotations, output=NO_PICTURES)
     assert [row["image_id"] for row in load(out)] == [None, None, 31]
     assert {(row["raw_score"], row["sigma"], row["keypoints"][2]) for row in load(out)} == {(None, None, 1.0)}
 
@@ -170,8 +171,8 @@ def test_a_full_disk_loses_no_predictions(folder: Path, tmp_path: Path, runner: 
     def full(path: Path, image: NDArray[np.uint8]) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(predict, "write_image", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(artist, "write_image", full)
+    with pytest.raises(InputError, match=r"No space left.*can be read"):
         predict_files([folder], tmp_path / "out", model=runner, detector="whole-image", batch_size=1)
     assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8, None]
 
@@ -182,7 +183,7 @@ def test_a_picture_that_cannot_be_written_is_reported_by_its_source(
     def refuse(path: Path, image: NDArray[np.uint8]) -> None:
         raise InputError(f"{path} cannot hold it")
 
-    monkeypatch.setattr(predict, "write_image", refuse)
+    monkeypatch.setattr(artist, "write_image", refuse)
     report = predict_files([folder / "7.png"], tmp_path / "out", model=runner, detector="whole-image")
     assert report.failures == (f"{folder / '7.png'}: {tmp_path / 'out' / '7.jpg'} cannot hold it",)
     assert len(load(tmp_path / "out")) == 1
@@ -214,7 +215,7 @@ def test_inputs_are_never_overwritten(folder: Path, boxes: Path, tmp_path: Path,
     with pytest.raises(InputError, match=r"predictions\.json: choose another"):
         predict_files([folder], tmp_path, model=runner, boxes=own)
     with pytest.raises(InputError, match="cannot be made a folder"):
-        predict_files([folder], own, model=runner, detector="whole-image", pictures=False)
+        predict_files([folder], own, model=runner, detector="whole-image", output=NO_PICTURES)
     assert runner.batches == []
 
 

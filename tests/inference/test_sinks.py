@@ -85,7 +85,7 @@ def test_parquet_is_read_by_pandas_in_parts(tmp_path: Path, monkeypatch: Any) ->
     table = pd.read_parquet(folder)
     assert list(table.frame) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     np.testing.assert_allclose(
-        np.stack(table.x), np.concatenate([people(2, n).xy[..., 0] for n in range(6)]), rtol=1e-6
+        np.stack(table.x), np.concatenate([people(2, n).xy[..., 0] for n in range(5)]), rtol=1e-6
     )
     ParquetFolder(folder).close()  # a new run with nobody in it
     assert len(pd.read_parquet(folder)) == 0

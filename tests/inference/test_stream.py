@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,17 +41,18 @@ def scene(value: int, people: int) -> Scene:
 @given(
     people=st.lists(st.integers(0, 7), max_size=30),
     batch_size=st.integers(1, 9),
-    readers=st.integers(1, 3),
+    threads=st.integers(1, 3),
     keep=st.booleans(),
 )
 def test_every_picture_comes_once_in_order_with_its_own_people(
-    people: list[int], batch_size: int, readers: int, keep: bool
+    people: list[int], batch_size: int, threads: int, keep: bool
 ) -> None:
     runner = Brightness()
     predictor = PosePredictor(runner, batch_size=batch_size)
     sources = list(enumerate(people))
-    found = list(predict_stream(predictor, sources, lambda s: scene(s[0] + 1, s[1]), keep_images=keep, readers=readers))
-    assert [item.source for item in found] == sources
+    scenes = ((source, scene(source[0] + 1, source[1])) for source in sources)
+    found = list(predict_stream(predictor, scenes, keep_images=keep, threads=threads))
+    assert [item.key for item in found] == sources
     for (index, count), item in zip(sources, found, strict=True):
         assert item.error is None
         assert item.result is not None
@@ -64,28 +65,25 @@ def test_every_picture_comes_once_in_order_with_its_own_people(
 
 def test_batches_are_full_across_pictures() -> None:
     runner = Brightness()
-    list(predict_stream(PosePredictor(runner, batch_size=8), range(20), lambda s: scene(s, 1)))
+    list(predict_stream(PosePredictor(runner, batch_size=8), ((s, scene(s, 1)) for s in range(20))))
     assert runner.batches == [8, 8, 4]
 
 
 def test_an_unreadable_source_does_not_stop_the_rest() -> None:
-    def load(source: int) -> Scene:
-        if source % 3 == 1:
-            raise InputError(f"{source} is broken")
-        return scene(source, 2)
-
-    found = list(predict_stream(PosePredictor(Brightness(), batch_size=4), range(10), load))
+    scenes = ((s, InputError(f"{s} is broken") if s % 3 == 1 else scene(s, 2)) for s in range(10))
+    found = list(predict_stream(PosePredictor(Brightness(), batch_size=4), scenes))
     assert [str(item.error) if item.error else len(item.result or ()) for item in found] == [
         f"{source} is broken" if source % 3 == 1 else 2 for source in range(10)
     ]
 
 
 def test_another_error_is_raised() -> None:
-    def load(source: int) -> Scene:
-        raise MemoryError(source)
+    def scenes() -> Iterator[tuple[int, Scene]]:
+        yield 0, scene(0, 1)
+        raise MemoryError
 
     with pytest.raises(MemoryError):
-        list(predict_stream(PosePredictor(Brightness()), range(3), load))
+        list(predict_stream(PosePredictor(Brightness()), scenes()))
 
 
 def test_a_failing_network_costs_its_own_batch() -> None:
@@ -100,27 +98,43 @@ def test_a_failing_network_costs_its_own_batch() -> None:
                 raise InputError("out of order")
             return runner(images)
 
-    found = list(predict_stream(PosePredictor(Failing(), batch_size=2), range(6), lambda s: scene(s, 1)))
+    found = list(predict_stream(PosePredictor(Failing(), batch_size=2), ((s, scene(s, 1)) for s in range(6))))
     assert [item.error is None for item in found] == [True, True, False, False, True, True]
     runner.batches.clear()
-    found = list(predict_stream(PosePredictor(Failing(), batch_size=2), [3, 7, 1], lambda s: scene(s, s)))
+    found = list(predict_stream(PosePredictor(Failing(), batch_size=2), ((s, scene(s, s)) for s in (3, 7, 1))))
     assert [item.error is None for item in found] == [False, False, True]
     assert [len(item.result or ()) for item in found] == [0, 0, 1]
 
 
 def test_few_pictures_are_read_ahead_and_kept(monkeypatch: Any) -> None:
     monkeypatch.setattr(stream, "MOST_IMAGE_BYTES", 3 * 40 * 30 * 3)
-    lock, read = threading.Lock(), 0
+    taken = 0
 
-    def load(source: int) -> Scene:
-        nonlocal read
-        with lock:
-            read += 1
-        return scene(source, 1)
+    def scenes() -> Iterator[tuple[int, Scene]]:
+        nonlocal taken
+        for number in range(200):
+            taken += 1
+            yield number, scene(number, 1)
 
     most = 0
     for done, _ in enumerate(
-        predict_stream(PosePredictor(Brightness(), batch_size=50), range(200), load, keep_images=True, readers=1)
+        predict_stream(PosePredictor(Brightness(), batch_size=50), scenes(), keep_images=True, threads=1)
     ):
-        most = max(most, read - done)
+        most = max(most, taken - done)
     assert 3 <= most <= 6
+
+
+def test_closing_early_closes_the_scenes() -> None:
+    closed = []
+
+    def scenes() -> Iterator[tuple[int, Scene]]:
+        try:
+            for number in range(100):
+                yield number, scene(number, 1)
+        finally:
+            closed.append(True)
+
+    stream = predict_stream(PosePredictor(Brightness(), batch_size=2), scenes())
+    next(stream)
+    stream.close()
+    assert closed

@@ -18,7 +18,8 @@ from distilpose.boxes_file import match_boxes
 from distilpose.data.synthetic import draw_people
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.images import read_image, write_image
-from distilpose.inference.predict import predict_files, prediction_rows, write_predictions
+from distilpose.inference.predict import OutputOptions, predict_files
+from distilpose.inference.sinks import FrameResult, prediction_rows, write_predictions
 from distilpose.inference.predictor import PosePredictor
 from distilpose.loading import as_runner
 from distilpose.models import create_model
@@ -98,10 +99,10 @@ def _measure(runtime: str, runner: Runner, pictures: Sequence[Path], boxes: Path
     crops = np.zeros((BATCH, *runner.description.input_size_hw, 3), dtype=np.uint8)
     images = network_input(crops, runner.description.normalisation)
     runner(images)
-    whole, bare = [], []
+    whole, bare, plain = [], [], OutputOptions(pictures=False)
     for _ in range(ROUNDS):  # in turn
         bare += [_seconds(lambda: runner(images)) / BATCH for _ in range(5)]
-        report, seconds = _timed(lambda: predict_files(pictures, out, model=runner, boxes=boxes, pictures=False))
+        report, seconds = _timed(lambda: predict_files(pictures, out, model=runner, boxes=boxes, output=plain))
         assert report.num_people == people
         whole.append(seconds)
     bare += [_seconds(lambda: runner(images)) / BATCH for _ in range(5)]
@@ -133,7 +134,8 @@ def _output_seconds(
     def write() -> None:
         rows = []
         for item, found in zip(prepared, keypoints, strict=True):
-            rows += prediction_rows(predictor.finish(item, found), out, None)
+            result = predictor.finish(item, found)
+            rows += prediction_rows(FrameResult(out.name, result, size_hw=(0, 0)))
         write_predictions(out, rows)
 
     return median(_seconds(write) for _ in range(ROUNDS))

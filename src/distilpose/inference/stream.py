@@ -1,9 +1,9 @@
-"""Many pictures through one predictor: batches reach across pictures, and reading overlaps with the network."""
+"""Many pictures through one predictor: batches reach across pictures, and cropping overlaps with the network."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,13 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from distilpose.errors import DistilPoseError
 from distilpose.inference.predictor import PosePredictor, PreparedImage
+from distilpose.inference.stages import close
 from distilpose.postprocess import Keypoints, join_keypoints
 from distilpose.preprocess import NetworkInput
 from distilpose.results import PoseResult
 
-SourceT = TypeVar("SourceT")
+KeyT = TypeVar("KeyT")
 
-READERS = 2
+THREADS = 2
 MOST_IMAGE_BYTES = 256 * 2**20  # of pictures held at once, when they are kept
 
 
@@ -38,27 +39,27 @@ class Scene(NamedTuple):
     box_score: ArrayLike | None = None
 
 
-class Predicted(NamedTuple, Generic[SourceT]):
-    """What became of one source; either ``result`` or ``error`` is there.
+class Predicted(NamedTuple, Generic[KeyT]):
+    """What became of one picture; either ``result`` or ``error`` is there.
 
     Attributes:
-        source: as it was given.
+        key: as it was given.
         image: the picture, when pictures are kept.
         result: its people.
         error: why there is none.
     """
 
-    source: SourceT
+    key: KeyT
     image: NDArray[np.uint8] | None
     result: PoseResult | None
     error: DistilPoseError | None
 
 
 @dataclass
-class _Waiting(Generic[SourceT]):
+class _Waiting(Generic[KeyT]):
     """A picture some of whose crops have not been through the network."""
 
-    source: SourceT
+    key: KeyT
     image: NDArray[np.uint8] | None
     prepared: PreparedImage | None
     error: DistilPoseError | None = None
@@ -72,49 +73,48 @@ class _Waiting(Generic[SourceT]):
 
 def predict_stream(
     predictor: PosePredictor,
-    sources: Iterable[SourceT],
-    load: Callable[[SourceT], Scene],
+    scenes: Iterable[tuple[KeyT, Scene | DistilPoseError]],
     *,
     keep_images: bool = False,
-    readers: int = READERS,
-) -> Generator[Predicted[SourceT]]:
-    """Predict pictures in order, the crops of several in one batch, while threads read the next ones.
+    threads: int = THREADS,
+) -> Generator[Predicted[KeyT]]:
+    """Predict pictures in order, the crops of several in one batch, while threads cut the crops of the next ones.
 
-    Memory is bounded: no more than a batch of pictures is read ahead, and kept pictures no further than
+    Memory is bounded: no more than a batch of pictures is taken ahead, and kept pictures no further than
     `MOST_IMAGE_BYTES`.
 
     Args:
         predictor: its batch size is the number of crops that reach the network at once.
-        sources: what ``load`` takes.
-        load: reads one source; called in threads.
+        scenes: what each picture is called, and the picture, or why there is none.
         keep_images: hand the pictures on.
-        readers: threads.
+        threads: that cut crops.
 
     Yields:
-        One `Predicted` per source, in their order. A `DistilPoseError` of ``load`` or of the network is in it; any
+        One `Predicted` per scene, in their order. The `DistilPoseError` of a scene or of the network is in it; any
         other is raised.
     """
-    rest = iter(sources)
-    loading: deque[Future[_Waiting[SourceT]]] = deque()
-    waiting: deque[_Waiting[SourceT]] = deque()
+    rest = iter(scenes)
+    loading: deque[Future[_Waiting[KeyT]]] = deque()
+    waiting: deque[_Waiting[KeyT]] = deque()
     largest_image = 0
 
-    def prepare(source: SourceT) -> _Waiting[SourceT]:
+    def prepare(key: KeyT, scene: Scene | DistilPoseError) -> _Waiting[KeyT]:
         try:
-            scene = load(source)
+            if isinstance(scene, DistilPoseError):
+                raise scene
             prepared = predictor.prepare(scene.image, scene.boxes_xyxy, scene.box_score)
         except DistilPoseError as error:
-            return _Waiting(source, None, None, error)
-        return _Waiting(source, scene.image if keep_images else None, prepared)
+            return _Waiting(key, None, None, error)
+        return _Waiting(key, scene.image if keep_images else None, prepared)
 
-    pool = ThreadPoolExecutor(readers, thread_name_prefix="read")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="crop")
     try:
         while True:
             room = predictor.batch_size
-            if keep_images:  # until one was seen, no more than the readers hold anyway
-                room = MOST_IMAGE_BYTES // largest_image if largest_image else readers
-            ahead = max(readers, min(predictor.batch_size, room - len(waiting)))  # at least one
-            loading.extend(pool.submit(prepare, source) for source in islice(rest, max(0, ahead - len(loading))))
+            if keep_images:  # until one was seen, no more than the threads hold anyway
+                room = MOST_IMAGE_BYTES // largest_image if largest_image else threads
+            ahead = max(threads, min(predictor.batch_size, room - len(waiting)))  # at least one
+            loading.extend(pool.submit(prepare, *scene) for scene in islice(rest, max(0, ahead - len(loading))))
             at_end = not loading
             if not at_end:
                 item = loading.popleft().result()
@@ -131,11 +131,12 @@ def predict_stream(
                 return
     finally:
         pool.shutdown(cancel_futures=True)
+        close(rest)
 
 
-def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[SourceT]]) -> None:
+def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[KeyT]]) -> None:
     """Send the first crops that wait through the network; a failure stays with their pictures."""
-    shares: list[tuple[_Waiting[SourceT], int]] = []
+    shares: list[tuple[_Waiting[KeyT], int]] = []
     free = predictor.batch_size
     for item in waiting:
         take = min(item.crops_left, free)
@@ -160,12 +161,12 @@ def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[SourceT]]) -
         start += take
 
 
-def _finish(predictor: PosePredictor, item: _Waiting[SourceT]) -> Predicted[SourceT]:
+def _finish(predictor: PosePredictor, item: _Waiting[KeyT]) -> Predicted[KeyT]:
     if item.error is not None:
-        return Predicted(item.source, None, None, item.error)
+        return Predicted(item.key, None, None, item.error)
     assert item.prepared is not None
     try:
         keypoints = join_keypoints(item.parts) if item.parts else None
-        return Predicted(item.source, item.image, predictor.finish(item.prepared, keypoints), None)
+        return Predicted(item.key, item.image, predictor.finish(item.prepared, keypoints), None)
     except DistilPoseError as error:
-        return Predicted(item.source, None, None, error)
+        return Predicted(item.key, None, None, error)

@@ -1,0 +1,174 @@
+"""A film: frames -> people -> poses -> tracks -> smooth tracks, each stage beside the others, memory bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import NamedTuple
+
+import numpy as np
+
+from distilpose.boxes_file import PersonBoxes
+from distilpose.errors import ConfigError, DistilPoseError
+from distilpose.geometry import box_iou_xyxy
+from distilpose.inference.interruption import Interruption
+from distilpose.inference.people import Finder, Image, Place, Shot, best_people, locate
+from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.smoothing import smooth_zero_lag
+from distilpose.inference.stages import run_ahead
+from distilpose.inference.stream import Predicted, predict_stream
+from distilpose.inference.tracking import PoseTracker
+from distilpose.inference.video import VideoReader
+from distilpose.results import PoseResult
+
+FRAMES_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class FilmOptions:
+    """How films and cameras are read and followed.
+
+    Attributes:
+        every: take each n-th frame.
+        start: first second.
+        end: second before which to stop; None for the end.
+        detect_every: look for people in each n-th taken frame; in between, people are where their pose leads.
+        smooth: smooth poses over time.
+        live: take poses as they come, without frames to come: smooth as a camera is smoothed.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    every: int = 1
+    start: float = 0.0
+    end: float | None = None
+    detect_every: int = 1
+    smooth: bool = True
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.detect_every < 1:
+            raise ConfigError(f"every and detect_every must be 1 or more, got {self.every} and {self.detect_every}")
+        if not self.start >= 0 or (self.end is not None and not self.end > self.start):
+            raise ConfigError(f"expected 0 <= start < end in seconds, got start {self.start} and end {self.end}")
+
+
+class Seen(NamedTuple):
+    """A frame with the people in it, or why there are none.
+
+    Attributes:
+        place: of the frame.
+        image: (H, W, 3) uint8 RGB; None where pictures are not kept, or the frame is broken.
+        result: its people, with track ids.
+        error: why there is no result.
+    """
+
+    place: Place
+    image: Image | None
+    result: PoseResult | None
+    error: DistilPoseError | None
+
+
+def watch_film(
+    reader: VideoReader,
+    predictor: PosePredictor,
+    find: Finder,
+    options: FilmOptions,
+    *,
+    most: int | None = None,
+    keep_images: bool,
+    interruption: Interruption,
+) -> Generator[Seen]:
+    """Predict a film frame by frame.
+
+    Args:
+        reader: of the film.
+        predictor: of the poses.
+        find: the boxes of frames.
+        options: ``detect_every`` and ``smooth``; the reader knows the rest.
+        most: people of a frame that are kept.
+        keep_images: hand the frames on.
+        interruption: ends the film early; what was read until then is finished.
+    """
+    frames = takewhile(lambda _: not interruption.requested, _shots(reader))
+    ahead = run_ahead(frames, FRAMES_AHEAD)
+    if options.detect_every == 1:
+        scenes = run_ahead(locate(ahead, find, most=most), FRAMES_AHEAD)
+        seen = _tracked(predict_stream(predictor, scenes, keep_images=keep_images))
+    else:
+        seen = follow(ahead, predictor, find, options.detect_every, most=most, keep_images=keep_images)
+    with closing(ahead), closing(seen):
+        if not options.smooth:
+            yield from seen
+            return
+        timed = ((item, item.result, item.place.time or 0.0) for item in seen)
+        for item, result in smooth_zero_lag(timed):
+            yield item._replace(result=result)
+
+
+def _shots(reader: VideoReader) -> Iterator[Shot]:
+    for number, time, image, error in reader.frames():
+        if image is None:
+            assert error is not None
+            yield Place(reader.path, number, time), error
+        else:
+            yield Place(reader.path, number, time, (image.shape[0], image.shape[1])), image
+
+
+def _tracked(stream: Iterable[Predicted[Place]]) -> Generator[Seen]:
+    tracker = PoseTracker()
+    for place, image, result, error in stream:
+        assert place.time is not None
+        yield Seen(place, image, None if result is None else tracker.update(result, place.time), error)
+
+
+def follow(
+    shots: Iterable[Shot],
+    predictor: PosePredictor,
+    find: Finder,
+    detect_every: int,
+    *,
+    most: int | None = None,
+    keep_images: bool,
+) -> Generator[Seen]:
+    """Predict frame by frame, with a detector in each n-th only: in between, people are where their pose leads.
+
+    One frame needs the poses of the one before, so there are no batches across frames.
+
+    Args:
+        shots: frames, or why there is none.
+        predictor: of the poses.
+        find: the boxes of frames.
+        detect_every: n.
+        most: people of a frame that are kept.
+        keep_images: hand the frames on.
+    """
+    tracker = PoseTracker()
+    for position, (place, image) in enumerate(shots):
+        if isinstance(image, DistilPoseError):
+            yield Seen(place, None, None, image)
+            continue
+        assert place.time is not None
+        try:
+            people = tracker.expected(place.time)
+            if position % detect_every == 0:
+                people = joined(find([(place, image)])[0], people)
+            people = best_people(people, most)
+            result = tracker.update(predictor(image, people.boxes_xyxy, people.box_score), place.time)
+        except DistilPoseError as error:
+            yield Seen(place, None, None, error)
+            continue
+        yield Seen(place, image if keep_images else None, result, None)
+
+
+def joined(detected: PersonBoxes, expected: PersonBoxes, most_iou: float = 0.3) -> PersonBoxes:
+    """The detected boxes, and the expected ones of people whom the detector has missed."""
+    if not len(expected.box_score) or not len(detected.box_score):
+        return expected if len(expected.box_score) else detected
+    missed = box_iou_xyxy(expected.boxes_xyxy, detected.boxes_xyxy).max(1) < most_iou
+    return PersonBoxes(
+        np.concatenate([detected.boxes_xyxy, expected.boxes_xyxy[missed]]),
+        np.concatenate([detected.box_score, expected.box_score[missed]]),
+    )

@@ -1,0 +1,141 @@
+"""Who is in a picture: the stage between reading and poses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilpose.boxes_file import PersonBoxes, match_boxes, match_image_ids
+from distilpose.errors import DistilPoseError, InputError
+from distilpose.geometry import check_boxes_xyxy
+from distilpose.inference.detectors import Detector
+from distilpose.inference.stream import Scene
+
+Image = NDArray[np.uint8]
+
+DETECTION_BATCH = 4  # pictures that a detector sees at once
+
+
+class Place(NamedTuple):
+    """Which picture, or which frame of which film or camera.
+
+    Attributes:
+        source: file, or ``webcam:NUMBER``.
+        frame: number in its film, from 0; None for a picture.
+        time: of the frame in seconds; None for a picture.
+        size_hw: (H, W) in pixels; (0, 0) if it could not be read.
+    """
+
+    source: Path
+    frame: int | None = None
+    time: float | None = None
+    size_hw: tuple[int, int] = (0, 0)
+
+
+Shot = tuple[Place, Image | DistilPoseError]
+Finder = Callable[[Sequence[tuple[Place, Image]]], Sequence[PersonBoxes]]
+
+
+class People(NamedTuple):
+    """Where boxes come from, and the ids of the pictures.
+
+    Attributes:
+        find: pictures to the boxes of each.
+        image_ids: of the pictures; None for one without.
+    """
+
+    find: Finder
+    image_ids: dict[Path, int | None]
+
+
+def people_by_detector(detector: Detector, pictures: Sequence[Path], annotations: Path | None) -> People:
+    """Boxes by a detector.
+
+    Raises:
+        InputError: ``annotations`` is unreadable or broken.
+    """
+    return People(lambda shots: detector([image for _, image in shots]), match_image_ids(pictures, annotations))
+
+
+def people_by_file(
+    boxes: Path, pictures: Sequence[Path], films: Sequence[Path], annotations: Path | None, threshold: float
+) -> People:
+    """Boxes from a file, those with a score of ``threshold`` and above.
+
+    Raises:
+        InputError: a file is unreadable or broken, fits no source, or has boxes of a film without frame numbers.
+    """
+    matched = match_boxes(boxes, [*pictures, *films], annotations)
+    for film in films:
+        if len(matched.people[film].box_score):
+            raise InputError(f"{boxes}: boxes of the film {film} need a frame field, the number of the frame from 0")
+    nobody = PersonBoxes(np.zeros((0, 4)), np.zeros(0))
+
+    def find(shots: Sequence[tuple[Place, Image]]) -> list[PersonBoxes]:
+        found = []
+        for place, _ in shots:
+            if place.frame is None:
+                people = matched.people[place.source]
+            else:
+                people = matched.frames.get(place.source, {}).get(place.frame, nobody)
+            good = people.box_score >= threshold
+            found.append(PersonBoxes(people.boxes_xyxy[good], people.box_score[good]))
+        return found
+
+    return People(find, matched.image_ids)
+
+
+def best_people(people: PersonBoxes, most: int | None) -> PersonBoxes:
+    """The ``most`` boxes of highest score, best first; all in their order when None."""
+    if most is None or len(people.box_score) <= most:
+        return people
+    order = np.argsort(-people.box_score, kind="stable")[:most]
+    return PersonBoxes(people.boxes_xyxy[order], people.box_score[order])
+
+
+def locate(
+    shots: Iterable[Shot], find: Finder, *, most: int | None = None, batch: int = DETECTION_BATCH
+) -> Generator[tuple[Place, Scene | DistilPoseError]]:
+    """Find the people of picture after picture, ``batch`` at once.
+
+    Args:
+        shots: pictures, or why there is none.
+        find: their boxes.
+        most: people of a picture that are kept.
+        batch: pictures given to ``find`` at once. An error of one batch is tried again one by one.
+    """
+    rest = iter(shots)
+    while several := list(islice(rest, batch)):
+        readable = [(place, image) for place, image in several if not isinstance(image, DistilPoseError)]
+        found = iter(_find_all(readable, find))
+        for place, image in several:
+            if isinstance(image, DistilPoseError):
+                yield place, image
+                continue
+            people = next(found)
+            if isinstance(people, DistilPoseError):
+                yield place, people
+            else:
+                yield place, Scene(image, *best_people(people, most))
+
+
+def _find_all(shots: Sequence[tuple[Place, Image]], find: Finder) -> Sequence[PersonBoxes | DistilPoseError]:
+    if not shots:
+        return ()
+    try:
+        return _checked(find(shots))
+    except DistilPoseError as error:
+        if len(shots) == 1:
+            return (error,)
+    return [found for shot in shots for found in _find_all([shot], find)]
+
+
+def _checked(people: Sequence[PersonBoxes]) -> Sequence[PersonBoxes]:
+    for found in people:
+        check_boxes_xyxy(found.boxes_xyxy)
+    return people

@@ -1,0 +1,73 @@
+"""How far a batch is: a bar with rate and time left on the standard error stream, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, Task, TaskID
+
+ItemT = TypeVar("ItemT")
+
+
+class Meter:
+    """Shows how far the work on several sources is.
+
+    Args:
+        show: False shows nothing.
+    """
+
+    def __init__(self, show: bool) -> None:
+        self._progress = _bar() if show else None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def track(self, items: Iterable[ItemT], title: str, unit: str, total: int | None) -> Iterator[ItemT]:
+        """The same items, counted; ``total`` is how many will come, if that is known."""
+        if self._progress is None:
+            yield from items
+            return
+        self._task = self._progress.add_task(title, total=total, unit=unit, note="")
+        done = 0
+        for item in items:
+            yield item
+            done += 1
+            self._progress.advance(self._task)
+        self._progress.update(self._task, total=done)
+
+    def note(self, text: object) -> None:
+        """Show a remark beside the bar."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, note=str(text))
+
+
+def _bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Items per second."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s")
+
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+    ]
+    return Progress(*columns, console=Console(stderr=True))
