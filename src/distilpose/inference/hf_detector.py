@@ -1,0 +1,189 @@
+"""People by an object detection model in the layout of transformers: a folder or a hub id."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilpose.boxes_file import PersonBoxes
+from distilpose.errors import ConfigError, InputError
+from distilpose.inference.detections import keep_people
+
+HF_THRESHOLD = 0.5
+HF_NMS_IOU = 0.7
+PERSON_LABELS = frozenset({"person", "people", "human", "pedestrian"})
+
+_CONNECT_SECONDS = 3.0  # without it, a hub that cannot be reached is tried for half a minute and longer
+_BATCH_SIZE = 8  # bounds the memory; more at once is not faster on a CPU
+_FILES = ("config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json")
+_NEEDED = ("config.json", "preprocessor_config.json")
+
+
+class HfDetector:
+    """A transformers model for object detection, such as RT-DETRv2 or D-FINE; torchvision is not needed.
+
+    Calls from several threads take turns.
+
+    Args:
+        id_or_folder: a folder written by ``save_pretrained`` (model and image processor), or a hub id, whose files are
+            taken from the local cache and downloaded if they are not there.
+        threshold: least score.
+        nms_iou: of two boxes that overlap by more, the weaker one goes.
+        device: where torch runs the model; the CPU when None.
+
+    Raises:
+        ConfigError: transformers is not installed, or none of the model's labels is a person.
+        InputError: the folder or the hub id cannot be found, or does not hold a complete detection model.
+    """
+
+    def __init__(
+        self,
+        id_or_folder: str,
+        *,
+        threshold: float = HF_THRESHOLD,
+        nms_iou: float = HF_NMS_IOU,
+        device: str | None = None,
+    ) -> None:
+        need_transformers(id_or_folder)
+        folder = find_model_folder(id_or_folder)
+        self._processor, self._model = _load(folder)
+        self._person_ids = _person_ids(self._model.config.id2label, id_or_folder)
+        self._model.to(device or "cpu")
+        self._threshold = threshold
+        self._nms_iou = nms_iou
+        self._lock = threading.Lock()  # models keep tables for the last input size in themselves
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[PersonBoxes]:
+        """(H, W, 3) uint8 RGB each, of any sizes -> for each N >= 0 boxes in its pixels, best score first."""
+        chunks = [images[start : start + _BATCH_SIZE] for start in range(0, len(images), _BATCH_SIZE)]
+        return [people for chunk in chunks for people in self._find(chunk)]
+
+    def _find(self, images: Sequence[NDArray[np.uint8]]) -> list[PersonBoxes]:
+        import torch
+
+        sizes_hw = [(image.shape[0], image.shape[1]) for image in images]
+        with self._lock, torch.inference_mode():
+            inputs = self._processor(images=list(images), return_tensors="pt", input_data_format="channels_last")
+            outputs = self._model(**inputs.to(self._model.device))
+            found = self._processor.post_process_object_detection(
+                outputs, threshold=self._threshold, target_sizes=sizes_hw
+            )
+        return [self._people(result, size_hw) for result, size_hw in zip(found, sizes_hw, strict=True)]
+
+    def _people(self, found: Mapping[str, Any], image_hw: tuple[int, int]) -> PersonBoxes:
+        boxes, score, label = (found[key].float().cpu().numpy() for key in ("boxes", "scores", "labels"))
+        people = np.isin(label, self._person_ids)
+        return keep_people(boxes[people], score[people], image_hw, threshold=self._threshold, nms_iou=self._nms_iou)
+
+
+def need_transformers(model: str) -> None:
+    """Check, without importing it, that transformers is there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if find_spec("transformers") is None:
+        raise ConfigError(
+            f'detector hf:{model} runs in transformers, which is not installed: pip install "distilpose[detect]"'
+        )
+
+
+def find_model_folder(id_or_folder: str) -> Path:
+    """The folder of a model: itself, or the hub's files in the local cache, downloaded if they are not there.
+
+    Raises:
+        InputError: there is no such folder, and it is no hub id, or one whose files cannot be downloaded. A hub that
+            does not answer is given up after a few seconds.
+    """
+    folder = Path(id_or_folder).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or id_or_folder.startswith((".", "~")) or len(folder.parts) != 2:
+        raise InputError(
+            f"detector hf:{id_or_folder}: expected a folder written by save_pretrained or a hub id such as "
+            f"PekingU/rtdetr_v2_r18vd, got neither: there is no folder {folder}"
+        )
+    return _cached(id_or_folder) or _downloaded(id_or_folder)
+
+
+def _cached(hub_id: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(hub_id, local_files_only=True))
+    except Exception:  # not there, or not an id: the download says which
+        return None
+    return folder if not _missing_files(folder) else None
+
+
+def _downloaded(hub_id: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        HfApi().model_info(hub_id, timeout=_CONNECT_SECONDS)  # snapshot_download takes no such limit
+        return Path(snapshot_download(hub_id, allow_patterns=list(_FILES)))
+    except Exception as error:  # requests', httpx's or the hub's own, by version
+        raise InputError(
+            f"detector hf:{hub_id}: there is no such folder, the model is not in the local cache, and it cannot be "
+            f"downloaded ({_reason(error)}): check the name and the network, or copy the model's folder from a "
+            "machine that has it and pass its path"
+        ) from error
+
+
+def _missing_files(folder: Path) -> list[str]:
+    missing = [name for name in _NEEDED if not (folder / name).is_file()]
+    if not any(folder.glob("model*.safetensors")):
+        missing.append("model.safetensors")
+    return missing
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    """The image processor and the model, complete and in evaluation mode."""
+    missing = _missing_files(folder)
+    if missing:
+        raise InputError(
+            f"{folder} lacks {', '.join(missing)}: expected a folder into which save_pretrained wrote an object "
+            "detection model and its image processor"
+        )
+    from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+    # Without trust_remote_code=False it would ask on the terminal whether to run code from the folder.
+    local = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder, **local)  # type: ignore[no-untyped-call]
+        model, loading = AutoModelForObjectDetection.from_pretrained(
+            folder, **local, use_safetensors=True, output_loading_info=True
+        )
+    except Exception as error:  # json, safetensors, transformers and torch each have their own
+        raise InputError(f"{folder} cannot be read as an object detection model: {_reason(error)}") from error
+    if loading["missing_keys"]:  # transformers fills them with random numbers and goes on
+        raise InputError(
+            f"{folder}: its weights lack {len(loading['missing_keys'])} of the model's arrays, such as "
+            f"{min(loading['missing_keys'])}: broken, or not an object detection model; copy it again"
+        )
+    return processor, model.eval()
+
+
+def _person_ids(id2label: Mapping[int, str], model: str) -> list[int]:
+    person_ids = [index for index, label in id2label.items() if label.strip().lower() in PERSON_LABELS]
+    if not person_ids:
+        raise ConfigError(
+            f"detector hf:{model} finds no people: expected a label {', '.join(sorted(PERSON_LABELS))}, got "
+            f"{_shortened(', '.join(id2label.values()))}: choose a model that was trained on people, such as on COCO"
+        )
+    return person_ids
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return _shortened(lines[0]) if lines else type(error).__name__
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:300]}..."
