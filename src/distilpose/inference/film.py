@@ -19,7 +19,7 @@ from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.smoothing import smooth_zero_lag
 from distilpose.inference.stages import run_ahead
 from distilpose.inference.stream import Predicted, predict_stream
-from distilpose.inference.tracking import PoseTracker
+from distilpose.inference.tracking import PoseTracker, drop_duplicates
 from distilpose.inference.video import VideoReader
 from distilpose.results import PoseResult
 
@@ -103,9 +103,17 @@ def watch_film(
         if not options.smooth:
             yield from seen
             return
-        timed = ((item, item.result, item.place.time or 0.0) for item in seen)
-        for item, result in smooth_zero_lag(timed):
+        for item, result in smooth_zero_lag(_timed(seen)):
             yield item._replace(result=result)
+
+
+def _timed(seen: Iterable[Seen]) -> Iterator[tuple[Seen, PoseResult | None, float]]:
+    time = 0.0
+    for item in seen:
+        if item.result is not None:  # the times of broken frames are guesses
+            assert item.place.time is not None
+            time = item.place.time
+        yield item, item.result, time
 
 
 def _shots(reader: VideoReader) -> Iterator[Shot]:
@@ -156,7 +164,8 @@ def follow(
             if position % detect_every == 0:
                 people = joined(find([(place, image)])[0], people)
             people = best_people(people, most)
-            result = tracker.update(predictor(image, people.boxes_xyxy, people.box_score), place.time)
+            result = drop_duplicates(predictor(image, people.boxes_xyxy, people.box_score))
+            result = tracker.update(result, place.time)
         except DistilPoseError as error:
             yield Seen(place, None, None, error)
             continue

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PREDICTIONS_NAME = "predictions.json"
 JSON_LINES_NAME = "poses.jsonl"
 PARQUET_NAME = "poses.parquet"
-PARQUET_ROWS = 20_000  # people in a file of the Parquet folder, and most that a crash can cost
+PARQUET_ROWS = 10_000  # people in a file of the Parquet folder, and most that a crash can cost
 
 
 _OF_COCO = ("image_id", "category_id")  # said once for all people of a line, or not at all

@@ -44,7 +44,7 @@ class VideoFrame(NamedTuple):
 
     Attributes:
         number: of the frame in its film, from 0, skipped ones counted.
-        time: seconds since the film began.
+        time: seconds since the film began; it never steps back but after a broken frame, whose time is estimated.
         image: (H, W, 3) uint8 RGB, upright, with square pixels; None if it is broken.
         error: why it is broken.
     """
@@ -169,7 +169,7 @@ class VideoReader:
         assert self._stream.time_base is not None
         tick = float(self._stream.time_base)
         period = 1 / float(self._stream.average_rate or _DEFAULT_RATE)
-        number, time = first_number, start - period
+        number, time, lost = first_number, start - period, 0
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -180,15 +180,16 @@ class VideoReader:
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as error:
-                time += period
-                yield VideoFrame(number, time, None, InputError(f"frame {number} at {time:.2f} s: {_why(error)}"))
+                lost += 1
+                about = time + lost * period
+                yield VideoFrame(number, about, None, InputError(f"frame {number} at {about:.2f} s: {_why(error)}"))
                 number += 1
                 continue
             for frame in decoded:
                 shown = time + period if frame.pts is None else (frame.pts - self._zero) * tick
                 if shown < start - _EPSILON:
                     continue
-                time = shown
+                time, lost = max(time, shown), 0  # there are files whose times step back
                 if frame.is_corrupt:
                     broken = InputError(f"frame {number} at {time:.2f} s: its data is damaged")
                     yield VideoFrame(number, time, None, broken)
