@@ -19,9 +19,9 @@ FLIP_TEST_HELP = "average with the mirrored crop: half as fast, a little more ac
 DEFAULT_MODEL = "distilpose_s_demo"  # also in `loading`, which a --help need not import
 SOURCE_HELP = "pictures, films, folders, patterns such as 'photos/**/*.jpg', file: addresses, webcam:0"
 DETECTOR_HELP = (
-    "where boxes come from without --boxes. hf:FOLDER or hf:ID: a detector of the transformers library; onnx:FILE; hog: "
-    "OpenCV's, finds upright whole people only; whole-image: one person fills the picture. Default: a small hf: model if "
-    "it is there or can be downloaded, else hog"
+    "where boxes come from without --boxes. hf:FOLDER or hf:ID: a detector of the transformers library; onnx:FILE; "
+    "hog: OpenCV's, which finds whole upright people only; whole-image: one person fills the picture. Default: a small "
+    "hf: model if it is there or can be downloaded, else hog"
 )
 DETECT_EVERY_HELP = (
     "films and cameras: run the detector in each n-th frame; in between, people are where their pose leads (default: 1)"
@@ -163,6 +163,7 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     add("--no-pictures", action="store_true", help="draw neither pictures nor films")
     add("--save-crops", action="store_true", help="write each person cut out of the picture, in crops/")
     add("--json-lines", action="store_true", help="write poses.jsonl: a line per picture or frame")
+    add("--preview", type=int, metavar="PORT", help="cameras: show them on a page of this machine; 0: any free port")
     add("--parquet", action="store_true", help="write poses.parquet: a row per person")
 
 
@@ -197,6 +198,7 @@ def _predict(args: Namespace) -> int:
             crops=args.save_crops,
             json_lines=args.json_lines,
             parquet=args.parquet,
+            preview=args.preview,
         ),
         progress=True,
     )

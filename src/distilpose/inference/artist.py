@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,6 @@ from distilpose.draw import DrawStyle
 from distilpose.errors import DistilPoseError
 from distilpose.geometry import CROP_PADDING
 from distilpose.images import write_image
-from distilpose.inference.video import VideoWriter
 from distilpose.results import PoseResult
 
 Image = NDArray[np.uint8]
@@ -114,15 +113,15 @@ def crop_of(image: Image, box_xyxy: NDArray[np.float64]) -> Image:
 
 
 class FilmArtist:
-    """Draws frames in threads and writes them, in their order, in another.
+    """Draws frames in threads and hands them on, in their order, in another; on exit none waits.
 
     Args:
         brush: how.
-        writer: of the film; closed on exit.
+        takers: get each drawn frame and its time in seconds, such as `VideoWriter.write`.
     """
 
-    def __init__(self, brush: Brush, writer: VideoWriter) -> None:
-        self._brush, self._writer = brush, writer
+    def __init__(self, brush: Brush, takers: Sequence[Callable[[Image, float], None]]) -> None:
+        self._brush, self._takers = brush, takers
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="draw")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._encoding: deque[Future[Any]] = deque()
@@ -137,14 +136,18 @@ class FilmArtist:
         finally:
             self._pool.shutdown(cancel_futures=True)
             self._encoder.shutdown(cancel_futures=True)
-            self._writer.close()
 
     def draw(self, image: Image, result: PoseResult, time: float) -> None:
         """Add the drawn frame to the film."""
         while len(self._encoding) >= 2 * THREADS:
             self._encoding.popleft().result()
         drawing = self._pool.submit(self._brush.paint, image, result)
-        self._encoding.append(self._encoder.submit(lambda: self._writer.write(drawing.result(), time)))
+        self._encoding.append(self._encoder.submit(self._hand_on, drawing, time))
+
+    def _hand_on(self, drawing: Future[Image], time: float) -> None:
+        drawn = drawing.result()
+        for take in self._takers:
+            take(drawn, time)
 
 
 def naming(source: Path, error: DistilPoseError) -> str:

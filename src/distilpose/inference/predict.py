@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from distilpose.inference.detectors import Detector, create_detector
 from distilpose.inference.film import FilmOptions, Seen, watch_film
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.live import Camera, Webcam, watch_camera
-from distilpose.inference.people import People, Place, Shot, locate, people_by_detector, people_by_file
+from distilpose.inference.people import Image, People, Place, Shot, locate, people_by_detector, people_by_file
 from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.preview import Preview
 from distilpose.inference.progress import Meter
 from distilpose.inference.sinks import (
     JSON_LINES_NAME,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
     from distilpose.runtimes import Runner
 
+logger = logging.getLogger(__name__)
+
 BATCH_SIZE = 8  # on CPUs more is no faster and takes memory
 READERS = 2
 PICTURES_AHEAD = 4
@@ -61,6 +65,7 @@ class OutputOptions:
         crops: each person cut out of the picture, in ``crops/``.
         json_lines: ``poses.jsonl``, a line per picture or frame.
         parquet: ``poses.parquet``, a row per person.
+        preview: port of a page on this machine that shows what a camera sees; 0 takes a free one, None shows none.
     """
 
     pictures: bool = True
@@ -70,6 +75,7 @@ class OutputOptions:
     crops: bool = False
     json_lines: bool = False
     parquet: bool = False
+    preview: int | None = None
 
 
 class PredictReport(NamedTuple):
@@ -270,7 +276,8 @@ class _Run:
                 writer = VideoWriter(
                     self._drawings[path], reader.size_hw, rate=reader.rate, sound_of=path, start=options.start
                 )
-                film_artist = stack.enter_context(FilmArtist(self._brush("people"), writer))
+                stack.enter_context(writer)
+                film_artist = stack.enter_context(FilmArtist(self._brush("people"), [writer.write]))
             self._frames(meter.track(seen, path.name, "frames", reader.num_frames), film_artist)
 
     def _camera(self, camera: Camera, name: str, interruption: Interruption, meter: Meter) -> None:
@@ -289,11 +296,15 @@ class _Run:
             if first is None or first.image is None:
                 self.failures.append(f"{name}: it gave no picture")
                 return
-            film_artist = None
+            takers: list[Callable[[Image, float], None]] = []
+            if self._output.preview is not None:
+                preview = stack.enter_context(Preview(self._output.preview))
+                logger.warning("what %s sees: %s", name, preview.address)
+                takers.append(preview.show)
             if self._output.pictures:
                 size_hw = (first.image.shape[0], first.image.shape[1])
-                writer = VideoWriter(self._drawings[Path(name)], size_hw)
-                film_artist = stack.enter_context(FilmArtist(self._brush("people"), writer))
+                takers.append(stack.enter_context(VideoWriter(self._drawings[Path(name)], size_hw)).write)
+            film_artist = stack.enter_context(FilmArtist(self._brush("people"), takers)) if takers else None
             self._frames(meter.track(_after(first, seen), f"{name} (Ctrl-C ends)", "frames", None), film_artist)
 
     def _frames(self, seen: Iterable[Seen], film_artist: FilmArtist | None) -> None:

@@ -74,8 +74,8 @@ class Preview:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def show(self, image: NDArray[np.uint8]) -> None:
-        """Put an (H, W, 3) uint8 RGB picture on the page."""
+    def show(self, image: NDArray[np.uint8], time: float = 0.0) -> None:
+        """Put an (H, W, 3) uint8 RGB picture on the page; its time does not matter."""
         _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         with self._condition:
             self._jpeg = jpeg.tobytes()
