@@ -41,8 +41,8 @@ ALLOWED = {
         "results", "runtimes", "skeleton",
     },
     "inference": {
-        "anonymise", "boxes_file", "draw", "geometry", "images", "loading", "models.outputs", "oks", "postprocess", "preprocess",
-        "results", "runtimes", "skeleton",
+        "anonymise", "boxes_file", "draw", "geometry", "images", "loading", "models.outputs", "oks", "postprocess",
+        "preprocess", "results", "runtimes", "skeleton",
     },
     "training": {
         "checkpoint", "data", "description", "draw", "evaluation", "geometry", "loading", "losses", "models",

@@ -34,12 +34,15 @@ _HEAD_PER: dict[tuple[str, str], float] = {
     ("right_shoulder", "right_hip"): 0.45,
 }
 _HEAD_PER_EXTENT = 0.11  # 23 cm of somebody who reaches up to 2.1 m: never less
+_MOST_HEAD = 2.0  # by the median distance of keypoints from their middle: one far off must not blur everything
+_HEAD_PER_SIDE = 0.3  # by the shorter side of a person box whose keypoints are not believed
 # In head heights: radius of the oval around a face that was found and around one that was guessed; the least distance
 # from its rim to a keypoint of the face; from the middle of the shoulders up to the middle of the head; and how far a
 # face may lie from there before it is doubted.
 _FOUND_RADIUS, _GUESSED_RADIUS, _MARGIN, _NECK, _DOUBTED = 0.72, 0.95, 0.4, 0.85, 1.0
 _NARROW = 0.82  # width of the oval around a face that was found, by its height
 _CELL = 0.22  # side of a mosaic cell in head heights: a face is three cells wide
+_CELL_BLUR = 0.5  # standard deviation of the blur on top of the mosaic, in cells
 _LEAST_RADIUS, _LEAST_CELL = 3.0, 3.0  # pixels
 _FOUND_SIGMAS, _GUESSED_SIGMAS = 1.0, 2.5  # ovals grow by so many standard deviations
 
@@ -61,13 +64,15 @@ def blur_faces(
     *,
     score: ArrayLike | None = None,
     sigma: ArrayLike | None = None,
+    box: ArrayLike | None = None,
 ) -> Image:
     """Blur the head of every person, so that nobody can be recognised by the face.
 
     A head is an oval around nose, eyes and ears. Where fewer than two of them have a score of 0.5, or where they lie
     far from where shoulders and hips say, the oval above the shoulders is blurred as well: a blurred background does
-    less harm than a missed face. Nobody is left out for a low score. A face without a person is not found; look
-    through the pictures before publishing them.
+    less harm than a missed face. Where nothing of head and shoulders has that score, the whole person box is. Nobody
+    is left out for a low score. A face without a person is not found, and a pose may be wrong and sure: look through
+    the pictures before publishing them.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
@@ -75,6 +80,7 @@ def blur_faces(
         skeleton: of the K keypoints; it has ``nose``, eyes or ears (``left_eye``, ...), or both shoulders.
         score: (N, K) in [0, 1]; None believes every keypoint.
         sigma: (N, K, 2) in image pixels; ovals grow with it.
+        box: (N, 4) person boxes as x1, y1, x2, y2 in image pixels, for people whose keypoints cannot be believed.
 
     Returns:
         (H, W, 3) uint8 RGB; outside of the ovals as it was.
@@ -84,7 +90,7 @@ def blur_faces(
         ConfigError: the skeleton has neither a keypoint of the face nor shoulders.
     """
     check_image(image)
-    people = check_people(xy, skeleton, score, sigma)
+    people = check_people(xy, skeleton, score, sigma, box=box)
     if not set(_FACE) & set(skeleton.keypoint_names) and not set(_TORSO[:2]) <= set(skeleton.keypoint_names):
         raise ConfigError(
             f"blurring faces needs one of the keypoints {', '.join(_FACE)}, or both shoulders; {skeleton.name} has none"
@@ -122,6 +128,9 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
         certain = certain and (guess is None or float(np.linalg.norm(guess - centre)) <= _DOUBTED * head)
     if guess is not None and not (face and certain):
         ovals.append(_oval(guess, _GUESSED_RADIUS * head + _GUESSED_SIGMAS * spread, head))
+    if people.box is not None and not strong & {*_FACE, *_TORSO[:2]}:
+        low, high = people.box[person, :2], people.box[person, 2:]
+        ovals.append(_oval((low + high) / 2, (high - low) / 2, max(head, _HEAD_PER_SIDE * float((high - low).min()))))
     return ovals
 
 
@@ -131,8 +140,10 @@ def _head_height(body: _Body) -> float:
     believed = [pair for pair in pairs if set(pair) <= body.strong] or pairs
     estimates = [_HEAD_PER[a, b] * float(np.linalg.norm(body.points[a] - body.points[b])) for a, b in believed]
     shown = [body.points[name] for name in body.strong]
-    corners = np.array(shown if len(shown) >= 2 else list(body.points.values()))
-    return max(*estimates, _HEAD_PER_EXTENT * float(np.ptp(corners, axis=0).max()), _LEAST_RADIUS)
+    points = np.array(shown if len(shown) >= 2 else list(body.points.values()))
+    estimates.append(_HEAD_PER_EXTENT * float(np.ptp(points, axis=0).max()))
+    distance = float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=-1)))
+    return max(min(max(estimates), _MOST_HEAD * distance), _LEAST_RADIUS)
 
 
 def _face_spread(sigma: FloatArray, skeleton: Skeleton) -> FloatArray:
@@ -180,9 +191,8 @@ def _blur(image: Image, oval: _Oval) -> None:
         return
     region = image[top:bottom, left:right]
     size = (max(1, round((right - left) / oval.cell)), max(1, round((bottom - top) / oval.cell)))
-    cells = cv2.resize(region, size, interpolation=cv2.INTER_AREA)
-    mosaic = cv2.resize(cells, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
-    smooth = cv2.GaussianBlur(mosaic, (0, 0), 0.3 * oval.cell)
+    cells = cv2.GaussianBlur(cv2.resize(region, size, interpolation=cv2.INTER_AREA), (0, 0), _CELL_BLUR)
+    smooth = cv2.resize(cells, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
     across = (np.arange(left, right) - oval.x)[None] / oval.radius_x
     down = (np.arange(top, bottom) - oval.y)[:, None] / oval.radius_y
     inside = 0.5 + (1 - np.hypot(across, down)) * min(oval.radius_x, oval.radius_y)

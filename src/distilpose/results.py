@@ -176,7 +176,7 @@ class PoseResult:
         picture = self.image if image is None else image
         if picture is None:
             raise InputError("expected a picture, this result has none: pass the one that it was predicted on")
-        return blur_faces(picture, self.xy, self.skeleton, score=self.score, sigma=self.sigma)
+        return blur_faces(picture, self.xy, self.skeleton, score=self.score, sigma=self.sigma, box=self.box)
 
     def show(self, style: str | DrawStyle | None = None) -> None:
         """Show `draw`'s picture: in a notebook below the cell, else in the system's viewer of pictures."""
