@@ -19,8 +19,8 @@ from distilpose.data.synthetic import draw_people
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.images import read_image, write_image
 from distilpose.inference.predict import OutputOptions, predict_files
-from distilpose.inference.sinks import FrameResult, prediction_rows, write_predictions
 from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.sinks import FrameResult, prediction_rows, write_predictions
 from distilpose.loading import as_runner
 from distilpose.models import create_model
 from distilpose.preprocess import network_input

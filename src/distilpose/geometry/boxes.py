@@ -9,12 +9,14 @@ from distilpose.errors import InputError
 
 FloatArray = NDArray[np.float64]
 
+_FARTHEST = 1e9  # pixels; products of farther ones leave the range of numbers
+
 
 def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     """Return the boxes as a float array (N, 4); an empty input gives (0, 4).
 
     Raises:
-        InputError: the shape is not (N, 4), a value is not finite, or a box has no area.
+        InputError: the shape is not (N, 4), a value is not finite or beyond 1e9 pixels, or a box has no area.
     """
     try:
         boxes = np.asarray(boxes_xyxy, dtype=np.float64)
@@ -28,6 +30,9 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     if not good.all():
         row = int(np.argmin(good))
         raise InputError(f"boxes_xyxy must be finite with x1 < x2 and y1 < y2, got {boxes[row].tolist()} (row {row})")
+    if (far := np.abs(boxes).max(1) > _FARTHEST).any():
+        row = int(np.argmax(far))
+        raise InputError(f"boxes_xyxy must be image pixels, within {_FARTHEST:g}, got {boxes[row].tolist()} (row {row})")
     return boxes
 
 
