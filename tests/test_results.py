@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from distilpose.draw import draw_poses
-from distilpose.errors import InputError
+from distilpose.draw import PLAIN_COLOUR, STYLES, draw_poses
+from distilpose.errors import ConfigError, InputError
 from distilpose.results import PoseResult
-from distilpose.skeleton import Skeleton
+from distilpose.skeleton import COCO_17, Skeleton
 
 PAIR = Skeleton("pair", ("left_hand", "right_hand"), ((0, 1),), ((0, 1),), (0, 1), (), (0.05, 0.05))
 
@@ -108,6 +112,77 @@ def test_broken_dict_is_refused(broken: object) -> None:
 
 def test_draw_hands_its_arrays_to_the_renderer(result: PoseResult) -> None:
     image = np.zeros((20, 40, 3), np.uint8)
+    tracked = replace(result, track_id=[5, 6, 7])
+    given = {"score": result.score, "sigma": result.sigma, "box": result.box, "pose_score": result.pose_score}
     expected = draw_poses(image, result.xy, PAIR, score=result.score, sigma=result.sigma)
     np.testing.assert_array_equal(result.draw(image), expected)
     assert expected.any()
+    for style in STYLES:
+        expected = draw_poses(image, result.xy, PAIR, track_id=[5, 6, 7], style=style, **given)
+        np.testing.assert_array_equal(tracked.draw(image, style=style), expected)
+    np.testing.assert_array_equal(tracked.draw(image), tracked.draw(image, style="people"))
+    with pytest.raises(ConfigError, match="got 'neon'"):
+        result.draw(image, style="neon")
+
+
+def test_the_picture_is_carried_along_but_not_written(result: PoseResult) -> None:
+    image = np.full((20, 40, 3), 9, np.uint8)
+    pictured = replace(result, image=image)
+    assert pictured.image is image
+    assert pictured.filter([1]).image is image
+    assert pictured.to_skeleton(PAIR).image is image
+    assert pictured.to_dict() == result.to_dict()
+    np.testing.assert_array_equal(pictured.draw(), result.draw(image))
+    assert (image == 9).all()
+    for broken in (image[..., 0], image.astype(float), "photo.jpg"):
+        with pytest.raises(InputError, match="image must be an"):
+            replace(result, image=broken)
+
+
+def test_without_a_picture_people_are_drawn_on_a_canvas_with_room_for_them(result: PoseResult) -> None:
+    far = replace(result, xy=result.xy + np.array([300, 500]))
+    canvas = far.draw()
+    assert canvas.shape == (526, 341, 3)  # 20 pixels more than the outermost keypoint
+    assert (canvas != PLAIN_COLOUR).any()
+    assert replace(result, xy=result.xy + 1e9).draw().shape == (2048, 2048, 3)
+    assert replace(result, xy=result.xy - 1e9).draw().shape == (120, 120, 3)
+    assert PoseResult.empty().draw().shape == (120, 120, 3)
+
+
+def test_blur_faces_takes_the_result_s_picture() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (120, 120, 3), dtype=np.uint8)
+    xy = np.random.default_rng(1).uniform(30, 90, (1, 17, 2))
+    result = PoseResult(xy, [[20, 20, 100, 100]], [1], [1], image=image)
+    assert (result.blur_faces() != image).any()
+    np.testing.assert_array_equal(result.blur_faces(), replace(result, image=None).blur_faces(image))
+    with pytest.raises(InputError, match="this result has none"):
+        replace(result, image=None).blur_faces()
+
+
+def test_notebooks_show_a_picture_of_modest_size(result: PoseResult) -> None:
+    shown = replace(result, image=np.zeros((60, 100, 3), np.uint8))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(shown._repr_png_()))), shown.draw())
+    large = replace(result, image=np.zeros((1500, 3000, 3), np.uint8))
+    assert Image.open(io.BytesIO(large._repr_png_())).size == (1024, 512)
+    assert Image.open(io.BytesIO(PoseResult.empty()._repr_png_())).size == (120, 120)
+
+
+def test_show_uses_the_notebook_or_else_a_viewer(result: PoseResult, monkeypatch) -> None:
+    shown = []
+    monkeypatch.setattr(Image.Image, "show", lambda picture: shown.append(("viewer", picture.size)))
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    result.show()
+    display = SimpleNamespace(display=lambda picture: shown.append(("notebook", picture.size)))
+    for shell in (None, object()):
+        ipython = SimpleNamespace(get_ipython=lambda shell=shell: shell, display=display)
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        result.show(style="minimal")
+    assert [where for where, _ in shown] == ["viewer", "viewer", "notebook"]
+
+
+def test_repr_is_one_line_without_arrays(result: PoseResult) -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    assert repr(result) == "PoseResult(3 people, pair, pose_score 0.20..0.90)"
+    full = replace(result, track_id=[1, 2, 3], sigma=None, image=image).filter([0])
+    assert repr(full) == "PoseResult(1 person, pair, pose_score 0.90, no sigma, track ids, image 480x640)"
+    assert repr(PoseResult.empty(COCO_17)) == "PoseResult(0 people, coco_17)"

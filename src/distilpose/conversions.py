@@ -251,15 +251,16 @@ def change_skeleton(people: PoseArrays, source: Skeleton, target: Skeleton) -> P
     for place, indices in enumerate(origin):
         if not indices:
             continue
-        used = list(indices)
-        xy[:, place] = people.xy[:, used].mean(axis=1)
-        if raw_score is not None:
-            score[:, place] = raw_score[:, used].min(axis=1)  # no surer than the worse end
+        a, b = indices[0], indices[-1]  # the same for a keypoint that the source has
+        xy[:, place] = people.xy[:, a] if a == b else (people.xy[:, a] + people.xy[:, b]) / 2
         if people.sigma is not None:  # of a mean of independent numbers
-            sigma[:, place] = np.sqrt((people.sigma[:, used] ** 2).sum(axis=1)) / len(used)
-        if len(used) > 1 and raw_score is not None:
-            absent = ((people.xy[:, used] == 0).all(-1) & (raw_score[:, used] == 0)).any(axis=1)
-            xy[absent, place], score[absent, place], sigma[absent, place] = 0, 0, 0
+            first, second = people.sigma[:, a], people.sigma[:, b]
+            sigma[:, place] = first if a == b else np.hypot(first, second) / 2
+        if raw_score is not None:
+            score[:, place] = np.minimum(raw_score[:, a], raw_score[:, b])  # no surer than the worse end
+            absent = [(people.xy[:, end] == 0).all(-1) & (raw_score[:, end] == 0) for end in (a, b)]
+            for values in (xy, sigma) if a != b else ():  # no middle of what is not there
+                values[absent[0] | absent[1], place] = 0
     return people._replace(
         xy=xy,
         raw_score=None if raw_score is None else score,
