@@ -382,6 +382,9 @@ def _benchmark_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--images", metavar="DIR", help="images of --annotations")
     parser.add_argument("--calibration", metavar="FILE|DIR", help="other people, to calibrate int8 with")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help="the model of --annotations")
+    parser.add_argument("--films", nargs="+", default=[], metavar="FILE", help="from film to drawn film, by --model")
+    parser.add_argument("--detector", default="hog", metavar="NAME", help="of the people in --films (default: hog)")
+    parser.add_argument("--over-time", action="store_true", help="tracking and smoothing on generated scenes")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers here")
     parser.add_argument("--plot", metavar="FILE", help="picture of published accuracy against measured speed")
 
@@ -403,6 +406,9 @@ def _benchmark(args: Namespace) -> int:
         annotations=None if args.annotations is None else Path(args.annotations),
         images=None if args.images is None else Path(args.images),
         calibration=None if args.calibration is None else Path(args.calibration),
+        films=[Path(film) for film in args.films],
+        detector=args.detector,
+        over_time=args.over_time,
     )
     console = Console()
     benchmark(options, show=console.print, json_file=args.json, plot=args.plot, progress=Console(stderr=True))
@@ -478,6 +484,7 @@ COMMANDS: dict[str, Command] = {
             "--files student.safetensors student.onnx student.xml",
             "--json speed.json --plot speed.png --profile --training",
             "--annotations person_keypoints.json --images images --calibration other_people.json",
+            "--films film.mp4 --over-time",
         ),
         _benchmark_arguments,
         _benchmark,

@@ -41,12 +41,12 @@ def test_any_valid_box_gives_finite_keypoints(several: list[tuple[float, ...]]) 
 @settings(deadline=None)
 @given(st.tuples(anything, anything, anything, anything))
 def test_any_four_numbers_give_finite_keypoints_or_an_error_that_names_them(box: tuple[float, ...]) -> None:
+    told = ""
     try:
-        result = PosePredictor(BrightestPixel())(PICTURE, [box])
+        finite = np.isfinite(PosePredictor(BrightestPixel())(PICTURE, [box]).xy).all()
     except InputError as error:
-        assert "boxes_xyxy must" in str(error)
-    else:
-        assert np.isfinite(result.xy).all()
+        told = str(error)
+    assert told.startswith("boxes_xyxy must") or finite
 
 
 @settings(deadline=None)

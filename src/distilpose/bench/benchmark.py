@@ -15,8 +15,16 @@ from rich.table import Table
 from distilpose.bench.accuracy import accuracy_table, measure_accuracy
 from distilpose.bench.data_throughput import measure_data_throughput
 from distilpose.bench.end_to_end import end_to_end_table, measure_end_to_end
+from distilpose.bench.film_speed import film_table, measure_film, tracked_poses
 from distilpose.bench.inference_speed import measure_files, measure_speeds, ratios_table, speed_ratios, speeds_table
 from distilpose.bench.measure import Measurement, measure_peak
+from distilpose.bench.people_over_time import (
+    measure_smoothing,
+    measure_smoothing_of,
+    measure_tracking,
+    smoothing_table,
+    tracking_table,
+)
 from distilpose.bench.plot import plot_accuracy_against_speed
 from distilpose.bench.profile import measure_profiles, profile_table
 from distilpose.bench.training_speed import PARTS, VARIANTS, measure_step, measure_with_data
@@ -41,6 +49,9 @@ class BenchmarkOptions:
         annotations: COCO keypoint file.
         images: its images.
         calibration: what int8 is calibrated with.
+        films: to measure from file to drawn film, and how much steadier smoothing makes their poses.
+        detector: of the people in ``films``.
+        over_time: tracking and smoothing on generated scenes.
     """
 
     models: Sequence[str] = ()
@@ -52,6 +63,9 @@ class BenchmarkOptions:
     annotations: Path | None = None
     images: Path | None = None
     calibration: Path | None = None
+    films: Sequence[Path] = ()
+    detector: str = "hog"
+    over_time: bool = False
 
 
 def benchmark(
@@ -94,10 +108,12 @@ def benchmark(
 
     if options.training:  # first: its loader forks, which wants a process without the runtimes' threads
         _training(show, write, say)
-    models = options.models or ([] if options.files else list_models())
+    others = options.files or options.films or options.over_time
+    models = options.models or ([] if others else list_models())
     speeds = measure_speeds(models, say=say) + measure_files(options.files, say=say)
-    show(speeds_table(speeds))
-    write("inference", [speed.to_dict() for speed in speeds])
+    if speeds:
+        show(speeds_table(speeds))
+        write("inference", [speed.to_dict() for speed in speeds])
     ratios = speed_ratios(speeds)
     if ratios:
         show(ratios_table(ratios))
@@ -112,12 +128,41 @@ def benchmark(
         found = measure_accuracy(options.model, options.annotations, options.images, options.calibration, say)
         show(accuracy_table(found, str(options.model), options.annotations))
         write("accuracy", [row._asdict() for row in found])
+    _films(options, show, write, say)
     if options.profile:
         say(f"profiles of {STUDENT}")
         profiles = measure_profiles(STUDENT)
         for profile in profiles:
             show(profile_table(profile))
         write("profiles", [profile._asdict() for profile in profiles])
+
+
+def _films(
+    options: BenchmarkOptions,
+    show: Callable[[Table], None],
+    write: Callable[[str, Any], None],
+    say: Callable[[str], None],
+) -> None:
+    if options.over_time:
+        say("tracking on generated scenes")
+        tracking = measure_tracking()
+        show(tracking_table(tracking))
+        write("tracking", [row._asdict() for row in tracking])
+        say("smoothing on generated motion")
+        smoothing = measure_smoothing()
+        show(smoothing_table(smoothing))
+        write("smoothing", [row._asdict() for row in smoothing])
+    speeds, steadiness = {}, []
+    for film in options.films:
+        found = measure_film(film, options.detector, options.model, say)
+        show(film_table(found, film, options.detector))
+        speeds[film.name] = [speed._asdict() for speed in found]
+        say(f"smoothing of {film.name}")
+        steadiness += measure_smoothing_of(tracked_poses(film, options.detector, options.model), film.name)
+    if options.films:
+        show(smoothing_table(steadiness))
+        write("films", speeds)
+        write("smoothing_of_films", [row._asdict() for row in steadiness])
 
 
 def _training(show: Callable[[Table], None], write: Callable[[str, Any], None], say: Callable[[str], None]) -> None:
