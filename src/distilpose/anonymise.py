@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, floor
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ _STRONG = 0.5
 # ears 15 cm apart, the eyes 6.3 cm, nose and ear 11 cm, the shoulder joints 37 cm, shoulders and hips 51 cm. Seen from
 # another side a distance is shorter, so the largest estimate is taken.
 _HEAD_PER: dict[tuple[str, str], float] = {
-    ("left_ear", "right_ear"): 1.6,
+    ("left_ear", "right_ear"): 1.5,
     ("left_eye", "right_eye"): 3.7,
     ("nose", "left_ear"): 2.1,
     ("nose", "right_ear"): 2.1,
@@ -34,12 +35,12 @@ _HEAD_PER: dict[tuple[str, str], float] = {
     ("right_shoulder", "right_hip"): 0.45,
 }
 _HEAD_PER_EXTENT = 0.11  # 23 cm of somebody who reaches up to 2.1 m: never less
-_MOST_HEAD = 2.0  # by the median distance of keypoints from their middle: one far off must not blur everything
+_FAR_OFF = 6.0  # by the median distance of keypoints from their middle: one farther off must not blur everything
 _HEAD_PER_SIDE = 0.3  # by the shorter side of a person box whose keypoints are not believed
 # In head heights: radius of the oval around a face that was found and around one that was guessed; the least distance
 # from its rim to a keypoint of the face; from the middle of the shoulders up to the middle of the head; and how far a
 # face may lie from there before it is doubted.
-_FOUND_RADIUS, _GUESSED_RADIUS, _MARGIN, _NECK, _DOUBTED = 0.72, 0.95, 0.4, 0.85, 1.0
+_FOUND_RADIUS, _GUESSED_RADIUS, _MARGIN, _NECK, _DOUBTED = 0.62, 0.95, 0.35, 0.85, 1.0
 _NARROW = 0.82  # width of the oval around a face that was found, by its height
 _CELL = 0.22  # side of a mosaic cell in head heights: a face is three cells wide
 _CELL_BLUR = 0.5  # standard deviation of the blur on top of the mosaic, in cells
@@ -113,8 +114,8 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
     """The ovals of one person: around the face, above the shoulders, or both."""
     names = skeleton.keypoint_names
     believed = np.ones(len(names)) if people.score is None else people.score[person]
-    strong = frozenset(name for name, value in zip(names, believed, strict=True) if value >= _STRONG)
-    body = _Body(dict(zip(names, people.xy[person], strict=True)), strong)
+    body = _body(names, people.xy[person], believed >= _STRONG)
+    strong = body.strong
     head = _head_height(body)
     spread = np.zeros(2) if people.sigma is None else _face_spread(people.sigma[person], skeleton)
     found = [name for name in _FACE if name in strong]
@@ -134,6 +135,17 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
     return ovals
 
 
+def _body(names: Sequence[str], xy: FloatArray, believed: NDArray[np.bool_]) -> _Body:
+    """Without keypoints that are far off, unless they are all that says where the head is."""
+    distance = np.linalg.norm(xy - np.median(xy, axis=0), axis=-1)
+    near = distance <= _FAR_OFF * np.median(distance)
+    kept = {name for name, close in zip(names, near, strict=True) if close}
+    if not kept & set(_FACE) and not kept >= set(_TORSO[:2]):
+        near = np.ones(len(names), dtype=bool)
+    rows = [row for row in zip(names, xy, believed, near, strict=True) if row[-1]]
+    return _Body({name: point for name, point, _, _ in rows}, frozenset(name for name, _, sure, _ in rows if sure))
+
+
 def _head_height(body: _Body) -> float:
     """In pixels: the largest estimate from believed keypoints; from any, where too few are believed."""
     pairs = [pair for pair in _HEAD_PER if set(pair) <= set(body.points)]
@@ -141,9 +153,7 @@ def _head_height(body: _Body) -> float:
     estimates = [_HEAD_PER[a, b] * float(np.linalg.norm(body.points[a] - body.points[b])) for a, b in believed]
     shown = [body.points[name] for name in body.strong]
     points = np.array(shown if len(shown) >= 2 else list(body.points.values()))
-    estimates.append(_HEAD_PER_EXTENT * float(np.ptp(points, axis=0).max()))
-    distance = float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=-1)))
-    return max(min(max(estimates), _MOST_HEAD * distance), _LEAST_RADIUS)
+    return max(*estimates, _HEAD_PER_EXTENT * float(np.ptp(points, axis=0).max()), _LEAST_RADIUS)
 
 
 def _face_spread(sigma: FloatArray, skeleton: Skeleton) -> FloatArray:
