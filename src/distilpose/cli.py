@@ -383,7 +383,9 @@ def _benchmark_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--calibration", metavar="FILE|DIR", help="other people, to calibrate int8 with")
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help="the model of --annotations")
     parser.add_argument("--films", nargs="+", default=[], metavar="FILE", help="from film to drawn film, by --model")
-    parser.add_argument("--detector", default="hog", metavar="NAME", help="of the people in --films (default: hog)")
+    parser.add_argument(
+        "--detector", metavar="NAME", help="of people in --films (default: hog), and how many of --annotations it finds"
+    )
     parser.add_argument("--over-time", action="store_true", help="tracking and smoothing on generated scenes")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers here")
     parser.add_argument("--plot", metavar="FILE", help="picture of published accuracy against measured speed")
@@ -485,6 +487,7 @@ COMMANDS: dict[str, Command] = {
             "--json speed.json --plot speed.png --profile --training",
             "--annotations person_keypoints.json --images images --calibration other_people.json",
             "--films film.mp4 --over-time",
+            "--annotations person_keypoints.json --images images --detector hog",
         ),
         _benchmark_arguments,
         _benchmark,

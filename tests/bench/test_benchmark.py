@@ -139,7 +139,9 @@ def test_wrong_options_are_refused_before_anything_is_measured(capsys) -> None:
     assert cli.main(["benchmark", "--models", "resnet"]) == 1
     assert "models must be among distilpose_l" in capsys.readouterr().err
     assert cli.main(["benchmark", "--annotations", "people.json"]) == 1
-    assert "--annotations, --images and --calibration together" in capsys.readouterr().err
+    assert "--annotations and --images together" in capsys.readouterr().err
+    assert cli.main(["benchmark", "--annotations", "people.json", "--images", "images"]) == 1
+    assert "name --calibration" in capsys.readouterr().err
 
 
 @pytest.mark.slow

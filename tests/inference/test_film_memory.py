@@ -56,7 +56,7 @@ def test_an_hour_of_film_takes_no_more_memory_than_a_minute(tmp_path: Path) -> N
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     told = json.loads(done.stdout.splitlines()[-1])
     memory = told["memory"]
-    print(f"MB after {', '.join(f'{m:.0f}' for m in memory[::15])}; in the end {memory[-1]:.0f}")
+    sys.stdout.write(f"MB after {', '.join(f'{m:.0f}' for m in memory[::15])}; in the end {memory[-1]:.0f}\n")
     assert told["frames"] == 36_000
     assert told["people"] >= 35_000  # the spot starts anew each five seconds
     first_minutes = max(memory[1:8])

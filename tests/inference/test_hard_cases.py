@@ -25,7 +25,8 @@ from distilpose.postprocess import decode, keypoints_to_image
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
 side = st.floats(-1e9, 1e9, allow_nan=False)
-boxes = st.tuples(side, side, side, side).filter(lambda box: box[0] < box[2] and box[1] < box[3])
+span = st.lists(side, min_size=2, max_size=2, unique=True).map(sorted)
+boxes = st.tuples(span, span).map(lambda spans: (spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
 anything = st.floats(allow_nan=True, allow_infinity=True)
 
 

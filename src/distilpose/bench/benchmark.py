@@ -14,6 +14,7 @@ from rich.table import Table
 
 from distilpose.bench.accuracy import accuracy_table, measure_accuracy
 from distilpose.bench.data_throughput import measure_data_throughput
+from distilpose.bench.detection import detection_table, measure_detection
 from distilpose.bench.end_to_end import end_to_end_table, measure_end_to_end
 from distilpose.bench.film_speed import film_table, measure_film, tracked_poses
 from distilpose.bench.inference_speed import measure_files, measure_speeds, ratios_table, speed_ratios, speeds_table
@@ -50,7 +51,7 @@ class BenchmarkOptions:
         images: its images.
         calibration: what int8 is calibrated with.
         films: to measure from file to drawn film, and how much steadier smoothing makes their poses.
-        detector: of the people in ``films``.
+        detector: of the people in ``films``, `hog` when None; with ``annotations``: how many people it finds.
         over_time: tracking and smoothing on generated scenes.
     """
 
@@ -64,7 +65,7 @@ class BenchmarkOptions:
     images: Path | None = None
     calibration: Path | None = None
     films: Sequence[Path] = ()
-    detector: str = "hog"
+    detector: str | None = None
     over_time: bool = False
 
 
@@ -91,9 +92,11 @@ def benchmark(
     unknown = sorted(set(options.models) - set(list_models()))
     if unknown:
         raise ConfigError(f"models must be among {', '.join(list_models())}, got {', '.join(unknown)}")
-    accuracy = (options.annotations, options.images, options.calibration)
-    if any(accuracy) and not all(accuracy):
-        raise ConfigError("accuracy needs --annotations, --images and --calibration together: name all or none")
+    labelled = (options.annotations, options.images)
+    if any((*labelled, options.calibration)) and not all(labelled):
+        raise ConfigError("accuracy needs --annotations and --images together: name both or none")
+    if all(labelled) and not options.calibration and not options.detector:
+        raise ConfigError("with --annotations name --calibration for the exports of --model, or --detector, or both")
 
     def say(what: str) -> None:
         if progress is not None:
@@ -108,7 +111,7 @@ def benchmark(
 
     if options.training:  # first: its loader forks, which wants a process without the runtimes' threads
         _training(show, write, say)
-    others = options.files or options.films or options.over_time
+    others = options.files or options.films or options.over_time or options.detector
     models = options.models or ([] if others else list_models())
     speeds = measure_speeds(models, say=say) + measure_files(options.files, say=say)
     if speeds:
@@ -128,6 +131,11 @@ def benchmark(
         found = measure_accuracy(options.model, options.annotations, options.images, options.calibration, say)
         show(accuracy_table(found, str(options.model), options.annotations))
         write("accuracy", [row._asdict() for row in found])
+    if options.annotations and options.images and options.detector:
+        say(f"people found by {options.detector}")
+        quality = measure_detection(options.detector, options.annotations, options.images)
+        show(detection_table(quality, options.detector, options.annotations))
+        write("detection", quality._asdict())
     _films(options, show, write, say)
     if options.profile:
         say(f"profiles of {STUDENT}")
@@ -152,13 +160,13 @@ def _films(
         smoothing = measure_smoothing()
         show(smoothing_table(smoothing))
         write("smoothing", [row._asdict() for row in smoothing])
-    speeds, steadiness = {}, []
+    speeds, steadiness, detector = {}, [], options.detector or "hog"
     for film in options.films:
-        found = measure_film(film, options.detector, options.model, say)
-        show(film_table(found, film, options.detector))
+        found = measure_film(film, detector, options.model, say)
+        show(film_table(found, film, detector))
         speeds[film.name] = [speed._asdict() for speed in found]
         say(f"smoothing of {film.name}")
-        steadiness += measure_smoothing_of(tracked_poses(film, options.detector, options.model), film.name)
+        steadiness += measure_smoothing_of(tracked_poses(film, detector, options.model), film.name)
     if options.films:
         show(smoothing_table(steadiness))
         write("films", speeds)

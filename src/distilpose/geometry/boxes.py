@@ -32,7 +32,7 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
         raise InputError(f"boxes_xyxy must be finite with x1 < x2 and y1 < y2, got {boxes[row].tolist()} (row {row})")
     if (far := np.abs(boxes).max(1) > _FARTHEST).any():
         row = int(np.argmax(far))
-        raise InputError(f"boxes_xyxy must be image pixels, within {_FARTHEST:g}, got {boxes[row].tolist()} (row {row})")
+        raise InputError(f"boxes_xyxy must be within {_FARTHEST:g} pixels, got {boxes[row].tolist()} (row {row})")
     return boxes
 
 

@@ -9,21 +9,23 @@ from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distilpose.boxes_file import PersonBoxes
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.geometry import box_iou_xyxy
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.people import Finder, Image, Place, Shot, best_people, locate
+from distilpose.inference.people import NOBODY, Finder, Image, Place, Shot, best_rows, locate
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.smoothing import smooth_zero_lag
 from distilpose.inference.stages import run_ahead
 from distilpose.inference.stream import Predicted, predict_stream
-from distilpose.inference.tracking import PoseTracker, drop_duplicates
+from distilpose.inference.tracking import PoseTracker, find_duplicates
 from distilpose.inference.video import VideoReader
 from distilpose.results import PoseResult
 
 FRAMES_AHEAD = 4
+SAME_PERSON_IOU = 0.3  # of a detected and an expected box, from which on the detector has not missed the person
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ def _tracked(stream: Iterable[Predicted[Place]]) -> Generator[Seen]:
     tracker = PoseTracker()
     for place, image, result, error in stream:
         assert place.time is not None
-        yield Seen(place, image, None if result is None else tracker.update(result, place.time), error)
+        if result is not None:
+            result = tracker.update(result, place.time)
+        yield Seen(place, image, result, error)
 
 
 def follow(
@@ -160,24 +164,34 @@ def follow(
             continue
         assert place.time is not None
         try:
-            people = tracker.expected(place.time)
-            if position % detect_every == 0:
-                people = joined(find([(place, image)])[0], people)
-            people = best_people(people, most)
-            result = drop_duplicates(predictor(image, people.boxes_xyxy, people.box_score))
-            result = tracker.update(result, place.time)
+            expected = tracker.expected(place.time)
+            detected = find([(place, image)])[0] if position % detect_every == 0 else NOBODY
+            people, is_detected = joined(detected, expected, most)
+            result = predictor(image, *people)
+            single = ~find_duplicates(result)
+            result = tracker.update(result.filter(single), place.time, detected=is_detected[single])
         except DistilPoseError as error:
             yield Seen(place, None, None, error)
             continue
         yield Seen(place, image if keep_images else None, result, None)
 
 
-def joined(detected: PersonBoxes, expected: PersonBoxes, most_iou: float = 0.3) -> PersonBoxes:
-    """The detected boxes, and the expected ones of people whom the detector has missed."""
-    if not len(expected.box_score) or not len(detected.box_score):
-        return expected if len(expected.box_score) else detected
-    missed = box_iou_xyxy(expected.boxes_xyxy, detected.boxes_xyxy).max(1) < most_iou
-    return PersonBoxes(
-        np.concatenate([detected.boxes_xyxy, expected.boxes_xyxy[missed]]),
-        np.concatenate([detected.box_score, expected.box_score[missed]]),
-    )
+def joined(
+    detected: PersonBoxes, expected: PersonBoxes, most: int | None = None
+) -> tuple[PersonBoxes, NDArray[np.bool_]]:
+    """The detected boxes, and the expected ones of people whom the detector has missed.
+
+    Args:
+        detected: boxes of a detector.
+        expected: boxes of `PoseTracker.expected`.
+        most: people that are kept.
+
+    Returns:
+        The people, and (N,) True for those detected.
+    """
+    missed = ~(box_iou_xyxy(expected.boxes_xyxy, detected.boxes_xyxy) > SAME_PERSON_IOU).any(1)
+    boxes = np.concatenate([detected.boxes_xyxy, expected.boxes_xyxy[missed]])
+    scores = np.concatenate([detected.box_score, expected.box_score[missed]])
+    kept = best_rows(scores, most)
+    is_detected = np.arange(len(scores)) < len(detected.box_score)
+    return PersonBoxes(boxes[kept], scores[kept]), is_detected[kept]

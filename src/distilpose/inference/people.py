@@ -18,6 +18,7 @@ from distilpose.inference.stream import Scene
 
 Image = NDArray[np.uint8]
 
+NOBODY = PersonBoxes(np.zeros((0, 4)), np.zeros(0))
 DETECTION_BATCH = 4  # pictures that a detector sees at once
 
 
@@ -74,7 +75,6 @@ def people_by_file(
     for film in films:
         if len(matched.people[film].box_score):
             raise InputError(f"{boxes}: boxes of the film {film} need a frame field, the number of the frame from 0")
-    nobody = PersonBoxes(np.zeros((0, 4)), np.zeros(0))
 
     def find(shots: Sequence[tuple[Place, Image]]) -> list[PersonBoxes]:
         found = []
@@ -82,7 +82,7 @@ def people_by_file(
             if place.frame is None:
                 people = matched.people[place.source]
             else:
-                people = matched.frames.get(place.source, {}).get(place.frame, nobody)
+                people = matched.frames.get(place.source, {}).get(place.frame, NOBODY)
             good = people.box_score >= threshold
             found.append(PersonBoxes(people.boxes_xyxy[good], people.box_score[good]))
         return found
@@ -90,12 +90,11 @@ def people_by_file(
     return People(find, matched.image_ids)
 
 
-def best_people(people: PersonBoxes, most: int | None) -> PersonBoxes:
-    """The ``most`` boxes of highest score, best first; all in their order when None."""
-    if most is None or len(people.box_score) <= most:
-        return people
-    order = np.argsort(-people.box_score, kind="stable")[:most]
-    return PersonBoxes(people.boxes_xyxy[order], people.box_score[order])
+def best_rows(score: NDArray[np.float64], most: int | None) -> NDArray[np.intp]:
+    """Which rows to keep: the ``most`` of highest score, best first; all in their order when there are no more."""
+    if most is None or len(score) <= most:
+        return np.arange(len(score))
+    return np.argsort(-score, kind="stable")[:most]
 
 
 def locate(
@@ -121,7 +120,8 @@ def locate(
             if isinstance(people, DistilPoseError):
                 yield place, people
             else:
-                yield place, Scene(image, *best_people(people, most))
+                kept = best_rows(people.box_score, most)
+                yield place, Scene(image, people.boxes_xyxy[kept], people.box_score[kept])
 
 
 def _find_all(shots: Sequence[tuple[Place, Image]], find: Finder) -> Sequence[PersonBoxes | DistilPoseError]:

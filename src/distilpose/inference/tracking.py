@@ -55,6 +55,7 @@ class TrackingOptions:
         keep: pose score below which a pose has fallen apart, and `PoseTracker.expected` no longer follows it.
         min_similarity: a person less similar than this to where a track is expected is somebody else.
         max_lost: seconds for which a person out of sight is remembered.
+        max_unconfirmed: seconds for which `PoseTracker.expected` names a person whom no detector sees.
         velocity_time: seconds over which velocity is averaged.
         damping_time: seconds after which a person out of sight is expected to have slowed down to 1 / e.
         doubt_time: seconds out of sight after which a person is looked for twice as far around.
@@ -65,6 +66,7 @@ class TrackingOptions:
     keep: float = 0.2
     min_similarity: float = 0.2
     max_lost: float = 1.5
+    max_unconfirmed: float = 5.0
     velocity_time: float = 0.3
     damping_time: float = 1.0
     doubt_time: float = 0.5
@@ -74,10 +76,11 @@ class TrackingOptions:
         if not all(0 <= share <= 1 for share in shares):
             raise ConfigError(f"oks_weight, confident, keep and min_similarity must lie in [0, 1], got {shares}")
         times = (self.velocity_time, self.damping_time, self.doubt_time)
-        if not all(0 < time < np.inf for time in times) or not 0 <= self.max_lost < np.inf:
+        memories = (self.max_lost, self.max_unconfirmed)
+        if not all(0 < time < np.inf for time in times) or not all(0 <= time < np.inf for time in memories):
             raise ConfigError(
-                "velocity_time, damping_time and doubt_time must be greater than 0 and max_lost at least 0 seconds, "
-                f"got {times} and {self.max_lost}"
+                "velocity_time, damping_time and doubt_time must be greater than 0, max_lost and max_unconfirmed at "
+                f"least 0 seconds, got {times} and {memories}"
             )
 
 
@@ -95,6 +98,7 @@ class _Tracks(NamedTuple):
     box: FloatArray  # (T, 4) around it
     velocity: FloatArray  # (T, 2) pixels per second
     growth: FloatArray  # (T,) of the logarithm of size, per second
+    anchor_time: FloatArray  # (T,) seconds, when the detector last saw this person
     anchor_xy: FloatArray  # (T, K, 2) pose when the detector last saw this person
     anchor_weight: FloatArray  # (T, K)
     anchor_box: FloatArray  # (T, 4) what the detector said
@@ -185,14 +189,15 @@ class PoseTracker:
             time: of the frame in seconds.
 
         Returns:
-            Boxes of those seen in the last frame with a pose score of at least ``keep``, longest known first, with the
-            detector's last score.
+            Boxes of those seen in the last frame with a pose score of at least ``keep``, and by the detector within
+            ``max_unconfirmed`` seconds, longest known first, with the detector's last score.
 
         Raises:
             InputError: time goes backwards or is not finite.
         """
         self._check_time(time)
         good = (self._tracks.seen == self._time) & (self._tracks.hits > 0)
+        good &= time - self._tracks.anchor_time <= self._options.max_unconfirmed
         tracks = _rows(self._tracks, good & (self._tracks.pose_score >= self._options.keep))
         around = _grown(_extent(tracks.xy, tracks.weight), BOX_MARGIN)
         trust = _POSE_SHARE * _still_spanned(tracks)[:, None]
@@ -304,6 +309,7 @@ class PoseTracker:
             box=seen.box.copy(),
             velocity=np.zeros((count, 2)),
             growth=np.zeros(count),
+            anchor_time=np.full(count, float(time)),
             anchor_xy=pose,
             anchor_weight=weight,
             anchor_box=box,
@@ -379,6 +385,7 @@ def _anchored(tracks: _Tracks, people: PoseResult, chosen: NDArray[np.bool_]) ->
     box = np.clip(people.box, np.minimum(inner, outer), np.maximum(inner, outer))
     return tracks._replace(
         box_score=np.where(chosen, people.box_score, tracks.box_score),
+        anchor_time=np.where(chosen, tracks.seen, tracks.anchor_time),
         anchor_xy=np.where(chosen[:, None, None], tracks.xy, tracks.anchor_xy),
         anchor_weight=np.where(chosen[:, None], tracks.weight, tracks.anchor_weight),
         anchor_box=np.where(chosen[:, None], box, tracks.anchor_box),
@@ -446,7 +453,8 @@ def _scaled(boxes_xyxy: FloatArray, factor: float) -> FloatArray:
 def _no_tracks(keypoints: int) -> _Tracks:
     whole, real = np.zeros(0, dtype=np.int64), np.zeros(0)
     pose, weight, box = np.zeros((0, keypoints, 2)), np.zeros((0, keypoints)), np.zeros((0, 4))
-    return _Tracks(whole, real, real, whole, real, real, pose, weight, box, np.zeros((0, 2)), real, pose, weight, box)
+    velocity = np.zeros((0, 2))
+    return _Tracks(whole, real, real, whole, real, real, pose, weight, box, velocity, real, real, pose, weight, box)
 
 
 def _rows(arrays: _Arrays, index: NDArray[np.bool_] | NDArray[np.intp]) -> _Arrays:
