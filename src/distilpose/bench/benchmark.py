@@ -18,7 +18,7 @@ from distilpose.bench.detection import detection_table, measure_detection
 from distilpose.bench.end_to_end import end_to_end_table, measure_end_to_end
 from distilpose.bench.film_speed import film_table, measure_film, tracked_poses
 from distilpose.bench.inference_speed import measure_files, measure_speeds, ratios_table, speed_ratios, speeds_table
-from distilpose.bench.measure import Measurement, measure_peak
+from distilpose.bench.measure import Measurement, measure_peak, measure_peaks
 from distilpose.bench.people_over_time import (
     measure_smoothing,
     measure_smoothing_of,
@@ -163,7 +163,7 @@ def _films(
     speeds, steadiness, detector = {}, [], options.detector or "hog"
     for film in options.films:
         found = measure_film(film, detector, options.model, say)
-        show(film_table(found, film, detector))
+        show(film_table(found, film, detector, measure_peaks().highest))
         speeds[film.name] = [speed._asdict() for speed in found]
         say(f"smoothing of {film.name}")
         steadiness += measure_smoothing_of(tracked_poses(film, detector, options.model), film.name)

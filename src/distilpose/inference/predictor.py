@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -106,7 +107,7 @@ class PosePredictor:
             box_score: (N,) confidence of the detector; 1 each when None.
 
         Returns:
-            N people in the order of the boxes.
+            N people in the order of the boxes. It refers to ``image``, so that it can show itself.
 
         Raises:
             InputError: the image, a box or a score is unusable.
@@ -114,7 +115,7 @@ class PosePredictor:
         prepared = self.prepare(image, boxes_xyxy, box_score)
         starts = range(0, len(prepared.images), self.batch_size)
         parts = [self.run(prepared.images[start : start + self.batch_size]) for start in starts]
-        return self.finish(prepared, join_keypoints(parts) if parts else None)
+        return replace(self.finish(prepared, join_keypoints(parts) if parts else None), image=image)
 
     def prepare(
         self, image: NDArray[np.uint8], boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None
