@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from test_film import SpotDetector, SpotPose, spot_image, spot_xy
 
-from distilpose.errors import InputError
+from distilpose.errors import ConfigError, InputError
 from distilpose.inference import predict
 from distilpose.inference.film import FilmOptions
 from distilpose.inference.interruption import Interruption
@@ -119,9 +119,28 @@ def test_an_error_of_the_camera_is_raised() -> None:
     newest.close()
 
 
-def test_a_camera_that_is_not_there() -> None:
+def test_a_camera_that_is_not_there(tmp_path: Path, runner: Any) -> None:
     with pytest.raises(InputError, match="webcam:97 cannot be opened"):
         Webcam(97)
+    report = predict_files(["webcam:97"], tmp_path / "out", model=runner, detector="whole-image")
+    assert len(report.failures) == 1
+    assert "webcam:97 cannot be opened" in report.failures[0]
+    with pytest.raises(ConfigError, match="knows nothing of a camera"):
+        predict_files(["webcam:97"], tmp_path / "out", model=runner, boxes=tmp_path / "boxes.json")
+
+
+def test_a_camera_that_hangs_can_be_given_up() -> None:
+    released = threading.Event()
+
+    class Hanging(FakeCamera):
+        def read(self) -> Image | None:
+            released.wait()
+            return None
+
+    newest = NewestFrame(Hanging())
+    assert newest.take(lambda: True) is None
+    released.set()
+    newest.close()
 
 
 def test_predict_from_a_camera_writes_all_that_a_film_gets(tmp_path: Path, runner: Any, monkeypatch: Any) -> None:

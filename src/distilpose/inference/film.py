@@ -38,7 +38,6 @@ class FilmOptions:
         end: second before which to stop; None for the end.
         detect_every: look for people in each n-th taken frame; in between, people are where their pose leads.
         smooth: smooth poses over time.
-        live: take poses as they come, without frames to come: smooth as a camera is smoothed.
 
     Raises:
         ConfigError: a number is out of range.

@@ -112,14 +112,14 @@ class NewestFrame:
                 self._at_end = True
                 self._condition.notify()
 
-    def take(self) -> tuple[int, float, Image] | None:
+    def take(self, give_up: Callable[[], bool] = lambda: False) -> tuple[int, float, Image] | None:
         """Wait for a picture newer than the last: its number, when it came (``time.perf_counter``), and itself.
 
-        None when the camera gives no more.
+        None when the camera gives no more, or ``give_up`` says so.
         """
         with self._condition:
-            while self._newest is None and not self._at_end:
-                self._condition.wait(0.1)  # so that signals are seen
+            while self._newest is None and not self._at_end and not give_up():
+                self._condition.wait(0.1)  # a camera may hang
             taken, self._newest = self._newest, None
         if taken is None and self._error is not None:
             raise self._error
@@ -165,7 +165,7 @@ def watch_camera(
 
     def shots() -> Generator[Shot]:
         first = None
-        while not interruption.requested and (taken := newest.take()) is not None:
+        while (taken := newest.take(lambda: interruption.requested)) is not None and not interruption.requested:
             number, when, image = taken
             first = when if first is None else first
             if options.end is not None and when - first >= options.end:

@@ -17,7 +17,7 @@ from distilpose.inference.artist import Brush, FilmArtist, PictureArtist, naming
 from distilpose.inference.detectors import Detector, create_detector
 from distilpose.inference.film import FilmOptions, Seen, watch_film
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.live import Camera, Webcam, watch_camera
+from distilpose.inference.live import Webcam, watch_camera
 from distilpose.inference.people import Image, People, Place, Shot, locate, people_by_detector, people_by_file
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.preview import Preview
@@ -162,13 +162,16 @@ def predict_files(
         people = people_by_detector(built, found.pictures, annotation_file)
     else:
         assert boxes is not None
+        if found.cameras:
+            raise ConfigError("a boxes file knows nothing of a camera: give a detector in place of it")
         threshold = float("-inf") if detection_threshold is None else detection_threshold
         people = people_by_file(Path(boxes), found.pictures, found.films, annotation_file, threshold)
     style = None if output.style is None else style_named(output.style)
     predictor = PosePredictor(model, flip_test=flip_test, batch_size=batch_size)
-    drawings = _drawing_paths(found, Path(out)) if output.pictures else {}
+    drawings = _drawing_paths(found, Path(out))
     inputs = [*found.pictures, *found.films, *(Path(file) for file in (boxes, annotations) if file is not None)]
-    _prepare_folder(Path(out), [Path(out) / PREDICTIONS_NAME, *drawings.values()], inputs)
+    outputs = [Path(out) / PREDICTIONS_NAME, *(drawings.values() if output.pictures else ())]
+    _prepare_folder(Path(out), outputs, inputs)
     run = _Run(predictor, people, Path(out), film, output, style, drawings, max_people)
     try:
         with Interruption() as interruption, Meter(progress) as meter:
@@ -217,7 +220,7 @@ class _Run:
                     self._film_file(path, interruption, meter)
             for number in found.cameras:
                 if not interruption.requested:
-                    self._camera(Webcam(number), f"{CAMERA_PREFIX}{number}", interruption, meter)
+                    self._camera(number, interruption, meter)
 
     def _open_sinks(self) -> Iterable[Sink]:
         yield JsonList(self._out / PREDICTIONS_NAME)
@@ -280,7 +283,13 @@ class _Run:
                 film_artist = stack.enter_context(FilmArtist(self._brush("people"), [writer.write]))
             self._frames(meter.track(seen, path.name, "frames", reader.num_frames), film_artist)
 
-    def _camera(self, camera: Camera, name: str, interruption: Interruption, meter: Meter) -> None:
+    def _camera(self, number: int, interruption: Interruption, meter: Meter) -> None:
+        name = f"{CAMERA_PREFIX}{number}"
+        try:
+            camera = Webcam(number)
+        except InputError as error:
+            self.failures.append(str(error))
+            return
         seen = watch_camera(
             camera,
             name,
@@ -344,8 +353,7 @@ class _Run:
             sink.add(found)
 
     def _stem(self, place: Place) -> str:
-        drawing = self._drawings.get(place.source)
-        stem = place.source.stem if drawing is None else drawing.stem
+        stem = self._drawings[place.source].stem
         return stem if place.frame is None else f"{stem}_{place.frame:06}"
 
     def _crops_folder(self) -> Path:

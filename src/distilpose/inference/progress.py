@@ -59,7 +59,9 @@ def _bar() -> Progress:
         """Items per second."""
 
         def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
+            speed = task.speed
+            if task.finished and task.elapsed:  # of all, where the other is of the last half minute
+                speed = task.completed / task.elapsed
             return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s")
 
     columns: list[Any] = [
