@@ -53,6 +53,7 @@ ALLOWED = {
         "runtimes", "skeleton",
     },
     "bench": None,  # may import everything
+    "commands": None,
     "cli": None,
     "__init__": None,
 }  # fmt: skip

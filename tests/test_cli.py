@@ -12,6 +12,7 @@ import yaml
 
 from distilpose import cli
 from distilpose.checkpoint import save_checkpoint
+from distilpose.commands.train import train_config
 from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.models import create_model
 
@@ -114,7 +115,7 @@ def parse_train(*arguments: str):
 
     parser = ArgumentParser()
     cli.COMMANDS["train"].add_arguments(parser)
-    return cli.train_config(parser.parse_args([*arguments]))
+    return train_config(parser.parse_args([*arguments]))
 
 
 @pytest.mark.parametrize("path", LADDERS, ids=lambda p: f"{p.parent.name}/{p.name}")

@@ -11,6 +11,7 @@ import pytest
 import distilpose
 from distilpose import cli
 from distilpose.checkpoint import describe, read_description
+from distilpose.commands import base
 from distilpose.errors import InputError
 from distilpose.evaluation.evaluate import evaluate_model
 from distilpose.images import write_image
@@ -30,7 +31,7 @@ def test_weights_are_small_and_say_where_they_come_from(name: str) -> None:
 
 
 def test_the_command_line_and_the_loader_name_the_same_default() -> None:
-    assert cli.DEFAULT_MODEL == DEFAULT_MODEL
+    assert base.DEFAULT_MODEL == DEFAULT_MODEL
     assert describe(load_model(DEFAULT_MODEL)).input_size_hw == (128, 96)
 
 

@@ -1,0 +1,1 @@
+"""The commands of ``distilpose``, a file each: arguments, one call, exit code."""

@@ -1,0 +1,59 @@
+"""How good a model, or a results file, is."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from distilpose.commands.base import FLIP_TEST_HELP, FLIP_TESTS, MODEL_HELP, Command
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--annotations", required=True, metavar="FILE", help="COCO keypoint json: the ground truth")
+    parser.add_argument("--images", metavar="DIR", help="folder of the images")
+    parser.add_argument("--model", metavar="NAME|FILE", help=MODEL_HELP)
+    parser.add_argument("--detections", metavar="FILE", help="COCO detections to use instead of ground-truth boxes")
+    parser.add_argument("--predictions", metavar="FILE", help="evaluate this COCO results file; no model is run")
+    parser.add_argument("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
+    parser.add_argument("--out", metavar="DIR", help="folder for metrics.json and the COCO submission file")
+    parser.add_argument("--report", metavar="DIR", help="folder for report.html: curves, kinds of error, pictures")
+    parser.add_argument("--quiet", action="store_true", help="do not print the table")
+
+
+def _evaluate(args: Namespace) -> int:
+    from rich.console import Console
+
+    from distilpose.evaluation.evaluate import evaluate_files, metrics_table
+    from distilpose.evaluation.report import REPORT_FILE
+
+    result = evaluate_files(
+        annotations=args.annotations,
+        images=args.images,
+        model=args.model,
+        detections=args.detections,
+        predictions=args.predictions,
+        flip_test=args.flip_test,
+        out=args.out,
+        report=args.report,
+        progress=not args.quiet,
+    )
+    if not args.quiet:
+        Console().print(metrics_table(result))
+    if args.report is not None:
+        print(f"report: {os.path.join(args.report, REPORT_FILE)}")
+    return 0
+
+
+EVALUATE = Command(
+    "COCO AP and PCK of a model, or of a results file",
+    (
+        "--model student.safetensors --annotations person_keypoints_val2017.json --images val2017 --out out",
+        "--model student.safetensors --annotations person_keypoints.json --images val2017 --report report",
+        "--predictions out/results_keypoints.json --annotations person_keypoints_val2017.json",
+    ),
+    _evaluate_arguments,
+    _evaluate,
+)
