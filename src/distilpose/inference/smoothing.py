@@ -19,8 +19,8 @@ Item = TypeVar("Item")
 Uncertainty = Literal["auto", "sigma", "score", "none"]
 
 USUAL_SPREAD = 0.03  # sizes of a person: an error of this much makes a keypoint an ordinary one
-# Median error over size is about 0.33 exp(-3.5 score) for the shipped student on the labelled people of coco_val_dev.
-_ERROR_AT_SCORE_0, _ERROR_FALL = 0.33, 3.5
+# Median error over size is about 0.30 exp(-3.45 score) for the shipped student on 600 people of coco_val_train_crops.
+_ERROR_AT_SCORE_0, _ERROR_FALL = 0.30, 3.45
 _TRUST_LIMIT = 4.0  # no keypoint is smoothed more than this many times more or less than an ordinary one
 _FASTEST_TURN = 30.0  # sizes per s^2: an arm swung over a quarter of the body's height twice a second
 _SMALLEST_STEP = 1e-3  # seconds; files with repeated time stamps exist
@@ -31,8 +31,8 @@ def relative_spread(result: PoseResult, size: FloatArray, uncertainty: Uncertain
     """How far off each keypoint may be, in sizes of its person.
 
     Sigma says so only in a model trained for it (residual log-likelihood). In the students of simulated heatmaps sigma
-    is the width of the teacher's peak and *small* where nothing is sure (rank correlation with the error -0.60, of the
-    score -0.69, shipped student, coco_val_dev), so the score comes first.
+    is the width of the teacher's peak and *small* where nothing is sure (rank correlation with the error -0.57, of the
+    score -0.64, shipped student, coco_val_train_crops), so the score comes first.
 
     Args:
         result: N people.
