@@ -24,7 +24,8 @@ ALLOWED = {
     "models": set(),
     "boxes_file": {"geometry"},
     "oks": {"skeleton"},
-    "draw": {"images", "skeleton"},
+    "paint": {"skeleton"},
+    "draw": {"images", "paint", "skeleton"},
     "anonymise": {"draw", "images", "skeleton"},
     "conversions": {"skeleton"},
     "results": {"anonymise", "conversions", "draw", "images", "skeleton"},
@@ -52,6 +53,7 @@ ALLOWED = {
         "checkpoint", "data", "description", "evaluation", "geometry", "images", "loading", "models", "preprocess",
         "runtimes", "skeleton",
     },
+    "bulk": {"__init__", "export", "images", "inference", "loading", "postprocess", "results", "runtimes"},
     "bench": None,  # may import everything
     "commands": None,
     "cli": None,
@@ -61,7 +63,9 @@ ALLOWED = {
 NO_TORCH = [
     "errors", "skeleton", "geometry", "images", "oks", "draw", "anonymise", "conversions", "results", "models",
     "models.outputs", "preprocess", "description", "postprocess", "runtimes", "loading", "boxes_file", "inference",
-    "inference.predictor", "inference.predict", "inference.detectors", "cli",
+    "inference.predictor", "inference.predict", "inference.detectors", "inference.hog_detector", "inference.hf_detector",
+    "inference.onnx_detector", "inference.tracking", "inference.smoothing", "inference.video", "inference.film",
+    "inference.live", "bulk.predict", "cli",
 ]  # fmt: skip
 
 

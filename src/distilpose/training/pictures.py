@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
 from distilpose.data.dataset import Batch
-from distilpose.draw import Image, draw_poses
+from distilpose.draw import draw_poses
 from distilpose.skeleton import Skeleton
 from distilpose.training.module import PoseTraining
 
@@ -23,6 +23,7 @@ _MIN_HEIGHT = 256  # of a crop in the picture; smaller ones are enlarged
 _TITLE_HEIGHT = 24
 _DIMMED = 0.4  # brightness of a crop under a heatmap
 
+Image = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
 
 
