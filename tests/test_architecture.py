@@ -63,8 +63,8 @@ ALLOWED = {
 NO_TORCH = [
     "errors", "skeleton", "geometry", "images", "oks", "draw", "anonymise", "conversions", "results", "models",
     "models.outputs", "preprocess", "description", "postprocess", "runtimes", "loading", "boxes_file", "inference",
-    "inference.predictor", "inference.predict", "inference.detectors", "inference.hog_detector", "inference.hf_detector",
-    "inference.onnx_detector", "inference.tracking", "inference.smoothing", "inference.video", "inference.film",
+    "inference.predictor", "inference.predict", "inference.detectors", "inference.hog_detector",
+    "inference.hf_detector", "inference.onnx_detector", "inference.tracking", "inference.smoothing", "inference.video", "inference.film",
     "inference.live", "bulk.predict", "cli",
 ]  # fmt: skip
 
