@@ -1,0 +1,287 @@
+"""The routes."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.security import APIKeyHeader
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from distilpose import __version__
+from distilpose.description import ModelDescription
+from distilpose.inference.sinks import FrameResult, prediction_rows
+from distilpose.serving import schemas
+from distilpose.serving.journal import CLIENT_LEFT, REQUEST_ID_HEADER, Journal, entry_of, problem_response
+from distilpose.serving.metrics import CONTENT_TYPE, Metrics
+from distilpose.serving.options import MOST_PICTURES, ServeOptions
+from distilpose.serving.problems import Problem
+from distilpose.serving.service import Answer, PoseService
+from distilpose.serving.uploads import Hold, Intake, Upload, one_picture, several_pictures
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+API_KEY_HEADER = "X-API-Key"
+STATIC = Path(__file__).parent / "static"
+# Pages get threads and shared memory only when nothing foreign can get into them.
+ISOLATED = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+DESCRIPTION = (
+    "Send a picture, get the people in it with their keypoints. Coordinates are pixels of the upright picture."
+)
+
+
+def create_app(
+    service: PoseService,
+    description: ModelDescription,
+    options: ServeOptions,
+    metrics: Metrics,
+    static: Path = STATIC,
+) -> ASGIApp:
+    """The server as an ASGI application, which warms the service up and closes it.
+
+    Args:
+        service: that finds poses.
+        description: of its model.
+        options: limits and manners.
+        metrics: counts.
+        static: folder of the page at ``/``; without its ``index.html`` there is none.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        warming = asyncio.create_task(service.warm_up())
+        try:
+            yield
+        finally:
+            warming.cancel()
+            service.close()
+
+    app = FastAPI(
+        title="distilpose",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    _answer_problems(app, metrics)
+    _add_state(app, service, metrics)
+    _add_predictions(app, service, description, options)
+    _add_page(app, static)
+    wrapped: ASGIApp = app
+    if options.cors:
+        headers = (API_KEY_HEADER, REQUEST_ID_HEADER)
+        wrapped = CORSMiddleware(
+            app, options.cors, allow_methods=("GET", "POST"), allow_headers=headers, expose_headers=headers[1:]
+        )
+    return Journal(wrapped, metrics, list(app.routes), options.max_bytes)
+
+
+def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
+    """Every error is a JSON object of the same kind."""
+
+    @app.exception_handler(Problem)
+    async def problem(request: Request, error: Problem) -> Response:
+        return problem_response(error, entry_of(request.scope), metrics)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        name = HTTPStatus(error.status_code).phrase
+        text = f"{name}: {request.method} {request.url.path[:200]} is not served here; /openapi.json lists what is"
+        found = Problem(error.status_code, name.lower().replace(" ", "-"), text, dict(error.headers or {}))
+        return problem_response(found, entry_of(request.scope), metrics)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> Response:
+        return problem_response(_client_left(), entry_of(request.scope), metrics)
+
+
+def _client_left() -> Problem:
+    return Problem(CLIENT_LEFT, "client-left", "the client closed the connection")
+
+
+def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
+    @app.get("/healthz", response_model=schemas.State, tags=["state"])
+    async def healthz() -> Response:
+        """The process lives."""
+        return JSONResponse({"status": "alive"})
+
+    @app.get("/readyz", response_model=schemas.State, responses={503: {"model": schemas.State}}, tags=["state"])
+    async def readyz() -> Response:
+        """The model is loaded and warm, and the server is not about to end."""
+        if service.ready:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "draining" if service.draining else "starting"}, 503)
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["state"])
+    async def prometheus() -> Response:
+        """Counts and times, for Prometheus."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _add_predictions(app: FastAPI, service: PoseService, description: ModelDescription, options: ServeOptions) -> None:
+    intake = Intake(options)
+    key = APIKeyHeader(name=API_KEY_HEADER, auto_error=False)
+
+    async def check_key(given: str | None = Depends(key)) -> None:
+        wanted = options.api_key
+        # Compared in constant time, so that the time of an answer tells nothing of the key.
+        if wanted is not None and not hmac.compare_digest((given or "").encode(), wanted.encode()):
+            text = f"expected the server's key in the header {API_KEY_HEADER}, got {'another' if given else 'none'}"
+            raise Problem(401, "unauthorised", text, {"WWW-Authenticate": "ApiKey"})
+
+    guarded = [Depends(check_key)] if options.api_key is not None else []
+
+    @app.get(
+        "/v1/model", response_model=schemas.ModelCard, responses=schemas.faults(401), dependencies=guarded, tags=["v1"]
+    )
+    async def model() -> Response:
+        """What the server runs, and its limits."""
+        return JSONResponse(_model_card(description, options))
+
+    @app.post(
+        "/v1/predict",
+        response_model=schemas.Poses,
+        responses=schemas.faults(),
+        openapi_extra=schemas.one_request(),
+        dependencies=guarded,
+        tags=["v1"],
+    )
+    async def predict(request: Request) -> Response:
+        """Find the people of a picture, or the poses of the people in given boxes."""
+        with service.request(), Hold(intake) as hold:
+            upload = one_picture(await intake.read(request, hold), options)
+            with service.accept(1) as due:
+                answer = await _unless_left(request, service.predict(upload, due))
+        entry = entry_of(request.scope)
+        entry.people, entry.batches = len(answer.result), answer.batches
+        content = {"request_id": entry.request_id, "model": description.model, **_poses(upload, answer)}
+        return Response(json.dumps(content, allow_nan=False), media_type="application/json")
+
+    @app.post(
+        "/v1/predict/batch",
+        response_model=schemas.SeveralPoses,
+        responses=schemas.faults(),
+        openapi_extra=schemas.several_request(),
+        dependencies=guarded,
+        tags=["v1"],
+    )
+    async def predict_batch(request: Request) -> Response:
+        """The same for several pictures; one that cannot be used does not spoil the others."""
+        with service.request(), Hold(intake) as hold:
+            uploads = several_pictures(await intake.read(request, hold), options, MOST_PICTURES)
+            with service.accept(len(uploads)) as due:
+                work = asyncio.gather(*(_attempt(service, upload, due) for upload in uploads))
+                answers = await _unless_left(request, work)
+        entry = entry_of(request.scope)
+        results = [_one_of_several(upload, answer) for upload, answer in zip(uploads, answers, strict=True)]
+        good = [answer for answer in answers if isinstance(answer, Answer)]
+        entry.people = sum(len(answer.result) for answer in good)
+        entry.batches = [crops for answer in good for crops in answer.batches]
+        content = {"request_id": entry.request_id, "model": description.model, "results": results}
+        return Response(json.dumps(content, allow_nan=False), media_type="application/json")
+
+
+async def _unless_left(request: Request, work: Awaitable[T]) -> T:
+    """Wait for the work; drop it as soon as nobody waits for its answer any more."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request.receive))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise _client_left()
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _disconnected(receive: Callable[[], Awaitable[Message]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _attempt(service: PoseService, upload: Upload | Problem, due: float) -> Answer | Problem:
+    if isinstance(upload, Problem):
+        return upload
+    try:
+        return await service.predict(upload, due)
+    except Problem as problem:
+        return problem
+    except Exception:
+        logger.exception("a picture failed")
+        return Problem(500, "internal", "the server failed on this picture; its log tells why")
+
+
+def _poses(upload: Upload, answer: Answer) -> dict[str, Any]:
+    rows = prediction_rows(FrameResult(upload.filename, answer.result, answer.size_hw))
+    return {"size_hw": answer.size_hw, "people": rows}
+
+
+def _one_of_several(upload: Upload | Problem, answer: Answer | Problem) -> dict[str, Any]:
+    name = "" if isinstance(upload, Problem) else upload.filename
+    if isinstance(answer, Problem):
+        return {"image": name, "status": answer.status, "error": answer.code, "message": answer.message}
+    assert isinstance(upload, Upload)
+    return {"image": name, "status": 200, **_poses(upload, answer)}
+
+
+def _model_card(description: ModelDescription, options: ServeOptions) -> dict[str, Any]:
+    return {
+        "model": description.model,
+        "precision": description.precision,
+        "keypoints": list(description.skeleton.keypoint_names),
+        "edges": [list(edge) for edge in description.skeleton.edges],
+        "input_size_hw": list(description.input_size_hw),
+        "max_bytes": options.max_bytes,
+        "max_pixels": options.max_pixels,
+        "max_people": options.max_people,
+        "max_pictures": MOST_PICTURES,
+    }
+
+
+def _add_page(app: FastAPI, static: Path) -> None:
+    """The page, if there is one; it comes last, as it would take every path."""
+    if not (static / "index.html").is_file():
+
+        @app.get("/", include_in_schema=False)
+        async def index() -> Response:
+            return JSONResponse({"name": "distilpose", "version": __version__, "openapi": "/openapi.json"})
+
+        return
+    own = {route.path: route.methods for route in app.routes if isinstance(route, Route) and route.methods}
+    files = StaticFiles(directory=static, html=True)
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in own:  # a path of ours with a method that it has not
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(own[scope["path"]]))})
+
+        async def isolated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = [(name.lower().encode(), value.encode()) for name, value in ISOLATED.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
+            await send(message)
+
+        await files(scope, receive, isolated)
+
+    app.mount("/", page)

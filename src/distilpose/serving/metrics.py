@@ -1,0 +1,73 @@
+"""What Prometheus reads at ``/metrics``. Each server has a registry of its own: nothing is global."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """Counts of one server.
+
+    Attributes:
+        registry: that holds them.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter("distilpose_requests", "Requests answered.", ("path", "code"), registry=registry)
+        self._seconds = Histogram(
+            "distilpose_request_seconds",
+            "From the first header to the last byte of the answer.",
+            ("path",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._rejected = Counter(
+            "distilpose_rejected", "Pictures and requests refused, by the code of the answer.", ("reason",),
+            registry=registry,
+        )  # fmt: skip
+        self._queue = Gauge("distilpose_queue_length", "Pictures accepted and not answered yet.", registry=registry)
+        self._ready = Gauge("distilpose_ready", "1 when /readyz says so.", registry=registry)
+        self._crops = Histogram(
+            "distilpose_batch_crops", "Crops in one run of the model.", buckets=_SIZES, registry=registry
+        )
+        self._model_seconds = Histogram(
+            "distilpose_model_seconds", "Of one run of the model.", buckets=_SECONDS, registry=registry
+        )
+        self._people = Counter("distilpose_people", "People in answers.", registry=registry)
+        self._pictures = Counter("distilpose_pictures", "Pictures answered with poses.", registry=registry)
+
+    def watch(self, queue_length: Callable[[], float], ready: Callable[[], bool]) -> None:
+        """Say where the gauges are read."""
+        self._queue.set_function(queue_length)
+        self._ready.set_function(ready)
+
+    def request(self, path: str, code: int, seconds: float) -> None:
+        """Count a request; ``path`` is that of a route, not what the client wrote."""
+        self._requests.labels(path, str(code)).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def rejected(self, reason: str) -> None:
+        """Count a problem."""
+        self._rejected.labels(reason).inc()
+
+    def batch(self, crops: int, seconds: float) -> None:
+        """Count a run of the model."""
+        self._crops.observe(crops)
+        self._model_seconds.observe(seconds)
+
+    def picture(self, people: int) -> None:
+        """Count a picture that was answered."""
+        self._pictures.inc()
+        self._people.inc(people)
+
+    def text(self) -> bytes:
+        """In Prometheus' text format, `CONTENT_TYPE`."""
+        return generate_latest(self.registry)

@@ -1,0 +1,158 @@
+"""Answers as OpenAPI describes them, with examples. The answers themselves are written without these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from distilpose.serving.uploads import MULTIPART, RAW_TYPES
+
+_KEYPOINTS = 17
+_ROW: dict[str, Any] = {
+    "image": "photo.jpg",
+    "image_id": None,
+    "category_id": 1,
+    "keypoints": [241.5, 120.25, 0.93] * _KEYPOINTS,
+    "score": 0.87,
+    "box_xyxy": [200.0, 100.0, 300.0, 400.0],
+    "box_score": 1.0,
+    "raw_score": [0.93] * _KEYPOINTS,
+    "sigma": [[2.5, 3.0]] * _KEYPOINTS,
+}
+_ANSWER: dict[str, Any] = {"request_id": "6f1c", "model": "distilpose_s", "size_hw": [480, 640], "people": [_ROW]}
+
+
+class Person(BaseModel):
+    """An entry of ``predictions.json``."""
+
+    image: str = Field(description="name of the file, empty if it came without one")
+    image_id: None = Field(description="always null: only files of a data set have one")
+    category_id: int = Field(description="1, COCO's person")
+    keypoints: list[float] = Field(description="x, y in image pixels and score in [0, 1] of each keypoint")
+    score: float = Field(description="of the pose")
+    box_xyxy: list[float] = Field(description="left, top, right, bottom in image pixels")
+    box_score: float = Field(description="of the detector; 1 for boxes that came with the picture")
+    raw_score: list[float] | None = Field(description="of each keypoint as the model gave it")
+    sigma: list[list[float]] | None = Field(description="spread of each keypoint along x and y in image pixels")
+
+
+class Poses(BaseModel):
+    """The people of a picture, in the order of the boxes."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER]})
+
+    request_id: str
+    model: str
+    size_hw: list[int] = Field(description="height and width of the upright picture in pixels")
+    people: list[Person]
+
+
+class Fault(BaseModel):
+    """Why there is no answer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": "boxes",
+                    "message": "boxes must be a list of [x1, y1, x2, y2], got dict",
+                    "request_id": "6f1c",
+                }
+            ]
+        }
+    )
+
+    error: str = Field(description="short name of the problem, for programs")
+    message: str = Field(description="what was expected, what came, what to do")
+    request_id: str
+
+
+class PictureAnswer(BaseModel):
+    """What became of one of several pictures: ``people`` with status 200, else ``error`` and ``message``."""
+
+    image: str
+    status: int = Field(description="what the picture alone would have been answered with")
+    size_hw: list[int] | None = None
+    people: list[Person] | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+class SeveralPoses(BaseModel):
+    """One answer for each picture, in their order."""
+
+    request_id: str
+    model: str
+    results: list[PictureAnswer]
+
+
+class State(BaseModel):
+    """Of the server."""
+
+    status: str
+
+
+class ModelCard(BaseModel):
+    """What the server runs, and its limits."""
+
+    model: str
+    precision: str
+    keypoints: list[str] = Field(description="names, in the order of the answers")
+    edges: list[tuple[int, int]] = Field(description="pairs of keypoints that are drawn as lines")
+    input_size_hw: list[int]
+    max_bytes: int
+    max_pixels: int
+    max_people: int
+    max_pictures: int
+
+
+_FAULTS = {
+    400: "the body is not what its Content-Type says",
+    401: "the key is missing or wrong",
+    408: "the upload took too long",
+    413: "too many bytes, pixels or pictures",
+    415: "a Content-Type that is not read",
+    422: "a picture, box or field that cannot be used",
+    500: "the server or its model failed",
+    503: "too much to do, loading, or about to end: try again after Retry-After",
+    504: "no answer within the deadline",
+}
+
+
+def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Descriptions of answers that are none; all of them without arguments."""
+    return {status: {"model": Fault, "description": _FAULTS[status]} for status in statuses or _FAULTS}
+
+
+_PICTURE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, ..."}
+_MAX_PEOPLE = {"type": "integer", "minimum": 1, "description": "of detected people, so many of the best"}
+_BOXES_TEXT = "person boxes as JSON, [[x1, y1, x2, y2], ...] in image pixels; without it the server looks for people"
+
+
+def _form(image: str, picture: dict[str, Any], boxes: dict[str, Any]) -> dict[str, Any]:
+    properties = {image: picture, "boxes": boxes, "max_people": _MAX_PEOPLE}
+    return {"schema": {"type": "object", "required": [image], "properties": properties, "additionalProperties": False}}
+
+
+def one_request() -> dict[str, Any]:
+    """The body and parameters of ``/v1/predict``."""
+    boxes = {"type": "string", "description": _BOXES_TEXT, "example": "[[200, 100, 300, 400]]"}
+    form = _form("image", _PICTURE, boxes)
+    raw = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in RAW_TYPES}
+    parameters = [
+        {"name": "boxes", "in": "query", "schema": {"type": "string"}, "description": f"without a form: {_BOXES_TEXT}"},
+        {"name": "max_people", "in": "query", "schema": _MAX_PEOPLE, "description": "without a form"},
+    ]
+    return {"requestBody": {"required": True, "content": {MULTIPART: form, **raw}}, "parameters": parameters}
+
+
+def several_request() -> dict[str, Any]:
+    """The body of ``/v1/predict/batch``."""
+    boxes = {
+        "type": "string",
+        "description": "a JSON list with an entry for each picture: its boxes, or null",
+        "example": "[[[200, 100, 300, 400]], null]",
+    }
+    form = _form("images", {"type": "array", "items": _PICTURE, "minItems": 1}, boxes)
+    return {"requestBody": {"required": True, "content": {MULTIPART: form}}}

@@ -1,0 +1,209 @@
+"""A server from start to end: port, model, requests, and an end that loses none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+import uvicorn
+
+from distilpose.errors import ConfigError, InputError
+from distilpose.inference.detectors import Detector, create_detector
+from distilpose.inference.predictor import PosePredictor
+from distilpose.loading import as_runner
+from distilpose.runtimes import Runner
+from distilpose.serving.app import create_app
+from distilpose.serving.journal import JsonFormatter
+from distilpose.serving.metrics import Metrics
+from distilpose.serving.options import ServeOptions
+from distilpose.serving.service import PoseService
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 1024
+CLOSING_SECONDS = 3  # that connections get to take their last answer
+STUCK_SECONDS = 10  # beyond all limits: a model that never returns must not keep the process
+
+
+class PoseServer:
+    """A server that is bound to its port and has its model; `run` serves until it is told to end.
+
+    Args:
+        model: a `Runner`, or a name or file that `load_model` takes.
+        host: address to listen at.
+        port: 0 takes a free one.
+        detector: what `create_detector` takes, or a detector; for pictures without boxes.
+        options: limits and manners.
+
+    Attributes:
+        address: such as ``http://127.0.0.1:8000``.
+        service: that finds the poses.
+
+    Raises:
+        InputError: the port is in use.
+        ConfigError: host, port, detector or an option is impossible.
+        CheckpointError: the model file is unusable.
+    """
+
+    def __init__(
+        self,
+        model: Runner | str | Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        detector: str | Detector = "whole-image",
+        options: ServeOptions | None = None,
+    ) -> None:
+        options = options or ServeOptions()
+        self._options = options
+        self._socket = _listen(host, port)  # first: it fails fast
+        try:
+            runner = as_runner(model)
+            found = create_detector(detector) if isinstance(detector, str) else detector
+            metrics = Metrics()
+            predictor = PosePredictor(runner, batch_size=options.batch_size)
+            self.service = PoseService(predictor, found, options, metrics)
+            app = create_app(self.service, runner.description, options, metrics)
+        except BaseException:
+            self._socket.close()
+            raise
+        bound, number = self._socket.getsockname()[:2]
+        self.address = f"http://{f'[{bound}]' if ':' in bound else bound}:{number}"
+        if options.api_key is None and not ipaddress.ip_address(bound).is_loopback:
+            logger.warning("%s can be reached by other machines, and no API key is asked for", self.address)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            ws="none",
+            server_header=False,
+            proxy_headers=False,  # nothing here depends on who asks
+            timeout_graceful_shutdown=CLOSING_SECONDS,
+        )
+        self._server = _DrainingServer(config, self.service, options.deadline + CLOSING_SECONDS)
+
+    def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or `end`; then finish what was accepted, and return within a bounded time."""
+        self._server.run(sockets=[self._socket])
+
+    def end(self) -> None:
+        """Ask for the end, from any thread."""
+        self._server.drain_soon()
+
+    @property
+    def started(self) -> bool:
+        """Whether it answers."""
+        return self._server.started
+
+
+class _DrainingServer(uvicorn.Server):
+    """Goes on listening while it finishes, so that whoever comes late is told to ask elsewhere."""
+
+    def __init__(self, config: uvicorn.Config, service: PoseService, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._service, self._drain_seconds = service, drain_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal. The base class would raise it again in the end, and so end with another exit code than 0."""
+        if self._service.draining and sig == signal.SIGINT:  # twice: at once
+            self.force_exit = self.should_exit = True
+            return
+        _end_if_stuck(self._drain_seconds + CLOSING_SECONDS + STUCK_SECONDS)
+        self.drain_soon()
+
+    def drain_soon(self) -> None:
+        if self._loop is None or self._loop.is_closed():
+            self.should_exit = True
+        else:
+            self._loop.call_soon_threadsafe(self._start_draining)
+
+    def _start_draining(self) -> None:
+        if self._draining is None:
+            self._service.draining = True
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        logger.info("ending: %d pictures in work", self._service.accepted)
+        end = time.monotonic() + self._drain_seconds
+        while self._service.in_flight and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        self.should_exit = True
+
+
+def _end_if_stuck(seconds: float) -> None:
+    def give_up() -> None:
+        logger.error("the model or a detector did not return within %g seconds: ending without it", seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"port must be 0 to 65535, got {port}")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise ConfigError(
+            f"host must be an address or name of this machine, got {host!r} ({error.strerror})"
+        ) from error
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)  # now, as two may be bound to a port but only one can listen
+    except OSError as error:
+        listener.close()
+        raise InputError(f"cannot listen at {host}:{port} ({error.strerror}): choose another --port") from error
+    return listener
+
+
+class BackgroundServer:
+    """A `PoseServer` in a thread, for tests and measurements; entering waits until it is ready."""
+
+    def __init__(self, server: PoseServer) -> None:
+        self.server = server
+        self._thread = threading.Thread(target=server.run, name="server")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while self._thread.is_alive() and not (self.server.started and self.server.service.ready):
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.end()
+        self._thread.join()
+
+
+def serve(server: PoseServer, announce: Callable[[str], None]) -> None:
+    """Run a server in this process, its log as lines of JSON on the standard error stream.
+
+    Args:
+        server: what to run.
+        announce: told the address.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    announce(f"{server.address} (ends on Ctrl-C)")
+    server.run()

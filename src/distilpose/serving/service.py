@@ -1,0 +1,215 @@
+"""A picture's way through the server: queue, decoding, people, crops, the model in batches, poses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilpose.boxes_file import PersonBoxes
+from distilpose.errors import DistilPoseError
+from distilpose.inference.detectors import Detector, WholeImage
+from distilpose.inference.people import best_rows
+from distilpose.inference.predictor import PosePredictor, PreparedImage
+from distilpose.results import PoseResult
+from distilpose.serving.batcher import Batcher
+from distilpose.serving.metrics import Metrics
+from distilpose.serving.options import ServeOptions
+from distilpose.serving.pictures import decode_picture
+from distilpose.serving.problems import Problem, busy
+from distilpose.serving.uploads import Upload
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Picture = NDArray[np.uint8]
+
+
+class Answer(NamedTuple):
+    """What became of a picture.
+
+    Attributes:
+        result: its people.
+        size_hw: (H, W) of the upright picture in pixels.
+        batches: crops in the runs of the model that it was part of.
+    """
+
+    result: PoseResult
+    size_hw: tuple[int, int]
+    batches: list[int]
+
+
+class _Cut(NamedTuple):
+    size_hw: tuple[int, int]
+    prepared: PreparedImage
+
+
+class PoseService:
+    """Poses for many requests at once, in bounded memory. Used from one event loop, made in any thread.
+
+    At most ``queue`` pictures are accepted. Of those only a few are decoded at a time, and no more crops are cut than
+    the model will soon want.
+
+    Args:
+        predictor: its batch size is that of the server.
+        detector: of people in pictures that come without boxes; used by one thread at a time.
+        options: limits.
+        metrics: counts.
+
+    Attributes:
+        predictor: as above.
+        draining: nothing new is accepted.
+        in_flight: requests in work, from their headers to their answer.
+    """
+
+    def __init__(self, predictor: PosePredictor, detector: Detector, options: ServeOptions, metrics: Metrics) -> None:
+        self.predictor = predictor
+        self.draining = False
+        self.in_flight = 0
+        self._detector, self._options, self._metrics = detector, options, metrics
+        self._whole_image = isinstance(detector, WholeImage)
+        threads = max(2, os.cpu_count() or 1)
+        self._cutters = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._finders = ThreadPoolExecutor(1, thread_name_prefix="detect")
+        self._decoded = asyncio.Semaphore(threads if self._whole_image else threads + 1)  # pictures in memory
+        self._accepted = self._preparing = 0
+        self._warm = False
+        self._batcher = Batcher(
+            predictor.run,
+            batch_size=predictor.batch_size,
+            max_wait=options.max_wait_ms / 1000,
+            more_to_come=lambda: self._preparing > 0,
+            on_batch=metrics.batch,
+        )
+        metrics.watch(lambda: self._accepted, lambda: self.ready)
+
+    @property
+    def ready(self) -> bool:
+        """Warm, and not about to end."""
+        return self._warm and not self.draining
+
+    @property
+    def accepted(self) -> int:
+        """Pictures accepted and not answered yet."""
+        return self._accepted
+
+    async def warm_up(self) -> None:
+        """Run the model once with one crop and once with a full batch: the first runs are slow."""
+        picture = np.zeros((64, 48, 3), dtype=np.uint8)
+        for people in {1, self.predictor.batch_size}:
+            await self._batcher(self.predictor.prepare(picture, [[0, 0, 48, 64]] * people).images)
+        self._warm = True
+
+    def close(self) -> None:
+        """Wait for what the threads are doing; the rest is dropped."""
+        for pool in (self._cutters, self._finders):
+            pool.shutdown(cancel_futures=True)
+        self._batcher.close()
+
+    @contextmanager
+    def request(self) -> Generator[None]:
+        """Let a request in, before its body is read, or refuse it at once.
+
+        Raises:
+            Problem: 503: what it asks for could not be accepted.
+        """
+        if self.draining:
+            raise busy("the server is about to end: ask another one", "draining")
+        if not self._warm:
+            raise busy("the model is being loaded: try again a little later", "starting")
+        self._check_room(1)
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+    @contextmanager
+    def accept(self, pictures: int) -> Generator[float]:
+        """Take places in the queue; gives the time of the event loop by which the answer is due.
+
+        Raises:
+            Problem: 503.
+        """
+        self._check_room(pictures)
+        self._accepted += pictures
+        try:
+            yield asyncio.get_running_loop().time() + self._options.deadline
+        finally:
+            self._accepted -= pictures
+
+    def _check_room(self, pictures: int) -> None:
+        if self._accepted + pictures > self._options.queue:
+            raise busy(f"{self._accepted} of {self._options.queue} places are taken: try again a little later")
+
+    async def predict(self, upload: Upload, due: float) -> Answer:
+        """Poses of one accepted picture.
+
+        Args:
+            upload: the picture.
+            due: see `accept`.
+
+        Raises:
+            Problem: 413 or 422 for the picture, 504 when it is too late, 500 when the model failed.
+        """
+        try:
+            async with asyncio.timeout_at(due):
+                return await self._predict(upload)
+        except TimeoutError:
+            text = f"no answer within {self._options.deadline:g} seconds: the server has too much to do, or it is stuck"
+            raise Problem(504, "deadline", text) from None
+
+    async def _predict(self, upload: Upload) -> Answer:
+        keypoints, batches = None, list[int]()
+        try:
+            size_hw, prepared = await self._prepare(upload)
+            if len(prepared.images):
+                keypoints, batches = await self._batcher(prepared.images)
+            result = self.predictor.finish(prepared, keypoints)
+        except DistilPoseError as error:
+            logger.error("the model failed: %s", error)
+            raise Problem(500, "model", f"the model failed on this picture: {error}") from error
+        self._metrics.picture(len(result))
+        return Answer(result, size_hw, batches)
+
+    async def _prepare(self, upload: Upload) -> _Cut:
+        async with self._decoded:
+            await self._batcher.room()
+            self._preparing += 1
+            try:
+                if upload.boxes_xyxy is not None or self._whole_image:
+                    return await self._in(self._cutters, lambda: self._decode_and_cut(upload))
+                picture = await self._in(self._cutters, lambda: self._decode(upload))
+                people = await self._in(self._finders, lambda: self._find(picture, upload))
+                return await self._in(self._cutters, lambda: self._cut(picture, people))
+            finally:
+                self._preparing -= 1
+
+    @staticmethod
+    async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+    def _decode(self, upload: Upload) -> Picture:
+        return decode_picture(upload.content, self._options.max_pixels)
+
+    def _decode_and_cut(self, upload: Upload) -> _Cut:
+        picture = self._decode(upload)
+        if upload.boxes_xyxy is None:
+            return self._cut(picture, self._find(picture, upload))
+        return self._cut(picture, PersonBoxes(np.array(upload.boxes_xyxy), np.ones(len(upload.boxes_xyxy))))
+
+    def _find(self, picture: Picture, upload: Upload) -> PersonBoxes:
+        (found,) = self._detector([picture])
+        kept = best_rows(found.box_score, upload.max_people)
+        return PersonBoxes(found.boxes_xyxy[kept], found.box_score[kept])
+
+    def _cut(self, picture: Picture, people: PersonBoxes) -> _Cut:
+        prepared = self.predictor.prepare(picture, people.boxes_xyxy, people.box_score)
+        return _Cut((picture.shape[0], picture.shape[1]), prepared)

@@ -1,0 +1,327 @@
+"""From the bytes of a request to pictures and boxes; everything a client can get wrong is found here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import NamedTuple, Self
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from distilpose.errors import InputError
+from distilpose.geometry import check_boxes_xyxy
+from distilpose.serving.options import UPLOADS_AT_ONCE, ServeOptions
+from distilpose.serving.problems import Problem, busy, malformed, too_large, unusable
+
+RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+MULTIPART = "multipart/form-data"
+_MOST_PARTS = 64
+_MOST_TEXT = 2**18  # bytes of a field that is no picture
+_DISCARD_BYTES, _DISCARD_SECONDS = 2**26, 1.0
+
+
+class Part(NamedTuple):
+    """A field of a form.
+
+    Attributes:
+        name: of the field.
+        filename: if it is a file.
+        content: its bytes.
+    """
+
+    name: str
+    filename: str | None
+    content: bytes
+
+
+class Upload(NamedTuple):
+    """One picture as it came.
+
+    Attributes:
+        content: of the file.
+        filename: the client's; empty when it gave none.
+        boxes_xyxy: (N, 4) image pixels; None leaves finding people to the server.
+        max_people: of detected people, so many of the best.
+    """
+
+    content: bytes
+    filename: str
+    boxes_xyxy: list[list[float]] | None
+    max_people: int
+
+
+class Hold:
+    """Bytes that one request holds; given back when it ends.
+
+    Args:
+        intake: that counts them.
+    """
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake, self._held = intake, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._intake.held -= self._held
+
+    def add(self, count: int) -> int:
+        """Take ``count`` more; returns what is held now."""
+        self._held += count
+        self._intake.held += count
+        return self._held
+
+
+class Intake:
+    """Reads bodies within the limits of a server.
+
+    Attributes:
+        held: bytes of all requests in work.
+    """
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._options = options
+        self.held = 0
+
+    async def read(self, request: Request, hold: Hold) -> list[Part]:
+        """The body as the fields of a form; a bare picture is the one field ``image``, query parameters are others.
+
+        Raises:
+            Problem: 400, 408, 413, 415 or 503.
+        """
+        kind, parameters = parse_options_header(request.headers.get("content-type"))
+        content_type = kind.decode("latin-1")
+        if content_type != MULTIPART and content_type not in RAW_TYPES:
+            expected = f"{MULTIPART}, {', '.join(RAW_TYPES)}"
+            raise Problem(415, "media-type", f"expected Content-Type {expected}, got {content_type[:100]!r}")
+        if content_type != MULTIPART:
+            content = bytearray()
+            await self._feed(request, content.extend, hold)
+            query = [Part(name, None, value.encode()) for name, value in request.query_params.multi_items()]
+            return [Part("image", "", bytes(content)), *query]
+        if request.query_params:
+            raise unusable("unknown-field", "expected no query parameters beside a form: make them fields of the form")
+        form = _Form(parameters.get(b"boundary", b""))
+        await self._feed(request, form.feed, hold)
+        return form.finish()
+
+    async def _feed(self, request: Request, take: Callable[[bytes], None], hold: Hold) -> None:
+        """Hand on the body while it comes, within the limits on its size and time, and on what all hold together."""
+        limit, held, stream = self._options.max_bytes, 0, request.stream()
+        message = f"expected at most {limit} bytes, got more: send a smaller picture or fewer at once"
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limit:
+            if "expect" not in request.headers:  # else the client waits to be asked
+                await _discard(stream)
+            raise too_large(message)
+        try:
+            async with asyncio.timeout(self._options.upload_seconds):
+                async for chunk in stream:
+                    held = hold.add(len(chunk))
+                    if held > limit:
+                        await _discard(stream)
+                        raise too_large(message)
+                    if self.held > UPLOADS_AT_ONCE * limit:
+                        raise busy("the server holds as many uploads as it may: try again a little later")
+                    take(chunk)
+        except TimeoutError:
+            text = f"expected the whole request within {self._options.upload_seconds:g} seconds, got {held} bytes"
+            raise Problem(408, "upload-slow", text, {"Connection": "close"}) from None
+
+
+async def _discard(stream: AsyncIterator[bytes]) -> None:
+    """Read on a little without keeping it: a client that is cut off while it writes never reads the answer."""
+    read = 0
+    try:
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            async for chunk in stream:
+                read += len(chunk)
+                if read > _DISCARD_BYTES:
+                    return
+    except (TimeoutError, ClientDisconnect):
+        return
+
+
+class _Form:
+    """A multipart form, part by part in memory; its sum is bounded by who feeds it."""
+
+    def __init__(self, boundary: bytes) -> None:
+        if not boundary:
+            raise malformed(f"expected a boundary in Content-Type: {MULTIPART}; boundary=..., got none")
+        self._parts: list[Part] = []
+        self._header, self._value = bytearray(), bytearray()
+        self._disposition: bytes | None = None
+        self._name, self._filename = "", None  # type: str, str | None
+        self._content = bytearray()
+        self._ended = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin,
+                    "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
+                    "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+                    "on_header_end": self._header_end,
+                    "on_headers_finished": self._headers_finished,
+                    "on_part_data": self._data,
+                    "on_part_end": self._end_part,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise malformed(f"expected a multipart form, got a broken boundary ({error})") from error
+
+    def feed(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise malformed(f"expected a multipart form with that boundary, got something else ({error})") from error
+
+    def finish(self) -> list[Part]:
+        if not self._ended:
+            raise malformed("expected a multipart form with a closing boundary, got one that is cut short")
+        return self._parts
+
+    def _begin(self) -> None:
+        if len(self._parts) >= _MOST_PARTS:
+            raise too_large(f"expected at most {_MOST_PARTS} fields in a form, got more")
+        self._disposition, self._content = None, bytearray()
+
+    def _header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._header, self._value = bytearray(), bytearray()
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise malformed('expected Content-Disposition: form-data; name="..." in each part, got none')
+        self._name = _text(options[b"name"], "a field's name")
+        self._filename = _text(options[b"filename"], "a file's name") if b"filename" in options else None
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        self._content += data[start:end]
+        if self._filename is None and self._name not in ("image", "images") and len(self._content) > _MOST_TEXT:
+            raise too_large(f"expected at most {_MOST_TEXT} bytes in the field {self._name[:100]!r}, got more")
+
+    def _end_part(self) -> None:
+        self._parts.append(Part(self._name, self._filename, bytes(self._content)))
+        self._content = bytearray()
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+def _text(data: bytes, what: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise malformed(f"expected UTF-8 in {what}, got {data[:100]!r}") from error
+
+
+def one_picture(parts: list[Part], options: ServeOptions) -> Upload:
+    """The request of ``/v1/predict``.
+
+    Raises:
+        Problem: 422: a field is missing, unknown, there twice, or has an unusable value.
+    """
+    fields = _unique(parts, ("image",))
+    if "image" not in fields:
+        raise unusable("missing-image", f"expected the picture in the field image, got {_names(parts)}")
+    picture = fields["image"]
+    boxes = None
+    if "boxes" in fields:
+        boxes = _boxes(_json(fields["boxes"], "boxes"), "boxes", options.max_people)
+    return Upload(_filled(picture), picture.filename or "", boxes, _max_people(fields, options))
+
+
+def several_pictures(parts: list[Part], options: ServeOptions, most: int) -> list[Upload | Problem]:
+    """The request of ``/v1/predict/batch``: pictures, or why one cannot be used.
+
+    Raises:
+        Problem: 413 or 422: the request as a whole cannot be used.
+    """
+    pictures = [part for part in parts if part.name == "images"]
+    fields = _unique([part for part in parts if part.name != "images"], ("images",))
+    if not pictures:
+        raise unusable("missing-image", f"expected pictures in fields named images, got {_names(parts)}")
+    if len(pictures) > most:
+        raise too_large(f"expected at most {most} pictures in a request, got {len(pictures)}", "too-many-pictures")
+    boxes = _json(fields["boxes"], "boxes") if "boxes" in fields else [None] * len(pictures)
+    if not isinstance(boxes, list) or len(boxes) != len(pictures):
+        got = f"{len(boxes)} entries" if isinstance(boxes, list) else type(boxes).__name__
+        text = f"boxes must be a list with an entry for each of the {len(pictures)} pictures, null or boxes, got {got}"
+        raise unusable("boxes", text)
+    max_people = _max_people(fields, options)
+    found: list[Upload | Problem] = []
+    for number, (picture, value) in enumerate(zip(pictures, boxes, strict=True)):
+        try:
+            of_picture = None if value is None else _boxes(value, f"boxes[{number}]", options.max_people)
+            found.append(Upload(_filled(picture), picture.filename or "", of_picture, max_people))
+        except Problem as problem:
+            found.append(problem)
+    return found
+
+
+def _unique(parts: list[Part], files: tuple[str, ...]) -> dict[str, Part]:
+    known = (*files, "boxes", "max_people")
+    fields: dict[str, Part] = {}
+    for part in parts:
+        if part.name not in known:
+            text = f"expected fields or parameters named {', '.join(known)}, got {part.name[:100]!r}"
+            raise unusable("unknown-field", text)
+        if part.name in fields:
+            raise unusable("repeated-field", f"expected {part.name} once, got it twice")
+        fields[part.name] = part
+    return fields
+
+
+def _filled(picture: Part) -> bytes:
+    if not picture.content:
+        raise unusable("empty-image", "expected the bytes of a picture, got none")
+    return picture.content
+
+
+def _names(parts: list[Part]) -> str:
+    return ", ".join(part.name[:100] for part in parts) or "no field"
+
+
+def _json(part: Part, name: str) -> object:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number of JSON")
+
+    try:
+        value: object = json.loads(part.content.decode(), parse_constant=refuse)
+        return value
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        reason = str(error)[:200] or "nested too deep"
+        raise unusable(name, f"{name} must be JSON in UTF-8, such as [[10, 20, 110, 220]], got: {reason}") from error
+
+
+def _boxes(value: object, name: str, most: int) -> list[list[float]]:
+    if not isinstance(value, list):
+        raise unusable("boxes", f"{name} must be a list of [x1, y1, x2, y2], got {type(value).__name__}")
+    if len(value) > most:
+        raise unusable("too-many-people", f"{name} must hold at most {most} boxes, got {len(value)}")
+    for row, box in enumerate(value):
+        numbers = isinstance(box, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in box)
+        if not numbers or len(box) != 4:
+            raise unusable("boxes", f"{name} must be a list of [x1, y1, x2, y2], got {repr(box)[:100]} (row {row})")
+    try:
+        return [[float(number) for number in box] for box in check_boxes_xyxy(value).tolist()]
+    except (InputError, OverflowError) as error:  # a whole number may be too large to become a float
+        raise unusable("boxes", str(error).replace("boxes_xyxy", name, 1)) from error
+
+
+def _max_people(fields: Mapping[str, Part], options: ServeOptions) -> int:
+    if "max_people" not in fields:
+        return options.max_people
+    text = fields["max_people"].content
+    if not (text.isdigit() and len(text) <= 9 and 1 <= int(text) <= options.max_people):
+        got = repr(text[:100].decode("utf-8", "replace"))
+        raise unusable("max-people", f"max_people must be a whole number from 1 to {options.max_people}, got {got}")
+    return int(text)
