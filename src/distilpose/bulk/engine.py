@@ -1,0 +1,136 @@
+"""Shards shared out among worker processes by Ray Data, on this machine or a cluster.
+
+A shard is one block: a worker takes it whole, reads its pictures itself and writes its results itself, so that no
+picture passes through Ray's object store, and the driver hears one row per shard. Ray Data gives a worker its next
+shard when it has finished one, starts killed workers again, and gives their shards to others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from distilpose.bulk.inputs import items_of
+from distilpose.bulk.worker import Job, ShardReport, ShardWorker
+from distilpose.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SHARD_COLUMN = "shard"
+_OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster of this machine: lists of names, no pictures
+
+
+@contextmanager
+def ray_session(address: str | None) -> Generator[int]:
+    """Connect to Ray, and leave nothing behind.
+
+    Args:
+        address: of a cluster, as ``ray.init`` takes it; None starts one on this machine. A program that is connected
+            already stays so, whatever ``address`` says.
+
+    Yields:
+        Cores of the whole cluster.
+
+    Raises:
+        ConfigError: ray is not installed.
+        InputError: there is no cluster at ``address``.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks would run through the bar
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ConfigError('bulk prediction needs Ray: pip install "distilpose[bulk]"') from error
+    if ray.is_initialized():
+        yield _cores(ray)
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address is None:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+            ray.init("local", num_cpus=cores, **local, **quiet)
+        else:
+            ray.init(address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"there is no Ray cluster to use at {address or 'this machine'} ({error}): see ray status"
+        ) from error
+    try:
+        yield _cores(ray)
+    finally:
+        ray.shutdown()
+
+
+def _cores(ray: Any) -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def work_in_ray(job: Job, shards: list[tuple[int, pyarrow.Table]], workers: int) -> Iterator[ShardReport]:
+    """Do every shard; reports come as shards are finished, in any order.
+
+    A killed worker is started again, and its shard done again, as often as it takes: it is `ShardWorker` that gives up
+    on a shard.
+
+    Args:
+        job: what to do.
+        shards: number and rows of each.
+        workers: processes, each with ``job.threads`` cores to itself.
+
+    Raises:
+        InputError: Ray cannot go on, because a machine lacks a package, for instance.
+    """
+    import pyarrow as pa
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    blocks = [
+        table.append_column(SHARD_COLUMN, pa.nulls(len(table), pa.int64()).fill_null(shard)) for shard, table in shards
+    ]
+    done = ray.data.from_arrow(blocks).map_batches(
+        _RayWorker,
+        fn_constructor_kwargs={"job": job},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=job.threads,
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+    )
+    try:
+        for row in done.iter_rows():
+            yield ShardReport(**row)
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"Ray cannot go on ({reason[-1]}): the same command goes on after the finished shards"
+        ) from error
+
+
+class _RayWorker:
+    """A `ShardWorker` as Ray Data calls it."""
+
+    def __init__(self, job: Job) -> None:
+        cv2.setNumThreads(job.threads)
+        self._worker = ShardWorker(job)
+
+    def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
+        """Rows of one shard, or of several where Ray Data joined them -> a report of each."""
+        import pyarrow as pa
+
+        reports = []
+        for shard in block.column(SHARD_COLUMN).unique().to_pylist():
+            mask = pa.compute.equal(block.column(SHARD_COLUMN), shard)
+            items = items_of(block.filter(mask).drop_columns([SHARD_COLUMN]))
+            reports.append(self._worker.work(shard, items)._asdict())
+        text = pa.string()
+        kinds = [("shard", pa.int64()), ("images", pa.int64()), ("disk_error", text), ("error", text)]
+        return pa.Table.from_pylist(reports, schema=pa.schema(kinds))

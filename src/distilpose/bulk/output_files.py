@@ -1,0 +1,249 @@
+"""What a bulk run writes: two Parquet tables in files per shard, and a manifest that says which run they are of."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distilpose.errors import InputError
+from distilpose.results import PoseResult
+
+if TYPE_CHECKING:
+    import pyarrow
+
+MANIFEST_NAME = "manifest.json"
+POSES_NAME, IMAGES_NAME = "poses", "images"  # folders of the two tables
+FORMAT = 1
+_NOTE_SUFFIX = ".attempts"
+LEFTOVER_SECONDS = 3600.0  # a shard is written within seconds; another run in this folder may be at it
+
+
+class BulkImage(NamedTuple):
+    """What became of one picture.
+
+    Attributes:
+        row: its place in the list.
+        source: what it is called.
+        image_id: from the list.
+        size_hw: (H, W) in pixels; None if it could not be read.
+        result: its people; None if it failed.
+        error: why; None if it did not.
+    """
+
+    row: int
+    source: str
+    image_id: int | str | None
+    size_hw: tuple[int, int] | None
+    result: PoseResult | None
+    error: str | None
+
+
+class RunFolder:
+    """The folder of a run. A shard is finished when its file in ``images/`` is there, written after that in ``poses/``.
+
+    A file gets its name when it is whole, so that a killed worker leaves none that is half; who writes it again
+    replaces it by the same.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+
+    def start(self, manifest: Mapping[str, Any]) -> None:
+        """Make the folder, or find the same run in it.
+
+        Args:
+            manifest: what the results depend on, JSON values; the shipped version of the package may differ.
+
+        Raises:
+            InputError: it holds another run, or something else, or cannot be written.
+        """
+        values = json.loads(json.dumps({"format": FORMAT, **manifest}))
+        file = self.path / MANIFEST_NAME
+        try:
+            if file.exists():
+                self._compare(values, file)
+            elif any((self.path / name).exists() for name in (POSES_NAME, IMAGES_NAME)):
+                raise InputError(
+                    f"{self.path} holds {POSES_NAME}/ or {IMAGES_NAME}/ of something else: choose another folder"
+                )
+            for name in (POSES_NAME, IMAGES_NAME):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            with _whole(file) as part:
+                part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def _compare(self, values: Mapping[str, Any], file: Path) -> None:
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+            changed = [
+                key for key in sorted({*before, *values}) if key != "distilpose" and before.get(key) != values.get(key)
+            ]
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{file} is broken ({error}): choose another folder, or delete this one") from error
+        if changed:
+            was, now = ({key: source.get(key) for key in changed} for source in (before, values))
+            raise InputError(
+                f"{self.path} holds another run, which differs in {', '.join(changed)} (there {was}, here {now}): "
+                "choose another folder, or repeat that run's arguments to go on with it"
+            )
+
+    def unwritable(self, error: OSError) -> InputError:
+        """The message for a full disk, a missing right and their like."""
+        return InputError(
+            f"cannot write to {self.path} ({error.strerror or error}): make room or choose another folder; finished "
+            "shards stay, and the same command goes on after them"
+        )
+
+    def finished(self, num_shards: int) -> set[int]:
+        """Numbers of the finished shards, when a run starts: what killed workers of an earlier one left is deleted."""
+        names = {entry.name for entry in os.scandir(self.path / IMAGES_NAME)}
+        for note in (self.path / IMAGES_NAME).glob(f".*{_NOTE_SUFFIX}"):
+            note.unlink(missing_ok=True)
+        for folder in (self.path / POSES_NAME, self.path / IMAGES_NAME):
+            for part in folder.glob(".*.part"):
+                with contextlib.suppress(FileNotFoundError):  # a worker has just renamed it
+                    if time.time() - part.stat().st_mtime > LEFTOVER_SECONDS:
+                        part.unlink()
+        return {shard for shard in range(num_shards) if shard_name(shard) in names}
+
+    def is_finished(self, shard: int) -> bool:
+        """Whether both files of a shard are there."""
+        return (self.path / IMAGES_NAME / shard_name(shard)).exists()
+
+    def begin_shard(self, shard: int) -> int:
+        """Note that a worker takes up a shard; how often workers have done so since the run was started.
+
+        The note outlives a killed worker, so that a shard that kills every worker is known.
+
+        Raises:
+            OSError: the disk is full, or the like.
+        """
+        note = self._note(shard)
+        with note.open("ab") as file:
+            file.write(b".")
+        return note.stat().st_size
+
+    def _note(self, shard: int) -> Path:
+        return self.path / IMAGES_NAME / f".{shard_name(shard)}{_NOTE_SUFFIX}"
+
+    def write_shard(self, shard: int, images: Sequence[BulkImage], keypoint_names: Sequence[str], id_type: str) -> None:
+        """Write the two files of a shard.
+
+        Args:
+            shard: its number.
+            images: its pictures, in order.
+            keypoint_names: of the model.
+            id_type: "int64" or "string", of ``image_id``.
+
+        Raises:
+            OSError: the disk is full, or the like.
+        """
+        import pyarrow as pa
+
+        names = {"keypoint_names": json.dumps(list(keypoint_names))}
+        poses = pa.Table.from_pylist(list(_people(images)), schema=poses_schema(id_type).with_metadata(names))
+        table = pa.Table.from_pylist([_image(image) for image in images], schema=images_schema(id_type))
+        self._write(POSES_NAME, shard, poses)
+        self._write(IMAGES_NAME, shard, table)
+        self._note(shard).unlink(missing_ok=True)
+
+    def read_images(self, shard: int) -> pyarrow.Table:
+        """What became of a finished shard's pictures."""
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(self.path / IMAGES_NAME / shard_name(shard))
+
+    def _write(self, folder: str, shard: int, table: pyarrow.Table) -> None:
+        import pyarrow.parquet
+
+        with _whole(self.path / folder / shard_name(shard)) as part:
+            pyarrow.parquet.write_table(table, part)
+
+
+def shard_name(shard: int) -> str:
+    """File name of a shard."""
+    return f"shard-{shard:06}.parquet"
+
+
+def poses_schema(id_type: str) -> pyarrow.Schema:
+    """A row per person: the columns of ``poses.parquet`` of one machine, behind the picture's place in the list."""
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.float32())
+    return pa.schema(
+        [
+            ("row", pa.int64()),
+            ("source", pa.string()),
+            ("image_id", id_type),
+            ("frame", pa.int64()),
+            ("time", pa.float64()),
+            ("track_id", pa.int64()),
+            ("pose_score", pa.float64()),
+            ("box_score", pa.float64()),
+            ("box_xyxy", numbers),
+            ("x", numbers),
+            ("y", numbers),
+            ("raw_score", numbers),
+            ("sigma_x", numbers),
+            ("sigma_y", numbers),
+        ]
+    )
+
+
+def images_schema(id_type: str) -> pyarrow.Schema:
+    """A row per picture, whatever became of it: its size in pixels, how many people, and the error if it failed."""
+    import pyarrow as pa
+
+    fields = {"row": pa.int64(), "source": pa.string(), "image_id": id_type}
+    return pa.schema(
+        [*fields.items(), ("height", pa.int32()), ("width", pa.int32()), ("people", pa.int32()), ("error", pa.string())]
+    )
+
+
+def _image(image: BulkImage) -> dict[str, Any]:
+    height, width = image.size_hw or (None, None)
+    people = None if image.result is None else len(image.result)
+    row = {"row": image.row, "source": image.source, "image_id": image.image_id, "height": height, "width": width}
+    return {**row, "people": people, "error": image.error}
+
+
+def _people(images: Iterable[BulkImage]) -> Iterator[dict[str, Any]]:
+    for image in images:
+        result = image.result
+        if result is None:
+            continue
+        for person in range(len(result)):
+            yield {
+                "row": image.row,
+                "source": image.source,
+                "image_id": image.image_id,
+                "pose_score": result.pose_score[person],
+                "box_score": result.box_score[person],
+                "box_xyxy": result.box[person],
+                "x": result.xy[person, :, 0],
+                "y": result.xy[person, :, 1],
+                "raw_score": None if result.raw_score is None else result.raw_score[person],
+                "sigma_x": None if result.sigma is None else result.sigma[person, :, 0],
+                "sigma_y": None if result.sigma is None else result.sigma[person, :, 1],
+            }
+
+
+@contextlib.contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """A file that gets its name when it is whole; several may write it at once, the last one stays."""
+    part = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,252 @@
+"""Lists of pictures in, Parquet out, on one machine or many: ``distilpose predict-bulk``."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distilpose import __version__
+from distilpose.bulk.engine import ray_session, work_in_ray
+from distilpose.bulk.inputs import ListColumns, fingerprint, import_pyarrow, list_inputs
+from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
+from distilpose.bulk.worker import Job, ShardReport, ShardWorker
+from distilpose.errors import CheckpointError, ConfigError, InputError
+from distilpose.inference.detectors import AUTO_MODEL, create_detector
+from distilpose.inference.progress import Meter
+from distilpose.loading import SHIPPED_WEIGHTS
+from distilpose.postprocess import FlipTest
+from distilpose.runtimes import FILE_RUNNERS
+
+if TYPE_CHECKING:
+    import pyarrow
+
+logger = logging.getLogger(__name__)
+
+SHARD_SIZE = 500  # pictures: some seconds of work, which is what a killed worker costs
+FAILURES_TOLD = 20  # the others are in the table
+_MODEL_NAME = "model"  # folder of the exported checkpoint
+
+
+class BulkReport(NamedTuple):
+    """What the folder holds after `predict_bulk`.
+
+    Attributes:
+        poses: folder of the table with a row per person.
+        images: folder of the table with a row per picture.
+        num_images: pictures predicted, with people or without.
+        num_people: people in all of them.
+        num_failed: pictures that could not be predicted. A command that has any exits with 1.
+        failures: name and reason of the first `FAILURES_TOLD` of them.
+        num_shards: of the run.
+        num_resumed: shards that were there before.
+    """
+
+    poses: Path
+    images: Path
+    num_images: int
+    num_people: int
+    num_failed: int
+    failures: tuple[str, ...]
+    num_shards: int
+    num_resumed: int
+
+
+def predict_bulk(
+    source: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path,
+    address: str | None = None,
+    columns: ListColumns | None = None,
+    root: str | Path | None = None,
+    detector: str | None = None,
+    detection_threshold: float | None = None,
+    max_people: int | None = None,
+    flip_test: FlipTest = "off",
+    workers: int | None = None,
+    threads: int = 1,
+    batch_size: int = 8,
+    shard_size: int = SHARD_SIZE,
+    progress: bool = False,
+) -> BulkReport:
+    """Predict the poses in many pictures, by many processes, into two Parquet tables.
+
+    ``images/`` has a row for every row of the list: ``row`` (its place from 0), ``source``, ``image_id``, ``height``,
+    ``width``, ``people``, and ``error``, which is null for all that were predicted. ``poses/`` has a row for every
+    person, see `output_files.poses_schema`. The list is cut into shards, a file in either folder each. Shards that a
+    run before has finished are not done again; so a run that was killed is gone on with by the same command.
+
+    Args:
+        source: what `list_inputs` takes. On a cluster every machine must see it, and ``out``, under the same path.
+        out: folder, made if missing.
+        model: exported file, checkpoint file, or name of shipped weights. A checkpoint is exported first where
+            openvino and onnx are installed.
+        address: of a Ray cluster, such as ``auto`` or ``ray://host:10001``; None works on this machine.
+        columns: of a Parquet list.
+        root: folder that relative paths of a list start from.
+        detector: what `create_detector` takes; either this or ``columns.boxes``.
+        detection_threshold: boxes with a lower score are left out.
+        max_people: of a picture, those with the best boxes.
+        flip_test: see `PosePredictor`.
+        workers: processes; None takes as many as the cores allow.
+        threads: cores of each.
+        batch_size: crops that the model sees at once.
+        shard_size: pictures of a shard.
+        progress: show a bar on the standard error stream.
+
+    Raises:
+        InputError: ``source`` is unusable, ``out`` holds another run or cannot be written, or shards could not be done.
+        ConfigError: not exactly one of detector and boxes, an option is out of range, or a package is missing.
+        CheckpointError: the model file is unusable.
+    """
+    _check(columns, detector, {"threads": threads, "batch_size": batch_size, "shard_size": shard_size,
+                               "workers": workers, "max_people": max_people})  # fmt: skip
+    import_pyarrow()
+    given = _model_files(model)
+    table = list_inputs(source, columns, root)
+    id_type = "string" if str(table.schema.field("image_id").type) == "string" else "int64"
+    chosen = None if detector is None else _same_everywhere(detector, detection_threshold)
+    settings: dict[str, Any] = {
+        "detector": chosen,
+        "detection_threshold": detection_threshold,
+        "max_people": max_people,
+        "flip_test": flip_test,
+    }
+    folder = RunFolder(out)
+    manifest = {"distilpose": __version__, "pictures": len(table), "list": fingerprint(table), "model": _digest(given),
+                "shard_size": shard_size, **settings}  # fmt: skip
+    folder.start(manifest)
+    num_shards = -(-len(table) // shard_size)
+    finished = folder.finished(num_shards)
+    left = [(k, table.slice(k * shard_size, shard_size)) for k in range(num_shards) if k not in finished]
+    if left:
+        ready = _ready_model(given[0], folder.path)
+        job = Job(str(folder.path), str(ready), id_type, **settings, batch_size=batch_size, threads=threads)
+        ShardWorker(job)  # what is wrong with model or detector is told here, once and in plain words
+        with ray_session(address) as cores:
+            reports = work_in_ray(job, left, min(len(left), workers or max(1, cores // threads)))
+            _drive(reports, dict(left), folder, len(finished) * shard_size, len(table), progress)
+    return _report(folder, num_shards, len(finished), len(table))
+
+
+def _check(columns: ListColumns | None, detector: str | None, at_least_one: dict[str, int | None]) -> None:
+    for name, value in at_least_one.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    boxes = None if columns is None else columns.boxes
+    if (boxes is None) == (detector is None):
+        given = "neither" if boxes is None else "both"
+        raise ConfigError(f"expected either a boxes column or a detector (such as whole-image), got {given}")
+    if columns is not None and columns.box_scores is not None and boxes is None:
+        raise ConfigError(f"the scores in {columns.box_scores!r} need boxes: name their column as well")
+
+
+def _model_files(model: str | Path) -> tuple[Path, ...]:
+    """The file, and what belongs to it."""
+    path = SHIPPED_WEIGHTS.get(str(model), Path(model)).absolute()
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{model} is not a file: expected a model written by distilpose export, a checkpoint, or one of "
+            f"{', '.join(SHIPPED_WEIGHTS)}"
+        )
+    weights = path.with_suffix(".bin")
+    return (path, weights) if path.suffix == ".xml" and weights.is_file() else (path,)
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _ready_model(model: Path, out: Path) -> Path:
+    """A file that workers load: exported files as they are, checkpoints exported, or themselves if that cannot be."""
+    if model.suffix in FILE_RUNNERS:
+        return model
+    exported = out / _MODEL_NAME / "model.xml"
+    if exported.is_file():  # the manifest says that it is of the same model
+        return exported
+    from distilpose.export.export import export_model
+
+    try:
+        export_model(model, exported, format="openvino")
+    except ConfigError as error:
+        logger.warning("workers run the checkpoint in torch, which is slower than an exported file (%s)", error)
+        return model
+    return exported
+
+
+def _same_everywhere(detector: str, threshold: float | None) -> str:
+    """A detector's name that means the same for every worker: what ``auto`` comes to here, files by absolute paths."""
+    if detector == "auto":
+        from distilpose.inference.hog_detector import HogDetector
+
+        built = create_detector(detector, threshold=threshold)
+        return "hog" if isinstance(built, HogDetector) else f"hf:{AUTO_MODEL}"
+    kind, colon, place = detector.partition(":")
+    file, question, keys = place.partition("?")
+    return f"{kind}{colon}{Path(file).absolute()}{question}{keys}" if colon and Path(file).exists() else detector
+
+
+def _drive(
+    reports: Iterator[ShardReport],
+    left: dict[int, pyarrow.Table],
+    folder: RunFolder,
+    before: int,
+    total: int,
+    progress: bool,
+) -> None:
+    """Wait for all shards; raises what kept one from being written."""
+    reasons: dict[int, str | None] = dict.fromkeys(left)
+
+    def pictures() -> Generator[None]:
+        yield from (None for _ in range(before))
+        for report in reports:
+            if report.disk_error is not None:
+                raise folder.unwritable(OSError(0, report.disk_error))
+            if report.error is None:
+                del reasons[report.shard]
+            else:
+                reasons[report.shard] = report.error
+            yield from (None for _ in range(report.images))
+
+    with Meter(progress) as meter, closing(pictures()) as done:
+        for _ in meter.track(done, "Predicting", "pictures", total):
+            pass
+    if reasons:
+        shard, reason = next(iter(reasons.items()))
+        rows = left[shard].column("row")
+        raise InputError(
+            f"{len(reasons)} of {len(left)} shards could not be done, the first is {shard} with rows {rows[0]} to "
+            f"{rows[-1]}: {reason or 'no worker answered'}. "
+            "The others are finished; the same command tries these again"
+        )
+
+
+def _report(folder: RunFolder, num_shards: int, num_resumed: int, num_rows: int) -> BulkReport:
+    images = people = failed = 0
+    failures: list[str] = []
+    for shard in range(num_shards):
+        table = folder.read_images(shard)
+        images += len(table)
+        people += table.column("people").drop_null().to_numpy().sum()
+        bad = table.filter(table.column("error").is_valid())
+        failed += len(bad)
+        for row in bad.slice(0, max(0, FAILURES_TOLD - len(failures))).to_pylist():
+            failures.append(row["error"] if row["source"] in row["error"] else f"{row['source']}: {row['error']}")
+    if images != num_rows:
+        raise InputError(
+            f"{folder.path / IMAGES_NAME} has {images} rows for {num_rows} pictures: it was changed by hand"
+        )
+    return BulkReport(
+        folder.path / POSES_NAME, folder.path / IMAGES_NAME, images - failed, int(people), failed, tuple(failures),
+        num_shards, num_resumed,
+    )  # fmt: skip
