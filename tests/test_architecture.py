@@ -54,6 +54,10 @@ ALLOWED = {
         "runtimes", "skeleton",
     },
     "bulk": {"__init__", "export", "images", "inference", "loading", "postprocess", "results", "runtimes"},
+    "serving": {
+        "__init__", "boxes_file", "description", "geometry", "images", "inference", "loading", "postprocess",
+        "preprocess", "results", "runtimes",
+    },
     "bench": None,  # may import everything
     "commands": None,
     "cli": None,
@@ -65,7 +69,7 @@ NO_TORCH = [
     "models.outputs", "preprocess", "description", "postprocess", "runtimes", "loading", "boxes_file", "inference",
     "inference.predictor", "inference.predict", "inference.detectors", "inference.hog_detector",
     "inference.hf_detector", "inference.onnx_detector", "inference.tracking", "inference.smoothing", "inference.video", "inference.film",
-    "inference.live", "bulk.predict", "cli",
+    "inference.live", "bulk.predict", "serving.server", "cli",
 ]  # fmt: skip
 
 
