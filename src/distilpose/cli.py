@@ -15,15 +15,19 @@ from distilpose.commands.evaluate import EVALUATE
 from distilpose.commands.files import CONVERT, EXPORT
 from distilpose.commands.measure import BENCHMARK, MODELS
 from distilpose.commands.predict import PREDICT
+from distilpose.commands.predict_bulk import PREDICT_BULK
+from distilpose.commands.serve import SERVE
 from distilpose.commands.train import TRAIN
 from distilpose.errors import ConfigError, DistilPoseError
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
+    "predict-bulk": PREDICT_BULK,
     "train": TRAIN,
     "ablate": ABLATE,
     "evaluate": EVALUATE,
     "export": EXPORT,
+    "serve": SERVE,
     "models": MODELS,
     "convert": CONVERT,
     "benchmark": BENCHMARK,
