@@ -1,0 +1,91 @@
+// What the network says -> people in image pixels, and where to look for them next.
+//
+// The rules are those of distilpose.postprocess and distilpose.inference.tracking; their numbers are in the manifest.
+
+import { normToImage } from './geometry.js';
+
+/**
+ * One person.
+ *
+ * @typedef {object} Pose
+ * @property {number[][]} xy K points in image pixels
+ * @property {number[] | null} rawScore K, unbounded; null from a model without scores
+ * @property {number[][] | null} sigma K spreads along x and y in image pixels
+ * @property {number[]} box [x1, y1, x2, y2] that was cut out
+ * @property {number} boxScore
+ * @property {number} poseScore
+ */
+
+/**
+ * Read the people of a batch of crops.
+ *
+ * @param {{xy_norm: Float32Array, sigma?: Float32Array, score?: Float32Array}} output of the network
+ * @param {object[]} crops from cropOfBox, one per row
+ * @param {number[][]} boxes that were cut out
+ * @param {object} model entry of the manifest
+ * @param {object} rules of the manifest
+ * @returns {Pose[]}
+ */
+export function decode(output, crops, boxes, model, rules) {
+  const count = model.skeleton.keypoint_names.length;
+  const [gridHeight, gridWidth] = model.heatmap_size_hw;
+  return crops.map((crop, person) => {
+    const xy = [];
+    const sigma = output.sigma ? [] : null;
+    for (let k = 0; k < count; k++) {
+      const at = 2 * (person * count + k);
+      xy.push(normToImage(crop, output.xy_norm[at], output.xy_norm[at + 1]));
+      sigma?.push([
+        (output.sigma[at] * crop.boxWh[0]) / gridWidth,
+        (output.sigma[at + 1] * crop.boxWh[1]) / gridHeight,
+      ]);
+    }
+    const rawScore = output.score ? Array.from(output.score.subarray(person * count, (person + 1) * count)) : null;
+    const poseScore = scoreOfPose(1, rawScore, rules);
+    return { xy, rawScore, sigma, box: boxes[person], boxScore: 1, poseScore };
+  });
+}
+
+/** Box score times the mean of the keypoint scores above the threshold; the box score from a model without scores. */
+export function scoreOfPose(boxScore, rawScore, rules) {
+  if (!rawScore) return boxScore;
+  const counted = rawScore.filter((score) => score > rules.keypoint_score_threshold);
+  return (boxScore * counted.reduce((sum, score) => sum + score, 0)) / Math.max(1, counted.length);
+}
+
+/** Scores in [0, 1] of a pose's keypoints; 1 from a model without scores. */
+export function keypointScores(pose) {
+  return pose.rawScore ? pose.rawScore.map((score) => Math.min(Math.max(score, 0), 1)) : pose.xy.map(() => 1);
+}
+
+/** The person box as it usually lies around the confident keypoints of a pose; never without area. */
+export function boxAround(pose, rules) {
+  const scores = keypointScores(pose);
+  let shown = pose.xy.filter((_, k) => scores[k] >= rules.keypoint_score_threshold);
+  if (shown.length < rules.least_keypoints) shown = pose.xy;
+  const x = shown.map((point) => point[0]);
+  const y = shown.map((point) => point[1]);
+  const [left, top, right, bottom] = [Math.min(...x), Math.min(...y), Math.max(...x), Math.max(...y)];
+  const longer = Math.max(right - left, bottom - top, 1);
+  const [marginLeft, marginTop, marginRight, marginBottom] = rules.box_margin;
+  return [
+    left - longer * marginLeft,
+    top - longer * marginTop,
+    right + longer * marginRight,
+    bottom + longer * marginBottom,
+  ];
+}
+
+/** Object keypoint similarity of two poses at the area of the smaller padded box, in [0, 1]. */
+export function similarity(a, b, skeleton, rules) {
+  const area = Math.min(areaOf(a.box), areaOf(b.box)) * rules.crop_padding ** 2;
+  const terms = a.xy.map(([x, y], k) => {
+    const squared = (x - b.xy[k][0]) ** 2 + (y - b.xy[k][1]) ** 2;
+    return Math.exp(-squared / (2 * area * (2 * skeleton.oks_sigmas[k]) ** 2));
+  });
+  return terms.reduce((sum, term) => sum + term, 0) / terms.length;
+}
+
+function areaOf([x1, y1, x2, y2]) {
+  return Math.max(1, (x2 - x1) * (y2 - y1));
+}

@@ -1,0 +1,110 @@
+// What the visitor takes home: predictions.json as `distilpose predict` writes it, and the picture as PNG.
+
+import { drawPose } from './draw.js';
+import { keypointScores } from './pose.js';
+
+export const MOST_ROWS = 20_000; // people kept of a film or camera; the oldest frames go first
+const PERSON_CATEGORY = 1; // COCO's id of "person"
+
+/** The people of every frame seen so far. */
+export class Recorder {
+  constructor() {
+    this.clear();
+  }
+
+  clear() {
+    this.frames = new Map();
+    this.rows = 0;
+  }
+
+  /**
+   * @param {import('./source.js').Source} source
+   * @param {number | null} time in seconds; null for a picture
+   * @param {import('./pose.js').Pose[]} poses
+   * @param {number[]} ids of the people, in the same order
+   */
+  add(source, time, poses, ids) {
+    const rows = poses.map((pose, row) => rowOf(source, time, toSource(pose, source.scale), ids[row]));
+    this.rows += rows.length - (this.frames.get(time)?.length ?? 0);
+    this.frames.delete(time);
+    this.frames.set(time, rows);
+    for (const [oldest, gone] of this.frames) {
+      if (this.rows <= MOST_ROWS) break;
+      this.frames.delete(oldest);
+      this.rows -= gone.length;
+    }
+  }
+
+  /** A list with one person per line, in the order of time. */
+  toJson() {
+    const frames = [...this.frames.entries()].sort(([a], [b]) => (a ?? 0) - (b ?? 0));
+    const lines = frames.flatMap(([, rows]) => rows.map((row) => JSON.stringify(row)));
+    return lines.length ? `[\n${lines.join(',\n')}\n]\n` : '[\n]\n';
+  }
+}
+
+function rowOf(source, time, pose, id) {
+  const scores = keypointScores(pose);
+  // A browser does not say which frame of a film it shows, only at what time.
+  const place = time === null ? {} : { frame: null, time };
+  return {
+    image: source.name,
+    ...place,
+    image_id: null,
+    category_id: PERSON_CATEGORY,
+    keypoints: pose.xy.flatMap(([x, y], k) => [x, y, scores[k]]),
+    score: pose.poseScore,
+    box_xyxy: pose.box,
+    box_score: pose.boxScore,
+    raw_score: pose.rawScore,
+    sigma: pose.sigma,
+    ...(time === null ? {} : { track_id: id }),
+  };
+}
+
+/** A pose found on the canvas, in pixels of the file, which may be larger. */
+export function toSource(pose, scale) {
+  return rescaled(pose, 1 / scale);
+}
+
+/** A pose in pixels of the file, on the canvas. */
+export function toCanvas(pose, scale) {
+  return rescaled(pose, scale);
+}
+
+function rescaled(pose, factor) {
+  if (factor === 1) return pose;
+  return {
+    ...pose,
+    xy: pose.xy.map((point) => point.map((value) => (value + 0.5) * factor - 0.5)), // pixel areas, not centres, scale
+    sigma: pose.sigma?.map((pair) => pair.map((value) => value * factor)) ?? null,
+    box: pose.box.map((value) => value * factor),
+  };
+}
+
+/** The picture in its own size with its people on it. */
+export function drawnPicture({ picture, poses, skeleton, colours, ellipses }) {
+  const canvas = document.createElement('canvas');
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  const context = canvas.getContext('2d');
+  context.drawImage(picture, 0, 0);
+  for (const pose of poses) drawPose(context, pose, skeleton, colours, { scale: 1, x: 0, y: 0 }, ellipses);
+  return blobOf(canvas, 'image/png');
+}
+
+/** @returns {Promise<Blob>} */
+export function blobOf(canvas, type, quality) {
+  return new Promise((resolve, reject) => {
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error(`no ${type} could be made`))), type, quality);
+  });
+}
+
+/** Offer a file to the visitor. */
+export function download(blob, name) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}

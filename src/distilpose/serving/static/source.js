@@ -1,0 +1,142 @@
+// Where pictures come from: a picture file, a film file, a camera. All look alike to the rest of the page.
+
+const MOST_PIXELS = 16_000_000; // phones refuse larger canvases; larger pictures are scaled down to this
+
+/**
+ * @typedef {object} Source
+ * @property {'picture' | 'film' | 'camera'} kind
+ * @property {string} name
+ * @property {number} width of the canvas that shows it, in pixels
+ * @property {number} height
+ * @property {number} scale canvas pixels per pixel of the source, at most 1
+ * @property {File | null} file
+ * @property {HTMLVideoElement | null} video of a film or camera
+ * @property {(context: CanvasRenderingContext2D) => number | null} draw the newest frame; returns its time in seconds
+ * @property {() => void} close
+ */
+
+/** @returns {Promise<Source>} */
+export async function openFile(file) {
+  return file.type.startsWith('video/') ? openFilm(file) : openPicture(file);
+}
+
+async function openPicture(file) {
+  let bitmap;
+  try {
+    // Pixels as they are in the file: distilpose too ignores colour profiles and obeys the orientation.
+    bitmap = await createImageBitmap(file, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
+  } catch {
+    throw new Error(
+      `${file.name} is no picture that this browser can read: choose a JPEG, PNG, WebP, AVIF, GIF or BMP file, ` +
+        'or a film (MP4, WebM)',
+    );
+  }
+  const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (bitmap.width * bitmap.height)));
+  const [width, height] = [Math.round(bitmap.width * scale), Math.round(bitmap.height * scale)];
+  return {
+    kind: 'picture',
+    name: file.name,
+    width,
+    height,
+    scale: width / bitmap.width,
+    file,
+    video: null,
+    draw(context) {
+      context.fillStyle = 'white'; // behind transparent pixels
+      context.fillRect(0, 0, width, height);
+      context.drawImage(bitmap, 0, 0, width, height);
+      return null;
+    },
+    close: () => bitmap.close(),
+  };
+}
+
+async function openFilm(file) {
+  const address = URL.createObjectURL(file);
+  const video = newVideo();
+  video.src = address;
+  try {
+    await once(video, 'loadeddata');
+  } catch {
+    URL.revokeObjectURL(address);
+    throw new Error(`${file.name} is no film that this browser can play: try MP4 with H.264, or WebM`);
+  }
+  const close = () => {
+    video.pause();
+    video.removeAttribute('src');
+    video.load();
+    URL.revokeObjectURL(address);
+  };
+  return ofVideo('film', file.name, video, file, close, () => video.currentTime);
+}
+
+/**
+ * @param {'user' | 'environment'} facing which camera of a phone
+ * @returns {Promise<Source>}
+ */
+export async function openCamera(facing) {
+  if (!navigator.mediaDevices?.getUserMedia) {
+    throw new Error('browsers give cameras to pages from https:// or from this machine (localhost) only');
+  }
+  let stream;
+  try {
+    const size = { width: { ideal: 1280 }, height: { ideal: 720 } };
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, ...size }, audio: false });
+  } catch (error) {
+    const reasons = {
+      NotAllowedError: 'it was not allowed; the browser asks again after a reload',
+      NotFoundError: 'there is none',
+      NotReadableError: 'another program has it',
+    };
+    throw new Error(`the camera cannot be used: ${reasons[error.name] ?? error.message}`);
+  }
+  const video = newVideo();
+  video.srcObject = stream;
+  await once(video, 'loadeddata');
+  await video.play();
+  const start = performance.now();
+  const close = () => {
+    stream.getTracks().forEach((track) => track.stop());
+    video.srcObject = null;
+  };
+  return ofVideo('camera', 'camera', video, null, close, () => (performance.now() - start) / 1000);
+}
+
+function ofVideo(kind, name, video, file, close, now) {
+  const [width, height] = [video.videoWidth, video.videoHeight];
+  return {
+    kind,
+    name,
+    width,
+    height,
+    scale: 1,
+    file,
+    video,
+    draw(context) {
+      context.drawImage(video, 0, 0, width, height);
+      return now();
+    },
+    close,
+  };
+}
+
+function newVideo() {
+  const video = document.createElement('video');
+  video.muted = true;
+  video.playsInline = true;
+  video.preload = 'auto';
+  return video;
+}
+
+function once(target, event) {
+  return new Promise((resolve, reject) => {
+    target.addEventListener(event, resolve, { once: true });
+    target.addEventListener('error', () => reject(target.error), { once: true });
+  });
+}
+
+/** Call back once, when the video shows its next frame. */
+export function onNextFrame(video, callback) {
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(callback);
+  else requestAnimationFrame(callback);
+}

@@ -1,0 +1,208 @@
+"""The browser page as a folder: its own files, ONNX Runtime Web, and models, for `serve` or any static host.
+
+The page's own files lie in ``serving/static``. What `build_page` adds to them is no part of the repository: the
+runtime, from npm, in ``vendor/``; models as ONNX files in ``models/``; and ``manifest.json``, from which the page
+knows both and every number that it shares with the rest of the package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distilpose.draw import SIDE_COLOURS
+from distilpose.errors import ConfigError, InputError
+from distilpose.geometry import CROP_PADDING
+from distilpose.inference.tracking import BOX_MARGIN, DUPLICATE_OKS, TrackingOptions
+from distilpose.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
+from distilpose.postprocess import KEYPOINT_SCORE_THRESHOLD
+from distilpose.runtimes import INPUT_NAME, OnnxRunner
+
+STATIC = Path(__file__).parent / "static"
+MANIFEST_NAME = "manifest.json"
+MODELS_NAME, VENDOR_NAME = "models", "vendor"
+RUNTIME_PACKAGE = "onnxruntime-web"
+RUNTIME_VERSION = "1.30.0"  # also in web/package.json; a test holds them together
+NODE_MODULES = Path(__file__).parents[3] / "web" / "node_modules"  # of a clone, after `make web`
+DEFAULT_MODELS = (DEFAULT_MODEL,)
+# Files of the npm package that computing on the CPU takes -> their names here: not every host serves .mjs as a script.
+RUNTIME_FILES = {
+    "ort.wasm.min.mjs": "ort.wasm.min.js",
+    "ort-wasm-simd-threaded.mjs": "ort-wasm-simd-threaded.js",
+    "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
+}
+_OWN_SUFFIXES = (".html", ".css", ".js", ".svg")
+_LEAST_KEYPOINTS = 3  # as in `inference.tracking`: with fewer confident ones, all keypoints span the box
+
+
+class PageReport(NamedTuple):
+    """What `build_page` wrote.
+
+    Attributes:
+        folder: of the page.
+        models: their files.
+        megabytes: of all files, in 1e6 bytes.
+    """
+
+    folder: Path
+    models: tuple[Path, ...]
+    megabytes: float
+
+
+def build_page(
+    out: str | Path | None = None,
+    *,
+    models: Sequence[str | Path] = DEFAULT_MODELS,
+    runtime: str | Path | None = None,
+) -> PageReport:
+    """Write everything the page needs into one folder.
+
+    Args:
+        out: the folder; the one that `serve` shows when None. Files of an earlier build are replaced.
+        models: names or checkpoints, which are exported with 16-bit weights and uint8 input, and ``.onnx`` files of
+            ``distilpose export``, taken as they are. The first is loaded when the page opens.
+        runtime: folder of the npm package onnxruntime-web; None looks where ``make web`` puts it, and into the folder
+            that `serve` shows.
+
+    Raises:
+        ConfigError: the runtime is not there or another version, a model predicts heatmaps, or two have one name.
+        CheckpointError: a model file is unusable.
+        InputError: ``out`` cannot be made a folder.
+    """
+    out = STATIC if out is None else Path(out)
+    files = find_runtime(runtime)
+    _make_folders(out)
+    if out.resolve() != STATIC.resolve():
+        for path in own_files():
+            shutil.copyfile(path, out / path.name)
+    for name, source in files.items():
+        if source.resolve() != (out / VENDOR_NAME / name).resolve():
+            shutil.copyfile(source, out / VENDOR_NAME / name)
+    (out / VENDOR_NAME / "NOTICE.txt").write_text(
+        f"{RUNTIME_PACKAGE} {RUNTIME_VERSION} from npm, unchanged, files renamed. "
+        "Copyright (c) Microsoft Corporation. MIT licence.\n"
+    )
+    written = tuple(_write_models(models, out / MODELS_NAME))
+    (out / MANIFEST_NAME).write_text(json.dumps(manifest(written), indent=1) + "\n")
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return PageReport(out, written, size / 1e6)
+
+
+def own_files() -> list[Path]:
+    """The page's own files, which are part of the package."""
+    return sorted(path for path in STATIC.iterdir() if path.suffix in _OWN_SUFFIXES)
+
+
+def find_runtime(package: str | Path | None = None) -> dict[str, Path]:
+    """The files of ONNX Runtime Web by the names that they have in ``vendor/``.
+
+    Args:
+        package: folder of the npm package; None looks where ``make web`` puts it, and into an earlier build.
+
+    Raises:
+        ConfigError: they are not there, or of another version.
+    """
+    folder = NODE_MODULES / RUNTIME_PACKAGE if package is None else Path(package)
+    if package is None and not folder.is_dir():
+        built = {name: STATIC / VENDOR_NAME / name for name in RUNTIME_FILES.values()}
+        if all(path.is_file() for path in built.values()):
+            return built
+    found = {name: folder / "dist" / original for original, name in RUNTIME_FILES.items()}
+    missing = [str(path) for path in found.values() if not path.is_file()]
+    if missing:
+        raise ConfigError(
+            f"the page needs {RUNTIME_PACKAGE} {RUNTIME_VERSION} from npm, and {missing[0]} is not there: run make web "
+            f"in a clone (needs Node.js), or npm install {RUNTIME_PACKAGE}@{RUNTIME_VERSION} and --runtime "
+            f"node_modules/{RUNTIME_PACKAGE}"
+        )
+    version = json.loads((folder / "package.json").read_text())["version"]
+    if version != RUNTIME_VERSION:
+        raise ConfigError(f"the page is tested with {RUNTIME_PACKAGE} {RUNTIME_VERSION}, got {version} in {folder}")
+    return found
+
+
+def manifest(models: Sequence[Path]) -> dict[str, Any]:
+    """What the page knows: where runtime and models are, what each model is, and the rules around them.
+
+    Args:
+        models: ``.onnx`` files beside each other in ``models/``.
+
+    Raises:
+        ConfigError: a model predicts heatmaps.
+        CheckpointError: a model file is unusable.
+    """
+    script, glue, wasm = (f"{VENDOR_NAME}/{name}" for name in RUNTIME_FILES.values())
+    return {
+        "runtime": {"name": f"{RUNTIME_PACKAGE} {RUNTIME_VERSION}", "script": script, "glue": glue, "wasm": wasm},
+        "rules": {
+            "crop_padding": CROP_PADDING,
+            "keypoint_score_threshold": KEYPOINT_SCORE_THRESHOLD,
+            "box_margin": BOX_MARGIN.tolist(),
+            "least_keypoints": _LEAST_KEYPOINTS,
+            "least_pose_score": TrackingOptions().keep,
+            "duplicate_oks": DUPLICATE_OKS,
+        },
+        "side_colours": {side: list(colour) for side, colour in SIDE_COLOURS.items()},
+        "models": [_entry(path) for path in models],
+    }
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    description = OnnxRunner(path, threads=1).description
+    if description.output != "regression":
+        raise ConfigError(f"{path} predicts heatmaps; the page reads coordinates: choose a student (distilpose_*)")
+    content = path.read_bytes()
+    return {
+        "name": path.stem,
+        "title": f"{path.stem}, {len(content) / 1e6:.0f} MB",
+        "file": f"{MODELS_NAME}/{path.name}",
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "precision": description.precision,
+        "input": INPUT_NAME,
+        "input_size_hw": description.input_size_hw,
+        "heatmap_size_hw": description.heatmap_size_hw,
+        "normalisation": None if description.normalisation is None else asdict(description.normalisation),
+        "skeleton": {**description.skeleton.to_dict(), "sides": description.skeleton.sides},
+    }
+
+
+def _make_folders(out: Path) -> None:
+    try:
+        for folder in (out, out / MODELS_NAME, out / VENDOR_NAME):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made a folder ({error.strerror}): choose another") from error
+
+
+def _write_models(models: Sequence[str | Path], folder: Path) -> list[Path]:
+    names = [f"{Path(model).stem}.onnx" for model in models]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"expected at least one model, each with a name of its own, got {', '.join(names) or 'none'}")
+    written = []
+    for model, name in zip(models, names, strict=True):
+        path = folder / name
+        if Path(model).suffix == ".onnx":
+            if Path(model).resolve() != path.resolve():
+                _check_there(Path(model))
+                shutil.copyfile(model, path)
+        else:
+            from distilpose.export.export import export_model
+
+            export_model(model, path, format="onnx", precision="float16", uint8_input=True)
+        if str(model) in SHIPPED_WEIGHTS:  # they have a licence of their own
+            shutil.copyfile(SHIPPED_WEIGHTS[str(model)].with_name("NOTICE.md"), folder / "NOTICE.md")
+        written.append(path)
+    for old in set(folder.glob("*.onnx")) - set(written):
+        old.unlink()
+    return written
+
+
+def _check_there(model: Path) -> None:
+    if not model.is_file():
+        raise InputError(f"{model} is not a file: expected a model written by distilpose export --format onnx")
