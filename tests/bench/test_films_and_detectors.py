@@ -17,7 +17,7 @@ from distilpose.boxes_file import PersonBoxes
 from distilpose.data.synthetic import draw_people
 from distilpose.geometry import xywh_to_xyxy
 from distilpose.images import write_image
-from distilpose.inference.video import VideoWriter
+from distilpose.inference.video_writer import VideoWriter
 
 
 @pytest.fixture

@@ -34,9 +34,11 @@ def write_film(
     rotation: int = 0,
     pixel_aspect: Fraction | None = None,
     sound: str | None = None,
+    sound_rate: int = 48000,
+    sound_from: float = 0.0,
     codec: str = "libx264",
 ) -> Path:
-    """Write images at ``times`` in seconds (evenly when None); ``sound`` is the codec of a tone of the same length."""
+    """Write images at ``times`` in seconds (evenly when None); ``sound`` is the codec of a tone from ``sound_from`` on."""
     height, width = images[0].shape[:2]
     even = (height % 2 == 0) and (width % 2 == 0)
     with av.open(str(path), "w") as container:
@@ -50,7 +52,7 @@ def write_film(
             stream.set_display_rotation(rotation)
         if pixel_aspect is not None:
             stream.sample_aspect_ratio = stream.codec_context.sample_aspect_ratio = pixel_aspect
-        tone = None if sound is None else container.add_stream(sound, rate=48000)
+        tone = None if sound is None else container.add_stream(sound, rate=sound_rate)
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.time_base = clock
@@ -58,22 +60,34 @@ def write_film(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if tone is not None:
-            seconds = len(images) / rate
-            for start in range(0, round(48000 * seconds), 960):
-                wave = np.sin(2 * np.pi * 440 * np.arange(start, start + 960) / 48000)
+            piece = sound_rate // 50
+            for start in range(round(sound_rate * sound_from), round(sound_rate * len(images) / rate), piece):
+                wave = np.sin(2 * np.pi * 440 * np.arange(start, start + piece) / sound_rate)
                 samples = av.AudioFrame.from_ndarray(np.int16(8000 * wave)[None], format="s16", layout="mono")
-                samples.sample_rate, samples.pts, samples.time_base = 48000, start, Fraction(1, 48000)
+                samples.sample_rate, samples.pts, samples.time_base = sound_rate, start, Fraction(1, sound_rate)
                 container.mux(tone.encode(samples))
             container.mux(tone.encode(None))
     return path
 
 
+def top_boxes(path: Path) -> list[str]:
+    """Names of an MP4's outermost boxes, in order."""
+    data, at, names = path.read_bytes(), 0, []
+    while at < len(data):
+        size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8].decode()
+        size = int.from_bytes(data[at + 8 : at + 16]) if size == 1 else size
+        names.append(name)
+        at += size or len(data)
+    return names
+
+
 def sound_seconds(path: Path) -> tuple[str, float, float] | None:
-    """Codec of a film's sound, and where it begins and ends in seconds; None without any."""
+    """Codec of a film's sound, and where it is first heard and ends in seconds; None without any."""
     with av.open(str(path)) as container:
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]
         frames = list(container.decode(stream))
         end = frames[-1].time + frames[-1].samples / frames[-1].sample_rate
-        return stream.codec_context.name, frames[0].time, end
+        heard = next(frame.time for frame in frames if np.abs(frame.to_ndarray().astype(float)).max() > 0.02)
+        return stream.codec_context.name, heard, end

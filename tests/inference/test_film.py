@@ -231,7 +231,7 @@ except KeyboardInterrupt:
 def test_a_failing_writer_ends_with_an_error_and_keeps_the_rows(
     film: Path, tmp_path: Path, runner: Any, monkeypatch: Any
 ) -> None:
-    from distilpose.inference.video import VideoWriter
+    from distilpose.inference.video_writer import VideoWriter
 
     written = []
 

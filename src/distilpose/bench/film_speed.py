@@ -23,7 +23,8 @@ from distilpose.inference.predict import OutputOptions, predict_files
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.smoothing import smooth_zero_lag
 from distilpose.inference.tracking import PoseTracker
-from distilpose.inference.video import VideoReader, VideoWriter
+from distilpose.inference.video import VideoReader
+from distilpose.inference.video_writer import VideoWriter
 from distilpose.loading import as_runner
 from distilpose.results import PoseResult
 from distilpose.runtimes import Runner

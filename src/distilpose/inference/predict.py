@@ -35,7 +35,8 @@ from distilpose.inference.sinks import (
 from distilpose.inference.sources import CAMERA_PREFIX, Sources, find_sources
 from distilpose.inference.stages import map_in_threads, run_ahead
 from distilpose.inference.stream import predict_stream
-from distilpose.inference.video import VideoReader, VideoWriter, import_av
+from distilpose.inference.video import VideoReader, import_av
+from distilpose.inference.video_writer import VideoWriter
 from distilpose.postprocess import FlipTest
 from distilpose.results import PoseResult
 
