@@ -1,0 +1,410 @@
+"""The page in a real browser: what a visitor does and sees."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from host import hosting
+from PIL import Image
+
+from distilpose.draw import SIDE_COLOURS
+from distilpose.geometry import CropTransform
+from distilpose.images import read_image
+from distilpose.inference.predictor import PosePredictor
+from distilpose.results import PoseResult
+from distilpose.serving.web import own_files
+
+pytestmark = pytest.mark.slow
+PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
+
+
+def expect(locator: Any) -> Any:
+    from playwright.sync_api import expect
+
+    return expect(locator)
+
+
+def show(page: Any, file: Path) -> None:
+    page.set_input_files("#file", file)
+    expect(page.locator("#save-json")).to_be_enabled(timeout=30_000)
+
+
+def saved(page: Any, button: str) -> bytes:
+    with page.expect_download() as download:
+        page.click(button)
+    return Path(download.value.path()).read_bytes()
+
+
+def rows(page: Any) -> list[dict[str, Any]]:
+    return json.loads(saved(page, "#save-json"))
+
+
+def crop_error(found: PoseResult, expected: PoseResult, input_size_hw: tuple[int, int] = (128, 96)) -> float:
+    """Largest distance between two results of the same boxes, as a share of the crop."""
+    crops = [CropTransform.from_box(box, input_size_hw) for box in expected.box]
+    pairs = zip(crops, found.xy, expected.xy, strict=True)
+    return max(float(np.abs(crop.to_norm(a) - crop.to_norm(b)).max()) for crop, a, b in pairs)
+
+
+def assert_agrees(found: list[dict[str, Any]], image: np.ndarray, predictor: PosePredictor) -> None:
+    """Rows as `predict` writes them, with the predictor's numbers."""
+    result = PoseResult.from_coco(found)
+    expected = predictor(image, [row["box_xyxy"] for row in found])
+    assert crop_error(result, expected) < 1e-3
+    np.testing.assert_allclose([row["raw_score"] for row in found], expected.raw_score, atol=5e-3)
+    np.testing.assert_allclose([row["score"] for row in found], expected.pose_score, atol=2e-3)
+    np.testing.assert_allclose([row["sigma"] for row in found], expected.sigma, rtol=0.02, atol=0.05)
+    assert {row["category_id"] for row in found} == {1}
+
+
+def test_a_picture_has_the_predictors_pose(
+    browser: Any, visit: Callable[..., Any], picture_file: Path, drawn_person: np.ndarray, predictor: PosePredictor
+) -> None:
+    page = visit(browser)
+    show(page, picture_file)
+    found = rows(page)
+    assert [row["box_xyxy"] for row in found] == [[0, 0, 300, 360]]
+    assert "frame" not in found[0]
+    assert found[0]["image"] == "drawn.png"
+    assert_agrees(found, drawn_person, predictor)
+
+
+def test_a_photograph_has_the_predictors_pose_in_boxes_drawn_by_mouse(
+    browser: Any, visit: Callable[..., Any], photograph: Path, predictor: PosePredictor
+) -> None:
+    page = visit(browser)
+    show(page, photograph)
+    assert_agrees(rows(page), read_image(photograph), predictor)
+    area = page.locator("#boxes").bounding_box()
+
+    def drag(*shares: float) -> None:
+        x, y = ([area[side] + share * area[size] for share in shares[at::2]]
+                for at, side, size in ((0, "x", "width"), (1, "y", "height")))  # fmt: skip
+        page.mouse.move(x[0], y[0])
+        page.mouse.down()
+        page.mouse.move(x[1], y[1], steps=3)
+        page.mouse.up()
+
+    drag(0.2, 0.1, 0.75, 0.95)
+    drag(0.8, 0.3, 0.98, 0.9)
+    page.locator(".box").nth(1).hover()
+    expect(page.locator(".box")).to_have_count(2)
+    expect(page.locator("#score")).to_contain_text(",")
+    found = rows(page)
+    height, width = read_image(photograph).shape[:2]
+    drawn = [0.2 * width, 0.1 * height, 0.75 * width, 0.95 * height]
+    np.testing.assert_allclose(found[0]["box_xyxy"], drawn, atol=3)
+    assert_agrees(found, read_image(photograph), predictor)
+
+
+def test_the_skeleton_is_drawn(browser: Any, visit: Callable[..., Any], photograph: Path) -> None:
+    page = visit(browser)
+    show(page, photograph)
+    (row,) = rows(page)
+    points = np.array(row["keypoints"]).reshape(-1, 3)
+    drawn = page_png(page)
+    image = read_image(photograph).astype(int)
+    for name, side in ((5, "left"), (6, "right")):  # shoulders
+        x, y, score = points[name]
+        assert score > 0.35  # almost in full
+        colour = drawn[round(y), round(x)]
+        assert np.abs(colour - SIDE_COLOURS[side]).max() < 30, name
+        assert np.abs(image[round(y), round(x)] - SIDE_COLOURS[side]).max() > 60
+    page.uncheck("#show-skeleton")
+    assert np.abs(page_png(page) - image).max() < 16  # the picture alone, decoded twice
+
+
+def page_png(page: Any) -> np.ndarray:
+    from io import BytesIO
+
+    return np.array(Image.open(BytesIO(saved(page, "#save-png"))).convert("RGB")).astype(int)
+
+
+def test_everything_works_by_keyboard(browser: Any, visit: Callable[..., Any], picture_file: Path) -> None:
+    page = visit(browser)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the picture"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "file"
+    outline = page.locator("label.button").evaluate("element => getComputedStyle(element).outlineWidth")
+    assert outline == "3px"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(picture_file)
+    expect(page.locator("#save-json")).to_be_enabled()
+    page.focus("#new-box")
+    page.keyboard.press("Enter")
+    expect(page.locator(".box:focus")).to_have_count(1)
+    before = rows_after(page, lambda: None)[0]["box_xyxy"]
+    assert before == [75, 45, 225, 315]
+    page.focus(".box")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Shift+ArrowLeft")
+    expect(page.locator(".box")).to_have_attribute("aria-label", re.compile("left 79, top 49, width 146, height 270"))
+    page.keyboard.press("Delete")
+    expect(page.locator(".box.whole")).to_have_count(1)
+    seen = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.id"))
+    assert {"camera", "facing", "close", "model", "where", "new-box", "whole", "fit", "save-json", "save-png"} <= seen
+
+
+def rows_after(page: Any, action: Callable[[], Any]) -> list[dict[str, Any]]:
+    """Saved rows once the page has looked again."""
+    action()
+    page.wait_for_timeout(500)
+    return rows(page)
+
+
+def test_fit_to_pose_moves_the_box_once(
+    browser: Any, visit: Callable[..., Any], photograph: Path, predictor: PosePredictor
+) -> None:
+    from distilpose.inference.tracking import boxes_around
+
+    page = visit(browser)
+    show(page, photograph)
+    first = PoseResult.from_coco(rows(page))
+    (row,) = rows_after(page, lambda: page.click("#fit"))
+    np.testing.assert_allclose(row["box_xyxy"], boxes_around(first)[0], atol=0.5)
+    assert_agrees([row], read_image(photograph), predictor)
+
+
+def test_the_server_agrees(
+    browser: Any, visit: Callable[..., Any], photograph: Path, built_page: Path, predictor: PosePredictor
+) -> None:
+    serving = pytest.importorskip("distilpose.serving.server")
+    server = serving.PoseServer("distilpose_s_demo", port=0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        for _ in range(100):
+            if server.started:
+                break
+            time.sleep(0.1)
+        page = visit(browser, server.address + "/")
+        expect(page.locator("#threads")).not_to_contain_text("does not isolate")
+        show(page, photograph)
+        page.select_option("#where", "both")
+        expect(page.locator("#difference")).to_contain_text("Largest difference", timeout=30_000)
+        largest = float(re.search(r"difference ([\d.]+) px", page.inner_text("#difference")).group(1))
+        crop = CropTransform.from_box([0, 0, 512, 600], (128, 96))
+        assert largest < 1e-3 * crop.box_wh[0]
+        page.select_option("#where", "server")
+        page.wait_for_timeout(500)
+        assert_agrees(rows(page), read_image(photograph), predictor)
+    finally:
+        server.end()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_without_a_server_it_says_so_and_goes_on(browser: Any, built_page: Path, picture_file: Path) -> None:
+    with hosting(built_page) as address:
+        page = browser.new_page()
+        page.goto(address)
+        expect(page.locator("#status")).to_contain_text("Ready", timeout=30_000)
+        show(page, picture_file)
+        page.select_option("#where", "both")
+        expect(page.locator("#status")).to_contain_text("no server part")
+        expect(page.locator("#where")).to_have_value("browser")
+        page.close()
+
+
+def walking(image: np.ndarray, frames: int) -> list[np.ndarray]:
+    """A person who moves to the right over a wider, dark picture."""
+    height, width = image.shape[:2]
+    shown = []
+    for number in range(frames):
+        frame = np.full((height, 2 * width, 3), 40, dtype=np.uint8)
+        left = round(number * 0.6 * width / frames)
+        frame[:, left : left + width] = image
+        shown.append(frame)
+    return shown
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory, photograph: Path) -> Path:
+    """Two seconds of someone who moves to the right, written by `VideoWriter`."""
+    pytest.importorskip("av", reason="films need PyAV")
+    from distilpose.inference.video_writer import VideoWriter
+
+    path = tmp_path_factory.mktemp("film") / "walk.mp4"
+    small = np.array(Image.fromarray(read_image(photograph)).resize((240, 280)))
+    with VideoWriter(path, (280, 480), rate=10) as writer:
+        for number, frame in enumerate(walking(small, 20)):
+            writer.write(frame, number / 10)
+    return path
+
+
+def test_a_written_film_plays_in_the_browser(browser: Any, film: Path) -> None:
+    with hosting(film.parent) as address:
+        page = browser.new_page()
+        page.goto(address)
+        state = page.evaluate(
+            """name => new Promise(resolve => {
+                const video = document.createElement('video');
+                const tell = () => resolve({ready: video.readyState, duration: video.duration,
+                    size: [video.videoWidth, video.videoHeight], error: video.error && video.error.message});
+                video.addEventListener('canplaythrough', tell);
+                video.addEventListener('error', tell);
+                video.preload = 'auto';
+                video.src = name;
+            })""",
+            film.name,
+        )
+        page.close()
+    assert state["error"] is None
+    assert state["ready"] >= 2
+    assert state["duration"] == pytest.approx(2.0, abs=0.05)
+    assert state["size"] == [480, 280]
+
+
+def test_a_film_is_followed(browser: Any, visit: Callable[..., Any], film: Path) -> None:
+    page = visit(browser)
+    show(page, film)
+    expect(page.locator("#clock")).to_have_text("0:00 / 0:02")
+    page.click("#play")
+    expect(page.locator("#play")).to_have_text("Pause")
+    expect(page.locator("#play")).to_have_text("Play", timeout=20_000)  # it has ended
+    assert float(page.inner_text("#rate")) > 0
+    found = rows(page)
+    assert len(found) > 5
+    times = [row["time"] for row in found]
+    assert times == sorted(times)
+    assert times[-1] > 1.5
+    assert {row["frame"] for row in found} == {None}
+    assert {row["track_id"] for row in found} == {1}
+    assert found[0]["box_xyxy"] == [0, 0, 480, 280]
+    assert found[-1]["box_xyxy"][0] > found[1]["box_xyxy"][0] + 30  # the box went along
+    page.locator("#seek").fill("0.5")
+    expect(page.locator("#clock")).to_have_text("0:00 / 0:02")
+
+
+def write_y4m(path: Path, frames: list[np.ndarray]) -> None:
+    """Uncompressed film, 4:2:0, as Chromium's fake camera reads it."""
+    import cv2
+
+    height, width = frames[0].shape[:2]
+    with path.open("wb") as file:
+        file.write(f"YUV4MPEG2 W{width} H{height} F10:1 Ip A1:1 C420jpeg\n".encode())
+        for frame in frames:
+            file.write(b"FRAME\n" + cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420).tobytes())
+
+
+def test_the_camera(
+    launch: Callable[..., Any], visit: Callable[..., Any], photograph: Path, tmp_path: Path
+) -> None:
+    small = np.array(Image.fromarray(read_image(photograph)).resize((320, 360)))
+    write_y4m(tmp_path / "camera.y4m", walking(small, 10)[:1] * 5)
+    camera = launch(
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}",
+    )
+    page = visit(camera, permissions=["camera"])
+    page.click("#camera")
+    expect(page.locator("#save-json")).to_be_enabled(timeout=30_000)
+    page.wait_for_timeout(2000)
+    expect(page.locator("#rate")).not_to_have_text("–")
+    found = rows(page)
+    assert len(found) > 3
+    assert {row["image"] for row in found} == {"camera"}
+    assert found[-1]["score"] > 0.3
+    assert found[-1]["box_xyxy"][2] < 400  # of 640: the box has closed around the person on the left
+    page.click("#close")
+    expect(page.locator("#save-json")).to_be_disabled()
+    expect(page.locator("#rate")).to_have_text("–")
+
+
+def test_a_phone_scrolls_in_one_direction_only(browser: Any, visit: Callable[..., Any], picture_file: Path) -> None:
+    page = visit(browser, **PHONE)
+
+    def widths() -> list[int]:
+        return page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+
+    assert widths() == [360, 360]
+    show(page, picture_file)
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert widths() == [360, 360]
+    page.tap("#new-box")
+    expect(page.locator(".box:not(.whole)")).to_have_count(1)
+    small = page.evaluate(
+        "[...document.querySelectorAll('button, select, label.button')].map(e => e.getBoundingClientRect().height)"
+    )
+    assert min(small) >= 32
+
+
+def luminance(rgb: list[float]) -> float:
+    parts = [value / 255 for value in rgb]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(browser: Any, visit: Callable[..., Any], scheme: str) -> None:
+    page = visit(browser, color_scheme=scheme)
+
+    def colours(selector: str) -> list[list[float]]:
+        return page.locator(selector).first.evaluate(
+            """element => {
+                const ground = (e) => { const c = getComputedStyle(e).backgroundColor;
+                    return c === 'rgba(0, 0, 0, 0)' && e.parentElement ? ground(e.parentElement) : c; };
+                return [getComputedStyle(element).color, ground(element)].map(c => c.match(/[\\d.]+/g).map(Number));
+            }"""
+        )
+
+    for selector in ("h1", "header p", ".panel h2", ".note", ".numbers dt", "#camera", ".primary", ".empty p", "#status"):
+        text, ground = (luminance(colour[:3]) for colour in colours(selector))
+        contrast = (max(text, ground) + 0.05) / (min(text, ground) + 0.05)
+        assert contrast >= 4.5, selector
+    assert (luminance(colours("body")[1][:3]) < 0.1) == (scheme == "dark")
+
+
+def test_nothing_jumps(browser: Any, visit: Callable[..., Any], picture_file: Path) -> None:
+    watch = """window.shifted = 0;
+        new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.shifted += entry.value; })
+            .observe({type: 'layout-shift', buffered: true});"""
+    page = visit(browser, before=watch)
+    show(page, picture_file)
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.shifted") < 0.01
+
+
+def test_a_host_without_isolation_gets_one_thread(browser: Any, built_page: Path, visit: Callable[..., Any]) -> None:
+    with hosting(built_page, isolated=False) as address:
+        page = visit(browser, address)
+        expect(page.locator("#threads")).to_contain_text("1 thread")
+        expect(page.locator("#threads")).to_contain_text("does not isolate")
+
+
+def test_a_page_that_is_not_built_says_how(browser: Any, tmp_path: Path, built_page: Path) -> None:
+    for path in own_files():
+        shutil.copy(path, tmp_path)
+    with hosting(tmp_path) as address:
+        page = browser.new_page()
+        page.goto(address)
+        expect(page.locator("#status code")).to_have_text("make web")
+        shutil.copy(built_page / "manifest.json", tmp_path)  # the runtime is still missing
+        page.reload()
+        expect(page.locator("#status code")).to_have_text("make web")
+        page.close()
+
+
+def test_a_file_that_is_no_picture(browser: Any, visit: Callable[..., Any], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"nothing")
+    page = visit(browser)
+    page.set_input_files("#file", broken)
+    expect(page.locator("#status")).to_contain_text("broken.png is no picture")
