@@ -38,7 +38,7 @@ def write_film(
     sound_from: float = 0.0,
     codec: str = "libx264",
 ) -> Path:
-    """Write images at ``times`` in seconds (evenly when None); ``sound`` is the codec of a tone from ``sound_from`` on."""
+    """Write images at ``times`` in seconds, or evenly; ``sound`` is the codec of a tone from ``sound_from`` on."""
     height, width = images[0].shape[:2]
     even = (height % 2 == 0) and (width % 2 == 0)
     with av.open(str(path), "w") as container:

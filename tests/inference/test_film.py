@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from distilpose.boxes_file import PersonBoxes
 from distilpose.errors import ConfigError, InputError
 from distilpose.images import read_image, write_image
-from distilpose.inference.film import FilmOptions
-from distilpose.inference.predict import OutputOptions, predict_files
+from distilpose.inference.film import follow
+from distilpose.inference.options import FilmOptions, OutputOptions
+from distilpose.inference.people import Place
+from distilpose.inference.predict import predict_files
+from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.video import VideoReader
 
 Image = NDArray[np.uint8]
@@ -186,6 +189,57 @@ def test_broken_frames_are_reported_and_left_out(tmp_path: Path, runner: Any) ->
         assert len(list(reader.frames())) == report.num_frames
 
 
+def test_a_film_without_frames_in_the_part_asked_for_is_a_failure(film: Path, tmp_path: Path, runner: Any) -> None:
+    options = FilmOptions(start=9.0)
+    report = predict_files([film], tmp_path / "out", model=runner, detector=SpotDetector(), film=options)
+    assert report.failures == (f"{film}: no frame between start and end (it lasts 4.0 s)",)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
+
+
+def test_a_film_that_cannot_be_drawn_costs_no_other(film: Path, tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
+    from distilpose.inference.video_writer import VideoWriter
+
+    other = write_film(tmp_path / "other.mp4", [spot_image(spot_xy(3))] * 12)
+    write = VideoWriter.write
+
+    def refuse(self: Any, image: Image, time: float) -> None:
+        if self._path.stem == "walk":
+            raise InputError("no encoder takes it")
+        write(self, image, time)
+
+    monkeypatch.setattr(VideoWriter, "write", refuse)
+    report = predict_files([film, other], tmp_path / "out", model=runner, detector=SpotDetector())
+    assert report.failures == (f"{film}: no encoder takes it",)
+    assert {row["image"] for row in rows_of(tmp_path / "out")} == {film.as_posix(), other.as_posix()}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["other.mp4", "predictions.json"]
+
+
+def test_a_failed_detection_is_made_up_for_in_the_next_frame(tmp_path: Path, runner: Any) -> None:
+    calls = []
+
+    def find(shots: Sequence[Any]) -> list[PersonBoxes]:
+        calls.append(shots[0][0].frame)
+        return SpotDetector()([shots[0][1]])
+
+    broken = InputError("broken")
+    shots = [
+        (Place(Path("x"), n, n / 10, SIZE_HW), broken if n in (0, 4) else spot_image(spot_xy(n))) for n in range(8)
+    ]
+    seen = list(follow(shots, PosePredictor(SpotPose(runner)), find, 4, keep_images=False))
+    assert calls == [1, 5]
+    assert [item.error is None for item in seen] == [n not in (0, 4) for n in range(8)]
+    assert all(len(item.result) == 1 for item in seen if item.result is not None)
+
+
+def test_an_earlier_run_stays_when_a_file_cannot_be_opened(film: Path, tmp_path: Path, runner: Any) -> None:
+    predict_files([film], tmp_path, model=runner, detector=SpotDetector(), output=OutputOptions(pictures=False))
+    before = (tmp_path / "predictions.json").read_bytes()
+    (tmp_path / "poses.parquet").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write to"):
+        predict_files([film], tmp_path, model=runner, detector=SpotDetector(), output=OutputOptions(parquet=True))
+    assert (tmp_path / "predictions.json").read_bytes() == before
+
+
 def test_nobody_in_a_film(tmp_path: Path, runner: Any) -> None:
     film = write_film(tmp_path / "empty.mp4", [spot_image()] * 5)
     report = predict_files([film], tmp_path / "out", model=runner, detector=SpotDetector())
@@ -203,7 +257,7 @@ import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from conftest import BrightestPixel
 from test_film import SpotDetector
-from distilpose.inference.predict import predict_files
+from distilpose.inference.predict import PredictInterruptedError, predict_files
 
 class Interrupted(BrightestPixel):
     def __call__(self, images):
@@ -214,7 +268,8 @@ class Interrupted(BrightestPixel):
 before = signal.getsignal(signal.{name})
 try:
     predict_files([{str(film)!r}], {str(tmp_path)!r}, model=Interrupted(), detector=SpotDetector(), batch_size=4)
-except KeyboardInterrupt:
+except PredictInterruptedError as stop:
+    assert 0 < stop.report.num_frames < 40
     print("interrupted", signal.getsignal(signal.{name}) == before)
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -281,8 +336,10 @@ def test_options_are_checked_before_anything_is_written(film: Path, tmp_path: Pa
         predict_files([film], tmp_path / "o", model=runner, detector="whole-image", max_people=0)
     with pytest.raises(ConfigError, match="style"):
         predict_files([film], tmp_path / "o", model=runner, detector="whole-image", output=OutputOptions(style="x"))
-    with pytest.raises(InputError, match="in place of the input"):
+    with pytest.raises(InputError, match="holds sources"):
         predict_files([film], film.parent, model=runner, detector="whole-image")
+    with pytest.raises(ConfigError, match="no camera among the sources"):
+        predict_files([film], tmp_path / "o", model=runner, detector="whole-image", output=OutputOptions(preview=0))
     assert not (tmp_path / "o").exists()
 
 

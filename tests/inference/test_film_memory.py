@@ -17,7 +17,8 @@ sys.path.insert(0, {tests!r})
 from conftest import BrightestPixel
 from films import write_film
 from test_film import SpotDetector, SpotPose, spot_image, spot_xy
-from distilpose.inference.predict import OutputOptions, predict_files
+from distilpose.inference.options import OutputOptions
+from distilpose.inference.predict import predict_files
 from pathlib import Path
 
 folder = Path({folder!r})

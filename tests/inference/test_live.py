@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from test_film import SpotDetector, SpotPose, spot_image, spot_xy
 
 from distilpose.errors import ConfigError, InputError
-from distilpose.inference import predict
-from distilpose.inference.film import FilmOptions
+from distilpose.inference import run
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.live import Latency, NewestFrame, Webcam, watch_camera
+from distilpose.inference.options import FilmOptions, OutputOptions
 from distilpose.inference.people import people_by_detector
-from distilpose.inference.predict import OutputOptions, predict_files
+from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.preview import Preview
 from distilpose.inference.video import VideoReader
@@ -125,6 +125,10 @@ def test_a_camera_that_is_not_there(tmp_path: Path, runner: Any) -> None:
     report = predict_files(["webcam:97"], tmp_path / "out", model=runner, detector="whole-image")
     assert len(report.failures) == 1
     assert "webcam:97 cannot be opened" in report.failures[0]
+    with pytest.raises(ConfigError, match="expected one camera, got 2"):
+        predict_files(["webcam:0", "webcam:1"], tmp_path / "out", model=runner, detector="whole-image")
+    with pytest.raises(ConfigError, match="newest frame is taken"):
+        predict_files(["webcam:0"], tmp_path, model=runner, detector="whole-image", film=FilmOptions(every=2))
     with pytest.raises(ConfigError, match="knows nothing of a camera"):
         predict_files(["webcam:97"], tmp_path / "out", model=runner, boxes=tmp_path / "boxes.json")
 
@@ -144,7 +148,7 @@ def test_a_camera_that_hangs_can_be_given_up() -> None:
 
 
 def test_predict_from_a_camera_writes_all_that_a_film_gets(tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(predict, "Webcam", lambda number: FakeCamera(30, rate=100))
+    monkeypatch.setattr(run, "Webcam", lambda number: FakeCamera(30, rate=100))
     output = OutputOptions(json_lines=True, preview=0)
     report = predict_files(
         ["webcam:0"], tmp_path, model=SpotPose(runner), detector=SpotDetector(), output=output, progress=True
@@ -159,7 +163,7 @@ def test_predict_from_a_camera_writes_all_that_a_film_gets(tmp_path: Path, runne
 
 
 def test_a_camera_without_pictures_is_a_failure(tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(predict, "Webcam", lambda number: FakeCamera(0))
+    monkeypatch.setattr(run, "Webcam", lambda number: FakeCamera(0))
     report = predict_files(["webcam:3"], tmp_path, model=runner, detector=SpotDetector())
     assert report.failures == ("webcam:3: it gave no picture",)
 
@@ -177,3 +181,5 @@ def test_the_preview_shows_the_newest_picture() -> None:
         port = int(preview.address.rsplit(":", 1)[1].strip("/"))
         with pytest.raises(InputError, match=f"port {port}"):
             Preview(port)
+        with pytest.raises(InputError, match="port 99999"):
+            Preview(99999)

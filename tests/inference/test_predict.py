@@ -16,7 +16,8 @@ from pycocotools.coco import COCO
 from distilpose.errors import ConfigError, InputError
 from distilpose.images import read_image, write_image
 from distilpose.inference import artist
-from distilpose.inference.predict import OutputOptions, predict_files
+from distilpose.inference.options import OutputOptions
+from distilpose.inference.predict import predict_files
 
 BRIGHT_XY = (211, 143)
 NO_PICTURES = OutputOptions(pictures=False)
@@ -208,7 +209,7 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(
 def test_inputs_are_never_overwritten(folder: Path, boxes: Path, tmp_path: Path, runner: Any) -> None:
     write_image(folder / "9.jpg", read_image(folder / "7.png"))
     before = (folder / "9.jpg").read_bytes()
-    with pytest.raises(InputError, match=r"in place of the input .*9\.jpg: choose another folder"):
+    with pytest.raises(InputError, match=r"holds sources, .*: choose another folder"):
         predict_files([folder], folder, model=runner, boxes=boxes)
     assert (folder / "9.jpg").read_bytes() == before
     own = boxes.rename(tmp_path / "predictions.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -308,3 +309,20 @@ def test_only_half_a_window_is_read_ahead(rate: int, window: float) -> None:
     for out, (number, _) in enumerate(smooth_zero_lag(film(), window)):
         assert number == out
         assert read - out <= math.floor(window / 2 * rate) + 2
+
+
+def test_what_was_given_out_is_let_go_and_few_wait_even_if_time_stands_still() -> None:
+    class Picture:
+        pass
+
+    pictures: list[weakref.ref[Picture]] = []
+
+    def items() -> Iterator[tuple[Picture, PoseResult | None, float]]:
+        for number in range(400):
+            picture = Picture()
+            pictures.append(weakref.ref(picture))
+            yield picture, None, 0.01 * min(number, 200)
+
+    for _ in smooth_zero_lag(items(), window=0.4):
+        assert sum(picture() is not None for picture in pictures) <= 124
+    assert len(pictures) == 400

@@ -18,7 +18,8 @@ from distilpose.boxes_file import match_boxes
 from distilpose.data.synthetic import draw_people
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.images import read_image, write_image
-from distilpose.inference.predict import OutputOptions, predict_files
+from distilpose.inference.options import OutputOptions
+from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.sinks import FrameResult, prediction_rows, write_predictions
 from distilpose.loading import as_runner

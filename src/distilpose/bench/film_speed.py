@@ -16,10 +16,11 @@ from distilpose.draw import STYLES
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.inference.artist import Brush
 from distilpose.inference.detectors import create_detector
-from distilpose.inference.film import FilmOptions, watch_film
+from distilpose.inference.film import watch_film
 from distilpose.inference.interruption import Interruption
+from distilpose.inference.options import FilmOptions, OutputOptions
 from distilpose.inference.people import Image, people_by_detector
-from distilpose.inference.predict import OutputOptions, predict_files
+from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.smoothing import smooth_zero_lag
 from distilpose.inference.tracking import PoseTracker

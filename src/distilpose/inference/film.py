@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.boxes_file import PersonBoxes
-from distilpose.errors import ConfigError, DistilPoseError
+from distilpose.errors import DistilPoseError
 from distilpose.geometry import box_iou_xyxy
 from distilpose.inference.interruption import Interruption
+from distilpose.inference.options import FilmOptions
 from distilpose.inference.people import NOBODY, Finder, Image, Place, Shot, best_rows, locate
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.smoothing import smooth_zero_lag
@@ -26,34 +25,6 @@ from distilpose.results import PoseResult
 
 FRAMES_AHEAD = 4
 SAME_PERSON_IOU = 0.3  # of a detected and an expected box, from which on the detector has not missed the person
-
-
-@dataclass(frozen=True)
-class FilmOptions:
-    """How films and cameras are read and followed.
-
-    Attributes:
-        every: take each n-th frame.
-        start: first second.
-        end: second before which to stop; None for the end.
-        detect_every: look for people in each n-th taken frame; in between, people are where their pose leads.
-        smooth: smooth poses over time.
-
-    Raises:
-        ConfigError: a number is out of range.
-    """
-
-    every: int = 1
-    start: float = 0.0
-    end: float | None = None
-    detect_every: int = 1
-    smooth: bool = True
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.detect_every < 1:
-            raise ConfigError(f"every and detect_every must be 1 or more, got {self.every} and {self.detect_every}")
-        if not self.start >= 0 or (self.end is not None and not self.end > self.start):
-            raise ConfigError(f"expected 0 <= start < end in seconds, got start {self.start} and end {self.end}")
 
 
 class Seen(NamedTuple):
@@ -93,8 +64,7 @@ def watch_film(
         keep_images: hand the frames on.
         interruption: ends the film early; what was read until then is finished.
     """
-    frames = takewhile(lambda _: not interruption.requested, _shots(reader))
-    ahead = run_ahead(frames, FRAMES_AHEAD)
+    ahead = run_ahead(_shots(reader, interruption), FRAMES_AHEAD)
     if options.detect_every == 1:
         scenes = run_ahead(locate(ahead, find, most=most), FRAMES_AHEAD)
         seen = _tracked(predict_stream(predictor, scenes, keep_images=keep_images))
@@ -117,8 +87,10 @@ def _timed(seen: Iterable[Seen]) -> Iterator[tuple[Seen, PoseResult | None, floa
         yield item, item.result, time
 
 
-def _shots(reader: VideoReader) -> Iterator[Shot]:
+def _shots(reader: VideoReader, interruption: Interruption) -> Iterator[Shot]:
     for number, time, image, error in reader.frames():
+        if interruption.requested:
+            return
         if image is None:
             assert error is not None
             yield Place(reader.path, number, time), error
@@ -157,14 +129,19 @@ def follow(
         keep_images: hand the frames on.
     """
     tracker = PoseTracker()
-    for position, (place, image) in enumerate(shots):
+    since_detection = detect_every
+    for place, image in shots:
+        since_detection += 1
         if isinstance(image, DistilPoseError):
             yield Seen(place, None, None, image)
             continue
         assert place.time is not None
         try:
             expected = tracker.expected(place.time)
-            detected = find([(place, image)])[0] if position % detect_every == 0 else NOBODY
+            detected = NOBODY
+            if since_detection >= detect_every:  # a frame that failed makes the next one due
+                detected = find([(place, image)])[0]
+                since_detection = 0
             people, is_detected = joined(detected, expected, most)
             result = predictor(image, *people)
             single = ~find_duplicates(result)

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 
 from distilpose.errors import InputError
-from distilpose.inference.film import FilmOptions, Seen, follow
+from distilpose.inference.film import Seen, follow
 from distilpose.inference.interruption import Interruption
+from distilpose.inference.options import FilmOptions
 from distilpose.inference.people import Finder, Image, Place, Shot
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.smoothing import OneEuroSmoother
@@ -129,7 +130,8 @@ class NewestFrame:
         """Stop reading and let go of the camera."""
         self._stopping = True
         self._thread.join(2)
-        self._camera.close()
+        if not self._thread.is_alive():  # a device that hangs in `read` must not be taken from under it
+            self._camera.close()
 
 
 def watch_camera(

@@ -75,6 +75,9 @@ def people_by_file(
     for film in films:
         if len(matched.people[film].box_score):
             raise InputError(f"{boxes}: boxes of the film {film} need a frame field, the number of the frame from 0")
+    for picture in pictures:
+        if picture in matched.frames:
+            raise InputError(f"{boxes}: boxes of the picture {picture} have a frame field, which only films have")
 
     def find(shots: Sequence[tuple[Place, Image]]) -> list[PersonBoxes]:
         found = []
@@ -87,7 +90,7 @@ def people_by_file(
             found.append(PersonBoxes(people.boxes_xyxy[good], people.box_score[good]))
         return found
 
-    return People(find, matched.image_ids)
+    return People(find, {picture: matched.image_ids[picture] for picture in pictures})
 
 
 def best_rows(score: NDArray[np.float64], most: int | None) -> NDArray[np.intp]:

@@ -62,9 +62,9 @@ class Preview:
 
         try:
             self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        except OSError as error:
-            raise InputError(f"the preview cannot use port {port} ({error.strerror}): choose another") from error
-        self._server.daemon_threads = True
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"the preview cannot use port {port} ({reason}): choose another, or 0 for any") from error
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}/"
         threading.Thread(target=self._server.serve_forever, name="preview", daemon=True).start()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from distilpose.inference.interruption import Interruption
+
 if TYPE_CHECKING:
     from rich.progress import Progress, Task, TaskID
 
@@ -16,10 +18,12 @@ class Meter:
 
     Args:
         show: False shows nothing.
+        interruption: that may end the work early.
     """
 
-    def __init__(self, show: bool) -> None:
+    def __init__(self, show: bool, interruption: Interruption | None = None) -> None:
         self._progress = _bar() if show else None
+        self._interruption = interruption
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
@@ -42,7 +46,8 @@ class Meter:
             yield item
             done += 1
             self._progress.advance(self._task)
-        self._progress.update(self._task, total=done)
+        if self._interruption is None or not self._interruption.requested:  # else it would look finished
+            self._progress.update(self._task, total=done)
 
     def note(self, text: object) -> None:
         """Show a remark beside the bar."""

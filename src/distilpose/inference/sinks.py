@@ -170,9 +170,8 @@ class ParquetFolder:
             raise ConfigError('Parquet needs pyarrow: pip install "distilpose[interop]"') from error
         self._path = path
         path.mkdir(exist_ok=True)
-        for old in path.glob("part-*.parquet"):  # of an earlier run
-            old.unlink()
         self._rows: list[dict[str, Any]] = []
+        self._names: tuple[str, ...] = ()
         self._written = 0
         self._closed = False
 
@@ -198,21 +197,24 @@ class ParquetFolder:
                     "sigma_y": None if sigma is None else sigma[:, 1].tolist(),
                 }
             )
-        if len(self._rows) >= PARQUET_ROWS:
-            self._flush(result.skeleton.keypoint_names)
         self._names = result.skeleton.keypoint_names
+        if len(self._rows) >= PARQUET_ROWS:
+            self._flush()
 
     def close(self) -> None:
         """See `Sink`."""
         if not self._closed:
             self._closed = True
             if self._rows or self._written == 0:
-                self._flush(getattr(self, "_names", ()))
+                self._flush()
 
-    def _flush(self, keypoint_names: Sequence[str]) -> None:
+    def _flush(self) -> None:
         import pyarrow.parquet
 
-        schema = _parquet_schema().with_metadata({"keypoint_names": json.dumps(list(keypoint_names))})
+        if self._written == 0:
+            for old in self._path.glob("part-*.parquet"):  # of an earlier run
+                old.unlink()
+        schema = _parquet_schema().with_metadata({"keypoint_names": json.dumps(self._names)})
         table = pyarrow.Table.from_pylist(self._rows, schema=schema)
         final = self._path / f"part-{self._written:05}.parquet"
         part = final.with_name(f".{final.name}.part")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ _ERROR_AT_SCORE_0, _ERROR_FALL = 0.30, 3.45
 _TRUST_LIMIT = 4.0  # no keypoint is smoothed more than this many times more or less than an ordinary one
 _FASTEST_TURN = 30.0  # sizes per s^2: an arm swung over a quarter of the body's height twice a second
 _SMALLEST_STEP = 1e-3  # seconds; files with repeated time stamps exist
+_GIVEN_OUT: Any = None
+_MOST_AHEAD = 120  # items that wait, whatever their times say
 _HALF_PER_STD = 2.0  # a window ends two standard deviations from its middle
 
 
@@ -208,7 +210,7 @@ class _Poses(NamedTuple):
 class _Held(Generic[Item]):
     """An item that waits for those after it."""
 
-    item: Item
+    item: Item  # taken out when it is given out: it may hold a picture
     result: PoseResult | None
     time: float
     rows: dict[int, int]  # row of each track id
@@ -234,8 +236,9 @@ def _smoothed(items: Iterator[_Held[Item]], window: float, max_gap: float) -> It
     middle = 0  # index in ``held`` of the next item to give out
     for item in items:
         held.append(item)
-        while item.time - held[middle].time > half:
+        while item.time - held[middle].time > half or len(held) - middle > _MOST_AHEAD:
             yield _smooth_one(held, middle, half, max_gap)
+            held[middle] = replace(held[middle], item=_GIVEN_OUT)
             middle += 1
             while held[middle].time - held[0].time > half:
                 held.popleft()
