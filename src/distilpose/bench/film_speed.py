@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from rich.table import Table
@@ -45,7 +46,7 @@ class FilmSpeed(NamedTuple):
         people: per frame, on the frames of the stages.
         milliseconds: of one frame, each stage alone, one after the other.
         frames_per_second: the whole film to drawn film and ``predictions.json``: with the detector in every frame, in
-            each fifth, and with its boxes from a file; None where that was not measured.
+            each fifth, and, if there is anybody, with its boxes from a file.
     """
 
     runtime: str
@@ -92,11 +93,12 @@ def tracked_poses(film: Path, detector: str, model: str | Path) -> list[tuple[Po
 
 
 def _whole(film: Path, detector: str, runner: Runner, boxes: Path, out: Path) -> dict[str, float]:
-    ways = {
+    ways: dict[str, tuple[FilmOptions, dict[str, Any]]] = {
         "detector in every frame": (FilmOptions(), {"detector": detector}),
         f"in each {DETECT_EVERY}th": (FilmOptions(detect_every=DETECT_EVERY), {"detector": detector}),
-        "boxes from a file": (FilmOptions(), {"boxes": boxes}),
     }
+    if json.loads(boxes.read_text()):
+        ways["boxes from a file"] = (FilmOptions(), {"boxes": boxes})
     rates = {}
     for name, (options, source) in ways.items():
         report, seconds = _timed(
@@ -166,6 +168,8 @@ def film_table(speeds: Sequence[FilmSpeed], film: Path, detector: str, peak: flo
     table.add_row("people of a frame", *(f"{speed.people:.2f}" for speed in speeds), end_section=True)
     for way in speeds[0].frames_per_second:
         table.add_row(f"frames/s, {way}", *(f"{speed.frames_per_second[way]:.1f}" for speed in speeds))
+    if "boxes from a file" not in speeds[0].frames_per_second:  # nobody was found
+        return table
     alone = [sum(speed.milliseconds.values()) - speed.milliseconds["detection"] for speed in speeds]
     whole = [1000 / speed.frames_per_second["boxes from a file"] for speed in speeds]
     saved = (f"{100 * (1 - of_all / of_each):.0f} %" for of_all, of_each in zip(whole, alone, strict=True))
