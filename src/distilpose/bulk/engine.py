@@ -103,7 +103,7 @@ def work_in_ray(job: Job, shards: list[tuple[int, pyarrow.Table]], workers: int)
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=job.threads,
-        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
     )
     try:
         for row in done.iter_rows():

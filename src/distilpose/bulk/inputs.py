@@ -233,8 +233,12 @@ def _read_list(file: Path, columns: ListColumns, root: str | Path | None) -> pya
 def _column(file: Path, table: pyarrow.Table, name: str, kind: pyarrow.DataType) -> Any:
     import pyarrow as pa
 
+    column = table.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     try:
-        return table.column(name).cast(kind)
+        if pa.types.is_string(kind) != (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            raise pa.ArrowInvalid("numbers and texts are not turned into each other")
+        return column.cast(kind)
     except pa.ArrowException as error:
-        got = table.schema.field(name).type
-        raise InputError(f"{file}: column {name!r} must hold {kind}, got {got}") from error
+        raise InputError(f"{file}: column {name!r} must hold {kind}, got {column.type}") from error

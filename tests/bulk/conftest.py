@@ -1,0 +1,57 @@
+"""A few pictures, tiny models, and one Ray for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distilpose.checkpoint import save_checkpoint
+from distilpose.export.export import export_model
+from distilpose.images import write_image
+from distilpose.models import create_model
+
+SMALL = {"input_size_hw": (64, 48), "dim": 16, "depth": 1, "num_heads": 2}
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny exported model."""
+    file = tmp_path_factory.mktemp("bulk_model") / "tiny.onnx"
+    export_model(create_model("distilpose_s", **SMALL).eval(), file, format="onnx")
+    return file
+
+
+@pytest.fixture(scope="session")
+def checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint."""
+    return save_checkpoint(
+        create_model("distilpose_s", **SMALL), tmp_path_factory.mktemp("bulk_checkpoint") / "tiny.safetensors"
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Folder of 12 pictures of different sizes in two folders, the fifth of them broken."""
+    folder = tmp_path / "pictures"
+    for name in ("b", "a/deep"):
+        (folder / name).mkdir(parents=True)
+    rng = np.random.default_rng(4)
+    for number in range(12):
+        place = folder / ("a/deep" if number < 7 else "b") / f"{number:02}.jpg"
+        if number == 4:
+            place.write_bytes(b"no picture")
+        else:
+            write_image(place, rng.integers(0, 255, (60 + number, 80, 3), dtype=np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """Ray on this machine for all tests that need it: starting it takes seconds."""
+    from distilpose.bulk.engine import ray_session
+
+    with ray_session(None):
+        yield

@@ -1,0 +1,116 @@
+"""A bulk run but for the engine: options, models, detectors, and what the driver makes of reports."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from distilpose import cli
+from distilpose.bulk import predict as bulk
+from distilpose.bulk.inputs import ListColumns, items_of, list_inputs
+from distilpose.bulk.output_files import RunFolder
+from distilpose.bulk.predict import predict_bulk
+from distilpose.bulk.worker import Job, ShardReport, ShardWorker
+from distilpose.errors import CheckpointError, ConfigError, InputError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "either a boxes column or a detector .*got neither"),
+        ({"detector": "hog", "columns": ListColumns(boxes="b")}, "got both"),
+        ({"detector": "hog", "columns": ListColumns(box_scores="s")}, "need boxes"),
+        ({"detector": "dog"}, "detector must be one of"),
+        ({"detector": "whole-image", "workers": 0}, "workers must be at least 1, got 0"),
+        ({"detector": "whole-image", "shard_size": 0}, "shard_size must be at least 1"),
+        ({"detector": "whole-image", "detection_threshold": 2.0}, "detection_threshold"),
+        ({"detector": "whole-image", "flip_test": "on"}, "flip_test"),
+    ],
+)
+def test_wrong_options_are_told_before_anything_starts(options, message, pictures, model_file, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        predict_bulk(pictures, tmp_path / "out", model=model_file, **options)
+
+
+def test_wrong_models_and_folders_are_told(pictures, model_file, tmp_path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere is not a file.*distilpose_s_demo"):
+        predict_bulk(pictures, tmp_path / "out", model="nowhere", detector="whole-image")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(CheckpointError, match="broken"):
+        predict_bulk(pictures, tmp_path / "out", model=broken, detector="whole-image")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write to"):
+        predict_bulk(pictures, tmp_path / "file" / "out", model=model_file, detector="whole-image")
+
+
+def test_wrong_usage_on_the_command_line(pictures, tmp_path, capsys) -> None:
+    assert cli.main(["predict-bulk", str(tmp_path / "no"), "--out", str(tmp_path / "o"), "--detector", "hog"]) == 1
+    assert "is not there: expected a folder of pictures" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict-bulk", str(pictures)])
+    assert stop.value.code == 2
+
+
+def test_a_checkpoint_is_exported_once_into_the_run(checkpoint_file, tmp_path) -> None:
+    exported = bulk._ready_model(checkpoint_file, tmp_path)
+    assert exported == tmp_path / "model" / "model.xml"
+    before = exported.stat().st_mtime_ns
+    assert bulk._ready_model(checkpoint_file, tmp_path) == exported
+    assert exported.stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_that_cannot_be_exported_runs_as_it_is(
+    checkpoint_file, tmp_path, pictures, monkeypatch, caplog
+) -> None:
+    def fails(*_, **__):
+        raise ConfigError("openvino is not installed")
+
+    monkeypatch.setattr("distilpose.export.export.export_model", fails)
+    with caplog.at_level(logging.WARNING):
+        assert bulk._ready_model(checkpoint_file, tmp_path) == checkpoint_file
+    assert "slower" in caplog.text
+    RunFolder(tmp_path / "out").start({})
+    worker = ShardWorker(Job(str(tmp_path / "out"), str(checkpoint_file), "int64", "whole-image"))
+    assert worker.work(0, items_of(list_inputs(pictures))).error is None
+
+
+def test_detectors_mean_the_same_for_every_worker(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.onnx").touch()
+    assert bulk._same_everywhere("onnx:d.onnx?layout=yolo", None) == f"onnx:{tmp_path}/d.onnx?layout=yolo"
+    assert bulk._same_everywhere("hf:some/model", None) == "hf:some/model"
+    assert bulk._same_everywhere("hog", None) == "hog"
+    assert bulk._same_everywhere("auto", None) in ("hog", f"hf:{bulk.AUTO_MODEL}")
+
+
+def drive(reports: list[ShardReport], pictures: Path, out: Path) -> None:
+    table = list_inputs(pictures)
+    left = {shard: table.slice(4 * shard, 4) for shard in range(3)}
+    bulk._drive(iter(reports), left, RunFolder(out), 0, len(table), False)
+
+
+def test_what_kept_shards_from_being_done_is_told(pictures, tmp_path) -> None:
+    good = ShardReport(0, 4)
+    drive([good, ShardReport(2, 4), ShardReport(1, 4)], pictures, tmp_path)
+    with pytest.raises(InputError, match=r"cannot write to .* \(No space left on device\).*same command goes on"):
+        drive([good, ShardReport(1, 4, disk_error="No space left on device")], pictures, tmp_path)
+    with pytest.raises(InputError, match=r"2 of 3 shards .* first is 1 with rows 4 to 7: boom\..*tries these again"):
+        drive([good, ShardReport(1, 4, error="boom")], pictures, tmp_path)
+
+
+def test_a_table_changed_by_hand_is_noticed(pictures, model_file, tmp_path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    folder.start({})
+    worker = ShardWorker(Job(str(folder.path), str(model_file), "int64", "whole-image"))
+    worker.work(0, items_of(list_inputs(pictures)))
+    report = bulk._report(folder, 1, 0, 12)
+    assert (report.num_images, report.num_people, report.num_failed) == (11, 11, 1)
+    assert "04.jpg" in report.failures[0]
+    file = folder.path / "images" / "shard-000000.parquet"
+    pq.write_table(pq.read_table(file).slice(1), file)
+    with pytest.raises(InputError, match="11 rows for 12 pictures"):
+        bulk._report(folder, 1, 0, 12)

@@ -1,0 +1,175 @@
+"""Whole runs in Ray: killed workers, killed drivers, and what is left on the machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from bulk_files import table_rows, write_list
+
+from distilpose import cli
+from distilpose.bulk.inputs import ListColumns
+from distilpose.bulk.predict import predict_bulk
+from distilpose.errors import InputError
+from distilpose.images import write_image
+
+MANY, PER_SHARD = 600, 30
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A list that takes some seconds: of the same few large pictures again and again, with another box each time."""
+    folder = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(1)
+    for number in range(4):
+        write_image(folder / f"{number}.jpg", rng.integers(0, 255, (700, 1000, 3), dtype=np.uint8))
+    paths = [f"{number % 4}.jpg" if number % 50 else "missing.jpg" for number in range(MANY)]
+    boxes = [[[0, 0, 100 + number, 200]] if number % 7 else [] for number in range(MANY)]
+    return write_list(folder / "list.parquet", path=paths, id=list(range(1000, 1000 + MANY)), boxes=boxes)
+
+
+COLUMNS = ListColumns(image_id="id", boxes="boxes")
+
+
+def check_tables(out: Path) -> None:
+    """Each picture once, each person once."""
+    images, poses = table_rows(out / "images"), table_rows(out / "poses")
+    assert [row["row"] for row in images] == list(range(MANY))
+    assert [row["image_id"] for row in images] == list(range(1000, 1000 + MANY))
+    missing = [row["row"] for row in images if row["error"] is not None]
+    assert missing == list(range(0, MANY, 50))
+    assert all("there is no such file" in images[row]["error"] for row in missing)
+    people = [number for number in range(MANY) if number % 50 and number % 7]
+    assert [row["row"] for row in poses] == people
+    assert [row["box_xyxy"][2] for row in poses] == [100 + number for number in people]
+    assert not [file for file in out.rglob(".*") if file.is_file()]
+
+
+def finished(out: Path) -> list[Path]:
+    return sorted((out / "images").glob("shard-*"))
+
+
+def wait_for(condition, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def ray_workers(of: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for process in of.children(recursive=True):
+        try:
+            if process.name().startswith("ray::MapWorker") or "ray::MapWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_killed_worker_costs_nothing_and_doubles_nothing(ray_here, many, model_file, tmp_path) -> None:
+    out = tmp_path / "out"
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        wait_for(lambda: len(finished(out)) > 1 and ray_workers(psutil.Process()), 60)
+        victim = ray_workers(psutil.Process())[0]
+        victim.send_signal(signal.SIGKILL)
+        killed.append(victim.pid)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    report = predict_bulk(many, out, model=model_file, columns=COLUMNS, shard_size=PER_SHARD, workers=2)
+    killer.join()
+    assert killed
+    assert not psutil.pid_exists(killed[0])
+    assert (report.num_images, report.num_failed, report.num_shards, report.num_resumed) == (588, 12, 20, 0)
+    assert len(report.failures) == 12
+    check_tables(out)
+
+
+def test_the_command_goes_on_and_tells_failures(ray_here, pictures, model_file, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    command = ["predict-bulk", str(pictures), "--out", str(out), "--model", str(model_file), "--detector",
+               "whole-image", "--shard-size", "5"]  # fmt: skip
+    assert cli.main(command) == 1
+    captured = capsys.readouterr()
+    assert "04.jpg cannot be read as an image" in captured.err
+    assert "11 images, 11 people, 1 failed ->" in captured.out
+    first, second, third = finished(out)
+    second.unlink()
+    before = [file.stat().st_mtime_ns for file in (first, third)]
+    assert cli.main(command) == 1
+    assert "2 of 3 shards were there" in capsys.readouterr().out
+    assert [file.stat().st_mtime_ns for file in (first, third)] == before
+    assert [row["row"] for row in table_rows(out / "images")] == list(range(12))
+    assert len(table_rows(out / "poses")) == 11
+
+    (pictures / "b" / "new.jpg").touch()
+    assert cli.main(command) == 1
+    assert "another run, which differs in list, pictures" in capsys.readouterr().err
+    (pictures / "b" / "new.jpg").unlink()
+    other = tmp_path / "other.onnx"
+    other.write_bytes(model_file.read_bytes() + b"\0")
+    with pytest.raises(InputError, match="differs in model"):
+        predict_bulk(pictures, out, model=other, detector="whole-image", shard_size=5)
+
+
+def of_run(marker: str) -> list[int]:
+    """Processes that have ``marker`` in their environment, as whatever the command starts has."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("BULK_TEST") == marker and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_without_torch_and_leaves_no_process(many, model_file, tmp_path) -> None:
+    (tmp_path / "no_torch").mkdir()
+    (tmp_path / "no_torch" / "torch.py").write_text("raise ImportError('torch is not here')\n")
+    marker = str(tmp_path)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "no_torch"), "BULK_TEST": marker}
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(many), "--out", str(out), "--model",
+               str(model_file), "--boxes", "boxes", "--ids", "id", "--shard-size", str(PER_SHARD)]  # fmt: skip
+    first = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(finished(out)) >= 3, 120)
+    first.kill()
+    first.wait()
+    wait_for(lambda: not of_run(marker), 60)
+    there = {file: file.stat().st_mtime_ns for file in finished(out)}
+    assert 3 <= len(there) < 20
+
+    second = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert second.returncode == 1, second.stderr  # of the missing pictures
+    assert f"({len(there)} of 20 shards were there)" in second.stdout
+    assert all(file.stat().st_mtime_ns == before for file, before in there.items())
+    check_tables(out)
+    wait_for(lambda: not of_run(marker), 30)
+
+
+@pytest.mark.slow
+def test_an_interrupt_stops_at_once_and_leaves_no_process(many, model_file, tmp_path) -> None:
+    marker, out = str(tmp_path), tmp_path / "out"
+    command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(many), "--out", str(out), "--model",
+               str(model_file), "--boxes", "boxes", "--ids", "id", "--shard-size", str(PER_SHARD)]  # fmt: skip
+    run = subprocess.Popen(command, env={**os.environ, "BULK_TEST": marker}, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(finished(out)) >= 1, 120)
+    run.send_signal(signal.SIGINT)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "interrupted: what was written stays" in error
+    assert "Traceback" not in error
+    wait_for(lambda: not of_run(marker), 30)

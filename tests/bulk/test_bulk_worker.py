@@ -1,0 +1,179 @@
+"""One worker without an engine: every picture a row, whole files or none, and no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from bulk_files import table_rows, write_list, write_tar
+
+from distilpose.bulk.inputs import BulkItem, ListColumns, items_of, list_inputs
+from distilpose.bulk.output_files import LEFTOVER_SECONDS, RunFolder, poses_schema, shard_name
+from distilpose.bulk.worker import ATTEMPTS, Job, ShardWorker, load_runner
+from distilpose.errors import InputError
+from distilpose.images import read_image
+from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.sinks import FrameResult, ParquetFolder
+from distilpose.results import PoseResult
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    made = RunFolder(tmp_path / "out")
+    made.start({"model": "m"})
+    return made
+
+
+@pytest.fixture
+def job(folder: RunFolder, model_file: Path) -> Job:
+    return Job(str(folder.path), str(model_file), "int64", "whole-image")
+
+
+def test_every_picture_is_a_row_and_a_broken_one_says_why(job, folder, pictures, model_file) -> None:
+    report = ShardWorker(job).work(3, items_of(list_inputs(pictures)))
+    assert report == (3, 12, None, None)
+    images, poses = table_rows(folder.path / "images"), table_rows(folder.path / "poses")
+    assert [row["row"] for row in images] == list(range(12))
+    assert [(row["height"], row["width"]) for row in images if row["row"] != 4] == [
+        (60 + number, 80) for number in range(12) if number != 4
+    ]
+    broken = images[4]
+    assert (broken["people"], broken["height"]) == (None, None)
+    assert "04.jpg cannot be read as an image" in broken["error"]
+    assert [row["row"] for row in poses] == [number for number in range(12) if number != 4]
+    image = read_image(images[7]["source"])
+    alone = PosePredictor(load_runner(model_file, 1))(image, [[0, 0, image.shape[1], image.shape[0]]])
+    row = next(row for row in poses if row["row"] == 7)
+    np.testing.assert_allclose(row["x"], alone.xy[0, :, 0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(row["sigma_y"], alone.sigma[0, :, 1], rtol=1e-4)
+    names = pq.read_schema(folder.path / "poses" / shard_name(3)).metadata[b"keypoint_names"]
+    assert json.loads(names)[0] == "nose"
+
+
+def test_boxes_of_the_list_and_pictures_without_people(job, folder, pictures, tmp_path) -> None:
+    names = [f"a/deep/{number:02}.jpg" for number in range(7)]
+    boxes = [[[0, 0, 40, 60], [10, 10, 50, 60], [20, 0, 30, 60]], [], None, [[0, 0, 0, 9]], [[0, 0, 9, 9]], [[0, 0, 9]],
+             [[1, 1, 9, 9]]]  # fmt: skip
+    scores = [[0.2, 0.9, 0.5], [], None, [1.0], [1.0], [1.0], [1.0, 0.5]]
+    file = write_list(tmp_path / "list.parquet", path=names, n=[7, 6, 5, 4, 3, 2, 1], boxes=boxes, scores=scores)
+    items = items_of(list_inputs(file, ListColumns(image_id="n", boxes="boxes", box_scores="scores"), pictures))
+    ShardWorker(replace(job, detector=None, max_people=2, detection_threshold=0.3)).work(0, items)
+    images, poses = table_rows(folder.path / "images"), table_rows(folder.path / "poses")
+    assert [row["people"] for row in images] == [2, 0, 0, None, None, None, None]
+    assert [row["image_id"] for row in images] == [7, 6, 5, 4, 3, 2, 1]
+    for row, reason in ((3, "x1 < x2"), (4, "cannot be read as an image"), (5, "x1, y1, x2, y2"), (6, "2 box|1 box")):
+        assert any(part in images[row]["error"] for part in reason.split("|")), images[row]
+    assert [(row["row"], row["image_id"], round(row["box_score"], 3)) for row in poses] == [(0, 7, 0.9), (0, 7, 0.5)]
+
+
+def test_pictures_in_tar_files_equal_those_in_files(job, folder, pictures, tmp_path) -> None:
+    files = sorted(pictures.rglob("*.jpg"))
+    write_tar(tmp_path / "s.tar", {file.name: file.read_bytes() for file in files})
+    worker = ShardWorker(job)
+    loose = list(worker.predict(items_of(list_inputs(pictures))))
+    packed = list(worker.predict(items_of(list_inputs(tmp_path / "s.tar"))))
+    for a, b in zip(loose, packed, strict=True):
+        assert (a.row, a.size_hw, a.error is None) == (b.row, b.size_hw, b.error is None)
+        assert a.result is None or np.array_equal(a.result.xy, b.result.xy)
+    assert "s.tar/04.jpg cannot be read as an image" in packed[4].error
+    (tmp_path / "s.tar").unlink()
+    lost = next(worker.predict([BulkItem(0, "s.tar/00.jpg", str(tmp_path / "s.tar"), 512, 9)]))
+    assert "No such file" in lost.error
+
+
+def test_columns_are_those_of_predict_behind_the_row(tmp_path: Path) -> None:
+    sink = ParquetFolder(tmp_path / "poses.parquet")
+    sink.add(FrameResult("a.jpg", PoseResult.empty(), (1, 1)))
+    sink.close()
+    assert (
+        poses_schema("int64").remove(0)
+        == pq.read_schema(tmp_path / "poses.parquet" / "part-00000.parquet").remove_metadata()
+    )
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half(job, model_file, pictures, tmp_path) -> None:
+    code = (
+        "import resource, sys\n"
+        "from distilpose.bulk.inputs import items_of, list_inputs\n"
+        "from distilpose.bulk.worker import Job, ShardWorker\n"
+        "worker, items = ShardWorker(Job(*sys.argv[1:5])), items_of(list_inputs(sys.argv[5]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "print(worker.work(0, items).disk_error)\n"
+    )
+    arguments = [job.out, job.model, job.id_type, "whole-image", str(pictures)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert "File too large" in done.stdout, done.stderr
+    assert not [file for file in Path(job.out).rglob("*.parquet*") if not file.name.endswith(".attempts")]
+
+
+def test_no_torch_for_an_exported_file(job, pictures) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from distilpose.bulk.predict import predict_bulk\n"
+        "from distilpose.bulk.inputs import items_of, list_inputs\n"
+        "from distilpose.bulk.worker import Job, ShardWorker\n"
+        "print(ShardWorker(Job(*sys.argv[1:5])).work(0, items_of(list_inputs(sys.argv[5]))))\n"
+    )
+    arguments = [job.out, job.model, job.id_type, "whole-image", str(pictures)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.stdout.strip() == "ShardReport(shard=0, images=12, disk_error=None, error=None)", done.stderr
+
+
+def test_a_fault_of_the_program_is_told_with_its_shard(job, folder, pictures, monkeypatch) -> None:
+    worker = ShardWorker(job)
+    monkeypatch.setattr("distilpose.bulk.worker.read_image", lambda _: 1 / 0)
+    assert worker.work(5, items_of(list_inputs(pictures))).error == "ZeroDivisionError: division by zero"
+    assert not folder.is_finished(5)
+
+
+def test_a_shard_that_kills_its_workers_is_given_up_and_tried_again_by_the_next_run(job, folder, pictures) -> None:
+    items = items_of(list_inputs(pictures))
+    for _ in range(ATTEMPTS):
+        folder.begin_shard(0)  # and then the worker is killed
+    assert "died 3 times" in ShardWorker(job).work(0, items).error
+    assert folder.finished(1) == set()
+    assert ShardWorker(job).work(0, items).error is None
+    assert folder.finished(1) == {0}
+    assert sorted(file.name for file in (folder.path / "images").iterdir()) == [shard_name(0)]
+
+
+def test_a_finished_shard_is_not_done_again(job, folder, pictures) -> None:
+    worker, items = ShardWorker(job), items_of(list_inputs(pictures))
+    worker.work(0, items)
+    before = (folder.path / "images" / shard_name(0)).stat().st_mtime_ns
+    assert worker.work(0, items) == (0, 12, None, None)
+    assert (folder.path / "images" / shard_name(0)).stat().st_mtime_ns == before
+
+
+def test_half_files_of_killed_workers_go_when_they_are_old(folder) -> None:
+    old, new = (folder.path / "poses" / f".shard-000000.parquet.{name}.part" for name in ("old", "new"))
+    for file in (old, new):
+        file.touch()
+    past = time.time() - LEFTOVER_SECONDS - 10
+    os.utime(old, (past, past))
+    folder.finished(1)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_folder_is_of_one_run(folder, tmp_path) -> None:
+    folder.start({"model": "m", "distilpose": "another version"})
+    with pytest.raises(InputError, match=r"another run, which differs in list, model .*another folder"):
+        folder.start({"model": "n", "list": "x"})
+    (folder.path / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match=r"manifest.json is broken"):
+        folder.start({"model": "m"})
+    (folder.path / "manifest.json").unlink()
+    with pytest.raises(InputError, match="of something else"):
+        folder.start({"model": "m"})
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write to"):
+        RunFolder(tmp_path / "file" / "out").start({"model": "m"})
