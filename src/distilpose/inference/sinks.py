@@ -177,27 +177,8 @@ class ParquetFolder:
 
     def add(self, found: FrameResult) -> None:
         """See `Sink`."""
-        result = found.result
-        for person in range(len(result)):
-            sigma = None if result.sigma is None else result.sigma[person]
-            self._rows.append(
-                {
-                    "source": found.source,
-                    "image_id": found.image_id,
-                    "frame": found.frame,
-                    "time": found.time,
-                    "track_id": None if result.track_id is None else int(result.track_id[person]),
-                    "pose_score": float(result.pose_score[person]),
-                    "box_score": float(result.box_score[person]),
-                    "box_xyxy": result.box[person].tolist(),
-                    "x": result.xy[person, :, 0].tolist(),
-                    "y": result.xy[person, :, 1].tolist(),
-                    "raw_score": None if result.raw_score is None else result.raw_score[person].tolist(),
-                    "sigma_x": None if sigma is None else sigma[:, 0].tolist(),
-                    "sigma_y": None if sigma is None else sigma[:, 1].tolist(),
-                }
-            )
-        self._names = result.skeleton.keypoint_names
+        self._rows += parquet_rows(found)
+        self._names = found.result.skeleton.keypoint_names
         if len(self._rows) >= PARQUET_ROWS:
             self._flush()
 
@@ -214,7 +195,7 @@ class ParquetFolder:
         if self._written == 0:
             for old in self._path.glob("part-*.parquet"):  # of an earlier run
                 old.unlink()
-        schema = _parquet_schema().with_metadata({"keypoint_names": json.dumps(self._names)})
+        schema = parquet_schema().with_metadata({"keypoint_names": json.dumps(self._names)})
         table = pyarrow.Table.from_pylist(self._rows, schema=schema)
         final = self._path / f"part-{self._written:05}.parquet"
         part = final.with_name(f".{final.name}.part")
@@ -227,7 +208,34 @@ class ParquetFolder:
         self._written += 1
 
 
-def _parquet_schema() -> pyarrow.Schema:
+def parquet_rows(found: FrameResult) -> list[dict[str, Any]]:
+    """The people of one picture or frame as rows of `parquet_schema`."""
+    result = found.result
+    rows = []
+    for person in range(len(result)):
+        sigma = None if result.sigma is None else result.sigma[person]
+        rows.append(
+            {
+                "source": found.source,
+                "image_id": found.image_id,
+                "frame": found.frame,
+                "time": found.time,
+                "track_id": None if result.track_id is None else int(result.track_id[person]),
+                "pose_score": float(result.pose_score[person]),
+                "box_score": float(result.box_score[person]),
+                "box_xyxy": result.box[person].tolist(),
+                "x": result.xy[person, :, 0].tolist(),
+                "y": result.xy[person, :, 1].tolist(),
+                "raw_score": None if result.raw_score is None else result.raw_score[person].tolist(),
+                "sigma_x": None if sigma is None else sigma[:, 0].tolist(),
+                "sigma_y": None if sigma is None else sigma[:, 1].tolist(),
+            }
+        )
+    return rows
+
+
+def parquet_schema() -> pyarrow.Schema:
+    """Columns of ``poses.parquet``: a row per person, keypoints as lists of K numbers."""
     import pyarrow as pa
 
     numbers = pa.list_(pa.float32())
