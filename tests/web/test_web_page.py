@@ -106,6 +106,21 @@ def test_a_photograph_has_the_predictors_pose_in_boxes_drawn_by_mouse(
     assert_agrees(found, read_image(photograph), predictor)
 
 
+def test_real_pictures_have_the_predictors_poses(
+    browser: Any, visit: Callable[..., Any], shared_data: Path, predictor: PosePredictor
+) -> None:
+    page = visit(browser)
+    errors = []
+    for path in sorted((shared_data / "coco_val_dev" / "images").iterdir())[:10]:
+        show(page, path)
+        expect(page.locator("#canvas")).to_have_attribute("aria-label", re.compile(path.name))
+        found = rows(page)
+        expected = predictor(read_image(path), [row["box_xyxy"] for row in found])
+        errors.append(crop_error(PoseResult.from_coco(found), expected))
+    print(f"largest difference to the predictor: {max(errors):.1e} of the crop, median {np.median(errors):.1e}")
+    assert max(errors) < 1e-3
+
+
 def test_the_skeleton_is_drawn(browser: Any, visit: Callable[..., Any], photograph: Path) -> None:
     page = visit(browser)
     show(page, photograph)
@@ -170,13 +185,15 @@ def rows_after(page: Any, action: Callable[[], Any]) -> list[dict[str, Any]]:
 def test_fit_to_pose_moves_the_box_once(
     browser: Any, visit: Callable[..., Any], photograph: Path, predictor: PosePredictor
 ) -> None:
-    from distilpose.inference.tracking import boxes_around
+    from distilpose.inference.tracking import PoseTracker
 
     page = visit(browser)
     show(page, photograph)
     first = PoseResult.from_coco(rows(page))
     (row,) = rows_after(page, lambda: page.click("#fit"))
-    np.testing.assert_allclose(row["box_xyxy"], boxes_around(first)[0], atol=0.5)
+    tracker = PoseTracker()
+    tracker.update(first, 0.0)
+    np.testing.assert_allclose(row["box_xyxy"], tracker.expected(0.0).boxes_xyxy[0], atol=1e-6)
     assert_agrees([row], read_image(photograph), predictor)
 
 
@@ -302,9 +319,7 @@ def write_y4m(path: Path, frames: list[np.ndarray]) -> None:
             file.write(b"FRAME\n" + cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420).tobytes())
 
 
-def test_the_camera(
-    launch: Callable[..., Any], visit: Callable[..., Any], photograph: Path, tmp_path: Path
-) -> None:
+def test_the_camera(launch: Callable[..., Any], visit: Callable[..., Any], photograph: Path, tmp_path: Path) -> None:
     small = np.array(Image.fromarray(read_image(photograph)).resize((320, 360)))
     write_y4m(tmp_path / "camera.y4m", walking(small, 10)[:1] * 5)
     camera = launch(
@@ -365,7 +380,17 @@ def test_text_can_be_read_in_light_and_dark(browser: Any, visit: Callable[..., A
             }"""
         )
 
-    for selector in ("h1", "header p", ".panel h2", ".note", ".numbers dt", "#camera", ".primary", ".empty p", "#status"):
+    for selector in (
+        "h1",
+        "header p",
+        ".panel h2",
+        ".note",
+        ".numbers dt",
+        "#camera",
+        ".primary",
+        ".empty p",
+        "#status",
+    ):
         text, ground = (luminance(colour[:3]) for colour in colours(selector))
         contrast = (max(text, ground) + 0.05) / (min(text, ground) + 0.05)
         assert contrast >= 4.5, selector

@@ -15,10 +15,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distilpose.description import ModelDescription
 from distilpose.draw import SIDE_COLOURS
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CROP_PADDING
-from distilpose.inference.tracking import BOX_MARGIN, DUPLICATE_OKS, TrackingOptions
+from distilpose.inference.tracking import (
+    BOX_MARGIN,
+    BOX_MARGIN_HIGH,
+    BOX_MARGIN_LOW,
+    DUPLICATE_OKS,
+    TrackingOptions,
+)
 from distilpose.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
 from distilpose.postprocess import KEYPOINT_SCORE_THRESHOLD
 from distilpose.runtimes import INPUT_NAME, OnnxRunner
@@ -37,7 +44,6 @@ RUNTIME_FILES = {
     "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
 }
 _OWN_SUFFIXES = (".html", ".css", ".js", ".svg")
-_LEAST_KEYPOINTS = 3  # as in `inference.tracking`: with fewer confident ones, all keypoints span the box
 
 
 class PageReport(NamedTuple):
@@ -88,7 +94,10 @@ def build_page(
         "Copyright (c) Microsoft Corporation. MIT licence.\n"
     )
     written = tuple(_write_models(models, out / MODELS_NAME))
-    (out / MANIFEST_NAME).write_text(json.dumps(manifest(written), indent=1) + "\n")
+    content = json.dumps(manifest(written), indent=1) + "\n"
+    for old in set((out / MODELS_NAME).glob("*.onnx")) - set(written):
+        old.unlink()
+    (out / MANIFEST_NAME).write_text(content)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return PageReport(out, written, size / 1e6)
 
@@ -139,20 +148,38 @@ def manifest(models: Sequence[Path]) -> dict[str, Any]:
     script, glue, wasm = (f"{VENDOR_NAME}/{name}" for name in RUNTIME_FILES.values())
     return {
         "runtime": {"name": f"{RUNTIME_PACKAGE} {RUNTIME_VERSION}", "script": script, "glue": glue, "wasm": wasm},
-        "rules": {
-            "crop_padding": CROP_PADDING,
-            "keypoint_score_threshold": KEYPOINT_SCORE_THRESHOLD,
-            "box_margin": BOX_MARGIN.tolist(),
-            "least_keypoints": _LEAST_KEYPOINTS,
-            "least_pose_score": TrackingOptions().keep,
-            "duplicate_oks": DUPLICATE_OKS,
-        },
+        "rules": shared_rules(),
         "side_colours": {side: list(colour) for side, colour in SIDE_COLOURS.items()},
-        "models": [_entry(path) for path in models],
+        "models": [_file_entry(path) for path in models],
     }
 
 
-def _entry(path: Path) -> dict[str, Any]:
+def shared_rules() -> dict[str, Any]:
+    """The numbers of cropping, scoring and following that the page shares with the package."""
+    return {
+        "crop_padding": CROP_PADDING,
+        "keypoint_score_threshold": KEYPOINT_SCORE_THRESHOLD,
+        "box_margin": BOX_MARGIN.tolist(),
+        "box_margin_low": BOX_MARGIN_LOW.tolist(),
+        "box_margin_high": BOX_MARGIN_HIGH.tolist(),
+        "least_pose_score": TrackingOptions().keep,
+        "duplicate_oks": DUPLICATE_OKS,
+    }
+
+
+def model_entry(description: ModelDescription) -> dict[str, Any]:
+    """What the page must know to feed a model and to read its output."""
+    return {
+        "precision": description.precision,
+        "input": INPUT_NAME,
+        "input_size_hw": list(description.input_size_hw),
+        "heatmap_size_hw": list(description.heatmap_size_hw),
+        "normalisation": None if description.normalisation is None else asdict(description.normalisation),
+        "skeleton": {**description.skeleton.to_dict(), "sides": list(description.skeleton.sides)},
+    }
+
+
+def _file_entry(path: Path) -> dict[str, Any]:
     description = OnnxRunner(path, threads=1).description
     if description.output != "regression":
         raise ConfigError(f"{path} predicts heatmaps; the page reads coordinates: choose a student (distilpose_*)")
@@ -163,12 +190,7 @@ def _entry(path: Path) -> dict[str, Any]:
         "file": f"{MODELS_NAME}/{path.name}",
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "precision": description.precision,
-        "input": INPUT_NAME,
-        "input_size_hw": description.input_size_hw,
-        "heatmap_size_hw": description.heatmap_size_hw,
-        "normalisation": None if description.normalisation is None else asdict(description.normalisation),
-        "skeleton": {**description.skeleton.to_dict(), "sides": description.skeleton.sides},
+        **model_entry(description),
     }
 
 
@@ -198,8 +220,6 @@ def _write_models(models: Sequence[str | Path], folder: Path) -> list[Path]:
         if str(model) in SHIPPED_WEIGHTS:  # they have a licence of their own
             shutil.copyfile(SHIPPED_WEIGHTS[str(model)].with_name("NOTICE.md"), folder / "NOTICE.md")
         written.append(path)
-    for old in set(folder.glob("*.onnx")) - set(written):
-        old.unlink()
     return written
 
 

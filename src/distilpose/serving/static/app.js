@@ -13,9 +13,8 @@ const SMOOTHING = 0.2; // share of the newest frame in the running means of rate
 const part = (id) => document.getElementById(id);
 
 const stage = new Stage(part('stage'), part('canvas'), part('boxes'));
-const picture = document.createElement('canvas'); // the frame that is being looked at, in its own size
-const pixels = picture.getContext('2d', { willReadFrequently: true });
-const shown = document.createElement('canvas'); // the frame whose poses are known
+// Two frames in their own size, which change places: the one that is being looked at, and the one whose poses are known.
+let [looked, shown] = [0, 1].map(() => document.createElement('canvas').getContext('2d', { willReadFrequently: true }));
 const recorder = new Recorder();
 
 let manifest = null;
@@ -85,7 +84,7 @@ function connect() {
   on('seek', 'input', () => (source.video.currentTime = Number(part('seek').value)));
   on('new-box', 'click', () => editor.addInTheMiddle());
   on('whole', 'click', () => {
-    people.reset(picture.width, picture.height);
+    people.reset(source.width, source.height);
     editor.changed();
   });
   on('fit', 'click', () => {
@@ -128,8 +127,6 @@ async function open(opening) {
     say(error.message, true);
     return;
   }
-  picture.width = source.width;
-  picture.height = source.height;
   people.reset(source.width, source.height);
   part('stage').classList.add('opened');
   for (const id of ['close', 'new-box', 'whole', 'fit']) part(id).disabled = false;
@@ -201,16 +198,15 @@ function pump() {
 async function step() {
   const begun = performance.now();
   const from = source;
-  const time = from.draw(pixels);
+  fitTo(looked.canvas, from);
+  const time = from.draw(looked);
   const asked = people.ask();
   const answer = await ask(from, asked.map(({ box }) => box));
   if (source !== from) return; // closed meanwhile
   poses = answer.poses;
   const ids = asked.map(({ person }) => person.id);
   recorder.add(from, time, poses, ids);
-  shown.width = picture.width;
-  shown.height = picture.height;
-  shown.getContext('2d').drawImage(picture, 0, 0);
+  [looked, shown] = [shown, looked];
   const next = from.video && time !== followed; // edited boxes of a film that stands still stay where they are
   if (next || fitting) {
     const lost = people.follow(asked, poses, model.entry.skeleton);
@@ -228,10 +224,10 @@ async function step() {
 /** The poses in the boxes, from here or from the server; the network's own milliseconds. */
 async function ask(from, boxes) {
   const where = part('where').value;
-  if (where === 'browser') return model.predict(pixels, boxes);
+  if (where === 'browser') return model.predict(looked, boxes);
   const fromServer = askServer(from, boxes, where);
   if (where === 'server') return fromServer;
-  const [here, there] = await Promise.all([model.predict(pixels, boxes), fromServer]);
+  const [here, there] = await Promise.all([model.predict(looked, boxes), fromServer]);
   tellDifference(here, there);
   return here;
 }
@@ -239,11 +235,17 @@ async function ask(from, boxes) {
 async function askServer(from, boxes, where) {
   const whole = from.kind === 'picture';
   const lossless = where === 'both';
-  const blob = whole ? from.file : await blobOf(picture, lossless ? 'image/png' : 'image/jpeg', 0.9);
+  const blob = whole ? from.file : await blobOf(looked.canvas, lossless ? 'image/png' : 'image/jpeg', 0.9);
   const scale = whole ? from.scale : 1;
   const sent = boxes.map((box) => box.map((value) => value / scale));
   const { poses: found, milliseconds } = await predictOnServer(blob, from.name, sent, part('key').value);
   return { poses: found.map((pose, row) => ({ ...toCanvas(pose, scale), box: boxes[row] })), milliseconds };
+}
+
+function fitTo(canvas, { width, height }) {
+  if (canvas.width === width && canvas.height === height) return; // setting it would also clear it
+  canvas.width = width;
+  canvas.height = height;
 }
 
 function failed(error) {
@@ -257,12 +259,12 @@ function failed(error) {
 
 function paint() {
   part('stage').classList.toggle('no-boxes', !part('show-boxes').checked);
-  if (source) stage.show(view());
+  if (source && poses.length) stage.show(view());
 }
 
 function view() {
   return {
-    picture: shown,
+    picture: shown.canvas,
     poses: part('show-skeleton').checked ? poses : [],
     skeleton: model.entry.skeleton,
     colours: manifest.side_colours,

@@ -1,6 +1,7 @@
 // Who is followed: a box for each person, from the visitor's hand at first, then from frame to frame by the pose.
 
-import { boxAround, similarity } from './pose.js';
+import { similarity } from './pose.js';
+import { anchorAt, expectedBox, sureCount, weights } from './tracking.js';
 
 export class People {
   /** @param {object} rules of the manifest */
@@ -28,6 +29,7 @@ export class People {
   change(person, box) {
     person.box = box;
     person.whole = false;
+    person.anchor = null;
   }
 
   /** Without anybody left, the whole frame is looked at. */
@@ -37,7 +39,7 @@ export class People {
   }
 
   push(box, whole) {
-    const person = { id: this.nextId++, box, whole, seen: false };
+    const person = { id: this.nextId++, box, whole, anchor: null };
     this.list.push(person);
     return person;
   }
@@ -48,7 +50,7 @@ export class People {
   }
 
   /**
-   * Lay each box around the last pose, unless the visitor has changed it since.
+   * Move each box to where the last pose leads, unless the visitor has changed it since.
    *
    * @param {{person: object, box: number[]}[]} asked
    * @param {import('./pose.js').Pose[]} poses in the same order
@@ -64,15 +66,20 @@ export class People {
       if (double) {
         this.list = this.list.filter((other) => other !== person);
       } else if (pose.poseScore < this.rules.least_pose_score) {
-        lost ||= person.seen;
-        if (person.seen || this.list.length > 1) this.remove(person);
+        lost ||= person.anchor !== null;
+        if (person.anchor || this.list.length > 1) this.remove(person);
       } else {
         kept.push(pose);
-        person.seen = true;
         person.whole = false;
-        person.box = boxAround(pose, this.rules);
+        if (!person.anchor || this.isSurer(pose, person.anchor)) person.anchor = anchorAt(pose, this.rules);
+        person.box = expectedBox(person.anchor, pose, this.rules);
       }
     });
     return lost;
+  }
+
+  /** More of the body is sure than ever before: this is how the person is remembered from now on. */
+  isSurer(pose, anchor) {
+    return sureCount(weights(pose), this.rules) > sureCount(anchor.weight, this.rules);
   }
 }

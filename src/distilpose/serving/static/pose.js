@@ -58,24 +58,6 @@ export function keypointScores(pose) {
   return pose.rawScore ? pose.rawScore.map((score) => Math.min(Math.max(score, 0), 1)) : pose.xy.map(() => 1);
 }
 
-/** The person box as it usually lies around the confident keypoints of a pose; never without area. */
-export function boxAround(pose, rules) {
-  const scores = keypointScores(pose);
-  let shown = pose.xy.filter((_, k) => scores[k] >= rules.keypoint_score_threshold);
-  if (shown.length < rules.least_keypoints) shown = pose.xy;
-  const x = shown.map((point) => point[0]);
-  const y = shown.map((point) => point[1]);
-  const [left, top, right, bottom] = [Math.min(...x), Math.min(...y), Math.max(...x), Math.max(...y)];
-  const longer = Math.max(right - left, bottom - top, 1);
-  const [marginLeft, marginTop, marginRight, marginBottom] = rules.box_margin;
-  return [
-    left - longer * marginLeft,
-    top - longer * marginTop,
-    right + longer * marginRight,
-    bottom + longer * marginBottom,
-  ];
-}
-
 /** Object keypoint similarity of two poses at the area of the smaller padded box, in [0, 1]. */
 export function similarity(a, b, skeleton, rules) {
   const area = Math.min(areaOf(a.box), areaOf(b.box)) * rules.crop_padding ** 2;

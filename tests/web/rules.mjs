@@ -1,0 +1,48 @@
+// The page's rules, outside of a browser: cases as JSON in, answers as JSON out.
+import { readFileSync } from 'node:fs';
+
+const [folder] = process.argv.slice(2);
+const geometry = await import(`${folder}/geometry.js`);
+const pose = await import(`${folder}/pose.js`);
+const tracking = await import(`${folder}/tracking.js`);
+const draw = await import(`${folder}/draw.js`);
+const results = await import(`${folder}/results.js`);
+const { image, boxes, model, rules, output, people } = JSON.parse(readFileSync(0, 'utf8'));
+
+function cut(box) {
+  const crop = geometry.cropOfBox(box, model.input_size_hw, rules.crop_padding);
+  const planes = new Uint8Array(3 * model.input_size_hw[0] * model.input_size_hw[1]);
+  const region = geometry.regionOfCrop(crop, image.width, image.height);
+  if (region) geometry.sampleCrop(part(region), region, crop, planes);
+  return { crop, planes: Buffer.from(planes).toString('base64') };
+}
+
+/** What getImageData gives of a region. */
+function part({ x, y, width, height }) {
+  const all = Buffer.from(image.rgba, 'base64');
+  const rows = [];
+  for (let row = y; row < y + height; row++) {
+    rows.push(all.subarray(4 * (row * image.width + x), 4 * (row * image.width + x + width)));
+  }
+  return { data: Uint8ClampedArray.from(Buffer.concat(rows)), width, height };
+}
+
+const cuts = boxes.map(cut);
+const typed = Object.fromEntries(Object.entries(output).map(([name, values]) => [name, Float32Array.from(values)]));
+const poses = pose.decode(typed, cuts.map(({ crop }) => crop), boxes, model, rules);
+const recorder = new results.Recorder();
+recorder.add({ name: 'a.jpg', scale: 1 }, null, poses, [1, 2]);
+const half = poses.map((one) => results.toSource(one, 0.5));
+const [first, second] = people;
+process.stdout.write(
+  JSON.stringify({
+    planes: cuts.map(({ planes }) => planes),
+    poses,
+    rows: JSON.parse(recorder.toJson()),
+    empty: JSON.parse(new results.Recorder().toJson()),
+    thereAndBack: half.map((one) => results.toCanvas(one, 0.5).xy),
+    similarity: pose.similarity(first, second, model.skeleton, rules),
+    expected: [first, second].map((now) => tracking.expectedBox(tracking.anchorAt(first, rules), now, rules)),
+    drawing: { score: draw.SCORE_RAMP, sigma: draw.SIGMA_RAMP, width: draw.WIDTH_SHARE },
+  }),
+);

@@ -1,0 +1,139 @@
+"""The folder of the page: what is in it, what it refers to, and what is said when something is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from distilpose.commands.web import WEB
+from distilpose.description import METADATA_KEY, ModelDescription
+from distilpose.errors import CheckpointError, ConfigError, InputError
+from distilpose.serving import web
+from distilpose.serving.web import RUNTIME_FILES, RUNTIME_VERSION, STATIC, build_page, find_runtime, own_files
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder like that of the npm package."""
+    folder = tmp_path / "node_modules" / "onnxruntime-web"
+    (folder / "dist").mkdir(parents=True)
+    for name in RUNTIME_FILES:
+        (folder / "dist" / name).write_text(f"content of {name}")
+    (folder / "package.json").write_text(json.dumps({"version": RUNTIME_VERSION}))
+    return folder
+
+
+def write_model(path: Path, output: str = "xy_norm", description: ModelDescription | None = None) -> Path:
+    """A file that says it is a student and always sees the same."""
+    inside = description or ModelDescription("tiny", "regression", (64, 48), (16, 12), normalisation=None)
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, 64, 48])
+    found = helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 17, 2])
+    value = numpy_helper.from_array(np.zeros((1, 17, 2), np.float32), "value")
+    graph = helper.make_graph([helper.make_node("Constant", [], [output], value=value)], "tiny", [images], [found])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, {METADATA_KEY: json.dumps(inside.to_dict())})
+    onnx.save(model, path)
+    return path
+
+
+def test_the_folder_has_all_that_the_page_asks_for(tmp_path: Path, package: Path) -> None:
+    first, second = (write_model(tmp_path / f"{name}.onnx") for name in ("first", "second"))
+    out = tmp_path / "site"
+    build_page(out, models=[write_model(tmp_path / "old.onnx")], runtime=package)
+    report = build_page(out, models=[first, second], runtime=package)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [entry["name"] for entry in manifest["models"]] == ["first", "second"]
+    assert sorted(path.name for path in (out / "models").iterdir()) == ["first.onnx", "second.onnx"]
+    for entry in manifest["models"]:
+        content = (out / entry["file"]).read_bytes()
+        assert entry["bytes"] == len(content)
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+        assert entry["input_size_hw"] == [64, 48]
+        assert entry["normalisation"] is None
+        assert len(entry["skeleton"]["sides"]) == len(entry["skeleton"]["keypoint_names"]) == 17
+    for name in ("script", "glue", "wasm"):
+        assert (out / manifest["runtime"][name]).is_file()
+    assert "MIT" in (out / "vendor" / "NOTICE.txt").read_text()
+    assert {path.name for path in own_files()} <= {path.name for path in out.iterdir()}
+    assert report.megabytes == pytest.approx(sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) / 1e6)
+
+
+def test_the_page_refers_to_its_own_files_only() -> None:
+    for path in own_files():
+        text = path.read_text()
+        assert not re.findall(r"(?:https?:)?//[a-z0-9-]+\.[a-z]", text.replace("http://www.w3.org/2000/svg", "")), path
+        for name in re.findall(r"(?:from |import )'([^']+)'|(?:src|href)=\"([^\"#]+)\"", text):
+            found = "".join(name)
+            assert not found.startswith("/"), (path, found)
+            assert (STATIC / found).is_file(), (path, found)
+
+
+def test_the_runtime_is_one_version_everywhere() -> None:
+    package = json.loads((ROOT / "web" / "package.json").read_text())
+    lock = json.loads((ROOT / "web" / "package-lock.json").read_text())
+    assert package["dependencies"] == {"onnxruntime-web": RUNTIME_VERSION}
+    assert lock["packages"]["node_modules/onnxruntime-web"]["version"] == RUNTIME_VERSION
+
+
+def test_a_missing_or_other_runtime_is_said(tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "NODE_MODULES", tmp_path / "nowhere")
+    monkeypatch.setattr(web, "STATIC", tmp_path / "static")
+    with pytest.raises(ConfigError, match=r"make web.*needs Node\.js"):
+        find_runtime()
+    (tmp_path / "static" / "vendor").mkdir(parents=True)
+    for name in RUNTIME_FILES.values():
+        (tmp_path / "static" / "vendor" / name).touch()
+    assert list(find_runtime()) == list(RUNTIME_FILES.values())  # of an earlier build
+    (package / "package.json").write_text('{"version": "0.1.0"}')
+    with pytest.raises(ConfigError, match=r"got 0\.1\.0"):
+        find_runtime(package)
+
+
+def test_unusable_models_are_refused(tmp_path: Path, package: Path) -> None:
+    model = write_model(tmp_path / "tiny.onnx")
+    (tmp_path / "other").mkdir()
+    twin = write_model(tmp_path / "other" / "tiny.onnx")
+    heatmap = ModelDescription("teacher", "heatmap", (64, 48), (16, 12))
+    teacher = write_model(tmp_path / "teacher.onnx", "heatmaps", heatmap)
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"nothing")
+    for models, error, message in (
+        ([], ConfigError, "at least one model"),
+        ([model, twin], ConfigError, "a name of its own"),
+        ([teacher], ConfigError, "predicts heatmaps"),
+        ([broken], CheckpointError, "cannot be read"),
+        ([tmp_path / "none.onnx"], InputError, "is not a file"),
+    ):
+        with pytest.raises(error, match=message):
+            build_page(tmp_path / "site", models=models, runtime=package)
+    with pytest.raises(InputError, match="cannot be made a folder"):
+        build_page(broken, models=[model], runtime=package)
+
+
+def test_the_command(tmp_path: Path, package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser()
+    WEB.add_arguments(parser)
+    model, out = write_model(tmp_path / "tiny.onnx"), tmp_path / "site"
+    args = parser.parse_args(["--out", str(out), "--models", str(model), "--runtime", str(package)])
+    assert WEB.run(args) == 0
+    assert f"tiny -> {out}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_shipped_student_is_exported_with_its_notice(tmp_path: Path, package: Path) -> None:
+    (entry,) = json.loads((build_page(tmp_path, runtime=package).folder / "manifest.json").read_text())["models"]
+    assert entry["precision"] == "float16"
+    assert entry["normalisation"] is None
+    assert entry["bytes"] < 15e6
+    assert "not" in (tmp_path / "models" / "NOTICE.md").read_text()

@@ -1,0 +1,159 @@
+"""The page's JavaScript, run by Node.js, against the package: crops, decoding, boxes that follow, rows, drawing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distilpose import draw, paint
+from distilpose.description import ModelDescription
+from distilpose.geometry import crops_from_boxes
+from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.sinks import FrameResult, prediction_rows
+from distilpose.inference.tracking import PoseTracker
+from distilpose.models.outputs import PoseOutput
+from distilpose.oks import oks
+from distilpose.preprocess import crop_image
+from distilpose.results import PoseResult
+from distilpose.serving.web import STATIC, model_entry, shared_rules
+from distilpose.skeleton import COCO_17
+
+DESCRIPTION = ModelDescription("student", "regression", (128, 96), (32, 24))
+BOXES = [[20.0, 30.0, 170.5, 200.25], [-60.0, -10.0, 41.0, 90.0], [500.0, 500.0, 600.0, 700.0], [0, 0, 200, 240]]
+
+
+class Fixed:
+    """A `Runner` that gives a fixed answer."""
+
+    description = DESCRIPTION
+
+    def __init__(self, output: PoseOutput[np.ndarray]) -> None:
+        self.output = output
+
+    def __call__(self, images: np.ndarray) -> PoseOutput[np.ndarray]:
+        return self.output
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """(240, 200, 3) smooth and noisy at once."""
+    rng = np.random.default_rng(0)
+    ramp = np.add.outer(np.arange(240), np.arange(200))[..., None] % 200
+    return (ramp + rng.integers(0, 56, (240, 200, 3))).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def output() -> PoseOutput[np.ndarray]:
+    rng = np.random.default_rng(1)
+    count = len(BOXES)
+    return PoseOutput(
+        rng.random((count, 17, 2), dtype=np.float32),
+        rng.random((count, 17, 2), dtype=np.float32) + 1,
+        rng.random((count, 17), dtype=np.float32) * 1.2 - 0.1,
+    )
+
+
+@pytest.fixture(scope="module")
+def two() -> list[PoseResult]:
+    """A whole pose, and the same person a little on, larger, the legs hidden."""
+    rng = np.random.default_rng(2)
+    xy = rng.random((1, 17, 2)) * [60, 160] + [100, 50]
+    score = np.full((1, 17), 0.8)
+    hidden = score.copy()
+    hidden[:, 11:] = 0.02
+    box = np.array([[60.0, 0.0, 400.0, 260.0]])
+    return [
+        PoseResult(points, box, np.ones(1), np.full(1, 0.8), raw_score=scores)
+        for points, scores in ((xy, score), (xy * 1.1 + 7, hidden))
+    ]
+
+
+def as_pose(result: PoseResult) -> dict[str, Any]:
+    assert result.raw_score is not None
+    return {"xy": result.xy[0].tolist(), "rawScore": result.raw_score[0].tolist(), "box": result.box[0].tolist()}
+
+
+@pytest.fixture(scope="module")
+def answers(
+    image: np.ndarray, output: PoseOutput[np.ndarray], two: list[PoseResult], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no Node.js: apt-get install nodejs")
+    folder = tmp_path_factory.mktemp("page")
+    for path in STATIC.glob("*.js"):
+        shutil.copy(path, folder)
+    (folder / "package.json").write_text('{"type": "module"}')
+    rgba = np.concatenate([image, np.full((*image.shape[:2], 1), 255, np.uint8)], axis=2)
+    question = {
+        "image": {"width": 200, "height": 240, "rgba": base64.b64encode(rgba.tobytes()).decode()},
+        "boxes": BOXES,
+        "model": model_entry(DESCRIPTION),
+        "rules": shared_rules(),
+        "output": {name: getattr(output, name).ravel().tolist() for name in ("xy_norm", "sigma", "score")},
+        "people": [as_pose(result) for result in two],
+    }
+    script = Path(__file__).with_name("rules.mjs")
+    done = subprocess.run(
+        [node, str(script), str(folder)], input=json.dumps(question), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_crops_are_those_of_the_package(answers: dict[str, Any], image: np.ndarray) -> None:
+    for planes, crop in zip(answers["planes"], crops_from_boxes(BOXES, (128, 96)), strict=True):
+        found = np.frombuffer(base64.b64decode(planes), np.uint8).reshape(3, 128, 96)
+        expected = crop_image(image, crop).transpose(2, 0, 1)
+        # Where a position lies between two 32nds of a pixel, the two may round it to either side.
+        assert (found != expected).mean() < 0.01
+        assert np.abs(found.astype(int) - expected).max() <= 8
+
+
+def test_poses_and_rows_are_those_of_the_package(
+    answers: dict[str, Any], image: np.ndarray, output: PoseOutput[np.ndarray]
+) -> None:
+    expected = PosePredictor(Fixed(output))(image, BOXES)
+    poses = answers["poses"]
+    np.testing.assert_allclose([pose["xy"] for pose in poses], expected.xy, atol=1e-4)
+    np.testing.assert_allclose([pose["sigma"] for pose in poses], expected.sigma, rtol=1e-6)
+    np.testing.assert_allclose([pose["poseScore"] for pose in poses], expected.pose_score, rtol=1e-6)
+    rows = prediction_rows(FrameResult("a.jpg", expected, (240, 200)))
+    for found, row in zip(answers["rows"], rows, strict=True):
+        assert list(found) == list(row)
+        for name, value in row.items():
+            if name == "sigma":
+                np.testing.assert_allclose(found[name], value, rtol=1e-6)
+            else:
+                assert found[name] == pytest.approx(value, abs=1e-4), name
+    assert answers["empty"] == []
+    np.testing.assert_allclose(answers["thereAndBack"], expected.xy, atol=1e-4)
+
+
+def test_boxes_follow_as_in_the_package(answers: dict[str, Any], two: list[PoseResult]) -> None:
+    tracker = PoseTracker()
+    for time, (result, found) in enumerate(zip(two, answers["expected"], strict=True)):
+        tracked = tracker.update(result, float(time), detected=time == 0)
+        assert tracked.track_id is not None
+        assert tracked.track_id.tolist() == [1]
+        np.testing.assert_allclose(found, tracker.expected(float(time)).boxes_xyxy[0], atol=1e-6)
+
+
+def test_similarity_is_that_of_the_package(answers: dict[str, Any], two: list[PoseResult]) -> None:
+    area = 340.0 * 260.0 * 1.25**2
+    assert answers["similarity"] == pytest.approx(oks(two[0].xy, two[1].xy, area, COCO_17.oks_sigmas).item(), rel=1e-6)
+
+
+def test_people_are_drawn_as_by_the_package(answers: dict[str, Any]) -> None:
+    assert answers["drawing"] == {
+        "score": list(draw._SCORE_RAMP),
+        "sigma": list(paint._SIGMA_RAMP),
+        "width": draw._WIDTH_SHARE,
+    }
