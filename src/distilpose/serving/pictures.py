@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from io import BytesIO
 from typing import cast
 
@@ -39,9 +38,7 @@ def decode_picture(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """
     _check_header(content, max_pixels)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's about odd metadata, which would fill the log
-            return read_image(cast(str, _Content(content)))
+        return read_image(cast(str, _Content(content)))
     except InputError as error:
         raise unusable("image", f"{str(error)[:300]}: send a whole JPEG, PNG or WebP picture") from error
     except MemoryError as error:
@@ -50,10 +47,8 @@ def decode_picture(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
 
 def _check_header(content: bytes, max_pixels: int) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(BytesIO(content), formats=FORMATS) as picture:
-                width, height = picture.size
+        with Image.open(BytesIO(content), formats=FORMATS) as picture:
+            width, height = picture.size
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(str(error), max_pixels) from error
     except Exception as error:  # decoders answer broken bytes with exceptions of a dozen types

@@ -203,7 +203,7 @@ class PoseService:
         picture = self._decode(upload)
         if upload.boxes_xyxy is None:
             return self._cut(picture, self._find(picture, upload))
-        return self._cut(picture, PersonBoxes(np.array(upload.boxes_xyxy), np.ones(len(upload.boxes_xyxy))))
+        return self._cut(picture, PersonBoxes(upload.boxes_xyxy, np.ones(len(upload.boxes_xyxy))))
 
     def _find(self, picture: Picture, upload: Upload) -> PersonBoxes:
         (found,) = self._detector([picture])

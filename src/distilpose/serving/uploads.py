@@ -7,6 +7,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
@@ -49,7 +51,7 @@ class Upload(NamedTuple):
 
     content: bytes
     filename: str
-    boxes_xyxy: list[list[float]] | None
+    boxes_xyxy: NDArray[np.float64] | None
     max_people: int
 
 
@@ -290,19 +292,23 @@ def _names(parts: list[Part]) -> str:
     return ", ".join(part.name[:100] for part in parts) or "no field"
 
 
-def _json(part: Part, name: str) -> object:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no number of JSON")
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
 
+
+_STRICT_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _json(part: Part, name: str) -> object:
     try:
-        value: object = json.loads(part.content.decode(), parse_constant=refuse)
+        value: object = _STRICT_JSON.decode(part.content.decode())
         return value
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         reason = str(error)[:200] or "nested too deep"
         raise unusable(name, f"{name} must be JSON in UTF-8, such as [[10, 20, 110, 220]], got: {reason}") from error
 
 
-def _boxes(value: object, name: str, most: int) -> list[list[float]]:
+def _boxes(value: object, name: str, most: int) -> NDArray[np.float64]:
     if not isinstance(value, list):
         raise unusable("boxes", f"{name} must be a list of [x1, y1, x2, y2], got {type(value).__name__}")
     if len(value) > most:
@@ -312,7 +318,7 @@ def _boxes(value: object, name: str, most: int) -> list[list[float]]:
         if not numbers or len(box) != 4:
             raise unusable("boxes", f"{name} must be a list of [x1, y1, x2, y2], got {repr(box)[:100]} (row {row})")
     try:
-        return [[float(number) for number in box] for box in check_boxes_xyxy(value).tolist()]
+        return check_boxes_xyxy(value)
     except (InputError, OverflowError) as error:  # a whole number may be too large to become a float
         raise unusable("boxes", str(error).replace("boxes_xyxy", name, 1)) from error
 
