@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning
 import torch
@@ -17,7 +19,7 @@ from torch import nn
 
 from distilpose import __version__
 from distilpose.checkpoint import describe, load_checkpoint
-from distilpose.errors import CheckpointError, ConfigError, TrainingDivergedError
+from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
 from distilpose.training.datamodule import TrainingData, load_validation_set
@@ -29,6 +31,8 @@ from distilpose.training.recipes import TrainConfig
 from distilpose.training.teacher_store import TeacherStore
 
 logger = logging.getLogger(__name__)
+
+_LOST_PROCESS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,10 @@ def train(
         CheckpointError: a file named in it is unusable.
         DatasetError: an annotation file is unusable.
         TrainingDivergedError: a loss became NaN or infinite; the last good state is kept.
+        DistilPoseError: another process of the run has ended, so that this one cannot go on.
     """
     config.check()
+    processes = find_processes(config.devices)
     out = Path(config.out)
     state = _find_state(out, resume)
     lightning.seed_everything(config.seed, verbose=False)
@@ -90,7 +96,7 @@ def train(
     )
     summary = {
         "distilpose": __version__, "teacher": config.teacher, "people": len(data), "epochs": config.epochs,
-        "batch_size": config.data.batch_size, "devices": config.devices, "seed": config.seed,
+        "batch_size": config.data.batch_size, "devices": processes.total, "seed": config.seed,
         "losses": asdict(config.losses), "data": [dataset.annotations for dataset in config.data.train],
     }  # fmt: skip
     checkpoints = Checkpoints(
@@ -102,7 +108,7 @@ def train(
         Records(out, config.log_every, checkpoints),
         Pictures(*data.first(NUM_CROPS), description.skeleton, config.evaluate_every),
     ]
-    _fit(config, module, data, callbacks, state)
+    _fit(config, processes, module, data, callbacks, state)
     best = None if checkpoints.best_ap is None else out / "best.safetensors"
     return TrainResult(out / "last.safetensors", best, checkpoints.best_ap, checkpoints.best_epoch)
 
@@ -153,15 +159,54 @@ def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
     logger.info("%d of %d tensors from the %s", len(shared), len(own), name)
 
 
+class Processes(NamedTuple):
+    """How a run is spread.
+
+    Attributes:
+        of_machine: processes on each machine.
+        machines: how many.
+    """
+
+    of_machine: int
+    machines: int
+
+    @property
+    def total(self) -> int:
+        """Processes of the run."""
+        return self.of_machine * self.machines
+
+
+def find_processes(devices: int) -> Processes:
+    """What torchrun has started, where this process is one of its; else ``devices`` processes on this machine.
+
+    Raises:
+        ConfigError: torchrun has started another number than ``devices``, which is not the default.
+    """
+    if not torch.distributed.is_available() or not torch.distributed.is_torchelastic_launched():
+        return Processes(devices, 1)
+    of_machine, total = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    if devices not in (1, of_machine):
+        raise ConfigError(
+            f"torchrun has started {of_machine} processes on a machine, devices is {devices}: leave devices out"
+        )
+    return Processes(of_machine, total // of_machine)
+
+
 def _fit(
-    config: TrainConfig, module: PoseTraining, data: TrainingData, callbacks: list[Callback], state: Path | None
+    config: TrainConfig,
+    processes: Processes,
+    module: PoseTraining,
+    data: TrainingData,
+    callbacks: list[Callback],
+    state: Path | None,
 ) -> None:
     out = Path(config.out)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     trainer = Trainer(
         accelerator=config.accelerator,
-        devices=config.devices,
-        strategy="ddp" if config.devices > 1 else "auto",
+        devices=processes.of_machine,
+        num_nodes=processes.machines,
+        strategy="ddp" if processes.total > 1 else "auto",
         precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
         sync_batchnorm=config.sync_batchnorm,
         max_epochs=config.epochs,
@@ -177,7 +222,7 @@ def _fit(
     if len(loader) == 0:
         raise ConfigError(
             f"an epoch has {len(data)} people or data.samples_per_epoch, fewer than one batch of "
-            f"{config.data.batch_size} on {config.devices} devices: lower data.batch_size"
+            f"{config.data.batch_size} on {processes.total} devices: lower data.batch_size"
         )
     with warnings.catch_warnings():
         # Loading and logging are ours to set: Lightning's advice on them would only puzzle the reader.
@@ -186,7 +231,21 @@ def _fit(
             trainer.fit(module, loader, ckpt_path=None if state is None else str(state), weights_only=False)
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"{error}\nlast good state: {out / STATE_NAME}") from error
+        except RuntimeError as error:
+            if not _has_lost_process(error, processes):
+                raise
+            raise DistilPoseError(
+                f"process {trainer.global_rank} of {processes.total} has lost another one, which was killed or failed "
+                "(its own output says why; a lack of memory leaves no word): --resume goes on from the last whole "
+                f"epoch, in {out / STATE_NAME}"
+            ) from error
         except SystemExit:  # Lightning's answer to Ctrl-C
             if trainer.interrupted:
                 raise KeyboardInterrupt from None
             raise
+
+
+def _has_lost_process(error: RuntimeError, processes: Processes) -> bool:
+    """Whether communication failed; some backends say so by nothing but the text."""
+    broken = isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in _LOST_PROCESS)
+    return processes.total > 1 and broken

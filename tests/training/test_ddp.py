@@ -1,0 +1,176 @@
+"""Several processes: who sees what, who writes, and what a killed one leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from distilpose.checkpoint import describe, load_checkpoint
+from distilpose.errors import ConfigError
+from distilpose.models import create_model
+from distilpose.training.datamodule import TrainingData
+from distilpose.training.train import Processes, _has_lost_process, find_processes
+
+EPOCHS = 12
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+ALONE = [sys.executable, "-m"]
+
+
+@pytest.fixture
+def write_config(drawn_data: Path, tmp_path: Path):
+    """Function (name of the run, changes) -> configuration file of a small run on drawn people."""
+
+    def write(name: str, **changes: Any) -> Path:
+        people = {"annotations": "person_keypoints.json", "images": "images"}
+        config = {
+            "out": str(tmp_path / name),
+            "model_options": {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2},
+            "data": {"root": str(drawn_data), "train": [people], "validation": people, "batch_size": 4, "workers": 0,
+                     "samples_per_epoch": 32},
+            "epochs": EPOCHS,
+            "evaluate_every": EPOCHS,
+            "log_every": 1,
+            "accelerator": "cpu",
+            "freeze_batchnorm": True,
+            "optimiser": {"warmup_steps": 1},
+        }  # fmt: skip
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps({**config, **changes}))
+        return file
+
+    return write
+
+
+def start(launcher: list[str], file: Path, *more: str) -> subprocess.Popen[str]:
+    command = [*launcher, "distilpose.cli", "train", str(file), *more]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finish(run: subprocess.Popen[str], file: Path) -> Path:
+    output, _ = run.communicate(timeout=240)
+    assert run.returncode == 0, output
+    return Path(json.loads(file.read_text())["out"])
+
+
+def losses(out: Path) -> list[dict[str, str]]:
+    with (out / "losses.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["samples_per_second"]
+    return rows
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(out / "last.safetensors").state_dict()
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    assert losses(a) == losses(b)
+    mine, other = weights(a), weights(b)
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def test_two_ranks_see_different_people_and_together_those_of_one(make_config) -> None:
+    config = make_config("run")
+    config.data.batch_size, config.data.samples_per_epoch = 1, None  # everybody once, nobody left over
+    data = TrainingData(config, describe(create_model(config.model, **config.model_options)))
+
+    def seen(rank: int, world_size: int) -> list[int]:
+        loader = data.train_loader(rank, world_size)
+        loader.sampler.set_epoch(3)
+        return [index for batch in loader for index in batch.sample_index.tolist()]
+
+    one, first, second = seen(0, 1), seen(0, 2), seen(1, 2)
+    assert not set(first) & set(second)
+    assert abs(len(first) - len(one) / 2) < 1
+    assert (one[0::2][: len(first)], one[1::2]) == (first, second)
+
+
+def test_torchrun_tells_how_many_processes_there_are(monkeypatch) -> None:
+    assert find_processes(3) == Processes(3, 1)
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "12"}.items():
+        monkeypatch.setenv(name, value)
+    assert find_processes(1) == find_processes(4) == Processes(4, 3)
+    assert find_processes(1).total == 12
+    with pytest.raises(ConfigError, match=r"started 4 processes .* devices is 2: leave devices out"):
+        find_processes(2)
+
+
+def test_only_errors_of_communication_are_taken_for_a_lost_process() -> None:
+    lost = RuntimeError("[.../gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
+    assert _has_lost_process(lost, Processes(2, 1))
+    assert _has_lost_process(torch.distributed.DistBackendError("NCCL"), Processes(1, 2))
+    assert not _has_lost_process(lost, Processes(1, 1))
+    assert not _has_lost_process(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), Processes(2, 1))
+
+
+@pytest.mark.slow
+def test_torchrun_and_devices_train_alike_and_one_process_writes(write_config) -> None:
+    by_torchrun, by_devices = write_config("torchrun", epochs=3), write_config("devices", epochs=3, devices=2)
+    first = finish(start(TORCHRUN, by_torchrun), by_torchrun)
+    second = finish(start(ALONE, by_devices), by_devices)
+    assert_equal_runs(first, second)
+    for out in (first, second):
+        assert len(losses(out)) == 3 * 32 // 8
+        assert len(list((out / "tensorboard").glob("events.*"))) == 1
+        assert not list(out.rglob("*.part"))
+        assert describe(load_checkpoint(out / "last.safetensors")).training["devices"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_the_run_soon_and_resume_loses_nothing(victim: int, write_config, tmp_path) -> None:
+    whole, cut = write_config("whole", devices=2), write_config("cut", devices=2)
+    finish(start(ALONE, whole), whole)
+    run = start(ALONE, cut)
+    out = tmp_path / "cut"
+    deadline = time.monotonic() + 120
+    while not (out / "state.ckpt").exists():  # the first whole epoch
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (rank_1,) = psutil.Process(run.pid).children()
+    (psutil.Process(run.pid) if victim == 0 else rank_1).kill()
+    since = time.monotonic()
+    output, _ = run.communicate(timeout=60)
+    psutil.wait_procs([rank_1], timeout=60)
+    assert time.monotonic() - since < 45
+    assert not rank_1.is_running()
+    assert run.returncode == (-signal.SIGKILL if victim == 0 else 1)
+    assert f"error: process {1 - victim} of 2 has lost another one" in output
+    assert "--resume goes on from the last whole epoch" in output
+    assert "Traceback" not in output
+
+    assert len(losses(out)) < EPOCHS * 4  # it was not through
+    finish(start(ALONE, cut, "--resume"), cut)
+    assert_equal_runs(tmp_path / "whole", out)
+
+
+@pytest.mark.slow
+def test_torchrun_names_the_killed_rank(write_config, tmp_path) -> None:
+    file = write_config("run", epochs=10_000)
+    run = start(TORCHRUN, file)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "state.ckpt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    ranks = [child for child in psutil.Process(run.pid).children() if child.environ().get("RANK") == "1"]
+    ranks[0].kill()
+    output, _ = run.communicate(timeout=90)
+    assert run.returncode == 1
+    assert f"exitcode  : -9 (pid: {ranks[0].pid})" in output
+    assert "rank      : 1 (local_rank: 1)" in output
+    done = len(losses(tmp_path / "run")) // 4
+    finish(start(TORCHRUN, file, "--resume", "--epochs", str(done + 2)), file)
+    assert len(losses(tmp_path / "run")) == 4 * (done + 2)
