@@ -149,11 +149,11 @@ def test_everything_works_by_keyboard(browser: Any, visit: Callable[..., Any], p
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the picture"
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "file"
-    outline = page.locator("label.button").evaluate("element => getComputedStyle(element).outlineWidth")
+    assert page.evaluate("document.activeElement.id") == "open"
+    outline = page.locator("#open").evaluate("element => getComputedStyle(element).outlineWidth")
     assert outline == "3px"
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     chooser.value.set_files(picture_file)
     expect(page.locator("#save-json")).to_be_enabled()
     page.focus("#new-box")
@@ -356,7 +356,7 @@ def test_a_phone_scrolls_in_one_direction_only(browser: Any, visit: Callable[...
     page.tap("#new-box")
     expect(page.locator(".box:not(.whole)")).to_have_count(1)
     small = page.evaluate(
-        "[...document.querySelectorAll('button, select, label.button')].map(e => e.getBoundingClientRect().height)"
+        "[...document.querySelectorAll('button, select')].map(e => e.getBoundingClientRect().height)"
     )
     assert min(small) >= 32
 

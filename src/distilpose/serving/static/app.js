@@ -66,6 +66,7 @@ async function loadModel() {
 
 function connect() {
   const on = (id, event, action) => part(id).addEventListener(event, action);
+  on('open', 'click', () => part('file').click());
   on('file', 'change', () => {
     const [file] = part('file').files;
     part('file').value = ''; // so that the same file can be opened again
