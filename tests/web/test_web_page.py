@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import threading
@@ -117,7 +118,7 @@ def test_real_pictures_have_the_predictors_poses(
         found = rows(page)
         expected = predictor(read_image(path), [row["box_xyxy"] for row in found])
         errors.append(crop_error(PoseResult.from_coco(found), expected))
-    print(f"largest difference to the predictor: {max(errors):.1e} of the crop, median {np.median(errors):.1e}")
+    logging.info("difference to the predictor: %.1e of the crop, median %.1e", max(errors), np.median(errors))
     assert max(errors) < 1e-3
 
 
@@ -355,9 +356,7 @@ def test_a_phone_scrolls_in_one_direction_only(browser: Any, visit: Callable[...
     assert widths() == [360, 360]
     page.tap("#new-box")
     expect(page.locator(".box:not(.whole)")).to_have_count(1)
-    small = page.evaluate(
-        "[...document.querySelectorAll('button, select')].map(e => e.getBoundingClientRect().height)"
-    )
+    small = page.evaluate("[...document.querySelectorAll('button, select')].map(e => e.getBoundingClientRect().height)")
     assert min(small) >= 32
 
 

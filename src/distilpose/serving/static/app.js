@@ -132,13 +132,17 @@ async function open(opening) {
   part('stage').classList.add('opened');
   for (const id of ['close', 'new-box', 'whole', 'fit']) part(id).disabled = false;
   if (source.kind === 'film') connectFilm(source.video);
-  if (source.video) followFrames(source.video);
+  if (source.video) {
+    part('stage').append(source.video);
+    followFrames(source.video);
+  }
   say('');
   pump();
 }
 
 function close() {
   source?.close();
+  source?.video?.remove();
   source = null;
   poses = [];
   rate = latency = lastFrame = followed = null;
@@ -151,6 +155,7 @@ function close() {
   for (const id of ['close', 'new-box', 'whole', 'fit', 'play', 'seek', 'save-json', 'save-png']) part(id).disabled = true;
   for (const id of ['rate', 'latency', 'network', 'score', 'clock']) part(id).textContent = '–';
   part('play').textContent = 'Play';
+  part('seek').value = '0';
   part('keypoints').replaceChildren();
   say('');
 }
