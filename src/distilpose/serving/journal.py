@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ASKED_ALL_THE_TIME = ("/healthz", "/readyz", "/metrics")  # by other programs, of which no log need tell
 _ENTRY = "distilpose.entry"  # of the ASGI scope
 CLIENT_LEFT = 499  # as in nginx: nobody to answer
 
@@ -139,5 +140,5 @@ class Journal:
             fields |= {"people": entry.people, "batch": entry.batches}
         if entry.error is not None:
             fields["error"] = entry.error
-        quiet = scope["path"] in ("/healthz", "/readyz", "/metrics") and status < 400
+        quiet = scope["path"] in _ASKED_ALL_THE_TIME
         logger.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})

@@ -99,7 +99,7 @@ class ModelCard(BaseModel):
     model: str
     precision: str
     keypoints: list[str] = Field(description="names, in the order of the answers")
-    edges: list[tuple[int, int]] = Field(description="pairs of keypoints that are drawn as lines")
+    edges: list[list[int]] = Field(description="pairs of keypoints that are drawn as lines")
     input_size_hw: list[int]
     max_bytes: int
     max_pixels: int

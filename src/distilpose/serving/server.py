@@ -101,6 +101,11 @@ class PoseServer:
         """Ask for the end, from any thread."""
         self._server.drain_soon()
 
+    def close(self) -> None:
+        """Give port and threads back without having run; `run` does so by itself."""
+        self._socket.close()
+        self.service.close()
+
     @property
     def started(self) -> bool:
         """Whether it answers."""

@@ -1,0 +1,263 @@
+"""About two hundred requests that cannot be answered: each gets a 4xx that says why, and the server lives on."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import zlib
+from collections.abc import Callable
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from serving_client import Reply, ask, encoded, form, number_of, plain, send_picture
+
+GOOD = encoded(plain(5))
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=b0undary"}
+
+
+class Bad(NamedTuple):
+    """A request, and the answers that fit it."""
+
+    name: str
+    body: bytes
+    headers: dict[str, str]
+    statuses: tuple[int, ...] = (422,)
+    path: str = "/v1/predict"
+    method: str = "POST"
+
+
+def png(width: int, height: int, pixels: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
+    """A PNG that says it is so large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+def text_bomb() -> bytes:
+    """A PNG whose comment inflates a thousandfold."""
+    good = encoded(plain(1))
+    data = b"c\x00\x00" + zlib.compress(bytes(100_000_000), 9)
+    chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
+    return good[:33] + chunk + good[33:]
+
+
+def of_picture(name: str, content: bytes, statuses: tuple[int, ...] = (422,)) -> list[Bad]:
+    """The same bad picture in a form and bare."""
+    body, headers = form(("image", content, "x"))
+    raw = {"Content-Type": "image/png"}
+    return [Bad(f"{name}, form", body, headers, statuses), Bad(f"{name}, bare", content, raw, statuses)]
+
+
+def bad_pictures() -> list[Bad]:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    cases: list[Bad] = []
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"):
+        file = encoded(noise, kind)
+        for share in (0.02, 0.3, 0.7):
+            cases += of_picture(f"{kind} cut at {share}", file[: int(len(file) * share)])
+    for number in range(6):
+        cases += of_picture(f"random bytes {number}", rng.bytes(10**number))
+    for name, content in {
+        "text": b"hello", "html": b"<html></html>", "zip": b"PK\x03\x04" + bytes(50), "gzip": zlib.compress(b"x" * 999),
+        "pdf": b"%PDF-1.7\n", "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "mp4": b"\x00\x00\x00\x18ftypmp42",
+        "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "ppm": b"P6 1 1 255\n\x00\x00\x00",
+        "png signature": b"\x89PNG\r\n\x1a\n", "jpeg signature": b"\xff\xd8\xff\xe0", "null bytes": bytes(1000),
+        "png without pixels": png(10, 10), "png of no size": png(0, 0), "odd colour": png(4, 4, bytes(99), 8, 5),
+    }.items():  # fmt: skip
+        cases += of_picture(name, content)
+    floats = BytesIO()
+    Image.fromarray(np.ones((9, 9), np.float32)).save(floats, "TIFF")
+    cases += of_picture("32-bit TIFF", floats.getvalue())
+    for width, height in ((50_000, 50_000), (2**31 - 1, 1), (1, 2**31 - 1), (2**31 - 1, 2**31 - 1), (12_000, 3_000)):
+        cases += of_picture(f"says {width} x {height}", png(width, height), (413, 422))
+    cases += of_picture("6,000 x 6,000 of nothing", png(6000, 6000, bytes(6000 * (6000 * 3 + 1))), (413,))
+    gif = encoded(plain(1), "GIF")
+    cases += of_picture("GIF that says 65,535 x 65,535", gif[:6] + b"\xff\xff\xff\xff" + gif[10:], (413,))
+    bmp = encoded(plain(1), "BMP")
+    cases += of_picture("BMP that says 40,000 x 40,000", bmp[:18] + struct.pack("<ii", 40000, 40000) + bmp[26:], (413,))
+    jpeg = bytearray(encoded(plain(1), "JPEG"))
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = b"\xff\xff\xff\xff"
+    cases += of_picture("JPEG that says 65,535 x 65,535", bytes(jpeg), (413,))
+    cases += of_picture("PNG with a comment of 100 MB", text_bomb(), (422,))
+    cases += of_picture("21 MB", bytes(21_000_000), (413,))
+    return cases
+
+
+def bad_fields() -> list[Bad]:
+    cases = []
+    texts = [
+        "", "x", "{}", "null", "5", '"a"', "[1,2,3,4]", "[[1,2,3]]", "[[1,2,3,4,5]]", "[[]]", "[null]",
+        "[[1,2,3,null]]",
+        '[["1","2","3","4"]]', "[[1,2,3,true]]", "[[NaN,0,1,1]]", "[[0,0,Infinity,1]]", "[[-Infinity,0,1,1]]",
+        "[[0,0,1e400,1]]", "[[0,0,1e300,1e300]]", f"[[0,0,{'9' * 400},1]]", f"[[0,0,{'9' * 5000},1]]", "[[5,5,5,9]]",
+        "[[9,9,1,1]]", "[[0,0,2e9,1]]", "[[0,0,1,1],[0,0,1]]", "[[0,0,1,1]", "[[0 0 1 1]]", "[" * 50_000,
+        "[" * 900 + "]" * 900, json.dumps([[0, 0, 1, 1]] * 51), json.dumps([[0, 0, 1, 1]] * 5000), "[[[0,0,1,1]]]",
+        '[{"x1":0}]', "[[0x1,0,1,1]]", "\ufeff[[0,0,1,1]]", "[[0,0,1,1]] x",
+    ]  # fmt: skip
+    for text in texts:
+        body, headers = form(("image", GOOD, "x.png"), ("boxes", text))
+        cases.append(Bad(f"boxes {text[:30]!r}", body, headers))
+    for text in ("0", "-1", "51", "1.5", "x", "", "١", "9" * 100, "1e1", " 1"):
+        body, headers = form(("image", GOOD, "x.png"), ("max_people", text))
+        cases.append(Bad(f"max_people {text[:10]!r}", body, headers))
+    forms = {
+        "no field": (),
+        "no image": (("boxes", "[]"),),
+        "image of another name": (("file", GOOD, "x.png"),),
+        "unknown field": (("image", GOOD, "x.png"), ("box", "[]")),
+        "two images": (("image", GOOD, "x.png"), ("image", GOOD, "y.png")),
+        "two boxes": (("image", GOOD, "x.png"), ("boxes", "[]"), ("boxes", "[]")),
+        "empty image": (("image", b"", "x.png"),),
+        "boxes of bytes": (("image", GOOD, "x.png"), ("boxes", b"\xff\xfe[[")),
+    }
+    for name, fields in forms.items():
+        cases.append(Bad(name, *form(*fields), (400, 422)))
+    long = form(("image", GOOD, "x.png"), ("boxes", " " * 300_000))
+    cases.append(Bad("boxes of 300 kB", *long, (413,)))
+    cases.append(Bad("100 fields", *form(*[(f"f{number}", "1") for number in range(100)]), (413, 422)))
+    for query in ("boxes=[[1,2]]", "max_people=0", "box=[]", "boxes=[]&boxes=[]", "image=x", "boxes=%ff", "=1", "&&x"):
+        cases.append(Bad(f"query {query}", GOOD, {"Content-Type": "image/png"}, path=f"/v1/predict?{query}"))
+    cases.append(Bad("query beside a form", *form(("image", GOOD, "x")), path="/v1/predict?boxes=[]"))
+    batches = {
+        "no pictures": (("boxes", "[]"),),
+        "boxes for fewer": (("images", GOOD, "a"), ("images", GOOD, "b"), ("boxes", "[null]")),
+        "boxes of one": (("images", GOOD, "a"), ("boxes", '{"a": 1}')),
+        "image, not images": (("image", GOOD, "a"),),
+        "broken boxes": (("images", GOOD, "a"), ("boxes", "[[")),
+    }
+    for name, fields in batches.items():
+        cases.append(Bad(f"batch: {name}", *form(*fields), path="/v1/predict/batch"))
+    many = form(*[("images", GOOD, str(number)) for number in range(17)])
+    cases.append(Bad("batch: 17 pictures", *many, (413,), path="/v1/predict/batch"))
+    return cases
+
+
+def bad_requests() -> list[Bad]:
+    good, _ = form(("image", GOOD, "x.png"))
+    cases = [
+        Bad("cut short", good[:-20], MULTIPART, (400,)),
+        Bad("cut in a header", good[:40], MULTIPART, (400,)),
+        Bad("nothing", b"", MULTIPART, (400,)),
+        Bad("another boundary", good, {"Content-Type": "multipart/form-data; boundary=other"}, (400,)),
+        Bad("no boundary", good, {"Content-Type": "multipart/form-data"}, (400,)),
+        Bad("empty boundary", good, {"Content-Type": "multipart/form-data; boundary="}, (400,)),
+        Bad("endless boundary", good, {"Content-Type": f"multipart/form-data; boundary={'x' * 5000}"}, (400,)),
+        Bad("name in Latin-1", good.replace(b"x.png", b"\xff\xfe.png"), MULTIPART, (400,)),
+        Bad("no name", good.replace(b'name="image"; ', b""), MULTIPART, (400,)),
+        Bad("no disposition", good.replace(b"Content-Disposition", b"X-Nothing"), MULTIPART, (400,)),
+        Bad(
+            "endless header",
+            good.replace(b"\r\n\r\n", b"\r\nX-A: " + b"y" * 100_000 + b"\r\n\r\n", 1),
+            MULTIPART,
+            (400,),
+        ),
+        Bad("a thousand headers", good.replace(b"\r\n\r\n", b"\r\nX-A: y" * 1000 + b"\r\n\r\n", 1), MULTIPART, (400,)),
+        Bad("odd header", good.replace(b"\r\n\r\n", b"\r\n\x00\x01: y\r\n\r\n", 1), MULTIPART, (400,)),
+        Bad("json", b'{"image": "x"}', {"Content-Type": "application/json"}, (415,)),
+        Bad("form of words", b"image=x", {"Content-Type": "application/x-www-form-urlencoded"}, (415,)),
+        Bad("svg", b"<svg/>", {"Content-Type": "image/svg+xml"}, (415,)),
+        Bad("no type", GOOD, {}, (415,)),
+        Bad("odd type", GOOD, {"Content-Type": "\xff;;;=="}, (415,)),
+        Bad("bare and empty", b"", {"Content-Type": "image/png"}),
+        Bad("bare batch", GOOD, {"Content-Type": "image/png"}, (422,), "/v1/predict/batch"),
+    ]
+    for method in ("GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"):
+        cases.append(Bad(f"method {method}", b"", {}, (405,), method=method))
+    for path in (
+        "/v1/predict/",
+        "/v1/Predict",
+        "/v1",
+        "/v2/predict",
+        "/v1/predict/batch/x",
+        "/%ff%fe",
+        "/..%2f..%2fetc",
+    ):
+        cases.append(Bad(f"path {path}", good, MULTIPART, (404, 405, 307), path))
+    for path in ("/healthz", "/readyz", "/metrics", "/v1/model", "/openapi.json"):
+        cases.append(Bad(f"POST {path}", b"", {}, (405,), path))
+    return cases
+
+
+GROUPS: dict[str, Callable[[], list[Bad]]] = {
+    "pictures": cache(bad_pictures),
+    "fields": cache(bad_fields),
+    "requests": cache(bad_requests),
+}
+
+
+def test_there_are_two_hundred() -> None:
+    assert sum(len(make()) for make in GROUPS.values()) >= 200
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_is_told_what_is_wrong_with_it(address: str, group: str) -> None:
+    surprises = []
+    for case in GROUPS[group]():
+        reply = ask(address, case.path, case.body, case.headers, case.method)
+        if reply.status not in case.statuses or not _explains_itself(case, reply):
+            surprises.append((case.name, reply.status, reply.body[:200]))
+    assert not surprises
+    assert number_of(send_picture(address, 4321).json["people"][0]) == 4321
+
+
+def _explains_itself(case: Bad, reply: Reply) -> bool:
+    if case.method == "HEAD" or reply.status == 307:
+        return True
+    fault = reply.json
+    return set(fault) == {"error", "message", "request_id"} and 20 < len(fault["message"]) < 1000
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00" * 100,
+        b"GET\r\n\r\n",
+        b"POST /v1/predict HTTP/9.9\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: five\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nhello",
+        b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 200_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+    ],
+)
+def test_what_is_no_http_is_refused_or_cut_off(address: str, garbage: bytes) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.settimeout(20)
+        try:
+            connection.sendall(garbage)
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.recv(1000)
+        except ConnectionError:
+            answer = b""
+    assert not answer or answer.startswith(b"HTTP/1.1 4"), answer
+    assert send_picture(address, 1).status == 200
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(address: str) -> None:
+    """The whole picture would be 7.5 GB; the process must not grow by a fraction of that."""
+    before = _megabytes()
+    body, headers = form(("image", png(50_000, 50_000, bytes(10**7)), "x.png"))
+    for _ in range(5):
+        assert ask(address, "/v1/predict", body, headers).status == 413
+    assert _megabytes() < before + 200
+
+
+def _megabytes() -> float:
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("only Linux tells the memory of a process in /proc")
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024

@@ -1,0 +1,200 @@
+"""``distilpose serve`` as a process: how it starts, what it logs, and that it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from serving_client import BOX, Telltale, ask, encoded, form, plain, send_picture
+
+from distilpose import cli
+
+SLOW_SERVER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from serving_client import Telltale
+from distilpose.serving.options import ServeOptions
+from distilpose.serving.server import PoseServer, serve
+options = ServeOptions(batch_size=2, deadline=float(sys.argv[3]))
+serve(PoseServer(Telltale(seconds=float(sys.argv[2])), port=0, options=options), lambda text: print(text, flush=True))
+"""
+
+
+class Process:
+    """A server in a process of its own."""
+
+    def __init__(self, folder: Path, command: list[str], environment: dict[str, str]) -> None:
+        self.log_file = folder / "log"
+        with self.log_file.open("wb") as log:
+            self.popen = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **environment}, cwd=folder
+            )
+        assert self.popen.stdout is not None
+        self.address = self.popen.stdout.readline().decode().split(" ")[0]
+        assert self.address.startswith("http"), self.log_file.read_text()
+        while ask(self.address, "/readyz").status != 200:
+            time.sleep(0.02)
+
+    def log(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+
+
+Run = Callable[..., Process]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Generator[Run]:
+    started: list[Process] = []
+
+    def make(*command: str, **environment: str) -> Process:
+        started.append(Process(tmp_path, [sys.executable, *command], environment))
+        return started[-1]
+
+    yield make
+    for process in started:
+        process.popen.kill()
+        process.popen.wait()
+
+
+def test_an_exported_file_is_served_without_torch_and_logged_line_by_line(run: Run, tiny_onnx: Path) -> None:
+    process = run("-m", "distilpose.cli", "serve", "--port", "0", "--model", str(tiny_onnx))
+    assert process.address.startswith("http://127.0.0.1:")
+    reply = send_picture(process.address, 3, BOX * 2, X_Request_ID="seen-in-the-log")
+    assert len(reply.json["people"]) == 2
+    send_picture(process.address, 3, [[1, 2]])
+    maps = Path(f"/proc/{process.popen.pid}/maps")
+    if maps.is_file():
+        libraries = maps.read_text()
+        assert "onnxruntime" in libraries
+        assert "libtorch" not in libraries
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(20) == 0
+    lines = [line for line in process.log() if line["message"] == "request"]
+    good, bad = lines
+    assert good["id"] == "seen-in-the-log"
+    assert (good["method"], good["path"], good["status"]) == ("POST", "/v1/predict", 200)
+    assert (good["people"], good["batch"]) == (2, [2])
+    assert good["ms"] > 0  # type: ignore[operator]
+    assert (bad["status"], bad["error"]) == (422, "boxes")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_answers_what_was_accepted_and_refuses_the_rest(run: Run, ending: signal.Signals) -> None:
+    process = run("-c", SLOW_SERVER, str(Path(__file__).parent), "0.1", "30")
+    with ThreadPoolExecutor(40) as pool:
+        accepted = [pool.submit(send_picture, process.address, number) for number in range(24)]
+        while not any(future.done() for future in accepted):
+            time.sleep(0.01)
+        process.popen.send_signal(ending)
+        while ask(process.address, "/readyz").status == 200:
+            pass
+        assert ask(process.address, "/readyz").json == {"status": "draining"}
+        assert ask(process.address, "/healthz").status == 200
+        late = send_picture(process.address, 99)
+        assert (late.status, late.json["error"]) == (503, "draining")
+        assert "retry-after" in late.headers
+        assert [future.result().status for future in accepted] == [200] * 24
+    start = time.monotonic()
+    assert process.popen.wait(20) == 0
+    assert time.monotonic() - start < 10
+    with pytest.raises(ConnectionRefusedError):
+        ask(process.address, "/healthz")
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.popen.pid)], capture_output=True, check=False)
+    assert not children.stdout.strip()
+
+
+@pytest.mark.slow
+def test_the_end_does_not_wait_for_who_never_comes_to_an_end(run: Run) -> None:
+    process = run("-c", SLOW_SERVER, str(Path(__file__).parent), "0", "1")
+    host, port = process.address.removeprefix("http://").split(":")
+    body, headers = form(("image", encoded(plain(1)), "x"))
+    with socket.create_connection((host, int(port))) as half, socket.create_connection((host, int(port))):
+        lines = ["POST /v1/predict HTTP/1.1", "Host: x", f"Content-Type: {headers['Content-Type']}"]
+        half.sendall("\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body[:50])
+        time.sleep(0.3)
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(25) == 0
+
+
+STUCK_SERVER = SLOW_SERVER.replace(
+    "options =",
+    """
+from distilpose.serving import server
+server.STUCK_SECONDS = 1
+class Telltale(Telltale):
+    def __call__(self, images):
+        if len(self.batches) == 2:  # those of the warming up
+            threading.Event().wait()
+        return super().__call__(images)
+options =""",
+).replace("import sys", "import sys, threading", 1)
+
+
+@pytest.mark.slow
+def test_a_model_that_never_returns_does_not_keep_the_process(run: Run) -> None:
+    process = run("-c", STUCK_SERVER, str(Path(__file__).parent), "0", "0.5")
+    assert send_picture(process.address, 1).status == 504
+    process.popen.send_signal(signal.SIGTERM)
+    assert process.popen.wait(25) == 1
+    assert "did not return" in str(process.log()[-1]["message"])
+
+
+def test_a_port_in_use_is_a_clear_error(tiny_onnx: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert cli.main(["serve", "--port", port, "--model", str(tiny_onnx)]) == 1
+    error = capsys.readouterr().err
+    assert f"127.0.0.1:{port}" in error
+    assert "--port" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--port", "70000"], "port must be"),
+        (["--host", "no.such.host.invalid"], "host must be"),
+        (["--model", "missing.onnx"], "missing.onnx is not a file"),
+        (["--detector", "nothing"], "detector must be one of"),
+        (["--api-key-file", "missing.txt"], "missing.txt must be a text file"),
+        (["--queue", "0"], "queue must be at least 1"),
+    ],
+)
+def test_wrong_options_are_clear_errors(
+    arguments: list[str], message: str, tiny_onnx: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["serve", "--port", "0", "--model", str(tiny_onnx), *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_key_comes_from_a_file_or_the_environment(run: Run, tiny_onnx: Path, tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text("from-file\n")
+    command = ("-m", "distilpose.cli", "serve", "--port", "0", "--model", str(tiny_onnx))
+    by_file = run(*command, "--api-key-file", "key.txt")
+    assert send_picture(by_file.address, 1).status == 401
+    assert send_picture(by_file.address, 1, X_API_Key="from-file").status == 200
+    by_variable = run(*command, DISTILPOSE_API_KEY="from-environment")
+    assert send_picture(by_variable.address, 1, X_API_Key="from-environment").status == 200
+
+
+def test_an_open_server_for_other_machines_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    from distilpose.serving.options import ServeOptions
+    from distilpose.serving.server import PoseServer
+
+    for host, options, warned in (
+        ("0.0.0.0", ServeOptions(), True),  # noqa: S104  # never served
+        ("0.0.0.0", ServeOptions(api_key="x"), False),  # noqa: S104
+        ("127.0.0.1", ServeOptions(), False),
+    ):
+        caplog.clear()
+        server = PoseServer(Telltale(), host=host, port=0, options=options)
+        assert bool(caplog.records) == warned
+        server.close()
