@@ -23,6 +23,7 @@ let people = null;
 let editor = null;
 let source = null;
 let poses = [];
+let openings = 0;
 let busy = false;
 let again = false;
 let fitting = false;
@@ -122,12 +123,19 @@ async function open(opening) {
   if (!manifest) return;
   close();
   say('Opening …');
+  const turn = ++openings;
+  let opened;
   try {
-    source = await opening();
+    opened = await opening();
   } catch (error) {
-    say(error.message, true);
+    if (turn === openings) say(`${error.message}.`, true);
     return;
   }
+  if (turn !== openings) {
+    opened.close(); // something else was opened meanwhile
+    return;
+  }
+  source = opened;
   people.reset(source.width, source.height);
   part('stage').classList.add('opened');
   for (const id of ['close', 'new-box', 'whole', 'fit']) part(id).disabled = false;
@@ -185,7 +193,7 @@ function followFrames(video) {
 
 /** Look at the newest frame; what comes while that lasts is looked at once more, afterwards. */
 function pump() {
-  if (!source || !model?.entry) return;
+  if (!source || !model?.ready) return;
   if (busy) {
     again = true;
     return;
@@ -259,8 +267,8 @@ function failed(error) {
   say(`${error.message}.`, true);
   if (!(error instanceof ServerError)) return;
   part('where').value = 'browser';
-  part('difference').textContent = 'The server did not answer; it runs in this browser.';
-  source?.video?.pause();
+  part('difference').textContent = `On the server: ${error.message}. Now in this browser.`;
+  if (!source?.video) pump();
 }
 
 function paint() {

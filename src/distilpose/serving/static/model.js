@@ -18,7 +18,8 @@ export class BrowserModel {
    */
   constructor(manifest, onProgress) {
     this.manifest = manifest;
-    this.entry = null;
+    this.entry = null; // of the manifest, the model loaded last
+    this.ready = false;
     this.threads = usableThreads();
     this.waiting = new Map();
     this.nextId = 1;
@@ -45,8 +46,10 @@ export class BrowserModel {
   async load(entry) {
     const { runtime } = this.manifest;
     const base = new URL('.', import.meta.url).href;
+    this.ready = false;
     await this.ask({ type: 'load', model: entry, runtime, base, threads: this.threads });
     this.entry = entry;
+    this.ready = true;
   }
 
   /**

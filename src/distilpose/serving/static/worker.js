@@ -6,15 +6,20 @@
 let ort = null;
 let session = null;
 let model = null;
+let before = Promise.resolve(); // one question after the other: no model may change under a running one
 
-self.onmessage = async ({ data }) => {
+self.onmessage = ({ data }) => {
+  before = before.then(() => answer(data));
+};
+
+async function answer(data) {
   try {
-    const answer = data.type === 'load' ? await load(data) : await run(data);
-    self.postMessage({ id: data.id, ...answer });
+    const found = data.type === 'load' ? await load(data) : await run(data);
+    self.postMessage({ id: data.id, ...found });
   } catch (error) {
     self.postMessage({ id: data.id, error: String(error?.message ?? error) });
   }
-};
+}
 
 async function load({ model: entry, runtime, base, threads }) {
   if (!ort) {
@@ -60,9 +65,9 @@ async function run({ planes, count }) {
     ? new ort.Tensor('float32', normalise(planes, height * width), shape)
     : new ort.Tensor('uint8', planes, shape);
   const outputs = await session.run({ [model.input]: input });
-  const answer = { milliseconds: performance.now() - start };
-  for (const [name, tensor] of Object.entries(outputs)) answer[name] = tensor.data;
-  return answer;
+  const found = { milliseconds: performance.now() - start };
+  for (const [name, tensor] of Object.entries(outputs)) found[name] = tensor.data;
+  return found;
 }
 
 function planeCount(count) {
