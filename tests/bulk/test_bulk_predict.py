@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -114,3 +115,20 @@ def test_a_table_changed_by_hand_is_noticed(pictures, model_file, tmp_path) -> N
     pq.write_table(pq.read_table(file).slice(1), file)
     with pytest.raises(InputError, match="11 rows for 12 pictures"):
         bulk._report(folder, 1, 0, 12)
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "many_machines.md"
+SHOWN = [line.split("#")[0] for line in DOCS.read_text().splitlines() if line.startswith("distilpose predict-bulk")]
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_commands_of_the_docs_parse(command: str) -> None:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    cli.COMMANDS["predict-bulk"].add_arguments(parser)
+    assert parser.parse_args(shlex.split(command)[2:]).out
+
+
+def test_there_are_commands_in_the_docs() -> None:
+    assert len(SHOWN) >= 4

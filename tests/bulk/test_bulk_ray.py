@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -123,13 +125,13 @@ def test_the_command_goes_on_and_tells_failures(ray_here, pictures, model_file, 
         predict_bulk(pictures, out, model=other, detector="whole-image", shard_size=5)
 
 
-def of_run(marker: str) -> list[int]:
-    """Processes that have ``marker`` in their environment, as whatever the command starts has."""
+def working_in(folder: Path) -> list[str]:
+    """Processes that work in ``folder``, as all do that a command there started; Ray's overwrite their environment."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("BULK_TEST") == marker and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.name())
         except psutil.Error:
             continue
     return found
@@ -139,37 +141,79 @@ def of_run(marker: str) -> list[int]:
 def test_a_killed_command_goes_on_without_torch_and_leaves_no_process(many, model_file, tmp_path) -> None:
     (tmp_path / "no_torch").mkdir()
     (tmp_path / "no_torch" / "torch.py").write_text("raise ImportError('torch is not here')\n")
-    marker = str(tmp_path)
-    env = {**os.environ, "PYTHONPATH": str(tmp_path / "no_torch"), "BULK_TEST": marker}
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "no_torch")}
     out = tmp_path / "out"
     command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(many), "--out", str(out), "--model",
                str(model_file), "--boxes", "boxes", "--ids", "id", "--shard-size", str(PER_SHARD)]  # fmt: skip
-    first = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: len(finished(out)) >= 3, 120)
+    assert working_in(tmp_path)
     first.kill()
     first.wait()
-    wait_for(lambda: not of_run(marker), 60)
+    wait_for(lambda: not working_in(tmp_path), 120)  # Ray's own agents look for their parent for a minute
     there = {file: file.stat().st_mtime_ns for file in finished(out)}
     assert 3 <= len(there) < 20
 
-    second = subprocess.run(command, env=env, capture_output=True, text=True)
+    second = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert second.returncode == 1, second.stderr  # of the missing pictures
     assert f"({len(there)} of 20 shards were there)" in second.stdout
     assert all(file.stat().st_mtime_ns == before for file, before in there.items())
     check_tables(out)
-    wait_for(lambda: not of_run(marker), 30)
+    wait_for(lambda: not working_in(tmp_path), 30)
 
 
 @pytest.mark.slow
 def test_an_interrupt_stops_at_once_and_leaves_no_process(many, model_file, tmp_path) -> None:
-    marker, out = str(tmp_path), tmp_path / "out"
+    out = tmp_path / "out"
     command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(many), "--out", str(out), "--model",
                str(model_file), "--boxes", "boxes", "--ids", "id", "--shard-size", str(PER_SHARD)]  # fmt: skip
-    run = subprocess.Popen(command, env={**os.environ, "BULK_TEST": marker}, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(finished(out)) >= 1, 120)
     run.send_signal(signal.SIGINT)
     _, error = run.communicate(timeout=60)
     assert run.returncode == 130
     assert "interrupted: what was written stays" in error
     assert "Traceback" not in error
-    wait_for(lambda: not of_run(marker), 30)
+    wait_for(lambda: not working_in(tmp_path), 30)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_cluster_that_does_not_answer_is_told_soon(pictures, model_file, tmp_path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(pictures), "--out", str(tmp_path / "out"),
+               "--model", str(model_file), "--detector", "whole-image", "--address", address]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"no Ray cluster answers at {address}" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_there_does_the_work_and_stays(pictures, model_file, tmp_path) -> None:
+    port = free_port()
+    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    head = subprocess.Popen(
+        [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--port", str(port), "--num-cpus", "2",
+         "--node-ip-address", "127.0.0.1", "--include-dashboard", "false", "--disable-usage-stats",
+         "--ray-client-server-port", str(free_port()), "--object-store-memory", "100000000"],
+        cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: answers(port), 60)
+        command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(pictures), "--out", "out", "--model",
+                   str(model_file), "--detector", "whole-image", "--address", f"127.0.0.1:{port}"]  # fmt: skip
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert "11 images, 11 people, 1 failed" in done.stdout, done.stderr
+        assert head.poll() is None
+    finally:
+        head.terminate()
+        head.wait(60)
+        wait_for(lambda: not working_in(tmp_path), 120)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 SHARD_COLUMN = "shard"
+_CONNECT_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster of this machine: lists of names, no pictures
 
 
@@ -51,6 +53,7 @@ def ray_session(address: str | None) -> Generator[int]:
     if ray.is_initialized():
         yield _cores(ray)
         return
+    _check_answers(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is None:
@@ -67,6 +70,17 @@ def ray_session(address: str | None) -> Generator[int]:
         yield _cores(ray)
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str | None) -> None:
+    """Ask whether anything listens there: Ray itself would look for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster answers at {address} ({error}): see ray status on its head") from error
 
 
 def _cores(ray: Any) -> int:

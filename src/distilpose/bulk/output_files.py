@@ -244,6 +244,8 @@ def _whole(file: Path) -> Iterator[Path]:
     part = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
     try:
         yield part
+        with part.open("rb") as written:  # on the disk before it counts: a machine may lose its power
+            os.fsync(written.fileno())
         os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
