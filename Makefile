@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS := train,export,openvino,video,detect,interop,serve,bulk,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: venv demo test test-slow check bench docs clean
+.PHONY: venv demo test test-slow check bench docs web clean
 
 venv: .venv/installed
 
@@ -35,6 +35,11 @@ bench: venv  ## speed on this machine, beside its matrix-product peak
 
 docs: venv  ## the figures that the docs quote, measured again (docs/parity.md)
 	$(BIN)/python tests/parity_table.py docs/parity.md
+
+web: venv  ## the browser page: ONNX Runtime Web from npm, the shipped student as ONNX
+	@command -v npm >/dev/null || { echo "make web needs Node.js with npm: apt-get install nodejs npm" >&2; exit 1; }
+	npm ci --prefix web --ignore-scripts --no-audit --no-fund
+	$(BIN)/distilpose web
 
 clean:
 	rm -rf .venv demo

@@ -55,8 +55,8 @@ ALLOWED = {
     },
     "bulk": {"__init__", "export", "images", "inference", "loading", "postprocess", "results", "runtimes"},
     "serving": {
-        "__init__", "boxes_file", "description", "geometry", "images", "inference", "loading", "postprocess",
-        "preprocess", "results", "runtimes",
+        "__init__", "boxes_file", "description", "draw", "export", "geometry", "images", "inference", "loading",
+        "postprocess", "preprocess", "results", "runtimes",
     },
     "bench": None,  # may import everything
     "commands": None,
@@ -68,8 +68,8 @@ NO_TORCH = [
     "errors", "skeleton", "geometry", "images", "oks", "draw", "anonymise", "conversions", "results", "models",
     "models.outputs", "preprocess", "description", "postprocess", "runtimes", "loading", "boxes_file", "inference",
     "inference.predictor", "inference.predict", "inference.detectors", "inference.hog_detector",
-    "inference.hf_detector", "inference.onnx_detector", "inference.tracking", "inference.smoothing", "inference.video", "inference.film",
-    "inference.live", "bulk.predict", "serving.server", "cli",
+    "inference.hf_detector", "inference.onnx_detector", "inference.tracking", "inference.smoothing", "inference.video",
+    "inference.film", "inference.live", "bulk.predict", "serving.server", "serving.web", "cli",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from distilpose.commands.predict import PREDICT
 from distilpose.commands.predict_bulk import PREDICT_BULK
 from distilpose.commands.serve import SERVE
 from distilpose.commands.train import TRAIN
+from distilpose.commands.web import WEB
 from distilpose.errors import ConfigError, DistilPoseError
 
 COMMANDS: dict[str, Command] = {
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": EVALUATE,
     "export": EXPORT,
     "serve": SERVE,
+    "web": WEB,
     "models": MODELS,
     "convert": CONVERT,
     "benchmark": BENCHMARK,
