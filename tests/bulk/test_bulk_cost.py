@@ -59,4 +59,4 @@ def test_the_benchmark_compares_the_same_pictures(checkpoint_file, monkeypatch) 
     found = bulk.measure_bulk(checkpoint_file, pictures=12)
     assert [speed.pictures for speed in found.speeds] == [12, 12, 12, 12]
     assert all(speed.work != 0 for speed in found.speeds)
-    assert bulk.bulk_table(found).row_count == 4
+    assert bulk.bulk_table(found, 100.0).row_count == 4

@@ -52,7 +52,7 @@ def test_rounds_are_summed_up_and_shown() -> None:
     load = serving._summary(loads)
     assert (load.clients, load.per_second, load.megabytes, load.failed) == (4, 20, 130, 2)
     screen = Console(file=StringIO(), width=120)
-    screen.print(serving_table(ServingReport("onnx", 22.0, 9.0, (load,))))
+    screen.print(serving_table(ServingReport("onnx", 22.0, 9.0, (load,)), 100.0))
     text = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "20.0" in text
     assert "90 %" in text

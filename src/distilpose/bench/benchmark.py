@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distilpose.bench.accuracy import accuracy_table, measure_accuracy
+from distilpose.bench.bulk import bulk_table, measure_bulk
 from distilpose.bench.data_throughput import measure_data_throughput
 from distilpose.bench.detection import detection_table, measure_detection
 from distilpose.bench.end_to_end import end_to_end_table, measure_end_to_end
@@ -28,7 +29,9 @@ from distilpose.bench.people_over_time import (
 )
 from distilpose.bench.plot import plot_accuracy_against_speed
 from distilpose.bench.profile import measure_profiles, profile_table
+from distilpose.bench.serving import measure_serving, serving_table
 from distilpose.bench.training_speed import PARTS, VARIANTS, measure_step, measure_with_data
+from distilpose.bulk.cost import ClusterAssumptions, cost_table
 from distilpose.errors import ConfigError
 from distilpose.models import list_models
 
@@ -46,13 +49,15 @@ class BenchmarkOptions:
         end_to_end: the whole way from files to ``predictions.json``.
         profile: kinds of operation inside the runtimes, before and after the rewrites.
         training: distillation steps and data loading.
-        model: trained model whose exports are evaluated, when ``annotations`` are given.
+        model: trained model of ``annotations``, whose exports are evaluated, of ``films``, ``serving`` and ``bulk``.
         annotations: COCO keypoint file.
         images: its images.
         calibration: what int8 is calibrated with.
         films: to measure from file to drawn film, and how much steadier smoothing makes their poses.
         detector: of the people in ``films``, `hog` when None; with ``annotations``: how many people it finds.
         over_time: tracking and smoothing on generated scenes.
+        serving: the server under load, beside the bare pipeline.
+        bulk: bulk prediction of thousands of pictures, beside a plain loop.
     """
 
     models: Sequence[str] = ()
@@ -67,6 +72,8 @@ class BenchmarkOptions:
     films: Sequence[Path] = ()
     detector: str | None = None
     over_time: bool = False
+    serving: bool = False
+    bulk: bool = False
 
 
 def benchmark(
@@ -111,7 +118,7 @@ def benchmark(
 
     if options.training:  # first: its loader forks, which wants a process without the runtimes' threads
         _training(show, write, say)
-    others = options.files or options.films or options.over_time or options.detector
+    others = any((options.files, options.films, options.over_time, options.detector, options.serving, options.bulk))
     models = options.models or ([] if others else list_models())
     speeds = measure_speeds(models, say=say) + measure_files(options.files, say=say)
     if speeds:
@@ -137,6 +144,7 @@ def benchmark(
         show(detection_table(quality, options.detector, options.annotations))
         write("detection", quality._asdict())
     _films(options, show, write, say)
+    _services(options, show, write, say)
     if options.profile:
         say(f"profiles of {STUDENT}")
         profiles = measure_profiles(STUDENT)
@@ -171,6 +179,26 @@ def _films(
         show(smoothing_table(steadiness))
         write("films", speeds)
         write("smoothing_of_films", [row._asdict() for row in steadiness])
+
+
+def _services(
+    options: BenchmarkOptions,
+    show: Callable[[Table], None],
+    write: Callable[[str, Any], None],
+    say: Callable[[str], None],
+) -> None:
+    if options.serving:
+        report = measure_serving(options.model, say=say)
+        peak = measure_peaks().highest
+        show(serving_table(report, peak))
+        write("serving", {**report._asdict(), "peak_gflops": peak, "loads": [load._asdict() for load in report.loads]})
+    if options.bulk:
+        bulk = measure_bulk(options.model, say)
+        peak = measure_peaks().highest
+        show(bulk_table(bulk, peak))
+        show(cost_table(bulk.rates, ClusterAssumptions()))
+        speeds = [speed._asdict() for speed in bulk.speeds]
+        write("bulk", {"speeds": speeds, "rates": bulk.rates._asdict(), "peak_gflops": peak})
 
 
 def _training(show: Callable[[Table], None], write: Callable[[str, Any], None], say: Callable[[str], None]) -> None:

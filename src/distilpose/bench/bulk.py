@@ -212,13 +212,14 @@ def _empty_run(shards: int, model: Path, out: Path, threads: int) -> float:
     return time.perf_counter() - start
 
 
-def bulk_table(found: BulkBenchmark) -> Table:
-    """One way in a row."""
+def bulk_table(found: BulkBenchmark, peak: float) -> Table:
+    """One way in a row; ``peak`` in GFLOP/s."""
     pictures = found.speeds[0].pictures
     table = Table(
         title=f"{pictures:,} JPEG files of {PICTURE_HW[1]} x {PICTURE_HW[0]}, one person each, OpenVINO float32",
         caption=f"Ray Data adds {100 * found.overhead:.0f} % to the work of the same processes, and its start and "
-        f"stop; {found.rates.shards:.0f} empty shards/s, {found.rates.listed:,.0f} pictures listed/s",
+        f"stop; {found.rates.shards:.0f} empty shards/s, {found.rates.listed:,.0f} pictures listed/s; "
+        f"peak {peak:.0f} GFLOP/s",
     )
     table.add_column("")
     for heading in ("start and\nstop, s", "work, s", "pictures/s", "of the\nplain loop"):

@@ -358,13 +358,13 @@ def _peak_megabytes(process: int) -> float:
     return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
 
 
-def serving_table(report: ServingReport) -> Table:
-    """One number of clients in a row."""
+def serving_table(report: ServingReport, peak: float) -> Table:
+    """One number of clients in a row; ``peak`` in GFLOP/s."""
     table = Table(
         title=f"{report.runtime}: JPEG files of {PICTURE_HW[1]} x {PICTURE_HW[0]} with {PEOPLE} people over loopback",
         caption=(
             f"bare pipeline in one process: {report.bare_per_second:.1f} pictures/s, {report.bare_ms:.1f} ms of CPU "
-            "time a picture; client and server share the cores"
+            f"time a picture; client and server share the cores; peak {peak:.0f} GFLOP/s"
         ),
     )
     headings = (

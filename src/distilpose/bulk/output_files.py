@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose.errors import InputError
+from distilpose.inference.sinks import FrameResult, parquet_rows, parquet_schema
 from distilpose.results import PoseResult
 
 if TYPE_CHECKING:
@@ -176,28 +177,12 @@ def shard_name(shard: int) -> str:
 
 
 def poses_schema(id_type: str) -> pyarrow.Schema:
-    """A row per person: the columns of ``poses.parquet`` of one machine, behind the picture's place in the list."""
+    """A row per person: the columns of `parquet_schema`, with the list's kind of id, behind the picture's place."""
     import pyarrow as pa
 
-    numbers = pa.list_(pa.float32())
-    return pa.schema(
-        [
-            ("row", pa.int64()),
-            ("source", pa.string()),
-            ("image_id", id_type),
-            ("frame", pa.int64()),
-            ("time", pa.float64()),
-            ("track_id", pa.int64()),
-            ("pose_score", pa.float64()),
-            ("box_score", pa.float64()),
-            ("box_xyxy", numbers),
-            ("x", numbers),
-            ("y", numbers),
-            ("raw_score", numbers),
-            ("sigma_x", numbers),
-            ("sigma_y", numbers),
-        ]
-    )
+    columns = parquet_schema()
+    ids = columns.get_field_index("image_id")
+    return columns.set(ids, pa.field("image_id", id_type)).insert(0, pa.field("row", pa.int64()))
 
 
 def images_schema(id_type: str) -> pyarrow.Schema:
@@ -219,23 +204,10 @@ def _image(image: BulkImage) -> dict[str, Any]:
 
 def _people(images: Iterable[BulkImage]) -> Iterator[dict[str, Any]]:
     for image in images:
-        result = image.result
-        if result is None:
-            continue
-        for person in range(len(result)):
-            yield {
-                "row": image.row,
-                "source": image.source,
-                "image_id": image.image_id,
-                "pose_score": result.pose_score[person],
-                "box_score": result.box_score[person],
-                "box_xyxy": result.box[person],
-                "x": result.xy[person, :, 0],
-                "y": result.xy[person, :, 1],
-                "raw_score": None if result.raw_score is None else result.raw_score[person],
-                "sigma_x": None if result.sigma is None else result.sigma[person, :, 0],
-                "sigma_y": None if result.sigma is None else result.sigma[person, :, 1],
-            }
+        if image.result is not None:
+            assert image.size_hw is not None
+            for person in parquet_rows(FrameResult(image.source, image.result, image.size_hw)):
+                yield {**person, "row": image.row, "image_id": image.image_id}
 
 
 @contextlib.contextmanager

@@ -29,15 +29,17 @@ def _benchmark_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--no-end-to-end", action="store_true", help="leave out files to predictions.json")
     parser.add_argument("--profile", action="store_true", help="also operations inside OpenVINO and ONNX Runtime")
     parser.add_argument("--training", action="store_true", help="also distillation steps and data loading")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help="the model of all that follows")
     parser.add_argument("--annotations", metavar="FILE", help="COCO keypoint json: AP of --model exported every way")
     parser.add_argument("--images", metavar="DIR", help="images of --annotations")
     parser.add_argument("--calibration", metavar="FILE|DIR", help="other people, to calibrate int8 with")
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|FILE", help="the model of --annotations")
     parser.add_argument("--films", nargs="+", default=[], metavar="FILE", help="from film to drawn film, by --model")
     parser.add_argument(
         "--detector", metavar="NAME", help="of people in --films (default: hog), and how many of --annotations it finds"
     )
     parser.add_argument("--over-time", action="store_true", help="tracking and smoothing on generated scenes")
+    parser.add_argument("--serving", action="store_true", help="distilpose serve under load")
+    parser.add_argument("--bulk", action="store_true", help="distilpose predict-bulk on 5,000 pictures")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers here")
     parser.add_argument("--plot", metavar="FILE", help="picture of published accuracy against measured speed")
 
@@ -62,6 +64,8 @@ def _benchmark(args: Namespace) -> int:
         films=[Path(film) for film in args.films],
         detector=args.detector,
         over_time=args.over_time,
+        serving=args.serving,
+        bulk=args.bulk,
     )
     console = Console()
     benchmark(options, show=console.print, json_file=args.json, plot=args.plot, progress=Console(stderr=True))
@@ -78,6 +82,7 @@ BENCHMARK = Command(
         "--json speed.json --plot speed.png --profile --training",
         "--annotations person_keypoints.json --images images --calibration other_people.json",
         "--films film.mp4 --over-time",
+        "--serving --bulk --model student.safetensors",
         "--annotations person_keypoints.json --images images --detector hog",
     ),
     _benchmark_arguments,
