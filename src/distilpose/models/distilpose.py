@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distilpose.errors import ConfigError
+from distilpose.models.base import RegressionModel
 from distilpose.models.outputs import PoseOutput
 from distilpose.models.token_encoder import TokenEncoder, init_linear
 
@@ -50,7 +49,7 @@ class RegressionHead(nn.Module):
         return xy_norm, sigma.expand(-1, -1, 2), score
 
 
-class DistilPose(nn.Module):
+class DistilPose(RegressionModel):
     """Person crops -> keypoints, read straight off the keypoint tokens.
 
     Args:
@@ -63,9 +62,6 @@ class DistilPose(nn.Module):
         DistilPose (arXiv:2303.02455).
     """
 
-    preset: str | None = None  # set by `create_model`: what a checkpoint needs to build the model again
-    preset_options: Mapping[str, Any] = MappingProxyType({})
-
     def __init__(
         self, backbone: nn.Module, encoder: TokenEncoder, head: RegressionHead, input_size_hw: tuple[int, int]
     ) -> None:
@@ -74,6 +70,8 @@ class DistilPose(nn.Module):
         self.encoder = encoder
         self.head = head
         self.input_size_hw = input_size_hw
+        self.num_keypoints = encoder.num_keypoints
+        self.num_sigmas, self.with_score = head.num_sigmas, head.with_score
 
     def forward(self, images: Tensor) -> PoseOutput[Tensor]:
         """(B, 3, H, W) normalised crops -> keypoints, spread, confidence and tokens."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
-
 from torch import Tensor, nn
 
+from distilpose.models.base import HeatmapModel
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.models.token_encoder import TokenEncoder, init_linear
 
@@ -37,7 +34,7 @@ class HeatmapHead(nn.Module):
         return heatmaps.view(*heatmaps.shape[:-1], *self.heatmap_size_hw)
 
 
-class TokenPose(nn.Module):
+class TokenPose(HeatmapModel):
     """Person crops -> heatmaps, through the same encoder as the student.
 
     Args:
@@ -50,9 +47,6 @@ class TokenPose(nn.Module):
         TokenPose (arXiv:2104.03516).
     """
 
-    preset: str | None = None  # set by `create_model`: what a checkpoint needs to build the model again
-    preset_options: Mapping[str, Any] = MappingProxyType({})
-
     def __init__(
         self, backbone: nn.Module, encoder: TokenEncoder, head: HeatmapHead, input_size_hw: tuple[int, int]
     ) -> None:
@@ -61,6 +55,8 @@ class TokenPose(nn.Module):
         self.encoder = encoder
         self.head = head
         self.input_size_hw = input_size_hw
+        self.num_keypoints = encoder.num_keypoints
+        self.heatmap_size_hw = head.heatmap_size_hw
 
     def forward(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) normalised crops -> heatmaps (B, K, H / 4, W / 4) and tokens."""

@@ -1,0 +1,47 @@
+"""What every pose network has in common; the presets build nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+
+class PoseNetwork(nn.Module):
+    """Person crops (B, 3, H, W), normalised -> keypoints of one person each.
+
+    Attributes:
+        preset: name in the zoo, set by `create_model`: what a checkpoint needs to build the network again.
+        preset_options: the options that differ from the preset's defaults.
+        input_size_hw: (H, W) of the crops.
+        num_keypoints: K.
+    """
+
+    preset: str | None = None
+    preset_options: Mapping[str, Any] = MappingProxyType({})
+    input_size_hw: tuple[int, int]
+    num_keypoints: int
+
+
+class RegressionModel(PoseNetwork):
+    """A student: returns a `PoseOutput`.
+
+    Attributes:
+        num_sigmas: 0 (none), 1 (the same along x and y) or 2.
+        with_score: whether a confidence is predicted.
+    """
+
+    num_sigmas: int
+    with_score: bool
+
+
+class HeatmapModel(PoseNetwork):
+    """A teacher: returns a `HeatmapOutput`.
+
+    Attributes:
+        heatmap_size_hw: (H, W) of a heatmap in cells.
+    """
+
+    heatmap_size_hw: tuple[int, int]
