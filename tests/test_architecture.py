@@ -22,6 +22,7 @@ ALLOWED = {
     "geometry": set(),
     "images": set(),
     "models": set(),
+    "hub": set(),
     "boxes_file": {"geometry"},
     "oks": {"skeleton"},
     "paint": {"skeleton"},
@@ -42,11 +43,11 @@ ALLOWED = {
         "results", "runtimes", "skeleton",
     },
     "inference": {
-        "anonymise", "boxes_file", "draw", "geometry", "images", "loading", "models.outputs", "oks", "postprocess",
+        "anonymise", "boxes_file", "draw", "geometry", "hub", "images", "loading", "models.outputs", "oks", "postprocess",
         "preprocess", "results", "runtimes", "skeleton",
     },
     "training": {
-        "checkpoint", "data", "description", "draw", "evaluation", "geometry", "loading", "losses", "models",
+        "checkpoint", "data", "description", "draw", "evaluation", "geometry", "hub", "loading", "losses", "models",
         "postprocess", "preprocess", "runtimes", "skeleton", "__init__",
     },
     "export": {
@@ -66,7 +67,7 @@ ALLOWED = {
 
 NO_TORCH = [
     "errors", "skeleton", "geometry", "images", "oks", "draw", "anonymise", "conversions", "results", "models",
-    "models.outputs", "preprocess", "description", "postprocess", "runtimes", "loading", "boxes_file", "inference",
+    "models.outputs", "preprocess", "description", "postprocess", "runtimes", "loading", "boxes_file", "hub", "inference",
     "inference.predictor", "inference.predict", "inference.detectors", "inference.hog_detector",
     "inference.hf_detector", "inference.onnx_detector", "inference.tracking", "inference.smoothing", "inference.video",
     "inference.film", "inference.live", "bulk.predict", "serving.server", "serving.web", "cli",

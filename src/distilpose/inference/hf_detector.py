@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose import hub
 from distilpose.boxes_file import PersonBoxes
 from distilpose.errors import ConfigError, InputError
 from distilpose.inference.detections import keep_people
@@ -19,10 +20,7 @@ HF_THRESHOLD = 0.5
 HF_NMS_IOU = 0.7
 PERSON_LABELS = frozenset({"person", "people", "human", "pedestrian"})
 
-_CONNECT_SECONDS = 3.0  # without it, a hub that cannot be reached is tried for half a minute and longer
 _BATCH_SIZE = 8  # bounds the memory; more at once is not faster on a CPU
-_FILES = ("config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json")
-_NEEDED = ("config.json", "preprocessor_config.json")
 
 
 class HfDetector:
@@ -95,57 +93,17 @@ def need_transformers(model: str) -> None:
 
 
 def find_model_folder(id_or_folder: str) -> Path:
-    """The folder of a model: itself, or the hub's files in the local cache, downloaded if they are not there.
+    """The folder of a detection model, see `hub.find_model_folder`.
 
     Raises:
-        InputError: there is no such folder, and it is no hub id, or one whose files cannot be downloaded. A hub that
-            does not answer is given up after a few seconds.
+        InputError: there is none.
     """
-    folder = Path(id_or_folder).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or id_or_folder.startswith((".", "~")) or len(folder.parts) != 2:
-        raise InputError(
-            f"detector hf:{id_or_folder}: expected a folder written by save_pretrained or a hub id such as "
-            f"PekingU/rtdetr_v2_r18vd, got neither: there is no folder {folder}"
-        )
-    return _cached(id_or_folder) or _downloaded(id_or_folder)
-
-
-def _cached(hub_id: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except Exception:  # not there, or not an id: the download says which
-        return None
-    return folder if not _missing_files(folder) else None
-
-
-def _downloaded(hub_id: str) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        HfApi().model_info(hub_id, timeout=_CONNECT_SECONDS)  # snapshot_download takes no such limit
-        return Path(snapshot_download(hub_id, allow_patterns=list(_FILES)))
-    except Exception as error:  # requests', httpx's or the hub's own, by version
-        raise InputError(
-            f"detector hf:{hub_id}: there is no such folder, the model is not in the local cache, and it cannot be "
-            f"downloaded ({_reason(error)}): check the name and the network, or copy the model's folder from a "
-            "machine that has it and pass its path"
-        ) from error
-
-
-def _missing_files(folder: Path) -> list[str]:
-    missing = [name for name in _NEEDED if not (folder / name).is_file()]
-    if not any(folder.glob("model*.safetensors")):
-        missing.append("model.safetensors")
-    return missing
+    return hub.find_model_folder(id_or_folder, f"detector hf:{id_or_folder}", "PekingU/rtdetr_v2_r18vd")
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
     """The image processor and the model, complete and in evaluation mode."""
-    missing = _missing_files(folder)
+    missing = hub.missing_files(folder)
     if missing:
         raise InputError(
             f"{folder} lacks {', '.join(missing)}: expected a folder into which save_pretrained wrote an object "
@@ -161,7 +119,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
             folder, **local, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # json, safetensors, transformers and torch each have their own
-        raise InputError(f"{folder} cannot be read as an object detection model: {_reason(error)}") from error
+        raise InputError(f"{folder} cannot be read as an object detection model: {hub.reason(error)}") from error
     if loading["missing_keys"]:  # transformers fills them with random numbers and goes on
         raise InputError(
             f"{folder}: its weights lack {len(loading['missing_keys'])} of the model's arrays, such as "
@@ -175,15 +133,6 @@ def _person_ids(id2label: Mapping[int, str], model: str) -> list[int]:
     if not person_ids:
         raise ConfigError(
             f"detector hf:{model} finds no people: expected a label {', '.join(sorted(PERSON_LABELS))}, got "
-            f"{_shortened(', '.join(id2label.values()))}: choose a model that was trained on people, such as on COCO"
+            f"{hub.shortened(', '.join(id2label.values()))}: choose a model that was trained on people, such as on COCO"
         )
     return person_ids
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return _shortened(lines[0]) if lines else type(error).__name__
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 300 else f"{text[:300]}..."

@@ -1,0 +1,80 @@
+"""Folders of models in the layout of transformers: on disk, in the hub's local cache, or downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distilpose.errors import InputError
+
+MODEL_CONFIG = "config.json"
+PROCESSOR_CONFIG = "preprocessor_config.json"
+
+_CONNECT_SECONDS = 3.0  # without it, a hub that cannot be reached is tried for half a minute and longer
+_FILES = (MODEL_CONFIG, PROCESSOR_CONFIG, "model*.safetensors", "model.safetensors.index.json")
+_MAX_LENGTH = 300
+
+
+def find_model_folder(id_or_folder: str, what: str, example: str) -> Path:
+    """The folder of a model: itself, or the hub's files in the local cache, downloaded if they are not there.
+
+    Args:
+        id_or_folder: of the model.
+        what: it is for, the start of the errors.
+        example: a hub id of such a model.
+
+    Raises:
+        InputError: there is no such folder, and it is no hub id, or one whose files cannot be downloaded. A hub that
+            does not answer is given up after a few seconds.
+    """
+    folder = Path(id_or_folder).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or id_or_folder.startswith((".", "~")) or len(folder.parts) != 2:
+        raise InputError(
+            f"{what}: expected a folder written by save_pretrained or a hub id such as {example}, got neither: there "
+            f"is no folder {folder}"
+        )
+    return _cached(id_or_folder) or _downloaded(id_or_folder, what)
+
+
+def missing_files(folder: Path) -> list[str]:
+    """What a folder lacks of a model and its image processor."""
+    missing = [name for name in (MODEL_CONFIG, PROCESSOR_CONFIG) if not (folder / name).is_file()]
+    if not any(folder.glob("model*.safetensors")):
+        missing.append("model.safetensors")
+    return missing
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error of a foreign library, cut to a readable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shortened(lines[0]) if lines else type(error).__name__
+
+
+def shortened(text: str) -> str:
+    """At most 300 characters of it."""
+    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."
+
+
+def _cached(hub_id: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(hub_id, local_files_only=True))
+    except Exception:  # not there, or not an id: the download says which
+        return None
+    return folder if not missing_files(folder) else None
+
+
+def _downloaded(hub_id: str, what: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        HfApi().model_info(hub_id, timeout=_CONNECT_SECONDS)  # snapshot_download takes no such limit
+        return Path(snapshot_download(hub_id, allow_patterns=list(_FILES)))
+    except Exception as error:  # requests', httpx's or the hub's own, by version
+        raise InputError(
+            f"{what}: there is no such folder, the model is not in the local cache, and it cannot be downloaded "
+            f"({reason(error)}): check the name and the network, or copy the model's folder from a machine that has it "
+            "and pass its path"
+        ) from error
