@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.errors import ConfigError
+from distilpose.skeleton.names import name_key
 
 Side = Literal["left", "right", "centre"]
 
@@ -73,6 +75,16 @@ class Skeleton:
             side[left], side[right] = "left", "right"
         return tuple(side)
 
+    @property
+    def is_person(self) -> bool:
+        """Whether these are keypoints of a human body, which detectors of people can find: shoulders and hips."""
+        keys = {name_key(name) for name in self.keypoint_names}
+        return {(side, (part,)) for side in ("left", "right") for part in ("shoulder", "hip")} <= keys
+
+    def has_keypoints(self, names: Sequence[object]) -> bool:
+        """Whether a list names these keypoints in this order, however it spells them (``LeftEye``, ``left eye``)."""
+        return [name_key(str(name)) for name in names] == [name_key(name) for name in self.keypoint_names]
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready description; `from_dict` reads it back."""
         return asdict(self)
@@ -97,65 +109,49 @@ class Skeleton:
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"a skeleton needs all fields of Skeleton.to_dict(), got {dict(values)}") from error
 
+    @classmethod
+    def from_coco_category(cls, category: Mapping[str, Any]) -> Skeleton:
+        """Read the keypoints of an annotation file.
 
-# Order, limbs and OKS constants: COCO keypoint challenge, https://cocodataset.org/#keypoints-eval
-COCO_17 = Skeleton(
-    name="coco_17",
-    keypoint_names=(
-        "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-        "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
-        "right_ankle",
-    ),
-    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
-    edges=(
-        (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
-        (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
-    ),
-    upper_body=tuple(range(11)),
-    lower_body=tuple(range(11, 17)),
-    oks_sigmas=(
-        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087,
-        0.089, 0.089,
-    ),
-)  # fmt: skip
+        A category with the keypoints of a built-in skeleton gives that skeleton. Else COCO's own fields are
+        ``keypoints`` and ``skeleton`` (edges, numbered from 1); ``flip_pairs``, ``oks_sigmas``, ``upper_body`` and
+        ``lower_body`` are read as in `from_yaml` if a file has them. What is missing is assumed and logged once: pairs
+        by names with left and right, COCO's OKS constant or else `DEFAULT_OKS_SIGMA`, no halves of the body.
 
-# Order: OpenPose's COCO output (POSE_COCO_BODY_PARTS). OKS constants: COCO's; the neck, the middle of the shoulders,
-# has theirs, as COCO does not measure it.
-OPENPOSE_18 = Skeleton(
-    name="openpose_18",
-    keypoint_names=(
-        "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
-        "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
-        "right_ear", "left_ear",
-    ),
-    flip_pairs=((5, 2), (6, 3), (7, 4), (11, 8), (12, 9), (13, 10), (15, 14), (17, 16)),
-    edges=(
-        (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0),
-        (0, 14), (14, 16), (0, 15), (15, 17),
-    ),
-    upper_body=(*range(8), *range(14, 18)),
-    lower_body=tuple(range(8, 14)),
-    oks_sigmas=(
-        0.026, 0.079, 0.079, 0.072, 0.062, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089, 0.107, 0.087, 0.089, 0.025, 0.025,
-        0.035, 0.035,
-    ),
-)  # fmt: skip
+        Args:
+            category: an entry of ``categories`` with ``keypoints``.
 
-# Order and OKS constants: https://github.com/Fang-Haoshu/Halpe-FullBody, the first 26 of 136 keypoints. "head" is the
-# top of the head, "hip" the middle of the hips.
-HALPE_26 = Skeleton(
-    name="halpe_26",
-    keypoint_names=(
-        *COCO_17.keypoint_names, "head", "neck", "hip", "left_big_toe", "right_big_toe", "left_small_toe",
-        "right_small_toe", "left_heel", "right_heel",
-    ),
-    flip_pairs=(*COCO_17.flip_pairs, (20, 21), (22, 23), (24, 25)),
-    edges=(
-        (15, 13), (13, 11), (11, 19), (16, 14), (14, 12), (12, 19), (17, 18), (18, 19), (18, 5), (5, 7), (7, 9),
-        (18, 6), (6, 8), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6), (15, 20), (15, 22), (15, 24),
-        (16, 21), (16, 23), (16, 25),
-    ),
-    upper_body=(*range(11), 17, 18),
-    lower_body=(*range(11, 17), *range(19, 26)),
-    oks_sigmas=(*COCO_17.oks_sigmas, 0.026, 0.026, 0.066, 0.079, 0.079, 0.079, 0.079, 0.079, 0.079),
-)  # fmt: skip
+        Raises:
+            ConfigError: it has no keypoints, or a field is broken.
+
+        Example:
+            >>> from distilpose.skeleton import COCO_17
+            >>> Skeleton.from_coco_category({"name": "person", "keypoints": list(COCO_17.keypoint_names)}).name
+            'coco_17'
+        """
+        from distilpose.skeleton.reading import skeleton_from_category
+
+        return skeleton_from_category(category)
+
+    @classmethod
+    def from_yaml(cls, file: str | Path) -> Skeleton:
+        """Read a skeleton that a person wrote, in YAML or JSON; everything is said by name.
+
+        Fields: ``keypoints``, a list of names, is needed. ``name``; ``flip_pairs`` and ``edges``, lists of pairs of
+        names; ``upper_body`` and ``lower_body``, lists of names; ``oks_sigmas``, one number, a list, or numbers by
+        name. What is missing is assumed as in `from_coco_category`, and logged once.
+
+        Raises:
+            ConfigError: the file cannot be read, a field is unknown or broken, or names a keypoint that is not there.
+        """
+        from distilpose.skeleton.reading import skeleton_from_file
+
+        return skeleton_from_file(file)
+
+    def to_yaml(self) -> str:
+        """The text of a file that `from_yaml` reads, for a person to change."""
+        import yaml
+
+        from distilpose.skeleton.reading import skeleton_to_fields
+
+        return yaml.safe_dump(skeleton_to_fields(self), sort_keys=False, default_flow_style=None, width=110)

@@ -1,0 +1,187 @@
+"""Skeletons from what people and tools write: YAML files by name, and the category of a COCO annotation file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from distilpose.errors import ConfigError
+from distilpose.skeleton.definition import Skeleton
+from distilpose.skeleton.names import index_of, name_key, pairs_by_name
+from distilpose.skeleton.people import COCO_17, CROWDPOSE_14, HALPE_26, LSP_14, MPII_16, OPENPOSE_18
+from distilpose.skeleton.wholebody import COCO_WHOLEBODY_133
+
+logger = logging.getLogger(__name__)
+
+SKELETONS: dict[str, Skeleton] = {
+    skeleton.name: skeleton
+    for skeleton in (COCO_17, LSP_14, MPII_16, CROWDPOSE_14, OPENPOSE_18, HALPE_26, COCO_WHOLEBODY_133)
+}
+# For a keypoint without a constant: the middle of COCO's 17, which run from an eye (0.025) to a hip (0.107).
+DEFAULT_OKS_SIGMA = 0.072
+FILE_ENDINGS = (".yaml", ".yml", ".json")
+_FIELDS = ("name", "keypoints", "flip_pairs", "edges", "upper_body", "lower_body", "oks_sigmas")
+
+
+def find_skeleton(name_or_file: str, root: str | Path = ".") -> Skeleton:
+    """A built-in skeleton by its name, or one of a file.
+
+    Args:
+        name_or_file: a key of `SKELETONS`, or a YAML or JSON file, see `skeleton_from_file`.
+        root: folder that a relative path starts from.
+
+    Raises:
+        ConfigError: there is no such skeleton, or the file is unusable.
+    """
+    if name_or_file in SKELETONS:
+        return SKELETONS[name_or_file]
+    if name_or_file.endswith(FILE_ENDINGS):
+        return skeleton_from_file(Path(root) / name_or_file)
+    raise ConfigError(
+        f"skeleton must be one of {', '.join(SKELETONS)}, or a file ending in {', '.join(FILE_ENDINGS)}; got "
+        f"{name_or_file!r}"
+    )
+
+
+def skeleton_from_file(file: str | Path) -> Skeleton:
+    """See `Skeleton.from_yaml`."""
+    import yaml
+
+    path = Path(file)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as a skeleton ({error}): check the path and the YAML") from error
+    try:
+        return _from_fields(content, path.stem, str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def skeleton_from_category(category: Mapping[str, Any]) -> Skeleton:
+    """See `Skeleton.from_coco_category`."""
+    names = category.get("keypoints")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"expected a COCO category with keypoints, a list of names; got {dict(category)}")
+    title = str(category.get("name", "custom"))
+    extra = {name: category[name] for name in _FIELDS[2:] if name in category}
+    known = next((known for known in SKELETONS.values() if known.has_keypoints(names)), None)
+    if known is not None and not extra:
+        return known
+    fields: dict[str, Any] = {"name": title, "keypoints": names, **extra}
+    edges = category.get("skeleton")
+    if edges and "edges" not in fields:
+        fields["edges"] = [_names_of_edge(edge, names) for edge in edges]
+    return _from_fields(fields, title, f"the category {title!r}")
+
+
+def skeleton_to_fields(skeleton: Skeleton) -> dict[str, Any]:
+    """See `Skeleton.to_yaml`: the same as plain values."""
+    names = skeleton.keypoint_names
+    return {
+        "name": skeleton.name,
+        "keypoints": list(names),
+        "flip_pairs": [[names[a], names[b]] for a, b in skeleton.flip_pairs],
+        "edges": [[names[a], names[b]] for a, b in skeleton.edges],
+        "upper_body": [names[index] for index in skeleton.upper_body],
+        "lower_body": [names[index] for index in skeleton.lower_body],
+        "oks_sigmas": dict(zip(names, skeleton.oks_sigmas, strict=True)),
+    }
+
+
+def _names_of_edge(edge: Any, names: Sequence[str]) -> list[str]:
+    """A pair of COCO's indices, from 1, as names."""
+    if not isinstance(edge, list) or len(edge) != 2 or any(i not in range(1, len(names) + 1) for i in edge):
+        raise ConfigError(f"a category's skeleton holds pairs of numbers from 1 to {len(names)}, got {edge}")
+    return [names[index - 1] for index in edge]
+
+
+def _from_fields(values: Any, title: str, where: str) -> Skeleton:
+    """A skeleton from fields by name; what is missing is filled in and said."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("keypoints"), list):
+        raise ConfigError(f"expected fields {', '.join(_FIELDS)}, at least keypoints, a list of names; got {values!r}")
+    unknown = sorted(str(key) for key in values if key not in _FIELDS)
+    if unknown:
+        raise ConfigError(f"unknown {', '.join(unknown)}: the fields of a skeleton are {', '.join(_FIELDS)}")
+    names = tuple(str(name) for name in values["keypoints"])
+    assumed: list[str] = []
+    skeleton = Skeleton(
+        name=str(values.get("name", title)),
+        keypoint_names=names,
+        flip_pairs=_pairs(values, "flip_pairs", names, assumed),
+        edges=_pairs(values, "edges", names, assumed),
+        upper_body=_indices(values, "upper_body", names),
+        lower_body=_indices(values, "lower_body", names),
+        oks_sigmas=_sigmas(values.get("oks_sigmas"), names, assumed),
+    )
+    if not skeleton.upper_body and not skeleton.lower_body:
+        assumed.append("upper_body and lower_body: none, so that crops of half a body are not drawn in training")
+    _say(where, tuple(assumed))
+    return skeleton
+
+
+def _pairs(
+    values: Mapping[str, Any], field: str, names: Sequence[str], assumed: list[str]
+) -> tuple[tuple[int, int], ...]:
+    given = values.get(field)
+    if given is None:
+        pairs = pairs_by_name(names) if field == "flip_pairs" else ()
+        if field == "edges":
+            assumed.append("edges: none, so that keypoints are drawn without lines")
+        else:
+            text = ", ".join(f"{names[a]} - {names[b]}" for a, b in pairs)
+            assumed.append(f"flip_pairs by their names: {text or 'none, a mirrored picture keeps its keypoints'}")
+        return pairs
+    if not isinstance(given, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in given):
+        raise ConfigError(f"{field} must be a list of pairs of names, such as [[{names[0]}, {names[-1]}]]; got {given}")
+    return tuple((index_of(a, names, field), index_of(b, names, field)) for a, b in given)
+
+
+def _indices(values: Mapping[str, Any], field: str, names: Sequence[str]) -> tuple[int, ...]:
+    given = values.get(field) or ()
+    if not isinstance(given, list | tuple):
+        raise ConfigError(f"{field} must be a list of names, got {given!r}")
+    return tuple(index_of(name, names, field) for name in given)
+
+
+def _sigmas(given: Any, names: Sequence[str], assumed: list[str]) -> tuple[float, ...]:
+    """K constants from one number, K numbers, or numbers by name; what is not given is assumed."""
+    by_name: dict[str, Any] = {}
+    if isinstance(given, int | float):
+        by_name = dict.fromkeys(names, given)
+    elif isinstance(given, list) and len(given) == len(names):
+        by_name = dict(zip(names, given, strict=True))
+    elif isinstance(given, Mapping):
+        by_name = {names[index_of(name, names, "oks_sigmas")]: value for name, value in given.items()}
+    elif given is not None:
+        raise ConfigError(f"oks_sigmas must be a number, {len(names)} numbers, or numbers by name; got {given!r}")
+    coco = {name_key(name): sigma for name, sigma in zip(COCO_17.keypoint_names, COCO_17.oks_sigmas, strict=True)}
+    lacking = [name for name in names if name not in by_name]
+    if lacking:
+        assumed.append(
+            f"oks_sigmas of {_shortened(lacking)}: COCO's where COCO has that keypoint, else {DEFAULT_OKS_SIGMA}"
+        )
+    sigmas = [by_name.get(name, coco.get(name_key(name), DEFAULT_OKS_SIGMA)) for name in names]
+    if not all(isinstance(sigma, int | float) for sigma in sigmas):
+        raise ConfigError(f"oks_sigmas must be numbers, got {given!r}")
+    return tuple(float(sigma) for sigma in sigmas)
+
+
+def _shortened(names: Iterable[str]) -> str:
+    shown = list(names)
+    return ", ".join(shown) if len(shown) <= 6 else f"{', '.join(shown[:5])} and {len(shown) - 5} more"
+
+
+@lru_cache(maxsize=256)
+def _say(where: str, assumed: tuple[str, ...]) -> None:
+    """Tell what was assumed, once for each place; the cache is the memory of what was said."""
+    if assumed:
+        logger.warning(
+            "skeleton of %s, not given and so assumed: %s. To set it, write these fields in a YAML file "
+            "(docs/custom_skeleton.md) and name the file as data.skeleton.",
+            where,
+            "; ".join(assumed),
+        )
