@@ -104,7 +104,12 @@ def test_without_augmentation_batches_are_what_prediction_sees(dots):
     expected = preprocess(image, [CropTransform.from_box(sample.box_xyxy, SIZE_HW)], normalisation)
     assert batch.images.shape == (2, 3, *SIZE_HW)
     assert torch.equal(batch.images, torch.from_numpy(np.concatenate([expected, expected])))
-    assert [values.dtype for values in batch] == [torch.float32] * 3 + [torch.bool, torch.int64, torch.int64]
+    assert [values.dtype for values in batch] == [torch.float32] * 3 + [
+        torch.bool,
+        torch.int64,
+        torch.int64,
+        torch.float32,
+    ]
     assert batch.sample_index.tolist() == [0, 1]
     assert batch.variant.tolist() == [0, 0]
 

@@ -7,7 +7,9 @@ import torch
 from distilpose.data.dataset import Batch
 from distilpose.losses import DistillationOptions, render_gaussian_heatmaps
 from distilpose.models import create_model
-from distilpose.training.distillation import make_task, unmirror_heatmaps
+from distilpose.models.base import HeatmapModel
+from distilpose.training.distillation import make_task, teacher_of_model
+from distilpose.training.teachers.combine import FlipAverage, unmirror_heatmaps
 
 CROP_HW, MAP_HW = (128, 96), (32, 24)
 SWAP = torch.tensor([1, 0])
@@ -27,7 +29,7 @@ def test_mirrored_heatmaps_return_to_where_they_belong() -> None:
     xy_norm = torch.tensor([[[0.4, 0.5], [0.6, 0.3]]])
     mirrored = xy_norm[:, SWAP].clone()
     mirrored[..., 0] = 1 - 1 / CROP_HW[1] - mirrored[..., 0]  # pixel p of W lands on W - 1 - p
-    back = unmirror_heatmaps(draw(mirrored), SWAP)
+    back = unmirror_heatmaps(draw(mirrored), SWAP, CROP_HW[1])
     torch.testing.assert_close(centres(back), xy_norm[..., 0] * MAP_HW[1], atol=1e-3, rtol=0)
     assert (back - draw(xy_norm)).abs().max() < 0.05  # interpolation widens them a little
 
@@ -41,10 +43,11 @@ def test_flip_averaged_teacher_of_a_symmetric_crop_is_symmetric() -> None:
     nothing = torch.zeros(1, 2)
     batch = Batch(images, nothing[..., None].expand(-1, -1, 2), nothing, nothing > 0, torch.zeros(1), torch.zeros(1))
 
-    def heard(flip_index: torch.Tensor | None) -> torch.Tensor:
-        task = make_task(student, teacher, DistillationOptions(), 2.0, flip_index=flip_index)
+    def heard(teacher: HeatmapModel | FlipAverage) -> torch.Tensor:
+        task = make_task(student, teacher, DistillationOptions(), 2.0)
         return task.view(student.eval()(images), batch).heatmaps["teacher"]
 
-    plain, averaged = heard(None), heard(SWAP)
-    torch.testing.assert_close(averaged, (plain + unmirror_heatmaps(plain, SWAP)) / 2)
+    plain = heard(teacher)
+    averaged = heard(FlipAverage(teacher_of_model(teacher, student), SWAP.numpy()))
+    torch.testing.assert_close(averaged, (plain + unmirror_heatmaps(plain, SWAP, 48)) / 2)
     assert not torch.allclose(averaged, plain)

@@ -33,7 +33,8 @@ class Teacher:
         self.seen = 0
         self.with_tokens = with_tokens
 
-    def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
+    def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
+        images = batch.images
         self.seen += len(images)
         value = images[:, 0, 0, 0]
         tokens = value[:, None, None].expand(-1, 2, 5) if self.with_tokens else None
@@ -68,8 +69,8 @@ def test_a_teacher_without_tokens(tmp_path: Path) -> None:
 
 
 def test_a_teacher_in_bfloat16(tmp_path: Path) -> None:
-    def half(images: Tensor) -> HeatmapOutput[Tensor]:
-        return HeatmapOutput(*(value.bfloat16() for value in Teacher()(images)))
+    def half(batch: Batch) -> HeatmapOutput[Tensor]:
+        return HeatmapOutput(*(value.bfloat16() for value in Teacher()(batch)))
 
     output = TeacherStore(tmp_path, CONTENT, 4, 1).ask(batch([1], [0]), half)
     assert output.keypoint_tokens is not None

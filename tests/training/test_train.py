@@ -187,7 +187,6 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
     [
         ({"model": "tokenpose_s", "teacher": "itself"}, "teacher"),
         ({"teacher": "itself", "losses": DistillationOptions(token=0, simulated_heatmap=0, score=0)}, "weigh 0"),
-        ({"teacher": "itself", "model_options": {"input_size_hw": [96, 48]}}, "input_size_hw"),
         ({"teacher": "itself", "no_sigma": True}, "sigma"),
         ({"no_sigma": True, "losses": DistillationOptions(keypoint_form="rle")}, "keypoint_form"),
         ({"epochs": 0}, "epochs"),

@@ -52,6 +52,7 @@ class TrainingItem(NamedTuple):
         annotated: (K,) bool, False where nothing is known of the keypoint (`PersonSample.annotated`).
         sample_index: of the sample in the dataset.
         variant: of the sample's augmented crops, where they are a fixed pool; else 0.
+        image_to_crop: (2, 3) float32 affine matrix, image pixels -> crop pixels.
     """
 
     crop: NDArray[np.uint8]
@@ -60,6 +61,7 @@ class TrainingItem(NamedTuple):
     annotated: NDArray[np.bool_]
     sample_index: int
     variant: int
+    image_to_crop: NDArray[np.float32]
 
 
 class Batch(NamedTuple):
@@ -72,6 +74,7 @@ class Batch(NamedTuple):
         annotated: (B, K) bool, False where nothing is known of the keypoint: no loss may read it.
         sample_index: (B,) int64 indices of the samples in the dataset.
         variant: (B,) int64, which of a sample's augmented crops, where they are a fixed pool; else 0.
+        image_to_crop: (B, 2, 3) float32 affine matrices, image pixels -> crop pixels; None for crops of unknown origin.
     """
 
     images: Tensor
@@ -80,6 +83,7 @@ class Batch(NamedTuple):
     annotated: Tensor
     sample_index: Tensor
     variant: Tensor
+    image_to_crop: Tensor | None = None
 
 
 class PersonDataset(Dataset[TrainingItem]):
@@ -157,7 +161,7 @@ class PersonDataset(Dataset[TrainingItem]):
 
     def collate(self, items: Sequence[TrainingItem]) -> Batch:
         """Stack items and normalise their pixels, all crops at once."""
-        crops, xy_norm, target_weight, annotated, sample_index, variant = zip(*items, strict=True)
+        crops, xy_norm, target_weight, annotated, sample_index, variant, image_to_crop = zip(*items, strict=True)
         return Batch(
             torch.from_numpy(normalise(np.stack(crops), self.normalisation)),
             torch.from_numpy(np.stack(xy_norm)),
@@ -165,6 +169,7 @@ class PersonDataset(Dataset[TrainingItem]):
             torch.from_numpy(np.stack(annotated)),
             torch.tensor(sample_index, dtype=torch.int64),
             torch.tensor(variant, dtype=torch.int64),
+            torch.from_numpy(np.stack(image_to_crop)),
         )
 
     def _item(self, crop: NDArray[np.uint8], transform: CropTransform, index: int, variant: int = 0) -> TrainingItem:
@@ -180,6 +185,7 @@ class PersonDataset(Dataset[TrainingItem]):
             sample.annotated[order],
             index,
             variant,
+            transform.matrix.astype(np.float32),
         )
 
 

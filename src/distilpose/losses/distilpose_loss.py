@@ -203,6 +203,7 @@ def distillation_losses(
     *,
     crop_size_hw: tuple[int, int] | None = None,
     flow: ResidualFlow | None = None,
+    taught: Tensor | None = None,
 ) -> DistillationLosses:
     """All terms of one batch.
 
@@ -215,8 +216,10 @@ def distillation_losses(
         options: weights and variants.
         labelled_share: (K,) share of samples in which a keypoint is labelled, over all ranks; of this
             batch when None. Used by the ``"reference"`` mask alone.
-        crop_size_hw: (H, W) of the input crops in pixels, for the keypoint forms ``"pixels"`` and ``"rle"``.
+        crop_size_hw: (H, W) of the input crops in pixels: for the keypoint forms ``"pixels"`` and ``"rle"``, and for
+            teachers whose heatmaps have other cells than `CELL` crop pixels, which None takes for granted.
         flow: learned density of the errors, for ``"rle"``.
+        taught: (K,) bool, False where the teacher has no heatmap of a keypoint; it has all of them when None.
 
     Raises:
         ConfigError: a term is switched on that student or teacher cannot provide.
@@ -230,13 +233,16 @@ def distillation_losses(
     share = target_weight.mean(0) if labelled_share is None else labelled_share
     weight = distillation_weight(target_weight, annotated, share, options)
     visual, keypoint = _token_terms(student, teacher, options.token)
+    score_weight = target_weight if options.mask == "reference" else weight
+    if taught is not None:
+        weight, score_weight = weight * taught, score_weight * taught
     heatmaps = teacher.heatmaps.detach().float()
     return DistillationLosses(
         keypoint=label_term,
         visual_token=visual,
         keypoint_token=keypoint,
-        simulated_heatmap=_simulated_heatmap_term(student, heatmaps, weight, options),
-        score=_score_term(student, heatmaps, target_weight if options.mask == "reference" else weight, options),
+        simulated_heatmap=_simulated_heatmap_term(student, heatmaps, weight, options, crop_size_hw),
+        score=_score_term(student, heatmaps, score_weight, options),
     )
 
 
@@ -282,16 +288,22 @@ def _token_terms(
 
 
 def _simulated_heatmap_term(
-    student: PoseOutput[Tensor], heatmaps: Tensor, weight: Tensor, options: DistillationOptions
+    student: PoseOutput[Tensor],
+    heatmaps: Tensor,
+    weight: Tensor,
+    options: DistillationOptions,
+    crop_size_hw: tuple[int, int] | None,
 ) -> Tensor | None:
     if options.simulated_heatmap == 0:
         return None
     if student.sigma is None:
         raise ConfigError("simulated heatmaps need a student with num_sigmas 1 or 2, or their weight set to 0")
     height, width = heatmaps.shape[-2:]
-    simulated = render_gaussian_heatmaps(
-        student.xy_norm.float(), student.sigma.float(), (height, width), options.sigma_floor
-    )
+    sigma = student.sigma.float()
+    if crop_size_hw is not None and (height * CELL, width * CELL) != crop_size_hw:
+        # The student counts in cells of CELL crop pixels, whatever the teacher's are.
+        sigma = sigma * sigma.new_tensor([width, height]) * CELL / sigma.new_tensor(crop_size_hw[::-1])
+    simulated = render_gaussian_heatmaps(student.xy_norm.float(), sigma, (height, width), options.sigma_floor)
     return options.simulated_heatmap * simulated_heatmap_loss(simulated, heatmaps, weight)
 
 

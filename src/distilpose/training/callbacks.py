@@ -17,6 +17,7 @@ from torch import Tensor
 
 from distilpose.checkpoint import save_checkpoint
 from distilpose.description import ModelDescription
+from distilpose.errors import ConfigError
 from distilpose.evaluation.evaluate import EvaluationSet, evaluate_set
 from distilpose.postprocess import FlipTest
 from distilpose.runtimes import TorchRunner
@@ -61,10 +62,21 @@ class Checkpoints(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must remember."""
-        return {"best_ap": self.best_ap, "best_epoch": self.best_epoch, "metrics": self.metrics}
+        return {
+            "best_ap": self.best_ap,
+            "best_epoch": self.best_epoch,
+            "metrics": self.metrics,
+            "teacher": self._summary.get("teacher_description"),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember it."""
+        """Remember it.
+
+        Raises:
+            ConfigError: the run was started with another teacher.
+        """
+        if "teacher" in state_dict:
+            _check_teacher(self._out, state_dict["teacher"] or {}, self._summary.get("teacher_description") or {})
         self.best_ap, self.best_epoch = state_dict["best_ap"], state_dict["best_epoch"]
         self.metrics = state_dict["metrics"]
 
@@ -95,6 +107,15 @@ class Checkpoints(Callback):
         if better:
             self.best_ap, self.best_epoch = self.metrics["AP"], epoch
             save_checkpoint(model, self._out / "best.safetensors", training=training)
+
+
+def _check_teacher(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if changed:
+        raise ConfigError(
+            f"{out} holds a run with another teacher ({', '.join(changed)} changed): take that one again, or choose "
+            "another out"
+        )
 
 
 class Records(Callback):

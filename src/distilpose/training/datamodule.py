@@ -65,6 +65,11 @@ class TrainingData:
     def __len__(self) -> int:
         return len(self._dataset)
 
+    @property
+    def samples(self) -> tuple[PersonSample, ...]:
+        """The people, in the order of `Batch.sample_index`."""
+        return self._dataset.samples
+
     def train_loader(self, rank: int, world_size: int) -> DataLoader[TrainingItem]:
         """Augmented batches of one process; incomplete last batches are left out."""
         return build_loader(

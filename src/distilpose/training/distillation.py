@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, overload
 
 import torch
@@ -19,10 +21,15 @@ from distilpose.losses import (
     heatmap_loss,
     render_gaussian_heatmaps,
 )
-from distilpose.models.distilpose import DistilPose
+from distilpose.models.base import HeatmapModel, RegressionModel
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
-from distilpose.models.tokenpose import TokenPose
 from distilpose.training.teacher_store import TeacherStore
+from distilpose.training.teachers.adapt import SourceTeacher
+from distilpose.training.teachers.base import CropSpec, Teacher, TokenGrid, token_grid
+from distilpose.training.teachers.keypoints import unnamed_skeleton
+from distilpose.training.teachers.network import model_source
+
+logger = logging.getLogger(__name__)
 
 NamedLosses = dict[str, Tensor]
 ReduceMean = Callable[[Tensor], Tensor]
@@ -94,32 +101,27 @@ class DistillationTask:
 
     Args:
         options: weights and variants of the terms.
-        teacher: a heatmap model on the same crops; None trains on labels alone.
-        student_dim: width of the student's tokens.
-        teacher_dim: of the teacher's. A learned projection joins them where they differ.
+        teacher: on the same crops; None trains on labels alone.
+        student_dim: width of the student's tokens. A learned projection leads to the teacher's where they differ.
         store: of the teacher's outputs.
-        flip_index: (K,) int64, average the teacher's heatmaps with those of the mirrored crops; tokens stay its own.
     """
 
     def __init__(
         self,
         options: DistillationOptions,
-        teacher: nn.Module | None = None,
+        teacher: Teacher | None = None,
         student_dim: int | None = None,
-        teacher_dim: int | None = None,
         store: TeacherStore | None = None,
-        flip_index: Tensor | None = None,
     ) -> None:
         self._options = options
-        self._flip_index = flip_index
         self._store = store
-        self._teacher = None
-        if teacher is not None:
-            self._teacher = teacher.eval().requires_grad_(False)
-            self._teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self._teacher = teacher
+        self._taught: Tensor | None = None
         self._projection: nn.Linear | None = None
-        if teacher is not None and options.token > 0 and student_dim and teacher_dim and student_dim != teacher_dim:
-            self._projection = nn.Linear(student_dim, teacher_dim)
+        if teacher is not None:
+            self._taught = None if all(teacher.taught) else torch.tensor(teacher.taught)
+            if options.token > 0 and student_dim and teacher.tokens is not None and student_dim != teacher.tokens.dim:
+                self._projection = nn.Linear(student_dim, teacher.tokens.dim)
         self._flow = ResidualFlow() if options.keypoint_form == "rle" else None
 
     def losses(self, output: PoseOutput[Tensor], batch: Batch, mean_over_ranks: ReduceMean) -> NamedLosses:
@@ -134,6 +136,7 @@ class DistillationTask:
             mean_over_ranks(batch.target_weight.mean(0)),
             crop_size_hw=(batch.images.shape[-2], batch.images.shape[-1]),
             flow=self._flow,
+            taught=self._taught,
         )
         return dict(terms.terms())
 
@@ -141,7 +144,7 @@ class DistillationTask:
         """The teacher's heatmaps, and those drawn from the student's keypoints where its sigma is trained."""
         heatmaps = {}
         if self._teacher is not None:
-            heatmaps["teacher"] = self._run_teacher(batch.images).heatmaps
+            heatmaps["teacher"] = self._run_teacher(batch).heatmaps
         distilled = self._teacher is not None and self._options.simulated_heatmap > 0
         if output.sigma is not None and (distilled or self._options.keypoint_form == "rle"):
             size_hw = (batch.images.shape[-2] // CELL, batch.images.shape[-1] // CELL)
@@ -157,9 +160,11 @@ class DistillationTask:
 
     def to(self, device: torch.device) -> None:
         """Move teacher, projection and flow."""
-        for module in (self._teacher, self._projection, self._flow):
-            if module is not None:
-                module.to(device)
+        if self._taught is not None:
+            self._taught = self._taught.to(device)
+        for part in (self._teacher, self._projection, self._flow):
+            if part is not None:
+                part.to(device)
 
     def _project(self, output: PoseOutput[Tensor]) -> PoseOutput[Tensor]:
         if self._projection is None or output.keypoint_tokens is None or output.visual_tokens is None:
@@ -172,30 +177,15 @@ class DistillationTask:
     def _ask_teacher(self, batch: Batch) -> HeatmapOutput[Tensor] | None:
         if self._teacher is None:
             return None
-        return self._run_teacher(batch.images) if self._store is None else self._store.ask(batch, self._run_teacher)
+        return self._run_teacher(batch) if self._store is None else self._store.ask(batch, self._run_teacher)
 
-    def _run_teacher(self, images: Tensor) -> HeatmapOutput[Tensor]:
+    def _run_teacher(self, batch: Batch) -> HeatmapOutput[Tensor]:
         assert self._teacher is not None
-        device = images.device.type
-        half = (images.is_cuda and torch.cuda.is_bf16_supported()) or torch.is_autocast_enabled(device)
+        device = batch.images.device.type
+        half = (batch.images.is_cuda and torch.cuda.is_bf16_supported()) or torch.is_autocast_enabled(device)
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
-            output: HeatmapOutput[Tensor] = self._teacher(images)
-            heatmaps = output.heatmaps
-            if self._flip_index is not None:
-                mirrored: HeatmapOutput[Tensor] = self._teacher(images.flip(-1))
-                heatmaps = (heatmaps + unmirror_heatmaps(mirrored.heatmaps, self._flip_index)) / 2
-        return HeatmapOutput(_copy(heatmaps), _copy(output.keypoint_tokens), _copy(output.visual_tokens))
-
-
-def unmirror_heatmaps(heatmaps: Tensor, flip_index: Tensor) -> Tensor:
-    """Put (B, K, H, W) heatmaps of mirrored crops back: sides changed, mirrored, and moved to where they belong.
-
-    Crop pixel p of W lands on W - 1 - p, so cell c lands 3/4 of a cell beside the mirrored cell: that much is made
-    up by linear interpolation. (The flip test moves by a whole cell, the baselines' rule.)
-    """
-    back = heatmaps[:, flip_index.to(heatmaps.device)].flip(-1)
-    left = torch.cat([back[..., :1], back[..., :-1]], dim=-1)
-    return back / CELL + left * (CELL - 1) / CELL
+            output = self._teacher(batch)
+        return HeatmapOutput(_copy(output.heatmaps), _copy(output.keypoint_tokens), _copy(output.visual_tokens))
 
 
 @overload
@@ -209,49 +199,69 @@ def _copy(value: Tensor | None) -> Tensor | None:
 
 def make_task(
     model: nn.Module,
-    teacher: nn.Module | None,
+    teacher: HeatmapModel | Teacher | None,
     options: DistillationOptions,
     target_sigma: float,
     store: TeacherStore | None = None,
-    flip_index: Tensor | None = None,
 ) -> Task:
     """The task that fits a model and its teacher.
 
+    Args:
+        model: to train.
+        teacher: of the student; a heatmap model of our own is asked on the student's crops and keypoints.
+        options: weights and variants of the student's terms. The token terms are off where the two have no tokens
+            on one grid, which is logged.
+        target_sigma: of a heatmap model's targets, in cells.
+        store: of the teacher's outputs.
+
     Raises:
-        ConfigError: a heatmap model with a teacher, a teacher that gives no heatmaps, crops of different
-            sizes, or a loss term that the student has no output for.
+        ConfigError: a heatmap model with a teacher, a teacher that gives no heatmaps or does not fit, or a loss term
+            that the student has no output for.
     """
-    if isinstance(model, TokenPose):
+    if isinstance(model, HeatmapModel):
         if teacher is not None:
-            raise ConfigError("a heatmap model is trained on labels: remove 'teacher', or train a distilpose_* student")
+            raise ConfigError("a heatmap model is trained on labels: remove 'teacher', or train a student")
         return HeatmapTask(target_sigma)
-    assert isinstance(model, DistilPose)
-    if options.keypoint_form == "rle" and model.head.num_sigmas == 0:
+    assert isinstance(model, RegressionModel)
+    if options.keypoint_form == "rle" and model.num_sigmas == 0:
         raise ConfigError(
             "keypoint_form 'rle' needs sigma: set model_options.num_sigmas, or another losses.keypoint_form"
         )
     if teacher is None:
         return DistillationTask(options)
-    if not isinstance(teacher, TokenPose):
-        raise ConfigError(f"teacher must be a heatmap model (tokenpose_*), got a {type(teacher).__name__}")
-    _check_pair(model, teacher, options)
-    return DistillationTask(options, teacher, model.encoder.dim, teacher.encoder.dim, store, flip_index)
+    if isinstance(teacher, HeatmapModel):
+        teacher = teacher_of_model(teacher, model)
+    student_tokens = token_grid(model)
+    options = _without_foreign_tokens(options, student_tokens, teacher.tokens)
+    _check_terms(model, options)
+    return DistillationTask(options, teacher, None if student_tokens is None else student_tokens.dim, store)
 
 
-def _check_pair(student: DistilPose, teacher: TokenPose, options: DistillationOptions) -> None:
+def teacher_of_model(teacher: HeatmapModel, student: RegressionModel) -> Teacher:
+    """A heatmap model in memory as the teacher of a student in memory."""
+    crops = CropSpec(student.input_size_hw, unnamed_skeleton(student.num_keypoints))
+    return SourceTeacher(model_source(teacher), crops)
+
+
+def _without_foreign_tokens(
+    options: DistillationOptions, student: TokenGrid | None, teacher: TokenGrid | None
+) -> DistillationOptions:
+    if options.token == 0 or (student is not None and teacher is not None and student.same_cells(teacher)):
+        return options
+    logger.warning(
+        "no token losses: the student's tokens lie on %s, the teacher's on %s; heatmaps and scores are distilled",
+        *("no grid" if grid is None else f"a grid of {grid.rows} x {grid.columns}" for grid in (student, teacher)),
+    )
+    return replace(options, token=0.0)
+
+
+def _check_terms(student: RegressionModel, options: DistillationOptions) -> None:
     if not options.needs_teacher:
-        raise ConfigError("a teacher is named but token, simulated_heatmap and score weigh 0: remove one or raise one")
-    sizes: dict[str, tuple[object, object]] = {
-        "input_size_hw": (student.input_size_hw, teacher.input_size_hw),
-        "num_keypoints": (student.encoder.num_keypoints, teacher.encoder.num_keypoints),
-    }
-    if options.token > 0:
-        patches = (student.encoder.patch_size_hw, teacher.encoder.patch_size_hw)
-        sizes["patch_size_hw (or set losses.token to 0)"] = patches
-    for name, (own, other) in sizes.items():
-        if own != other:
-            raise ConfigError(f"student and teacher must agree in {name}, got {own} and {other}")
-    if options.simulated_heatmap > 0 and student.head.num_sigmas == 0:
+        raise ConfigError(
+            "a teacher is named but token (if the two have tokens on one grid), simulated_heatmap and score weigh 0: "
+            "remove one or raise one"
+        )
+    if options.simulated_heatmap > 0 and student.num_sigmas == 0:
         raise ConfigError("simulated heatmaps need sigma: set model_options.num_sigmas, or losses.simulated_heatmap 0")
-    if options.score > 0 and not student.head.with_score:
+    if options.score > 0 and not student.with_score:
         raise ConfigError("the score loss needs a score: set model_options.with_score, or losses.score 0")

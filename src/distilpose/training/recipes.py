@@ -10,6 +10,7 @@ from typing import Any, Literal
 from distilpose.data.augment import AugmentOptions
 from distilpose.errors import ConfigError
 from distilpose.losses import TARGET_SIGMA, DistillationOptions
+from distilpose.training.teachers.config import teacher_config_from
 
 Part = Literal["backbone", "encoder", "head"]
 
@@ -96,7 +97,7 @@ class TrainConfig:
         data: what is trained and measured on.
         model: preset to train.
         model_options: its options, such as ``{input_size_hw: [128, 96]}``.
-        teacher: checkpoint of a heatmap model; frozen.
+        teacher: checkpoint of a heatmap model, or a mapping with a ``kind`` (`teachers.config`); frozen.
         teacher_store: folder that keeps the teacher's outputs of a fixed pool of crops (``data.variants``), so that
             each crop is shown to the teacher once; runs on the same crops may share it.
         teacher_flip: average the teacher's heatmaps with those of the mirrored crops: a better teacher, twice the cost.
@@ -127,7 +128,7 @@ class TrainConfig:
     data: DataConfig
     model: str = "distilpose_s"
     model_options: dict[str, Any] = field(default_factory=dict)
-    teacher: str | None = None
+    teacher: str | dict[str, Any] | None = None
     teacher_store: str | None = None
     teacher_flip: bool = False
     init: str | None = None
@@ -168,6 +169,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
         if self.data.variants is not None and self.data.variants < 1:
             raise ConfigError(f"data.variants must be at least 1, got {self.data.variants}")
+        if self.teacher is not None:
+            teacher_config_from(self.teacher)
         if self.teacher_flip and self.teacher is None:
             raise ConfigError("teacher_flip averages a teacher's heatmaps: name a teacher, or leave it out")
         if self.teacher_store is not None and (self.teacher is None or self.data.variants is None):

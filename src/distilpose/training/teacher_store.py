@@ -47,12 +47,12 @@ class TeacherStore:
         _check_content(folder / CONTENT_FILE, {**content, "num_samples": num_samples, "variants": variants})
         self._known = _open(folder / "known.npy", (self._count,), np.dtype(np.bool_))
 
-    def ask(self, batch: Batch, teacher: Callable[[Tensor], HeatmapOutput[Tensor]]) -> HeatmapOutput[Tensor]:
+    def ask(self, batch: Batch, teacher: Callable[[Batch], HeatmapOutput[Tensor]]) -> HeatmapOutput[Tensor]:
         """The teacher's outputs for a batch, on its device; unknown crops are shown to the teacher and kept."""
         place = (batch.sample_index * self._variants + batch.variant).cpu().numpy()
         new = np.flatnonzero(~self._known[place])
         if len(new):
-            output = teacher(batch.images[torch.from_numpy(new).to(batch.images.device)])
+            output = teacher(_rows(batch, torch.from_numpy(new)))
             for name, value in zip(output._fields, output, strict=True):
                 if value is not None:
                     file = self._open_outputs(name, tuple(value.shape[1:]))
@@ -80,6 +80,11 @@ class TeacherStore:
             file = _open(self._folder / f"{name}.npy", (self._count, *shape), np.dtype(np.float16))
             self._files[name] = file
         return self._files[name]
+
+
+def _rows(batch: Batch, rows: Tensor) -> Batch:
+    given = {name: value for name, value in batch._asdict().items() if value is not None}
+    return Batch(**{name: value[rows.to(value.device)] for name, value in given.items()})
 
 
 def _check_content(file: Path, content: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import warnings
@@ -19,6 +18,7 @@ from torch import nn
 
 from distilpose import __version__
 from distilpose.checkpoint import describe, load_checkpoint
+from distilpose.description import ModelDescription
 from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
@@ -29,6 +29,8 @@ from distilpose.training.pictures import NUM_CROPS, Pictures
 from distilpose.training.pointing import start_pointing
 from distilpose.training.recipes import TrainConfig
 from distilpose.training.teacher_store import TeacherStore
+from distilpose.training.teachers.base import CropSpec, Teacher
+from distilpose.training.teachers.build import open_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +78,11 @@ def train(
     state = _find_state(out, resume)
     lightning.seed_everything(config.seed, verbose=False)
     model = _build_model(config)
-    teacher = None if config.teacher is None else load_checkpoint(config.teacher)
     description = describe(model)
     data = TrainingData(config, description, skip_invalid)
-    flip_index = torch.from_numpy(description.skeleton.flip_index) if config.teacher_flip else None
-    task = make_task(model, teacher, config.losses, config.target_sigma, _open_store(config, len(data)), flip_index)
+    teacher = _open_teacher(config, description, data)
+    store = None if teacher is None else _open_store(config, teacher, len(data))
+    task = make_task(model, teacher, config.losses, config.target_sigma, store)
     if config.start == "pointing" and state is None:
         first = next(iter(data.train_loader(rank=0, world_size=1)))
         start_pointing(model, first.images, config.seed, config.target_sigma)
@@ -95,7 +97,9 @@ def train(
         target_sigma=config.target_sigma,
     )
     summary = {
-        "distilpose": __version__, "teacher": config.teacher, "people": len(data), "epochs": config.epochs,
+        "distilpose": __version__, "teacher": config.teacher,
+        "teacher_description": None if teacher is None else dict(teacher.description),
+        "people": len(data), "epochs": config.epochs,
         "batch_size": config.data.batch_size, "devices": processes.total, "seed": config.seed,
         "losses": asdict(config.losses), "data": [dataset.annotations for dataset in config.data.train],
     }  # fmt: skip
@@ -133,16 +137,22 @@ def _build_model(config: TrainConfig) -> PoseModel:
     return model
 
 
-def _open_store(config: TrainConfig, num_samples: int) -> TeacherStore | None:
-    if config.teacher_store is None or config.teacher is None or config.data.variants is None:
+def _open_teacher(config: TrainConfig, description: ModelDescription, data: TrainingData) -> Teacher | None:
+    if config.teacher is None:
         return None
-    content: dict[str, object] = {
-        "teacher": hashlib.sha256(Path(config.teacher).read_bytes()).hexdigest(),
+    if description.output == "heatmap":
+        raise ConfigError("a heatmap model is trained on labels: remove 'teacher', or train a student")
+    return open_teacher(config.teacher, CropSpec.of(description), data.samples, flip=config.teacher_flip)
+
+
+def _open_store(config: TrainConfig, teacher: Teacher, num_samples: int) -> TeacherStore | None:
+    if config.teacher_store is None or config.data.variants is None:
+        return None
+    content = {
+        "teacher": dict(teacher.description),
         "augment": asdict(config.augment),
         "data": [dataset.annotations for dataset in config.data.train],
     }
-    if config.teacher_flip:
-        content["flip"] = True
     return TeacherStore(Path(config.teacher_store), content, num_samples, config.data.variants)
 
 

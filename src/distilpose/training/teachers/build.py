@@ -1,0 +1,149 @@
+"""From a configuration to a teacher, and what it is worth on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distilpose.data.coco import PersonSample
+from distilpose.data.dataset import Batch
+from distilpose.description import ModelDescription
+from distilpose.errors import ConfigError
+from distilpose.models.outputs import HeatmapOutput
+from distilpose.preprocess import NetworkInput, Normalisation
+from distilpose.runtimes import FloatArray
+from distilpose.skeleton import COCO_17
+from distilpose.training.teachers.adapt import SourceTeacher
+from distilpose.training.teachers.base import CropSpec, HeatmapSource, Teacher
+from distilpose.training.teachers.combine import Ensemble, FlipAverage
+from distilpose.training.teachers.config import (
+    CheckpointTeacher,
+    EnsembleTeacher,
+    HeatmapFilesTeacher,
+    OnnxTeacher,
+    SimccTeacher,
+    TeacherConfig,
+    VitPoseTeacher,
+    teacher_config_from,
+)
+from distilpose.training.teachers.heatmap_files import HeatmapFiles
+from distilpose.training.teachers.keypoints import match_keypoints, teacher_skeleton
+from distilpose.training.teachers.network import load_checkpoint_source
+from distilpose.training.teachers.onnx_file import load_onnx_source, load_simcc_source
+from distilpose.training.teachers.vitpose import load_vitpose_source
+
+TeacherValues = str | Mapping[str, Any]
+_NETWORKS = CheckpointTeacher | VitPoseTeacher | OnnxTeacher | SimccTeacher
+
+
+def open_teacher(
+    values: TeacherValues, crops: CropSpec, samples: Sequence[PersonSample] = (), *, flip: bool = False
+) -> Teacher:
+    """The teacher that stands under ``teacher`` in a configuration.
+
+    Args:
+        values: what stands there.
+        crops: of the student.
+        samples: the training people, for heatmaps on disk.
+        flip: average its heatmaps with those of the mirrored crops.
+
+    Raises:
+        ConfigError: it contradicts itself, or does not fit the student.
+        CheckpointError: a model file is unusable.
+        InputError: a folder is unusable.
+    """
+    config = teacher_config_from(values)
+    teacher: Teacher
+    if isinstance(config, EnsembleTeacher):
+        teacher = Ensemble([open_teacher(member, crops, samples) for member in config.members], config.weights)
+    elif isinstance(config, HeatmapFilesTeacher):
+        teacher = HeatmapFiles(Path(config.folder), crops, samples, config.mapping)
+    else:
+        teacher = SourceTeacher(load_source(config), crops, config.mapping, f"teacher {_place(config)}")
+        flip |= config.flip
+    return FlipAverage(teacher, crops.skeleton.flip_index) if flip else teacher
+
+
+def load_source(config: _NETWORKS) -> HeatmapSource:
+    """The network of a teacher, in its own terms.
+
+    Raises:
+        ConfigError: what is declared does not fit it.
+        CheckpointError: its file is unusable.
+        InputError: it cannot be found.
+    """
+    if isinstance(config, CheckpointTeacher):
+        return load_checkpoint_source(config.file)
+    if isinstance(config, VitPoseTeacher):
+        skeleton = teacher_skeleton(config.keypoints, f"teacher {config.model}")
+        return load_vitpose_source(config.model, skeleton=skeleton, dataset_index=config.dataset_index)
+    return load_onnx_source(config) if isinstance(config, OnnxTeacher) else load_simcc_source(config)
+
+
+def _place(config: _NETWORKS) -> str:
+    return config.model if isinstance(config, VitPoseTeacher) else config.file
+
+
+class TeacherRunner:
+    """A teacher alone as a `Runner`, to be evaluated like any model: on crops of its own size.
+
+    Its keypoints are COCO's 17 in COCO's order if it has them all, else its own. An ensemble is asked at the crops of
+    its first member.
+
+    Args:
+        values: what stands under ``teacher`` in a configuration.
+
+    Raises:
+        ConfigError: it contradicts itself, is no network, or its keypoints are neither a known set nor all of COCO's.
+        CheckpointError: a model file is unusable.
+        InputError: a folder is unusable.
+    """
+
+    def __init__(self, values: TeacherValues) -> None:
+        crops = _own_crops(teacher_config_from(values))
+        self._teacher = open_teacher(values, crops)
+        if not all(self._teacher.taught):
+            raise ConfigError(
+                f"a teacher is evaluated on all keypoints of {crops.skeleton.name}, it lacks some of them: "
+                "name them in 'mapping', or train with it only"
+            )
+        blank = torch.zeros(1, 3, *crops.size_hw)
+        heatmaps = self._ask(blank).heatmaps
+        self._description = ModelDescription(
+            model="teacher",
+            output="heatmap",
+            input_size_hw=crops.size_hw,
+            heatmap_size_hw=(heatmaps.shape[-2], heatmaps.shape[-1]),
+            normalisation=crops.normalisation,
+            skeleton=crops.skeleton,
+        )
+
+    @property
+    def description(self) -> ModelDescription:
+        """Its crops, and the keypoints of its answer."""
+        return self._description
+
+    def __call__(self, images: NetworkInput) -> HeatmapOutput[FloatArray]:
+        """(B, 3, H, W) normalised crops -> heatmaps."""
+        return HeatmapOutput(self._ask(torch.from_numpy(images)).heatmaps.float().numpy())
+
+    def _ask(self, images: torch.Tensor) -> HeatmapOutput[torch.Tensor]:
+        count, keypoints = len(images), len(self._teacher.taught)
+        nothing = torch.zeros(count, keypoints)
+        index = torch.zeros(count, dtype=torch.int64)
+        batch = Batch(images, torch.zeros(count, keypoints, 2), nothing, nothing > 0, index, index)
+        with torch.inference_mode():
+            return self._teacher(batch)
+
+
+def _own_crops(config: TeacherConfig) -> CropSpec:
+    if isinstance(config, HeatmapFilesTeacher):
+        raise ConfigError("heatmaps on disk belong to training people: there is no network to evaluate")
+    if isinstance(config, EnsembleTeacher):
+        return _own_crops(teacher_config_from(config.members[0]))
+    spec = load_source(config).spec
+    mapping = match_keypoints(COCO_17, spec.skeleton, config.mapping, "teacher")
+    return CropSpec(spec.input_size_hw, spec.skeleton if mapping.missing.any() else COCO_17, Normalisation())
