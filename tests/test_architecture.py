@@ -43,8 +43,8 @@ ALLOWED = {
         "results", "runtimes", "skeleton",
     },
     "inference": {
-        "anonymise", "boxes_file", "draw", "geometry", "hub", "images", "loading", "models.outputs", "oks", "postprocess",
-        "preprocess", "results", "runtimes", "skeleton",
+        "anonymise", "boxes_file", "draw", "geometry", "hub", "images", "loading", "models.outputs", "oks",
+        "postprocess", "preprocess", "results", "runtimes", "skeleton",
     },
     "training": {
         "checkpoint", "data", "description", "draw", "evaluation", "geometry", "hub", "loading", "losses", "models",
@@ -67,8 +67,8 @@ ALLOWED = {
 
 NO_TORCH = [
     "errors", "skeleton", "geometry", "images", "oks", "draw", "anonymise", "conversions", "results", "models",
-    "models.outputs", "preprocess", "description", "postprocess", "runtimes", "loading", "boxes_file", "hub", "inference",
-    "inference.predictor", "inference.predict", "inference.detectors", "inference.hog_detector",
+    "models.outputs", "preprocess", "description", "postprocess", "runtimes", "loading", "boxes_file", "hub",
+    "inference", "inference.predictor", "inference.predict", "inference.detectors", "inference.hog_detector",
     "inference.hf_detector", "inference.onnx_detector", "inference.tracking", "inference.smoothing", "inference.video",
     "inference.film", "inference.live", "bulk.predict", "serving.server", "serving.web", "cli",
 ]  # fmt: skip

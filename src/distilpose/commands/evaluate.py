@@ -10,11 +10,16 @@ from distilpose.commands.base import FLIP_TEST_HELP, FLIP_TESTS, MODEL_HELP, Com
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+    from distilpose.runtimes import Runner
+
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--annotations", required=True, metavar="FILE", help="COCO keypoint json: the ground truth")
     parser.add_argument("--images", metavar="DIR", help="folder of the images")
     parser.add_argument("--model", metavar="NAME|FILE", help=MODEL_HELP)
+    parser.add_argument(
+        "--teacher", metavar="CONFIG", help="evaluate the teacher of this training configuration instead of a model"
+    )
     parser.add_argument("--detections", metavar="FILE", help="COCO detections to use instead of ground-truth boxes")
     parser.add_argument("--predictions", metavar="FILE", help="evaluate this COCO results file; no model is run")
     parser.add_argument("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
@@ -32,7 +37,7 @@ def _evaluate(args: Namespace) -> int:
     result = evaluate_files(
         annotations=args.annotations,
         images=args.images,
-        model=args.model,
+        model=args.model if args.teacher is None else _teacher(args),
         detections=args.detections,
         predictions=args.predictions,
         flip_test=args.flip_test,
@@ -47,11 +52,23 @@ def _evaluate(args: Namespace) -> int:
     return 0
 
 
+def _teacher(args: Namespace) -> Runner:
+    from distilpose.errors import ConfigError
+    from distilpose.training.teachers.build import TeacherRunner
+    from distilpose.training.teachers.config import read_teacher_file
+
+    if args.model is not None:
+        raise ConfigError("--teacher and --model are two things to evaluate: pass one of them")
+    values, flip = read_teacher_file(args.teacher)
+    return TeacherRunner(values, flip=flip)
+
+
 EVALUATE = Command(
     "COCO AP and PCK of a model, or of a results file",
     (
         "--model student.safetensors --annotations person_keypoints_val2017.json --images val2017 --out out",
         "--model student.safetensors --annotations person_keypoints.json --images val2017 --report report",
+        "--teacher student.yaml --annotations person_keypoints_val2017.json --images val2017",
         "--predictions out/results_keypoints.json --annotations person_keypoints_val2017.json",
     ),
     _evaluate_arguments,

@@ -65,7 +65,7 @@ def evaluate_files(
     *,
     annotations: str | Path,
     images: str | Path | None = None,
-    model: str | Path | None = None,
+    model: str | Path | Runner | None = None,
     detections: str | Path | None = None,
     predictions: str | Path | None = None,
     flip_test: FlipTest = "off",
@@ -80,7 +80,7 @@ def evaluate_files(
     Args:
         annotations: ground truth.
         images: folder of the images; needed with a model, and for the pictures of a report.
-        model: name or file; the shipped model without it.
+        model: name or file, or a model that runs; the shipped model without it.
         detections: person boxes of a detector; ground-truth boxes without it.
         predictions: COCO results file, instead of a model.
         flip_test: average with the mirrored image: "off", "aligned" or "reference".

@@ -95,6 +95,7 @@ class TeacherRunner:
 
     Args:
         values: what stands under ``teacher`` in a configuration.
+        flip: average its heatmaps with those of the mirrored crops.
 
     Raises:
         ConfigError: it contradicts itself, is no network, or its keypoints are neither a known set nor all of COCO's.
@@ -102,9 +103,9 @@ class TeacherRunner:
         InputError: a folder is unusable.
     """
 
-    def __init__(self, values: TeacherValues) -> None:
+    def __init__(self, values: TeacherValues, *, flip: bool = False) -> None:
         crops = _own_crops(teacher_config_from(values))
-        self._teacher = open_teacher(values, crops)
+        self._teacher = open_teacher(values, crops, flip=flip)
         if not all(self._teacher.taught):
             raise ConfigError(
                 f"a teacher is evaluated on all keypoints of {crops.skeleton.name}, it lacks some of them: "

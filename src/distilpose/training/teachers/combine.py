@@ -65,7 +65,8 @@ class FlipAverage:
         mirrored = self._teacher(batch._replace(images=batch.images.flip(-1))).heatmaps
         back = unmirror_heatmaps(mirrored, self._flip_index, batch.images.shape[-1])
         # A keypoint whose mirror image is not taught has the plain answer alone.
-        both = torch.tensor(self.taught, device=back.device)[self._flip_index.to(back.device)].view(1, -1, 1, 1)
+        taught = torch.tensor(self.taught)
+        both = (taught & taught[self._flip_index]).to(back.device).view(1, -1, 1, 1)
         return plain._replace(heatmaps=torch.where(both, (plain.heatmaps + back) / 2, plain.heatmaps))
 
     def to(self, device: torch.device) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from distilpose.errors import ConfigError
 from distilpose.preprocess import IMAGENET_MEAN, IMAGENET_STD
@@ -174,6 +175,38 @@ def teacher_config_from(values: str | Mapping[str, Any]) -> TeacherConfig:
     if isinstance(config, OnnxTeacher | SimccTeacher) and min(config.std) <= 0:
         raise ConfigError(f"teacher ({kind}): std must be greater than 0, got {config.std}")
     return config
+
+
+class TeacherFile(NamedTuple):
+    """A teacher as a file names it.
+
+    Attributes:
+        teacher: what stands under ``teacher``.
+        flip: what stands under ``teacher_flip``.
+    """
+
+    teacher: str | dict[str, Any]
+    flip: bool
+
+
+def read_teacher_file(path: str | Path) -> TeacherFile:
+    """The teacher of a training configuration, or of a file that holds what would stand under ``teacher`` alone.
+
+    Raises:
+        ConfigError: the file cannot be read, or names no teacher.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML ({error})") from error
+    if isinstance(content, dict) and "kind" in content:
+        return TeacherFile(content, False)
+    teacher = content.get("teacher") if isinstance(content, dict) else None
+    if not isinstance(teacher, str | dict):
+        raise ConfigError(f"{path} names no teacher: expected a training configuration with 'teacher', or a 'kind'")
+    return TeacherFile(teacher, bool(content.get("teacher_flip", False)))
 
 
 def _parse(kind: str, fields: Mapping[str, Any]) -> TeacherConfig:

@@ -43,6 +43,7 @@ def load_vitpose_source(id_or_folder: str, *, skeleton: Skeleton, dataset_index:
             f'teacher {id_or_folder} runs in transformers, which is not installed: pip install "distilpose[detect]"'
         )
     folder = find_model_folder(id_or_folder, f"teacher {id_or_folder}", EXAMPLE_ID)
+    _check_complete(folder)
     input_size_hw, normalisation = read_processor(folder)
     model = _load(folder)
     config = model.config
@@ -123,13 +124,16 @@ def _check_dataset_index(folder: Path, num_experts: int, dataset_index: int | No
         raise ConfigError(f"teacher.dataset_index must lie in 0..{num_experts - 1} for {folder}, got {dataset_index}")
 
 
-def _load(folder: Path) -> Any:
+def _check_complete(folder: Path) -> None:
     missing = missing_files(folder)
     if missing:
         raise CheckpointError(
             f"{folder} lacks {', '.join(missing)}: expected a folder into which save_pretrained wrote a ViTPose model "
             "and its image processor"
         )
+
+
+def _load(folder: Path) -> Any:
     import transformers
 
     try:
