@@ -114,6 +114,19 @@ def test_a_teacher_is_evaluated_alone(kind: str, teachers, drawn_data: Path, tmp
     assert results[0]["PCK@0.2"] > 0
 
 
+def test_our_own_teacher_is_as_good_as_the_model(teachers, drawn_data: Path, tmp_path: Path) -> None:
+    """On crops of its own size nothing may be lost on the way; fresh weights, so the points are anywhere."""
+    data = ["--annotations", str(drawn_data / "person_keypoints.json"), "--images", str(drawn_data / "images")]
+    file = tmp_path / "teacher.yaml"
+    file.write_text(yaml.safe_dump({"kind": "checkpoint", "file": teachers["checkpoint"]}))
+    results = []
+    for model in (["--teacher", str(file)], ["--model", teachers["checkpoint"]]):
+        assert cli.main(["evaluate", *model, *data, "--out", str(tmp_path / "out"), "--quiet"]) == 0
+        results.append(json.loads((tmp_path / "out" / "metrics.json").read_text()))
+    for metric in ("AP", "AR", "PCK@0.2"):
+        assert results[0][metric] == pytest.approx(results[1][metric], abs=1e-6)
+
+
 def test_files_without_a_teacher_and_heatmaps_on_disk_are_not_evaluated(teachers, tmp_path: Path, capsys) -> None:
     file = tmp_path / "x.yaml"
     command = ["evaluate", "--teacher", str(file), "--annotations", "a.json", "--images", "b"]
