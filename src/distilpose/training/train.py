@@ -21,8 +21,9 @@ from distilpose import __version__
 from distilpose.checkpoint import describe, load_checkpoint
 from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
+from distilpose.skeleton import COCO_17, Skeleton
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
-from distilpose.training.datamodule import TrainingData, load_validation_set
+from distilpose.training.datamodule import TrainingData, find_model_skeleton, load_validation_set
 from distilpose.training.distillation import make_task
 from distilpose.training.module import PoseTraining
 from distilpose.training.pictures import NUM_CROPS, Pictures
@@ -75,12 +76,15 @@ def train(
     out = Path(config.out)
     state = _find_state(out, resume)
     lightning.seed_everything(config.seed, verbose=False)
-    model = _build_model(config)
+    skeleton = find_model_skeleton(config.data)
+    model = _build_model(config, skeleton)
     teacher = None if config.teacher is None else load_checkpoint(config.teacher)
-    description = describe(model)
+    description = describe(model, skeleton=skeleton)
     data = TrainingData(config, description, skip_invalid)
     flip_index = torch.from_numpy(description.skeleton.flip_index) if config.teacher_flip else None
-    task = make_task(model, teacher, config.losses, config.target_sigma, _open_store(config, len(data)), flip_index)
+    task = make_task(
+        model, teacher, config.losses, config.target_sigma, _open_store(config, len(data), skeleton), flip_index
+    )
     if config.start == "pointing" and state is None:
         first = next(iter(data.train_loader(rank=0, world_size=1)))
         start_pointing(model, first.images, config.seed, config.target_sigma)
@@ -124,8 +128,14 @@ def _find_state(out: Path, resume: bool) -> Path | None:
     return state if resume else None
 
 
-def _build_model(config: TrainConfig) -> PoseModel:
-    model = create_model(config.model, **config.model_options)
+def _build_model(config: TrainConfig, skeleton: Skeleton) -> PoseModel:
+    count = config.model_options.get("num_keypoints", skeleton.num_keypoints)
+    if count != skeleton.num_keypoints:
+        raise ConfigError(
+            f"model_options.num_keypoints is {count}, the skeleton {skeleton.name} has {skeleton.num_keypoints}: leave "
+            "it out, it follows from data.skeleton"
+        )
+    model = create_model(config.model, **{**config.model_options, "num_keypoints": count})
     if config.init is not None:
         start = load_checkpoint(config.init)
         for part in config.init_parts:
@@ -133,7 +143,7 @@ def _build_model(config: TrainConfig) -> PoseModel:
     return model
 
 
-def _open_store(config: TrainConfig, num_samples: int) -> TeacherStore | None:
+def _open_store(config: TrainConfig, num_samples: int, skeleton: Skeleton) -> TeacherStore | None:
     if config.teacher_store is None or config.teacher is None or config.data.variants is None:
         return None
     content: dict[str, object] = {
@@ -143,6 +153,8 @@ def _open_store(config: TrainConfig, num_samples: int) -> TeacherStore | None:
     }
     if config.teacher_flip:
         content["flip"] = True
+    if skeleton != COCO_17:  # its mirror pairs and halves shape the crops
+        content["skeleton"] = skeleton.to_dict()
     return TeacherStore(Path(config.teacher_store), content, num_samples, config.data.variants)
 
 
