@@ -113,6 +113,24 @@ def test_a_number_of_keypoints_that_is_not_the_skeleton_s_is_refused(lamps: Lamp
         train(config(lamps.folder, tmp_path / "other", [{**SET, "mapping": {"base": "bulb"}}]))
 
 
+def test_a_teacher_with_other_keypoints_of_the_same_number_is_refused(lamps: Lamps, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from distilpose.checkpoint import save_checkpoint
+    from distilpose.models import create_model
+
+    lamp = Skeleton.from_yaml(lamps.folder / "lamp.yaml")
+    other = replace(lamp, name="pmal", keypoint_names=lamp.keypoint_names[::-1], flip_pairs=((1, 0),))
+    teacher = create_model("tokenpose_s", num_keypoints=COUNT, head_hidden=8, **SMALL)
+    save_checkpoint(teacher, tmp_path / "teacher.safetensors", skeleton=other)
+    run = config(lamps.folder, tmp_path / "run", [SET], skeleton="lamp.yaml")
+    run.teacher = str(tmp_path / "teacher.safetensors")
+    with pytest.raises(ConfigError, match=r"same keypoints in the same order, got lamp \(5\) and pmal"):
+        train(run)
+    save_checkpoint(teacher, tmp_path / "teacher.safetensors", skeleton=lamp)
+    assert train(run).last.exists()
+
+
 def test_evaluate_report_and_predict(lamps: Lamps, tmp_path: Path, capsys) -> None:
     annotations, images = str(lamps.folder / "keypoints.json"), str(lamps.folder / "images")
     model = ["--model", str(lamps.weights), "--flip-test", "aligned"]

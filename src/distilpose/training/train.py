@@ -79,6 +79,8 @@ def train(
     skeleton = find_model_skeleton(config.data)
     model = _build_model(config, skeleton)
     teacher = None if config.teacher is None else load_checkpoint(config.teacher)
+    if teacher is not None:
+        _check_keypoints(describe(teacher).skeleton, skeleton)
     description = describe(model, skeleton=skeleton)
     data = TrainingData(config, description, skip_invalid)
     flip_index = torch.from_numpy(description.skeleton.flip_index) if config.teacher_flip else None
@@ -141,6 +143,16 @@ def _build_model(config: TrainConfig, skeleton: Skeleton) -> PoseModel:
         for part in config.init_parts:
             _copy_weights(start.get_submodule(part), model.get_submodule(part), f"{part} of {config.init}")
     return model
+
+
+def _check_keypoints(teacher: Skeleton, student: Skeleton) -> None:
+    """Equal numbers are not enough: heatmaps and keypoints are paired by their place."""
+    if teacher.keypoint_names != student.keypoint_names:
+        raise ConfigError(
+            f"student and teacher must have the same keypoints in the same order, got {student.name} "
+            f"({student.num_keypoints}) and {teacher.name} ({teacher.num_keypoints}): train a teacher on "
+            f"data.skeleton {student.name}"
+        )
 
 
 def _open_store(config: TrainConfig, num_samples: int, skeleton: Skeleton) -> TeacherStore | None:
