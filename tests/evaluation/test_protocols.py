@@ -155,6 +155,19 @@ def test_images_without_crowd_index_are_said(crowd, caplog) -> None:
     assert "9 of 9 images have no crowdIndex" in caplog.text
 
 
+def test_a_level_without_people_or_results(crowd) -> None:
+    file, results = crowd
+    document = json.loads(file.read_text())
+    document["annotations"] = [person for person in document["annotations"] if person["image_id"] <= 6]
+    file.write_text(json.dumps(document))
+    truth = load_ground_truth(file, CROWDPOSE_14)
+    found = [result for result in results if 4 <= result["image_id"] <= 6]
+    values = crowdpose_ap(truth, found, CROWDPOSE_14).values
+    assert values["AP_easy"] == 0
+    assert values["AP_medium"] > 0
+    assert values["AP_hard"] is None
+
+
 def test_defaults_follow_the_keypoints_and_unknown_metrics_are_refused(crowd) -> None:
     assert default_metrics(COCO_17) == ("coco",)
     assert default_metrics(MPII_16) == ("coco", "pckh")
@@ -175,7 +188,9 @@ def test_on_the_command_line(crowd, tmp_path: Path, capsys) -> None:
     metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert metrics["crowdpose"]["AP_easy"] > metrics["crowdpose"]["AP_hard"]
     assert "AP_easy" in capsys.readouterr().out
-    assert cli.main([*command, "--metrics", "pckh", "pck_torso"]) == 0
+    report = ["--metrics", "pckh", "pck_torso", "--report", str(tmp_path / "r")]
+    assert cli.main([*command, *report]) == 0
+    assert "PCKh@0.5" in (tmp_path / "r" / "report.html").read_text()
     metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert 0 < metrics["pckh"]["PCKh@0.5"] < 1
     assert 0 < metrics["pck_torso"]["PCK@0.2 torso"] < 1

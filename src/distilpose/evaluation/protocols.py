@@ -177,7 +177,7 @@ def crowdpose_ap(ground_truth: GroundTruth, results: Sequence[Mapping[str, Any]]
     """CrowdPose's numbers: COCO's AP with 0.53 x the box as area, and AP by how crowded the image is.
 
     Easy, medium and hard images (`CROWD_LEVELS`) are told by the field ``crowdIndex`` of the annotation file's images;
-    None for a level without images.
+    None for a level without people.
 
     Args:
         ground_truth: of the evaluation.
@@ -205,7 +205,8 @@ def crowdpose_ap(ground_truth: GroundTruth, results: Sequence[Mapping[str, Any]]
     for name, low, high in CROWD_LEVELS:
         chosen = {number for number, index in known.items() if low <= index < high}
         counts[name.removeprefix("AP_")] = len(chosen)
-        values[name] = _defined(coco_keypoint_ap(*_part(coco, results, chosen), skeleton)["AP"]) if chosen else None
+        part, found = _part(coco, results, chosen)
+        values[name] = _defined(coco_keypoint_ap(part, found, skeleton)["AP"]) if part["annotations"] else None
     return ProtocolResult(values, {}, {"area": f"{AREA_SHARE_OF_BOX} x the box", "images": counts})
 
 
