@@ -92,15 +92,24 @@ def blur_faces(
     """
     check_image(image)
     people = check_people(xy, skeleton, score, sigma, box=box)
-    if not set(_FACE) & set(skeleton.keypoint_names) and not set(_TORSO[:2]) <= set(skeleton.keypoint_names):
-        raise ConfigError(
-            f"blurring faces needs one of the keypoints {', '.join(_FACE)}, or both shoulders; {skeleton.name} has none"
-        )
+    check_has_face(skeleton)
     blurred = image.copy()
     for person in range(len(people.xy)):
         for oval in _heads(people, person, skeleton):
             _blur(blurred, oval)
     return blurred
+
+
+def check_has_face(skeleton: Skeleton) -> None:
+    """Refuse a skeleton that does not tell where a face is.
+
+    Raises:
+        ConfigError: it has neither a keypoint of the face nor both shoulders.
+    """
+    if not set(_FACE) & set(skeleton.keypoint_names) and not set(_TORSO[:2]) <= set(skeleton.keypoint_names):
+        raise ConfigError(
+            f"blurring faces needs one of the keypoints {', '.join(_FACE)}, or both shoulders; {skeleton.name} has none"
+        )
 
 
 class _Body(NamedTuple):

@@ -66,7 +66,8 @@ def describe(
     if known.skeleton.num_keypoints != model.encoder.num_keypoints:
         raise ConfigError(
             f"the model has {model.encoder.num_keypoints} keypoints, the skeleton {known.skeleton.name!r} has "
-            f"{known.skeleton.num_keypoints}: pass the skeleton that the model was built for"
+            f"{known.skeleton.num_keypoints}: pass the skeleton that the model was built for, "
+            "describe(model, skeleton=...); trained checkpoints know theirs"
         )
     return known
 

@@ -88,7 +88,10 @@ INVALID = {
     "flat box": ({"bbox": [10, 20, 0, 80]}, "width and height > 0"),
     "infinite box": ({"bbox": [10, 20, float("inf"), 80]}, "finite numbers in bbox"),
     "huge number": ({"bbox": [10, 20, 10**400, 80]}, "finite numbers in bbox"),
-    "no box": ({"bbox": None}, "expected 4 numbers in bbox"),
+    "no box and one keypoint": (
+        {"bbox": None, "keypoints": [30, 25, 2] + [0] * 48},
+        "expected 4 numbers in bbox",
+    ),
     "area": ({"area": -1}, "area must be > 0, got -1"),
     "unknown image": ({"image_id": 99}, "image_id 99 is not among the images"),
     "odd image id": ({"image_id": [3]}, r"image_id \[3\] is not among the images"),
@@ -129,7 +132,7 @@ def test_broken_image_is_a_problem_of_its_annotations_only(document, second_pers
 
 
 def test_many_problems_are_one_error(document, second_person, write):
-    document["annotations"] += [second_person | {"id": 100 + i, "bbox": None} for i in range(9)]
+    document["annotations"] += [second_person | {"id": 100 + i, "bbox": []} for i in range(9)]
     document["images"].append(document["images"][0])
     with pytest.raises(DatasetError, match="10 invalid entries") as caught:
         load_person_samples(*write(document))
@@ -162,7 +165,7 @@ def test_missing_file_and_folder(document, write, tmp_path):
 
 
 def test_nobody_left_is_an_error_even_when_skipping(document, write):
-    document["annotations"][0]["bbox"] = None
+    document["annotations"][0]["bbox"] = []
     with pytest.raises(DatasetError, match="got none among 1 annotations \\(1 of them invalid\\)"):
         load_person_samples(*write(document), skip_invalid=True)
 

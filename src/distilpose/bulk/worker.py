@@ -17,7 +17,7 @@ from distilpose.bulk.inputs import BulkItem
 from distilpose.bulk.output_files import BulkImage, RunFolder
 from distilpose.errors import DistilPoseError, InputError
 from distilpose.images import read_image
-from distilpose.inference.detectors import Detector, create_detector
+from distilpose.inference.detectors import Detector, check_detector_fits, create_detector
 from distilpose.inference.people import Image, Place, Shot, best_rows, locate, people_by_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.stages import map_in_threads
@@ -94,6 +94,7 @@ class ShardWorker:
         )
         self._detector: Detector | None = None
         if job.detector is not None:
+            check_detector_fits(job.detector, self._predictor.skeleton)
             self._detector = create_detector(job.detector, threshold=job.detection_threshold)
 
     def work(self, shard: int, items: Sequence[BulkItem]) -> ShardReport:

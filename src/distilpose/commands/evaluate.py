@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from distilpose.runtimes import Runner
 
 
+METRICS = ("coco", "pckh", "pck_torso", "crowdpose")  # also in `evaluation.protocols`, which a --help need not import
+METRICS_HELP = (
+    "coco (AP, PCK by the box), pckh (MPII), pck_torso (LSP), crowdpose, one or several (default: coco and what is "
+    "usual for the model's keypoints)"
+)
+SKELETON_HELP = (
+    "keypoints of --annotations where they are not the model's, a built-in name or a YAML file: labels are mapped by "
+    "name"
+)
+
+
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--annotations", required=True, metavar="FILE", help="COCO keypoint json: the ground truth")
     parser.add_argument("--images", metavar="DIR", help="folder of the images")
@@ -23,6 +34,8 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--detections", metavar="FILE", help="COCO detections to use instead of ground-truth boxes")
     parser.add_argument("--predictions", metavar="FILE", help="evaluate this COCO results file; no model is run")
     parser.add_argument("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
+    parser.add_argument("--metrics", nargs="+", choices=METRICS, metavar="NAME", help=METRICS_HELP)
+    parser.add_argument("--skeleton", metavar="NAME|FILE", help=SKELETON_HELP)
     parser.add_argument("--out", metavar="DIR", help="folder for metrics.json and the COCO submission file")
     parser.add_argument("--report", metavar="DIR", help="folder for report.html: curves, kinds of error, pictures")
     parser.add_argument("--quiet", action="store_true", help="do not print the table")
@@ -41,6 +54,8 @@ def _evaluate(args: Namespace) -> int:
         detections=args.detections,
         predictions=args.predictions,
         flip_test=args.flip_test,
+        metrics=args.metrics,
+        skeleton=args.skeleton,
         out=args.out,
         report=args.report,
         progress=not args.quiet,
@@ -69,6 +84,7 @@ EVALUATE = Command(
         "--model student.safetensors --annotations person_keypoints_val2017.json --images val2017 --out out",
         "--model student.safetensors --annotations person_keypoints.json --images val2017 --report report",
         "--teacher student.yaml --annotations person_keypoints_val2017.json --images val2017",
+        "--model mpii.safetensors --annotations mpii_valid.json --images images --metrics coco pckh",
         "--predictions out/results_keypoints.json --annotations person_keypoints_val2017.json",
     ),
     _evaluate_arguments,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ from numpy.typing import NDArray
 
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.geometry import clip_boxes_xyxy, xywh_to_xyxy
-from distilpose.skeleton import COCO_17, Skeleton
+from distilpose.skeleton import COCO_17, KeypointMapping, Skeleton, map_keypoints
+
+logger = logging.getLogger(__name__)
 
 # An annotation without a segment's area gets this share of its box, as is usual for people (MPII, CrowdPose tools).
 AREA_SHARE_OF_BOX = 0.53
+# An annotation without a box gets that of its labelled keypoints, grown by this share of its longer side on each side.
+BOX_GROWTH = 0.1
 _PROBLEMS_SHOWN = 5
 
 
@@ -72,7 +77,7 @@ class _Image(NamedTuple):
 
 
 class _Rules(NamedTuple):
-    skeleton: Skeleton
+    mapping: KeypointMapping  # from the file's keypoints to the model's
     never_annotated: NDArray[np.bool_]
     zero_means_unknown: bool
 
@@ -82,6 +87,7 @@ def load_person_samples(
     images: Path,
     *,
     skeleton: Skeleton = COCO_17,
+    mapping: KeypointMapping | None = None,
     unannotated: Sequence[str] = (),
     zero_means_unknown: bool = False,
     skip_invalid: bool = False,
@@ -90,13 +96,15 @@ def load_person_samples(
 
     Crowds and people without a labelled keypoint are no training samples and are passed over. Labels outside the
     image are masked (visibility 0). ``segmentation`` is not read; a missing ``area`` becomes `AREA_SHARE_OF_BOX` of
-    the box; a missing ``num_keypoints`` is counted.
+    the box, a missing ``bbox`` the box of the labelled keypoints grown by `BOX_GROWTH`, both of which is logged; a
+    missing ``num_keypoints`` is counted.
 
     Args:
         annotations: json file with ``images`` and ``annotations``.
         images: folder that the file's ``file_name`` entries lie in.
-        skeleton: expected keypoints and order.
-        unannotated: names of keypoints that this dataset never labels.
+        skeleton: keypoints and order of the samples, and of the file without ``mapping``.
+        mapping: of a file with other keypoints to ``skeleton``; what the file lacks is not annotated.
+        unannotated: names of keypoints of ``skeleton`` that this dataset never labels.
         zero_means_unknown: visibility 0 says "nobody looked" (machine-made labels), not "not in the picture".
         skip_invalid: leave invalid annotations out and return their problems instead of raising.
 
@@ -104,9 +112,10 @@ def load_person_samples(
         DatasetError: the file is unusable, holds nobody, or, without ``skip_invalid``, has an invalid annotation.
         ConfigError: ``unannotated`` names a keypoint that the skeleton does not have.
     """
-    rules = _Rules(skeleton, _names_to_mask(unannotated, skeleton), zero_means_unknown)
+    mapping = map_keypoints(skeleton, skeleton) if mapping is None else mapping
+    rules = _Rules(mapping, mapping.missing | _names_to_mask(unannotated, skeleton), zero_means_unknown)
     document = _read_document(annotations, images)
-    people = _person_categories(document, skeleton, annotations)
+    people = _person_categories(document, mapping.source, annotations)
     image_table, problems = _read_images(document["images"], images)
     samples: list[PersonSample] = []
     seen: set[int] = set()
@@ -115,7 +124,7 @@ def load_person_samples(
             annotation_id = _annotation_id(entry, position, seen)
             if people and entry.get("category_id") not in people:
                 continue
-            sample = _read_person(entry, annotation_id, image_table, rules)
+            sample = _read_person(fill_in(entry), annotation_id, image_table, rules)
         except _Invalid as problem:
             problems.append(str(problem))
             continue
@@ -129,7 +138,59 @@ def load_person_samples(
             f"{len(document['annotations'])} annotations ({len(problems)} of them invalid): check that this is a COCO "
             "keypoint file"
         )
+    log_filled_in(document["annotations"], annotations)
     return LoadedSamples(tuple(samples), tuple(f"{annotations}: {problem}" for problem in problems))
+
+
+def fill_in(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An annotation with a box and an area, where its keypoints allow it: see `load_person_samples`."""
+    filled = dict(entry)
+    if filled.get("bbox") is None:
+        filled.pop("bbox", None)
+        box_xywh = _box_of_keypoints(filled.get("keypoints"))
+        if box_xywh is not None:
+            filled["bbox"] = box_xywh
+    if filled.get("area") is None:
+        filled.pop("area", None)
+    return filled
+
+
+def log_filled_in(entries: Sequence[Any], file: Path) -> None:
+    """Tell, once for a file, how many annotations had no box or no area, and what was taken instead."""
+    people = [entry for entry in entries if isinstance(entry, dict) and not entry.get("iscrowd")]
+    for field, instead in (
+        (
+            "bbox",
+            f"the box of the labelled keypoints, grown by {BOX_GROWTH:g} of its longer side on each side, is taken",
+        ),
+        ("area", f"{AREA_SHARE_OF_BOX:g} of the box is taken, a person's share; similarity (OKS) depends on it"),
+    ):
+        lacking = sum(entry.get(field) is None for entry in people)
+        if lacking:
+            logger.warning(
+                "%s: %d of %d annotations have no %s: %s. To set it, write %s into the file.",
+                file,
+                lacking,
+                len(people),
+                field,
+                instead,
+                field,
+            )
+
+
+def _box_of_keypoints(values: Any) -> list[float] | None:
+    """(x, y, width, height) around labelled keypoints; None when there are fewer than two or they are no numbers."""
+    if not isinstance(values, list) or len(values) % 3:
+        return None
+    if not all(isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values):
+        return None
+    points = np.array(values, dtype=np.float64).reshape(-1, 3)
+    shown = points[points[:, 2] > 0, :2]
+    if len(shown) < 2:
+        return None
+    low, high = shown.min(axis=0), shown.max(axis=0)
+    growth = BOX_GROWTH * float((high - low).max())
+    return [*(low - growth).tolist(), *(high - low + 2 * growth).tolist()]
 
 
 def _problem_text(file: Path, problems: Sequence[str]) -> str:
@@ -173,18 +234,42 @@ def _read_document(file: Path, images: Path) -> dict[str, Any]:
 def _person_categories(document: Mapping[str, Any], skeleton: Skeleton, file: Path) -> list[Any]:
     """Ids of the categories that have keypoints; empty when the file describes none, so that everything counts."""
     people = []
-    categories = document.get("categories")
-    for category in categories if isinstance(categories, list) else ():
-        if not isinstance(category, dict) or "keypoints" not in category:
-            continue
-        if category["keypoints"] != list(skeleton.keypoint_names):
+    for category in keypoint_categories(document):
+        if not isinstance(category["keypoints"], list) or not skeleton.has_keypoints(category["keypoints"]):
             raise DatasetError(
                 f"{file}: expected the keypoints {list(skeleton.keypoint_names)} in this order, got "
-                f"{category['keypoints']} for category {category.get('name')!r}: reorder the file's keypoints "
-                "or use the skeleton they belong to"
+                f"{category['keypoints']} for category {category.get('name')!r}: name the skeleton they belong to "
+                "(data.skeleton, or skeleton beside this file, whose labels are then mapped by name), or reorder them"
             )
         people.append(category.get("id"))
     return people
+
+
+def keypoint_categories(document: Any) -> list[Mapping[str, Any]]:
+    """The categories of a COCO file that have keypoints."""
+    categories = document.get("categories") if isinstance(document, dict) else None
+    listed = categories if isinstance(categories, list) else []
+    return [category for category in listed if isinstance(category, dict) and "keypoints" in category]
+
+
+def skeleton_of_file(file: Path) -> Skeleton | None:
+    """The keypoints that an annotation file says it has; None when it does not say or cannot be read.
+
+    Raises:
+        ConfigError: its category is broken.
+        DatasetError: it has several categories with different keypoints.
+    """
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # those who read the labels say what is wrong
+        return None
+    skeletons = [Skeleton.from_coco_category(category) for category in keypoint_categories(document)]
+    if any(other.keypoint_names != skeletons[0].keypoint_names for other in skeletons):
+        raise DatasetError(
+            f"{file}: its categories have different keypoints ({', '.join(other.name for other in skeletons)}): a "
+            "model has one set of keypoints, make a file for each"
+        )
+    return skeletons[0] if skeletons else None
 
 
 def _read_images(entries: Sequence[Any], folder: Path) -> tuple[dict[Any, _Image], list[str]]:
@@ -271,10 +356,11 @@ def _read_keypoints(
     values: Any, image_hw: tuple[int, int], rules: _Rules, where: str
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
     """(K, 2) points, (K,) visibility and (K,) annotated, with labels outside the image and unlabelled names masked."""
-    count = rules.skeleton.num_keypoints
+    count = rules.mapping.source.num_keypoints
     numbers = _numbers(values, 3 * count, f"keypoints ({count} times x, y, visibility)", where).reshape(count, 3)
     if not np.isin(numbers[:, 2], (0, 1, 2)).all():
         raise _Invalid(f"{where}: visibility must be 0, 1 or 2, got {sorted(set(numbers[:, 2].tolist()))}")
+    numbers = rules.mapping.apply(numbers)
     xy_img, visibility = numbers[:, :2].copy(), numbers[:, 2].astype(np.int64)
     annotated = ~rules.never_annotated
     if rules.zero_means_unknown:

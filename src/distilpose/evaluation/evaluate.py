@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from distilpose.data.coco import skeleton_of_file
 from distilpose.errors import ConfigError
 from distilpose.evaluation.coco_ap import coco_keypoint_curves
 from distilpose.evaluation.comparison import NOBODY, ComparedPeople, compare_people, match_people
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
 from distilpose.evaluation.pck import pck
+from distilpose.evaluation.protocols import check_metrics, default_metrics, measure_protocols
 from distilpose.evaluation.report import write_report
 from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, make_folder, metrics_table, write_evaluation
 from distilpose.evaluation.results_file import load_results
@@ -36,7 +38,7 @@ from distilpose.postprocess import (
 )
 from distilpose.results import PoseResult
 from distilpose.runtimes import Runner
-from distilpose.skeleton import COCO_17, Skeleton
+from distilpose.skeleton import COCO_17, Skeleton, find_skeleton, map_keypoints
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,6 +71,8 @@ def evaluate_files(
     detections: str | Path | None = None,
     predictions: str | Path | None = None,
     flip_test: FlipTest = "off",
+    metrics: Sequence[str] | None = None,
+    skeleton: str | None = None,
     out: str | Path | None = None,
     report: str | Path | None = None,
     batch_size: int = 32,
@@ -84,6 +88,10 @@ def evaluate_files(
         detections: person boxes of a detector; ground-truth boxes without it.
         predictions: COCO results file, instead of a model.
         flip_test: average with the mirrored image: "off", "aligned" or "reference".
+        metrics: names of `protocols.METRICS`; those usual for the skeleton without it (`default_metrics`). COCO's
+            numbers are always in ``metrics.json``; the table has what is named.
+        skeleton: keypoints of the annotation file, a built-in name or a file, where they are not the model's (labels
+            are then mapped by name) or, with ``predictions``, where the file does not say.
         out: folder for ``metrics.json`` and ``results_keypoints.json``.
         report: folder for ``report.html``, see `write_report`.
         batch_size: crops per run of the model.
@@ -96,6 +104,7 @@ def evaluate_files(
         DatasetError: the annotations or results are unusable, or do not belong together.
         InputError: the boxes, an image or the output folder are unusable.
     """
+    check_metrics(metrics or ())
     if out is not None:
         make_folder(Path(out))
     if report is not None:
@@ -104,7 +113,8 @@ def evaluate_files(
         flip = None if flip_test == "off" else flip_test
         unused_images = images if report is None else None
         _refuse_model_options(images=unused_images, model=model, detections=detections, flip_test=flip)
-        result = evaluate_predictions(Path(predictions), Path(annotations))
+        named = None if skeleton is None else find_skeleton(skeleton)
+        result = evaluate_predictions(Path(predictions), Path(annotations), skeleton=named, metrics=metrics)
     elif images is None:
         raise ConfigError("expected --images, or --predictions alone, to evaluate: pass one or the other")
     else:
@@ -114,6 +124,8 @@ def evaluate_files(
             Path(images),
             detections=None if detections is None else Path(detections),
             flip_test=flip_test,
+            metrics=metrics,
+            skeleton=None if skeleton is None else find_skeleton(skeleton),
             batch_size=batch_size,
             progress=progress,
         )
@@ -132,23 +144,31 @@ def evaluate_model(
     detections: Path | None = None,
     flip_test: FlipTest = "off",
     nms_threshold: float = OKS_NMS_THRESHOLD,
+    metrics: Sequence[str] | None = None,
+    skeleton: Skeleton | None = None,
     batch_size: int = 32,
     progress: bool = False,
 ) -> EvaluationResult:
-    """Evaluate a model on a data set; see `EvaluationSet.load` and `evaluate_set`."""
+    """Evaluate a model on a data set; see `EvaluationSet.load` and `evaluate_set`.
+
+    A file with another ``skeleton`` than the model's is mapped to the model's by name (`map_keypoints`).
+    """
     runner = as_runner(model)
+    own = runner.description.skeleton
     evaluation_set = EvaluationSet.load(
         annotations,
         images,
         input_size_hw=runner.description.input_size_hw,
         detections=detections,
-        skeleton=runner.description.skeleton,
+        skeleton=own,
+        mapping=None if skeleton is None else map_keypoints(skeleton, own),
     )
     return evaluate_set(
         runner,
         evaluation_set,
         flip_test=flip_test,
         nms_threshold=nms_threshold,
+        metrics=metrics,
         batch_size=batch_size,
         progress=progress,
     )
@@ -160,6 +180,7 @@ def evaluate_set(
     *,
     flip_test: FlipTest = "off",
     nms_threshold: float = OKS_NMS_THRESHOLD,
+    metrics: Sequence[str] | None = None,
     batch_size: int = 32,
     progress: bool = False,
 ) -> EvaluationResult:
@@ -174,11 +195,12 @@ def evaluate_set(
         evaluation_set: built for the model's input size and skeleton.
         flip_test: see `run_with_flip`.
         nms_threshold: see `oks_nms`.
+        metrics: names of `protocols.METRICS`; those usual for the skeleton without it.
         batch_size: crops per run of the model.
         progress: show a progress bar on the error stream.
 
     Raises:
-        ConfigError: ``flip_test`` is unknown, or the set was built for another model.
+        ConfigError: ``flip_test`` or a metric is unknown or impossible, or the set was built for another model.
         DatasetError: an image does not fit its annotations.
         InputError: an image cannot be read, or the model returns numbers that are not finite.
     """
@@ -210,20 +232,29 @@ def evaluate_set(
         "pose_score": BOX_SCORE if everybody.raw_score is None else RESCORED,
         "pck_compares": OWN_BOX if boxes.person is not None else MOST_SIMILAR,
     }
-    return _summarise(ground_truth, results, people, protocol)
+    return _summarise(ground_truth, results, people, protocol, metrics)
 
 
-def evaluate_predictions(predictions: Path, annotations: Path, *, skeleton: Skeleton = COCO_17) -> EvaluationResult:
+def evaluate_predictions(
+    predictions: Path,
+    annotations: Path,
+    *,
+    skeleton: Skeleton | None = None,
+    metrics: Sequence[str] | None = None,
+) -> EvaluationResult:
     """Evaluate a COCO results file alone, as it is: no new scores, no suppression.
 
     Args:
         predictions: results of any model.
         annotations: COCO keypoint file.
-        skeleton: of both.
+        skeleton: of both; what the annotation file says of its keypoints without it, else COCO's.
+        metrics: names of `protocols.METRICS`; those usual for the skeleton without it.
 
     Raises:
+        ConfigError: a metric is unknown or impossible.
         DatasetError: a file is unusable, or they do not belong together.
     """
+    skeleton = skeleton or skeleton_of_file(annotations) or COCO_17
     ground_truth = load_ground_truth(annotations, skeleton)
     results = load_results(predictions, ground_truth, skeleton)
     image_id = np.array([result["image_id"] for result in results], dtype=np.int64)
@@ -234,7 +265,7 @@ def evaluate_predictions(predictions: Path, annotations: Path, *, skeleton: Skel
     raw_score = score if len(np.unique(score)) > 1 else None
     people = compare_people(ground_truth, rows, skeleton, xy_img=xy_img, raw_score=raw_score)
     protocol = {"predictions": predictions.name, "pck_compares": MOST_SIMILAR}
-    return _summarise(ground_truth, results, people, protocol)
+    return _summarise(ground_truth, results, people, protocol, metrics)
 
 
 def _refuse_model_options(**options: object) -> None:
@@ -308,8 +339,10 @@ def _summarise(
     results: list[dict[str, Any]],
     people: ComparedPeople,
     protocol: Mapping[str, Any],
+    metrics: Sequence[str] | None,
 ) -> EvaluationResult:
     """Compare results, and for PCK the predictions of the labelled people, with the ground truth."""
+    chosen = default_metrics(people.skeleton) if metrics is None else metrics
     average = coco_keypoint_curves(ground_truth.coco, results, people.skeleton)
     return EvaluationResult(
         metrics=average.metrics,
@@ -323,4 +356,6 @@ def _summarise(
         results=tuple(results),
         precision=average.precision,
         people=people,
+        protocols=measure_protocols(chosen, ground_truth, results, people.xy_img, people.skeleton),
+        with_coco="coco" in chosen,
     )

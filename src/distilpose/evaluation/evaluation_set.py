@@ -21,7 +21,7 @@ from distilpose.evaluation.person_boxes import (
 from distilpose.geometry import crops_from_boxes
 from distilpose.images import read_image
 from distilpose.preprocess import NetworkInput, Normalisation, crop_image, network_input
-from distilpose.skeleton import COCO_17, Skeleton
+from distilpose.skeleton import COCO_17, KeypointMapping, Skeleton
 
 
 class EvaluationSet:
@@ -74,6 +74,7 @@ class EvaluationSet:
         input_size_hw: tuple[int, int],
         detections: Path | None = None,
         skeleton: Skeleton = COCO_17,
+        mapping: KeypointMapping | None = None,
         keep_crops: bool = False,
     ) -> EvaluationSet:
         """Read and check the files of an evaluation; images themselves are read when crops are asked for.
@@ -84,13 +85,14 @@ class EvaluationSet:
             input_size_hw: (H, W) of the model's input in pixels.
             detections: boxes file as `match_boxes` reads it. Without it, every labelled person's own box is used.
             skeleton: of the model.
+            mapping: of a file with other keypoints to ``skeleton``.
             keep_crops: hold the crops in memory, for one evaluation per epoch.
 
         Raises:
             DatasetError: the annotations are unusable, or an image is missing.
             InputError: the detections are unusable, or in other images.
         """
-        ground_truth = load_ground_truth(annotations, skeleton)
+        ground_truth = load_ground_truth(annotations, skeleton, mapping)
         paths = image_paths(ground_truth, images)
         boxes = (
             ground_truth_boxes(ground_truth) if detections is None else detected_boxes(detections, ground_truth, paths)

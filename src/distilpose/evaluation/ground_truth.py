@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.data.coco import AREA_SHARE_OF_BOX
+from distilpose.data.coco import AREA_SHARE_OF_BOX, fill_in, keypoint_categories, log_filled_in
 from distilpose.errors import DatasetError
 from distilpose.geometry import xywh_to_xyxy
 from distilpose.results import PERSON_CATEGORY_ID
-from distilpose.skeleton import Skeleton
+from distilpose.skeleton import KeypointMapping, Skeleton, map_keypoints
 
 _SHOWN = 80  # characters of a broken value in an error
 
@@ -30,6 +30,7 @@ class LabelledPerson:
         xy_img: (K, 2) keypoints in image pixels.
         labelled: (K,) True where the label counts.
         area: of the person in square pixels.
+        head_box_xyxy: (4,) box around the head in image pixels; None where the file has no ``head_box``.
     """
 
     image_id: int
@@ -37,6 +38,7 @@ class LabelledPerson:
     xy_img: NDArray[np.float64]
     labelled: NDArray[np.bool_]
     area: float
+    head_box_xyxy: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +59,18 @@ class GroundTruth:
     coco: Mapping[str, Any]
 
 
-def load_ground_truth(file: Path, skeleton: Skeleton) -> GroundTruth:
+def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping | None = None) -> GroundTruth:
     """Read and check the labels to evaluate against.
 
     Unlike training (`load_person_samples`), an evaluation keeps images without people, crowds and people without
     keypoints, which COCO neither rewards nor punishes, and labels a little outside the image. A missing ``area``
-    becomes `AREA_SHARE_OF_BOX` of the box; ``num_keypoints`` is counted.
+    becomes `AREA_SHARE_OF_BOX` of the box, a missing ``bbox`` comes from the keypoints (`fill_in`), both of which is
+    logged; ``num_keypoints`` is counted. ``head_box`` (x, y, width, height) is read where it is given.
 
     Args:
         file: json with ``images`` and ``annotations``.
-        skeleton: expected keypoints and order.
+        skeleton: keypoints and order of the ground truth, and of the file without ``mapping``.
+        mapping: of a file with other keypoints to ``skeleton``; what the file lacks is not labelled.
 
     Raises:
         DatasetError: the file is unusable, an annotation is invalid, or nobody is labelled.
@@ -79,15 +83,21 @@ def load_ground_truth(file: Path, skeleton: Skeleton) -> GroundTruth:
                 f"{key}: pass the ground truth here, results go to --predictions"
             )
     images = _images_by_id(document["images"], file)
-    categories = _person_categories(document, skeleton, file)
+    mapping = map_keypoints(skeleton, skeleton) if mapping is None else mapping
+    categories = _person_categories(document, mapping.source, file)
     entries = [e for e in document["annotations"] if not categories or _field(e, "category_id", file) in categories]
-    annotations = [_check_annotation(entry, row + 1, images, skeleton, file) for row, entry in enumerate(entries)]
-    people = [_labelled_person(entry) for entry in annotations if entry["num_keypoints"] and not entry["iscrowd"]]
+    annotations = [_check_annotation(entry, row + 1, images, mapping, file) for row, entry in enumerate(entries)]
+    people = [
+        _labelled_person(checked, _head_box(entry, file))
+        for checked, entry in zip(annotations, entries, strict=True)
+        if checked["num_keypoints"] and not checked["iscrowd"]
+    ]
     if not people:
         raise DatasetError(
             f"{file}: expected at least one person with labelled keypoints, got none among {len(entries)} "
             "annotations: check that this is a keypoint file, not one of boxes only"
         )
+    log_filled_in(entries, file)
     coco = {
         "info": {},
         "licenses": [],
@@ -149,9 +159,9 @@ def _images_by_id(entries: list[Any], file: Path) -> dict[int, Mapping[str, Any]
 
 def _person_categories(document: Mapping[str, Any], skeleton: Skeleton, file: Path) -> set[Any]:
     """Ids of the categories with keypoints; empty when the file describes none, so that everything counts."""
-    categories = [c for c in document.get("categories") or () if isinstance(c, dict) and "keypoints" in c]
+    categories = keypoint_categories(document)
     for category in categories:
-        if list(category["keypoints"]) != list(skeleton.keypoint_names):
+        if not isinstance(category["keypoints"], list) or not skeleton.has_keypoints(category["keypoints"]):
             raise DatasetError(
                 f"{file}: expected the keypoints {list(skeleton.keypoint_names)} in this order, got "
                 f"{category['keypoints']}: evaluate a model with these keypoints, or reorder the file's"
@@ -167,7 +177,7 @@ def _field(entry: Any, name: str, file: Path) -> Any:
 
 
 def _check_annotation(
-    entry: Any, new_id: int, images: Mapping[int, Any], skeleton: Skeleton, file: Path
+    entry: Any, new_id: int, images: Mapping[int, Any], mapping: KeypointMapping, file: Path
 ) -> dict[str, Any]:
     """One annotation with exactly the fields COCO's evaluation reads.
 
@@ -177,6 +187,7 @@ def _check_annotation(
     image_id = _field(entry, "image_id", file)
     if not isinstance(image_id, int) or image_id not in images:
         raise DatasetError(f"{where}: image_id {image_id!r} is not among the file's images: correct it")
+    entry = fill_in(entry)
     box_xywh = finite_numbers(_field(entry, "bbox", file), 4)
     if box_xywh is None or (box_xywh[2:] < 0).any():
         raise DatasetError(
@@ -185,13 +196,14 @@ def _check_annotation(
     area = finite_numbers([entry.get("area", AREA_SHARE_OF_BOX * float(box_xywh[2] * box_xywh[3]))], 1)
     if area is None or area[0] < 0:
         raise DatasetError(f"{where}: expected a finite area >= 0, got {entry['area']!r}: correct or remove it")
-    count = skeleton.num_keypoints
+    count = mapping.source.num_keypoints
     keypoints = finite_numbers(entry.get("keypoints", [0] * (3 * count)), 3 * count)
     if keypoints is None or not np.isin(keypoints[2::3], (0, 1, 2)).all():
         raise DatasetError(
             f"{where}: expected {count} times x, y, visibility (0, 1 or 2) as finite numbers in keypoints, got "
             f"{shortened(entry['keypoints'])}: correct it"
         )
+    keypoints = mapping.apply(keypoints.reshape(count, 3)).ravel()
     return {
         "id": new_id,
         "image_id": image_id,
@@ -204,7 +216,20 @@ def _check_annotation(
     }
 
 
-def _labelled_person(annotation: Mapping[str, Any]) -> LabelledPerson:
+def _head_box(entry: Mapping[str, Any], file: Path) -> NDArray[np.float64] | None:
+    """(4,) left, top, right, bottom; None without one."""
+    if entry.get("head_box") is None:
+        return None
+    box_xywh = finite_numbers(entry["head_box"], 4)
+    if box_xywh is None or (box_xywh[2:] <= 0).any():
+        raise DatasetError(
+            f"{file}: annotation {entry['id']}: expected head_box as x, y, width, height, both > 0, got "
+            f"{shortened(entry['head_box'])}: correct or remove it"
+        )
+    return np.asarray(xywh_to_xyxy(box_xywh)[0])
+
+
+def _labelled_person(annotation: Mapping[str, Any], head_box_xyxy: NDArray[np.float64] | None) -> LabelledPerson:
     keypoints = np.array(annotation["keypoints"]).reshape(-1, 3)
     return LabelledPerson(
         image_id=annotation["image_id"],
@@ -212,4 +237,5 @@ def _labelled_person(annotation: Mapping[str, Any]) -> LabelledPerson:
         xy_img=keypoints[:, :2],
         labelled=keypoints[:, 2] > 0,
         area=annotation["area"],
+        head_box_xyxy=head_box_xyxy,
     )

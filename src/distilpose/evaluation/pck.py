@@ -38,13 +38,39 @@ def pck(people: Sequence[LabelledPerson], xy_img: NDArray[np.float64], skeleton:
     Returns:
         Accuracy by keypoint name, in skeleton order, and last `ALL_JOINTS` over all labelled keypoints together.
     """
-    labelled = np.stack([person.labelled for person in people])
-    distance = np.linalg.norm(xy_img - np.stack([person.xy_img for person in people]), axis=-1)
     boxes = np.stack([person.box_xyxy for person in people])
     reach = PCK_THRESHOLD * (boxes[:, 2:] - boxes[:, :2]).max(-1)
+    return share_within(people, xy_img, reach, skeleton)
+
+
+def share_within(
+    people: Sequence[LabelledPerson],
+    xy_img: NDArray[np.float64],
+    reach: NDArray[np.float64],
+    skeleton: Skeleton,
+    *,
+    not_in_all: Sequence[str] = (),
+) -> dict[str, JointAccuracy]:
+    """How many labelled keypoints lie within each person's own reach.
+
+    Args:
+        people: P labelled people; may be none.
+        xy_img: (P, K, 2) prediction for each in image pixels, NaN for a person without one: all missed.
+        reach: (P,) in image pixels.
+        skeleton: names of the keypoints.
+        not_in_all: names of keypoints that do not count in `ALL_JOINTS`.
+
+    Returns:
+        Accuracy by keypoint name, in skeleton order, and last `ALL_JOINTS` over all labelled keypoints together.
+    """
+    count = skeleton.num_keypoints
+    labelled = np.array([person.labelled for person in people], dtype=bool).reshape(-1, count)
+    true_xy_img = np.array([person.xy_img for person in people], dtype=np.float64).reshape(-1, count, 2)
+    distance = np.linalg.norm(xy_img - true_xy_img, axis=-1)
     found = labelled & (distance <= reach[:, None])
     accuracy = {name: _share(found[:, k], labelled[:, k]) for k, name in enumerate(skeleton.keypoint_names)}
-    return {**accuracy, ALL_JOINTS: _share(found, labelled)}
+    counted = [k for k, name in enumerate(skeleton.keypoint_names) if name not in not_in_all]
+    return {**accuracy, ALL_JOINTS: _share(found[:, counted], labelled[:, counted])}
 
 
 def _share(found: NDArray[np.bool_], labelled: NDArray[np.bool_]) -> JointAccuracy:

@@ -122,10 +122,20 @@ def _numbers(result: EvaluationResult) -> str:
             table(("metric", "x 100"), metrics),
             heading("By size of the person")
             + table(("size", "AP", "AR", "people"), sizes)
+            + _protocols(result)
             + heading("How it was measured")
             + table(("what", "value"), facts, kind="facts"),
         ),
     )
+
+
+def _protocols(result: EvaluationResult) -> str:
+    rows = [
+        (name if protocol.per_joint else f"{key} {name}", _percent(value))
+        for key, protocol in result.protocols.items()
+        for name, value in protocol.values.items()
+    ]
+    return heading("Measures of other data sets") + table(("measure", "x 100"), rows) if rows else ""
 
 
 def _joints(result: EvaluationResult) -> str:

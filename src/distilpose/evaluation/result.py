@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from distilpose.errors import InputError
 from distilpose.evaluation.coco_ap import COCO_METRICS
 from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.pck import ALL_JOINTS, JointAccuracy
+from distilpose.evaluation.protocols import ProtocolResult
 
 METRICS_FILE = "metrics.json"
 RESULTS_FILE = "results_keypoints.json"
@@ -36,6 +37,8 @@ class EvaluationResult:
         results: people found, in COCO's results layout.
         precision: (10, 101) precision by OKS threshold and recall (`KeypointAP`).
         people: every labelled person beside the prediction it is compared with.
+        protocols: measures of other data sets by name (`protocols.METRICS`), those that were asked for.
+        with_coco: whether COCO's numbers were asked for; they are always there.
     """
 
     metrics: Mapping[str, float]
@@ -46,6 +49,8 @@ class EvaluationResult:
     results: tuple[Mapping[str, Any], ...]
     precision: NDArray[np.float64]
     people: ComparedPeople
+    protocols: Mapping[str, ProtocolResult] = field(default_factory=dict)
+    with_coco: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, JSON-ready: the content of ``metrics.json``."""
@@ -62,6 +67,7 @@ class EvaluationResult:
                 }
                 for size, n in self.people_by_size.items()
             },
+            **{name: protocol.to_dict() for name, protocol in self.protocols.items()},
             "counts": dict(self.counts),
             "protocol": dict(self.protocol),
         }
@@ -99,11 +105,23 @@ def write_evaluation(result: EvaluationResult, out: Path) -> None:
 
 
 def metrics_table(result: EvaluationResult) -> Table:
-    """The numbers x 100 for reading; "-" where nobody of that kind is labelled."""
+    """The numbers x 100 that were asked for, for reading; "-" where nobody of that kind is labelled."""
     table = Table("metric", "x 100")
-    for name in COCO_METRICS:
-        value = result.metrics[name]
-        table.add_row(name, f"{100 * value:.1f}" if value >= 0 else "-", end_section=name == COCO_METRICS[-1])
-    for name, joint in result.per_joint.items():
-        table.add_row(f"PCK@0.2 {name}", "-" if joint.pck is None else f"{100 * joint.pck:.1f}")
+    if result.with_coco:
+        for name in COCO_METRICS:
+            value = result.metrics[name]
+            table.add_row(name, f"{100 * value:.1f}" if value >= 0 else "-", end_section=name == COCO_METRICS[-1])
+        _add_joints(table, "PCK@0.2", result.per_joint)
+    for key, protocol in result.protocols.items():
+        for name, share in protocol.values.items():
+            title = name if protocol.per_joint else f"{key} {name}"
+            table.add_row(title, "-" if share is None else f"{100 * share:.1f}")
+            _add_joints(table, name, protocol.per_joint)
     return table
+
+
+def _add_joints(table: Table, measure: str, joints: Mapping[str, JointAccuracy]) -> None:
+    names = list(joints)
+    for name, joint in joints.items():
+        value = "-" if joint.pck is None else f"{100 * joint.pck:.1f}"
+        table.add_row(f"{measure} {name}", value, end_section=name == names[-1])

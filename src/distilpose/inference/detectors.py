@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from distilpose.boxes_file import PersonBoxes
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.inference.detections import check_fraction
+from distilpose.skeleton import Skeleton
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,24 @@ def create_detector(
     return _PLAIN[kind](options, device) if plain else _WITH_SOURCE[kind](source, options, device)
 
 
+def check_detector_fits(name: str, skeleton: Skeleton) -> None:
+    """Refuse a detector that finds people for a model of something else.
+
+    Args:
+        name: what `create_detector` takes. An ``onnx:`` file may find anything and is believed.
+        skeleton: of the model.
+
+    Raises:
+        ConfigError: the skeleton is not a person's, and the detector finds nothing but people.
+    """
+    if not skeleton.is_person and name.partition(":")[0] in _OF_PEOPLE:
+        raise ConfigError(
+            f"the model finds {skeleton.name} ({', '.join(skeleton.keypoint_names[:4])}, ...), which is no person, and "
+            f"the detector {name} finds people only: give boxes (--boxes FILE), --detector whole-image for pictures of "
+            "one, or --detector onnx:FILE with a detector of these things"
+        )
+
+
 def _whole_image(options: dict[str, float], device: str | None) -> Detector:
     return WholeImage()
 
@@ -120,6 +139,8 @@ _PLAIN: dict[str, Callable[[dict[str, float], str | None], Detector]] = {
     "whole-image": _whole_image,
 }
 _WITH_SOURCE: dict[str, Callable[[str, dict[str, float], str | None], Detector]] = {"hf": _hf, "onnx": _onnx}
+
+_OF_PEOPLE = ("auto", "hog", "hf")
 
 # The forms of a detector's name, for messages and help.
 DETECTORS = (*_PLAIN, "hf:ID_OR_FOLDER", "onnx:FILE")

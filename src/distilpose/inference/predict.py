@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from distilpose.anonymise import check_has_face
 from distilpose.draw import style_named
 from distilpose.errors import ConfigError, InputError
-from distilpose.inference.detectors import Detector, create_detector
+from distilpose.inference.detectors import Detector, check_detector_fits, create_detector
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import FilmOptions, OutputOptions
 from distilpose.inference.people import People, people_by_detector, people_by_file
@@ -112,9 +113,13 @@ def predict_files(
     film, output = film or FilmOptions(), output or OutputOptions()
     found = find_sources(sources)
     _check_options(found, film, output, max_people)
-    people = _people(found, boxes, annotations, detector, detection_threshold)
     style = None if output.style is None else style_named(output.style)
     predictor = PosePredictor(model, flip_test=flip_test, batch_size=batch_size)
+    if isinstance(detector, str):
+        check_detector_fits(detector, predictor.skeleton)
+    if output.anonymise:
+        check_has_face(predictor.skeleton)
+    people = _people(found, boxes, annotations, detector, detection_threshold)
     folder, drawings = Path(out), _drawing_paths(found, Path(out))
     inputs = [*found.pictures, *found.films, *(Path(file) for file in (boxes, annotations) if file is not None)]
     _prepare_folder(folder, inputs, [*found.pictures, *found.films] if output.pictures else [])

@@ -250,8 +250,11 @@ def _model_card(description: ModelDescription, options: ServeOptions) -> dict[st
     return {
         "model": description.model,
         "precision": description.precision,
+        "skeleton": description.skeleton.name,
         "keypoints": list(description.skeleton.keypoint_names),
         "edges": [list(edge) for edge in description.skeleton.edges],
+        "flip_pairs": [list(pair) for pair in description.skeleton.flip_pairs],
+        "oks_sigmas": list(description.skeleton.oks_sigmas),
         "input_size_hw": list(description.input_size_hw),
         "max_bytes": options.max_bytes,
         "max_pixels": options.max_pixels,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from distilpose.serving.uploads import MULTIPART, RAW_TYPES
 
-_KEYPOINTS = 17
+_KEYPOINTS = 17  # of the example; a model has those of its skeleton
 _ROW: dict[str, Any] = {
     "image": "photo.jpg",
     "image_id": None,
@@ -98,8 +98,11 @@ class ModelCard(BaseModel):
 
     model: str
     precision: str
+    skeleton: str = Field(description="name of the set of keypoints")
     keypoints: list[str] = Field(description="names, in the order of the answers")
     edges: list[list[int]] = Field(description="pairs of keypoints that are drawn as lines")
+    flip_pairs: list[list[int]] = Field(description="left and right keypoints that a mirror swaps")
+    oks_sigmas: list[float] = Field(description="constants of object keypoint similarity")
     input_size_hw: list[int]
     max_bytes: int
     max_pixels: int

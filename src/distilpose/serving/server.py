@@ -18,7 +18,7 @@ from typing import Self
 import uvicorn
 
 from distilpose.errors import ConfigError, InputError
-from distilpose.inference.detectors import Detector, create_detector
+from distilpose.inference.detectors import Detector, check_detector_fits, create_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.loading import as_runner
 from distilpose.runtimes import Runner
@@ -69,6 +69,8 @@ class PoseServer:
         self._socket = _listen(host, port)  # first: it fails fast
         try:
             runner = as_runner(model)
+            if isinstance(detector, str):
+                check_detector_fits(detector, runner.description.skeleton)
             found = create_detector(detector) if isinstance(detector, str) else detector
             metrics = Metrics()
             predictor = PosePredictor(runner, batch_size=options.batch_size)

@@ -42,9 +42,8 @@ class KeypointMapping:
 def map_keypoints(source: Skeleton, target: Skeleton, given: Mapping[str, str] | None = None) -> KeypointMapping:
     """Find each keypoint of ``target`` in ``source``.
 
-    Keypoints are paired by what their names say (`name_key`): ``left_eye`` and ``LEye`` are one, MPII's ``head_top`` and
-    CrowdPose's ``head`` too. Necks are not: MPII's ``upper_neck``, LSP's ``neck`` and OpenPose's ``neck`` are different
-    points.
+    Keypoints are paired by what their names say (`name_key`): ``left_eye`` and ``LEye`` are one, MPII's ``head_top``
+    and CrowdPose's ``head`` too. Necks are not: MPII's ``upper_neck`` and OpenPose's ``neck`` are different points.
 
     Args:
         source: of the labels.
@@ -54,8 +53,9 @@ def map_keypoints(source: Skeleton, target: Skeleton, given: Mapping[str, str] |
     Raises:
         ConfigError: ``given`` names a keypoint that is not there, or the skeletons share none.
     """
-    keys = {name_key(name): place for place, name in enumerate(source.keypoint_names)}
-    index = np.array([keys.get(name_key(name), -1) for name in target.keypoint_names], dtype=np.intp)
+    exact = {name: place for place, name in enumerate(source.keypoint_names)}
+    alike = {name_key(name): place for name, place in exact.items()}
+    index = np.array([exact.get(name, alike.get(name_key(name), -1)) for name in target.keypoint_names], dtype=np.intp)
     for name, origin in (given or {}).items():
         place = index_of(name, target.keypoint_names, f"mapping, which turns {source.name} into {target.name},")
         index[place] = -1 if origin == "" else index_of(origin, source.keypoint_names, f"mapping of {name}")

@@ -103,10 +103,11 @@ class Checkpoints(Callback):
             model.train(was_training)
             training["validation"] = {"flip_test": self._flip_test, **self.metrics}
             better = self.best_ap is None or self.metrics["AP"] > self.best_ap
-        save_checkpoint(model, self._out / "last.safetensors", training=training)
+        skeleton = self._description.skeleton
+        save_checkpoint(model, self._out / "last.safetensors", skeleton=skeleton, training=training)
         if better:
             self.best_ap, self.best_epoch = self.metrics["AP"], epoch
-            save_checkpoint(model, self._out / "best.safetensors", training=training)
+            save_checkpoint(model, self._out / "best.safetensors", skeleton=skeleton, training=training)
 
 
 def _check_teacher(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

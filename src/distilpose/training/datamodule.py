@@ -10,14 +10,41 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from distilpose.data.coco import PersonSample, load_person_samples
+from distilpose.data.coco import PersonSample, load_person_samples, skeleton_of_file
 from distilpose.data.dataset import Batch, MixedSampler, PersonDataset, TrainingItem, build_loader
 from distilpose.description import ModelDescription
 from distilpose.evaluation.evaluate import EvaluationSet
 from distilpose.preprocess import Normalisation
-from distilpose.training.recipes import TrainConfig
+from distilpose.skeleton import COCO_17, KeypointMapping, Skeleton, find_skeleton, map_keypoints
+from distilpose.training.recipes import DataConfig, DatasetConfig, TrainConfig
 
 logger = logging.getLogger(__name__)
+
+
+def find_model_skeleton(data: DataConfig) -> Skeleton:
+    """The keypoints of the model to train: named in the configuration, or what the first training set says it has.
+
+    Raises:
+        ConfigError: there is no such skeleton, or it cannot be read.
+        DatasetError: the first training set has several kinds of keypoints.
+    """
+    if data.skeleton is not None:
+        return find_skeleton(data.skeleton, data.root)
+    first = data.train[0]
+    if first.skeleton is not None:
+        return find_skeleton(first.skeleton, data.root)
+    return skeleton_of_file(Path(data.root) / first.annotations) or COCO_17
+
+
+def _mapping(dataset: DatasetConfig, skeleton: Skeleton, root: str) -> KeypointMapping | None:
+    """From the set's own keypoints to the model's; None where they are the same."""
+    if dataset.skeleton is None:
+        return None
+    mapping = map_keypoints(find_skeleton(dataset.skeleton, root), skeleton, dataset.mapping)
+    lacking = [name for name, gone in zip(skeleton.keypoint_names, mapping.missing, strict=True) if gone]
+    if lacking:
+        logger.info("%s does not label %s: not learned from it", dataset.annotations, ", ".join(lacking))
+    return mapping
 
 
 class TrainingData:
@@ -42,6 +69,7 @@ class TrainingData:
                 root / dataset.annotations,
                 root / dataset.images,
                 skeleton=description.skeleton,
+                mapping=_mapping(dataset, description.skeleton, config.data.root),
                 unannotated=dataset.unannotated,
                 zero_means_unknown=dataset.zero_means_unknown,
                 skip_invalid=skip_invalid,
@@ -108,5 +136,6 @@ def load_validation_set(config: TrainConfig, description: ModelDescription) -> E
         root / dataset.images,
         input_size_hw=description.input_size_hw,
         skeleton=description.skeleton,
+        mapping=_mapping(dataset, description.skeleton, config.data.root),
         keep_crops=True,
     )

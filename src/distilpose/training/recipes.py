@@ -23,8 +23,11 @@ class DatasetConfig:
         annotations: COCO keypoint json, below ``data.root``.
         images: folder of the images, below ``data.root``.
         weight: share of the draws, relative to the other sets; by size when not given for any set.
-        unannotated: names of keypoints that this set never labels: kept out of label losses.
+        unannotated: names of the model's keypoints that this set never labels: kept out of label losses.
         zero_means_unknown: visibility 0 says "unknown" here, not "not in the picture" (machine-made labels).
+        skeleton: of this set, where it is not the model's: a built-in name or a file. Its labels are read by name, and
+            what it lacks counts as unannotated.
+        mapping: keypoints of the model by name -> of this set, where names do not say it; "" for none.
     """
 
     annotations: str
@@ -32,6 +35,8 @@ class DatasetConfig:
     weight: float | None = None
     unannotated: list[str] = field(default_factory=list)
     zero_means_unknown: bool = False
+    skeleton: str | None = None
+    mapping: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -42,6 +47,8 @@ class DataConfig:
         train: the training sets.
         validation: the set that AP is measured on, with ground-truth boxes; no evaluation without it.
         root: folder that all other paths start from.
+        skeleton: the model's keypoints: the name of a built-in skeleton (`skeleton.SKELETONS`) or a YAML or JSON file
+            (below ``root``); of the first training set's own categories when not given.
         batch_size: crops per step and device.
         workers: loading processes per device; the batches do not depend on it.
         samples_per_epoch: crops per epoch over all devices; everything once when not given.
@@ -52,6 +59,7 @@ class DataConfig:
     train: list[DatasetConfig]
     validation: DatasetConfig | None = None
     root: str = "."
+    skeleton: str | None = None
     batch_size: int = 32
     workers: int = 2
     samples_per_epoch: int | None = None
@@ -183,6 +191,9 @@ class TrainConfig:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
         if not self.data.train:
             raise ConfigError("data.train must name at least one dataset, got none")
+        for dataset in (*self.data.train, *([self.data.validation] if self.data.validation else [])):
+            if dataset.mapping and dataset.skeleton is None:
+                raise ConfigError(f"{dataset.annotations}: mapping needs the skeleton of this set: name it beside it")
         if self.start == "pointing" and self.init is not None and set(self.init_parts) & {"encoder", "head"}:
             raise ConfigError("start: pointing sets encoder and head itself: leave them out of init_parts")
         given = [dataset.weight is not None for dataset in self.data.train]

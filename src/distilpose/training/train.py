@@ -21,8 +21,9 @@ from distilpose.checkpoint import describe, load_checkpoint
 from distilpose.description import ModelDescription
 from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
+from distilpose.skeleton import COCO_17, Skeleton
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
-from distilpose.training.datamodule import TrainingData, load_validation_set
+from distilpose.training.datamodule import TrainingData, find_model_skeleton, load_validation_set
 from distilpose.training.distillation import make_task
 from distilpose.training.module import PoseTraining
 from distilpose.training.pictures import NUM_CROPS, Pictures
@@ -77,11 +78,12 @@ def train(
     out = Path(config.out)
     state = _find_state(out, resume)
     lightning.seed_everything(config.seed, verbose=False)
-    model = _build_model(config)
-    description = describe(model)
+    skeleton = find_model_skeleton(config.data)
+    model = _build_model(config, skeleton)
+    description = describe(model, skeleton=skeleton)
     data = TrainingData(config, description, skip_invalid)
     teacher = _open_teacher(config, description, data)
-    store = None if teacher is None else _open_store(config, teacher, len(data))
+    store = None if teacher is None else _open_store(config, teacher, len(data), skeleton)
     task = make_task(model, teacher, config.losses, config.target_sigma, store)
     if config.start == "pointing" and state is None:
         first = next(iter(data.train_loader(rank=0, world_size=1)))
@@ -128,8 +130,14 @@ def _find_state(out: Path, resume: bool) -> Path | None:
     return state if resume else None
 
 
-def _build_model(config: TrainConfig) -> PoseModel:
-    model = create_model(config.model, **config.model_options)
+def _build_model(config: TrainConfig, skeleton: Skeleton) -> PoseModel:
+    count = config.model_options.get("num_keypoints", skeleton.num_keypoints)
+    if count != skeleton.num_keypoints:
+        raise ConfigError(
+            f"model_options.num_keypoints is {count}, the skeleton {skeleton.name} has {skeleton.num_keypoints}: leave "
+            "it out, it follows from data.skeleton"
+        )
+    model = create_model(config.model, **{**config.model_options, "num_keypoints": count})
     if config.init is not None:
         start = load_checkpoint(config.init)
         for part in config.init_parts:
@@ -145,14 +153,16 @@ def _open_teacher(config: TrainConfig, description: ModelDescription, data: Trai
     return open_teacher(config.teacher, CropSpec.of(description), data.samples, flip=config.teacher_flip)
 
 
-def _open_store(config: TrainConfig, teacher: Teacher, num_samples: int) -> TeacherStore | None:
+def _open_store(config: TrainConfig, teacher: Teacher, num_samples: int, skeleton: Skeleton) -> TeacherStore | None:
     if config.teacher_store is None or config.data.variants is None:
         return None
-    content = {
+    content: dict[str, object] = {
         "teacher": dict(teacher.description),
         "augment": asdict(config.augment),
         "data": [dataset.annotations for dataset in config.data.train],
     }
+    if skeleton != COCO_17:  # its mirror pairs and halves shape the crops
+        content["skeleton"] = skeleton.to_dict()
     return TeacherStore(Path(config.teacher_store), content, num_samples, config.data.variants)
 
 
