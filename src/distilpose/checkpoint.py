@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from distilpose.description import METADATA_KEY, ModelDescription, parse_description
 from distilpose.errors import CheckpointError, ConfigError
+from distilpose.models.base import HeatmapModel
 from distilpose.models.distilpose import DistilPose
+from distilpose.models.outputs import CELL
+from distilpose.models.tokenpose import TokenPose
 from distilpose.models.zoo import MODELS, PoseModel, create_model
 from distilpose.preprocess import Normalisation
 from distilpose.skeleton import COCO_17, Skeleton
@@ -52,20 +55,21 @@ def describe(
         )
     known = getattr(model, "description", None)
     if not isinstance(known, ModelDescription):
-        size_hw = model.input_size_hw
+        height, width = model.input_size_hw
+        cells_hw = (height // CELL, width // CELL)
         known = ModelDescription(
             model=model.preset,
-            output="regression" if isinstance(model, DistilPose) else "heatmap",
-            input_size_hw=size_hw,
-            heatmap_size_hw=(size_hw[0] // 4, size_hw[1] // 4),
+            output="heatmap" if isinstance(model, HeatmapModel) else "regression",
+            input_size_hw=(height, width),
+            heatmap_size_hw=model.heatmap_size_hw if isinstance(model, HeatmapModel) else cells_hw,
             options=dict(model.preset_options),
             normalisation=Normalisation(),
             skeleton=skeleton or COCO_17,
         )
     known = replace(known, skeleton=skeleton or known.skeleton, training=dict(training or known.training))
-    if known.skeleton.num_keypoints != model.encoder.num_keypoints:
+    if known.skeleton.num_keypoints != model.num_keypoints:
         raise ConfigError(
-            f"the model has {model.encoder.num_keypoints} keypoints, the skeleton {known.skeleton.name!r} has "
+            f"the model has {model.num_keypoints} keypoints, the skeleton {known.skeleton.name!r} has "
             f"{known.skeleton.num_keypoints}: pass the skeleton that the model was built for"
         )
     return known
@@ -156,6 +160,7 @@ def convert_released(path: str | Path) -> PoseModel:
     name = _recognise_released(path, state)
     tensors = {_released_to_own(key): value for key, value in state.items()}
     model = create_model(name)
+    assert isinstance(model, DistilPose | TokenPose)
     position = tensors.pop("encoder.position", None)
     if position is None or position.shape != model.encoder.position.shape:
         raise CheckpointError(f"{path} has no usable pos_embedding; a released {name} holds {[1, 256, 192]}")

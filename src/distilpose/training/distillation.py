@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, overload
 
 import torch
@@ -12,6 +14,7 @@ from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
 from distilpose.losses import (
     CELL,
+    TOKEN_WEIGHT,
     DistillationLosses,
     DistillationOptions,
     ResidualFlow,
@@ -19,10 +22,11 @@ from distilpose.losses import (
     heatmap_loss,
     render_gaussian_heatmaps,
 )
-from distilpose.models.distilpose import DistilPose
+from distilpose.models.base import HeatmapModel, RegressionModel, TokenLayout
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
-from distilpose.models.tokenpose import TokenPose
 from distilpose.training.teacher_store import TeacherStore
+
+logger = logging.getLogger(__name__)
 
 NamedLosses = dict[str, Tensor]
 ReduceMean = Callable[[Tensor], Tensor]
@@ -93,7 +97,7 @@ class DistillationTask:
     """Train a student on labels and, where there is one, a frozen teacher.
 
     Args:
-        options: weights and variants of the terms.
+        options: weights and variants of the terms; the token weight is a number where there is a teacher.
         teacher: a heatmap model on the same crops; None trains on labels alone.
         student_dim: width of the student's tokens.
         teacher_dim: of the teacher's. A learned projection joins them where they differ.
@@ -118,7 +122,7 @@ class DistillationTask:
             self._teacher = teacher.eval().requires_grad_(False)
             self._teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self._projection: nn.Linear | None = None
-        if teacher is not None and options.token > 0 and student_dim and teacher_dim and student_dim != teacher_dim:
+        if teacher is not None and options.token and student_dim and teacher_dim and student_dim != teacher_dim:
             self._projection = nn.Linear(student_dim, teacher_dim)
         self._flow = ResidualFlow() if options.keypoint_form == "rle" else None
 
@@ -183,19 +187,22 @@ class DistillationTask:
             heatmaps = output.heatmaps
             if self._flip_index is not None:
                 mirrored: HeatmapOutput[Tensor] = self._teacher(images.flip(-1))
-                heatmaps = (heatmaps + unmirror_heatmaps(mirrored.heatmaps, self._flip_index)) / 2
+                stride = images.shape[-1] / heatmaps.shape[-1]
+                heatmaps = (heatmaps + unmirror_heatmaps(mirrored.heatmaps, self._flip_index, stride)) / 2
         return HeatmapOutput(_copy(heatmaps), _copy(output.keypoint_tokens), _copy(output.visual_tokens))
 
 
-def unmirror_heatmaps(heatmaps: Tensor, flip_index: Tensor) -> Tensor:
+def unmirror_heatmaps(heatmaps: Tensor, flip_index: Tensor, stride: float = CELL) -> Tensor:
     """Put (B, K, H, W) heatmaps of mirrored crops back: sides changed, mirrored, and moved to where they belong.
 
-    Crop pixel p of W lands on W - 1 - p, so cell c lands 3/4 of a cell beside the mirrored cell: that much is made
-    up by linear interpolation. (The flip test moves by a whole cell, the baselines' rule.)
+    Crop pixel p of W lands on W - 1 - p, so at ``stride`` pixels per cell, 1 / 2 or more, a cell lands
+    1 - 1 / ``stride`` of a cell beside the mirrored one (3/4 at 4 pixels): that much is made up by linear
+    interpolation. (The flip test moves by a whole cell, the baselines' rule.)
     """
     back = heatmaps[:, flip_index.to(heatmaps.device)].flip(-1)
-    left = torch.cat([back[..., :1], back[..., :-1]], dim=-1)
-    return back / CELL + left * (CELL - 1) / CELL
+    shift = 1 - 1 / stride  # to the right; below one pixel per cell, to the left
+    columns = (back[..., :1], back[..., :-1]) if shift > 0 else (back[..., 1:], back[..., -1:])
+    return back * (1 - abs(shift)) + torch.cat(columns, dim=-1) * abs(shift)
 
 
 @overload
@@ -219,39 +226,56 @@ def make_task(
 
     Raises:
         ConfigError: a heatmap model with a teacher, a teacher that gives no heatmaps, crops of different
-            sizes, or a loss term that the student has no output for.
+            sizes, or a loss term that student or teacher has no output for.
     """
-    if isinstance(model, TokenPose):
+    if isinstance(model, HeatmapModel):
         if teacher is not None:
-            raise ConfigError("a heatmap model is trained on labels: remove 'teacher', or train a distilpose_* student")
+            raise ConfigError("a heatmap model is trained on labels: remove 'teacher', or train a student")
         return HeatmapTask(target_sigma)
-    assert isinstance(model, DistilPose)
-    if options.keypoint_form == "rle" and model.head.num_sigmas == 0:
+    assert isinstance(model, RegressionModel)
+    if options.keypoint_form == "rle" and model.num_sigmas == 0:
         raise ConfigError(
             "keypoint_form 'rle' needs sigma: set model_options.num_sigmas, or another losses.keypoint_form"
         )
     if teacher is None:
         return DistillationTask(options)
-    if not isinstance(teacher, TokenPose):
-        raise ConfigError(f"teacher must be a heatmap model (tokenpose_*), got a {type(teacher).__name__}")
+    if not isinstance(teacher, HeatmapModel):
+        raise ConfigError(f"teacher must be a heatmap model, such as tokenpose_*, got a {type(teacher).__name__}")
+    options = _settle_tokens(model.token_layout, teacher.token_layout, options)
     _check_pair(model, teacher, options)
-    return DistillationTask(options, teacher, model.encoder.dim, teacher.encoder.dim, store, flip_index)
+    student_dim, teacher_dim = (layout and layout.dim for layout in (model.token_layout, teacher.token_layout))
+    return DistillationTask(options, teacher, student_dim, teacher_dim, store, flip_index)
 
 
-def _check_pair(student: DistilPose, teacher: TokenPose, options: DistillationOptions) -> None:
+def _settle_tokens(
+    student: TokenLayout | None, teacher: TokenLayout | None, options: DistillationOptions
+) -> DistillationOptions:
+    """Give the token weight its number; where tokens cannot be compared, 0, said aloud."""
+    if student is None or teacher is None:
+        without = " and ".join(name for name, layout in (("student", student), ("teacher", teacher)) if layout is None)
+        fault = f"{without} without tokens"
+    elif student.grid_hw != teacher.grid_hw:
+        fault = f"tokens on different grids, student {student.grid_hw} and teacher {teacher.grid_hw} (patch_size_hw)"
+    else:
+        return options if options.token is not None else replace(options, token=TOKEN_WEIGHT)
+    if options.token:
+        raise ConfigError(f"losses.token {options.token} needs tokens on one grid, got {fault}: leave it out, or set 0")
+    if options.token is None:
+        logger.warning("token losses are off: %s", fault)
+    return replace(options, token=0.0)
+
+
+def _check_pair(student: RegressionModel, teacher: HeatmapModel, options: DistillationOptions) -> None:
     if not options.needs_teacher:
         raise ConfigError("a teacher is named but token, simulated_heatmap and score weigh 0: remove one or raise one")
     sizes: dict[str, tuple[object, object]] = {
         "input_size_hw": (student.input_size_hw, teacher.input_size_hw),
-        "num_keypoints": (student.encoder.num_keypoints, teacher.encoder.num_keypoints),
+        "num_keypoints": (student.num_keypoints, teacher.num_keypoints),
     }
-    if options.token > 0:
-        patches = (student.encoder.patch_size_hw, teacher.encoder.patch_size_hw)
-        sizes["patch_size_hw (or set losses.token to 0)"] = patches
     for name, (own, other) in sizes.items():
         if own != other:
             raise ConfigError(f"student and teacher must agree in {name}, got {own} and {other}")
-    if options.simulated_heatmap > 0 and student.head.num_sigmas == 0:
+    if options.simulated_heatmap > 0 and student.num_sigmas == 0:
         raise ConfigError("simulated heatmaps need sigma: set model_options.num_sigmas, or losses.simulated_heatmap 0")
-    if options.score > 0 and not student.head.with_score:
+    if options.score > 0 and not student.with_score:
         raise ConfigError("the score loss needs a score: set model_options.with_score, or losses.score 0")
