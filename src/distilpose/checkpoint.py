@@ -261,12 +261,23 @@ def _build(path: Path, description: ModelDescription, tensors: Mapping[str, Tens
 
 
 def _fill(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> PoseModel:
-    _check_tensors(path, f"a {model.preset}", {k: v.shape for k, v in model.state_dict().items()}, tensors)
+    check_tensors(path, f"a {model.preset}", {k: v.shape for k, v in model.state_dict().items()}, tensors)
     model.load_state_dict(tensors, strict=True)
     return model.eval()
 
 
-def _check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
+def check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not exactly the expected ones, by name and shape.
+
+    Args:
+        path: where they come from, for the error.
+        what: they should be, likewise.
+        expected: shapes by name.
+        tensors: by name.
+
+    Raises:
+        CheckpointError: names what is missing, extra or misshaped.
+    """
     faults = [f"missing {name}" for name in expected if name not in tensors]
     faults += [f"extra {name}" for name in tensors if name not in expected]
     faults += [
@@ -324,6 +335,7 @@ def _recognise_released(path: Path, state: Mapping[str, Tensor]) -> str:
 
 __all__ = [
     "HubModel",
+    "check_tensors",
     "convert_released",
     "describe",
     "load_checkpoint",

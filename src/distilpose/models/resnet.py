@@ -35,6 +35,7 @@ class ResNet(nn.Module):
 
     stride: int = 32
     lowest_stride: int = 32
+    own_parts: tuple[str, ...] = ()  # beginnings of the names that a plain ResNet's weights lack
 
     def __init__(self, depth: Depth) -> None:
         super().__init__()
@@ -77,6 +78,7 @@ class ResNetPyramid(ResNet):
     """
 
     stride: int = BACKBONE_STRIDE
+    own_parts: tuple[str, ...] = ("lateral.", "smooth.")
     lowest_stride: int = BACKBONE_STRIDE  # coarser stages round up: any multiple of 4 will do
 
     def __init__(self, depth: Depth, out_channels: int) -> None:

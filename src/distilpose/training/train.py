@@ -15,11 +15,10 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
-from torch import nn
 
 from distilpose import __version__
 from distilpose.checkpoint import describe, load_checkpoint
-from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, TrainingDivergedError
+from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
 from distilpose.training.datamodule import TrainingData, load_validation_set
@@ -28,6 +27,7 @@ from distilpose.training.module import PoseTraining
 from distilpose.training.pictures import NUM_CROPS, Pictures
 from distilpose.training.pointing import start_pointing
 from distilpose.training.recipes import TrainConfig
+from distilpose.training.start_weights import load_start_weights
 from distilpose.training.teacher_store import TeacherStore
 
 logger = logging.getLogger(__name__)
@@ -127,9 +127,7 @@ def _find_state(out: Path, resume: bool) -> Path | None:
 def _build_model(config: TrainConfig) -> PoseModel:
     model = create_model(config.model, **config.model_options)
     if config.init is not None:
-        start = load_checkpoint(config.init)
-        for part in config.init_parts:
-            _copy_weights(start.get_submodule(part), model.get_submodule(part), f"{part} of {config.init}")
+        load_start_weights(model, config.init, config.init_parts)
     return model
 
 
@@ -144,19 +142,6 @@ def _open_store(config: TrainConfig, num_samples: int) -> TeacherStore | None:
     if config.teacher_flip:
         content["flip"] = True
     return TeacherStore(Path(config.teacher_store), content, num_samples, config.data.variants)
-
-
-def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
-    """Copy what agrees in name and shape: a three-stage backbone takes the first three stages of its teacher."""
-    own = target.state_dict()
-    shared = {key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape}
-    if not any(value.is_floating_point() for value in shared.values()):
-        raise CheckpointError(
-            f"the {name} shares no tensor with the model's: take another checkpoint, or leave it out of init_parts"
-        )
-    own.update(shared)
-    target.load_state_dict(own)
-    logger.info("%d of %d tensors from the %s", len(shared), len(own), name)
 
 
 class Processes(NamedTuple):
