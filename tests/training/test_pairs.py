@@ -58,7 +58,7 @@ def build(name: str) -> PoseModel:
 
 def read_batch(annotations: Path, images: Path) -> Batch:
     dataset = PersonDataset(load_person_samples(annotations, images).samples, SIZE_HW)
-    return dataset.collate([dataset[SampleKey(0, index, index)] for index in range(4)])
+    return dataset.collate([dataset[SampleKey(0, index, index)] for index in range(2)])
 
 
 @pytest.fixture(scope="module", params=["drawn people", "photographs"])
@@ -67,7 +67,7 @@ def batch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         folder = request.getfixturevalue("shared_data") / "coco_fixture"
         return read_batch(folder / "test_coco.json", folder)
     folder = tmp_path_factory.mktemp("pairs")
-    return read_batch(write_synthetic_dataset(folder, 4, seed=2), folder / "images")
+    return read_batch(write_synthetic_dataset(folder, 2, seed=2), folder / "images")
 
 
 @pytest.fixture(scope="module")
