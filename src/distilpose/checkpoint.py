@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from distilpose.description import METADATA_KEY, ModelDescription, parse_description
 from distilpose.errors import CheckpointError, ConfigError
+from distilpose.models.base import HeatmapModel
 from distilpose.models.distilpose import DistilPose
+from distilpose.models.outputs import CELL
+from distilpose.models.tokenpose import TokenPose
 from distilpose.models.zoo import MODELS, PoseModel, create_model
 from distilpose.preprocess import Normalisation
 from distilpose.skeleton import COCO_17, Skeleton
@@ -52,20 +55,21 @@ def describe(
         )
     known = getattr(model, "description", None)
     if not isinstance(known, ModelDescription):
-        size_hw = model.input_size_hw
+        height, width = model.input_size_hw
+        cells_hw = (height // CELL, width // CELL)
         known = ModelDescription(
             model=model.preset,
-            output="regression" if isinstance(model, DistilPose) else "heatmap",
-            input_size_hw=size_hw,
-            heatmap_size_hw=(size_hw[0] // 4, size_hw[1] // 4),
+            output="heatmap" if isinstance(model, HeatmapModel) else "regression",
+            input_size_hw=(height, width),
+            heatmap_size_hw=model.heatmap_size_hw if isinstance(model, HeatmapModel) else cells_hw,
             options=dict(model.preset_options),
             normalisation=Normalisation(),
             skeleton=skeleton or COCO_17,
         )
     known = replace(known, skeleton=skeleton or known.skeleton, training=dict(training or known.training))
-    if known.skeleton.num_keypoints != model.encoder.num_keypoints:
+    if known.skeleton.num_keypoints != model.num_keypoints:
         raise ConfigError(
-            f"the model has {model.encoder.num_keypoints} keypoints, the skeleton {known.skeleton.name!r} has "
+            f"the model has {model.num_keypoints} keypoints, the skeleton {known.skeleton.name!r} has "
             f"{known.skeleton.num_keypoints}: pass the skeleton that the model was built for, "
             "describe(model, skeleton=...); trained checkpoints know theirs"
         )
@@ -157,6 +161,7 @@ def convert_released(path: str | Path) -> PoseModel:
     name = _recognise_released(path, state)
     tensors = {_released_to_own(key): value for key, value in state.items()}
     model = create_model(name)
+    assert isinstance(model, DistilPose | TokenPose)
     position = tensors.pop("encoder.position", None)
     if position is None or position.shape != model.encoder.position.shape:
         raise CheckpointError(f"{path} has no usable pos_embedding; a released {name} holds {[1, 256, 192]}")
@@ -257,12 +262,23 @@ def _build(path: Path, description: ModelDescription, tensors: Mapping[str, Tens
 
 
 def _fill(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> PoseModel:
-    _check_tensors(path, f"a {model.preset}", {k: v.shape for k, v in model.state_dict().items()}, tensors)
+    check_tensors(path, f"a {model.preset}", {k: v.shape for k, v in model.state_dict().items()}, tensors)
     model.load_state_dict(tensors, strict=True)
     return model.eval()
 
 
-def _check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
+def check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not exactly the expected ones, by name and shape.
+
+    Args:
+        path: where they come from, for the error.
+        what: they should be, likewise.
+        expected: shapes by name.
+        tensors: by name.
+
+    Raises:
+        CheckpointError: names what is missing, extra or misshaped.
+    """
     faults = [f"missing {name}" for name in expected if name not in tensors]
     faults += [f"extra {name}" for name in tensors if name not in expected]
     faults += [
@@ -320,6 +336,7 @@ def _recognise_released(path: Path, state: Mapping[str, Tensor]) -> str:
 
 __all__ = [
     "HubModel",
+    "check_tensors",
     "convert_released",
     "describe",
     "load_checkpoint",

@@ -137,7 +137,7 @@ def test_the_plot_is_a_picture(tmp_path) -> None:
 
 def test_wrong_options_are_refused_before_anything_is_measured(capsys) -> None:
     assert cli.main(["benchmark", "--models", "resnet"]) == 1
-    assert "models must be among distilpose_l" in capsys.readouterr().err
+    assert "models must be among deeppose_r18" in capsys.readouterr().err
     assert cli.main(["benchmark", "--annotations", "people.json"]) == 1
     assert "--annotations and --images together" in capsys.readouterr().err
     assert cli.main(["benchmark", "--annotations", "people.json", "--images", "images"]) == 1

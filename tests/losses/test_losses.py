@@ -185,7 +185,7 @@ def test_reference_mask_does_reach_unlabelled_keypoints() -> None:
     [
         ({"sigma": False}, DistillationOptions(token=0)),
         ({"score": False}, DistillationOptions(token=0)),
-        ({"tokens": 4}, DistillationOptions()),
+        ({"tokens": 4}, DistillationOptions(token=5e-4)),
     ],
 )
 def test_a_term_without_its_output_is_an_error(missing, options) -> None:
@@ -193,6 +193,21 @@ def test_a_term_without_its_output_is_an_error(missing, options) -> None:
     weight = torch.ones(2, 4)
     with pytest.raises(ConfigError):
         distillation_losses(student, teacher, target, weight, weight > 0, options)
+
+
+def test_token_terms_have_the_published_weight_where_tokens_are_alike_and_are_off_elsewhere() -> None:
+    weight = torch.ones(2, 4)
+    student, teacher, target = random_outputs()
+    default, published = (
+        distillation_losses(student, teacher, target, weight, weight > 0, options)
+        for options in (DistillationOptions(), DistillationOptions(token=5e-4))
+    )
+    assert default.visual_token is not None
+    assert torch.equal(default.total, published.total)
+    student, teacher, target = random_outputs(tokens=4)
+    losses = distillation_losses(student, teacher, target, weight, weight > 0, DistillationOptions())
+    assert losses.visual_token is losses.keypoint_token is None
+    assert losses.simulated_heatmap is not None
 
 
 def test_switched_off_terms_are_absent_and_a_lonely_student_has_labels_only() -> None:

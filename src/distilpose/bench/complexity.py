@@ -80,7 +80,7 @@ def models_table() -> Table:
     """Every preset with its size, its cost, and what is published about it."""
     table = Table(title="presets")
     table.add_column("model", no_wrap=True)
-    for heading in ("parameters", "GMACs\npublished", "GMACs with\nattention", "input\n(H x W)", "AP [1]"):
+    for heading in ("parameters", "GMACs\npublished", "with\nattention", "input\n(H x W)", "AP [1]"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name in list_models():
         with torch.device("meta"):  # counting needs shapes, not weights

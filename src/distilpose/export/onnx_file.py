@@ -23,6 +23,7 @@ from distilpose.runtimes import INPUT_NAME
 
 OPSET = 20  # the first with Gelu
 _TRACED_BATCH = 2
+_BEFORE_HEAD = ("LayerNormalization", "GlobalAveragePool", "ReduceMean", "Relu")
 _SMALLEST_HALVED = 64  # numbers; shorter constants stay as they are
 
 
@@ -115,14 +116,14 @@ def quantise_onnx(path: Path, description: ModelDescription, crops: NDArray[np.u
 
 
 def head_nodes(path: Path) -> list[str]:
-    """Names of the nodes between the last norm and the outputs: a coordinate in 8 bits would move in steps."""
+    """Names of the nodes from the last norm, pooling or ReLU to the outputs: in 8 bits a coordinate moves in steps."""
     graph = onnx.load(path, load_external_data=False).graph
     maker = {output: node for node in graph.node for output in node.output}
     found: dict[str, NodeProto] = {}
     waiting = [output.name for output in graph.output]
     while waiting:
         node = maker.get(waiting.pop())
-        if node is None or node.name in found or node.op_type == "LayerNormalization":
+        if node is None or node.name in found or node.op_type in _BEFORE_HEAD:
             continue
         found[node.name] = node
         waiting += node.input

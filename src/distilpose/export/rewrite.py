@@ -39,7 +39,7 @@ class ExportForm(nn.Module):
     def __init__(self, model: PoseModel, pixels: Normalisation | None = None, *, rewrite: bool = True) -> None:
         super().__init__()
         self.backbone = model.backbone
-        self.encoder = FlatEncoder(model.encoder) if rewrite else _KeypointTokens(model.encoder)
+        self.encoder = _keypoint_tokens(model, rewrite)
         self.head = model.head
         self.pixels = None if pixels is None else _Pixels(pixels)
         with torch.inference_mode():
@@ -81,6 +81,14 @@ class FlatEncoder(nn.Module):
         for block in self.blocks:
             tokens = block(tokens + self.position)
         return tokens[:, : self.num_keypoints]
+
+
+def _keypoint_tokens(model: PoseModel, rewrite: bool) -> nn.Module:
+    """Feature map -> keypoint tokens; of a model without tokens, whose head reads the feature map, nothing changes."""
+    encoder = getattr(model, "encoder", None)
+    if encoder is None:
+        return nn.Identity()
+    return FlatEncoder(encoder) if rewrite else _KeypointTokens(encoder)
 
 
 class _KeypointTokens(nn.Module):

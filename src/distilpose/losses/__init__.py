@@ -1,8 +1,8 @@
 """Losses: small functions returning scalars, and the one place that sums them."""
 
 from distilpose.losses.distilpose_loss import (
-    CELL,
     TARGET_SIGMA,
+    TOKEN_WEIGHT,
     DistillationLosses,
     DistillationOptions,
     distillation_losses,
@@ -15,11 +15,13 @@ from distilpose.losses.simulated_heatmap import (
     render_gaussian_heatmaps,
     simulated_heatmap_loss,
 )
+from distilpose.models.outputs import CELL
 
 __all__ = [
     "CELL",
     "SIGMA_FLOOR",
     "TARGET_SIGMA",
+    "TOKEN_WEIGHT",
     "DistillationLosses",
     "DistillationOptions",
     "ResidualFlow",

@@ -20,11 +20,11 @@ from distilpose.losses.simulated_heatmap import (
     render_gaussian_heatmaps,
     simulated_heatmap_loss,
 )
-from distilpose.models.outputs import HeatmapOutput, PoseOutput
+from distilpose.models.outputs import CELL, HeatmapOutput, PoseOutput
 
 Mask = Literal["visible", "all", "reference"]
 KeypointForm = Literal["smooth_l1", "pixels", "rle"]
-CELL = 4  # crop pixels per heatmap cell, the output stride of every model
+TOKEN_WEIGHT = 5e-4  # of the token losses: DistilPose (arXiv:2303.02455)
 # Error, as a share of the crop's mean side, at which a pixel loss pulls as strongly as the published loss: 9 px of
 # 256 x 192. It makes weights that suit the one suit the other.
 PIXEL_BALANCE = 0.04
@@ -41,7 +41,8 @@ class DistillationOptions:
             pixels, so that x and y weigh alike and large errors pull linearly (`pixel_keypoint_loss`); ``"rle"``:
             residual log-likelihood, which also trains sigma (`residual_likelihood_loss`). Its gradient is some
             hundred times that of the published loss: with a teacher, weights have to be chosen anew.
-        token: weight of each of the two token losses.
+        token: weight of each of the two token losses. None: `TOKEN_WEIGHT` where student and teacher have tokens on one
+            grid, else off; a number insists on such tokens.
         simulated_heatmap: weight of the simulated-heatmap loss.
         score: weight of the confidence loss.
         mask: keypoints of the distillation on heatmaps and scores. ``"visible"``: the labelled ones;
@@ -50,7 +51,7 @@ class DistillationOptions:
         distil_unannotated: whether keypoints that a dataset does not annotate at all are distilled too
             (never in ``"reference"`` without it).
         score_reading: how the teacher's heatmap is read at the student's keypoint.
-        sigma_floor: smallest spread drawn, in heatmap cells.
+        sigma_floor: smallest spread drawn, in cells of the heatmap that is drawn, whatever their size.
 
     Source:
         Weights: DistilPose (arXiv:2303.02455).
@@ -58,7 +59,7 @@ class DistillationOptions:
 
     keypoint: float = 1.0
     keypoint_form: KeypointForm = "smooth_l1"
-    token: float = 5e-4
+    token: float | None = None
     simulated_heatmap: float = 1.0
     score: float = 1e-2
     mask: Mask = "visible"
@@ -67,7 +68,7 @@ class DistillationOptions:
     sigma_floor: float = SIGMA_FLOOR
 
     def __post_init__(self) -> None:
-        weights = (self.keypoint, self.token, self.simulated_heatmap, self.score, self.sigma_floor)
+        weights = (self.keypoint, self.token or 0.0, self.simulated_heatmap, self.score, self.sigma_floor)
         if min(weights) < 0:
             raise ConfigError(f"loss weights and sigma_floor must not be negative, got {weights}")
         if self.mask not in ("visible", "all", "reference"):
@@ -85,7 +86,8 @@ class DistillationOptions:
     @property
     def needs_teacher(self) -> bool:
         """Whether any term compares with a teacher."""
-        return max(self.token, self.simulated_heatmap, self.score) > 0
+        token = TOKEN_WEIGHT if self.token is None else self.token
+        return max(token, self.simulated_heatmap, self.score) > 0
 
 
 class DistillationLosses(NamedTuple):
@@ -216,8 +218,8 @@ def distillation_losses(
         options: weights and variants.
         labelled_share: (K,) share of samples in which a keypoint is labelled, over all ranks; of this
             batch when None. Used by the ``"reference"`` mask alone.
-        crop_size_hw: (H, W) of the input crops in pixels: for the keypoint forms ``"pixels"`` and ``"rle"``, and for
-            teachers whose heatmaps have other cells than `CELL` crop pixels, which None takes for granted.
+        crop_size_hw: (H, W) of the student's input crops in pixels, for the keypoint forms ``"pixels"`` and ``"rle"``
+            and for teacher heatmaps with cells of another size than `CELL`; None says that they are of that size.
         flow: learned density of the errors, for ``"rle"``.
         taught: (K,) bool, False where the teacher has no heatmap of a keypoint; it has all of them when None.
 
@@ -269,12 +271,15 @@ def _label_loss(
 
 
 def _token_terms(
-    student: PoseOutput[Tensor], teacher: HeatmapOutput[Tensor], weight: float
+    student: PoseOutput[Tensor], teacher: HeatmapOutput[Tensor], weight: float | None
 ) -> tuple[Tensor | None, Tensor | None]:
+    pairs = ((student.visual_tokens, teacher.visual_tokens), (student.keypoint_tokens, teacher.keypoint_tokens))
+    if weight is None:
+        alike = all(own is not None and other is not None and own.shape == other.shape for own, other in pairs)
+        weight = TOKEN_WEIGHT if alike else 0.0
     if weight == 0:
         return None, None
     terms = []
-    pairs = ((student.visual_tokens, teacher.visual_tokens), (student.keypoint_tokens, teacher.keypoint_tokens))
     for own, other in pairs:
         if own is None or other is None:
             raise ConfigError("token distillation needs tokens from student and teacher: set the token weight to 0")
@@ -300,9 +305,8 @@ def _simulated_heatmap_term(
         raise ConfigError("simulated heatmaps need a student with num_sigmas 1 or 2, or their weight set to 0")
     height, width = heatmaps.shape[-2:]
     sigma = student.sigma.float()
-    if crop_size_hw is not None and (height * CELL, width * CELL) != crop_size_hw:
-        # The student counts in cells of CELL crop pixels, whatever the teacher's are.
-        sigma = sigma * sigma.new_tensor([width, height]) * CELL / sigma.new_tensor(crop_size_hw[::-1])
+    if crop_size_hw is not None:  # to the cells of the teacher's map
+        sigma = sigma * sigma.new_tensor([width * CELL / crop_size_hw[1], height * CELL / crop_size_hw[0]])
     simulated = render_gaussian_heatmaps(student.xy_norm.float(), sigma, (height, width), options.sigma_floor)
     return options.simulated_heatmap * simulated_heatmap_loss(simulated, heatmaps, weight)
 

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
+
+
+class TokenLayout(NamedTuple):
+    """What must be known of a network's tokens to compare them with another's.
+
+    Attributes:
+        grid_hw: (rows, columns) of the patches that a crop is cut into, one visual token each.
+        dim: D, channels of a token.
+    """
+
+    grid_hw: tuple[int, int]
+    dim: int
 
 
 class PoseNetwork(nn.Module):
@@ -17,12 +29,18 @@ class PoseNetwork(nn.Module):
         preset_options: the options that differ from the preset's defaults.
         input_size_hw: (H, W) of the crops.
         num_keypoints: K.
+        token_layout: of the tokens in its output; None for a network without.
+        backbone: (B, 3, H, W) -> feature map; says its ``out_channels``, and its ``stride`` in crop pixels per cell.
+        head: what turns features or tokens into the output.
     """
 
     preset: str | None = None
     preset_options: Mapping[str, Any] = MappingProxyType({})
     input_size_hw: tuple[int, int]
     num_keypoints: int
+    token_layout: TokenLayout | None = None
+    backbone: nn.Module
+    head: nn.Module
 
 
 class RegressionModel(PoseNetwork):

@@ -23,21 +23,23 @@ def conv_bn(channels_in: int, channels_out: int, kernel: int, stride: int = 1, r
 
 
 class Bottleneck(nn.Module):
-    """ResNet's 1x1, 3x3, 1x1 block; the output has four times ``channels``."""
+    """ResNet's 1x1, 3x3, 1x1 block; the output has four times ``channels``, the 3x3 convolution has the stride."""
 
-    def __init__(self, channels_in: int, channels: int) -> None:
+    expansion: int = BOTTLENECK_EXPANSION
+
+    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
         super().__init__()
         channels_out = channels * BOTTLENECK_EXPANSION
         self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, channels_out, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels_out)
-        self.downsample = conv_bn(channels_in, channels_out, 1, relu=False) if channels_in != channels_out else None
+        self.downsample = _shortcut(channels_in, channels_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, 4 * channels, H, W)."""
+        """(B, C, H, W) -> (B, 4 * channels, H / stride, W / stride), rounded up."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = torch.relu_(self.bn1(self.conv1(x)))
         x = torch.relu_(self.bn2(self.conv2(x)))
@@ -45,25 +47,37 @@ class Bottleneck(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """ResNet's two 3x3 convolutions, same size and channels in and out."""
+    """ResNet's two 3x3 convolutions; the first has the stride."""
 
-    def __init__(self, channels: int) -> None:
+    expansion: int = 1
+
+    def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _shortcut(channels_in, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        out = torch.relu_(self.bn1(self.conv1(x)))
-        return torch.relu_(self.bn2(self.conv2(out)) + x)
+        """(B, C, H, W) -> (B, channels, H / stride, W / stride), rounded up."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = torch.relu_(self.bn1(self.conv1(x)))
+        return torch.relu_(self.bn2(self.conv2(x)) + shortcut)
+
+
+def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
+    """A 1x1 convolution where a block changes size or channels."""
+    if stride == 1 and channels_in == channels_out:
+        return None
+    return conv_bn(channels_in, channels_out, 1, stride, relu=False)
 
 
 class StemNet(nn.Module):
     """Two stride-2 convolutions and the four bottlenecks of ResNet's first stage."""
 
     out_channels: int = 256
+    stride: int = BACKBONE_STRIDE
     lowest_stride: int = BACKBONE_STRIDE
 
     def __init__(self) -> None:
@@ -136,7 +150,7 @@ class _HRModule(nn.Module):
 
     def __init__(self, channels: Sequence[int], single_output: bool) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(c) for _ in range(4))) for c in channels)
+        self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(c, c) for _ in range(4))) for c in channels)
         outputs = 1 if single_output else len(channels)
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(_fuse(channels, source, target) for source in range(len(channels)))

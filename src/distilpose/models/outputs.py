@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Generic, NamedTuple, TypeVar
 
 ArrayT = TypeVar("ArrayT")
+# Crop pixels per cell in which a student's sigma is measured, whatever its backbone; a teacher's heatmaps may have
+# cells of another size.
+CELL = 4
 
 
 class PoseOutput(NamedTuple, Generic[ArrayT]):
@@ -12,7 +15,7 @@ class PoseOutput(NamedTuple, Generic[ArrayT]):
 
     Attributes:
         xy_norm: (B, K, 2) keypoints as fractions of the crop, (x, y) in [0, 1].
-        sigma: (B, K, 2) spread along x and y in heatmap cells, > 0; None without a sigma output.
+        sigma: (B, K, 2) spread along x and y in cells of `CELL` crop pixels, > 0; None without a sigma output.
         score: (B, K) raw, unbounded confidence; None without a score output.
         keypoint_tokens: (B, K, D), or None for a model without tokens.
         visual_tokens: (B, P, D), or None for a model without tokens.

@@ -43,6 +43,7 @@ class PyramidNet(nn.Module):
         out_channels: of the map.
     """
 
+    stride: int = BACKBONE_STRIDE
     lowest_stride: int = BACKBONE_STRIDE  # coarser stages round up: any multiple of 4 will do
 
     def __init__(self, widths: Sequence[int], blocks: Sequence[int], out_channels: int) -> None:
@@ -64,12 +65,16 @@ class PyramidNet(nn.Module):
         for stage, lateral in zip(self.stages, self.lateral, strict=True):
             x = stage(x)
             maps.append(lateral(x))
-        merged = maps.pop()
-        while maps:
-            finer = maps.pop()
-            merged = F.interpolate(merged, size=finer.shape[-2:], mode="nearest") + finer
-        out: Tensor = self.smooth(merged)
+        out: Tensor = self.smooth(sum_top_down(maps))
         return out
+
+
+def sum_top_down(maps: Sequence[Tensor]) -> Tensor:
+    """Sum maps (B, C, h, w) of several sizes, finest first, into one of the finest size, from coarse to fine."""
+    merged = maps[-1]
+    for finer in reversed(maps[:-1]):
+        merged = F.interpolate(merged, size=finer.shape[-2:], mode="nearest") + finer
+    return merged
 
 
 def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distilpose.errors import ConfigError
+from distilpose.models.base import TokenLayout
 from distilpose.models.linear import TokenLinear
 
 
@@ -52,6 +53,7 @@ class TokenEncoder(nn.Module):
         self.num_keypoints = num_keypoints
         self.dim = dim
         grid_hw = (feature_size_hw[0] // patch_size_hw[0], feature_size_hw[1] // patch_size_hw[1])
+        self.layout = TokenLayout(grid_hw, dim)
         self.keypoint_tokens = nn.Parameter(torch.empty(1, num_keypoints, dim))
         self.position: Tensor
         self.register_buffer("position", sine_position_code(grid_hw, dim), persistent=False)

@@ -55,7 +55,7 @@ class TokenPose(HeatmapModel):
         self.encoder = encoder
         self.head = head
         self.input_size_hw = input_size_hw
-        self.num_keypoints = encoder.num_keypoints
+        self.num_keypoints, self.token_layout = encoder.num_keypoints, encoder.layout
         self.heatmap_size_hw = head.heatmap_size_hw
 
     def forward(self, images: Tensor) -> HeatmapOutput[Tensor]:

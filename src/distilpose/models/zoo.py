@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from distilpose.errors import ConfigError
+from distilpose.models.backbones import Backbone, build_backbone
+from distilpose.models.base import HeatmapModel, RegressionModel
+from distilpose.models.deeppose import DeepPose, PooledRegressionHead
 from distilpose.models.distilpose import DistilPose, NumSigmas, RegressionHead
 from distilpose.models.hrnet import BACKBONE_STRIDE, HRNet, StemNet
 from distilpose.models.pyramid import PyramidNet
+from distilpose.models.resnet import Depth, ResNet
+from distilpose.models.simple_baseline import DeconvolutionHead, HeatmapNet, PointwiseHead
 from distilpose.models.token_encoder import TokenEncoder
 from distilpose.models.tokenpose import HeatmapHead, TokenPose
 
 Size = tuple[int, int]
-PoseModel = DistilPose | TokenPose
+PoseModel = RegressionModel | HeatmapModel
 
 # Input, patch, width, depth, heads and MLP ratio: DistilPose (arXiv:2303.02455), section 4.1 and its supplement.
 INPUT_SIZE_HW: Size = (256, 192)
@@ -33,9 +38,11 @@ def distilpose_s(
     mlp_ratio: float = 3,
     num_sigmas: NumSigmas = 2,
     with_score: bool = True,
+    backbone: str = "stem",
 ) -> DistilPose:
-    """The small student: stem net and token encoder."""
-    encoder = _encoder(StemNet(), input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
+    """The small student: stem net, or any of `BACKBONES`, and token encoder."""
+    features = build_backbone(backbone)
+    encoder = _encoder(features, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
     return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
 
 
@@ -125,6 +132,48 @@ def tokenpose_m(
     return TokenPose(*encoder, HeatmapHead(dim, head_hidden, _feature_size(input_size_hw)), input_size_hw)
 
 
+def deeppose_r18(
+    *,
+    input_size_hw: Size = INPUT_SIZE_HW,
+    num_keypoints: int = 17,
+    num_sigmas: NumSigmas = 2,
+    with_score: bool = True,
+) -> DeepPose:
+    """A student without tokens: ResNet-18, mean, linear layer."""
+    return _deeppose(18, input_size_hw, num_keypoints, num_sigmas, with_score)
+
+
+def deeppose_r50(
+    *,
+    input_size_hw: Size = INPUT_SIZE_HW,
+    num_keypoints: int = 17,
+    num_sigmas: NumSigmas = 2,
+    with_score: bool = True,
+) -> DeepPose:
+    """A student without tokens: ResNet-50, mean, linear layer."""
+    return _deeppose(50, input_size_hw, num_keypoints, num_sigmas, with_score)
+
+
+def simplebaseline_r18(*, input_size_hw: Size = INPUT_SIZE_HW, num_keypoints: int = 17) -> HeatmapNet:
+    """A teacher without tokens: ResNet-18 and deconvolutions."""
+    return _simple_baseline(18, input_size_hw, num_keypoints)
+
+
+def simplebaseline_r50(*, input_size_hw: Size = INPUT_SIZE_HW, num_keypoints: int = 17) -> HeatmapNet:
+    """A teacher without tokens: ResNet-50 and deconvolutions."""
+    return _simple_baseline(50, input_size_hw, num_keypoints)
+
+
+def hrnet_w32(*, input_size_hw: Size = INPUT_SIZE_HW, num_keypoints: int = 17) -> HeatmapNet:
+    """A teacher without tokens: HRNet-W32 and a 1x1 convolution."""
+    return _hrnet(32, input_size_hw, num_keypoints)
+
+
+def hrnet_w48(*, input_size_hw: Size = INPUT_SIZE_HW, num_keypoints: int = 17) -> HeatmapNet:
+    """A teacher without tokens: HRNet-W48 and a 1x1 convolution."""
+    return _hrnet(48, input_size_hw, num_keypoints)
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """What is published about a preset.
@@ -148,6 +197,12 @@ MODELS: dict[str, ModelCard] = {
     "tokenpose_s": ModelCard(tokenpose_s, 72.5, _PAPER + ", as teacher of distilpose_s"),
     "tokenpose_l": ModelCard(tokenpose_l, None, _PAPER),
     "tokenpose_m": ModelCard(tokenpose_m, None, "ours: no published weights"),
+    "deeppose_r18": ModelCard(deeppose_r18, None, "arXiv:1312.4659, with a ResNet"),
+    "deeppose_r50": ModelCard(deeppose_r50, None, "arXiv:1312.4659, with a ResNet"),
+    "simplebaseline_r18": ModelCard(simplebaseline_r18, None, "arXiv:1804.06208, smaller than there"),
+    "simplebaseline_r50": ModelCard(simplebaseline_r50, 70.4, "arXiv:1804.06208"),
+    "hrnet_w32": ModelCard(hrnet_w32, 74.4, "arXiv:1908.07919"),
+    "hrnet_w48": ModelCard(hrnet_w48, 75.1, "arXiv:1908.07919"),
 }
 
 
@@ -186,8 +241,30 @@ def create_model(name: str, **options: Any) -> PoseModel:
     return model
 
 
+def _deeppose(
+    depth: Depth, input_size_hw: Size, num_keypoints: int, num_sigmas: NumSigmas, with_score: bool
+) -> DeepPose:
+    _check_input(input_size_hw, num_keypoints, BACKBONE_STRIDE)  # sigma's cells; coarser stages round up
+    backbone = ResNet(depth)
+    head = PooledRegressionHead(backbone.out_channels, num_keypoints, num_sigmas, with_score)
+    return DeepPose(backbone, head, input_size_hw)
+
+
+def _simple_baseline(depth: Depth, input_size_hw: Size, num_keypoints: int) -> HeatmapNet:
+    backbone = ResNet(depth)
+    _check_input(input_size_hw, num_keypoints, backbone.lowest_stride)
+    head = DeconvolutionHead(backbone.out_channels, num_keypoints)
+    return HeatmapNet(backbone, head, num_keypoints, input_size_hw)
+
+
+def _hrnet(width: int, input_size_hw: Size, num_keypoints: int) -> HeatmapNet:
+    backbone = HRNet(width=width, stages=4)
+    _check_input(input_size_hw, num_keypoints, backbone.lowest_stride)
+    return HeatmapNet(backbone, PointwiseHead(width, num_keypoints), num_keypoints, input_size_hw)
+
+
 def _encoder(
-    backbone: StemNet | PyramidNet,
+    backbone: Backbone,
     input_size_hw: Size,
     patch_size_hw: Size,
     num_keypoints: int,
@@ -195,13 +272,8 @@ def _encoder(
     depth: int,
     num_heads: int,
     mlp_ratio: float,
-) -> tuple[StemNet | PyramidNet, TokenEncoder]:
-    stride = backbone.lowest_stride
-    if len(input_size_hw) != 2 or min(input_size_hw) < stride or any(side % stride for side in input_size_hw):
-        raise ConfigError(
-            f"input_size_hw must be (height, width), both multiples of {stride} (the backbone's lowest stride), "
-            f"got {input_size_hw}"
-        )
+) -> tuple[Backbone, TokenEncoder]:
+    _check_input(input_size_hw, num_keypoints, backbone.lowest_stride)
     encoder = TokenEncoder(
         in_channels=backbone.out_channels,
         feature_size_hw=_feature_size(input_size_hw),
@@ -213,6 +285,16 @@ def _encoder(
         mlp_ratio=mlp_ratio,
     )
     return backbone, encoder
+
+
+def _check_input(input_size_hw: Size, num_keypoints: int, stride: int) -> None:
+    if len(input_size_hw) != 2 or min(input_size_hw) < stride or any(side % stride for side in input_size_hw):
+        raise ConfigError(
+            f"input_size_hw must be (height, width), both multiples of {stride} (the lowest stride), "
+            f"got {input_size_hw}"
+        )
+    if num_keypoints < 1:
+        raise ConfigError(f"num_keypoints must be at least 1, got {num_keypoints}")
 
 
 def _feature_size(input_size_hw: Size) -> Size:

@@ -14,6 +14,7 @@ from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
 from distilpose.losses import (
     CELL,
+    TOKEN_WEIGHT,
     DistillationLosses,
     DistillationOptions,
     ResidualFlow,
@@ -21,11 +22,11 @@ from distilpose.losses import (
     heatmap_loss,
     render_gaussian_heatmaps,
 )
-from distilpose.models.base import HeatmapModel, RegressionModel
+from distilpose.models.base import HeatmapModel, RegressionModel, TokenLayout
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.training.teacher_store import TeacherStore
 from distilpose.training.teachers.adapt import SourceTeacher
-from distilpose.training.teachers.base import CropSpec, Teacher, TokenGrid, token_grid
+from distilpose.training.teachers.base import CropSpec, Teacher
 from distilpose.training.teachers.keypoints import unnamed_skeleton
 from distilpose.training.teachers.network import model_source
 
@@ -100,7 +101,7 @@ class DistillationTask:
     """Train a student on labels and, where there is one, a frozen teacher.
 
     Args:
-        options: weights and variants of the terms.
+        options: weights and variants of the terms; the token weight is a number where there is a teacher.
         teacher: on the same crops; None trains on labels alone.
         student_dim: width of the student's tokens. A learned projection leads to the teacher's where they differ.
         store: of the teacher's outputs.
@@ -120,7 +121,7 @@ class DistillationTask:
         self._projection: nn.Linear | None = None
         if teacher is not None:
             self._taught = None if all(teacher.taught) else torch.tensor(teacher.taught)
-            if options.token > 0 and student_dim and teacher.tokens is not None and student_dim != teacher.tokens.dim:
+            if options.token and student_dim and teacher.tokens is not None and student_dim != teacher.tokens.dim:
                 self._projection = nn.Linear(student_dim, teacher.tokens.dim)
         self._flow = ResidualFlow() if options.keypoint_form == "rle" else None
 
@@ -209,14 +210,13 @@ def make_task(
     Args:
         model: to train.
         teacher: of the student; a heatmap model of our own is asked on the student's crops and keypoints.
-        options: weights and variants of the student's terms. The token terms are off where the two have no tokens
-            on one grid, which is logged.
+        options: weights and variants of the student's terms.
         target_sigma: of a heatmap model's targets, in cells.
         store: of the teacher's outputs.
 
     Raises:
         ConfigError: a heatmap model with a teacher, a teacher that gives no heatmaps or does not fit, or a loss term
-            that the student has no output for.
+            that student or teacher has no output for.
     """
     if isinstance(model, HeatmapModel):
         if teacher is not None:
@@ -229,12 +229,13 @@ def make_task(
         )
     if teacher is None:
         return DistillationTask(options)
+    if isinstance(teacher, RegressionModel):
+        raise ConfigError(f"teacher must be a heatmap model, such as tokenpose_*, got a {type(teacher).__name__}")
     if isinstance(teacher, HeatmapModel):
         teacher = teacher_of_model(teacher, model)
-    student_tokens = token_grid(model)
-    options = _without_foreign_tokens(options, student_tokens, teacher.tokens)
+    options = _settle_tokens(model.token_layout, teacher.tokens, options)
     _check_terms(model, options)
-    return DistillationTask(options, teacher, None if student_tokens is None else student_tokens.dim, store)
+    return DistillationTask(options, teacher, model.token_layout and model.token_layout.dim, store)
 
 
 def teacher_of_model(teacher: HeatmapModel, student: RegressionModel) -> Teacher:
@@ -243,15 +244,21 @@ def teacher_of_model(teacher: HeatmapModel, student: RegressionModel) -> Teacher
     return SourceTeacher(model_source(teacher), crops)
 
 
-def _without_foreign_tokens(
-    options: DistillationOptions, student: TokenGrid | None, teacher: TokenGrid | None
+def _settle_tokens(
+    student: TokenLayout | None, teacher: TokenLayout | None, options: DistillationOptions
 ) -> DistillationOptions:
-    if options.token == 0 or (student is not None and teacher is not None and student.same_cells(teacher)):
-        return options
-    logger.warning(
-        "no token losses: the student's tokens lie on %s, the teacher's on %s; heatmaps and scores are distilled",
-        *("no grid" if grid is None else f"a grid of {grid.rows} x {grid.columns}" for grid in (student, teacher)),
-    )
+    """Give the token weight its number; where tokens cannot be compared, 0, said aloud."""
+    if student is None or teacher is None:
+        without = " and ".join(name for name, layout in (("student", student), ("teacher", teacher)) if layout is None)
+        fault = f"{without} without tokens to compare"
+    elif student.grid_hw != teacher.grid_hw:
+        fault = f"tokens on different grids, student {student.grid_hw} and teacher {teacher.grid_hw} (patch_size_hw)"
+    else:
+        return options if options.token is not None else replace(options, token=TOKEN_WEIGHT)
+    if options.token:
+        raise ConfigError(f"losses.token {options.token} needs tokens on one grid, got {fault}: leave it out, or set 0")
+    if options.token is None:
+        logger.warning("token losses are off: %s", fault)
     return replace(options, token=0.0)
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distilpose.data.dataset import Batch
-from distilpose.errors import TrainingDivergedError
-from distilpose.losses import TARGET_SIGMA, heatmap_loss
+from distilpose.errors import ConfigError, TrainingDivergedError
+from distilpose.losses import CELL, TARGET_SIGMA, heatmap_loss
 from distilpose.models import PoseModel
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.training.distillation import BatchView, Task
@@ -26,9 +26,12 @@ class DeepSupervision(nn.Module):
     where to look.
 
     Args:
-        model: whose backbone's last output is watched.
+        model: whose backbone's last output is watched; at 4 crop pixels per cell.
         weight: of the loss.
         target_sigma: of the targets, in heatmap cells.
+
+    Raises:
+        ConfigError: the backbone's output is too coarse.
 
     Source:
         Intermediate supervision, Convolutional Pose Machines (arXiv:1602.00134).
@@ -38,7 +41,13 @@ class DeepSupervision(nn.Module):
         super().__init__()
         self._weight = weight
         self._target_sigma = target_sigma
-        self.read = nn.Conv2d(cast(int, model.backbone.out_channels), model.encoder.num_keypoints, 1)
+        stride = model.backbone.stride
+        if stride != CELL:
+            raise ConfigError(
+                f"backbone_heatmap needs features at stride {CELL}, the backbone of {model.preset} has {stride}: "
+                "leave it out"
+            )
+        self.read = nn.Conv2d(cast(int, model.backbone.out_channels), model.num_keypoints, 1)
         nn.init.normal_(self.read.weight, std=0.01)
         self._features: Tensor | None = None
         model.backbone.register_forward_hook(self._keep)

@@ -15,15 +15,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distilpose.losses import TARGET_SIGMA, render_gaussian_heatmaps
+from distilpose.errors import ConfigError
+from distilpose.losses import CELL, TARGET_SIGMA, render_gaussian_heatmaps
 from distilpose.models import PoseModel
 from distilpose.models.distilpose import DistilPose
 from distilpose.models.token_encoder import TransformerBlock
+from distilpose.models.tokenpose import TokenPose
 
 SHARPNESS = 8.0  # factor on the query and key weights of the last block
 HEAD_STEPS = 200
 HEAD_BATCH = 128
 HEAD_LEARNING_RATE = 3e-3
+
+TokenModel = DistilPose | TokenPose
 
 
 class _LastBlockInput(NamedTuple):
@@ -42,7 +46,12 @@ def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: fl
 
     Returns:
         The head's last mean squared error in reading places.
+
+    Raises:
+        ConfigError: the model has no tokens.
     """
+    if not isinstance(model, TokenModel):
+        raise ConfigError(f"start 'pointing' is for models with tokens, got {model.preset}: use start 'plain'")
     generator = torch.Generator().manual_seed(seed)
     was_training = model.training
     model.eval()
@@ -60,7 +69,7 @@ def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: fl
     return error
 
 
-def _last_block_input(model: PoseModel, last: TransformerBlock, images: Tensor) -> _LastBlockInput:
+def _last_block_input(model: TokenModel, last: TransformerBlock, images: Tensor) -> _LastBlockInput:
     """Run the model and listen at the door of its last block."""
     heard: list[Tensor] = []
     listener = last.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
@@ -72,9 +81,9 @@ def _last_block_input(model: PoseModel, last: TransformerBlock, images: Tensor) 
     return _LastBlockInput(tokens[:, :count], last.attention_norm(tokens[:, count:]))
 
 
-def _patch_centres(model: PoseModel) -> Tensor:
+def _patch_centres(model: TokenModel) -> Tensor:
     """(P, 2) centres of the patches as fractions of the crop, in row-major order."""
-    height, width = (side // 4 for side in model.input_size_hw)
+    height, width = (side // CELL for side in model.input_size_hw)
     patch_h, patch_w = model.encoder.patch_size_hw
     rows, columns = height // patch_h, width // patch_w
     y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
@@ -82,7 +91,7 @@ def _patch_centres(model: PoseModel) -> Tensor:
 
 
 def _fit_head(
-    model: PoseModel, tokens: _LastBlockInput, centres: Tensor, generator: torch.Generator, target_sigma: float
+    model: TokenModel, tokens: _LastBlockInput, centres: Tensor, generator: torch.Generator, target_sigma: float
 ) -> float:
     """Teach the head to read places from what a pointing last block hands it: blends of neighbouring patches."""
     adam = torch.optim.Adam(model.head.parameters(), HEAD_LEARNING_RATE)
@@ -104,7 +113,7 @@ def _fit_head(
 
 
 def _reading_error(
-    model: PoseModel, keypoint_tokens: Tensor, blend: Tensor, centres: Tensor, target_sigma: float
+    model: TokenModel, keypoint_tokens: Tensor, blend: Tensor, centres: Tensor, target_sigma: float
 ) -> Tensor:
     """Error of reading (N, 1, D) tokens that blend patches by (N, P) weights: places and heatmaps blend alike."""
     if isinstance(model, DistilPose):

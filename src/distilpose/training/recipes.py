@@ -97,8 +97,8 @@ class OptimiserConfig:
 class TrainConfig:
     """One training run. Which parts are named decides what is trained.
 
-    A heatmap model (``tokenpose_*``) is trained on heatmaps; a student (``distilpose_*``) is trained on
-    labels alone, or, with ``teacher``, distilled from it.
+    A heatmap model (``tokenpose_*``, ``simplebaseline_*``, ``hrnet_*``) is trained on heatmaps; a student
+    (``distilpose_*``, ``deeppose_*``) is trained on labels alone, or, with ``teacher``, distilled from it.
 
     Attributes:
         out: folder for weights, logs and the state to resume from.
@@ -109,8 +109,9 @@ class TrainConfig:
         teacher_store: folder that keeps the teacher's outputs of a fixed pool of crops (``data.variants``), so that
             each crop is shown to the teacher once; runs on the same crops may share it.
         teacher_flip: average the teacher's heatmaps with those of the mirrored crops: a better teacher, twice the cost.
-        init: checkpoint whose weights the model starts from, as far as names and shapes agree.
-        init_parts: which parts start from it.
+        init: checkpoint whose weights the model starts from, as far as names and shapes agree; or a state dict in
+            torchvision's layout for a model with a ResNet (`training.start_weights`).
+        init_parts: which parts start from it; a part that neither model has is passed over.
         start: of fresh weights: ``"plain"``, as the paper, or ``"pointing"``, from which short trainings learn much
             faster (`training.pointing`).
         epochs: of training.
@@ -120,7 +121,7 @@ class TrainConfig:
         target_sigma: of the heatmaps that a teacher is trained on, in cells; small maps need a smaller one.
         augment: of the training crops.
         backbone_heatmap: weight of an extra heatmap loss on the backbone's features, in training only; it helps
-            short trainings.
+            short trainings. For backbones whose features lie 4 crop pixels apart.
         ema_decay: keep, evaluate and save an exponential moving average of the weights.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         flip_test: of the evaluations.

@@ -14,12 +14,11 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
-from torch import nn
 
 from distilpose import __version__
-from distilpose.checkpoint import describe, load_checkpoint
+from distilpose.checkpoint import describe
 from distilpose.description import ModelDescription
-from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, TrainingDivergedError
+from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
 from distilpose.skeleton import COCO_17, Skeleton
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
@@ -29,6 +28,7 @@ from distilpose.training.module import PoseTraining
 from distilpose.training.pictures import NUM_CROPS, Pictures
 from distilpose.training.pointing import start_pointing
 from distilpose.training.recipes import TrainConfig
+from distilpose.training.start_weights import load_start_weights
 from distilpose.training.teacher_store import TeacherStore
 from distilpose.training.teachers.base import CropSpec, Teacher
 from distilpose.training.teachers.build import open_teacher
@@ -139,9 +139,7 @@ def _build_model(config: TrainConfig, skeleton: Skeleton) -> PoseModel:
         )
     model = create_model(config.model, **{**config.model_options, "num_keypoints": count})
     if config.init is not None:
-        start = load_checkpoint(config.init)
-        for part in config.init_parts:
-            _copy_weights(start.get_submodule(part), model.get_submodule(part), f"{part} of {config.init}")
+        load_start_weights(model, config.init, config.init_parts)
     return model
 
 
@@ -164,19 +162,6 @@ def _open_store(config: TrainConfig, teacher: Teacher, num_samples: int, skeleto
     if skeleton != COCO_17:  # its mirror pairs and halves shape the crops
         content["skeleton"] = skeleton.to_dict()
     return TeacherStore(Path(config.teacher_store), content, num_samples, config.data.variants)
-
-
-def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
-    """Copy what agrees in name and shape: a three-stage backbone takes the first three stages of its teacher."""
-    own = target.state_dict()
-    shared = {key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape}
-    if not any(value.is_floating_point() for value in shared.values()):
-        raise CheckpointError(
-            f"the {name} shares no tensor with the model's: take another checkpoint, or leave it out of init_parts"
-        )
-    own.update(shared)
-    target.load_state_dict(own)
-    logger.info("%d of %d tensors from the %s", len(shared), len(own), name)
 
 
 class Processes(NamedTuple):

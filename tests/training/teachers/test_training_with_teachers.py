@@ -64,7 +64,7 @@ def test_a_student_learns_from_it(kind: str, teachers: dict[str, Any], make_conf
     assert "visual_token" not in rows[0]
     for term in ("simulated_heatmap", "score"):
         assert all(float(row[term]) > 0 for row in rows)
-    assert "no token losses" in caplog.text
+    assert "token losses are off" in caplog.text
     training = describe(load_checkpoint(result.last)).training
     assert training["teacher"] == teachers[kind]
     assert training["teacher_description"]["kind"] == kind

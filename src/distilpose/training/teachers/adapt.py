@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from distilpose.data.dataset import Batch
+from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.preprocess import Normalisation
-from distilpose.training.teachers.base import CropSpec, HeatmapSource, TokenGrid
+from distilpose.training.teachers.base import CropSpec, HeatmapSource
 from distilpose.training.teachers.frames import Placement
 from distilpose.training.teachers.keypoints import match_keypoints
 
@@ -67,7 +68,7 @@ class SourceTeacher:
         return tuple((self._index >= 0).tolist())
 
     @property
-    def tokens(self) -> TokenGrid | None:
+    def tokens(self) -> TokenLayout | None:
         """The source's, if they cover the crop and nothing else, and there is one for each keypoint."""
         return None if self._placement.padded or not all(self.taught) else self._source.spec.tokens
 

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilpose.data.dataset import Batch
 from distilpose.description import ModelDescription
+from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.models.token_encoder import TokenEncoder
 from distilpose.preprocess import Normalisation
 from distilpose.skeleton import Skeleton
 
 Size = tuple[int, int]
-
-
-class TokenGrid(NamedTuple):
-    """Where visual tokens lie: one per cell of a grid over the crop, in row-major order.
-
-    Attributes:
-        rows: of the grid.
-        columns: of the grid.
-        dim: D of a token, visual or keypoint.
-    """
-
-    rows: int
-    columns: int
-    dim: int
-
-    def same_cells(self, other: TokenGrid) -> bool:
-        """Whether each token stands for the same part of the crop as the other's; widths may differ."""
-        return (self.rows, self.columns) == (other.rows, other.columns)
 
 
 @dataclass(frozen=True)
@@ -78,7 +60,7 @@ class SourceSpec:
     normalisation: Normalisation = field(default_factory=Normalisation)
     bgr: bool = False
     udp: bool = False
-    tokens: TokenGrid | None = None
+    tokens: TokenLayout | None = None
     description: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -113,7 +95,7 @@ class Teacher(Protocol):
         ...
 
     @property
-    def tokens(self) -> TokenGrid | None:
+    def tokens(self) -> TokenLayout | None:
         """Of its output; None where it gives none that a student could compare itself with."""
         ...
 
@@ -129,16 +111,3 @@ class Teacher(Protocol):
     def to(self, device: torch.device) -> None:
         """Move it."""
         ...
-
-
-def token_grid(model: nn.Module) -> TokenGrid | None:
-    """The grid of a network's tokens; None for one without tokens, or with tokens that lie on no grid."""
-    encoder = getattr(model, "encoder", None)
-    if not isinstance(encoder, TokenEncoder):
-        return None
-    height, width = (int(side) for side in model.input_size_hw)  # type: ignore[union-attr]  # torch's stub
-    count, (patch_h, patch_w) = encoder.position.shape[1], encoder.patch_size_hw
-    # The feature map is as wide as high in cells of one stride, which the number of tokens tells.
-    stride = round((height * width / (count * patch_h * patch_w)) ** 0.5)
-    rows, columns = height // stride // patch_h, width // stride // patch_w
-    return TokenGrid(rows, columns, encoder.dim) if rows * columns == count else None

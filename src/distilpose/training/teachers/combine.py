@@ -12,8 +12,9 @@ from torch import Tensor
 
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
+from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.training.teachers.base import Teacher, TokenGrid
+from distilpose.training.teachers.base import Teacher
 from distilpose.training.teachers.frames import Sampling, resample, resize
 
 
@@ -50,7 +51,7 @@ class FlipAverage:
         return self._teacher.taught
 
     @property
-    def tokens(self) -> TokenGrid | None:
+    def tokens(self) -> TokenLayout | None:
         """The teacher's."""
         return self._teacher.tokens
 

@@ -15,7 +15,7 @@ from distilpose.errors import ConfigError
 from distilpose.models.base import HeatmapModel
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.preprocess import Normalisation
-from distilpose.training.teachers.base import SourceSpec, token_grid
+from distilpose.training.teachers.base import SourceSpec
 from distilpose.training.teachers.keypoints import unnamed_skeleton
 
 
@@ -57,7 +57,7 @@ def load_checkpoint_source(file: str | Path) -> NetworkSource:
     model = load_checkpoint(file)
     if not isinstance(model, HeatmapModel):
         raise ConfigError(
-            f"teacher must be a heatmap model (tokenpose_*), got the {type(model).__name__} in {file}: name the "
+            f"teacher must be a heatmap model, such as tokenpose_*, got the {type(model).__name__} in {file}: name the "
             "teacher's checkpoint"
         )
     return model_source(model, file_hash([Path(file)]))
@@ -76,7 +76,7 @@ def model_source(model: HeatmapModel, weights: str | None = None) -> NetworkSour
         input_size_hw=model.input_size_hw,
         skeleton=unnamed_skeleton(model.num_keypoints) if known is None else known.skeleton,
         normalisation=(None if known is None else known.normalisation) or Normalisation(),
-        tokens=token_grid(model),
+        tokens=model.token_layout,
         description={"kind": "checkpoint", "weights": weights},
     )
     return NetworkSource(model, spec)

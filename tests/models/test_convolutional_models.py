@@ -1,0 +1,203 @@
+"""Networks without tokens: known sizes and costs, another library's ResNet, and the whole way of a model file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import distilpose
+from distilpose.bench.complexity import measure_complexity
+from distilpose.checkpoint import describe, load_checkpoint, save_checkpoint
+from distilpose.errors import ConfigError
+from distilpose.export.rewrite import ExportForm
+from distilpose.models import create_model
+from distilpose.models.backbones import BACKBONES, build_backbone
+from distilpose.models.base import HeatmapModel, RegressionModel
+from distilpose.models.hrnet import HRNet
+from distilpose.models.outputs import HeatmapOutput, PoseOutput
+from distilpose.models.resnet import ResNet, ResNetPyramid
+from distilpose.models.simple_baseline import HeatmapNet, PointwiseHead
+
+SIZE_HW = (64, 64)
+SMALL = ("deeppose_r18", "simplebaseline_r18")
+
+
+def shaken(model: Any) -> Any:
+    """A model whose batch norms and last layers matter as in a trained one."""
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(std=0.1)
+            part.running_var.uniform_(0.5, 2)
+        elif isinstance(part, torch.nn.Linear | torch.nn.ConvTranspose2d):
+            torch.nn.init.normal_(part.weight, std=part.weight.shape[1] ** -0.5)
+    return model.eval()
+
+
+# Parameters with the classifier of 1000 classes, as every library lists them.
+@pytest.mark.parametrize(("depth", "listed"), [(18, 11_689_512), (50, 25_557_032)])
+def test_resnets_have_the_listed_number_of_parameters(depth, listed) -> None:
+    with torch.device("meta"):
+        resnet = ResNet(depth)
+    classifier = 1000 * (resnet.out_channels + 1)
+    assert sum(p.numel() for p in resnet.parameters()) + classifier == listed
+
+
+# Millions of parameters: arXiv:1908.07919, table 1.
+@pytest.mark.parametrize(
+    ("name", "published"), [("simplebaseline_r50", 34.0), ("hrnet_w32", 28.5), ("hrnet_w48", 63.6)]
+)
+def test_teachers_have_the_published_size(name, published) -> None:
+    with torch.device("meta"):
+        model = create_model(name)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(published, abs=0.06)
+
+
+def test_cost_with_deconvolutions_equals_the_layer_sizes() -> None:
+    with torch.device("meta"):
+        model = create_model("simplebaseline_r50")
+    # A ResNet-50 is listed with 4.09 GMACs at 224 x 224; each deconvolution reads a 4 x 4 kernel per input cell.
+    deconvolutions = 4 * 4 * 256 * (2048 * 8 * 6 + 256 * 16 * 12 + 256 * 32 * 24) / 1e9
+    expected = 4.09 * (256 * 192) / 224**2 + deconvolutions
+    assert measure_complexity(model.to_empty(device="cpu")).gmacs == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_resnet_computes_what_transformers_resnet_computes(depth) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    ours = shaken(ResNet(depth))
+    basic = depth == 18
+    theirs = transformers.ResNetModel(
+        transformers.ResNetConfig(
+            embedding_size=64,
+            hidden_sizes=[64, 128, 256, 512] if basic else [256, 512, 1024, 2048],
+            depths=[2, 2, 2, 2] if basic else [3, 4, 6, 3],
+            layer_type="basic" if basic else "bottleneck",
+        )
+    ).eval()
+    state = {}
+    for name in theirs.state_dict():
+        parts = name.replace("embedder.embedder", "0").replace("encoder.stages", "layer").split(".")
+        kind = "conv" if "convolution" in parts else "bn"
+        if parts[0] == "0":
+            own = f"{kind}1"
+        else:
+            block = f"layer{int(parts[1]) + 1}.{parts[3]}"
+            place = int(parts[5]) + 1 if parts[4] == "layer" else None
+            own = f"{block}.{kind}{place}" if place else f"{block}.downsample.{int(kind == 'bn')}"
+        state[name] = ours.state_dict()[f"{own}.{parts[-1]}"]
+    theirs.load_state_dict(state)
+    images = torch.randn(2, 3, 96, 70)  # sizes that do not divide
+    with torch.inference_mode():
+        expected = theirs(images).last_hidden_state
+        found = ours(images)
+    assert found.shape == expected.shape == (2, ours.out_channels, 3, 3)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_a_student_takes_any_backbone(name, tmp_path) -> None:
+    options = {"input_size_hw": SIZE_HW, "patch_size_hw": (4, 4), "dim": 16, "depth": 1, "num_heads": 2}
+    model = create_model("distilpose_s", backbone=name, **options).eval()
+    images = torch.randn(2, 3, *SIZE_HW)
+    with torch.inference_mode():
+        features = model.backbone(images)
+        output = model(images)
+    assert features.shape == (2, model.backbone.out_channels, 16, 16)
+    assert output.visual_tokens.shape == (2, 16, 16)
+    if name == "resnet18":
+        again = load_checkpoint(save_checkpoint(model, tmp_path / "m.safetensors"))
+        assert isinstance(again.backbone, ResNetPyramid)
+        with torch.inference_mode():
+            torch.testing.assert_close(again(images).xy_norm, output.xy_norm)
+
+
+def test_every_stage_reaches_the_map_of_a_pyramid() -> None:
+    backbone = build_backbone("resnet18")
+    backbone(torch.randn(2, 3, *SIZE_HW)).square().mean().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_saved_predicted_and_flipped(name, tmp_path) -> None:
+    torch.manual_seed(0)
+    model = shaken(create_model(name, input_size_hw=SIZE_HW))
+    images = torch.randn(2, 3, *SIZE_HW)
+    with torch.inference_mode():
+        output = model(images)
+    if name.startswith("deeppose"):
+        assert isinstance(model, RegressionModel)
+        assert isinstance(output, PoseOutput)
+        assert output.xy_norm.shape == output.sigma.shape == (2, 17, 2)
+        assert output.score.shape == (2, 17)
+    else:
+        assert isinstance(model, HeatmapModel)
+        assert isinstance(output, HeatmapOutput)
+        assert output.heatmaps.shape == (2, 17, 16, 16)
+    assert output.keypoint_tokens is None
+    assert output.visual_tokens is None
+
+    loaded = load_checkpoint(save_checkpoint(model, tmp_path / "model.safetensors", training={"steps": 3}))
+    description = describe(loaded)
+    assert description.output == ("regression" if name.startswith("deeppose") else "heatmap")
+    assert description.heatmap_size_hw == (16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(images)[0], output[0])
+
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    for flip_test in ("off", "aligned"):
+        result = distilpose.PosePredictor(loaded, flip_test=flip_test)(image, [[10, 10, 70, 110], [60, 5, 150, 100]])
+        assert result.xy.shape == (2, 17, 2)
+        assert (result.sigma is None) == (not name.startswith("deeppose"))
+
+
+@pytest.mark.parametrize(("num_sigmas", "with_score"), [(0, False), (1, True), (2, False)])
+def test_a_deeppose_gives_what_it_is_built_for(num_sigmas, with_score) -> None:
+    model = create_model(
+        "deeppose_r18", input_size_hw=(64, 48), num_keypoints=5, num_sigmas=num_sigmas, with_score=with_score
+    )
+    output = model(torch.randn(2, 3, 64, 48))
+    assert output.xy_norm.shape == (2, 5, 2)
+    assert (output.sigma is None) == (num_sigmas == 0)
+    assert (output.score is None) == (not with_score)
+    form = ExportForm(model.eval())
+    assert list(form.output_names) == ["xy_norm", *["sigma"] * (num_sigmas > 0), *["score"] * with_score]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_exported_form_is_the_model(name) -> None:
+    torch.manual_seed(0)
+    model = shaken(create_model(name, input_size_hw=SIZE_HW)).double()
+    images = torch.randn(2, 3, *SIZE_HW, dtype=torch.float64)
+    with torch.no_grad():
+        expected = [value for value in model(images) if value is not None]
+        found = ExportForm(model)(images)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_heatmaps_of_another_stride_say_their_size() -> None:
+    model = HeatmapNet(ResNet(18), PointwiseHead(512, 3), num_keypoints=3, input_size_hw=(128, 96))
+    assert model(torch.zeros(1, 3, 128, 96)).heatmaps.shape == (1, 3, *model.heatmap_size_hw) == (1, 3, 4, 3)
+    narrow = HeatmapNet(HRNet(width=8), PointwiseHead(8, 3), num_keypoints=3, input_size_hw=(64, 32))
+    assert narrow(torch.zeros(1, 3, 64, 32)).heatmaps.shape == (1, 3, *narrow.heatmap_size_hw) == (1, 3, 16, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("simplebaseline_r18", {"input_size_hw": (64, 48)}, "multiples of 32"),
+        ("hrnet_w32", {"input_size_hw": (96, 72)}, "multiples of 32"),
+        ("deeppose_r18", {"input_size_hw": (64, 50)}, "multiples of 4"),
+        ("deeppose_r18", {"num_keypoints": 0}, "num_keypoints"),
+        ("deeppose_r18", {"num_sigmas": 3}, "num_sigmas"),
+        ("deeppose_r18", {"dim": 3}, "dim"),
+        ("distilpose_s", {"backbone": "vgg"}, "backbone must be one of stem"),
+    ],
+)
+def test_impossible_options_name_themselves(name, options, named) -> None:
+    with pytest.raises(ConfigError, match=named):
+        create_model(name, **options)
