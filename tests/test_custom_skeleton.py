@@ -199,35 +199,30 @@ def test_sets_with_other_keypoints_are_learned_together(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None:
-    from fastapi.testclient import TestClient
+    from urllib.request import Request, urlopen
 
-    from distilpose import PosePredictor
     from distilpose.export.export import export_file
-    from distilpose.inference.detectors import WholeImage
     from distilpose.runtimes import OnnxRunner
-    from distilpose.serving.app import create_app
-    from distilpose.serving.metrics import Metrics
-    from distilpose.serving.options import ServeOptions
-    from distilpose.serving.server import PoseServer
-    from distilpose.serving.service import PoseService
+    from distilpose.serving.server import BackgroundServer, PoseServer
     from distilpose.serving.web import model_entry
 
     file = tmp_path / "lamp.onnx"
     assert export_file(lamps.weights, file, format="onnx").description.skeleton.name == "lamp"
-    runner = OnnxRunner(file)
-    entry = model_entry(runner.description)["skeleton"]
+    entry = model_entry(OnnxRunner(file).description)["skeleton"]
     assert (entry["keypoint_names"][-1], entry["sides"][3:]) == ("right_screw", ["left", "right"])
 
-    options, metrics = ServeOptions(), Metrics()
-    service = PoseService(PosePredictor(runner), WholeImage(), options, metrics)
+    server = PoseServer(file, port=0)
     picture = (lamps.folder / "images" / "1.png").read_bytes()
-    with TestClient(create_app(service, runner.description, options, metrics)) as client:
-        card = client.get("/v1/model").json()
-        assert (card["skeleton"], card["flip_pairs"], card["oks_sigmas"]) == ("lamp", [[3, 4]], [0.08] * COUNT)
-        answer = client.post("/v1/predict", content=picture, headers={"Content-Type": "image/png"}).json()
-    assert [len(person["keypoints"]) for person in answer["people"]] == [3 * COUNT]
+    with BackgroundServer(server):
+        with urlopen(f"{server.address}/v1/model") as answer:  # noqa: S310 - our own server
+            card = json.load(answer)
+        request = Request(f"{server.address}/v1/predict", data=picture, headers={"Content-Type": "image/png"})  # noqa: S310
+        with urlopen(request) as answer:  # noqa: S310
+            people = json.load(answer)["people"]
+    assert (card["skeleton"], card["flip_pairs"], card["oks_sigmas"]) == ("lamp", [[3, 4]], [0.08] * COUNT)
+    assert [len(person["keypoints"]) for person in people] == [3 * COUNT]
     with pytest.raises(ConfigError, match="finds people only"):
-        PoseServer(runner, port=0, detector="hog")
+        PoseServer(file, port=0, detector="hog")
 
 
 @pytest.mark.slow
