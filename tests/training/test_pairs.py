@@ -21,10 +21,10 @@ from distilpose.models.hrnet import HRNet
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.models.simple_baseline import HeatmapNet, PointwiseHead
 from distilpose.training.distillation import make_task
-from distilpose.training.teachers.combine import unmirror_heatmaps
 from distilpose.training.module import PoseTraining
 from distilpose.training.pointing import start_pointing
 from distilpose.training.recipes import OptimiserConfig
+from distilpose.training.teachers.combine import unmirror_heatmaps
 
 SIZE_HW = (64, 64)
 TOKENS = {"patch_size_hw": (4, 4), "dim": 16, "depth": 1, "num_heads": 2}

@@ -253,3 +253,5 @@ def test_a_teacher_as_a_runner_says_what_it_is(onnx_file) -> None:
     assert runner.description.input_size_hw == (64, 48)
     assert runner.description.heatmap_size_hw == (16, 12)
     assert runner(np.zeros((2, 3, 64, 48), np.float32)).heatmaps.shape == (2, K, 16, 12)
+    beetle = TeacherRunner({"kind": "onnx", "file": str(onnx_file()), "keypoints": [f"leg_{at}" for at in range(K)]})
+    assert beetle.description.skeleton.keypoint_names[3] == "leg_3"

@@ -15,7 +15,7 @@ from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.preprocess import NetworkInput, Normalisation
 from distilpose.runtimes import FloatArray
-from distilpose.skeleton import COCO_17
+from distilpose.skeleton import COCO_17, name_key
 from distilpose.training.teachers.adapt import SourceTeacher
 from distilpose.training.teachers.base import CropSpec, HeatmapSource, Teacher
 from distilpose.training.teachers.combine import Ensemble, FlipAverage
@@ -30,7 +30,7 @@ from distilpose.training.teachers.config import (
     teacher_config_from,
 )
 from distilpose.training.teachers.heatmap_files import HeatmapFiles
-from distilpose.training.teachers.keypoints import match_keypoints, teacher_skeleton
+from distilpose.training.teachers.keypoints import teacher_skeleton
 from distilpose.training.teachers.network import load_checkpoint_source
 from distilpose.training.teachers.onnx_file import load_onnx_source, load_simcc_source
 from distilpose.training.teachers.vitpose import load_vitpose_source
@@ -146,5 +146,6 @@ def _own_crops(config: TeacherConfig) -> CropSpec:
     if isinstance(config, EnsembleTeacher):
         return _own_crops(teacher_config_from(config.members[0]))
     spec = load_source(config).spec
-    mapping = match_keypoints(COCO_17, spec.skeleton, config.mapping, "teacher")
-    return CropSpec(spec.input_size_hw, spec.skeleton if mapping.missing.any() else COCO_17, Normalisation())
+    own = {name_key(name) for name in spec.skeleton.keypoint_names}
+    has_coco = all(name in config.mapping or name_key(name) in own for name in COCO_17.keypoint_names)
+    return CropSpec(spec.input_size_hw, COCO_17 if has_coco else spec.skeleton, Normalisation())
