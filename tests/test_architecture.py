@@ -140,7 +140,8 @@ def test_public_surface() -> None:
     for name in distilpose.__all__:
         assert getattr(distilpose, name) is not None
     assert set(dir(distilpose)) == set(distilpose.__all__)
-    assert distilpose.list_models() == [f"{family}_{size}" for family in ("distilpose", "tokenpose") for size in "lms"]
+    students, teachers = ([f"distilpose_{size}" for size in "lmpst"], [f"tokenpose_{size}" for size in "lms"])
+    assert distilpose.list_models() == students + teachers
     with pytest.raises(AttributeError, match="nothing_like_it"):
         _ = distilpose.nothing_like_it
 
