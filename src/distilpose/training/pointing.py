@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from distilpose.errors import ConfigError
 from distilpose.losses import TARGET_SIGMA, render_gaussian_heatmaps
 from distilpose.models import PoseModel
 from distilpose.models.distilpose import DistilPose
@@ -42,7 +43,12 @@ def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: fl
 
     Returns:
         The head's last mean squared error in reading places.
+
+    Raises:
+        ConfigError: the encoder prunes: its last block does not see every patch.
     """
+    if model.encoder.prune_after is not None:
+        raise ConfigError("start: pointing needs all visual tokens: leave out model_options.prune_after or start plain")
     generator = torch.Generator().manual_seed(seed)
     was_training = model.training
     model.eval()

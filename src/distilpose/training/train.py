@@ -22,6 +22,7 @@ from distilpose.checkpoint import describe, load_checkpoint
 from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
+from distilpose.training.cycling import make_self_distillation
 from distilpose.training.datamodule import TrainingData, load_validation_set
 from distilpose.training.distillation import make_task
 from distilpose.training.module import PoseTraining
@@ -93,6 +94,7 @@ def train(
         freeze_batchnorm=config.freeze_batchnorm,
         backbone_heatmap=config.backbone_heatmap,
         target_sigma=config.target_sigma,
+        self_distillation=make_self_distillation(model, config.cycles, config.cycle_token),
     )
     summary = {
         "distilpose": __version__, "teacher": config.teacher, "people": len(data), "epochs": config.epochs,
