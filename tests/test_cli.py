@@ -17,7 +17,7 @@ from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.models import create_model
 
 ROOT = Path(__file__).parent.parent
-LADDERS = sorted((ROOT / "configs" / "ablation").glob("*.yaml"))
+LADDERS = sorted(path for folder in ("ablation", "light") for path in (ROOT / "configs" / folder).glob("*.yaml"))
 CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(LADDERS))
 
 

@@ -51,8 +51,8 @@ def test_model_table_is_what_the_command_prints(capsys) -> None:
     assert cli.main(["models"]) == 0
     printed = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "│" in line}
     section = README.split("## Models\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+_[lms])`[^|]*((?:\| \S+ ){4})\|$", section, flags=re.MULTILINE)
-    assert len(rows) == 6
+    rows = re.findall(r"^\| `(\w+_[lmpst])`[^|]*((?:\| \S+ ){4})\|$", section, flags=re.MULTILINE)
+    assert len(rows) == 8
     for name, values in rows:
         for value in values.split("|")[1:]:
             assert f" {value.strip()} " in printed[name], (name, value)
