@@ -89,18 +89,20 @@ class FlatEncoder(nn.Module):
         visual_tokens = self.patches(features).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.keypoint_tokens.expand(features.shape[0], -1, -1), visual_tokens], dim=1)
         position = self.position
-        for number, block in enumerate(self.blocks, 1):
+        *earlier, last = self.blocks
+        for number, block in enumerate(earlier, 1):
+            assert isinstance(block, FlatBlock)
             placed = tokens + position
-            if number == len(self.blocks):
-                return block(placed, count)  # type: ignore[no-any-return]
-            updated = block(placed) if number <= self.visual_depth else block(placed, count)
-            tokens = updated if number <= self.visual_depth else torch.cat([updated, tokens[:, count:]], dim=1)
+            if number <= self.visual_depth:
+                tokens = block(placed)
+            else:
+                tokens = torch.cat([block(placed, count), tokens[:, count:]], dim=1)
             if number == self.prune_after:
-                assert isinstance(block, FlatBlock)
-                kept = most_attended(block.attention_received(placed, count), self.keep_tokens)
-                rows = with_keypoints(kept, count)
+                assert self.keep_tokens is not None
+                rows = with_keypoints(most_attended(block.attention_received(placed, count), self.keep_tokens), count)
                 tokens, position = take_rows(tokens, rows), take_rows(position, rows)
-        raise AssertionError("an encoder has at least one block")
+        keypoint_tokens: Tensor = last(tokens + position, count)
+        return keypoint_tokens
 
 
 class _KeypointTokens(nn.Module):
@@ -148,11 +150,13 @@ class FlatBlock(nn.Module):
         query = self._heads(self.query(normed[:, :num_keypoints])).permute(0, 2, 1, 3)
         key = self._heads(self.key(normed)).permute(0, 2, 3, 1)
         weights = (query @ key).softmax(dim=-1)
-        return weights[..., num_keypoints:].mean(dim=1).amax(dim=1)
+        received: Tensor = weights[..., num_keypoints:].mean(dim=1).amax(dim=1)
+        return received
 
     def _heads(self, values: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, heads, D / heads)."""
-        return values.unflatten(-1, (self.num_heads, -1))
+        batch, count, dim = values.shape
+        return values.view(batch, count, self.num_heads, dim // self.num_heads)
 
 
 class _Pixels(nn.Module):

@@ -67,7 +67,7 @@ class PyramidNet(nn.Module):
         for stage, lateral in zip(self.stages, self.lateral, strict=True):
             x = stage(x)
             maps.append(lateral(x))
-        merged = maps.pop()
+        merged: Tensor = maps.pop()
         while True:
             if len(maps) == self.smooth_stage:
                 merged = self.smooth(merged)

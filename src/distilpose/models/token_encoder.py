@@ -165,7 +165,8 @@ class TransformerBlock(nn.Module):
         query = self._heads(token_linear(normed[:, :num_keypoints], self.qkv.weight[:dim]))
         key = self._heads(token_linear(normed, self.qkv.weight[dim : 2 * dim]))
         weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
-        return weights[..., num_keypoints:].mean(dim=1).amax(dim=1)
+        received: Tensor = weights[..., num_keypoints:].mean(dim=1).amax(dim=1)
+        return received
 
     def _attend(self, tokens: Tensor, updated: int | None) -> Tensor:
         batch, _, dim = tokens.shape
