@@ -13,7 +13,9 @@ from distilpose.errors import CheckpointError, DistilPoseError
 from distilpose.preprocess import Normalisation
 from distilpose.skeleton import COCO_17, Skeleton
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Presets that files of an earlier format know by another name: `distilpose_m` became faster and changed its layers.
+RENAMED = {1: {"distilpose_m": "distilpose_p"}}
 METADATA_KEY = "distilpose"  # of the description in a file's metadata, whatever the kind of file
 OutputKind = Literal["regression", "heatmap"]
 Precision = Literal["float32", "float16", "int8"]
@@ -76,7 +78,7 @@ class ModelDescription:
             if precision not in get_args(Precision):
                 raise ValueError(precision)
             return cls(
-                model=str(values["model"]),
+                model=RENAMED.get(version, {}).get(str(values["model"]), str(values["model"])),
                 output=values["output"],
                 input_size_hw=_size(values["input_size_hw"]),
                 heatmap_size_hw=_size(values["heatmap_size_hw"]),

@@ -18,7 +18,15 @@ from distilpose.bench.data_throughput import measure_data_throughput
 from distilpose.bench.detection import detection_table, measure_detection
 from distilpose.bench.end_to_end import end_to_end_table, measure_end_to_end
 from distilpose.bench.film_speed import film_table, measure_film, tracked_poses
-from distilpose.bench.inference_speed import measure_files, measure_speeds, ratios_table, speed_ratios, speeds_table
+from distilpose.bench.inference_speed import (
+    WAYS,
+    measure_files,
+    measure_speeds,
+    ratios_table,
+    speed_ratios,
+    speeds_table,
+)
+from distilpose.bench.ladder import ladder_table, measure_ladder, plot_ladder
 from distilpose.bench.measure import Measurement, measure_peak, measure_peaks
 from distilpose.bench.people_over_time import (
     measure_smoothing,
@@ -46,6 +54,8 @@ class BenchmarkOptions:
     Attributes:
         models: presets to time in every runtime; without them and ``files``, all of them.
         files: checkpoints and exported files to time.
+        runtimes: those in which ``models`` are timed; all when empty.
+        ladder: ``out`` folder of a finished `distilpose ablate` of students, to hold accuracy against speed.
         end_to_end: the whole way from files to ``predictions.json``.
         profile: kinds of operation inside the runtimes, before and after the rewrites.
         training: distillation steps and data loading.
@@ -62,6 +72,8 @@ class BenchmarkOptions:
 
     models: Sequence[str] = ()
     files: Sequence[Path] = ()
+    runtimes: Sequence[str] = ()
+    ladder: Path | None = None
     end_to_end: bool = True
     profile: bool = False
     training: bool = False
@@ -90,7 +102,7 @@ def benchmark(
         options: what to measure.
         show: called with each table.
         json_file: where to write the numbers as well.
-        plot: picture of published accuracy against measured speed to write.
+        plot: picture of accuracy against measured speed to write: of the ladder where one is named, else as published.
         progress: where to say what is being measured.
 
     Raises:
@@ -99,6 +111,9 @@ def benchmark(
     unknown = sorted(set(options.models) - set(list_models()))
     if unknown:
         raise ConfigError(f"models must be among {', '.join(list_models())}, got {', '.join(unknown)}")
+    runtimes = sorted({way.runtime for way in WAYS})
+    if set(options.runtimes) - set(runtimes):
+        raise ConfigError(f"runtimes must be among {', '.join(runtimes)}, got {', '.join(options.runtimes)}")
     labelled = (options.annotations, options.images)
     if any((*labelled, options.calibration)) and not all(labelled):
         raise ConfigError("accuracy needs --annotations and --images together: name both or none")
@@ -118,9 +133,19 @@ def benchmark(
 
     if options.training:  # first: its loader forks, which wants a process without the runtimes' threads
         _training(show, write, say)
-    others = any((options.files, options.films, options.over_time, options.detector, options.serving, options.bulk))
+    others = any(
+        (
+            options.files,
+            options.ladder,
+            options.films,
+            options.over_time,
+            options.detector,
+            options.serving,
+            options.bulk,
+        )
+    )
     models = options.models or ([] if others else list_models())
-    speeds = measure_speeds(models, say=say) + measure_files(options.files, say=say)
+    speeds = measure_speeds(models, runtimes=options.runtimes, say=say) + measure_files(options.files, say=say)
     if speeds:
         show(speeds_table(speeds))
         write("inference", [speed.to_dict() for speed in speeds])
@@ -128,7 +153,13 @@ def benchmark(
     if ratios:
         show(ratios_table(ratios))
         write("ratios", [ratio._asdict() for ratio in ratios])
-    if plot is not None:
+    if options.ladder is not None:
+        steps = measure_ladder(options.ladder, say=say)
+        show(ladder_table(steps))
+        write("ladder", [{"rung": step.name, "ap": step.ap, "pck": step.pck, **step.speed.to_dict()} for step in steps])
+        if plot is not None:
+            plot_ladder(steps, Path(plot))
+    elif plot is not None:
         plot_accuracy_against_speed(speeds, Path(plot))
     if options.end_to_end and models:
         whole = measure_end_to_end(STUDENT, say)

@@ -46,9 +46,9 @@ class _Tensors(nn.Module):
 
 
 def attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Multiply-accumulates of softmax(Q K^T) V on (B, heads, T, d): 2 B heads T^2 d."""
-    shape = [int(side) for side in inputs[0].type().sizes()]
-    return 2 * prod(shape) * shape[-2]
+    """Multiply-accumulates of softmax(Q K^T) V, Q (B, heads, T, d), K (B, heads, S, d): 2 B heads T S d."""
+    query, key = ([int(side) for side in value.type().sizes()] for value in inputs[:2])
+    return 2 * prod(query) * key[-2]
 
 
 def _output_elements(inputs: list[Any], outputs: list[Any]) -> int:

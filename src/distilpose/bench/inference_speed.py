@@ -69,6 +69,7 @@ BEFORE = (
     Way("onnxruntime", "not rewritten", rewrite=False),
     Way("openvino", "not rewritten", rewrite=False),
 )
+LIGHT = ("distilpose_t", "distilpose_m", "distilpose_p")  # students that promise to be faster than distilpose_s
 FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
 RUNTIMES = {SUFFIXES[format]: runtime for runtime, format in FORMATS.items()}
 
@@ -119,9 +120,26 @@ class Speed:
         return {**asdict(self), "peaks": self.peaks._asdict(), **derived}
 
 
+class Job(NamedTuple):
+    """A file to time.
+
+    Attributes:
+        name: of its model.
+        cost: of its model.
+        path: the file.
+        way: how it is run.
+    """
+
+    name: str
+    cost: Complexity
+    path: Path
+    way: Way
+
+
 def measure_speeds(
     models: Sequence[str],
     *,
+    runtimes: Sequence[str] = (),
     before: Sequence[str] = ("distilpose_s",),
     batches: Sequence[int] = BATCHES,
     rounds: int = ROUNDS,
@@ -131,22 +149,24 @@ def measure_speeds(
 
     Args:
         models: presets.
+        runtimes: those to run; all when empty.
         before: those that are measured without the savings as well.
         batches: numbers of crops at once.
         rounds: times that every way gets its turn; the figures are medians.
         say: told what is being done.
     """
-    speeds = []
+    jobs = []
     with tempfile.TemporaryDirectory() as folder:
         annotations = write_synthetic_dataset(Path(folder) / "people", CALIBRATION_PICTURES)
         for name in models:
             model = create_model(name).eval()
             crops = calibration_crops(annotations, model.input_size_hw, COCO_17)
-            ways = (*WAYS, *(BEFORE if name in before else ()))
+            cost = measure_complexity(model)
             say(f"exports of {name}")
-            jobs = [(way_file(model, way, Path(folder) / name, crops), way) for way in ways]
-            speeds += _in_turn(name, measure_complexity(model), jobs, batches, rounds, say)
-    return speeds
+            for way in (*WAYS, *(BEFORE if name in before else ())):
+                if not runtimes or way.runtime in runtimes:
+                    jobs.append(Job(name, cost, way_file(model, way, Path(folder) / name, crops), way))
+        return measure_in_turn(jobs, batches, rounds, say)
 
 
 def measure_files(
@@ -167,47 +187,51 @@ def measure_files(
     Raises:
         CheckpointError: a file is unusable.
     """
-    speeds = []
+    jobs = []
     for file in files:
         description = as_runner(file).description
         way = Way(RUNTIMES.get(file.suffix, "torch"), description.precision, description.precision)
         cost = measure_complexity(create_model(description.model, **description.options))
-        speeds += _in_turn(file.name, cost, [(file, way)], batches, rounds, say)
-    return speeds
+        jobs.append(Job(file.name, cost, file, way))
+    return measure_in_turn(jobs, batches, rounds, say)
 
 
-def _in_turn(
-    name: str,
-    cost: Complexity,
-    jobs: Sequence[tuple[Path, Way]],
-    batches: Sequence[int],
-    rounds: int,
-    say: Callable[[str], None],
+def measure_in_turn(
+    jobs: Sequence[Job], batches: Sequence[int], rounds: int, say: Callable[[str], None] = lambda _: None
 ) -> list[Speed]:
-    """Every way in turn and that several times, so that a slow minute meets all of them."""
+    """Every file in turn and that several times, so that a slow minute meets all of them.
+
+    Args:
+        jobs: the files.
+        batches: numbers of crops at once.
+        rounds: turns of every file; the figures are medians.
+        say: told what is being done.
+    """
     laps: list[list[tuple[Peaks, dict[str, Any]]]] = [[] for _ in jobs]
     for number in range(rounds):
-        for (path, way), of_way in zip(jobs, laps, strict=True):
-            say(f"{name}, {way.runtime}, {way.variant} ({number + 1}/{rounds})")
-            of_way.append((measure_peaks(), run_worker(path, way, batches)))
+        for job, of_job in zip(jobs, laps, strict=True):
+            say(f"{job.name}, {job.way.runtime}, {job.way.variant} ({number + 1}/{rounds})")
+            of_job.append((measure_peaks(), run_worker(job.path, job.way, batches)))
     return [
         Speed(
-            model=name,
-            runtime=way.runtime,
-            variant=way.variant,
-            parameters=cost.parameters,
-            gmacs=cost.gmacs,
-            file_megabytes=file_bytes(path) / 1e6,
-            peak_megabytes=of_way[0][1]["peak_megabytes"],
-            seconds={batch: median(answer["seconds"][str(batch)] for _, answer in of_way) for batch in batches},
-            peaks=Peaks(*(median(values) for values in zip(*(peaks for peaks, _ in of_way), strict=True))),
+            model=job.name,
+            runtime=job.way.runtime,
+            variant=job.way.variant,
+            parameters=job.cost.parameters,
+            gmacs=job.cost.gmacs,
+            file_megabytes=file_bytes(job.path) / 1e6,
+            peak_megabytes=of_job[0][1]["peak_megabytes"],
+            seconds={batch: median(answer["seconds"][str(batch)] for _, answer in of_job) for batch in batches},
+            peaks=Peaks(*(median(values) for values in zip(*(peaks for peaks, _ in of_job), strict=True))),
         )
-        for (path, way), of_way in zip(jobs, laps, strict=True)
+        for job, of_job in zip(jobs, laps, strict=True)
     ]
 
 
-def way_file(model: PoseModel, way: Way, folder: Path, crops: np.ndarray[Any, np.dtype[np.uint8]]) -> Path:
-    """The file of a way, written unless another way has the same."""
+def way_file(
+    model: PoseModel, way: Way, folder: Path, crops: np.ndarray[Any, np.dtype[np.uint8]] | None = None
+) -> Path:
+    """The file of a way, written unless another way has the same; int8 is calibrated with ``crops``."""
     if way.runtime == "torch":
         path = folder / "model.safetensors"
         return path if path.exists() else save_checkpoint(model, path)
@@ -293,6 +317,11 @@ def speed_ratios(speeds: Sequence[Speed], student: str = "distilpose_s", teacher
             (f"{student}, {runtime}: int8 against float32", (student, runtime, "int8"), plain),
             (f"{student}, {runtime}: int8 against float32 not rewritten", (student, runtime, "int8"), before),
             (f"{student}: {runtime} int8 against torch textbook", (student, runtime, "int8"), textbook),
+        ]
+        pairs += [
+            (f"{light} against {student}{what}, {runtime}, float32", (light, runtime, "float32"), slower)
+            for light in LIGHT
+            for what, slower in (("", plain), (" not rewritten", before))
         ]
     pairs.append((f"{student}, torch: ours against textbook", (student, "torch", "float32"), textbook))
     return [

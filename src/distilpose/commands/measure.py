@@ -26,6 +26,8 @@ def _models(_: Namespace) -> int:
 def _benchmark_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help="presets to time (default: all)")
     parser.add_argument("--files", nargs="+", default=[], metavar="FILE", help="checkpoints and exported files to time")
+    parser.add_argument("--runtimes", nargs="+", default=[], metavar="NAME", help="of --models (default: all)")
+    parser.add_argument("--ladder", metavar="DIR", help="finished ablation of students: accuracy against speed here")
     parser.add_argument("--no-end-to-end", action="store_true", help="leave out files to predictions.json")
     parser.add_argument("--profile", action="store_true", help="also operations inside OpenVINO and ONNX Runtime")
     parser.add_argument("--training", action="store_true", help="also distillation steps and data loading")
@@ -41,7 +43,9 @@ def _benchmark_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--serving", action="store_true", help="distilpose serve under load")
     parser.add_argument("--bulk", action="store_true", help="distilpose predict-bulk on 5,000 pictures")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers here")
-    parser.add_argument("--plot", metavar="FILE", help="picture of published accuracy against measured speed")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="picture of accuracy (of --ladder, else published) against speed"
+    )
 
 
 def _benchmark(args: Namespace) -> int:
@@ -54,6 +58,8 @@ def _benchmark(args: Namespace) -> int:
     options = BenchmarkOptions(
         models=args.models,
         files=[Path(file) for file in args.files],
+        runtimes=args.runtimes,
+        ladder=None if args.ladder is None else Path(args.ladder),
         end_to_end=not args.no_end_to_end,
         profile=args.profile,
         training=args.training,
@@ -79,6 +85,8 @@ BENCHMARK = Command(
     (
         "--models distilpose_s",
         "--files student.safetensors student.onnx student.xml",
+        "--models distilpose_s distilpose_m distilpose_t --runtimes onnxruntime --no-end-to-end",
+        "--ladder runs/light --plot light.png",
         "--json speed.json --plot speed.png --profile --training",
         "--annotations person_keypoints.json --images images --calibration other_people.json",
         "--films film.mp4 --over-time",

@@ -5,6 +5,7 @@
 - The scale of the attention is in the weights of the queries.
 - Patches are embedded by one strided convolution instead of a copy of the feature map and a product.
 - The position code is padded once.
+- The last block updates keypoint tokens alone: nothing reads its visual tokens.
 
 Batch norms are folded by the exporter.
 """
@@ -19,7 +20,13 @@ from torch.nn import functional as F
 
 from distilpose.models import PoseModel
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.models.token_encoder import TokenEncoder, TransformerBlock
+from distilpose.models.token_encoder import (
+    TokenEncoder,
+    TransformerBlock,
+    most_attended,
+    take_rows,
+    with_keypoints,
+)
 from distilpose.preprocess import Normalisation
 from distilpose.runtimes import HEATMAP_OUTPUT, POSE_OUTPUTS
 
@@ -67,6 +74,9 @@ class FlatEncoder(nn.Module):
     def __init__(self, encoder: TokenEncoder) -> None:
         super().__init__()
         self.num_keypoints = encoder.num_keypoints
+        self.visual_depth = encoder.visual_depth
+        self.prune_after = encoder.prune_after
+        self.keep_tokens = encoder.keep_tokens
         self.keypoint_tokens = encoder.keypoint_tokens
         self.patches = _patch_convolution(encoder)
         self.position: Tensor
@@ -75,12 +85,24 @@ class FlatEncoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> keypoint tokens (B, K, D)."""
+        count = self.num_keypoints
         visual_tokens = self.patches(features).flatten(2).transpose(1, 2)
-        keypoint_tokens = self.keypoint_tokens.expand(features.shape[0], -1, -1)
-        tokens = torch.cat([keypoint_tokens, visual_tokens], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens + self.position)
-        return tokens[:, : self.num_keypoints]
+        tokens = torch.cat([self.keypoint_tokens.expand(features.shape[0], -1, -1), visual_tokens], dim=1)
+        position = self.position
+        *earlier, last = self.blocks
+        for number, block in enumerate(earlier, 1):
+            assert isinstance(block, FlatBlock)
+            placed = tokens + position
+            if number <= self.visual_depth:
+                tokens = block(placed)
+            else:
+                tokens = torch.cat([block(placed, count), tokens[:, count:]], dim=1)
+            if number == self.prune_after:
+                assert self.keep_tokens is not None
+                rows = with_keypoints(most_attended(block.attention_received(placed, count), self.keep_tokens), count)
+                tokens, position = take_rows(tokens, rows), take_rows(position, rows)
+        keypoint_tokens: Tensor = last(tokens + position, count)
+        return keypoint_tokens
 
 
 def _keypoint_tokens(model: PoseModel, rewrite: bool) -> nn.Module:
@@ -119,18 +141,30 @@ class FlatBlock(nn.Module):
         scale = (query.shape[0] // block.num_heads) ** -0.5
         self.query, self.key, self.value = _linear(query * scale), _linear(key), _linear(value)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        batch, count, dim = tokens.shape
-        heads = (batch, count, self.num_heads, dim // self.num_heads)
+    def forward(self, tokens: Tensor, updated: int | None = None) -> Tensor:
+        """(B, T, D) -> (B, U, D): all tokens updated, or the first ``updated``."""
         normed = self.attention_norm(tokens)
-        query = self.query(normed).view(heads).permute(0, 2, 1, 3)
-        key = self.key(normed).view(heads).permute(0, 2, 3, 1)
-        value = self.value(normed).view(heads).permute(0, 2, 1, 3)
+        query = self._heads(self.query(normed[:, :updated])).permute(0, 2, 1, 3)
+        key = self._heads(self.key(normed)).permute(0, 2, 3, 1)
+        value = self._heads(self.value(normed)).permute(0, 2, 1, 3)
         mixed = (query @ key).softmax(dim=-1) @ value
-        tokens = tokens + self.attention_out(mixed.permute(0, 2, 1, 3).reshape(batch, count, dim))
+        tokens = tokens[:, :updated] + self.attention_out(mixed.permute(0, 2, 1, 3).flatten(2))
         out: Tensor = tokens + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(tokens))))
         return out
+
+    def attention_received(self, tokens: Tensor, num_keypoints: int) -> Tensor:
+        """As `TransformerBlock.attention_received`."""
+        normed = self.attention_norm(tokens)
+        query = self._heads(self.query(normed[:, :num_keypoints])).permute(0, 2, 1, 3)
+        key = self._heads(self.key(normed)).permute(0, 2, 3, 1)
+        weights = (query @ key).softmax(dim=-1)
+        received: Tensor = weights[..., num_keypoints:].mean(dim=1).amax(dim=1)
+        return received
+
+    def _heads(self, values: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, heads, D / heads)."""
+        batch, count, dim = values.shape
+        return values.view(batch, count, self.num_heads, dim // self.num_heads)
 
 
 class _Pixels(nn.Module):

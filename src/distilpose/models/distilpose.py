@@ -99,6 +99,14 @@ class DistilPose(RegressionModel):
 
     def forward(self, images: Tensor) -> PoseOutput[Tensor]:
         """(B, 3, H, W) normalised crops -> keypoints, spread, confidence and tokens."""
-        keypoint_tokens, visual_tokens = self.encoder(self.backbone(images))
+        return self._read(*self.encoder(self.backbone(images)))
+
+    def cycle(self, output: PoseOutput[Tensor]) -> PoseOutput[Tensor]:
+        """What the model says after running the encoder's blocks once more, on the tokens of an output."""
+        assert output.keypoint_tokens is not None
+        assert output.visual_tokens is not None
+        return self._read(*self.encoder.cycle(output.keypoint_tokens, output.visual_tokens))
+
+    def _read(self, keypoint_tokens: Tensor, visual_tokens: Tensor) -> PoseOutput[Tensor]:
         xy_norm, sigma, score = self.head(keypoint_tokens)
         return PoseOutput(xy_norm, sigma, score, keypoint_tokens, visual_tokens)

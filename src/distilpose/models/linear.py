@@ -17,11 +17,25 @@ class TokenLinear(nn.Linear):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, out_features)."""
-        if not _runs_as_convolution(tokens):
-            return super().forward(tokens)
-        row = tokens.transpose(1, 2).unsqueeze(2)  # (B, D, 1, T), channels last: no copy
-        out = F.conv2d(row, self.weight[:, :, None, None], self.bias)
-        return out.squeeze(2).transpose(1, 2)
+        return token_linear(tokens, self.weight, self.bias)
+
+
+def token_linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear` as `TokenLinear` runs it.
+
+    Args:
+        tokens: (B, T, D).
+        weight: (out_features, D).
+        bias: (out_features,).
+
+    Returns:
+        (B, T, out_features).
+    """
+    if not _runs_as_convolution(tokens):
+        return F.linear(tokens, weight, bias)
+    row = tokens.transpose(1, 2).unsqueeze(2)  # (B, D, 1, T), channels last: no copy
+    out = F.conv2d(row, weight[:, :, None, None], bias)
+    return out.squeeze(2).transpose(1, 2)
 
 
 def _runs_as_convolution(tokens: Tensor) -> bool:

@@ -39,17 +39,20 @@ class PyramidNet(nn.Module):
 
     Args:
         widths: channels of the stages, finest first.
-        blocks: residual blocks of each stage.
+        blocks: residual blocks of each stage; the first may have none.
         out_channels: of the map.
+        smooth_stage: stage at whose stride the merged map is smoothed, 0 for the finest. A coarser one costs a quarter
+            for each step; finer stages are then added without smoothing.
     """
 
     stride: int = BACKBONE_STRIDE
     lowest_stride: int = BACKBONE_STRIDE  # coarser stages round up: any multiple of 4 will do
 
-    def __init__(self, widths: Sequence[int], blocks: Sequence[int], out_channels: int) -> None:
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int], out_channels: int, smooth_stage: int = 0) -> None:
         super().__init__()
         first = widths[0]
         self.out_channels = out_channels
+        self.smooth_stage = smooth_stage
         self.stem = nn.Sequential(conv_bn(3, first // 2, 3, stride=2), conv_bn(first // 2, first, 3, stride=2))
         self.stages = nn.ModuleList([_stage(first, first, blocks[0], stride=1)])
         for (channels_in, channels), count in zip(pairwise(widths), blocks[1:], strict=True):
@@ -65,8 +68,9 @@ class PyramidNet(nn.Module):
         for stage, lateral in zip(self.stages, self.lateral, strict=True):
             x = stage(x)
             maps.append(lateral(x))
-        out: Tensor = self.smooth(sum_top_down(maps))
-        return out
+        out: Tensor = sum_top_down(maps[self.smooth_stage :])
+        out = self.smooth(out)
+        return sum_top_down([*maps[: self.smooth_stage], out])
 
 
 def sum_top_down(maps: Sequence[Tensor]) -> Tensor:
@@ -78,5 +82,7 @@ def sum_top_down(maps: Sequence[Tensor]) -> Tensor:
 
 
 def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    if blocks == 0:
+        return nn.Sequential()
     first = ResidualBlock(channels_in, channels, stride)
     return nn.Sequential(first, *(ResidualBlock(channels, channels) for _ in range(blocks - 1)))

@@ -97,7 +97,7 @@ def tokenpose_l(
     return TokenPose(*encoder, HeatmapHead(dim, head_hidden, _feature_size(input_size_hw)), input_size_hw)
 
 
-def distilpose_m(
+def distilpose_p(
     *,
     input_size_hw: Size = INPUT_SIZE_HW,
     patch_size_hw: Size = PATCH_SIZE_HW,
@@ -109,9 +109,57 @@ def distilpose_m(
     num_sigmas: NumSigmas = 2,
     with_score: bool = True,
 ) -> DistilPose:
-    """A student of our own for small training sets: pyramid net and a short token encoder, at half the cost of S."""
+    """The student of the shipped weights: pyramid net and a short token encoder, at half the cost of S."""
     backbone = PyramidNet(widths=(48, 96, 192, 256), blocks=(1, 2, 2, 2), out_channels=64)
     encoder = _encoder(backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
+    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
+
+
+def distilpose_m(
+    *,
+    input_size_hw: Size = INPUT_SIZE_HW,
+    patch_size_hw: Size = PATCH_SIZE_HW,
+    num_keypoints: int = 17,
+    dim: int = 192,
+    depth: int = 4,
+    visual_depth: int = 1,
+    prune_after: int | None = None,
+    keep_tokens: int | None = None,
+    num_heads: int = 6,
+    mlp_ratio: float = 3,
+    num_sigmas: NumSigmas = 2,
+    with_score: bool = True,
+) -> DistilPose:
+    """A student at a quarter of the cost of S: slim pyramid net, one whole block, three in which keypoints read."""
+    backbone = PyramidNet(widths=(32, 80, 160, 256), blocks=(1, 1, 2, 1), out_channels=48, smooth_stage=1)
+    encoder = _encoder(
+        backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio,
+        visual_depth, prune_after, keep_tokens,
+    )  # fmt: skip
+    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
+
+
+def distilpose_t(
+    *,
+    input_size_hw: Size = INPUT_SIZE_HW,
+    patch_size_hw: Size = PATCH_SIZE_HW,
+    num_keypoints: int = 17,
+    dim: int = 192,
+    depth: int = 3,
+    visual_depth: int = 0,
+    prune_after: int | None = None,
+    keep_tokens: int | None = None,
+    num_heads: int = 6,
+    mlp_ratio: float = 3,
+    num_sigmas: NumSigmas = 2,
+    with_score: bool = True,
+) -> DistilPose:
+    """The smallest student, at an eighth of the cost of S: the pyramid net alone looks around, keypoints read."""
+    backbone = PyramidNet(widths=(32, 64, 128, 192), blocks=(0, 1, 2, 1), out_channels=48, smooth_stage=1)
+    encoder = _encoder(
+        backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio,
+        visual_depth, prune_after, keep_tokens,
+    )  # fmt: skip
     return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
 
 
@@ -126,7 +174,7 @@ def tokenpose_m(
     mlp_ratio: float = 3,
     head_hidden: int = 384,
 ) -> TokenPose:
-    """The teacher of `distilpose_m`: a wider pyramid net, token encoder, heatmaps."""
+    """The teacher of `distilpose_t`, `_m` and `_p`: a wider pyramid net, token encoder, heatmaps."""
     backbone = PyramidNet(widths=(64, 128, 256, 384), blocks=(2, 2, 2, 2), out_channels=96)
     encoder = _encoder(backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
     return TokenPose(*encoder, HeatmapHead(dim, head_hidden, _feature_size(input_size_hw)), input_size_hw)
@@ -191,7 +239,9 @@ class ModelCard:
 
 _PAPER = "arXiv:2303.02455"
 MODELS: dict[str, ModelCard] = {
+    "distilpose_t": ModelCard(distilpose_t, None, "ours: no published weights"),
     "distilpose_m": ModelCard(distilpose_m, None, "ours: no published weights"),
+    "distilpose_p": ModelCard(distilpose_p, None, "ours: architecture of the shipped weights"),
     "distilpose_s": ModelCard(distilpose_s, 71.6, _PAPER),
     "distilpose_l": ModelCard(distilpose_l, 74.4, _PAPER),
     "tokenpose_s": ModelCard(tokenpose_s, 72.5, _PAPER + ", as teacher of distilpose_s"),
@@ -272,6 +322,9 @@ def _encoder(
     depth: int,
     num_heads: int,
     mlp_ratio: float,
+    visual_depth: int | None = None,
+    prune_after: int | None = None,
+    keep_tokens: int | None = None,
 ) -> tuple[Backbone, TokenEncoder]:
     _check_input(input_size_hw, num_keypoints, backbone.lowest_stride)
     encoder = TokenEncoder(
@@ -283,6 +336,9 @@ def _encoder(
         depth=depth,
         num_heads=num_heads,
         mlp_ratio=mlp_ratio,
+        visual_depth=visual_depth,
+        prune_after=prune_after,
+        keep_tokens=keep_tokens,
     )
     return backbone, encoder
 

@@ -26,6 +26,8 @@ from distilpose.training.train import train
 METRICS = ("AP", "AP50", "AR", "PCK@0.2")
 RANKED_BY = ("AP", "PCK@0.2")
 SETTINGS_FILE = "settings.json"
+TABLE_FILE = "ablation.csv"
+LAST_WEIGHTS = "last.safetensors"
 
 
 @dataclass
@@ -72,7 +74,7 @@ class AblationConfig:
             ConfigError: with the field, the value and what is allowed.
         """
         names = [rung.name for rung in self.rungs]
-        folders = [_folder_name(name) for name in names]
+        folders = [folder_name(name) for name in names]
         if len(set(folders)) < len(folders):
             raise ConfigError(f"rungs must have different names, got {names}")
         if self.reference not in names:
@@ -207,7 +209,7 @@ class _Run:
 
     def _train(self, console: Console) -> Path:
         _keep_settings(self.out, self.settings)
-        last = self.out / "last.safetensors"
+        last = self.out / LAST_WEIGHTS
         if not last.exists() or read_description(last).training.get("epoch") != self.settings.epochs:
             train(self.settings, resume=(self.out / STATE_NAME).exists(), console=console)
         return last
@@ -221,7 +223,7 @@ class _Run:
 
 
 def _plan(config: AblationConfig, rung: Rung) -> list[_Run]:
-    folder = Path(config.out) / _folder_name(rung.name)
+    folder = Path(config.out) / folder_name(rung.name)
     checkpoint = None if rung.checkpoint is None else Path(rung.checkpoint)
     seeds = config.seeds if rung.seeds is None else rung.seeds
     runs = []
@@ -261,7 +263,8 @@ def _keep_settings(out: Path, settings: TrainConfig) -> None:
         )
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
+    """The folder of a rung's runs, one below it per seed."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
@@ -269,7 +272,7 @@ def _write(config: AblationConfig, runs: Mapping[str, list[_Run]]) -> AblationRe
     rows = tuple(row for name, seeds in runs.items() if (row := _summarise(name, seeds)) is not None)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    files = (out / "ablation.md", out / "ablation.csv", out / "ablation.png")
+    files = (out / "ablation.md", out / TABLE_FILE, out / "ablation.png")
     reference = next((row for row in rows if row.name == config.reference), None)
     files[0].write_text(_markdown(rows, reference, config), encoding="utf-8")
     with files[1].open("w", newline="", encoding="utf-8") as file:

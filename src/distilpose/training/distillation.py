@@ -124,6 +124,7 @@ class DistillationTask:
             if options.token and student_dim and teacher.tokens is not None and student_dim != teacher.tokens.dim:
                 self._projection = nn.Linear(student_dim, teacher.tokens.dim)
         self._flow = ResidualFlow() if options.keypoint_form == "rle" else None
+        self._heard: tuple[Batch, HeatmapOutput[Tensor]] | None = None  # cycles of one batch ask once
 
     def losses(self, output: PoseOutput[Tensor], batch: Batch, mean_over_ranks: ReduceMean) -> NamedLosses:
         """The terms of `distillation_losses`."""
@@ -178,7 +179,11 @@ class DistillationTask:
     def _ask_teacher(self, batch: Batch) -> HeatmapOutput[Tensor] | None:
         if self._teacher is None:
             return None
-        return self._run_teacher(batch) if self._store is None else self._store.ask(batch, self._run_teacher)
+        if self._heard is None or self._heard[0] is not batch:
+            store = self._store
+            output = self._run_teacher(batch) if store is None else store.ask(batch, self._run_teacher)
+            self._heard = (batch, output)
+        return self._heard[1]
 
     def _run_teacher(self, batch: Batch) -> HeatmapOutput[Tensor]:
         assert self._teacher is not None

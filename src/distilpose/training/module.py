@@ -15,6 +15,7 @@ from distilpose.errors import ConfigError, TrainingDivergedError
 from distilpose.losses import CELL, TARGET_SIGMA, heatmap_loss
 from distilpose.models import PoseModel
 from distilpose.models.outputs import HeatmapOutput
+from distilpose.training.cycling import SelfDistillation
 from distilpose.training.distillation import BatchView, Task
 from distilpose.training.recipes import OptimiserConfig, learning_rate_factor
 
@@ -76,6 +77,7 @@ class PoseTraining(LightningModule):
         freeze_batchnorm: batch-norm uses its running statistics and keeps them.
         backbone_heatmap: weight of `DeepSupervision`; 0 leaves it out.
         target_sigma: of its targets, in heatmap cells.
+        self_distillation: from further cycles of the encoder; None without them.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class PoseTraining(LightningModule):
         freeze_batchnorm: bool = False,
         backbone_heatmap: float = 0.0,
         target_sigma: float = TARGET_SIGMA,
+        self_distillation: SelfDistillation | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -101,6 +104,7 @@ class PoseTraining(LightningModule):
             move = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(model, multi_avg_fn=move).requires_grad_(False)
         self._task = task
+        self._self_distillation = self_distillation
         self._optimiser = optimiser
         self._epochs = epochs
         self._freeze_batchnorm = freeze_batchnorm
@@ -131,7 +135,10 @@ class PoseTraining(LightningModule):
             TrainingDivergedError: a term is not finite.
         """
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        terms = self._task.losses(self.model(images), batch, self._mean_over_ranks)
+        output = self.model(images)
+        terms = self._task.losses(output, batch, self._mean_over_ranks)
+        if self._self_distillation is not None:
+            terms |= self._self_distillation.losses(self.model, output, batch, self._task, self._mean_over_ranks)
         if self.deep_supervision is not None:
             terms["backbone_heatmap"] = self.deep_supervision.loss(batch)
         self._check_finite(terms, batch, batch_index)

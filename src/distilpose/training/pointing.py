@@ -48,10 +48,12 @@ def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: fl
         The head's last mean squared error in reading places.
 
     Raises:
-        ConfigError: the model has no tokens.
+        ConfigError: the model has no tokens, or its encoder prunes: the last block does not see every patch.
     """
     if not isinstance(model, TokenModel):
         raise ConfigError(f"start 'pointing' is for models with tokens, got {model.preset}: use start 'plain'")
+    if model.encoder.prune_after is not None:
+        raise ConfigError("start: pointing needs all visual tokens: leave out model_options.prune_after or start plain")
     generator = torch.Generator().manual_seed(seed)
     was_training = model.training
     model.eval()

@@ -122,6 +122,8 @@ class TrainConfig:
         augment: of the training crops.
         backbone_heatmap: weight of an extra heatmap loss on the backbone's features, in training only; it helps
             short trainings. For backbones whose features lie 4 crop pixels apart.
+        cycles: runs of a student's encoder in training; the first, which is what predicts, learns from the last.
+        cycle_token: weight of the token loss between them; the default is that of the teacher's tokens in our recipes.
         ema_decay: keep, evaluate and save an exponential moving average of the weights.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         flip_test: of the evaluations.
@@ -150,6 +152,8 @@ class TrainConfig:
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     target_sigma: float = TARGET_SIGMA
     backbone_heatmap: float = 0.0
+    cycles: int = 1
+    cycle_token: float = 0.05
     ema_decay: float | None = None
     evaluate_every: int = 10
     flip_test: Literal["off", "aligned", "reference"] = "off"
@@ -168,6 +172,7 @@ class TrainConfig:
         """
         at_least_one = {
             "epochs": self.epochs,
+            "cycles": self.cycles,
             "evaluate_every": self.evaluate_every,
             "log_every": self.log_every,
             "devices": self.devices,
@@ -186,6 +191,8 @@ class TrainConfig:
             raise ConfigError("teacher_store needs a teacher and a fixed pool of crops: set data.variants, such as 4")
         if self.backbone_heatmap < 0:
             raise ConfigError(f"backbone_heatmap must not be negative, got {self.backbone_heatmap}")
+        if self.cycle_token < 0:
+            raise ConfigError(f"cycle_token must not be negative, got {self.cycle_token}")
         if self.target_sigma <= 0:
             raise ConfigError(f"target_sigma must be greater than 0, got {self.target_sigma}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

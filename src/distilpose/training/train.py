@@ -22,6 +22,7 @@ from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedErro
 from distilpose.models import PoseModel, create_model
 from distilpose.skeleton import COCO_17, Skeleton
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
+from distilpose.training.cycling import make_self_distillation
 from distilpose.training.datamodule import TrainingData, find_model_skeleton, load_validation_set
 from distilpose.training.distillation import make_task
 from distilpose.training.module import PoseTraining
@@ -97,6 +98,7 @@ def train(
         freeze_batchnorm=config.freeze_batchnorm,
         backbone_heatmap=config.backbone_heatmap,
         target_sigma=config.target_sigma,
+        self_distillation=make_self_distillation(model, config.cycles, config.cycle_token),
     )
     summary = {
         "distilpose": __version__, "teacher": config.teacher,

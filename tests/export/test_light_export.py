@@ -1,0 +1,40 @@
+"""Reading blocks and pruning survive the way into an exported file, at every batch size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distilpose.export.export import SUFFIXES, Format, export_model
+from distilpose.loading import as_runner
+from distilpose.models import create_model
+
+SIZE_HW = (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "options"),
+    [
+        ("distilpose_m", "onnx", {"depth": 3, "visual_depth": 2, "prune_after": 1, "keep_tokens": 5}),
+        pytest.param("distilpose_t", "openvino", {"depth": 2}, marks=pytest.mark.slow),
+        pytest.param(
+            "distilpose_m", "openvino", {"depth": 3, "prune_after": 1, "keep_tokens": 5}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_exported_files_agree_with_torch(name: str, format: Format, options: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, input_size_hw=SIZE_HW, **options).eval()
+    for part in model.encoder.modules():
+        if isinstance(part, torch.nn.Linear):
+            part.weight.data.normal_(std=part.in_features**-0.5)  # attention that chooses
+    export_model(model, tmp_path / f"m{SUFFIXES[format]}", format=format)
+    runner = as_runner(tmp_path / f"m{SUFFIXES[format]}")
+    assert dict(runner.description.options).items() >= options.items()
+    images = torch.randn(5, 3, *SIZE_HW)  # a batch size that `verify` does not try
+    with torch.inference_mode():
+        expected = model(images)
+    torch.testing.assert_close(torch.from_numpy(runner(images.numpy()).xy_norm), expected.xy_norm, rtol=0, atol=1e-4)

@@ -1,0 +1,174 @@
+"""Students that cost less: reading blocks and pruned tokens do what they say, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from distilpose.bench.complexity import measure_complexity
+from distilpose.checkpoint import load_checkpoint, save_checkpoint
+from distilpose.description import FORMAT_VERSION, ModelDescription
+from distilpose.errors import ConfigError
+from distilpose.loading import DEFAULT_MODEL, load_model
+from distilpose.models import create_model
+from distilpose.models.token_encoder import TokenEncoder, TransformerBlock, attention, most_attended
+
+SIZE_HW = (64, 48)
+NUM_TOKENS = 16
+K = 3
+
+
+def encoder(depth: int = 3, **savings: int | None) -> TokenEncoder:
+    """Equal weights for equal depth, attention that attends."""
+    torch.manual_seed(0)
+    built = TokenEncoder(8, (16, 12), (4, 3), K, dim=24, depth=depth, num_heads=2, mlp_ratio=2, **savings)
+    generator = torch.Generator().manual_seed(1)
+    for part in built.modules():
+        if isinstance(part, torch.nn.Linear):
+            part.weight.data.normal_(generator=generator, std=2 * part.in_features**-0.5)
+    return built.double().eval()
+
+
+@pytest.fixture
+def features() -> Tensor:
+    return torch.randn(2, 8, 16, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def close(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> bool:
+    return all(torch.allclose(a, b, rtol=1e-10, atol=1e-10) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_updating_some_tokens_is_updating_all_and_keeping_some() -> None:
+    block = encoder().blocks[0]
+    tokens = torch.randn(2, 9, 24, dtype=torch.float64)
+    assert close((block(tokens, 4),), (block(tokens)[:, :4],))
+    block, tokens = block.float(), tokens.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(block(tokens, 4), block(tokens)[:, :4], atol=0.05)
+
+
+def test_keypoints_do_not_notice_that_the_last_block_reads(features: Tensor) -> None:
+    whole, reading = encoder()(features), encoder(visual_depth=2)(features)
+    assert close(whole[:1], reading[:1])
+    assert not torch.allclose(whole[1], reading[1])
+    # The visual tokens are those of the first two blocks.
+    assert close(encoder(visual_depth=3)(features), whole)
+    shallow = encoder(depth=2)
+    shallow.load_state_dict({k: v for k, v in encoder().state_dict().items() if not k.startswith("blocks.2.")})
+    assert close(shallow(features)[1:], reading[1:])
+
+
+def test_without_visual_blocks_visual_tokens_are_the_embedded_patches(features: Tensor) -> None:
+    built = encoder(visual_depth=0)
+    embedded = []
+    built.patch_embedding.register_forward_hook(lambda *call: embedded.append(call[2]))
+    keypoint_tokens, visual_tokens = built(features)
+    assert torch.equal(visual_tokens, embedded[0])
+    assert not torch.allclose(keypoint_tokens[0], keypoint_tokens[1])
+
+
+@pytest.mark.parametrize("visual_depth", [0, 1, 3])
+def test_keeping_every_token_changes_nothing(features: Tensor, visual_depth: int) -> None:
+    whole = encoder(visual_depth=visual_depth)(features)
+    pruned = encoder(visual_depth=visual_depth, prune_after=1, keep_tokens=NUM_TOKENS)(features)
+    assert close(pruned, whole)
+
+
+def test_pruning_keeps_what_keypoints_attend_to(features: Tensor) -> None:
+    built = encoder(prune_after=1, keep_tokens=5)
+    received: list[Tensor] = []
+    first = built.blocks[0]
+    assert isinstance(first, TransformerBlock)
+    first.register_forward_pre_hook(lambda _, inputs: received.append(first.attention_received(inputs[0], K)))
+    lengths: list[int] = []
+    built.blocks[1].register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
+    after_one: list[Tensor] = []
+    first.register_forward_hook(lambda *call: after_one.append(call[2]))
+    _, visual_tokens = built(features)
+    assert lengths == [K + 5]
+    for crop in range(2):
+        untouched = (visual_tokens[crop] == after_one[0][crop, K:]).all(dim=-1)
+        expected = set(received[0][crop].argsort(descending=True)[:5].tolist())
+        assert set((~untouched).nonzero().flatten().tolist()) == expected
+    assert not torch.equal(*most_attended(received[0], 5))  # crops differ in what they keep
+
+
+def test_attention_received_by_hand() -> None:
+    block = encoder().blocks[0]
+    tokens = torch.randn(1, K + 4, 24, dtype=torch.float64)
+    weights: list[Tensor] = []
+
+    def of_heads(values: Tensor) -> Tensor:
+        return values.view(1, K + 4, 2, 12).transpose(1, 2)
+
+    query, key, _ = map(of_heads, block.qkv(block.attention_norm(tokens)).chunk(3, dim=-1))
+    # Attention over an identity of values gives its own weights.
+    values = torch.eye(K + 4, dtype=torch.float64).expand(1, 2, -1, -1)
+    weights.append(attention(query, key, values))
+    expected = weights[0][:, :, :K, K:].mean(1).amax(1)
+    assert close((block.attention_received(tokens, K),), (expected,))
+
+
+def test_gradients_reach_every_weight(features: Tensor) -> None:
+    built = encoder(visual_depth=1, prune_after=1, keep_tokens=6)
+    built(features)[0].square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in built.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"visual_depth": 4}, "visual_depth"),
+        ({"visual_depth": -1}, "visual_depth"),
+        ({"prune_after": 1}, "go together"),
+        ({"keep_tokens": 4}, "go together"),
+        ({"prune_after": 3, "keep_tokens": 4}, "prune_after"),
+        ({"prune_after": 0, "keep_tokens": 4}, "prune_after"),
+        ({"prune_after": 1, "keep_tokens": 17}, "keep_tokens"),
+        ({"prune_after": 1, "keep_tokens": 0}, "keep_tokens"),
+    ],
+)
+def test_impossible_savings_name_themselves(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        create_model("distilpose_t", input_size_hw=SIZE_HW, depth=3, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("distilpose_t", {}),
+        ("distilpose_m", {"visual_depth": 4, "prune_after": 2, "keep_tokens": 7}),
+        ("distilpose_p", {"depth": 1}),
+    ],
+)
+def test_a_file_brings_the_model_back(name: str, options: dict[str, Any], tmp_path) -> None:
+    model = create_model(name, input_size_hw=SIZE_HW, num_keypoints=17, **options).eval()
+    again = load_checkpoint(save_checkpoint(model, tmp_path / "m.safetensors"))
+    assert (again.preset, again.preset_options) == (name, {"input_size_hw": SIZE_HW, **options})
+    images = torch.randn(2, 3, *SIZE_HW)
+    with torch.inference_mode():
+        assert torch.equal(model(images).xy_norm, again(images).xy_norm)
+
+
+def test_files_from_before_the_new_m_hold_the_shipped_architecture() -> None:
+    values = ModelDescription("distilpose_m", "regression", (64, 48), (16, 12)).to_dict()
+    assert values["format"] == FORMAT_VERSION
+    assert ModelDescription.from_dict(values).model == "distilpose_m"
+    assert ModelDescription.from_dict({**values, "format": 1}).model == "distilpose_p"
+    assert ModelDescription.from_dict({**values, "format": 1, "model": "distilpose_s"}).model == "distilpose_s"
+    assert load_model(DEFAULT_MODEL).preset == "distilpose_p"
+
+
+def test_pruning_and_reading_are_counted() -> None:
+    def gmacs(**options: int) -> float:
+        return measure_complexity(create_model("distilpose_m", input_size_hw=(128, 96), **options)).gmacs
+
+    whole, reading, pruned = gmacs(visual_depth=4), gmacs(), gmacs(visual_depth=4, prune_after=1, keep_tokens=16)
+    assert reading < pruned < whole
+    # One reading block of D = 192, K = 17, P = 64: queries, keys and values, attention, its output, MLP and norms.
+    block = 17 * 192**2 + 2 * 81 * 192**2 + 2 * 17 * 81 * 192 + 17 * 192**2 + 2 * 17 * 192 * 576
+    full = 4 * 81 * 192**2 + 2 * 81 * 81 * 192 + 2 * 81 * 192 * 576
+    assert (whole - reading) * 1e9 == pytest.approx(3 * (full - block), rel=0.01)
