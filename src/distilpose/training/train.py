@@ -21,6 +21,7 @@ from distilpose import __version__
 from distilpose.checkpoint import describe, load_checkpoint
 from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
+from distilpose.models.base import RegressionModel
 from distilpose.skeleton import COCO_17, Skeleton
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
 from distilpose.training.datamodule import TrainingData, find_model_skeleton, load_validation_set
@@ -81,6 +82,11 @@ def train(
     teacher = None if config.teacher is None else load_checkpoint(config.teacher)
     if teacher is not None:
         _check_keypoints(describe(teacher).skeleton, skeleton)
+    elif isinstance(model, RegressionModel) and model.with_score:
+        logger.warning(
+            "only a teacher teaches the score: without one it means nothing, and poses are drawn faintly. Set "
+            "model_options.with_score to false, or name a teacher."
+        )
     description = describe(model, skeleton=skeleton)
     data = TrainingData(config, description, skip_invalid)
     flip_index = torch.from_numpy(description.skeleton.flip_index) if config.teacher_flip else None
