@@ -114,7 +114,7 @@ class PoseServer:
             self._server.forget_last_resort()
         failure = self.service.failure
         if failure is not None:
-            text = str(failure)[:500]
+            text = " ".join(str(failure).split())[:500]
             raise CheckpointError(f"the model failed on its first crops ({text}): export it again") from failure
 
     def end(self) -> None:

@@ -294,4 +294,4 @@ def _about_to_end() -> Problem:
 def _model_failed(error: Exception) -> Problem:
     expected = isinstance(error, DistilPoseError)
     logger.error("the model failed: %s", error, exc_info=None if expected else error)
-    return Problem(500, "model", f"the model failed on this picture: {str(error)[:500]}")
+    return Problem(500, "model", f"the model failed on this picture: {' '.join(str(error).split())[:500]}")
