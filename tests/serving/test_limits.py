@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 import time
@@ -176,16 +177,22 @@ def test_slow_clients_do_not_hold_up_others_and_are_cut_off(start: Any) -> None:
 
 def test_endless_headers_are_cut_off(address: str) -> None:
     chunks = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
-    for begin in (b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX: ", b"GET /", chunks + b"3\r\nabc\r\n0\r\n"):
-        with connect(address) as connection:
-            with suppress(ConnectionError):
-                connection.sendall(begin)
-                for _ in range(300):
-                    connection.sendall(b"y" * 999 if begin[-1:] in b"/ " else b"X-A: " + b"y" * 992 + b"\r\n")
-            with suppress(ConnectionError):
-                answer = connection.recv(10_000)
-                assert not answer or answer.startswith(b"HTTP/1.1 431"), answer
-    body = b"".join(b"1\r\n%c\r\n" % byte for byte in encoded(plain(7))) + b"0\r\n\r\n"
+    begins = (b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX: ", b"GET /", chunks + b"3\r\nabc\r\n0\r\n")
+
+    def refused() -> int:
+        text = ask(address, "/metrics").body.decode()
+        return int(float((re.findall(r'rejected_total{reason="headers-too-large"} (\S+)', text) or ["0"])[0]))
+
+    before = refused()
+    for begin in begins:
+        with connect(address) as connection, suppress(ConnectionError):
+            connection.sendall(begin)
+            for _ in range(300):
+                connection.sendall(b"y" * 999 if begin[-1:] in b"/ " else b"X-A: " + b"y" * 992 + b"\r\n")
+            answer = connection.recv(10_000)
+            assert not answer or answer.startswith(b"HTTP/1.1 431"), answer
+    wait_for(lambda: refused() == before + len(begins))
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in encoded(plain(7)) + bytes(12_000)) + b"0\r\n\r\n"
     with connect(address) as connection:  # many small chunks are odd, but not endless
         connection.sendall(chunks + body)
         assert read(connection)[0] == 200

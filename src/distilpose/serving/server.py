@@ -18,7 +18,7 @@ from typing import Self
 
 import uvicorn
 
-from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, InputError
+from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.inference.detectors import Detector, create_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.loading import as_runner
@@ -220,18 +220,19 @@ class BackgroundServer:
     """A `PoseServer` in a thread, for tests and measurements; entering waits until it is ready.
 
     Raises:
-        CheckpointError: on entering, the model failed on its first crops, or they took two minutes.
+        CheckpointError: on entering, the model failed on its first crops, or they took two minutes. Whatever else ends
+            the server before it is ready is raised as it is.
     """
 
     def __init__(self, server: PoseServer) -> None:
         self.server = server
-        self._failure: DistilPoseError | None = None
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="server")
 
     def _run(self) -> None:
         try:
             self.server.run()
-        except DistilPoseError as error:
+        except BaseException as error:
             self._failure = error
 
     def __enter__(self) -> Self:
