@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ import pytest
 from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send_picture, wait_for
 
 from distilpose import cli
+from distilpose.serving.protocol import BoundedProtocol
+from distilpose.serving.server import PoseServer
 
 # Its model answers when a file is there. Arguments: this folder, that file, the deadline, seconds for what is stuck.
 GATED_SERVER = """
@@ -239,3 +242,18 @@ def test_an_open_server_for_other_machines_is_warned_of(caplog: pytest.LogCaptur
         server = PoseServer(Telltale(), host=host, port=0, options=options)
         assert bool(caplog.records) == warned
         server.close()
+
+
+def test_answers_are_not_held_back(start: Callable[..., PoseServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head and body of an answer are two small packets: without TCP_NODELAY the second waits for the client."""
+    found = []
+    connected = BoundedProtocol.connection_made
+
+    def look(self: BoundedProtocol, transport: asyncio.Transport) -> None:
+        found.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        connected(self, transport)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", look)
+    assert ask(start().address, "/healthz").status == 200
+    assert found
+    assert all(found)
