@@ -16,7 +16,7 @@ import pytest
 from distilpose import cli, load_model
 from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError, DatasetError
-from distilpose.images import write_image
+from distilpose.images import read_image, write_image
 from distilpose.skeleton import COCO_17, CROWDPOSE_14, LSP_14, Skeleton
 from distilpose.training.recipes import train_config_from
 from distilpose.training.train import train
@@ -244,5 +244,12 @@ def test_the_walk_through_runs(tmp_path: Path, monkeypatch, capsys) -> None:
             subprocess.run([sys.executable, *arguments], check=True)
     assert ran == ["examples/draw_beetles.py", "train", "evaluate", "predict"]
     metrics = json.loads((tmp_path / "beetles" / "evaluation" / "metrics.json").read_text())
-    assert metrics["PCK@0.2"] > 0.8
-    assert len(list((tmp_path / "beetles" / "poses").glob("*.jpg"))) == 20
+    # The mean pose of the training pictures, put into each box, has AP 0.03 and PCK 0.80.
+    assert metrics["AP"] > 0.3
+    assert metrics["PCK@0.2"] > 0.95
+    drawn = sorted((tmp_path / "beetles" / "poses").glob("*.jpg"))
+    assert len(drawn) == 20
+    for file in drawn:
+        picture = read_image(tmp_path / "beetles" / "test" / "images" / f"{file.stem}.png").astype(int)
+        changed = (abs(read_image(file) - picture) > 60).any(axis=-1)
+        assert changed.sum() > 100, f"nothing is drawn on {file.name}"

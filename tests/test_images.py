@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from distilpose import images
 from distilpose.errors import InputError
 from distilpose.images import list_images, read_image, write_image
 
@@ -94,6 +95,33 @@ def test_grey_one_bit_palette_and_cmyk_become_rgb(tmp_path: Path, photo: Pixels)
     assert image.tolist() == [[[10, 20, 30], [40, 50, 60], [40, 50, 60]]]
     red = read_image(save(tmp_path / "print.tiff", Image.new("CMYK", (2, 2), (0, 255, 255, 0))))
     assert (red == [255, 0, 0]).all()
+
+
+def test_every_colour_of_every_transparency_lies_exactly_on_white(tmp_path: Path) -> None:
+    """A shade c of opacity a on white, rounded to the nearest: (c a + 255 (255 - a)) / 255."""
+    shade, opacity = (values.astype(np.uint8) for values in np.meshgrid(np.arange(256), np.arange(256)))
+    file = tmp_path / "all.png"
+    Image.fromarray(np.stack([shade, 255 - shade, shade, opacity], axis=-1)).save(file)
+    exact = (shade.astype(float) * opacity + 255.0 * (255 - opacity.astype(float))) / 255
+    assert np.array_equal(read_image(file)[..., 0], np.rint(exact))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16", "1"])
+def test_a_large_picture_is_read_in_bands_like_a_small_one(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    if mode == "I;16":
+        picture = Image.fromarray(rng.integers(0, 65536, (37, 53), dtype=np.uint16))
+    elif mode == "RGBA":
+        picture = Image.fromarray(rng.integers(0, 256, (37, 53, 4), dtype=np.uint8))
+    else:
+        picture = Image.fromarray(rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)).convert(mode)
+    file = tmp_path / "picture.tiff"
+    picture.save(file)
+    whole = read_image(file)
+    monkeypatch.setattr(images, "_BAND_PIXELS", 300)  # five rows; the last band has two
+    assert np.array_equal(read_image(file), whole)
 
 
 def test_transparent_pixels_lie_on_white(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from distilpose.errors import InputError
 IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels: white, as viewers show them
+_BAND_PIXELS = 2**20  # converted at a time, so that a large picture is not in memory three times
 _JPEG_OPTIONS = {"quality": 95, "subsampling": 0}  # thin coloured lines bleed with subsampled colour
 
 
@@ -48,14 +49,28 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def _to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3), made band by band: each needs memory for its conversion."""
+    width, height = picture.size
+    rows = max(1, _BAND_PIXELS // max(1, width))
+    if height <= rows:
+        return _band_to_rgb(picture)
+    rgb = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        rgb[top:bottom] = _band_to_rgb(picture.crop((0, top, width, bottom)))
+    return rgb
+
+
+def _band_to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
     if picture.mode.startswith("I;16"):
         grey = np.rint(np.asarray(picture, dtype=np.float32) / 257).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if picture.mode in ("I", "F"):
         raise InputError(f"expected 8 or 16 bits per channel, got 32 (mode {picture.mode}): convert the picture")
     if picture.has_transparency_data:
-        opaque = Image.new("RGBA", picture.size, _BACKGROUND)
-        picture = Image.alpha_composite(opaque, picture.convert("RGBA"))
+        shown = picture.convert("RGBA")
+        picture = Image.new("RGB", picture.size, _BACKGROUND)
+        picture.paste(shown, mask=shown)
     return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"), dtype=np.uint8)
 
 

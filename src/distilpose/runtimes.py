@@ -95,7 +95,7 @@ class OnnxRunner:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or _usable_cores()
+        options.intra_op_num_threads = threads or usable_cores()
         options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimiser
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -142,7 +142,7 @@ class OpenVinoRunner:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-            "INFERENCE_NUM_THREADS": threads or _usable_cores(),
+            "INFERENCE_NUM_THREADS": threads or usable_cores(),
         }
         try:
             model = openvino.Core().read_model(path)
@@ -187,7 +187,8 @@ def check_network_input(images: NetworkInput, description: ModelDescription) -> 
         )
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may use; a container or ``taskset`` may allow fewer than there are."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

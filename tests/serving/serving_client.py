@@ -6,6 +6,7 @@ import http.client
 import json
 import threading
 import time
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -68,6 +69,14 @@ def number_of(person: dict[str, Any], box: list[float] | None = None) -> int:
     x = (person["keypoints"][0] - (x1 + x2) / 2) / width + 0.5
     y = (person["keypoints"][1] - (y1 + y2) / 2) / height + 0.5
     return round(x * 255) + 256 * round(y * 255)
+
+
+def wait_for(what: Callable[[], object], seconds: float = 30) -> None:
+    """Ask again and again until it is so; fail when it never is."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.01)
 
 
 class Reply(NamedTuple):

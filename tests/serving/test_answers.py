@@ -12,16 +12,32 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving_client import BOX, PICTURE_HW, Telltale, ask, encoded, form, metric, number_of, plain, send, send_picture
+from serving_client import (
+    BOX,
+    PICTURE_HW,
+    Telltale,
+    ask,
+    encoded,
+    form,
+    metric,
+    number_of,
+    plain,
+    send,
+    send_picture,
+    wait_for,
+)
 
 from distilpose.boxes_file import PersonBoxes
+from distilpose.errors import CheckpointError
 from distilpose.images import read_image
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.sinks import FrameResult, prediction_rows
 from distilpose.serving.app import create_app
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
+from distilpose.serving.server import BackgroundServer, PoseServer
 from distilpose.serving.service import PoseService
+from distilpose.serving.uploads import Intake
 
 
 def test_an_answer_is_what_predict_writes(address: str, tmp_path: Path) -> None:
@@ -111,6 +127,62 @@ def test_a_model_that_fails_on_one_picture_fails_it_alone(start: Any) -> None:
     assert send_picture(address, 2).status == 200
 
 
+def test_a_picture_that_fails_among_others_is_counted_and_logged(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    address = start().address
+    fields = [("images", b"no picture", "a"), ("images", encoded(plain(2)), "b"), ("images", b"", "c")]
+    with caplog.at_level("INFO", "distilpose.serving.journal"):
+        assert send(address, *fields, path="/v1/predict/batch").status == 200
+        wait_for(lambda: any(record.message == "request" for record in caplog.records))
+    (line,) = (record.fields for record in caplog.records if record.message == "request")  # type: ignore[attr-defined]
+    assert line["failed"] == ["image", "empty-image"]
+    assert "error" not in line
+    assert metric(address, "distilpose_rejected_total") == 2
+
+
+class Broken:
+    """Fails as a runner and as a detector, like a runtime that has exceptions of its own."""
+
+    description = Telltale.description
+
+    def __init__(self, good_runs: int = 0) -> None:
+        self.good_runs, self.good = good_runs, Telltale()
+
+    def __call__(self, images: Any) -> Any:
+        self.good_runs -= 1
+        if self.good_runs < 0:
+            raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION")
+        return self.good(images)
+
+
+def test_what_nobody_expected_is_an_answer_like_any_other(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    address = start(detector=Broken(), cors=("https://example.org",)).address
+    reply = send_picture(address, 1, Origin="https://example.org", X_Request_ID="mine")
+    assert (reply.status, reply.json["error"], reply.json["request_id"]) == (500, "internal", "mine")
+    assert "RUNTIME" not in reply.json["message"]  # the inside is for the log
+    assert reply.headers["access-control-allow-origin"] == "https://example.org"
+    assert metric(address, "distilpose_rejected_total") == 1
+    wait_for(lambda: "a request failed" in caplog.messages)
+    (record,) = (record for record in caplog.records if record.message == "a request failed")
+    assert record.fields == {"id": "mine"}  # type: ignore[attr-defined]
+    assert "RUNTIME_EXCEPTION" in caplog.text
+    assert send_picture(address, 2, BOX).status == 200
+
+
+def test_an_error_of_the_runtime_is_one_of_the_model(start: Any) -> None:
+    address = start(Broken(good_runs=2)).address  # those of the warming up
+    reply = send_picture(address, 1)
+    assert (reply.status, reply.json["error"]) == (500, "model")
+    assert "RUNTIME_EXCEPTION" in reply.json["message"]
+
+
+def test_a_model_that_fails_on_its_first_crops_ends_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    for good_runs in (0, 1):
+        server = PoseServer(Broken(good_runs), port=0)
+        with pytest.raises(CheckpointError, match=r"first crops .*RUNTIME_EXCEPTION"), BackgroundServer(server):
+            pass
+        assert "the model failed on its first crops" in caplog.messages
+
+
 def test_many_at_once_share_batches_and_nobody_gets_anothers_answer(start: Any) -> None:
     runner = Telltale(seconds=0.005)
     address = start(runner).address
@@ -156,6 +228,7 @@ def test_state_and_metrics(address: str) -> None:
         'distilpose_request_seconds_bucket{le="0.1",path="/v1/predict"}',
         'distilpose_rejected_total{reason="image"}',
         "distilpose_queue_length 0.0",
+        "distilpose_uploads_bytes 0.0",
         "distilpose_ready 1.0",
         "distilpose_batch_crops_bucket",
         "distilpose_model_seconds_count",
@@ -225,11 +298,12 @@ def test_the_page_is_isolated_and_takes_no_path_of_the_api(tmp_path: Path, page:
 
     async def check() -> None:
         service = PoseService(PosePredictor(Telltale()), Crowd(), options, metrics)
-        app = create_app(service, Telltale.description, options, metrics, tmp_path)
+        app = create_app(service, Intake(options), Telltale.description, options, metrics, tmp_path)
         status, headers = await _ask_app(app, "/")
         assert status == 200
         assert (headers.get(b"cross-origin-embedder-policy") == b"require-corp") == page
         assert (headers.get(b"cross-origin-opener-policy") == b"same-origin") == page
+        assert (headers.get(b"cache-control") == b"no-cache") == page  # what `make web` changed is seen at once
         assert (await _ask_app(app, "/nothing.js"))[0] == 404
         assert (await _ask_app(app, "/../conftest.py"))[0] == 404
         status, headers = await _ask_app(app, "/v1/predict")

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.client import HTTPResponse
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
-from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send, send_picture
+from PIL import Image
+from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send, send_picture, wait_for
 
 from distilpose.boxes_file import PersonBoxes
 from distilpose.errors import ConfigError
-from distilpose.serving.options import ServeOptions
+from distilpose.inference.predictor import PosePredictor
+from distilpose.serving import uploads
+from distilpose.serving.batcher import Batcher
+from distilpose.serving.options import PILLOW_MOST_PIXELS, ServeOptions
+from distilpose.serving.service import _Room
 
 RAW_HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 
@@ -40,11 +49,13 @@ def raw_request(number: int) -> bytes:
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
-def wait_for(what: Any, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.01)
+def ending(connection: socket.socket) -> bytes:
+    """What comes until the server hangs up."""
+    rest = b""
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(10_000):
+            rest += piece
+    return rest
 
 
 def test_beyond_the_queue_503_at_once_and_recovery(start: Any) -> None:
@@ -99,23 +110,29 @@ def test_a_slow_detector_is_late_as_well(start: Any) -> None:
             release.wait(30)
             return [PersonBoxes(np.array(BOX, dtype=float), np.ones(1)) for _ in images]
 
-    server = start(detector=Stuck(), deadline=0.3)
-    assert send_picture(server.address, 1).status == 504
-    assert send_picture(server.address, 2, BOX).status == 200  # boxes need no detector
-    release.set()
+    late = start(detector=Stuck(), deadline=0.3)
+    assert send_picture(late.address, 1).status == 504
+    server = start(detector=Stuck(), deadline=60)
+    with ThreadPoolExecutor(12) as pool:
+        waiting = [pool.submit(send_picture, server.address, number) for number in range(12)]
+        wait_for(lambda: server.service.accepted == 12)
+        assert send_picture(server.address, 2, BOX).status == 200  # boxes need no detector, and do not wait for it
+        assert not any(future.done() for future in waiting)
+        release.set()
+        assert {future.result().status for future in waiting} == {200}
 
 
 def test_memory_is_bounded_under_overload(start: Any) -> None:
-    """Each picture has 12 MB when decoded, and 50 crops of 9 kB: a queue of 64 would need 800 MB at once."""
+    """Each picture has 12 MB when decoded: a queue of 48 would need 600 MB at once."""
     runner = Telltale(seconds=0.01)
-    server = start(runner, queue=64, deadline=60, max_people=50)
+    server = start(runner, queue=48, deadline=60, decoders=2)
     big = encoded(plain(3, size_hw=(2000, 2000)))
-    body, headers = form(("image", big, "x.png"), ("boxes", str(BOX * 50)))
+    body, headers = form(("image", big, "x.png"), ("boxes", str(BOX * 16)))
     ask(server.address, "/v1/predict", body, headers)
     before = _resident_megabytes()
     most = 0.0
-    with ThreadPoolExecutor(80) as pool:
-        futures = [pool.submit(ask, server.address, "/v1/predict", body, headers) for _ in range(80)]
+    with ThreadPoolExecutor(56) as pool:
+        futures = [pool.submit(ask, server.address, "/v1/predict", body, headers) for _ in range(56)]
         while not all(future.done() for future in futures):
             most = max(most, _resident_megabytes())
             time.sleep(0.02)
@@ -132,24 +149,70 @@ def _resident_megabytes() -> float:
 
 
 def test_slow_clients_do_not_hold_up_others_and_are_cut_off(start: Any) -> None:
-    server = start(upload_seconds=1.5)
+    server = start(upload_seconds=1.5, head_seconds=1.5)
     request = raw_request(1)
-    slow = [connect(server.address) for _ in range(50)]
-    for number, connection in enumerate(slow):
-        connection.sendall(request[: 20 if number % 2 else -30])  # in the headers, and near the end
+    slow = [connect(server.address) for _ in range(48)]
+    for number, connection in enumerate(slow):  # silent, in the headers, near the end, and after an answer
+        connection.sendall((b"", request[:20], request[:-30], request + request[:20])[number % 4])
     for number in range(20):
         assert number_of(send_picture(server.address, number).json["people"][0]) == number
     for _ in range(5):
-        for connection in slow[::2]:
+        for connection in slow[2::4]:
             connection.sendall(request[-30:-29])
         time.sleep(0.05)
-    status, body, _ = read(slow[0])
-    assert status == 408
-    assert b"upload-slow" in body
-    for connection in slow:
+    for number, connection in enumerate(slow):
+        answer = ending(connection)
+        if number % 4 == 2:
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert b"upload-slow" in answer
+        elif number % 4 == 3:
+            assert answer.count(b"HTTP/1.1") == 1
+            assert answer.startswith(b"HTTP/1.1 200")
+        else:
+            assert answer == b""
         connection.close()
     assert send_picture(server.address, 5).status == 200
-    wait_for(lambda: server.service.in_flight == 0)
+    wait_for(lambda: server.service.in_flight == server.intake.held == 0)
+
+
+def test_endless_headers_are_cut_off(address: str) -> None:
+    chunks = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    begins = (b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX: ", b"GET /", chunks + b"3\r\nabc\r\n0\r\n")
+
+    def refused() -> int:
+        text = ask(address, "/metrics").body.decode()
+        return int(float((re.findall(r'rejected_total{reason="headers-too-large"} (\S+)', text) or ["0"])[0]))
+
+    before = refused()
+    for begin in begins:
+        with connect(address) as connection, suppress(ConnectionError):
+            connection.sendall(begin)
+            for _ in range(300):
+                connection.sendall(b"y" * 999 if begin[-1:] in b"/ " else b"X-A: " + b"y" * 992 + b"\r\n")
+            answer = connection.recv(10_000)
+            assert not answer or answer.startswith(b"HTTP/1.1 431"), answer
+    wait_for(lambda: refused() == before + len(begins))
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in encoded(plain(7)) + bytes(12_000)) + b"0\r\n\r\n"
+    with connect(address) as connection:  # many small chunks are odd, but not endless
+        connection.sendall(chunks + body)
+        assert read(connection)[0] == 200
+
+
+def test_connections_are_bounded(start: Any) -> None:
+    address = start(max_connections=5).address
+    many = [connect(address) for _ in range(5)]
+    for connection in many:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read(connection)[0] == 200
+    with connect(address) as refused:
+        answer = ending(refused)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b'"error": "connections"' in answer
+        assert b"Retry-After: 1" in answer
+    for connection in many:
+        connection.close()
+    wait_for(lambda: ask(address, "/healthz").status == 200)
+    assert metric(address, "distilpose_rejected_total") >= 1
 
 
 def test_cut_connections_leave_nothing_behind(start: Any) -> None:
@@ -187,17 +250,124 @@ def test_a_connection_serves_many_requests_also_after_a_refusal(start: Any) -> N
 def test_uploads_together_are_bounded(start: Any) -> None:
     server = start(max_megabytes=0.05)
     head = RAW_HEAD + b"Content-Length: 49000\r\n\r\n"
-    waiting = [connect(server.address) for _ in range(8)]
+    waiting = [connect(server.address) for _ in range(7)]
     for connection in waiting:
-        connection.sendall(head + b"x" * 48_900)
-    wait_for(lambda: server.service.in_flight == 8)
-    time.sleep(0.2)
+        connection.sendall(head + b"x")
+    wait_for(lambda: server.intake.held == 7 * 49_000)  # whole, from the start
     reply = ask(server.address, "/v1/predict", b"x" * 49_000, {"Content-Type": "image/png"})
     assert (reply.status, reply.json["error"]) == (503, "queue-full")
+    with connect(server.address) as chunked:
+        chunked.sendall(RAW_HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        with suppress(ConnectionError):
+            for _ in range(20):
+                chunked.sendall(b"400\r\n" + b"w" * 1024 + b"\r\n")
+        assert read(chunked)[0] == 503
+    assert send_picture(server.address, 1).status == 200  # there is room for small ones
     for connection in waiting:
         connection.close()
-    wait_for(lambda: server.service.in_flight == 0)
-    assert send_picture(server.address, 1).status == 200
+    wait_for(lambda: server.intake.held == 0)
+    assert ask(server.address, "/v1/predict", b"x" * 49_000, {"Content-Type": "image/png"}).status == 422
+
+
+def test_stalled_uploads_are_given_up_soon(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "UPLOAD_GRACE", 0.3)
+    server = start(upload_seconds=60, upload_rate=1000)
+    with connect(server.address) as stalled, connect(server.address) as slow, connect(server.address) as steady:
+        for connection, came in ((stalled, 0), (slow, 100), (steady, 29_000)):  # enough for 0, 0.1 and 29 seconds
+            connection.sendall(RAW_HEAD + b"Content-Length: 30000\r\n\r\n" + b"x" * came)
+        for connection in (stalled, slow):
+            status, body, closing = read(connection)
+            assert (status, closing) == (408, "close")
+            assert b"bytes per second" in body
+        steady.sendall(b"x" * 1000)
+        assert read(steady)[0] == 422  # no picture, but here in time
+    wait_for(lambda: server.intake.held == 0)
+
+
+def endless_jpeg(scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again, 64 bytes each."""
+    file = BytesIO()
+    Image.new("L", (2400, 2400)).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content[content.rindex(b"\xff\xc4") : -2]
+    return content[:-2] + last * scans + content[-2:]
+
+
+def test_a_jpeg_of_endless_scans_does_not_keep_the_decoders(start: Any) -> None:
+    """Ten thousand passes over the pixels would take minutes, and the deadline stops no thread."""
+    address = start(deadline=5, decoders=2).address
+    bomb = form(("image", endless_jpeg(10_000), "x.jpg"))
+    with ThreadPoolExecutor(2) as pool:
+        bad = [pool.submit(ask, address, "/v1/predict", *bomb) for _ in range(2)]
+        assert send_picture(address, 3).status == 200
+        for reply in (future.result() for future in bad):
+            assert (reply.status, reply.json["error"]) == (422, "image")
+            assert "at most 100 scans" in reply.json["message"]
+
+
+def test_bytes_that_look_like_scans_are_none(address: str) -> None:
+    file = BytesIO()
+    Image.fromarray(plain(9)).save(file, "JPEG", progressive=True, comment=b"\xff\xda" * 5000)
+    for content in (file.getvalue(), file.getvalue() + b"\xff\xda\x00\x02" * 5000):
+        assert send(address, ("image", content, "x.jpg")).status == 200
+
+
+def test_room_for_pictures_is_bounded_in_number_and_pixels_and_nobody_starves() -> None:
+    async def check() -> None:
+        room, order = _Room(pictures=3, pixels=10), list[int]()
+        gates = [asyncio.Event() for _ in range(5)]
+
+        async def hold(number: int, pixels: int) -> None:
+            async with room.taken(pixels):
+                order.append(number)
+                await gates[number].wait()
+
+        tasks = [asyncio.create_task(hold(number, pixels)) for number, pixels in enumerate((6, 99, 3, 3, 3))]
+
+        async def let_go(*numbers: int) -> list[int]:
+            for number in numbers:
+                gates[number].set()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            return order
+
+        assert await let_go() == [0]  # 99 is as much as all there is, and its turn comes before that of 3
+        tasks[2].cancel()
+        assert await let_go(0) == [0, 1]
+        assert await let_go(1) == [0, 1, 3, 4]
+        await let_go(3, 4)
+        assert (room._free, room._places._value) == (10, 3)
+
+    asyncio.run(check())
+
+
+def test_crops_wait_no_longer_than_they_may_also_behind_a_run() -> None:
+    """The time of a crop that came during a run counts from when it came, not from the end of the run."""
+
+    async def check() -> None:
+        loop = asyncio.get_running_loop()
+        running, release = threading.Event(), threading.Event()
+        predictor = PosePredictor(Telltale(), batch_size=4)
+
+        def run(images: Any) -> Any:
+            running.set()
+            release.wait(20)
+            return predictor.run(images)
+
+        batcher = Batcher(run, batch_size=4, max_wait=5, more_to_come=lambda: more, on_batch=lambda *_: None)
+        images = predictor.prepare(plain(1), BOX).images
+        more = False
+        first = asyncio.create_task(batcher(images))
+        await loop.run_in_executor(None, running.wait)
+        more = True
+        second = asyncio.create_task(batcher(images))
+        await asyncio.sleep(0)
+        batcher._waiting[0].came -= 5  # it has waited already when the first run ends
+        release.set()
+        await asyncio.wait_for(asyncio.gather(first, second), 4)
+        batcher.close()
+
+    asyncio.run(check())
 
 
 @pytest.mark.parametrize(
@@ -211,8 +381,15 @@ def test_uploads_together_are_bounded(start: Any) -> None:
         ({"api_key": ""}, "one line"),
         ({"cors": ("example.org",)}, "origin"),
         ({"cors": ("https://example.org/",)}, "without a path"),
+        ({"max_megapixels": 179}, "at most 178.957, Pillow's limit"),
+        ({"decoders": 0}, "decoders must be at least 1"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ServeOptions(**options)
+
+
+def test_pillows_limit_is_the_one_that_options_name() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert PILLOW_MOST_PIXELS == 2 * Image.MAX_IMAGE_PIXELS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,12 +12,16 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from pathlib import Path
 
+import numpy as np
 import pytest
-from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send_picture
+from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send_picture, wait_for
 
 from distilpose import cli
+from distilpose.serving.protocol import BoundedProtocol
+from distilpose.serving.server import PoseServer
 
 # Its model answers when a file is there. Arguments: this folder, that file, the deadline, seconds for what is stuck.
 GATED_SERVER = """
@@ -49,8 +54,7 @@ class Process:
         assert self.popen.stdout is not None
         self.address = self.popen.stdout.readline().decode().split(" ")[0]
         assert self.address.startswith("http"), self.log_file.read_text()
-        while ask(self.address, "/readyz").status != 200:
-            time.sleep(0.02)
+        wait_for(lambda: ask(self.address, "/readyz").status == 200, 60)
 
     def log(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.log_file.read_text().splitlines()]
@@ -103,11 +107,9 @@ def test_the_end_answers_what_was_accepted_and_refuses_the_rest(
     process = run("-c", GATED_SERVER, HERE, str(gate), "60", "60")
     with ThreadPoolExecutor(24) as pool:
         accepted = [pool.submit(send_picture, process.address, number) for number in range(24)]
-        while metric(process.address, "distilpose_queue_length") < 24:
-            time.sleep(0.01)
+        wait_for(lambda: metric(process.address, "distilpose_queue_length") == 24)
         process.popen.send_signal(ending)
-        while ask(process.address, "/readyz").status == 200:
-            pass
+        wait_for(lambda: ask(process.address, "/readyz").status != 200)
         assert ask(process.address, "/readyz").json == {"status": "draining"}
         assert ask(process.address, "/healthz").status == 200
         late = send_picture(process.address, 99)
@@ -125,17 +127,60 @@ def test_the_end_answers_what_was_accepted_and_refuses_the_rest(
     assert not children.stdout.strip()
 
 
-@pytest.mark.slow
 def test_the_end_does_not_wait_for_who_never_comes_to_an_end(run: Run) -> None:
-    process = run("-c", GATED_SERVER, HERE, HERE, "1", "60")
+    process = run("-c", GATED_SERVER, HERE, HERE, "60", "60")
     host, port = process.address.removeprefix("http://").split(":")
     body, headers = form(("image", encoded(plain(1)), "x"))
     with socket.create_connection((host, int(port))) as half, socket.create_connection((host, int(port))):
         lines = ["POST /v1/predict HTTP/1.1", "Host: x", f"Content-Type: {headers['Content-Type']}"]
         half.sendall("\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body[:50])
-        time.sleep(0.3)
+        wait_for(lambda: metric(process.address, "distilpose_uploads_bytes") == len(body))
         process.popen.send_signal(signal.SIGTERM)
+        answer = HTTPResponse(half)
+        answer.begin()
+        assert (answer.status, answer.getheader("connection")) == (503, "close")
+        assert json.loads(answer.read())["error"] == "draining"
         assert process.popen.wait(25) == 0
+    requests = [line for line in process.log() if line["message"] == "request"]
+    assert [(line["status"], line["error"]) for line in requests] == [(503, "draining")]
+    assert not any("traceback" in line for line in process.log())
+
+
+def test_a_model_that_cannot_run_ends_the_process_with_a_clear_error(tmp_path: Path, tiny_onnx: Path) -> None:
+    import onnx
+
+    model = onnx.load(tiny_onnx)
+    model.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(np.array([-1, 5, 2]), "shape"))
+    onnx.save(model, tmp_path / "broken.onnx")
+    command = [sys.executable, "-m", "distilpose.cli", "serve", "--port", "0", "--model", "broken.onnx"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "the model failed on its first crops" in done.stderr.splitlines()[-1]
+
+
+def test_a_clean_end_leaves_the_program_around_it_alone(tmp_path: Path) -> None:
+    """Two signals: one timer, and it is cancelled, else it would end the process a second later with code 1."""
+    script = """
+import os, signal, sys, threading, time
+sys.path.insert(0, sys.argv[1])
+from serving_client import Telltale, wait_for
+from distilpose.serving import server
+from distilpose.serving.options import ServeOptions
+server.CLOSING_SECONDS, server.STUCK_SECONDS = 0.3, 0.3
+one = server.PoseServer(Telltale(), port=0, options=ServeOptions(deadline=0.3))
+def end():
+    wait_for(lambda: one.started)
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end).start()
+one.run()
+time.sleep(2)
+print("goes on")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, HERE], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr
 
 
 @pytest.mark.slow
@@ -197,3 +242,18 @@ def test_an_open_server_for_other_machines_is_warned_of(caplog: pytest.LogCaptur
         server = PoseServer(Telltale(), host=host, port=0, options=options)
         assert bool(caplog.records) == warned
         server.close()
+
+
+def test_answers_are_not_held_back(start: Callable[..., PoseServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head and body of an answer are two small packets: without TCP_NODELAY the second waits for the client."""
+    found = []
+    connected = BoundedProtocol.connection_made
+
+    def look(self: BoundedProtocol, transport: asyncio.Transport) -> None:
+        found.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        connected(self, transport)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", look)
+    assert ask(start().address, "/healthz").status == 200
+    assert found
+    assert all(found)

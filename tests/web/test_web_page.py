@@ -6,8 +6,6 @@ import json
 import logging
 import re
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -210,18 +208,8 @@ def serving(**options: Any) -> Iterator[str]:
     from distilpose.serving.options import ServeOptions
 
     running = server.PoseServer("distilpose_s_demo", port=0, options=ServeOptions(**options))
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    try:
-        for _ in range(100):
-            if running.started:
-                break
-            time.sleep(0.1)
+    with server.BackgroundServer(running):
         yield running.address + "/"
-    finally:
-        running.end()
-        thread.join(20)
-    assert not thread.is_alive()
 
 
 def test_the_server_agrees(browser: Any, visit: Callable[..., Any], photograph: Path, predictor: PosePredictor) -> None:
@@ -259,6 +247,9 @@ def test_a_server_with_a_key(browser: Any, built_page: Path, picture_file: Path)
         show(page, picture_file)
         expect(page.locator("#difference")).to_contain_text("asks for a key")
         page.click("summary:has-text('Server key')")
+        page.fill("#key", "open–sesame")  # with a dash that no header can carry
+        page.select_option("#where", "both")
+        expect(page.locator("#difference")).to_contain_text("only ASCII can be sent")
         page.fill("#key", "open-sesame")
         page.keyboard.press("Enter")  # sends nothing anywhere
         page.select_option("#where", "both")
@@ -399,6 +390,19 @@ def test_the_camera(launch: Callable[..., Any], visit: Callable[..., Any], photo
     page.click("#close")
     expect(page.locator("#save-json")).to_be_disabled()
     expect(page.locator("#rate")).to_have_text("–")
+
+
+def test_a_camera_that_does_not_start_is_let_go(launch: Callable[..., Any], visit: Callable[..., Any]) -> None:
+    camera = launch("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+    watch = """
+        const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (wanted) => (self.stream = await ask(wanted));
+        HTMLMediaElement.prototype.play = () => Promise.reject(new Error('the cable is loose'));
+    """
+    page = visit(camera, before=watch, permissions=["camera"])
+    page.click("#camera")
+    expect(page.locator("#status")).to_contain_text("the cable is loose")
+    assert page.evaluate("self.stream.getTracks().map((track) => track.readyState)") == ["ended"]
 
 
 def test_a_phone_scrolls_in_one_direction_only(browser: Any, visit: Callable[..., Any], picture_file: Path) -> None:

@@ -37,7 +37,7 @@ from distilpose.bench.people_over_time import (
 )
 from distilpose.bench.plot import plot_accuracy_against_speed
 from distilpose.bench.profile import measure_profiles, profile_table
-from distilpose.bench.serving import measure_serving, serving_table
+from distilpose.bench.serving import measure_serving, serving_tables
 from distilpose.bench.training_speed import PARTS, VARIANTS, measure_step, measure_with_data
 from distilpose.bulk.cost import ClusterAssumptions, cost_table
 from distilpose.errors import ConfigError
@@ -221,7 +221,8 @@ def _services(
     if options.serving:
         report = measure_serving(options.model, say=say)
         peak = measure_peaks().highest
-        show(serving_table(report, peak))
+        for table in serving_tables(report, peak):
+            show(table)
         write("serving", {**report._asdict(), "peak_gflops": peak, "loads": [load._asdict() for load in report.loads]})
     if options.bulk:
         bulk = measure_bulk(options.model, say)

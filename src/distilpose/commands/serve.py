@@ -15,6 +15,10 @@ DETECTOR_HELP = (
     "who looks for people in pictures that come without boxes: whole-image (default; one person fills the picture), "
     "hog, hf:FOLDER, hf:ID, onnx:FILE, auto; see distilpose predict --help"
 )
+QUEUE_HELP = (
+    "pictures accepted at once, then 503; so do uploads that together would hold more than 8 times --max-megabytes "
+    "(default: 128)"
+)
 KEY_HELP = (
     f"requests to /v1 must carry what stands in this file in the header X-API-Key; {KEY_VARIABLE} in the environment "
     "does the same"
@@ -37,7 +41,7 @@ def _serve_arguments(parser: ArgumentParser) -> None:
         help="crops per run of the model, of any requests (default: 8)",
     )
     add("--max-wait-ms", type=float, default=5.0, metavar="MS", help="wait so long for a fuller batch (default: 5)")
-    add("--queue", type=int, default=128, metavar="N", help="pictures accepted at once, then 503 (default: 128)")
+    add("--queue", type=int, default=128, metavar="N", help=QUEUE_HELP)
     add(
         "--deadline",
         type=float,
@@ -46,7 +50,13 @@ def _serve_arguments(parser: ArgumentParser) -> None:
         help="seconds from upload to answer, then 504 (default: 10)",
     )
     add("--max-megabytes", type=float, default=20.0, metavar="MB", help="of a request, else 413 (default: 20)")
-    add("--max-megapixels", type=float, default=25.0, metavar="MP", help="of a picture, else 413 (default: 25)")
+    add(
+        "--max-megapixels",
+        type=float,
+        default=25.0,
+        metavar="MP",
+        help="of a picture, else 413; at most 178 (default: 25)",
+    )
     add("--max-people", type=int, default=50, metavar="N", help="of a picture; more boxes: 422 (default: 50)")
     add("--api-key-file", metavar="FILE", help=KEY_HELP)
     add("--cors", nargs="+", default=[], metavar="ORIGIN", help="sites whose pages may ask; '*': any (default: none)")

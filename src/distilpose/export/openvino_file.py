@@ -47,7 +47,8 @@ def _quantise(model: Any, description: ModelDescription, crops: NDArray[np.uint8
     """int8 by NNCF's recipe for transformers: activations smoothed, biases corrected on the crops."""
     import nncf
 
-    nncf.set_log_level(logging.ERROR)
+    # Not its set_log_level, which changes handlers of others as well.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     images = [network_input(crop[None], description.normalisation) for crop in crops]
     with redirect_stdout(sys.stderr):  # its progress bars
         return nncf.quantize(

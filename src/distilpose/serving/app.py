@@ -26,7 +26,14 @@ from distilpose import __version__
 from distilpose.description import ModelDescription
 from distilpose.inference.sinks import FrameResult, prediction_rows
 from distilpose.serving import schemas
-from distilpose.serving.journal import CLIENT_LEFT, REQUEST_ID_HEADER, Journal, entry_of, problem_response
+from distilpose.serving.journal import (
+    CLIENT_LEFT,
+    REQUEST_ID_HEADER,
+    Journal,
+    entry_of,
+    picture_failed,
+    problem_response,
+)
 from distilpose.serving.metrics import CONTENT_TYPE, Metrics
 from distilpose.serving.options import MOST_PICTURES, ServeOptions
 from distilpose.serving.problems import Problem
@@ -40,10 +47,11 @@ T = TypeVar("T")
 API_KEY_HEADER = "X-API-Key"
 STATIC = Path(__file__).parent / "static"
 # Pages get threads and shared memory only when nothing foreign can get into them.
-ISOLATED = {
+PAGE_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # asked for again each time, and not sent again unless `make web` changed it
 }
 DESCRIPTION = (
     "Send a picture, get the people in it with their keypoints. Coordinates are pixels of the upright picture."
@@ -52,6 +60,7 @@ DESCRIPTION = (
 
 def create_app(
     service: PoseService,
+    intake: Intake,
     description: ModelDescription,
     options: ServeOptions,
     metrics: Metrics,
@@ -61,6 +70,7 @@ def create_app(
 
     Args:
         service: that finds poses.
+        intake: that reads what is sent.
         description: of its model.
         options: limits and manners.
         metrics: counts.
@@ -86,7 +96,7 @@ def create_app(
     )
     _answer_problems(app, metrics)
     _add_state(app, service, metrics)
-    _add_predictions(app, service, description, options)
+    _add_predictions(app, service, intake, description, options, metrics)
     _add_page(app, static)
     wrapped: ASGIApp = app
     if options.cors:
@@ -115,6 +125,11 @@ def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
     async def left(request: Request, error: ClientDisconnect) -> Response:
         return problem_response(_client_left(), entry_of(request.scope), metrics)
 
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        fault = Problem(500, "internal", "the server failed; its log tells why, under this request_id")
+        return problem_response(fault, entry_of(request.scope), metrics)
+
 
 def _client_left() -> Problem:
     return Problem(CLIENT_LEFT, "client-left", "the client closed the connection")
@@ -139,8 +154,14 @@ def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
 
-def _add_predictions(app: FastAPI, service: PoseService, description: ModelDescription, options: ServeOptions) -> None:
-    intake = Intake(options)
+def _add_predictions(
+    app: FastAPI,
+    service: PoseService,
+    intake: Intake,
+    description: ModelDescription,
+    options: ServeOptions,
+    metrics: Metrics,
+) -> None:
     key = APIKeyHeader(name=API_KEY_HEADER, auto_error=False)
 
     async def check_key(given: str | None = Depends(key)) -> None:
@@ -170,7 +191,9 @@ def _add_predictions(app: FastAPI, service: PoseService, description: ModelDescr
     async def predict(request: Request) -> Response:
         """Find the people of a picture, or the poses of the people in given boxes."""
         with service.request(), Hold(intake) as hold:
-            upload = one_picture(await intake.read(request, hold), options)
+            async with service.receiving():
+                parts = await intake.read(request, hold)
+            upload = one_picture(parts, options)
             with service.accept(1) as due:
                 answer = await _unless_left(request, service.predict(upload, due))
         entry = entry_of(request.scope)
@@ -189,13 +212,18 @@ def _add_predictions(app: FastAPI, service: PoseService, description: ModelDescr
     async def predict_batch(request: Request) -> Response:
         """The same for several pictures; one that cannot be used does not spoil the others."""
         with service.request(), Hold(intake) as hold:
-            uploads = several_pictures(await intake.read(request, hold), options, MOST_PICTURES)
+            async with service.receiving():
+                parts = await intake.read(request, hold)
+            uploads = several_pictures(parts, options, MOST_PICTURES)
             with service.accept(len(uploads)) as due:
                 work = asyncio.gather(*(_attempt(service, upload, due) for upload in uploads))
                 answers = await _unless_left(request, work)
         entry = entry_of(request.scope)
         results = [_one_of_several(upload, answer) for upload, answer in zip(uploads, answers, strict=True)]
         good = [answer for answer in answers if isinstance(answer, Answer)]
+        for answer in answers:
+            if isinstance(answer, Problem):
+                picture_failed(answer, entry, metrics)
         entry.people = sum(len(answer.result) for answer in good)
         entry.batches = [crops for answer in good for crops in answer.batches]
         content = {"request_id": entry.request_id, "model": description.model, "results": results}
@@ -281,7 +309,7 @@ def _add_page(app: FastAPI, static: Path) -> None:
 
         async def isolated(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = [(name.lower().encode(), value.encode()) for name, value in ISOLATED.items()]
+                added = [(name.lower().encode(), value.encode()) for name, value in PAGE_HEADERS.items()]
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 

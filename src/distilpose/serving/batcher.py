@@ -25,6 +25,7 @@ class _Waiting:
 
     images: NetworkInput
     done: asyncio.Future[Keypoints]
+    came: float  # time of the event loop
     taken: int = 0  # crops given to the worker so far
     found: int = 0  # crops that came back from it
     parts: list[Keypoints] = field(default_factory=list)
@@ -39,7 +40,7 @@ class Batcher:
     """Runs a model in a thread of its own, in batches filled from whatever waits. Used from one event loop.
 
     A full batch goes at once. A smaller one goes when the worker is idle and either nothing more is on its way or
-    ``max_wait`` has passed.
+    its oldest crop has waited for ``max_wait``.
 
     Args:
         run: 1 to ``batch_size`` crops to their keypoints; never called twice at the same time.
@@ -78,7 +79,8 @@ class Batcher:
         Returns:
             Keypoints of the N crops, and how many crops the batches had that they were in.
         """
-        item = _Waiting(images, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        item = _Waiting(images, loop.create_future(), loop.time())
         self._waiting.append(item)
         self._pump()
         try:
@@ -95,25 +97,27 @@ class Batcher:
 
     def close(self) -> None:
         """Wait for the run in work; nobody waits for those behind it."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         self._worker.shutdown(cancel_futures=True)
 
-    def _pump(self, waited: bool = False) -> None:
+    def _pump(self) -> None:
         """Start what can be started."""
         crops = sum(item.crops_left for item in self._waiting)
         while self._running < RUNS_AHEAD and crops >= self._batch_size:
             crops -= self._start()
         if crops and not self._running:
-            if waited or not self._more_to_come():
+            loop, due = asyncio.get_running_loop(), self._waiting[0].came + self._max_wait
+            if loop.time() >= due or not self._more_to_come():
                 self._start()
-            elif self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(self._max_wait, self._stop_waiting)
+            else:
+                self._stop_timer()
+                self._timer = loop.call_at(due, self._pump)
         self._update_room()
 
-    def _stop_waiting(self) -> None:
-        self._timer = None
-        self._pump(waited=True)
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _update_room(self) -> None:
         crops = sum(item.crops_left for item in self._waiting)

@@ -37,12 +37,14 @@ class Entry:
         people: in the answer.
         batches: crops in the runs of the model that it was part of.
         error: code of the problem it was answered with.
+        failed: codes of single pictures of a request that was answered all the same.
     """
 
     request_id: str
     people: int | None = None
     batches: list[int] = field(default_factory=list)
     error: str | None = None
+    failed: list[str] = field(default_factory=list)
 
 
 def entry_of(scope: Scope) -> Entry:
@@ -72,8 +74,14 @@ def problem_response(problem: Problem, entry: Entry, metrics: Metrics) -> JSONRe
     return JSONResponse(content, problem.status, problem.headers)
 
 
+def picture_failed(problem: Problem, entry: Entry, metrics: Metrics) -> None:
+    """Count one picture of several that could not be used."""
+    entry.failed.append(problem.code)
+    metrics.rejected(problem.code)
+
+
 class Journal:
-    """ASGI middleware around everything: request id, log line, counts, and a 500 in place of a lost connection.
+    """ASGI middleware around everything: request id, log line, counts, and the traceback of what nobody expected.
 
     Args:
         app: what answers.
@@ -116,11 +124,8 @@ class Journal:
 
         try:
             await self._app(scope, receive_watched, send_watched)
-        except Exception:
+        except Exception:  # answered by the handler of such; Starlette raises it again, for logs like this one
             logger.exception("a request failed", extra={"fields": {"id": entry.request_id}})
-            if status == CLIENT_LEFT:
-                fault = Problem(500, "internal", "the server failed; its log tells why, under this request_id")
-                await problem_response(fault, entry, self._metrics)(scope, receive_watched, send_watched)
         finally:
             seconds = time.perf_counter() - start
             self._metrics.request(scope["path"] if scope["path"] in self._paths else "other", status, seconds)
@@ -140,5 +145,7 @@ class Journal:
             fields |= {"people": entry.people, "batch": entry.batches}
         if entry.error is not None:
             fields["error"] = entry.error
+        if entry.failed:
+            fields["failed"] = entry.failed
         quiet = scope["path"] in _ASKED_ALL_THE_TIME
         logger.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})

@@ -34,6 +34,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self._queue = Gauge("distilpose_queue_length", "Pictures accepted and not answered yet.", registry=registry)
+        self._held = Gauge("distilpose_uploads_bytes", "Bytes of requests in work, as announced.", registry=registry)
         self._ready = Gauge("distilpose_ready", "1 when /readyz says so.", registry=registry)
         self._crops = Histogram(
             "distilpose_batch_crops", "Crops in one run of the model.", buckets=_SIZES, registry=registry
@@ -45,9 +46,13 @@ class Metrics:
         self._pictures = Counter("distilpose_pictures", "Pictures answered with poses.", registry=registry)
 
     def watch(self, queue_length: Callable[[], float], ready: Callable[[], bool]) -> None:
-        """Say where the gauges are read."""
+        """Say where the gauges of pictures are read."""
         self._queue.set_function(queue_length)
         self._ready.set_function(ready)
+
+    def watch_uploads(self, held: Callable[[], float]) -> None:
+        """Say where the gauge of bytes is read."""
+        self._held.set_function(held)
 
     def request(self, path: str, code: int, seconds: float) -> None:
         """Count a request; ``path`` is that of a route, not what the client wrote."""

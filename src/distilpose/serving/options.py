@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from distilpose.errors import ConfigError
 
 MOST_PICTURES = 16  # of one request to /v1/predict/batch
-UPLOADS_AT_ONCE = 8  # all uploads together may hold the bytes of so many of the largest size
+UPLOADS_AT_ONCE = 8  # all requests together may hold the bytes of so many of the largest size
+SMALL_UPLOADS = 16  # so many of one size make up a largest one: they are small, and have its room to themselves
+MOST_DECODERS = 4  # threads; each may need 8 bytes for every pixel of the largest picture
+PILLOW_MOST_PIXELS = 178_956_970  # of a picture; Pillow refuses larger ones by itself
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,16 @@ class ServeOptions:
         queue: pictures accepted and not answered yet; beyond it requests are refused at once.
         deadline: seconds from the complete upload to the answer.
         max_megabytes: 1e6 bytes of one request.
-        max_megapixels: 1e6 pixels of one picture, read from its header before it is decoded.
+        max_megapixels: 1e6 pixels of one picture, read from its header before it is decoded; Pillow's own limit, 178,
+            cannot be passed.
         max_people: of one picture. More boxes are refused, of more detected people the best are kept.
         api_key: that requests to ``/v1`` must carry; None for an open server.
         cors: origins whose pages may ask, such as ``https://example.org``; ``*`` for all.
         upload_seconds: that the upload of one request may take.
+        head_seconds: that a client has for the headers of a request, from connecting or from its last answer.
+        upload_rate: bytes per second that an upload must reach on average, after three seconds.
+        max_connections: at once; below 1024, which many systems allow a process to open.
+        decoders: threads that decode and crop; as many as usable cores, 2 to 4, when None.
 
     Raises:
         ConfigError: a value is out of range.
@@ -41,14 +49,22 @@ class ServeOptions:
     api_key: str | None = None
     cors: tuple[str, ...] = ()
     upload_seconds: float = 30.0
+    head_seconds: float = 10.0
+    upload_rate: float = 50_000.0
+    max_connections: int = 800
+    decoders: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "queue", "max_people"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("deadline", "max_megabytes", "max_megapixels", "upload_seconds"):
+        for name in ("batch_size", "queue", "max_people", "max_connections", "decoders"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        for name in ("deadline", "max_megabytes", "max_megapixels", "upload_seconds", "head_seconds", "upload_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        if self.max_pixels > PILLOW_MOST_PIXELS:
+            most = PILLOW_MOST_PIXELS / 1e6
+            raise ConfigError(f"max_megapixels must be at most {most:g}, Pillow's limit, got {self.max_megapixels:g}")
         if not 0 <= self.max_wait_ms < math.inf:
             raise ConfigError(f"max_wait_ms must be at least 0 and finite, got {self.max_wait_ms}")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):

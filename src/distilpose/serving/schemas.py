@@ -128,7 +128,7 @@ def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Fault, "description": _FAULTS[status]} for status in statuses or _FAULTS}
 
 
-_PICTURE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, ..."}
+_PICTURE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, TIFF, BMP or GIF"}
 _MAX_PEOPLE = {"type": "integer", "minimum": 1, "description": "of detected people, so many of the best"}
 _BOXES_TEXT = "person boxes as JSON, [[x1, y1, x2, y2], ...] in image pixels; without it the server looks for people"
 

@@ -11,13 +11,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Self
 
 import uvicorn
 
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.inference.detectors import Detector, check_detector_fits, create_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.loading import as_runner
@@ -26,12 +27,15 @@ from distilpose.serving.app import create_app
 from distilpose.serving.journal import JsonFormatter
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
+from distilpose.serving.protocol import BoundedProtocol
 from distilpose.serving.service import PoseService
+from distilpose.serving.uploads import Intake
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
 CLOSING_SECONDS = 3  # that connections get to take their last answer
+STARTING_SECONDS = 120  # that a `BackgroundServer` gets to warm up
 STUCK_SECONDS = 10  # beyond all limits: a model that never returns must not keep the process
 
 
@@ -48,6 +52,7 @@ class PoseServer:
     Attributes:
         address: such as ``http://127.0.0.1:8000``.
         service: that finds the poses.
+        intake: that reads the uploads.
 
     Raises:
         InputError: the port is in use.
@@ -75,7 +80,9 @@ class PoseServer:
             metrics = Metrics()
             predictor = PosePredictor(runner, batch_size=options.batch_size)
             self.service = PoseService(predictor, found, options, metrics)
-            app = create_app(self.service, runner.description, options, metrics)
+            self.intake = Intake(options)
+            metrics.watch_uploads(lambda: self.intake.held)
+            app = create_app(self.service, self.intake, runner.description, options, metrics)
         except BaseException:
             self._socket.close()
             raise
@@ -85,6 +92,8 @@ class PoseServer:
             logger.warning("%s can be reached by other machines, and no API key is asked for", self.address)
         config = uvicorn.Config(
             app,
+            http=partial(BoundedProtocol, options, metrics),  # type: ignore[arg-type]  # whatever makes a protocol
+            loop="asyncio",
             log_config=None,
             access_log=False,
             lifespan="on",
@@ -96,8 +105,19 @@ class PoseServer:
         self._server = _DrainingServer(config, self.service, options.deadline + CLOSING_SECONDS)
 
     def run(self) -> None:
-        """Serve until SIGTERM, SIGINT or `end`; then finish what was accepted, and return within a bounded time."""
-        self._server.run(sockets=[self._socket])
+        """Serve until SIGTERM, SIGINT or `end`; then finish what was accepted, and return within a bounded time.
+
+        Raises:
+            CheckpointError: the model failed on its first crops.
+        """
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._server.forget_last_resort()
+        failure = self.service.failure
+        if failure is not None:
+            text = " ".join(str(failure).split())[:500]
+            raise CheckpointError(f"the model failed on its first crops ({text}): export it again") from failure
 
     def end(self) -> None:
         """Ask for the end, from any thread."""
@@ -122,6 +142,7 @@ class _DrainingServer(uvicorn.Server):
         self._service, self._drain_seconds = service, drain_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._last_resort: threading.Timer | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -132,8 +153,18 @@ class _DrainingServer(uvicorn.Server):
         if self._service.draining and sig == signal.SIGINT:  # twice: at once
             self.force_exit = self.should_exit = True
             return
-        _end_if_stuck(self._drain_seconds + CLOSING_SECONDS + STUCK_SECONDS)
+        if self._last_resort is None:
+            self._last_resort = _end_if_stuck(self._drain_seconds + CLOSING_SECONDS + STUCK_SECONDS)
         self.drain_soon()
+
+    def forget_last_resort(self) -> None:
+        """The end came by itself: the process may go on with something else."""
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end."""
+        return await super().on_tick(counter) or self._service.failure is not None
 
     def drain_soon(self) -> None:
         if self._loop is None or self._loop.is_closed():
@@ -143,7 +174,7 @@ class _DrainingServer(uvicorn.Server):
 
     def _start_draining(self) -> None:
         if self._draining is None:
-            self._service.draining = True
+            self._service.drain()
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
@@ -154,7 +185,9 @@ class _DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def _end_if_stuck(seconds: float) -> None:
+def _end_if_stuck(seconds: float) -> threading.Timer:
+    """End the process then, unless the timer is cancelled."""
+
     def give_up() -> None:
         logger.error("the model or a detector did not return within %g seconds: ending without it", seconds)
         os._exit(1)
@@ -162,6 +195,7 @@ def _end_if_stuck(seconds: float) -> None:
     timer = threading.Timer(seconds, give_up)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -173,7 +207,8 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"host must be an address or name of this machine, got {host!r} ({error.strerror})"
         ) from error
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits 40 ms behind its head.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -185,16 +220,34 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class BackgroundServer:
-    """A `PoseServer` in a thread, for tests and measurements; entering waits until it is ready."""
+    """A `PoseServer` in a thread, for tests and measurements; entering waits until it is ready.
+
+    Raises:
+        CheckpointError: on entering, the model failed on its first crops, or they took two minutes. Whatever else ends
+            the server before it is ready is raised as it is.
+    """
 
     def __init__(self, server: PoseServer) -> None:
         self.server = server
-        self._thread = threading.Thread(target=server.run, name="server")
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="server")
+
+    def _run(self) -> None:
+        try:
+            self.server.run()
+        except BaseException as error:
+            self._failure = error
 
     def __enter__(self) -> Self:
         self._thread.start()
+        end = time.monotonic() + STARTING_SECONDS
         while self._thread.is_alive() and not (self.server.started and self.server.service.ready):
+            if time.monotonic() > end:
+                self.server.end()
+                raise CheckpointError(f"the model did not answer its first crops within {STARTING_SECONDS} seconds")
             time.sleep(0.01)
+        if self._failure is not None:
+            raise self._failure
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -208,9 +261,13 @@ def serve(server: PoseServer, announce: Callable[[str], None]) -> None:
     Args:
         server: what to run.
         announce: told the address.
+
+    Raises:
+        CheckpointError: the model failed on its first crops.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.captureWarnings(True)  # lines of JSON as well
     announce(f"{server.address} (ends on Ctrl-C)")
     server.run()

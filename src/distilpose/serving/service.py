@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -18,11 +17,14 @@ from distilpose.errors import DistilPoseError
 from distilpose.inference.detectors import Detector, WholeImage
 from distilpose.inference.people import best_rows
 from distilpose.inference.predictor import PosePredictor, PreparedImage
+from distilpose.postprocess import Keypoints
+from distilpose.preprocess import NetworkInput
 from distilpose.results import PoseResult
+from distilpose.runtimes import usable_cores
 from distilpose.serving.batcher import Batcher
 from distilpose.serving.metrics import Metrics
-from distilpose.serving.options import ServeOptions
-from distilpose.serving.pictures import decode_picture
+from distilpose.serving.options import MOST_DECODERS, ServeOptions
+from distilpose.serving.pictures import check_header, decode_picture
 from distilpose.serving.problems import Problem, busy
 from distilpose.serving.uploads import Upload
 
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Picture = NDArray[np.uint8]
+
+PIXELS_AT_ONCE = 2  # pictures of one kind in memory may have the pixels of so many of the largest together
 
 
 class Answer(NamedTuple):
@@ -51,11 +55,35 @@ class _Cut(NamedTuple):
     prepared: PreparedImage
 
 
+class _Room:
+    """Memory for decoded pictures: so many at most, and so many pixels together. First come, first served."""
+
+    def __init__(self, pictures: int, pixels: int) -> None:
+        self._places, self._most, self._free = asyncio.Semaphore(pictures), pixels, pixels
+        self._turn, self._freed = asyncio.Lock(), asyncio.Event()
+
+    @asynccontextmanager
+    async def taken(self, pixels: int) -> AsyncGenerator[None]:
+        """Room for a picture, as soon as there is some; one that is too large for it has it alone."""
+        pixels = min(pixels, self._most)
+        async with self._places:
+            async with self._turn:
+                while self._free < pixels:
+                    self._freed.clear()
+                    await self._freed.wait()
+                self._free -= pixels
+            try:
+                yield
+            finally:
+                self._free += pixels
+                self._freed.set()
+
+
 class PoseService:
     """Poses for many requests at once, in bounded memory. Used from one event loop, made in any thread.
 
     At most ``queue`` pictures are accepted. Of those only a few are decoded at a time, and no more crops are cut than
-    the model will soon want.
+    the model will soon want. Pictures with boxes do not wait for those that the detector has to look at.
 
     Args:
         predictor: its batch size is that of the server.
@@ -67,18 +95,21 @@ class PoseService:
         predictor: as above.
         draining: nothing new is accepted.
         in_flight: requests in work, from their headers to their answer.
+        failure: why the model could not even be warmed up; None while all is well.
     """
 
     def __init__(self, predictor: PosePredictor, detector: Detector, options: ServeOptions, metrics: Metrics) -> None:
         self.predictor = predictor
         self.draining = False
         self.in_flight = 0
+        self.failure: Exception | None = None
         self._detector, self._options, self._metrics = detector, options, metrics
         self._whole_image = isinstance(detector, WholeImage)
-        threads = max(2, os.cpu_count() or 1)
+        threads = options.decoders or max(2, min(MOST_DECODERS, usable_cores()))
         self._cutters = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._finders = ThreadPoolExecutor(1, thread_name_prefix="detect")
-        self._decoded = asyncio.Semaphore(threads if self._whole_image else threads + 1)  # pictures in memory
+        self._to_cut, self._to_search = (_Room(threads, PIXELS_AT_ONCE * options.max_pixels) for _ in range(2))
+        self._receiving = set[asyncio.Timeout]()
         self._accepted = self._preparing = 0
         self._warm = False
         self._batcher = Batcher(
@@ -101,11 +132,26 @@ class PoseService:
         return self._accepted
 
     async def warm_up(self) -> None:
-        """Run the model once with one crop and once with a full batch: the first runs are slow."""
+        """Run the model once with one crop and once with a full batch: the first runs are slow.
+
+        A model that fails here fails always: `failure` is set, and the server ends.
+        """
         picture = np.zeros((64, 48, 3), dtype=np.uint8)
-        for people in {1, self.predictor.batch_size}:
-            await self._batcher(self.predictor.prepare(picture, [[0, 0, 48, 64]] * people).images)
-        self._warm = True
+        try:
+            for people in {1, self.predictor.batch_size}:
+                await self._batcher(self.predictor.prepare(picture, [[0, 0, 48, 64]] * people).images)
+        except Exception as error:  # each runtime has exceptions of its own
+            logger.exception("the model failed on its first crops")
+            self.failure = error
+        else:
+            self._warm = True
+
+    def drain(self) -> None:
+        """Accept nothing more, and give up the uploads that are still on their way."""
+        self.draining = True
+        for limit in self._receiving:
+            if not limit.expired():
+                limit.reschedule(0)
 
     def close(self) -> None:
         """Wait for what the threads are doing; the rest is dropped."""
@@ -121,7 +167,7 @@ class PoseService:
             Problem: 503: what it asks for could not be accepted.
         """
         if self.draining:
-            raise busy("the server is about to end: ask another one", "draining")
+            raise _about_to_end()
         if not self._warm:
             raise busy("the model is being loaded: try again a little later", "starting")
         self._check_room(1)
@@ -130,6 +176,23 @@ class PoseService:
             yield
         finally:
             self.in_flight -= 1
+
+    @asynccontextmanager
+    async def receiving(self) -> AsyncGenerator[None]:
+        """Wait for the body of a request in here: `drain` gives it up.
+
+        Raises:
+            Problem: 503.
+        """
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._receiving.add(limit)
+                yield
+        except TimeoutError:
+            raise _about_to_end() from None
+        finally:
+            self._receiving.discard(limit)
 
     @contextmanager
     def accept(self, pictures: int) -> Generator[float]:
@@ -171,20 +234,27 @@ class PoseService:
         try:
             size_hw, prepared = await self._prepare(upload)
             if len(prepared.images):
-                keypoints, batches = await self._batcher(prepared.images)
+                keypoints, batches = await self._run(prepared.images)
             result = self.predictor.finish(prepared, keypoints)
         except DistilPoseError as error:
-            logger.error("the model failed: %s", error)
-            raise Problem(500, "model", f"the model failed on this picture: {error}") from error
+            raise _model_failed(error) from error
         self._metrics.picture(len(result))
         return Answer(result, size_hw, batches)
 
+    async def _run(self, images: NetworkInput) -> tuple[Keypoints, list[int]]:
+        try:
+            return await self._batcher(images)
+        except Exception as error:  # each runtime has exceptions of its own
+            raise _model_failed(error) from error
+
     async def _prepare(self, upload: Upload) -> _Cut:
-        async with self._decoded:
+        pixels = await self._in(self._cutters, lambda: check_header(upload.content, self._options.max_pixels))
+        has_boxes = upload.boxes_xyxy is not None or self._whole_image
+        async with (self._to_cut if has_boxes else self._to_search).taken(pixels):
             await self._batcher.room()
             self._preparing += 1
             try:
-                if upload.boxes_xyxy is not None or self._whole_image:
+                if has_boxes:
                     return await self._in(self._cutters, lambda: self._decode_and_cut(upload))
                 picture = await self._in(self._cutters, lambda: self._decode(upload))
                 people = await self._in(self._finders, lambda: self._find(picture, upload))
@@ -213,3 +283,15 @@ class PoseService:
     def _cut(self, picture: Picture, people: PersonBoxes) -> _Cut:
         prepared = self.predictor.prepare(picture, people.boxes_xyxy, people.box_score)
         return _Cut((picture.shape[0], picture.shape[1]), prepared)
+
+
+def _about_to_end() -> Problem:
+    problem = busy("the server is about to end: ask another one", "draining")
+    problem.headers["Connection"] = "close"
+    return problem
+
+
+def _model_failed(error: Exception) -> Problem:
+    expected = isinstance(error, DistilPoseError)
+    logger.error("the model failed: %s", error, exc_info=None if expected else error)
+    return Problem(500, "model", f"the model failed on this picture: {' '.join(str(error).split())[:500]}")

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from distilpose.errors import InputError
 from distilpose.geometry import check_boxes_xyxy
-from distilpose.serving.options import UPLOADS_AT_ONCE, ServeOptions
+from distilpose.serving.options import SMALL_UPLOADS, UPLOADS_AT_ONCE, ServeOptions
 from distilpose.serving.problems import Problem, busy, malformed, too_large, unusable
 
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
@@ -23,6 +23,7 @@ MULTIPART = "multipart/form-data"
 _MOST_PARTS = 64
 _MOST_TEXT = 2**18  # bytes of a field that is no picture
 _DISCARD_BYTES, _DISCARD_SECONDS = 2**26, 1.0
+UPLOAD_GRACE = 3.0  # seconds in which nothing need come
 
 
 class Part(NamedTuple):
@@ -71,23 +72,41 @@ class Hold:
     def __exit__(self, *_: object) -> None:
         self._intake.held -= self._held
 
-    def add(self, count: int) -> int:
-        """Take ``count`` more; returns what is held now."""
-        self._held += count
-        self._intake.held += count
-        return self._held
+    def grow(self, size: int) -> None:
+        """Hold ``size`` bytes, unless it is more already.
+
+        Raises:
+            Problem: 503, all requests together would hold too much.
+        """
+        more = max(0, size - self._held)
+        if more > self._intake.free(size):
+            raise busy("the server holds as many uploads as it may: try again a little later")
+        self._held += more
+        self._intake.held += more
 
 
 class Intake:
     """Reads bodies within the limits of a server.
 
+    All requests together hold as much as `UPLOADS_AT_ONCE` of the largest. The last of these is kept for small ones,
+    so that a few large uploads that take their time do not stop everybody.
+
+    Args:
+        options: limits.
+
     Attributes:
-        held: bytes of all requests in work.
+        held: bytes of all requests in work, from the begin of their upload to their answer.
     """
 
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
         self.held = 0
+
+    def free(self, size: int) -> int:
+        """Bytes that a request of ``size`` in all may still take."""
+        largest = self._options.max_bytes
+        small = size * SMALL_UPLOADS <= largest
+        return (UPLOADS_AT_ONCE if small else UPLOADS_AT_ONCE - 1) * largest - self.held
 
     async def read(self, request: Request, hold: Hold) -> list[Part]:
         """The body as the fields of a form; a bare picture is the one field ``image``, query parameters are others.
@@ -113,26 +132,50 @@ class Intake:
 
     async def _feed(self, request: Request, take: Callable[[bytes], None], hold: Hold) -> None:
         """Hand on the body while it comes, within the limits on its size and time, and on what all hold together."""
-        limit, held, stream = self._options.max_bytes, 0, request.stream()
+        limit, stream = self._options.max_bytes, request.stream()
         message = f"expected at most {limit} bytes, got more: send a smaller picture or fewer at once"
         length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > limit:
-            if "expect" not in request.headers:  # else the client waits to be asked
+        if length.isdecimal():
+            if int(length) > limit:
+                if "expect" not in request.headers:  # else the client waits to be asked
+                    await _discard(stream)
+                raise too_large(message)
+            hold.grow(int(length))  # now, so that no two uploads wait for each other half way
+        async for chunk, received in self._in_time(stream):
+            if received > limit:
                 await _discard(stream)
-            raise too_large(message)
-        try:
-            async with asyncio.timeout(self._options.upload_seconds):
-                async for chunk in stream:
-                    held = hold.add(len(chunk))
-                    if held > limit:
-                        await _discard(stream)
-                        raise too_large(message)
-                    if self.held > UPLOADS_AT_ONCE * limit:
-                        raise busy("the server holds as many uploads as it may: try again a little later")
-                    take(chunk)
-        except TimeoutError:
-            text = f"expected the whole request within {self._options.upload_seconds:g} seconds, got {held} bytes"
-            raise Problem(408, "upload-slow", text, {"Connection": "close"}) from None
+                raise too_large(message)
+            hold.grow(received)
+            take(chunk)
+
+    async def _in_time(self, stream: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, int]]:
+        """Chunks, and the bytes up to each.
+
+        Raises:
+            Problem: 408, they come too slowly.
+        """
+        clock, options, received = asyncio.get_running_loop().time, self._options, 0
+        start = clock()
+        end = start + options.upload_seconds
+        while True:
+            due = min(end, start + UPLOAD_GRACE + received / options.upload_rate)
+            try:
+                async with asyncio.timeout_at(due):
+                    chunk = await anext(stream, None)
+            except TimeoutError:
+                raise _too_slow(received, clock() - start, options) from None
+            if chunk is None:
+                return
+            received += len(chunk)
+            yield chunk, received
+
+
+def _too_slow(received: int, seconds: float, options: ServeOptions) -> Problem:
+    text = (
+        f"expected the whole request within {options.upload_seconds:g} seconds and {options.upload_rate:g} bytes per "
+        f"second, got {received} bytes in {seconds:.1f} seconds: send a smaller picture"
+    )
+    return Problem(408, "upload-slow", text, {"Connection": "close"})
 
 
 async def _discard(stream: AsyncIterator[bytes]) -> None:

@@ -20,6 +20,7 @@ from distilpose.checkpoint import describe
 from distilpose.description import ModelDescription
 from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
+from distilpose.models.base import RegressionModel
 from distilpose.skeleton import COCO_17, Skeleton
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
 from distilpose.training.cycling import make_self_distillation
@@ -84,6 +85,11 @@ def train(
     description = describe(model, skeleton=skeleton)
     data = TrainingData(config, description, skip_invalid)
     teacher = _open_teacher(config, description, data)
+    if teacher is None and isinstance(model, RegressionModel) and model.with_score:
+        logger.warning(
+            "only a teacher teaches the score: without one it means nothing, and poses are drawn faintly. Set "
+            "model_options.with_score to false, or name a teacher."
+        )
     store = None if teacher is None else _open_store(config, teacher, len(data), skeleton)
     task = make_task(model, teacher, config.losses, config.target_sigma, store)
     if config.start == "pointing" and state is None:

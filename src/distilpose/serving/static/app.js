@@ -36,7 +36,7 @@ start().catch((error) => say(error.message, true));
 
 async function start() {
   connect();
-  const response = await fetch('manifest.json').catch(() => null);
+  const response = await fetch('manifest.json', { cache: 'no-cache' }).catch(() => null);
   if (!response?.ok) {
     sayHowToBuild('The network and its runtime are not part of this page yet');
     return;
@@ -248,8 +248,8 @@ async function ask(from, boxes) {
 
 async function askServer(from, boxes, where) {
   const whole = from.kind === 'picture';
-  const lossless = where === 'both';
-  const blob = whole ? from.file : await blobOf(looked.canvas, lossless ? 'image/png' : 'image/jpeg', 0.9);
+  const kind = where === 'both' ? 'image/png' : 'image/jpeg'; // a comparison is of the same pixels
+  const blob = whole ? from.file : await blobOf(looked.canvas, kind, 0.95);
   const scale = whole ? from.scale : 1;
   const sent = boxes.map((box) => box.map((value) => value / scale));
   const { poses: found, milliseconds } = await predictOnServer(blob, from.name, sent, part('key').value);

@@ -11,6 +11,9 @@ export class ServerError extends Error {}
  * @returns {Promise<{poses: import('./pose.js').Pose[], milliseconds: number}>} in the order of the boxes
  */
 export async function predictOnServer(picture, name, boxes, key) {
+  if (!/^[\x20-\x7e]*$/.test(key)) {
+    throw new ServerError('the server key has letters that no key has: only ASCII can be sent, so check what was pasted');
+  }
   const form = new FormData();
   form.append('image', picture, name);
   form.append('boxes', JSON.stringify(boxes));

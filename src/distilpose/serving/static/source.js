@@ -91,14 +91,19 @@ export async function openCamera(facing) {
     throw new Error(`the camera cannot be used: ${reasons[error.name] ?? error.message}`);
   }
   const video = newVideo();
-  video.srcObject = stream;
-  await once(video, 'loadeddata');
-  await video.play();
-  const start = performance.now();
   const close = () => {
     stream.getTracks().forEach((track) => track.stop());
     video.srcObject = null;
   };
+  try {
+    video.srcObject = stream;
+    await once(video, 'loadeddata');
+    await video.play();
+  } catch (error) {
+    close(); // else its light stays on
+    throw new Error(`the camera gives no picture: ${error?.message || 'unplug it and try again'}`);
+  }
+  const start = performance.now();
   return ofVideo('camera', 'camera', video, null, close, () => (performance.now() - start) / 1000);
 }
 
