@@ -11,7 +11,8 @@ import pytest
 
 from distilpose import cli
 from distilpose.bulk import predict as bulk
-from distilpose.bulk.inputs import ListColumns, items_of, list_inputs
+from distilpose.bulk.inputs import items_of, list_inputs
+from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.output_files import RunFolder
 from distilpose.bulk.predict import predict_bulk
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker

@@ -18,7 +18,7 @@ import pytest
 from bulk_files import table_rows, write_list
 
 from distilpose import cli
-from distilpose.bulk.inputs import ListColumns
+from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.predict import predict_bulk
 from distilpose.errors import InputError
 from distilpose.images import write_image

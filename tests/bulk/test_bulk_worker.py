@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from bulk_files import table_rows, write_list, write_tar
 
-from distilpose.bulk.inputs import BulkItem, ListColumns, items_of, list_inputs
+from distilpose.bulk.inputs import BulkItem, items_of, list_inputs
+from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.output_files import LEFTOVER_SECONDS, RunFolder, poses_schema, shard_name
 from distilpose.bulk.worker import ATTEMPTS, Job, ShardWorker, load_runner
 from distilpose.errors import InputError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose import __version__
 from distilpose.bulk.engine import ray_session, work_in_ray
-from distilpose.bulk.inputs import ListColumns, fingerprint, import_pyarrow, list_inputs
+from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
+from distilpose.bulk.lists import ListColumns, import_pyarrow
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
 from distilpose.errors import CheckpointError, ConfigError, InputError
@@ -106,6 +107,7 @@ def predict_bulk(
     _check(columns, detector, {"threads": threads, "batch_size": batch_size, "shard_size": shard_size,
                                "workers": workers, "max_people": max_people})  # fmt: skip
     import_pyarrow()
+    check_apart(source, out)
     given = _model_files(model)
     table = list_inputs(source, columns, root)
     id_type = "string" if str(table.schema.field("image_id").type) == "string" else "int64"

@@ -44,7 +44,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(args: Namespace) -> int:
-    from distilpose.bulk.inputs import ListColumns
+    from distilpose.bulk.lists import ListColumns
     from distilpose.bulk.predict import predict_bulk
 
     report = predict_bulk(
