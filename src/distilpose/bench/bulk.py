@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from distilpose.bulk import SHARD_SIZE
 from distilpose.bulk.cost import BulkRates
-from distilpose.bulk.engine import ray_session
+from distilpose.bulk.engine import most_workers, ray_session, usable_cores
 from distilpose.bulk.inputs import BulkItem, items_of, list_inputs
 from distilpose.bulk.output_files import RunFolder
-from distilpose.bulk.predict import SHARD_SIZE, predict_bulk
+from distilpose.bulk.predict import predict_bulk
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
 from distilpose.data.synthetic import draw_people
 from distilpose.export.export import SUFFIXES, export_model
@@ -94,7 +94,7 @@ def measure_bulk(
         say: told what is being done.
         pictures: how many.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     with tempfile.TemporaryDirectory() as name:
         folder, exported = Path(name) / "pictures", Path(name) / f"model{SUFFIXES['openvino']}"
         say(f"{pictures} pictures for bulk prediction")
@@ -179,9 +179,9 @@ def _engine(folder: Path, model: Path, out: Path, threads: int) -> tuple[BulkSpe
     out.mkdir()
     start = time.perf_counter()
     with ExitStack() as stack:
-        cores = stack.enter_context(ray_session(None))
+        stack.enter_context(ray_session(None))
         ready = time.perf_counter()
-        workers = cores // threads
+        workers = most_workers(threads)
         idle = _empty_run(workers, model, out / "idle", threads)
         handing_out = _empty_run(workers + EMPTY_SHARDS, model, out / "empty", threads) - idle
         again = time.perf_counter()

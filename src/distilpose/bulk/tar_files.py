@@ -41,7 +41,7 @@ def list_members(file: Path) -> Iterator[dict[str, object]]:
                 if _is_picture(member):
                     named = {"source": f"{file.as_posix()}/{member.name}", "file": str(file.absolute())}
                     yield {**named, **_place(member, places)}
-            _check_end(file, content, archive.offset)  # type: ignore[attr-defined]  # where the last member ends
+            _check_end(file, content, archive.offset)  # where the last member ends
     except (OSError, tarfile.TarError) as error:
         raise InputError(f"{file} cannot be read as a tar file: {error}") from error
 
