@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -238,6 +239,28 @@ def test_a_finished_shard_is_not_done_again(job, folder, pictures) -> None:
     before = (folder.path / "images" / shard_name(0)).stat().st_mtime_ns
     assert worker.work(0, items) == (0, 12, None, None)
     assert (folder.path / "images" / shard_name(0)).stat().st_mtime_ns == before
+
+
+class Killed(BaseException):
+    """As a kill, it is caught nowhere."""
+
+
+def test_a_worker_killed_between_its_two_files_doubles_nobody(job, folder, pictures, monkeypatch) -> None:
+    worker, items, write = ShardWorker(job), items_of(list_inputs(pictures)), RunFolder._write
+
+    def killed(self: RunFolder, name: str, *rest: Any) -> None:
+        if name == "images":
+            raise Killed
+        write(self, name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_write", killed)
+        with pytest.raises(Killed):
+            worker.work(0, items)
+    assert len(table_rows(folder.path / "poses")) == 11
+    assert folder.finished(1) == set()
+    assert worker.work(0, items).error is None
+    assert [row["row"] for row in table_rows(folder.path / "poses")] == [row for row in range(12) if row != 4]
 
 
 def test_half_files_of_killed_workers_go_when_they_are_old(folder) -> None:

@@ -44,6 +44,7 @@ PEOPLE = 3
 BATCH = 8
 READERS = 2  # threads that decode for the bare pipeline
 STARTING_SECONDS = 120
+STOPPING_SECONDS = 30
 NEAR = 0.05  # pixels: batches of other sizes round differently
 _BOUNDARY = "distilpose-load"
 
@@ -320,6 +321,10 @@ def _server(model: Path) -> Generator[tuple[int, str]]:
             yield process.pid, address
         finally:
             process.terminate()
+            try:
+                process.wait(STOPPING_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _wait_until_ready(address: str) -> None:
