@@ -9,7 +9,7 @@ from distilpose.bulk import cost
 from distilpose.bulk.cost import BulkRates, ClusterAssumptions, forecast
 from distilpose.errors import ConfigError
 
-RATES = BulkRates(per_core=100, listed=100_000, shards=80)
+RATES = BulkRates(per_core=100, listed=100_000, shards=80, pictures="small ones")
 ASSUMED = ClusterAssumptions(price=0.05, cores=16, picture_bytes=150_000, node_gbit=10, store_gbit=100,
                              store_requests=5_500, shard_size=500)  # fmt: skip
 
@@ -46,10 +46,12 @@ def test_numbers_must_be_positive() -> None:
 
 
 def test_the_table_is_a_command(capsys) -> None:
-    cost.main(["--per-core", "100", "--listed", "1e5", "--shards", "80", "--price", "0.04", "--nodes", "1", "10"])
+    cost.main(["--per-core", "100", "--listed", "1e5", "--shards", "80", "--price", "0.04", "--nodes", "1", "10",
+               "--pictures", "portraits"])  # fmt: skip
     out = capsys.readouterr().out
     assert "a model, not a measurement" in out
     assert "0.04 $ a core-hour" in out
+    assert "portraits" in out
 
 
 @pytest.mark.slow
@@ -57,6 +59,19 @@ def test_the_benchmark_compares_the_same_pictures(checkpoint_file, monkeypatch) 
     monkeypatch.setattr(bulk, "ROUNDS", 1)
     monkeypatch.setattr(bulk, "EMPTY_SHARDS", 5)
     found = bulk.measure_bulk(checkpoint_file, pictures=12)
-    assert [speed.pictures for speed in found.speeds] == [12, 12, 12, 12]
-    assert all(speed.work != 0 for speed in found.speeds)
-    assert bulk.bulk_table(found, 100.0).row_count == 4
+    cores = bulk.usable_cores()
+    assert [speed.pictures for speed in found.speeds] == [12] * 5
+    assert [speed.way for speed in found.speeds] == [
+        f"predict, {bulk._layout(1, cores)}",
+        f"no engine, {bulk._layout(cores, 1)}",
+        f"Ray Data, {bulk._layout(cores, 1)}",
+        f"no engine, {bulk._layout(1, cores)}",
+        f"Ray Data, {bulk._layout(1, cores)}",
+    ]
+    assert bulk.bulk_table(found, 100.0).row_count == 5
+
+
+def test_the_overhead_compares_the_same_processes() -> None:
+    work = (9.0, 10.0, 11.0, 20.0, 26.0)
+    speeds = tuple(bulk.BulkSpeed(f"{number}", 1.0, seconds, 100) for number, seconds in enumerate(work))
+    assert bulk.BulkBenchmark(speeds, RATES, 2).overhead == pytest.approx((0.1 + 0.3) / 2)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from bulk_files import write_list, write_tar
 
-from distilpose.bulk.inputs import ListColumns, fingerprint, items_of, list_inputs
+from distilpose.bulk.inputs import check_apart, fingerprint, items_of, list_inputs
+from distilpose.bulk.lists import ListColumns
 from distilpose.errors import ConfigError, InputError
 
 
@@ -64,6 +69,76 @@ def test_pictures_in_tar_files_are_found_by_their_bytes(tmp_path: Path) -> None:
         assert Path(item.file).read_bytes()[item.offset : item.offset + item.size] == content
 
 
+@pytest.fixture
+def whole_tar(tmp_path: Path) -> Path:
+    return write_tar(tmp_path / "s.tar", {f"{number}.jpg": bytes([65 + number]) * 700 for number in range(4)})
+
+
+MEMBER = 512 + 1024  # header, and 700 bytes filled up to whole blocks
+TAR_DAMAGES = {
+    "at the border of a member": (lambda data: data[: 2 * MEMBER], "is cut off: expected 1024 closing zero bytes .* 0"),
+    "in a header": (lambda data: data[: 2 * MEMBER + 100], "is cut off or damaged: there is no header .* byte 3072"),
+    "in the closing zeros": (lambda data: data[: 4 * MEMBER + 512], "is cut off: .* got 512"),
+    "in a picture": (lambda data: data[: 4 * MEMBER - 400], "unexpected end of data"),
+    "a header": (lambda data: data[:MEMBER] + b"?" * 512 + data[MEMBER + 512 :], "no header .* byte 1536"),
+    "joined with cat": (lambda data: data + data, "goes on behind its end, at byte 10240"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", TAR_DAMAGES)
+def test_a_tar_file_that_is_not_whole_is_refused(damage: str, whole_tar: Path) -> None:
+    assert len(list_inputs(whole_tar)) == 4
+    change, message = TAR_DAMAGES[damage]
+    whole_tar.write_bytes(change(whole_tar.read_bytes()))
+    with pytest.raises(InputError, match=f"s.tar.*{message}"):
+        list_inputs(whole_tar)
+
+
+def test_links_and_hidden_and_sparse_members_of_tar_files(tmp_path: Path) -> None:
+    def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
+        member = tarfile.TarInfo(name)
+        member.linkname, member.type = target, kind
+        return member
+
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for name in ("k.jpg", "._k.jpg", "no_picture.bin"):
+            member = tarfile.TarInfo(name)
+            member.size = 5
+            archive.addfile(member, io.BytesIO(b"bytes"))
+        archive.addfile(link("hard.jpg", "k.jpg", tarfile.LNKTYPE))
+        archive.addfile(link("other.jpg", "no_picture.bin", tarfile.LNKTYPE))
+        archive.addfile(link("lost.jpg", "nowhere.jpg", tarfile.LNKTYPE))
+        archive.addfile(link("soft.jpg", "k.jpg", tarfile.SYMTYPE))
+        sparse = tarfile.TarInfo("sparse.jpg")
+        sparse.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,5",
+                              "GNU.sparse.size": "900"}  # fmt: skip
+        sparse.size = 5
+        archive.addfile(sparse, io.BytesIO(b"bytes"))
+    items = {Path(item.source).name: item for item in items_of(list_inputs(tmp_path / "s.tar"))}
+    assert list(items) == ["k.jpg", "hard.jpg", "other.jpg", "lost.jpg", "soft.jpg", "sparse.jpg"]
+    assert (items["hard.jpg"].offset, items["hard.jpg"].size) == (items["k.jpg"].offset, 5) != (None, 5)
+    assert items["other.jpg"].offset == items["k.jpg"].offset + 2 * 1024  # type: ignore[operator]
+    for name, reason in (
+        ("lost.jpg", "hard link to nowhere.jpg"),
+        ("soft.jpg", "symbolic link"),
+        ("sparse.jpg", "sparse"),
+    ):
+        assert items[name].offset is None
+        assert reason in str(items[name].problem)
+
+
+def test_ids_of_several_lists_are_of_one_type_and_may_be_missing(tmp_path: Path) -> None:
+    write_list(tmp_path / "1.parquet", path=["a"], id=pa.nulls(1))
+    write_list(tmp_path / "2.parquet", path=["b"], id=pa.array([None], pa.float64()))  # as pandas writes such a column
+    columns = ListColumns(image_id="id")
+    assert [item.image_id for item in items_of(list_inputs(tmp_path, columns))] == [None, None]
+    write_list(tmp_path / "3.parquet", path=["c"], id=["k"])
+    assert [item.image_id for item in items_of(list_inputs(tmp_path, columns))] == [None, None, "k"]
+    write_list(tmp_path / "4.parquet", path=["d"], id=[4])
+    with pytest.raises(InputError, match=r"4\.parquet: column 'id' holds int64, that of the lists before it string"):
+        list_inputs(tmp_path, columns)
+
+
 def test_the_fingerprint_tells_lists_apart_but_not_mount_points(tmp_path: Path) -> None:
     def of(**columns: object) -> str:
         file = write_list(tmp_path / "list.parquet", **columns)
@@ -77,6 +152,12 @@ def test_the_fingerprint_tells_lists_apart_but_not_mount_points(tmp_path: Path) 
     assert len(digests) == 6
     file = write_list(tmp_path / "list.parquet", path=["a"])
     assert fingerprint(list_inputs(file)) == fingerprint(list_inputs(file, root="/elsewhere"))
+
+
+def touch(*files: Path) -> bool:
+    for file in files:
+        file.touch()
+    return True
 
 
 @pytest.mark.parametrize(
@@ -93,13 +174,73 @@ def test_the_fingerprint_tells_lists_apart_but_not_mount_points(tmp_path: Path) 
         (lambda d: (d / "l.tar").write_bytes(b"no tar" * 200) and d / "l.tar", "cannot be read as a tar file"),
         (lambda d: (d / "l.tar.gz").touch() or d / "l.tar.gz", "compressed"),
         (lambda d: (d / "l.txt").touch() or d / "l.txt", "none of what bulk prediction reads"),
-        (lambda d: ((d / "a.jpg").touch(), (d / "b.tar").touch()) and d, "pictures and tar shards"),
-        (lambda d: ((d / "a.jpg").touch(), (d / "b.tar").touch()) and f"{d}/*", "several kinds"),
+        (lambda d: touch(d / "a.jpg", d / "b.tar") and d, r"several kinds \(.tar, pictures\)"),
+        (lambda d: touch(d / "a.jpg", d / "b.parquet") and d, r"several kinds \(.parquet, pictures\)"),
+        (lambda d: touch(d / "a.jpg", d / "b.tar") and f"{d}/*", "several kinds"),
+        (lambda d: touch(d / "b.tar", d / "c.tgz") and d, r"c\.tgz is compressed"),
+        (lambda d: touch(d / "b.tar", d / "c.tar.gz") and f"{d}/*", r"c\.tar\.gz is compressed"),
     ],
 )
 def test_what_cannot_be_read_is_refused(make, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         list_inputs(make(tmp_path))
+
+
+def test_linked_folders_are_entered_once_and_loops_end(tmp_path: Path) -> None:
+    for name in ("photos/a", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    touch(tmp_path / "photos/a/1.jpg", tmp_path / "elsewhere/2.jpg")
+    (tmp_path / "photos/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos/c").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos/a/loop").symlink_to(tmp_path / "photos")
+    sources = [item.source for item in items_of(list_inputs(tmp_path / "photos"))]
+    assert sources == [f"{tmp_path}/photos/a/1.jpg", f"{tmp_path}/photos/b/2.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "locked").mkdir()
+    touch(tmp_path / "a.jpg")
+    scan = os.scandir
+
+    def fails(place: str) -> object:
+        if str(place).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr("os.scandir", fails)
+    with pytest.raises(InputError, match=r"locked cannot be read \(Permission denied\)"):
+        list_inputs(tmp_path)
+
+
+def test_a_pattern_that_fits_twice_lists_once(tmp_path: Path) -> None:
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    touch(tmp_path / "x" / "y" / "1.jpg")
+    assert len(list_inputs(f"{tmp_path}/**/**/*.jpg")) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [
+        ("photos", "photos/out"), ("photos", "photos"), ("out/images", "out"), ("**/*.parquet", "out"),
+        ("*/poses/*.parquet", "out"), ("out/**", "out"),
+    ],
+)  # fmt: skip
+def test_results_are_not_read_as_source(source: str, out: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "out/images"):
+        (tmp_path / name).mkdir(parents=True)
+    for given in (source, f"{tmp_path}/{source}"):
+        with pytest.raises(ConfigError, match=f"the results in {out} would be read as part of"):
+            check_apart(given, out)
+
+
+@pytest.mark.parametrize(
+    ("source", "out"), [("photos", "out"), ("photos", "."), ("*.parquet", "out"), ("out/*.parquet", "out")]
+)
+def test_results_beside_the_source_are_fine(source: str, out: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    check_apart(source, out)
 
 
 def test_columns_belong_to_lists(pictures: Path, tmp_path: Path) -> None:

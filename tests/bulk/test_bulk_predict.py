@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from distilpose import cli
+from distilpose.bulk import engine
 from distilpose.bulk import predict as bulk
-from distilpose.bulk.inputs import ListColumns, items_of, list_inputs
+from distilpose.bulk.inputs import items_of, list_inputs
+from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.output_files import RunFolder
 from distilpose.bulk.predict import predict_bulk
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
@@ -88,19 +93,20 @@ def test_detectors_mean_the_same_for_every_worker(tmp_path, monkeypatch) -> None
     assert bulk._same_everywhere("auto", None) in ("hog", f"hf:{bulk.AUTO_MODEL}")
 
 
-def drive(reports: list[ShardReport], pictures: Path, out: Path) -> None:
+def drive(reports: list[ShardReport], pictures: Path) -> None:
     table = list_inputs(pictures)
     left = {shard: table.slice(4 * shard, 4) for shard in range(3)}
-    bulk._drive(iter(reports), left, RunFolder(out), 0, len(table), False)
+    bulk._drive(iter(reports), left, len(table), False)
 
 
 def test_what_kept_shards_from_being_done_is_told(pictures, tmp_path) -> None:
     good = ShardReport(0, 4)
-    drive([good, ShardReport(2, 4), ShardReport(1, 4)], pictures, tmp_path)
-    with pytest.raises(InputError, match=r"cannot write to .* \(No space left on device\).*same command goes on"):
-        drive([good, ShardReport(1, 4, disk_error="No space left on device")], pictures, tmp_path)
+    full = str(RunFolder(tmp_path).unwritable(OSError(errno.ENOSPC, "No space left on device"), "node7"))
+    drive([good, ShardReport(2, 4), ShardReport(1, 4)], pictures)
+    with pytest.raises(InputError, match=r"cannot write to .* on node7 \(No space left .*\): make room.*goes on"):
+        drive([good, ShardReport(1, 4, disk_error=full)], pictures)
     with pytest.raises(InputError, match=r"2 of 3 shards .* first is 1 with rows 4 to 7: boom\..*tries these again"):
-        drive([good, ShardReport(1, 4, error="boom")], pictures, tmp_path)
+        drive([good, ShardReport(1, 4, error="boom")], pictures)
 
 
 def test_a_table_changed_by_hand_is_noticed(pictures, model_file, tmp_path) -> None:
@@ -115,6 +121,75 @@ def test_a_table_changed_by_hand_is_noticed(pictures, model_file, tmp_path) -> N
     pq.write_table(pq.read_table(file).slice(1), file)
     with pytest.raises(InputError, match="11 rows for 12 pictures"):
         bulk._report(folder, 1, 0, 12)
+
+
+def test_shards_with_failures_are_done_again_when_asked_for(pictures, model_file, tmp_path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    folder.start({})
+    worker, items = (
+        ShardWorker(Job(str(folder.path), str(model_file), "int64", "whole-image")),
+        items_of(list_inputs(pictures)),
+    )
+    for shard in range(3):
+        worker.work(shard, items[4 * shard : 4 * shard + 4])
+    assert folder.finished(3) == {0, 1, 2}
+    assert folder.finished(3, retry_failed=True) == {0, 2}
+    assert folder.finished(3) == {0, 2}
+    (folder.path / "poses" / "shard-000002.parquet").unlink()
+    assert folder.finished(3) == {0}
+    assert not folder.is_finished(2)
+
+
+def nodes(*cores: int) -> list[dict[str, Any]]:
+    return [
+        {"Alive": True, "NodeManagerHostname": f"node{number}", "Resources": {"CPU": float(count)}}
+        for number, count in enumerate(cores)
+    ]
+
+
+def test_workers_are_counted_by_machines_because_none_reaches_over_two(monkeypatch) -> None:
+    dead = [{"Alive": False, "NodeManagerHostname": "dead", "Resources": {}}]
+    monkeypatch.setattr("ray.nodes", lambda: [*nodes(6, 3, 4), *dead])
+    assert [engine.most_workers(threads) for threads in (1, 2, 4, 6)] == [13, 6, 2, 1]
+    with pytest.raises(ConfigError, match=r"no machine has 7 cores .*largest is node0 with 6: lower threads"):
+        engine.most_workers(7)
+
+
+@pytest.mark.parametrize(("asked", "started"), [(None, 2), (1, 1), (5, 2)])
+def test_no_more_workers_than_the_cores_hold(asked, started, pictures, model_file, tmp_path, monkeypatch) -> None:
+    counts: list[int] = []
+
+    def do_nothing(job: Job, shards: list[Any], workers: int) -> list[ShardReport]:
+        counts.append(workers)
+        return []
+
+    monkeypatch.setattr(bulk, "ray_session", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(bulk, "work_in_ray", do_nothing)
+    monkeypatch.setattr("ray.nodes", lambda: nodes(3, 3))
+    with pytest.raises(InputError, match="3 of 3 shards could not be done"):
+        predict_bulk(pictures, tmp_path / "out", model=model_file, detector="whole-image", shard_size=4, threads=2,
+                     workers=asked)  # fmt: skip
+    assert counts == [started]
+
+
+def test_ray_client_is_refused(pictures, model_file, tmp_path, monkeypatch) -> None:
+    with pytest.raises(ConfigError, match=r"Ray Client.*--address auto"):
+        predict_bulk(pictures, tmp_path / "out", model=model_file, detector="whole-image", address="ray://head:10001")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(ConfigError, match="Ray Client"):
+        engine.check_address("auto")
+    engine.check_address(None)
+
+
+def test_the_content_of_a_detector_counts_not_its_name_alone(tmp_path) -> None:
+    file = tmp_path / "d.onnx"
+    digests = []
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        digests += [bulk._digest(bulk._detector_files(name)) for name in (f"onnx:{file}?layout=yolo", f"hf:{tmp_path}")]
+    assert len(set(digests)) == 2
+    assert digests[0] == digests[1]
+    assert bulk._digest(bulk._detector_files("hog")) is bulk._digest(bulk._detector_files(None)) is None
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "many_machines.md"

@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import pytest
 from bulk_files import table_rows, write_list
 
 from distilpose import cli
-from distilpose.bulk.inputs import ListColumns
+from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.predict import predict_bulk
 from distilpose.errors import InputError
 from distilpose.images import write_image
@@ -59,11 +59,37 @@ def finished(out: Path) -> list[Path]:
     return sorted((out / "images").glob("shard-*"))
 
 
-def wait_for(condition, seconds: float) -> None:
+def wait_for(condition, seconds: float, run: subprocess.Popen[str] | None = None) -> None:
+    """Until the condition holds; a run that ends before shows its output."""
     deadline = time.monotonic() + seconds
     while not condition():
+        if run is not None and run.poll() is not None:
+            pytest.fail(f"ended with code {run.returncode}: {run.communicate()}")
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def in_work(out: Path) -> set[str]:
+    """Names of the shards that a worker has taken up and not finished."""
+    return {note.name[1:].removesuffix(".attempts") for note in (out / "images").glob(".*.attempts")}
+
+
+def kill_at_work(out: Path) -> tuple[int, set[str]]:
+    """Kill one of two workers while each has a shard in work: its process id, and both shards."""
+    wait_for(lambda: len(finished(out)) > 1, 120)
+    while True:
+        workers = ray_workers(psutil.Process())
+        for worker in workers:
+            worker.suspend()
+        wait_for(lambda stopped=workers: all(one.status() == psutil.STATUS_STOPPED for one in stopped), 10)
+        held = in_work(out)
+        if len(workers) == len(held) == 2 and not any((out / "images" / shard).exists() for shard in held):
+            workers[0].kill()
+            workers[1].resume()
+            return workers[0].pid, held
+        for worker in workers:
+            worker.resume()
+        assert len(finished(out)) < MANY // PER_SHARD, "all was done before"
 
 
 def ray_workers(of: psutil.Process) -> list[psutil.Process]:
@@ -79,20 +105,12 @@ def ray_workers(of: psutil.Process) -> list[psutil.Process]:
 
 def test_a_killed_worker_costs_nothing_and_doubles_nothing(ray_here, many, model_file, tmp_path) -> None:
     out = tmp_path / "out"
-    killed: list[int] = []
-
-    def kill_one() -> None:
-        wait_for(lambda: len(finished(out)) > 1 and ray_workers(psutil.Process()), 60)
-        victim = ray_workers(psutil.Process())[0]
-        victim.send_signal(signal.SIGKILL)
-        killed.append(victim.pid)
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    report = predict_bulk(many, out, model=model_file, columns=COLUMNS, shard_size=PER_SHARD, workers=2)
-    killer.join()
-    assert killed
-    assert not psutil.pid_exists(killed[0])
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_at_work, out)
+        report = predict_bulk(many, out, model=model_file, columns=COLUMNS, shard_size=PER_SHARD, workers=2)
+        process, shards = killed.result()
+    assert not psutil.pid_exists(process)
+    assert all((out / "images" / shard).exists() for shard in shards)  # one of them done again
     assert (report.num_images, report.num_failed, report.num_shards, report.num_resumed) == (588, 12, 20, 0)
     assert len(report.failures) == 12
     check_tables(out)
@@ -141,12 +159,16 @@ def working_in(folder: Path) -> list[str]:
 def test_a_killed_command_goes_on_without_torch_and_leaves_no_process(many, model_file, tmp_path) -> None:
     (tmp_path / "no_torch").mkdir()
     (tmp_path / "no_torch" / "torch.py").write_text("raise ImportError('torch is not here')\n")
-    env = {**os.environ, "PYTHONPATH": str(tmp_path / "no_torch")}
+    path = os.pathsep.join([str(tmp_path / "no_torch"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "PYTHONPATH": path}
     out = tmp_path / "out"
     command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(many), "--out", str(out), "--model",
                str(model_file), "--boxes", "boxes", "--ids", "id", "--shard-size", str(PER_SHARD)]  # fmt: skip
-    first = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(finished(out)) >= 3, 120)
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        first = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=output, stderr=output, text=True)
+    wait_for(lambda: len(finished(out)) >= 3 or first.poll() is not None, 120)
+    assert first.poll() is None, log.read_text()
     assert working_in(tmp_path)
     first.kill()
     first.wait()
@@ -168,7 +190,7 @@ def test_an_interrupt_stops_at_once_and_leaves_no_process(many, model_file, tmp_
     command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(many), "--out", str(out), "--model",
                str(model_file), "--boxes", "boxes", "--ids", "id", "--shard-size", str(PER_SHARD)]  # fmt: skip
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: len(finished(out)) >= 1, 120)
+    wait_for(lambda: len(finished(out)) >= 1, 120, run)
     run.send_signal(signal.SIGINT)
     _, error = run.communicate(timeout=60)
     assert run.returncode == 130
@@ -199,15 +221,21 @@ def test_a_cluster_that_is_there_does_the_work_and_stays(pictures, model_file, t
         [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--port", str(port), "--num-cpus", "2",
          "--node-ip-address", "127.0.0.1", "--include-dashboard", "false", "--disable-usage-stats",
          "--ray-client-server-port", str(free_port()), "--object-store-memory", "100000000"],
-        cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
-        wait_for(lambda: answers(port), 60)
+        wait_for(lambda: answers(port), 60, head)
         command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(pictures), "--out", "out", "--model",
                    str(model_file), "--detector", "whole-image", "--address", f"127.0.0.1:{port}"]  # fmt: skip
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert "11 images, 11 people, 1 failed" in done.stdout, done.stderr
         assert head.poll() is None
+        wrong = {**env, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        command[command.index("out")] = "another"
+        done = subprocess.run(command, cwd=tmp_path, env=wrong, capture_output=True, text=True)
+        assert "error: there is no Ray cluster to use" in done.stderr
+        assert "a cluster with a token needs it on this machine" in done.stderr
+        assert "Traceback" not in done.stderr
     finally:
         head.terminate()
         head.wait(60)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from bulk_files import table_rows, write_list, write_tar
+from PIL import Image
 
-from distilpose.bulk.inputs import BulkItem, ListColumns, items_of, list_inputs
+from distilpose.bulk.inputs import BulkItem, items_of, list_inputs
+from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.output_files import LEFTOVER_SECONDS, RunFolder, poses_schema, shard_name
-from distilpose.bulk.worker import ATTEMPTS, Job, ShardWorker, load_runner
+from distilpose.bulk.worker import ALIKE, ATTEMPTS, ATTEMPTS_ALONE, Job, ShardWorker, load_runner
 from distilpose.errors import InputError
 from distilpose.images import read_image
 from distilpose.inference.predictor import PosePredictor
@@ -60,18 +65,20 @@ def test_every_picture_is_a_row_and_a_broken_one_says_why(job, folder, pictures,
 
 def test_boxes_of_the_list_and_pictures_without_people(job, folder, pictures, tmp_path) -> None:
     names = [f"a/deep/{number:02}.jpg" for number in range(7)]
+    names += ["b/07.jpg", "b/08.jpg", "b/09.jpg"]
     boxes = [[[0, 0, 40, 60], [10, 10, 50, 60], [20, 0, 30, 60]], [], None, [[0, 0, 0, 9]], [[0, 0, 9, 9]], [[0, 0, 9]],
-             [[1, 1, 9, 9]]]  # fmt: skip
-    scores = [[0.2, 0.9, 0.5], [], None, [1.0], [1.0], [1.0], [1.0, 0.5]]
-    file = write_list(tmp_path / "list.parquet", path=names, n=[7, 6, 5, 4, 3, 2, 1], boxes=boxes, scores=scores)
+             [[1, 1, 9, 9]], [[1, 1, None, 9]], [None], [[1, 1, 9, 9]]]  # fmt: skip
+    scores = [[0.2, 0.9, 0.5], [], None, [1.0], [1.0], [1.0], [1.0, 0.5], [1.0], [1.0], [None]]
+    file = write_list(tmp_path / "list.parquet", path=names, n=list(range(10)), boxes=boxes, scores=scores)
     items = items_of(list_inputs(file, ListColumns(image_id="n", boxes="boxes", box_scores="scores"), pictures))
     ShardWorker(replace(job, detector=None, max_people=2, detection_threshold=0.3)).work(0, items)
     images, poses = table_rows(folder.path / "images"), table_rows(folder.path / "poses")
-    assert [row["people"] for row in images] == [2, 0, 0, None, None, None, None]
-    assert [row["image_id"] for row in images] == [7, 6, 5, 4, 3, 2, 1]
-    for row, reason in ((3, "x1 < x2"), (4, "cannot be read as an image"), (5, "x1, y1, x2, y2"), (6, "2 box|1 box")):
-        assert any(part in images[row]["error"] for part in reason.split("|")), images[row]
-    assert [(row["row"], row["image_id"], round(row["box_score"], 3)) for row in poses] == [(0, 7, 0.9), (0, 7, 0.5)]
+    assert [row["people"] for row in images] == [2, 0, 0, *[None] * 7]
+    assert [row["image_id"] for row in images] == list(range(10))
+    reasons = ["x1 < x2", "cannot be read as an image", "x1, y1, x2, y2", "expected 1 box scores", "x1, y1, x2, y2",
+               "x1, y1, x2, y2", "scores must be finite"]  # fmt: skip
+    assert all(reason in row["error"] for row, reason in zip(images[3:], reasons, strict=True))
+    assert [(row["row"], row["image_id"], round(row["box_score"], 3)) for row in poses] == [(0, 0, 0.9), (0, 0, 0.5)]
 
 
 def test_pictures_in_tar_files_equal_those_in_files(job, folder, pictures, tmp_path) -> None:
@@ -128,22 +135,102 @@ def test_no_torch_for_an_exported_file(job, pictures) -> None:
     assert done.stdout.strip() == "ShardReport(shard=0, images=12, disk_error=None, error=None)", done.stderr
 
 
-def test_a_fault_of_the_program_is_told_with_its_shard(job, folder, pictures, monkeypatch) -> None:
+def fail_at(monkeypatch, error: Exception, *numbers: int) -> None:
+    """Opening these pictures fails so, as decoding a picture or reading from a mount does."""
+    read = Image.open
+
+    def fails(path: str, **options: object) -> object:
+        if Path(path).stem in {f"{number:02}" for number in numbers}:
+            raise error
+        return read(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", fails)
+
+
+def test_a_fault_of_the_program_is_a_row_and_the_others_are_predicted(job, folder, pictures, monkeypatch) -> None:
     worker = ShardWorker(job)
-    monkeypatch.setattr("distilpose.bulk.worker.read_image", lambda _: 1 / 0)
-    assert worker.work(5, items_of(list_inputs(pictures))).error == "ZeroDivisionError: division by zero"
+    prepare = worker._predictor.prepare
+    monkeypatch.setattr(
+        worker._predictor, "prepare", lambda image, *boxes: 1 / (len(image) - 66) and prepare(image, *boxes)
+    )
+    assert worker.work(5, items_of(list_inputs(pictures))).error is None
+    errors = {row["row"]: row["error"] for row in table_rows(folder.path / "images") if row["error"] is not None}
+    assert sorted(errors) == [4, 6]
+    assert errors[6] == "ZeroDivisionError: division by zero"
+
+
+def test_a_fault_of_the_program_in_all_pictures_is_told_with_its_shard(job, folder, pictures, monkeypatch) -> None:
+    worker = ShardWorker(job)
+    monkeypatch.setattr(worker._predictor, "prepare", lambda *_: 1 / 0)
+    items = [item for item in items_of(list_inputs(pictures)) if item.row != 4]
+    assert "all 11 pictures failed, the first one so: ZeroDivisionError" in worker.work(5, items).error
     assert not folder.is_finished(5)
 
 
-def test_a_shard_that_kills_its_workers_is_given_up_and_tried_again_by_the_next_run(job, folder, pictures) -> None:
+@pytest.mark.parametrize("trouble", [OSError(errno.ESTALE, "Stale file handle"), MemoryError()])
+def test_trouble_of_storage_or_memory_leaves_the_shard_to_the_next_run(
+    trouble, job, folder, pictures, monkeypatch
+) -> None:
     items = items_of(list_inputs(pictures))
-    for _ in range(ATTEMPTS):
-        folder.begin_shard(0)  # and then the worker is killed
-    assert "died 3 times" in ShardWorker(job).work(0, items).error
-    assert folder.finished(1) == set()
+    with monkeypatch.context() as broken:
+        fail_at(broken, trouble, 7)
+        report = ShardWorker(job).work(0, items)
+        assert "07.jpg cannot be read as an image" in str(report.error)
+        assert platform.node() in str(report.error)
+        assert report.disk_error is None
+        assert not folder.is_finished(0)
+        assert ShardWorker(replace(job, accept_failures=True)).work(1, items).error is None
+    assert [row["row"] for row in table_rows(folder.path / "images") if row["error"] is not None] == [4, 7]
     assert ShardWorker(job).work(0, items).error is None
-    assert folder.finished(1) == {0}
-    assert sorted(file.name for file in (folder.path / "images").iterdir()) == [shard_name(0)]
+
+
+def test_a_shard_of_missing_pictures_looks_like_a_missing_mount(job, folder, pictures) -> None:
+    items = [item._replace(file=f"/nowhere/{item.row}.jpg") for item in items_of(list_inputs(pictures))]
+    assert "all 12 pictures failed, the first one so: /nowhere/0.jpg" in str(ShardWorker(job).work(0, items).error)
+    assert folder.finished(1) == set()
+    assert ShardWorker(job).work(1, items[: ALIKE - 1]).error is None  # too few to be sure
+    assert ShardWorker(replace(job, accept_failures=True)).work(0, items).error is None
+    assert folder.summary(0) == (12, 0, 12)
+
+
+def test_a_picture_that_kills_its_worker_is_a_row_and_the_others_are_predicted(job, folder, pictures) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from distilpose.bulk import reading\n"
+        "from distilpose.bulk.inputs import items_of, list_inputs\n"
+        "from distilpose.bulk.worker import Job, ShardWorker\n"
+        "read = reading.read_image\n"
+        "def poisoned(path):\n"
+        "    if str(path).endswith('06.jpg'):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return read(path)\n"
+        "reading.read_image = poisoned\n"
+        "while os.fork():\n"  # the next worker
+        "    if os.waitstatus_to_exitcode(os.wait()[1]) == 0:\n"
+        "        sys.exit()\n"
+        "    print('killed', flush=True)\n"
+        "print(ShardWorker(Job(*sys.argv[1:5])).work(0, items_of(list_inputs(sys.argv[5]))), flush=True)\n"
+    )
+    arguments = [job.out, job.model, job.id_type, "whole-image", str(pictures)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("killed") == ATTEMPTS + ATTEMPTS_ALONE, done.stderr
+    assert "error=None" in done.stdout
+    errors = {row["row"]: row["error"] for row in table_rows(folder.path / "images") if row["error"] is not None}
+    assert sorted(errors) == [4, 6]
+    assert "its worker died of it 2 times" in errors[6]
+    assert len(table_rows(folder.path / "poses")) == 10
+
+
+def test_a_note_tells_of_which_pictures_workers_died(folder) -> None:
+    folder.begin_shard(0)
+    folder.begin_shard(0)
+    for row in (3, 4):
+        folder.note_row(0, row)
+    assert folder.begin_shard(0) == (2, {4: 1})
+    folder.note_row(0, 4)
+    assert folder.begin_shard(0) == (3, {4: 2})
+    assert folder.finished(1) == set()
+    assert folder.begin_shard(0) == (0, {})  # another run
 
 
 def test_a_finished_shard_is_not_done_again(job, folder, pictures) -> None:
@@ -152,6 +239,28 @@ def test_a_finished_shard_is_not_done_again(job, folder, pictures) -> None:
     before = (folder.path / "images" / shard_name(0)).stat().st_mtime_ns
     assert worker.work(0, items) == (0, 12, None, None)
     assert (folder.path / "images" / shard_name(0)).stat().st_mtime_ns == before
+
+
+class Killed(BaseException):
+    """As a kill, it is caught nowhere."""
+
+
+def test_a_worker_killed_between_its_two_files_doubles_nobody(job, folder, pictures, monkeypatch) -> None:
+    worker, items, write = ShardWorker(job), items_of(list_inputs(pictures)), RunFolder._write
+
+    def killed(self: RunFolder, name: str, *rest: Any) -> None:
+        if name == "images":
+            raise Killed
+        write(self, name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_write", killed)
+        with pytest.raises(Killed):
+            worker.work(0, items)
+    assert len(table_rows(folder.path / "poses")) == 11
+    assert folder.finished(1) == set()
+    assert worker.work(0, items).error is None
+    assert [row["row"] for row in table_rows(folder.path / "poses")] == [row for row in range(12) if row != 4]
 
 
 def test_half_files_of_killed_workers_go_when_they_are_old(folder) -> None:

@@ -250,7 +250,9 @@ def test_what_is_no_http_is_refused_or_cut_off(address: str, garbage: bytes) -> 
             connection.sendall(garbage)
             connection.shutdown(socket.SHUT_WR)
             answer = connection.recv(1000)
-        except ConnectionError:
+        except TimeoutError:
+            raise
+        except OSError:  # reset, or not connected any more: cut off
             answer = b""
     assert not answer or answer.startswith(b"HTTP/1.1 4"), answer
     assert send_picture(address, 1).status == 200

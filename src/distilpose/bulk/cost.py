@@ -13,7 +13,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from distilpose.bulk.predict import SHARD_SIZE
+from distilpose.bulk import SHARD_SIZE
 from distilpose.errors import ConfigError
 
 NODES = (1, 10, 100, 1000)
@@ -24,13 +24,15 @@ class BulkRates(NamedTuple):
 
     Attributes:
         per_core: pictures a second and core, through the engine.
-        listed: pictures a second that the driver lists before anything starts.
-        shards: a second, that the driver can hand out and hear of.
+        listed: pictures a second that the driver lists and takes the fingerprint of before anything starts.
+        shards: handed out, heard of, and read again at the end, for a second of the driver's processor time.
+        pictures: what ``per_core`` was measured on.
     """
 
     per_core: float
     listed: float
     shards: float
+    pictures: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def forecast(rates: BulkRates, assumed: ClusterAssumptions, nodes: int) -> Forec
     Raises:
         ConfigError: a number is not greater than 0.
     """
-    if not all(number > 0 for number in (*rates, *vars(assumed).values(), nodes)):
+    measured = (rates.per_core, rates.listed, rates.shards)
+    if not all(number > 0 for number in (*measured, *vars(assumed).values(), nodes)):
         raise ConfigError(f"expected numbers greater than 0, got {rates}, {assumed} and {nodes} nodes")
     bits = 8 * assumed.picture_bytes
     limits = {
@@ -108,7 +111,7 @@ def cost_table(rates: BulkRates, assumed: ClusterAssumptions, nodes: Sequence[in
     found = [forecast(rates, assumed, count) for count in nodes]
     table = Table(
         title=f"a model, not a measurement: {rates.per_core:.1f} pictures/s a core, {rates.listed:,.0f} listed/s, "
-        f"{rates.shards:.0f} shards/s were measured",
+        f"{rates.shards:.0f} shards/s were measured, on {rates.pictures}",
         caption=f"assumed: {assumed.price:g} $ a core-hour, {assumed.cores} cores and {assumed.node_gbit:g} Gbit/s a "
         f"node, {assumed.picture_bytes / 1000:g} kB a picture, storage of {assumed.store_gbit:g} Gbit/s and "
         f"{assumed.store_requests:,.0f} requests/s, {assumed.shard_size} pictures a shard",
@@ -134,12 +137,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--per-core", type=float, required=True, help="pictures a second and core, measured")
     parser.add_argument("--listed", type=float, required=True, help="pictures listed a second, measured")
     parser.add_argument("--shards", type=float, required=True, help="shards a second through the driver, measured")
+    parser.add_argument("--pictures", default="pictures that were not told", help="what --per-core was measured on")
     parser.add_argument("--nodes", type=int, nargs="+", default=NODES, help="sizes of the cluster")
     for name, value in vars(default).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"default: {value:g}")
     args = vars(parser.parse_args(argv))
     assumed = ClusterAssumptions(**{name: args[name] for name in vars(default)})
-    Console().print(cost_table(BulkRates(args["per_core"], args["listed"], args["shards"]), assumed, args["nodes"]))
+    rates = BulkRates(args["per_core"], args["listed"], args["shards"], args["pictures"])
+    Console().print(cost_table(rates, assumed, args["nodes"]))
 
 
 if __name__ == "__main__":

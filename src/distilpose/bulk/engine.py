@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from distilpose.bulk.inputs import items_of
-from distilpose.bulk.worker import Job, ShardReport, ShardWorker
+from distilpose.bulk.worker import ATTEMPTS, Job, ShardReport, ShardWorker
 from distilpose.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -28,53 +28,97 @@ _CONNECT_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster of this machine: lists of names, no pictures
 
 
+def check_address(address: str | None) -> None:
+    """Refuse what Ray's address cannot be.
+
+    Raises:
+        ConfigError: it is of Ray Client, which cannot run workers that keep their model.
+    """
+    named = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    if (named or "").startswith("ray://"):
+        raise ConfigError(
+            f"{named} is of Ray Client, which cannot run bulk prediction: run the command on a machine of the cluster "
+            "with --address auto, or give the address that ray start was told, HEAD:6379"
+        )
+
+
 @contextmanager
-def ray_session(address: str | None) -> Generator[int]:
+def ray_session(address: str | None) -> Generator[None]:
     """Connect to Ray, and leave nothing behind.
 
     Args:
-        address: of a cluster, as ``ray.init`` takes it; None starts one on this machine. A program that is connected
-            already stays so, whatever ``address`` says.
-
-    Yields:
-        Cores of the whole cluster.
+        address: of a cluster, as ``ray.init`` takes it but for ``ray://``; None starts one on this machine. A program
+            that is connected already stays so, whatever ``address`` says.
 
     Raises:
-        ConfigError: ray is not installed.
-        InputError: there is no cluster at ``address``.
+        ConfigError: ray is not installed, or ``address`` begins with ``ray://``.
+        InputError: there is no cluster at ``address``, or it does not let this user in.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks would run through the bar
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield
+        return
+    check_address(address)
+    _check_answers(address)
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address is None:
+            local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+            ray.init("local", num_cpus=usable_cores(), **local, **quiet)
+        else:
+            ray.init(address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise InputError(
+            f"there is no Ray cluster to use at {address or 'this machine'} ({_first_line(error)}): see ray status; "
+            "a cluster with a token needs it on this machine as well"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def usable_cores() -> int:
+    """Cores of this machine that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def most_workers(threads: int) -> int:
+    """How many workers of ``threads`` cores the machines of the session hold; none reaches over two machines.
+
+    Raises:
+        ConfigError: no machine has so many cores.
+    """
+    alive = [node for node in _import_ray().nodes() if node["Alive"]]
+    cores = [(int(node["Resources"].get("CPU", 0)), node["NodeManagerHostname"]) for node in alive]
+    count = sum(of_node // threads for of_node, _ in cores)
+    if count == 0:
+        largest, name = max(cores, default=(0, "none"))
+        raise ConfigError(
+            f"no machine has {threads} cores for a worker, the largest is {name} with {largest}: lower "
+            "threads (--threads)"
+        )
+    return count
+
+
+def _import_ray() -> Any:
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise ConfigError('bulk prediction needs Ray: pip install "distilpose[bulk]"') from error
-    if ray.is_initialized():
-        yield _cores(ray)
-        return
-    _check_answers(address)
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address is None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-            ray.init("local", num_cpus=cores, **local, **quiet)
-        else:
-            ray.init(address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"there is no Ray cluster to use at {address or 'this machine'} ({error}): see ray status"
-        ) from error
-    try:
-        yield _cores(ray)
-    finally:
-        ray.shutdown()
+    return ray
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_answers(address: str | None) -> None:
     """Ask whether anything listens there: Ray itself would look for minutes."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, colon, port = (address or "").rpartition(":")
     if not colon or not port.isdecimal():
         return
     try:
@@ -83,15 +127,11 @@ def _check_answers(address: str | None) -> None:
         raise InputError(f"no Ray cluster answers at {address} ({error}): see ray status on its head") from error
 
 
-def _cores(ray: Any) -> int:
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-
 def work_in_ray(job: Job, shards: list[tuple[int, pyarrow.Table]], workers: int) -> Iterator[ShardReport]:
     """Do every shard; reports come as shards are finished, in any order.
 
-    A killed worker is started again, and its shard done again, as often as it takes: it is `ShardWorker` that gives up
-    on a shard.
+    A killed worker is started again, and its shard done again, as often as it takes: it is `ShardWorker` that finds the
+    picture that kills its workers. One that dies while it starts is not started for ever.
 
     Args:
         job: what to do.
@@ -108,6 +148,7 @@ def work_in_ray(job: Job, shards: list[tuple[int, pyarrow.Table]], workers: int)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = ATTEMPTS
     blocks = [
         table.append_column(SHARD_COLUMN, pa.nulls(len(table), pa.int64()).fill_null(shard)) for shard, table in shards
     ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,9 +22,15 @@ if TYPE_CHECKING:
 
 MANIFEST_NAME = "manifest.json"
 POSES_NAME, IMAGES_NAME = "poses", "images"  # folders of the two tables
-FORMAT = 1
+FORMAT = 2  # of the tables and notes
 _NOTE_SUFFIX = ".attempts"
 LEFTOVER_SECONDS = 3600.0  # a shard is written within seconds; another run in this folder may be at it
+_BEGIN, _ROW, _WRITE = "begin", "row", "write"  # words of a note
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give the right to write there"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ESTALE), "mount it there under the same path"),
+}
 
 
 class BulkImage(NamedTuple):
@@ -35,6 +43,7 @@ class BulkImage(NamedTuple):
         size_hw: (H, W) in pixels; None if it could not be read.
         result: its people; None if it failed.
         error: why; None if it did not.
+        suspect: the error may not be its own: there is no such file, or the program failed. Not written.
     """
 
     row: int
@@ -43,10 +52,37 @@ class BulkImage(NamedTuple):
     size_hw: tuple[int, int] | None
     result: PoseResult | None
     error: str | None
+    suspect: bool = False
+
+
+class Attempts(NamedTuple):
+    """Workers that took up a shard and died of it.
+
+    Attributes:
+        deaths: how many.
+        of_row: how many of them while they were alone with the picture of a row.
+    """
+
+    deaths: int
+    of_row: Counter[int]
+
+
+class ShardSummary(NamedTuple):
+    """What a finished shard holds.
+
+    Attributes:
+        images: pictures, failed ones counted.
+        people: in all of them.
+        failed: pictures.
+    """
+
+    images: int
+    people: int
+    failed: int
 
 
 class RunFolder:
-    """The folder of a run. A shard is finished when its file in ``images/`` is there, written after that in ``poses/``.
+    """The folder of a run. A shard is finished when its files in ``poses/`` and ``images/`` are there, in that order.
 
     A file gets its name when it is whole, so that a killed worker leaves none that is half; who writes it again
     replaces it by the same.
@@ -98,16 +134,27 @@ class RunFolder:
                 "choose another folder, or repeat that run's arguments to go on with it"
             )
 
-    def unwritable(self, error: OSError) -> InputError:
-        """The message for a full disk, a missing right and their like."""
+    def unwritable(self, error: OSError, host: str | None = None) -> InputError:
+        """The message for a full disk, a missing right and their like, on the machine ``host``."""
+        where = self.path if host is None else f"{self.path} on {host}"
+        remedy = _REMEDIES.get(error.errno or 0, "see that its storage works")
         return InputError(
-            f"cannot write to {self.path} ({error.strerror or error}): make room or choose another folder; finished "
+            f"cannot write to {where} ({error.strerror or error}): {remedy}, or choose another folder; finished "
             "shards stay, and the same command goes on after them"
         )
 
-    def finished(self, num_shards: int) -> set[int]:
-        """Numbers of the finished shards, when a run starts: what killed workers of an earlier one left is deleted."""
+    def finished(self, num_shards: int, *, retry_failed: bool = False) -> set[int]:
+        """Numbers of the finished shards, when a run starts: what killed workers of an earlier one left is deleted.
+
+        Args:
+            num_shards: of the run.
+            retry_failed: shards with failed pictures are made unfinished.
+
+        Raises:
+            InputError: a file of a finished shard is broken.
+        """
         names = {entry.name for entry in os.scandir(self.path / IMAGES_NAME)}
+        names &= {entry.name for entry in os.scandir(self.path / POSES_NAME)}
         for note in (self.path / IMAGES_NAME).glob(f".*{_NOTE_SUFFIX}"):
             note.unlink(missing_ok=True)
         for folder in (self.path / POSES_NAME, self.path / IMAGES_NAME):
@@ -115,24 +162,42 @@ class RunFolder:
                 with contextlib.suppress(FileNotFoundError):  # a worker has just renamed it
                     if time.time() - part.stat().st_mtime > LEFTOVER_SECONDS:
                         part.unlink()
-        return {shard for shard in range(num_shards) if shard_name(shard) in names}
+        done = {shard for shard in range(num_shards) if shard_name(shard) in names}
+        if retry_failed:
+            again = {shard for shard in done if self.summary(shard).failed}
+            for shard in again:
+                (self.path / IMAGES_NAME / shard_name(shard)).unlink(missing_ok=True)
+            done -= again
+        return done
 
     def is_finished(self, shard: int) -> bool:
         """Whether both files of a shard are there."""
-        return (self.path / IMAGES_NAME / shard_name(shard)).exists()
+        return all((self.path / name / shard_name(shard)).exists() for name in (IMAGES_NAME, POSES_NAME))
 
-    def begin_shard(self, shard: int) -> int:
-        """Note that a worker takes up a shard; how often workers have done so since the run was started.
+    def begin_shard(self, shard: int) -> Attempts:
+        """Note that a worker takes up a shard; what became of those before it since the run was started.
 
-        The note outlives a killed worker, so that a shard that kills every worker is known.
+        The note outlives a killed worker, so that a shard or picture that kills every worker is known.
 
         Raises:
             OSError: the disk is full, or the like.
         """
         note = self._note(shard)
-        with note.open("ab") as file:
-            file.write(b".")
-        return note.stat().st_size
+        before = _read_note(note.read_text(encoding="ascii")) if note.exists() else Attempts(0, Counter())
+        self._append(shard, _BEGIN)
+        return before
+
+    def note_row(self, shard: int, row: int) -> None:
+        """Note which picture a worker is alone with.
+
+        Raises:
+            OSError: the disk is full, or the like.
+        """
+        self._append(shard, f"{_ROW} {row}")
+
+    def _append(self, shard: int, text: str) -> None:
+        with self._note(shard).open("ab") as file:
+            file.write(f"{text}\n".encode("ascii"))
 
     def _note(self, shard: int) -> Path:
         return self.path / IMAGES_NAME / f".{shard_name(shard)}{_NOTE_SUFFIX}"
@@ -153,22 +218,51 @@ class RunFolder:
 
         names = {"keypoint_names": json.dumps(list(keypoint_names))}
         poses = pa.Table.from_pylist(list(_people(images)), schema=poses_schema(id_type).with_metadata(names))
-        table = pa.Table.from_pylist([_image(image) for image in images], schema=images_schema(id_type))
+        counts = {"people": str(len(poses)), "failed": str(sum(image.result is None for image in images))}
+        columns = images_schema(id_type).with_metadata(counts)
+        table = pa.Table.from_pylist([_image(image) for image in images], schema=columns)
+        self._append(shard, _WRITE)
         self._write(POSES_NAME, shard, poses)
         self._write(IMAGES_NAME, shard, table)
         self._note(shard).unlink(missing_ok=True)
 
-    def read_images(self, shard: int) -> pyarrow.Table:
-        """What became of a finished shard's pictures."""
+    def summary(self, shard: int) -> ShardSummary:
+        """What a finished shard holds, by the end of its file alone.
+
+        Raises:
+            InputError: the file is broken, or not of this program.
+        """
+        import pyarrow as pa
         import pyarrow.parquet
 
-        return pyarrow.parquet.read_table(self.path / IMAGES_NAME / shard_name(shard))
+        file = self.path / IMAGES_NAME / shard_name(shard)
+        try:
+            found = pyarrow.parquet.read_metadata(file)
+            return ShardSummary(found.num_rows, int(found.metadata[b"people"]), int(found.metadata[b"failed"]))
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{file} is broken ({error}): delete it, and the same command does it again") from error
+
+    def read_failures(self, shard: int) -> list[dict[str, Any]]:
+        """The rows of a finished shard's failed pictures."""
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(self.path / IMAGES_NAME / shard_name(shard))
+        rows: list[dict[str, Any]] = table.filter(table.column("error").is_valid()).to_pylist()
+        return rows
 
     def _write(self, folder: str, shard: int, table: pyarrow.Table) -> None:
         import pyarrow.parquet
 
         with _whole(self.path / folder / shard_name(shard)) as part:
             pyarrow.parquet.write_table(table, part)
+
+
+def _read_note(text: str) -> Attempts:
+    """The deaths before this attempt: each left its last word standing."""
+    attempts = [lines.split("\n") for lines in text.split(f"{_BEGIN}\n")[1:]]
+    last_words = [(lines[:-1] or [""])[-1] for lines in attempts]
+    rows = [word.removeprefix(f"{_ROW} ") for word in last_words]
+    return Attempts(len(attempts), Counter(int(row) for row in rows if row.isdecimal()))
 
 
 def shard_name(shard: int) -> str:

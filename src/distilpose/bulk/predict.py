@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Generator, Iterable, Iterator
+import os
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose import __version__
-from distilpose.bulk.engine import ray_session, work_in_ray
-from distilpose.bulk.inputs import ListColumns, fingerprint, import_pyarrow, list_inputs
+from distilpose.bulk import SHARD_SIZE
+from distilpose.bulk.engine import check_address, most_workers, ray_session, work_in_ray
+from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
+from distilpose.bulk.lists import ListColumns, import_pyarrow
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
 from distilpose.errors import CheckpointError, ConfigError, InputError
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHARD_SIZE = 500  # pictures: some seconds of work, which is what a killed worker costs
 FAILURES_TOLD = 20  # the others are in the table
 _MODEL_NAME = "model"  # folder of the exported checkpoint
 
@@ -71,6 +73,8 @@ def predict_bulk(
     threads: int = 1,
     batch_size: int = 8,
     shard_size: int = SHARD_SIZE,
+    retry_failed: bool = False,
+    accept_failures: bool = False,
     progress: bool = False,
 ) -> BulkReport:
     """Predict the poses in many pictures, by many processes, into two Parquet tables.
@@ -85,27 +89,33 @@ def predict_bulk(
         out: folder, made if missing.
         model: exported file, checkpoint file, or name of shipped weights. A checkpoint is exported first where
             openvino and onnx are installed.
-        address: of a Ray cluster, such as ``auto`` or ``ray://host:10001``; None works on this machine.
+        address: of a Ray cluster, such as ``auto`` on one of its machines, or ``host:6379``; None works here.
         columns: of a Parquet list.
         root: folder that relative paths of a list start from.
         detector: what `create_detector` takes; either this or ``columns.boxes``.
         detection_threshold: boxes with a lower score are left out.
         max_people: of a picture, those with the best boxes.
         flip_test: see `PosePredictor`.
-        workers: processes; None takes as many as the cores allow.
+        workers: processes; None, or more than the cores allow, takes as many as they allow.
         threads: cores of each.
         batch_size: crops that the model sees at once.
         shard_size: pictures of a shard.
+        retry_failed: do shards with failed pictures again.
+        accept_failures: write failures as rows also where they do not look like faults of the pictures: storage or
+            memory failed, or all pictures of a shard of 10 and more are missing. Else such shards stay unfinished.
         progress: show a bar on the standard error stream.
 
     Raises:
         InputError: ``source`` is unusable, ``out`` holds another run or cannot be written, or shards could not be done.
-        ConfigError: not exactly one of detector and boxes, an option is out of range, or a package is missing.
+        ConfigError: not exactly one of detector and boxes, an option is out of range, no machine has ``threads`` cores,
+            ``out`` would be read as ``source``, or a package is missing.
         CheckpointError: the model file is unusable.
     """
     _check(columns, detector, {"threads": threads, "batch_size": batch_size, "shard_size": shard_size,
                                "workers": workers, "max_people": max_people})  # fmt: skip
     import_pyarrow()
+    check_apart(source, out)
+    check_address(address)
     given = _model_files(model)
     table = list_inputs(source, columns, root)
     id_type = "string" if str(table.schema.field("image_id").type) == "string" else "int64"
@@ -117,19 +127,26 @@ def predict_bulk(
         "flip_test": flip_test,
     }
     folder = RunFolder(out)
-    manifest = {"distilpose": __version__, "pictures": len(table), "list": fingerprint(table), "model": _digest(given),
-                "shard_size": shard_size, **settings}  # fmt: skip
-    folder.start(manifest)
+    places = {"source": os.path.realpath(source), "root": None if root is None else os.path.realpath(root)}
+    contents = {
+        "list": fingerprint(table),
+        "model": _digest(given),
+        "detector_content": _digest(_detector_files(chosen)),
+    }
+    numbers = {"pictures": len(table), "shard_size": shard_size}
+    folder.start({"distilpose": __version__, **places, **contents, **numbers, **settings})
     num_shards = -(-len(table) // shard_size)
-    finished = folder.finished(num_shards)
+    finished = folder.finished(num_shards, retry_failed=retry_failed)
     left = [(k, table.slice(k * shard_size, shard_size)) for k in range(num_shards) if k not in finished]
     if left:
         ready = _ready_model(given[0], folder.path)
-        job = Job(str(folder.path), str(ready), id_type, **settings, batch_size=batch_size, threads=threads)
+        job = Job(str(folder.path), str(ready), id_type, **settings, batch_size=batch_size, threads=threads,
+                  accept_failures=accept_failures)  # fmt: skip
         ShardWorker(job)  # what is wrong with model or detector is told here, once and in plain words
-        with ray_session(address) as cores:
-            reports = work_in_ray(job, left, min(len(left), workers or max(1, cores // threads)))
-            _drive(reports, dict(left), folder, len(finished) * shard_size, len(table), progress)
+        with ray_session(address):
+            most = most_workers(threads)
+            reports = work_in_ray(job, left, min(len(left), most, workers or most))
+            _drive(reports, dict(left), len(table), progress)
     return _report(folder, num_shards, len(finished), len(table))
 
 
@@ -159,7 +176,18 @@ def _model_files(model: str | Path) -> tuple[Path, ...]:
     return (path, weights) if path.suffix == ".xml" and weights.is_file() else (path,)
 
 
-def _digest(files: Iterable[Path]) -> str:
+def _detector_files(detector: str | None) -> list[Path]:
+    """The files of a detector that lies on the disk: one, or all of a folder."""
+    place = Path((detector or "").partition(":")[2].partition("?")[0])
+    if detector is None or ":" not in detector or not place.exists():
+        return []
+    return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+
+
+def _digest(files: Sequence[Path]) -> str | None:
+    """Of the contents; None of no files."""
+    if not files:
+        return None
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
@@ -199,19 +227,18 @@ def _same_everywhere(detector: str, threshold: float | None) -> str:
 def _drive(
     reports: Iterator[ShardReport],
     left: dict[int, pyarrow.Table],
-    folder: RunFolder,
-    before: int,
     total: int,
     progress: bool,
 ) -> None:
     """Wait for all shards; raises what kept one from being written."""
     reasons: dict[int, str | None] = dict.fromkeys(left)
+    before = total - sum(map(len, left.values()))
 
     def pictures() -> Generator[None]:
         yield from (None for _ in range(before))
         for report in reports:
             if report.disk_error is not None:
-                raise folder.unwritable(OSError(0, report.disk_error))
+                raise InputError(report.disk_error)
             if report.error is None:
                 del reasons[report.shard]
             else:
@@ -235,18 +262,16 @@ def _report(folder: RunFolder, num_shards: int, num_resumed: int, num_rows: int)
     images = people = failed = 0
     failures: list[str] = []
     for shard in range(num_shards):
-        table = folder.read_images(shard)
-        images += len(table)
-        people += table.column("people").drop_null().to_numpy().sum()
-        bad = table.filter(table.column("error").is_valid())
-        failed += len(bad)
-        for row in bad.slice(0, max(0, FAILURES_TOLD - len(failures))).to_pylist():
-            failures.append(row["error"] if row["source"] in row["error"] else f"{row['source']}: {row['error']}")
+        found = folder.summary(shard)
+        images, people, failed = images + found.images, people + found.people, failed + found.failed
+        if found.failed and len(failures) < FAILURES_TOLD:
+            for row in folder.read_failures(shard)[: FAILURES_TOLD - len(failures)]:
+                failures.append(row["error"] if row["source"] in row["error"] else f"{row['source']}: {row['error']}")
     if images != num_rows:
         raise InputError(
             f"{folder.path / IMAGES_NAME} has {images} rows for {num_rows} pictures: it was changed by hand"
         )
     return BulkReport(
-        folder.path / POSES_NAME, folder.path / IMAGES_NAME, images - failed, int(people), failed, tuple(failures),
+        folder.path / POSES_NAME, folder.path / IMAGES_NAME, images - failed, people, failed, tuple(failures),
         num_shards, num_resumed,
     )  # fmt: skip

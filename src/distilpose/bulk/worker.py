@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from io import BytesIO
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from distilpose.bulk.inputs import BulkItem
-from distilpose.bulk.output_files import BulkImage, RunFolder
+from distilpose.bulk.output_files import Attempts, BulkImage, RunFolder
+from distilpose.bulk.reading import TransientError, is_absent, read_item
 from distilpose.errors import DistilPoseError, InputError
-from distilpose.images import read_image
 from distilpose.inference.detectors import Detector, check_detector_fits, create_detector
 from distilpose.inference.people import Image, Place, Shot, best_rows, locate, people_by_detector
 from distilpose.inference.predictor import PosePredictor
@@ -28,7 +28,9 @@ from distilpose.runtimes import OnnxRunner, OpenVinoRunner, Runner
 
 READERS = 1  # threads that read ahead; the cores are shared out among the workers already
 PICTURES_AHEAD = 4
-ATTEMPTS = 3  # at a shard that kills its worker
+ATTEMPTS = 3  # at a shard that kills its worker; after them it is done picture by picture
+ATTEMPTS_ALONE = 2  # at a picture that kills its worker
+ALIKE = 10  # pictures: that so many fail together, all of a shard, is no chance
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Job:
         flip_test: see `PosePredictor`.
         batch_size: crops that the model sees at once.
         threads: of the model's computation in one worker.
+        accept_failures: write rows of failed pictures also where it looks as if storage or program failed, not they.
     """
 
     out: str
@@ -56,6 +59,7 @@ class Job:
     flip_test: FlipTest = "off"
     batch_size: int = 8
     threads: int = 1
+    accept_failures: bool = False
 
 
 class ShardReport(NamedTuple):
@@ -64,8 +68,8 @@ class ShardReport(NamedTuple):
     Attributes:
         shard: its number.
         images: pictures in it, failed ones counted.
-        disk_error: why its files could not be written; None if they could.
-        error: what else went wrong, a fault of the program; None if nothing.
+        disk_error: why its files could not be written, and where; None if they could.
+        error: what else kept it from being done, such as storage that fails; None if nothing.
     """
 
     shard: int
@@ -103,32 +107,67 @@ class ShardWorker:
         try:
             if self._folder.is_finished(shard):  # by a worker that was killed before it could say so
                 return ShardReport(shard, len(items))
-            if self._folder.begin_shard(shard) > ATTEMPTS:
-                reason = f"its worker died {ATTEMPTS} times, perhaps of a picture or for lack of memory"
-                return ShardReport(shard, len(items), error=reason)
-            images = self._predict_all(items)
-            if isinstance(images, str):
-                return ShardReport(shard, len(items), error=images)
+            images = self._predict_shard(shard, items, self._folder.begin_shard(shard))
             self._folder.write_shard(shard, images, names, id_type)
+        except TransientError as error:
+            return ShardReport(shard, len(items), error=f"{error} (on {platform.node()})")
         except OSError as error:
-            return ShardReport(shard, len(items), disk_error=error.strerror or str(error))
+            return ShardReport(shard, len(items), disk_error=str(self._folder.unwritable(error, platform.node())))
         return ShardReport(shard, len(items))
 
-    def _predict_all(self, items: Sequence[BulkItem]) -> list[BulkImage] | str:
+    def _predict_shard(self, shard: int, items: Sequence[BulkItem], before: Attempts) -> list[BulkImage]:
+        """All at once, or one by one where one of them is known to break more than itself.
+
+        Raises:
+            TransientError: storage or memory failed, or all pictures fail in a way that is not theirs.
+        """
+        if before.deaths < ATTEMPTS:
+            try:
+                return self._checked(self.predict(items))
+            except TransientError:
+                raise
+            except Exception as error:  # of which picture is not known
+                self._raise_transient(error)
+        return self._checked(self._predict_alone(shard, item, before.of_row[item.row]) for item in items)
+
+    def _predict_alone(self, shard: int, item: BulkItem, deaths: int) -> BulkImage:
+        failed = BulkImage(item.row, item.source, item.image_id, None, None, "", suspect=True)
+        if deaths >= ATTEMPTS_ALONE:
+            return failed._replace(error=f"its worker died of it {deaths} times, perhaps for lack of memory")
+        self._folder.note_row(shard, item.row)
         try:
-            return list(self.predict(items))
-        except Exception as error:  # a fault of the program: the other shards go on, and the driver tells
-            return f"{type(error).__name__}: {error}"
+            (image,) = self.predict([item])
+        except TransientError:
+            raise
+        except Exception as error:  # a fault of the program: this picture shows it, the others go on
+            self._raise_transient(error)
+            return failed._replace(error=f"{type(error).__name__}: {error}")
+        return image
+
+    def _raise_transient(self, error: Exception) -> None:
+        if isinstance(error, OSError | MemoryError) and not self._job.accept_failures:
+            raise TransientError(f"{type(error).__name__}: {error}") from error
+
+    def _checked(self, images: Iterable[BulkImage]) -> list[BulkImage]:
+        found = list(images)
+        if len(found) >= ALIKE and all(image.suspect for image in found) and not self._job.accept_failures:
+            raise TransientError(
+                f"all {len(found)} pictures failed, the first one so: {found[0].error}. If the pictures are not to "
+                "blame, see that their folder is mounted there; if they are, accept_failures (--accept-failures) "
+                "writes them as failed"
+            )
+        return found
 
     def predict(self, items: Sequence[BulkItem]) -> Iterator[BulkImage]:
         """What becomes of each picture, in their order; memory is bounded by the pictures that are read ahead."""
-        shots = map_in_threads(_read, items, threads=READERS, ahead=PICTURES_AHEAD)
+        read = partial(read_item, accept_failures=self._job.accept_failures)
+        shots = map_in_threads(read, items, threads=READERS, ahead=PICTURES_AHEAD)
         stream = predict_stream(self._predictor, self._scenes(items, shots), threads=1)
         with closing(stream):
             for item, (place, _, result, error) in zip(items, stream, strict=True):
                 size_hw = None if place.size_hw == (0, 0) else place.size_hw
                 reason = None if error is None else str(error)
-                yield BulkImage(item.row, item.source, item.image_id, size_hw, result, reason)
+                yield BulkImage(item.row, item.source, item.image_id, size_hw, result, reason, is_absent(error))
 
     def _scenes(
         self, items: Iterable[BulkItem], shots: Iterable[Shot]
@@ -147,17 +186,28 @@ class ShardWorker:
                 yield place, error
 
     def _scene_by_list(self, item: BulkItem, image: Image) -> Scene:
-        boxes: ArrayLike = np.zeros((0, 4)) if not item.boxes else item.boxes
-        count = len(item.boxes or ())
-        score = np.ones(count) if item.box_scores is None else np.asarray(item.box_scores, dtype=np.float64)
-        if item.boxes and any(len(box) != 4 for box in item.boxes):
-            raise InputError(f"{item.source}: a box must be x1, y1, x2, y2, got {list(item.boxes)}")
-        if score.shape != (count,):
-            raise InputError(f"{item.source}: expected {count} box scores, one for each box, got {score.tolist()}")
+        boxes, score = _people_of(item)
         threshold = self._job.detection_threshold
         good = np.flatnonzero(score >= (-np.inf if threshold is None else threshold))
         kept = good[best_rows(score[good], self._job.max_people)]
-        return Scene(image, np.asarray(boxes, dtype=np.float64)[kept], score[kept])
+        return Scene(image, boxes[kept], score[kept])
+
+
+def _people_of(item: BulkItem) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(N, 4) boxes in image pixels and (N,) scores of the list.
+
+    Raises:
+        InputError: a value is missing, or their numbers differ.
+    """
+    boxes = list(item.boxes or ())
+    if any(box is None or len(box) != 4 or None in box for box in boxes):
+        raise InputError(f"{item.source}: a box must be x1, y1, x2, y2, got {boxes}")
+    score = np.ones(len(boxes)) if item.box_scores is None else np.asarray(item.box_scores, dtype=np.float64)
+    if score.shape != (len(boxes),):
+        raise InputError(f"{item.source}: expected {len(boxes)} box scores, one for each box, got {score.tolist()}")
+    if not np.isfinite(score).all():
+        raise InputError(f"{item.source}: box scores must be finite, got {list(item.box_scores or ())}")
+    return np.asarray(boxes, dtype=np.float64).reshape(-1, 4), score
 
 
 def load_runner(model: str | Path, threads: int) -> Runner:
@@ -176,35 +226,3 @@ def load_runner(model: str | Path, threads: int) -> Runner:
 
     torch.set_num_threads(threads)
     return as_runner(model)
-
-
-class _Member(BytesIO):
-    """The bytes of a picture in a tar file, named in messages as in the results."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(content)
-        self._name = name
-
-    def __str__(self) -> str:
-        return self._name
-
-
-def _read(item: BulkItem) -> Shot:
-    place = Place(Path(item.source))
-    try:
-        image = read_image(item.file) if item.offset is None else _read_member(item)
-    except DistilPoseError as error:
-        return place, error
-    return place._replace(size_hw=(image.shape[0], image.shape[1])), image
-
-
-def _read_member(item: BulkItem) -> Image:
-    assert item.offset is not None
-    assert item.size is not None
-    try:
-        with open(item.file, "rb") as archive:
-            archive.seek(item.offset, os.SEEK_SET)
-            content = archive.read(item.size)
-    except OSError as error:
-        raise InputError(f"{item.source}: {item.file} cannot be read: {error.strerror or error}") from error
-    return read_image(_Member(content, item.source))  # type: ignore[arg-type]  # Pillow reads files as well as paths

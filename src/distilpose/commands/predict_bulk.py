@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from distilpose.bulk import SHARD_SIZE
 from distilpose.commands.base import DEFAULT_MODEL, FLIP_TEST_HELP, FLIP_TESTS, Command
 
 if TYPE_CHECKING:
@@ -15,10 +16,12 @@ MODEL_HELP = (
     "exported file (.onnx, .xml), checkpoint, or "
     f"{DEFAULT_MODEL}, which comes with the package (default); a checkpoint is exported first where that is possible"
 )
-ADDRESS_HELP = (
-    "Ray cluster, such as auto or ray://HOST:10001; it sees SOURCE and DIR under the same paths (default: none)"
-)
+ADDRESS_HELP = "Ray cluster: auto on one of its machines, or HOST:6379; it sees SOURCE and DIR where this machine does"
 DETECTOR_HELP = "as of predict: hog, hf:FOLDER, onnx:FILE, whole-image (default: auto, if there is no --boxes)"
+ACCEPT_HELP = (
+    "write failures as rows also where storage seems to be at fault: input or output errors, or a shard whose pictures "
+    "are all missing"
+)
 BOXES_HELP = "column of a list with the people of each picture, a list of x1, y1, x2, y2; in place of a detector"
 
 
@@ -40,11 +43,19 @@ def _arguments(parser: ArgumentParser) -> None:
     add("--workers", type=int, metavar="N", help="processes (default: cores of all machines / --threads)")
     add("--threads", type=int, default=1, metavar="N", help="cores of each worker (default: 1)")
     add("--batch-size", type=int, default=8, metavar="N", help="crops per run of the model (default: 8)")
-    add("--shard-size", type=int, default=500, metavar="N", help="pictures per output file (default: 500)")
+    add(
+        "--shard-size",
+        type=int,
+        default=SHARD_SIZE,
+        metavar="N",
+        help=f"pictures per output file (default: {SHARD_SIZE})",
+    )
+    add("--retry-failed", action="store_true", help="do output files with failed pictures again")
+    add("--accept-failures", action="store_true", help=ACCEPT_HELP)
 
 
 def _run(args: Namespace) -> int:
-    from distilpose.bulk.inputs import ListColumns
+    from distilpose.bulk.lists import ListColumns
     from distilpose.bulk.predict import predict_bulk
 
     report = predict_bulk(
@@ -62,6 +73,8 @@ def _run(args: Namespace) -> int:
         threads=args.threads,
         batch_size=args.batch_size,
         shard_size=args.shard_size,
+        retry_failed=args.retry_failed,
+        accept_failures=args.accept_failures,
         progress=True,
     )
     for failure in report.failures:

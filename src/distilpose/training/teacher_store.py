@@ -90,8 +90,9 @@ def _rows(batch: Batch, rows: Tensor) -> Batch:
 def _check_content(file: Path, content: Mapping[str, Any]) -> None:
     values = json.loads(json.dumps(content))
     if not file.exists():
-        file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        return
+        part = file.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        _link_first(part, file)
     before = json.loads(file.read_text(encoding="utf-8"))
     changed = sorted(key for key in {*values, *before} if values.get(key) != before.get(key))
     if changed:
@@ -101,13 +102,18 @@ def _check_content(file: Path, content: Mapping[str, Any]) -> None:
         )
 
 
+def _link_first(part: Path, path: Path) -> None:
+    """Give a whole file its name, unless another run was faster: both use its file then."""
+    with contextlib.suppress(FileExistsError):
+        os.link(part, path)
+    part.unlink()
+
+
 def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """A file of zeros that takes no room until it is written to, or what is already there."""
     if not path.exists():
         part = path.with_suffix(f".{os.getpid()}.part")
         np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
-        with contextlib.suppress(FileExistsError):  # another run was faster: both use its file
-            os.link(part, path)
-        part.unlink()
+        _link_first(part, path)
     file: NDArray[Any] = np.load(path, mmap_mode="r+")
     return file

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from rich.console import Console
 from distilpose import __version__
 from distilpose.checkpoint import describe
 from distilpose.description import ModelDescription
-from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedError
+from distilpose.errors import ConfigError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
 from distilpose.models.base import RegressionModel
 from distilpose.skeleton import COCO_17, Skeleton
@@ -29,6 +30,7 @@ from distilpose.training.distillation import make_task
 from distilpose.training.module import PoseTraining
 from distilpose.training.pictures import NUM_CROPS, Pictures
 from distilpose.training.pointing import start_pointing
+from distilpose.training.processes import SameStart, companions
 from distilpose.training.recipes import TrainConfig
 from distilpose.training.start_weights import load_start_weights
 from distilpose.training.teacher_store import TeacherStore
@@ -77,6 +79,10 @@ def train(
     """
     config.check()
     processes = find_processes(config.devices)
+    if processes.machines > 1 and config.teacher_store is not None:
+        raise ConfigError(
+            f"a teacher_store serves the processes of one machine, got {processes.machines} machines: leave it out"
+        )
     out = Path(config.out)
     state = _find_state(out, resume)
     lightning.seed_everything(config.seed, verbose=False)
@@ -223,7 +229,7 @@ def _fit(
         precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
         sync_batchnorm=config.sync_batchnorm,
         max_epochs=config.epochs,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *([SameStart(state)] if processes.total > 1 else [])],
         logger=TensorBoardLogger(out, name="tensorboard", version=""),
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -237,25 +243,31 @@ def _fit(
             f"an epoch has {len(data)} people or data.samples_per_epoch, fewer than one batch of "
             f"{config.data.batch_size} on {processes.total} devices: lower data.batch_size"
         )
+
     with warnings.catch_warnings():
         # Loading and logging are ours to set: Lightning's advice on them would only puzzle the reader.
         warnings.filterwarnings("ignore", module="lightning.*")
-        try:
-            trainer.fit(module, loader, ckpt_path=None if state is None else str(state), weights_only=False)
-        except TrainingDivergedError as error:
-            raise TrainingDivergedError(f"{error}\nlast good state: {out / STATE_NAME}") from error
-        except RuntimeError as error:
-            if not _has_lost_process(error, processes):
+        with companions(trainer, processes.of_machine, partial(_describe_loss, trainer, out)) as watch:
+            try:
+                trainer.fit(module, loader, ckpt_path=None if state is None else str(state), weights_only=False)
+            except TrainingDivergedError as error:
+                raise TrainingDivergedError(f"{error}\nlast good state: {out / STATE_NAME}") from error
+            except RuntimeError as error:
+                if not _has_lost_process(error, processes):
+                    raise
+                raise watch.error() from error
+            except SystemExit:  # Lightning's answer to Ctrl-C
+                if trainer.interrupted:
+                    raise KeyboardInterrupt from None
                 raise
-            raise DistilPoseError(
-                f"process {trainer.global_rank} of {processes.total} has lost another one, which was killed or failed "
-                "(its own output says why; a lack of memory leaves no word): --resume goes on from the last whole "
-                f"epoch, in {out / STATE_NAME}"
-            ) from error
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            if trainer.interrupted:
-                raise KeyboardInterrupt from None
-            raise
+
+
+def _describe_loss(trainer: Trainer, out: Path, lost: str | None) -> str:
+    how = lost or "which was killed or failed"
+    return (
+        f"process {trainer.global_rank} of {trainer.world_size} has lost another one, {how} (its own output says why; "
+        f"a lack of memory leaves no word): --resume goes on from the last whole epoch, in {out / STATE_NAME}"
+    )
 
 
 def _has_lost_process(error: RuntimeError, processes: Processes) -> bool:

@@ -1,0 +1,89 @@
+"""The pictures in a tar file, by the places of their bytes; a file that is not whole is refused."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from distilpose.errors import InputError
+from distilpose.images import IMAGE_SUFFIXES
+
+TAR_SUFFIX = ".tar"
+_BLOCK = tarfile.BLOCKSIZE
+_END_BYTES = 2 * _BLOCK  # two blocks of zeros close an archive (POSIX pax)
+_CHUNK = 2**20
+
+
+def list_members(file: Path) -> Iterator[dict[str, object]]:
+    """Every picture of a tar file, in its order; hidden ones (``._name.jpg``) are left out.
+
+    A hard link stands for the bytes of its target. Symbolic links and sparse files have no bytes of their own in one
+    piece: they are listed with the reason, and become failures.
+
+    Args:
+        file: not compressed.
+
+    Yields:
+        Fields of `BulkItem`, without ``row``.
+
+    Raises:
+        InputError: the file is unreadable, cut off, damaged, or several archives in one.
+    """
+    places: dict[str, tuple[int, int]] = {}  # of the bytes of files, which hard links point to
+    try:
+        with open(file, "rb") as content, tarfile.open(fileobj=content, mode="r:") as archive:
+            for member in archive:
+                if member.isfile() and not member.issparse():
+                    places[member.name] = member.offset_data, member.size
+                if _is_picture(member):
+                    named = {"source": f"{file.as_posix()}/{member.name}", "file": str(file.absolute())}
+                    yield {**named, **_place(member, places)}
+            _check_end(file, content, archive.offset)  # where the last member ends
+    except (OSError, tarfile.TarError) as error:
+        raise InputError(f"{file} cannot be read as a tar file: {error}") from error
+
+
+def _is_picture(member: tarfile.TarInfo) -> bool:
+    name = os.path.basename(member.name)
+    has_content = member.isfile() or member.islnk() or member.issym()
+    return has_content and not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _place(member: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> dict[str, object]:
+    if member.issparse():
+        return {"problem": "it is stored as a sparse file: pack it with a tar that stores it whole"}
+    if member.issym():
+        return {"problem": f"it is a symbolic link to {member.linkname}: pack the picture itself (tar --dereference)"}
+    name = member.linkname if member.islnk() else member.name
+    if name not in places:
+        return {"problem": f"it is a hard link to {name}, which does not stand before it in the tar file"}
+    offset, size = places[name]
+    return {"offset": offset, "size": size}
+
+
+def _check_end(file: Path, content: IO[bytes], offset: int) -> None:
+    """Whether the closing zeros stand behind the last member, and nothing behind them; `tarfile` would not mind."""
+    content.seek(offset)
+    zeros = 0
+    while chunk := content.read(_CHUNK):
+        if chunk.count(0) != len(chunk):
+            raise InputError(_damage(file, chunk, offset, zeros))
+        zeros += len(chunk)
+    if zeros < _END_BYTES:
+        raise InputError(
+            f"{file} is cut off: expected {_END_BYTES} closing zero bytes behind its last member at byte {offset}, got "
+            f"{zeros}. Copy or pack it again"
+        )
+
+
+def _damage(file: Path, chunk: bytes, offset: int, zeros: int) -> str:
+    zeros += len(chunk) - len(chunk.lstrip(b"\0"))
+    if zeros >= _END_BYTES:
+        return (
+            f"{file} goes on behind its end, at byte {offset + zeros}: give joined tar files each by its own, "
+            "or join them with tar --concatenate"
+        )
+    return f"{file} is cut off or damaged: there is no header of a member at byte {offset}. Copy or pack it again"
