@@ -126,10 +126,12 @@ def plot_ladder(steps: Sequence[LadderStep], path: Path) -> None:
         for number, (step, value) in enumerate(zip(steps, values, strict=True)):
             place = (1000 / step.milliseconds, 100 * value)
             axes.scatter(*place, color=f"C{number}", s=45)
-            axes.annotate(step.name, place, textcoords="offset points", xytext=(6, 5), fontsize=8, color=f"C{number}")
+            axes.annotate(
+                step.name, place, (0, 8), textcoords="offset points", ha="center", fontsize=8, color=f"C{number}"
+            )
         if label == "AP":
             axes.plot([1000 / s.milliseconds for s in front], [100 * s.ap for s in front], color="0.6", zorder=0)
-        axes.set_xlabel("crops per second on this machine, ONNX Runtime, float32, batch 1")
+        axes.set_xlabel("crops per second here (ONNX Runtime, float32, batch 1)")
         axes.set_ylabel(f"{label} x 100")
         axes.margins(x=0.25, y=0.15)
         axes.grid(alpha=0.3)
