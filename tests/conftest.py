@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,22 @@ def released_file(tmp_path_factory: pytest.TempPathFactory):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shaken() -> Callable[[torch.nn.Module], torch.nn.Module]:
+    """Function that makes a model's batch norms and last layers matter as in a trained one."""
+
+    def shake(model: torch.nn.Module) -> torch.nn.Module:
+        for part in model.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.running_mean.normal_(std=0.1)
+                part.running_var.uniform_(0.5, 2)
+            elif isinstance(part, torch.nn.Linear | torch.nn.ConvTranspose2d):
+                torch.nn.init.normal_(part.weight, std=part.weight.shape[1] ** -0.5)
+        return model.eval()
+
+    return shake
 
 
 @pytest.fixture(scope="session")

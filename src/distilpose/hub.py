@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from distilpose.errors import InputError
+from distilpose.errors import DistilPoseError, InputError
 
 MODEL_CONFIG = "config.json"
 PROCESSOR_CONFIG = "preprocessor_config.json"
@@ -43,6 +44,46 @@ def missing_files(folder: Path) -> list[str]:
     if not any(folder.glob("model*.safetensors")):
         missing.append("model.safetensors")
     return missing
+
+
+def check_complete(folder: Path, kind: str, failure: type[DistilPoseError]) -> None:
+    """See that a folder holds a model and its image processor.
+
+    Args:
+        folder: of the model.
+        kind: of model that is expected, with its article.
+        failure: raised if not.
+    """
+    missing = missing_files(folder)
+    if missing:
+        raise failure(
+            f"{folder} lacks {', '.join(missing)}: expected a folder into which save_pretrained wrote {kind} and its "
+            "image processor"
+        )
+
+
+def load_whole(architecture: Any, folder: Path, kind: str, failure: type[DistilPoseError], **options: Any) -> Any:
+    """A model of transformers with all of its weights, from a folder alone.
+
+    Args:
+        architecture: class with ``from_pretrained``.
+        folder: of the model.
+        kind: of model that is expected, with its article.
+        failure: raised when it cannot be read, or lacks weights.
+        **options: of ``from_pretrained``.
+    """
+    try:
+        model, loading = architecture.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+        )
+    except Exception as error:  # json, safetensors, transformers and torch each have their own
+        raise failure(f"{folder} cannot be read as {kind}: {reason(error)}") from error
+    if loading["missing_keys"]:  # transformers fills them with random numbers and goes on
+        raise failure(
+            f"{folder}: its weights lack {len(loading['missing_keys'])} of the model's arrays, such as "
+            f"{min(loading['missing_keys'])}: broken, or not {kind}; copy it again"
+        )
+    return model
 
 
 def reason(error: Exception) -> str:

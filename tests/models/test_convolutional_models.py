@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -23,17 +21,6 @@ from distilpose.models.simple_baseline import HeatmapNet, PointwiseHead
 
 SIZE_HW = (64, 64)
 SMALL = ("deeppose_r18", "simplebaseline_r18")
-
-
-def shaken(model: Any) -> Any:
-    """A model whose batch norms and last layers matter as in a trained one."""
-    for part in model.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.running_mean.normal_(std=0.1)
-            part.running_var.uniform_(0.5, 2)
-        elif isinstance(part, torch.nn.Linear | torch.nn.ConvTranspose2d):
-            torch.nn.init.normal_(part.weight, std=part.weight.shape[1] ** -0.5)
-    return model.eval()
 
 
 # Parameters with the classifier of 1000 classes, as every library lists them.
@@ -65,7 +52,7 @@ def test_cost_with_deconvolutions_equals_the_layer_sizes() -> None:
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_resnet_computes_what_transformers_resnet_computes(depth) -> None:
+def test_resnet_computes_what_transformers_resnet_computes(depth, shaken) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     ours = shaken(ResNet(depth))
@@ -122,7 +109,7 @@ def test_every_stage_reaches_the_map_of_a_pyramid() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_saved_predicted_and_flipped(name, tmp_path) -> None:
+def test_saved_predicted_and_flipped(name, tmp_path, shaken) -> None:
     torch.manual_seed(0)
     model = shaken(create_model(name, input_size_hw=SIZE_HW))
     images = torch.randn(2, 3, *SIZE_HW)
@@ -168,7 +155,7 @@ def test_a_deeppose_gives_what_it_is_built_for(num_sigmas, with_score) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_exported_form_is_the_model(name) -> None:
+def test_the_exported_form_is_the_model(name, shaken) -> None:
     torch.manual_seed(0)
     model = shaken(create_model(name, input_size_hw=SIZE_HW)).double()
     images = torch.randn(2, 3, *SIZE_HW, dtype=torch.float64)

@@ -16,6 +16,7 @@ from distilpose.boxes_file import PersonBoxes
 from distilpose.errors import ConfigError, InputError
 from distilpose.inference.detections import keep_people
 
+KIND = "an object detection model"
 HF_THRESHOLD = 0.5
 HF_NMS_IOU = 0.7
 PERSON_LABELS = frozenset({"person", "people", "human", "pedestrian"})
@@ -103,28 +104,16 @@ def find_model_folder(id_or_folder: str) -> Path:
 
 def _load(folder: Path) -> tuple[Any, Any]:
     """The image processor and the model, complete and in evaluation mode."""
-    missing = hub.missing_files(folder)
-    if missing:
-        raise InputError(
-            f"{folder} lacks {', '.join(missing)}: expected a folder into which save_pretrained wrote an object "
-            "detection model and its image processor"
-        )
+    hub.check_complete(folder, KIND, InputError)
     from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
-    # Without trust_remote_code=False it would ask on the terminal whether to run code from the folder.
-    local = {"local_files_only": True, "trust_remote_code": False}
+    # Without it, transformers would ask on the terminal whether to run code from the folder.
+    safe = {"trust_remote_code": False}
     try:
-        processor = AutoImageProcessor.from_pretrained(folder, **local)  # type: ignore[no-untyped-call]
-        model, loading = AutoModelForObjectDetection.from_pretrained(
-            folder, **local, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # json, safetensors, transformers and torch each have their own
-        raise InputError(f"{folder} cannot be read as an object detection model: {hub.reason(error)}") from error
-    if loading["missing_keys"]:  # transformers fills them with random numbers and goes on
-        raise InputError(
-            f"{folder}: its weights lack {len(loading['missing_keys'])} of the model's arrays, such as "
-            f"{min(loading['missing_keys'])}: broken, or not an object detection model; copy it again"
-        )
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, **safe)  # type: ignore[no-untyped-call]
+    except Exception as error:  # json and transformers each have their own
+        raise InputError(f"{folder} cannot be read as {KIND}: {hub.reason(error)}") from error
+    model = hub.load_whole(AutoModelForObjectDetection, folder, KIND, InputError, **safe)
     return processor, model.eval()
 
 

@@ -157,8 +157,7 @@ def load_onnx_source(config: OnnxTeacher) -> OnnxSource:
     """
     file = OnnxFile(Path(config.file))
     size_hw = file.input_size(config.input_size_hw)
-    output = _only_output(file, config.output, size_hw)
-    ((count, *_),) = file.try_out([output], size_hw)
+    output, count = _only_output(file, config.output, size_hw)
     spec = _spec(file, config, size_hw, count, udp=config.udp, output=output)
     return OnnxSource(file, [output], lambda heatmaps: heatmaps, spec)
 
@@ -191,16 +190,14 @@ def load_simcc_source(config: SimccTeacher) -> OnnxSource:
     rule: dict[str, Any] = {"activation": config.activation, "sharpness": config.sharpness, "peak": config.peak}
 
     def to_heatmaps(along_x: Tensor, along_y: Tensor) -> Tensor:
-        return simcc_heatmaps(
-            along_x, along_y, map_hw, activation=config.activation, sharpness=config.sharpness, peak=config.peak
-        )
+        return simcc_heatmaps(along_x, along_y, map_hw, **rule)
 
     spec = _spec(file, config, size_hw, x_shape[0], outputs=names, heatmap_size_hw=list(map_hw), **rule)
     return OnnxSource(file, names, to_heatmaps, spec)
 
 
-def _only_output(file: OnnxFile, name: str | None, size_hw: Size) -> str:
-    """The output that holds heatmaps."""
+def _only_output(file: OnnxFile, name: str | None, size_hw: Size) -> tuple[str, int]:
+    """The output that holds heatmaps, and how many."""
     if name is None and file.description is not None:
         name = HEATMAP_OUTPUT
     names = file.outputs if name is None else [name]
@@ -213,7 +210,7 @@ def _only_output(file: OnnxFile, name: str | None, size_hw: Size) -> str:
             f"{', '.join(f'{output} (B, *{shape})' for output, shape in shapes.items())}: name it in teacher.output"
             + (", or use kind simcc for two axes" if not maps else "")
         )
-    return maps[0]
+    return maps[0], shapes[maps[0]][0]
 
 
 def _check_known(file: OnnxFile, names: Sequence[str]) -> None:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from distilpose.errors import CheckpointError, ConfigError
-from distilpose.hub import MODEL_CONFIG, PROCESSOR_CONFIG, find_model_folder, missing_files, reason
+from distilpose.hub import MODEL_CONFIG, PROCESSOR_CONFIG, check_complete, find_model_folder, load_whole
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 from distilpose.skeleton import Skeleton
 from distilpose.training.teachers.base import Size, SourceSpec
 from distilpose.training.teachers.network import NetworkSource, file_hash
 
+KIND = "a ViTPose model"
 EXAMPLE_ID = "usyd-community/vitpose-base-simple"
 
 
@@ -42,10 +43,12 @@ def load_vitpose_source(id_or_folder: str, *, skeleton: Skeleton, dataset_index:
         raise ConfigError(
             f'teacher {id_or_folder} runs in transformers, which is not installed: pip install "distilpose[detect]"'
         )
+    import transformers
+
     folder = find_model_folder(id_or_folder, f"teacher {id_or_folder}", EXAMPLE_ID)
-    _check_complete(folder)
+    check_complete(folder, KIND, CheckpointError)
     input_size_hw, normalisation = read_processor(folder)
-    model = _load(folder)
+    model = load_whole(transformers.VitPoseForPoseEstimation, folder, KIND, CheckpointError)
     config = model.config
     if config.num_labels != skeleton.num_keypoints:
         raise ConfigError(
@@ -122,30 +125,3 @@ def _check_dataset_index(folder: Path, num_experts: int, dataset_index: int | No
         )
     if dataset_index is not None and not 0 <= dataset_index < num_experts:
         raise ConfigError(f"teacher.dataset_index must lie in 0..{num_experts - 1} for {folder}, got {dataset_index}")
-
-
-def _check_complete(folder: Path) -> None:
-    missing = missing_files(folder)
-    if missing:
-        raise CheckpointError(
-            f"{folder} lacks {', '.join(missing)}: expected a folder into which save_pretrained wrote a ViTPose model "
-            "and its image processor"
-        )
-
-
-def _load(folder: Path) -> Any:
-    import transformers
-
-    try:
-        architecture: Any = transformers.VitPoseForPoseEstimation  # typed, but not for output_loading_info
-        model, loading = architecture.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # json, safetensors, transformers and torch each have their own
-        raise CheckpointError(f"{folder} cannot be read as a ViTPose model: {reason(error)}") from error
-    if loading["missing_keys"]:  # transformers fills them with random numbers and goes on
-        raise CheckpointError(
-            f"{folder}: its weights lack {len(loading['missing_keys'])} of the model's arrays, such as "
-            f"{min(loading['missing_keys'])}: broken, or not a ViTPose model; copy it again"
-        )
-    return model
