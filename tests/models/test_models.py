@@ -50,31 +50,38 @@ def test_position_code_equals_released(reference_dir) -> None:
     ("name", "parameters", "published", "with_attention"),
     [
         ("distilpose_s", 5_364_101, 2.38, 2.724),
-        ("distilpose_l", 21_265_637, 10.33, 10.655),
+        ("distilpose_l", 21_265_637, 10.33, 10.654),
         ("tokenpose_s", 6_620_736, None, 2.745),
-        ("tokenpose_l", 69_411_360, 17.03, 17.350),
+        ("tokenpose_l", 69_411_360, 17.03, 17.347),
     ],
 )
 def test_parameters_and_cost(name, parameters, published, with_attention) -> None:
     with torch.device("meta"):
         model = create_model(name)
-    cost = measure_complexity(model.to_empty(device="cpu"))
+    cost = measure_complexity(model)
     assert cost.parameters == parameters
-    assert cost.gmacs == pytest.approx(with_attention, abs=0.005)
+    assert cost.gmacs == pytest.approx(with_attention, abs=0.002)
     if published is not None:
         assert cost.gmacs_published == pytest.approx(published, abs=0.02)
 
 
-def test_flop_counter_agrees_on_products() -> None:
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
+def test_a_block_costs_what_its_layer_sizes_say() -> None:
+    small = {**SMALL, "num_heads": 2, "dim": 24, "mlp_ratio": 3}
+    one, two = (create_model("distilpose_s", **{**small, "depth": depth}) for depth in (1, 2))
+    tokens, dim = 17 + 4 * 4, 24  # SMALL: 64 x 48 pixels, a fourth of that, in patches of 4 x 3
+    linear = tokens * dim * dim * (3 + 1 + 2 * 3)
+    norms = 2 * 5 * tokens * dim
+    attention = 2 * tokens * tokens * dim
+    added = np.subtract(measure_complexity(two)[1:], measure_complexity(one)[1:]) * 1e9
+    assert added == pytest.approx([linear + norms, linear + norms + attention])
 
-    model = create_model("distilpose_s", **SMALL).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model(torch.zeros(1, 3, 64, 48))
-    products = counter.get_total_flops() / 2e9
-    # fvcore also counts the norm layers, a few percent here.
-    assert products < measure_complexity(model).gmacs < 1.1 * products
+
+def test_counting_leaves_the_model_as_it_is() -> None:
+    model = create_model("distilpose_t", input_size_hw=(64, 48)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    measure_complexity(model)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(("num_sigmas", "with_score"), [(0, False), (0, True), (1, False), (1, True), (2, False)])

@@ -6,17 +6,17 @@ from math import prod
 from typing import Any, NamedTuple
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from rich.table import Table
-from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from distilpose.checkpoint import read_description
 from distilpose.loading import SHIPPED_WEIGHTS
 from distilpose.models import MODELS, create_model, list_models
 from distilpose.models.zoo import PoseModel
 
-ATTENTION = "scaled_dot_product_attention"
-ACTIVATIONS = ("relu", "relu_")
+aten = torch.ops.aten
+Size = tuple[int, ...]
 
 
 class Complexity(NamedTuple):
@@ -34,44 +34,44 @@ class Complexity(NamedTuple):
     gmacs: float
 
 
-class _Tensors(nn.Module):
-    """A model whose output has no None in it, which tracing cannot follow."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(value for value in self.model(images) if value is not None)
+# Like `torch.utils.flop_counter`, whose formulas give two operations for each multiply-accumulate.
+def _batch_norm(x: Size, *_: Any, **__: Any) -> int:
+    return 2 * 2 * prod(x)
 
 
-def attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Multiply-accumulates of softmax(Q K^T) V, Q (B, heads, T, d), K (B, heads, S, d): 2 B heads T S d."""
-    query, key = ([int(side) for side in value.type().sizes()] for value in inputs[:2])
-    return 2 * prod(query) * key[-2]
+def _layer_norm(x: Size, *_: Any, **__: Any) -> int:
+    return 2 * 5 * prod(x)
 
 
-def _output_elements(inputs: list[Any], outputs: list[Any]) -> int:
-    return prod(int(side) for side in outputs[0].type().sizes())
+def _one_per_value(x: Size, *_: Any, out_shape: Size, **__: Any) -> int:
+    return 2 * prod(out_shape)
+
+
+ACTIVATIONS = (aten.relu, aten.relu_)
+FORMULAS = {
+    **dict.fromkeys((aten.native_batch_norm, aten._native_batch_norm_legit_no_training), _batch_norm),
+    aten.native_layer_norm: _layer_norm,
+    **dict.fromkeys(ACTIVATIONS, _one_per_value),
+}
 
 
 def measure_complexity(model: PoseModel) -> Complexity:
-    """Count one crop at the model's input size.
+    """Count one crop at the model's input size; only shapes are computed, so it takes no time and no memory.
 
     Source:
-        Operator counts of fvcore; attention products by `attention_macs`.
+        Products and convolutions: `torch.utils.flop_counter`. Norm layers as the published counts have them: two
+        multiply-accumulates for each value of a batch norm, five of a layer norm.
     """
     was_training = model.training
-    images = torch.zeros(1, 3, *model.input_size_hw, device=next(model.parameters()).device)
-    counts = FlopCountAnalysis(_Tensors(model).eval(), images).set_op_handle(f"aten::{ATTENTION}", attention_macs)
-    for name in ACTIVATIONS:
-        counts.set_op_handle(f"aten::{name}", _output_elements)
-    counts.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    by_operator = counts.by_operator()
+    shapes = {name: value.to("meta") for name, value in (*model.named_parameters(), *model.named_buffers())}
+    images = torch.zeros(1, 3, *model.input_size_hw, device="meta")
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter, torch.no_grad():
+        functional_call(model.eval(), shapes, (images,))
     model.train(was_training)
-    total = sum(by_operator.values())
-    attention = by_operator.get(ATTENTION, 0)
-    activations = sum(by_operator.get(name, 0) for name in ACTIVATIONS)
+    macs = {operation: count / 2 for operation, count in counter.get_flop_counts()["Global"].items()}
+    total = sum(macs.values())
+    attention = macs.get(aten.bmm, 0)  # on shapes alone, attention is its two batched products
+    activations = sum(macs.get(operation, 0) for operation in ACTIVATIONS)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Complexity(parameters, (total - attention) / 1e9, (total - activations) / 1e9)
 
@@ -85,7 +85,6 @@ def models_table() -> Table:
     for name in list_models():
         with torch.device("meta"):  # counting needs shapes, not weights
             model = create_model(name)
-        model.to_empty(device="cpu")
         cost, card = measure_complexity(model), MODELS[name]
         height, width = model.input_size_hw
         table.add_row(
