@@ -12,20 +12,17 @@ from rich.console import Console
 
 from distilpose.bench import people_over_time as bench
 from distilpose.bench.people_over_time import (
-    LEVELS,
     METHODS,
     MOTIONS,
     Film,
-    Gait,
-    body,
     measure_smoothing,
     measure_smoothing_of,
     measure_tracking,
     observed,
-    scene,
     smoothing_table,
     tracking_table,
 )
+from distilpose.bench.walking_people import LEVELS, Gait, body, scene
 from distilpose.errors import ConfigError, InputError
 from distilpose.results import PoseResult
 from distilpose.skeleton import COCO_17

@@ -10,20 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distilpose.bench.people_over_time import Gait, body
+from distilpose.bench.walking_people import Gait, body
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import box_iou_xyxy
-from distilpose.inference.tracking import (
+from distilpose.inference.pose_boxes import (
     BOX_MARGIN,
     BOX_MARGIN_HIGH,
     BOX_MARGIN_LOW,
-    PoseTracker,
-    TrackingOptions,
     boxes_around,
     drop_duplicates,
     find_duplicates,
     keypoint_extent,
 )
+from distilpose.inference.tracking import PoseTracker, TrackingOptions
 from distilpose.results import PoseResult
 from distilpose.skeleton import COCO_17, Skeleton
 

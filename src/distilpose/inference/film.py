@@ -15,11 +15,12 @@ from distilpose.geometry import box_iou_xyxy
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import FilmOptions
 from distilpose.inference.people import NOBODY, Finder, Image, Place, Shot, best_rows, locate
+from distilpose.inference.pose_boxes import find_duplicates
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.smoothing import smooth_zero_lag
 from distilpose.inference.stages import run_ahead
 from distilpose.inference.stream import Predicted, predict_stream
-from distilpose.inference.tracking import PoseTracker, find_duplicates
+from distilpose.inference.tracking import PoseTracker
 from distilpose.inference.video import VideoReader
 from distilpose.results import PoseResult
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.errors import ConfigError, InputError
-from distilpose.inference.tracking import keypoint_extent
+from distilpose.inference.pose_boxes import keypoint_extent
 from distilpose.results import PoseResult
 
 FloatArray = NDArray[np.float64]

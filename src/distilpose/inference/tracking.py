@@ -19,25 +19,25 @@ from scipy.optimize import linear_sum_assignment
 
 from distilpose.boxes_file import PersonBoxes
 from distilpose.errors import ConfigError, InputError
-from distilpose.geometry import CROP_PADDING, box_iou_xyxy
-from distilpose.oks import keypoint_similarity, oks
+from distilpose.geometry import box_iou_xyxy
+from distilpose.inference.pose_boxes import (
+    BOX_MARGIN,
+    BOX_MARGIN_HIGH,
+    BOX_MARGIN_LOW,
+    MIN_KEYPOINTS,
+    box_area,
+    boxes_around,
+    extent_of,
+    grown,
+    keypoint_weight,
+)
+from distilpose.oks import keypoint_similarity
 from distilpose.postprocess import KEYPOINT_SCORE_THRESHOLD
 from distilpose.results import PoseResult
 from distilpose.skeleton import COCO_17, Skeleton
 
 FloatArray = NDArray[np.float64]
 
-# From the outermost keypoints to the edges of the person box (left, top, right, bottom; left and right averaged), in
-# longer sides of the keypoints' extent: median, 5th and 95th percentile over the 1,857 people with at least five
-# labelled keypoints among 1,943 of COCO val2017 (the labels of our training crops; none is in coco_val_dev).
-BOX_MARGIN = np.array([0.08, 0.14, 0.08, 0.09])
-BOX_MARGIN_LOW = np.array([0.0, 0.05, 0.0, 0.0])
-BOX_MARGIN_HIGH = np.array([0.27, 0.42, 0.27, 0.42])
-# Shipped student on 500 people of coco_val_train_crops: of two crops of one person, box edges 6 % apart, 96 % give
-# poses more alike than this, 79 % more alike than the 0.9 of `oks.oks_nms`.
-DUPLICATE_OKS = 0.7
-_WEIGHT_FLOOR = 0.05  # a keypoint of score 0 still says a little, and no pose is left without weight
-_MIN_KEYPOINTS = 3  # with fewer confident ones, all keypoints span the box
 _POSE_SHARE = 0.75  # of the box around the pose in an expected box, while all of the body is as sure as it was
 _SCALE_LIMIT = 2.0  # most that a box grows or shrinks with its pose since the detector has seen it
 _BRIEF = 0.02  # seconds; no velocity is believed at once that was measured over less
@@ -199,7 +199,7 @@ class PoseTracker:
         good = (self._tracks.seen == self._time) & (self._tracks.hits > 0)
         good &= time - self._tracks.anchor_time <= self._options.max_unconfirmed
         tracks = _rows(self._tracks, good & (self._tracks.pose_score >= self._options.keep))
-        around = _grown(_extent(tracks.xy, tracks.weight), BOX_MARGIN)
+        around = grown(extent_of(tracks.xy, tracks.weight), BOX_MARGIN)
         trust = _POSE_SHARE * _still_spanned(tracks)[:, None]
         boxes = trust * around + (1 - trust) * _carried_anchor(tracks)
         return PersonBoxes(self._predicted(tracks, boxes.reshape(-1, 2, 2), time).reshape(-1, 4), tracks.box_score)
@@ -260,12 +260,12 @@ class PoseTracker:
         if options.oks_weight > 0:
             assert self._skeleton is not None
             sigmas = self._skeleton.oks_sigmas
-            area = (_area(box)[:, None] + _area(seen.box)[None]) / 2 * reach[:, None] ** 2
+            area = (box_area(box)[:, None] + box_area(seen.box)[None]) / 2 * reach[:, None] ** 2
             alike = _weighted_oks(self._predicted(tracks, tracks.xy, time), tracks.weight, seen, area, sigmas)
             similarity = options.oks_weight * alike + (1 - options.oks_weight) * overlap
         # Looking further around flatters whoever is out of sight: of two that fit alike, the one in sight is meant.
         absent = (self._time - tracks.seen) / max(options.max_lost, _SMALLEST_STEP)
-        ratio = np.abs(np.log(_area(box)[:, None] / _area(seen.box)[None])) / 2
+        ratio = np.abs(np.log(box_area(box)[:, None] / box_area(seen.box)[None])) / 2
         other_size = (absent[:, None] > 0) & (ratio > np.log(_SCALE_LIMIT))
         return np.where(other_size, 0.0, similarity), 1 - similarity + 0.2 * absent[:, None]
 
@@ -317,71 +317,10 @@ class PoseTracker:
         return _anchored(started, people, np.ones(count, dtype=np.bool_))
 
 
-def find_duplicates(result: PoseResult, threshold: float = DUPLICATE_OKS) -> NDArray[np.bool_]:
-    """Find the poses that are the same person as an earlier row, such as after two tracks have run onto one.
-
-    Args:
-        result: N people of one frame.
-        threshold: poses more similar than this (OKS at the area of the smaller padded box) are one person.
-
-    Returns:
-        (N,) True for the rows to leave out. Of each group the first stays: `PoseTracker.expected` names the longest
-        known person first, a detector the surest.
-    """
-    area = _area(result.box) * CROP_PADDING**2
-    alike = oks(result.xy, result.xy, np.minimum(area[:, None], area[None]), result.skeleton.oks_sigmas)
-    double = np.zeros(len(result), dtype=np.bool_)
-    for row in range(1, len(result)):
-        double[row] = (alike[row, :row][~double[:row]] > threshold).any()
-    return double
-
-
-def drop_duplicates(result: PoseResult, threshold: float = DUPLICATE_OKS) -> PoseResult:
-    """Leave out the rows of `find_duplicates`.
-
-    To be called before `PoseTracker.update`, which then gives the pose to the track that it fits best, while the other
-    is out of sight: it may be found again where it was going.
-    """
-    return result.filter(~find_duplicates(result, threshold))
-
-
-def keypoint_weight(result: PoseResult) -> FloatArray:
-    """(N, K) how far each keypoint is to be believed, in (0, 1]: its score, 1 from a model without one."""
-    score = result.score
-    return np.ones(result.xy.shape[:2]) if score is None else np.maximum(score, _WEIGHT_FLOOR)
-
-
-def keypoint_extent(result: PoseResult) -> FloatArray:
-    """(N, 4) smallest boxes around the confident keypoints, in image pixels as x1, y1, x2, y2."""
-    return _extent(result.xy, keypoint_weight(result))
-
-
-def boxes_around(result: PoseResult) -> FloatArray:
-    """(N, 4) person boxes, in image pixels, as they usually lie around such poses; never without area.
-
-    Source:
-        `BOX_MARGIN`.
-    """
-    return _grown(keypoint_extent(result), BOX_MARGIN)
-
-
-def _extent(xy: FloatArray, weight: FloatArray) -> FloatArray:
-    confident = weight >= KEYPOINT_SCORE_THRESHOLD
-    confident |= (confident.sum(1) < _MIN_KEYPOINTS)[:, None]
-    low = np.where(confident[..., None], xy, np.inf).min(1)
-    high = np.where(confident[..., None], xy, -np.inf).max(1)
-    return np.concatenate([low, high], axis=1)
-
-
-def _grown(extent_xyxy: FloatArray, margin: FloatArray) -> FloatArray:
-    longer = np.maximum((extent_xyxy[:, 2:] - extent_xyxy[:, :2]).max(1), 1.0)  # a pose in one point has no area
-    return np.asarray(extent_xyxy + longer[:, None] * margin * [-1, -1, 1, 1])
-
-
 def _anchored(tracks: _Tracks, people: PoseResult, chosen: NDArray[np.bool_]) -> _Tracks:
     """Note what the detector says of the chosen (T,), its boxes within what is usual around such poses."""
-    extent = _extent(tracks.xy, tracks.weight)
-    inner, outer = _grown(extent, BOX_MARGIN_LOW), _grown(extent, BOX_MARGIN_HIGH)
+    extent = extent_of(tracks.xy, tracks.weight)
+    inner, outer = grown(extent, BOX_MARGIN_LOW), grown(extent, BOX_MARGIN_HIGH)
     box = np.clip(people.box, np.minimum(inner, outer), np.maximum(inner, outer))
     return tracks._replace(
         box_score=np.where(chosen, people.box_score, tracks.box_score),
@@ -396,9 +335,9 @@ def _still_spanned(tracks: _Tracks) -> FloatArray:
     """(T,) share of the pose's extent, as the detector last saw it, that the keypoints sure then and now span."""
     then, now = (weight >= KEYPOINT_SCORE_THRESHOLD for weight in (tracks.anchor_weight, tracks.weight))
     both = then & now
-    spanned = _area(_extent(tracks.anchor_xy, both.astype(np.float64)))
-    share = spanned / _area(_extent(tracks.anchor_xy, tracks.anchor_weight))
-    return np.where(both.sum(1) < _MIN_KEYPOINTS, 0.0, np.minimum(share, 1.0))
+    spanned = box_area(extent_of(tracks.anchor_xy, both.astype(np.float64)))
+    share = spanned / box_area(extent_of(tracks.anchor_xy, tracks.anchor_weight))
+    return np.where(both.sum(1) < MIN_KEYPOINTS, 0.0, np.minimum(share, 1.0))
 
 
 def _carried_anchor(tracks: _Tracks) -> FloatArray:
@@ -438,10 +377,6 @@ def _per_person(detected: bool | NDArray[np.bool_], people: int) -> NDArray[np.b
     if mask.shape not in ((), (people,)):
         raise InputError(f"detected must be one bool or one for each of {people} people, got shape {mask.shape}")
     return np.broadcast_to(mask, (people,))
-
-
-def _area(boxes_xyxy: FloatArray) -> FloatArray:
-    return np.asarray(np.maximum((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(1), 1.0))
 
 
 def _scaled(boxes_xyxy: FloatArray, factor: float) -> FloatArray:

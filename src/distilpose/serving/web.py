@@ -19,13 +19,8 @@ from distilpose.description import ModelDescription
 from distilpose.draw import SIDE_COLOURS
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CROP_PADDING
-from distilpose.inference.tracking import (
-    BOX_MARGIN,
-    BOX_MARGIN_HIGH,
-    BOX_MARGIN_LOW,
-    DUPLICATE_OKS,
-    TrackingOptions,
-)
+from distilpose.inference.pose_boxes import BOX_MARGIN, BOX_MARGIN_HIGH, BOX_MARGIN_LOW, DUPLICATE_OKS
+from distilpose.inference.tracking import TrackingOptions
 from distilpose.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
 from distilpose.postprocess import KEYPOINT_SCORE_THRESHOLD
 from distilpose.runtimes import INPUT_NAME, OnnxRunner
