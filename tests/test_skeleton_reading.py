@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distilpose.data.coco import load_person_samples, skeleton_of_file
+from distilpose.data.categories import skeleton_of_file
+from distilpose.data.coco import load_person_samples
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.skeleton import (
     COCO_17,
@@ -286,3 +287,18 @@ def test_the_skeleton_of_a_file_is_what_its_category_says(tmp_path: Path) -> Non
     file.write_text(json.dumps({**document, "categories": two}))
     with pytest.raises(DatasetError, match="different keypoints"):
         skeleton_of_file(file)
+    broken = {"id": 2, **LAMP, "skeleton": [[0, 1]]}
+    file.write_text(json.dumps({**document, "categories": [broken]}))
+    with pytest.raises(ConfigError, match=r"people.json: category 'lamp': .* COCO counts from 1"):
+        skeleton_of_file(file)
+
+
+def test_categories_that_share_keypoints_alone_are_said(tmp_path: Path, caplog) -> None:
+    file = people_file(tmp_path, MPII_16)
+    document = json.loads(file.read_text())
+    document["categories"] = [LAMP, {**LAMP, "name": "lantern"}, {**LAMP, "name": "torch", "oks_sigmas": 0.1}]
+    file.write_text(json.dumps(document))
+    with caplog.at_level(logging.WARNING):
+        assert skeleton_of_file(file).name == "lamp"
+    (said,) = [record.getMessage() for record in caplog.records if "same keypoints" in record.getMessage()]
+    assert "lamp and torch" in said

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from distilpose.data.coco import skeleton_of_file
+from distilpose.data.categories import skeleton_of_file
 from distilpose.errors import ConfigError
 from distilpose.evaluation.coco_ap import coco_keypoint_curves
 from distilpose.evaluation.comparison import NOBODY, ComparedPeople, compare_people, match_people

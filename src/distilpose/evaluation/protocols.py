@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.data.coco import AREA_SHARE_OF_BOX
+from distilpose.data.fill_in import AREA_SHARE_OF_BOX
 from distilpose.errors import ConfigError
 from distilpose.evaluation.coco_ap import coco_keypoint_ap
 from distilpose.evaluation.ground_truth import GroundTruth, LabelledPerson

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from distilpose.data.coco import PersonSample, load_person_samples, skeleton_of_file
+from distilpose.data.categories import skeleton_of_file
+from distilpose.data.coco import PersonSample, load_person_samples
 from distilpose.data.dataset import Batch, MixedSampler, PersonDataset, TrainingItem, build_loader
 from distilpose.description import ModelDescription
 from distilpose.evaluation.evaluate import EvaluationSet
