@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class LabelledPerson:
         labelled: (K,) True where the label counts.
         area: of the person in square pixels.
         head_box_xyxy: (4,) box around the head in image pixels; None where the file has no ``head_box``.
+        head_length: from the top of the head to the neck in image pixels; None where the file does not label both.
     """
 
     image_id: int
@@ -40,6 +42,7 @@ class LabelledPerson:
     labelled: NDArray[np.bool_]
     area: float
     head_box_xyxy: NDArray[np.float64] | None = None
+    head_length: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +100,7 @@ def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping |
     except DatasetError as error:
         raise DatasetError(f"{error}. {assumed_keypoints(document, mapping.source)}".removesuffix(". ")) from error
     people = [
-        _labelled_person(checked, _head_box(entry, file))
+        _labelled_person(checked, _head_box(entry, file), _head_length(entry, mapping.source))
         for checked, entry in zip(annotations, entries, strict=True)
         if checked["num_keypoints"] and not checked["iscrowd"]
     ]
@@ -249,7 +252,24 @@ def _head_box(entry: Mapping[str, Any], file: Path) -> NDArray[np.float64] | Non
     return np.asarray(xywh_to_xyxy(box_xywh)[0])
 
 
-def _labelled_person(annotation: Mapping[str, Any], head_box_xyxy: NDArray[np.float64] | None) -> LabelledPerson:
+def head_ends(skeleton: Skeleton) -> tuple[int, int] | None:
+    """Indices of the top of the head and of the neck, MPII's upper one if there is one."""
+    top, neck = skeleton.find("head_top"), skeleton.find("upper_neck", "neck")
+    return None if top is None or neck is None else (top, neck)
+
+
+def _head_length(entry: Mapping[str, Any], skeleton: Skeleton) -> float | None:
+    """By the file's own keypoints, which the model's may lack."""
+    ends = head_ends(skeleton)
+    if ends is None:
+        return None
+    top, neck = (entry["keypoints"][3 * end : 3 * end + 3] for end in ends)
+    return math.dist(top[:2], neck[:2]) if top[2] > 0 and neck[2] > 0 else None
+
+
+def _labelled_person(
+    annotation: Mapping[str, Any], head_box_xyxy: NDArray[np.float64] | None, head_length: float | None
+) -> LabelledPerson:
     keypoints = np.array(annotation["keypoints"]).reshape(-1, 3)
     return LabelledPerson(
         image_id=annotation["image_id"],
@@ -258,4 +278,5 @@ def _labelled_person(annotation: Mapping[str, Any], head_box_xyxy: NDArray[np.fl
         labelled=keypoints[:, 2] > 0,
         area=annotation["area"],
         head_box_xyxy=head_box_xyxy,
+        head_length=head_length,
     )

@@ -101,6 +101,11 @@ class Skeleton:
         parts = {part for part in _BODY_PARTS if {("left", (part,)), ("right", (part,))} <= keys}
         return {"shoulder", "hip"} < parts and not any(_ANIMAL_PARTS & set(key.words) for key in keys)
 
+    def find(self, *names: str) -> int | None:
+        """The index of the first of some keypoints that there is, however it is spelled; None where there is none."""
+        places = {name_key(name): index for index, name in enumerate(self.keypoint_names)}
+        return next((places[name_key(name)] for name in names if name_key(name) in places), None)
+
     def has_keypoints(self, names: Sequence[object]) -> bool:
         """Whether a list names these keypoints in this order, however it spells them (``LeftEye``, ``left eye``)."""
         return [name_key(str(name)) for name in names] == [name_key(name) for name in self.keypoint_names]
