@@ -249,7 +249,7 @@ def _read_coco_images(document: Any, file: Path) -> _CocoImages:
         person_ids = frozenset(
             category["id"] for category in categories if category.get("name") == "person" or category.get("keypoints")
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{file}: each image needs an id and a file_name, each category an id ({error!r})") from error
     return _CocoImages(file_names, sizes_hw, person_ids if categories else None)
 
@@ -304,7 +304,7 @@ def _read_rows(entries: Any, file: Path) -> list[_Row]:
     for position, entry in enumerate(entries):
         try:
             rows.append(_NOBODY if entry is _NOBODY else _read_row(entry))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"{file}: row {position}: expected bbox [x, y, width, height] or box_xyxy, an image_id or image, and "
                 f"a score if any, got {_shortened(entry)}"

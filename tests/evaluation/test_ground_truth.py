@@ -82,6 +82,7 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
     "no image id": (lambda d: d["annotations"][1].pop("image_id"), "annotation 1 has no image_id"),
     "no box": (lambda d: [d["annotations"][2].pop(key) for key in ("bbox", "keypoints")], "annotation 2 has no bbox"),
     "nan in box": (lambda d: d["annotations"][2].update(bbox=[1, 2, NAN, 4]), "annotation 2.*finite x, y"),
+    "huge number": (lambda d: d["annotations"][2].update(bbox=[1, 2, 10**400, 4]), "annotation 2.*finite x, y"),
     "negative area": (lambda d: d["annotations"][2].update(area=-1), "annotation 2.*area >= 0, got -1"),
     "short": (lambda d: d["annotations"][5].update(keypoints=[1] * 48), "annotation 5.*17 times x, y.*48 entries"),
     "nan keypoint": (lambda d: d["annotations"][5]["keypoints"].__setitem__(0, NAN), "annotation 5.*got .nan"),

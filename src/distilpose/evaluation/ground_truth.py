@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Collection, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,10 +145,9 @@ def finite_numbers(values: Any, count: int) -> NDArray[np.float64] | None:
     """(count,) finite numbers of a json list, or None if it is anything else."""
     if not isinstance(values, list) or len(values) != count:
         return None
-    if not all(isinstance(value, int | float) for value in values):
+    if not all(isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values):
         return None
-    numbers = np.array(values, dtype=np.float64)
-    return numbers if np.isfinite(numbers).all() else None
+    return np.array(values, dtype=np.float64)
 
 
 def shortened(value: Any) -> str:

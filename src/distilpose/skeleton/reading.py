@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -199,8 +200,8 @@ def _sigmas(given: Any, names: Sequence[str], assumed: list[str]) -> tuple[float
             f"oks_sigmas of {_shortened(lacking)}: COCO's where COCO has that keypoint, else {DEFAULT_OKS_SIGMA}"
         )
     sigmas = [by_name.get(name, coco.get(name_key(name), DEFAULT_OKS_SIGMA)) for name in names]
-    if not all(isinstance(sigma, int | float) and not isinstance(sigma, bool) for sigma in sigmas):
-        raise ConfigError(f"oks_sigmas must be numbers, got {given!r}")
+    if not all(type(sigma) in (int, float) and abs(sigma) <= sys.float_info.max for sigma in sigmas):
+        raise ConfigError(f"oks_sigmas must be numbers, finite and positive, got {given!r}")
     return tuple(float(sigma) for sigma in sigmas)
 
 
