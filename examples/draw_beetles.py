@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from distilpose.images import write_image
@@ -58,7 +59,10 @@ def main() -> None:
 
 
 def write_set(folder: Path, count: int, skeleton: Skeleton, seed: int) -> Path:
-    """Draw a set; like many tools, its file has boxes and keypoints but no ``area``."""
+    """Draw a set; like many tools, its file has boxes and keypoints but no ``area``.
+
+    Unlike them, its category has all fields of the skeleton, so that the file alone says how AP is measured.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for number in range(1, count + 1):
@@ -68,8 +72,9 @@ def write_set(folder: Path, count: int, skeleton: Skeleton, seed: int) -> Path:
         write_image(folder / "images" / name, picture)
         images.append({"id": number, "file_name": name, "height": IMAGE_HW[0], "width": IMAGE_HW[1]})
         annotations.append({"id": number, "image_id": number, "category_id": 1, "iscrowd": 0, **keypoints})
-    category: dict[str, Any] = {"id": 1, "name": skeleton.name, "keypoints": list(skeleton.keypoint_names)}
-    category["skeleton"] = [[a + 1, b + 1] for a, b in skeleton.edges]
+    edges = [[a + 1, b + 1] for a, b in skeleton.edges]
+    fields = yaml.safe_load(skeleton.to_yaml())
+    category = {"id": 1, "skeleton": edges, **{name: fields[name] for name in fields if name != "edges"}}
     file = folder / "keypoints.json"
     file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [category]}))
     return file

@@ -110,6 +110,24 @@ def test_labelled_people_are_boxes_clipped_as_in_evaluation(tmp_path: Path, capl
     assert "annotation 3 has no area inside its image" in caplog.text
 
 
+def test_people_without_a_box_have_that_of_their_keypoints(tmp_path: Path) -> None:
+    names = ["a", "b", "c"]
+    document = {
+        "images": [{"id": 5, "file_name": "garden.jpg", "height": 100, "width": 80}],
+        "annotations": [
+            {"image_id": 5, "category_id": 7, "keypoints": [10, 20, 2, 30, 60, 1, 0, 0, 0]},
+            {"image_id": 5, "category_id": 7, "keypoints": [0] * 9},
+            {"image_id": 5, "category_id": 8, "keypoints": [], "bbox": [1, 2, 30, 40]},
+        ],
+        "categories": [{"id": 7, "name": "twig", "keypoints": names}, {"id": 8, "name": "leaf", "keypoints": []}],
+    }
+    # 20 x 40 pixels, grown by a tenth of 40 on each side; clipping takes one pixel off
+    assert match_boxes(write(tmp_path, document), PATHS).people[PATHS[1]].boxes_xyxy.tolist() == [[6, 16, 33, 63]]
+    document["annotations"][1]["keypoints"] = [10, 20, 2, *[0] * 6]
+    with pytest.raises(InputError, match="row 1: expected bbox"):
+        match_boxes(write(tmp_path, document), PATHS)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -126,6 +144,7 @@ def test_labelled_people_are_boxes_clipped_as_in_evaluation(tmp_path: Path, capl
         ([{"image_id": 785}], "row 0"),
         ([row("785")], "row 0"),
         ([row(785, score=float("nan"))], "row 0"),
+        ([row(785, category_id=[1])], "row 0"),
         ([row(785, bbox=[1, 2, 3])], "row 0"),
         ([row(785, bbox=[1, 2, "a", 4])], "row 0"),
         ([row(785), row(785, bbox=[1, 2, 0, 4])], r"x1 < x2 .*\(row 1\)"),

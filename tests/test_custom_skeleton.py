@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 
 from distilpose import cli, load_model
+from distilpose.data.categories import skeleton_of_file
 from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError, DatasetError
+from distilpose.evaluation.evaluate import evaluate_files
 from distilpose.images import read_image, write_image
 from distilpose.skeleton import COCO_17, CROWDPOSE_14, LSP_14, Skeleton
 from distilpose.training.recipes import train_config_from
@@ -114,7 +117,6 @@ def test_a_number_of_keypoints_that_is_not_the_skeleton_s_is_refused(lamps: Lamp
 
 
 def test_a_teacher_with_other_names_for_its_keypoints_is_refused(lamps: Lamps, tmp_path: Path) -> None:
-    from dataclasses import replace
 
     from distilpose.checkpoint import save_checkpoint
     from distilpose.models import create_model
@@ -132,7 +134,7 @@ def test_a_teacher_with_other_names_for_its_keypoints_is_refused(lamps: Lamps, t
     assert train(run).last.exists()
 
 
-def test_evaluate_report_and_predict(lamps: Lamps, tmp_path: Path, capsys) -> None:
+def test_evaluate_report_and_predict(lamps: Lamps, tmp_path: Path, capsys, monkeypatch) -> None:
     annotations, images = str(lamps.folder / "keypoints.json"), str(lamps.folder / "images")
     model = ["--model", str(lamps.weights), "--flip-test", "aligned"]
     evaluate = ["evaluate", *model, "--annotations", annotations, "--images", images, "--out", str(tmp_path / "e")]
@@ -144,6 +146,11 @@ def test_evaluate_report_and_predict(lamps: Lamps, tmp_path: Path, capsys) -> No
     assert cli.main([*again, "--out", str(tmp_path / "again")]) == 0
     first, second = (json.loads((tmp_path / out / "metrics.json").read_text()) for out in ("e", "again"))
     assert first["AP"] == second["AP"]
+    assert (first["protocol"]["skeleton"], first["protocol"]["oks_constants"]) == ("lamp", 0.08)
+    assert second["protocol"]["oks_constants"] == 0.072  # the file says nothing of them
+    monkeypatch.setattr("distilpose.evaluation.evaluate._predict", None)  # not reached
+    with pytest.raises(ConfigError, match="needs shoulders and hips"):
+        evaluate_files(annotations=annotations, images=images, model=lamps.weights, metrics=["pck_torso"])
 
     predict = ["predict", images, "--model", str(lamps.weights), "--out", str(tmp_path / "p")]
     assert cli.main([*predict, "--detector", "whole-image", "--style", "labels"]) == 0
@@ -175,7 +182,19 @@ def test_tracking_smoothing_and_tables_know_no_number_of_keypoints(lamps: Lamps)
         result.blur_faces(picture)
 
 
-def test_sets_with_other_keypoints_are_learned_together(tmp_path: Path) -> None:
+def test_half_bodies_that_are_never_drawn_are_said(lamps: Lamps, caplog: pytest.LogCaptureFixture) -> None:
+    from distilpose.checkpoint import read_description
+    from distilpose.training.datamodule import TrainingData
+
+    for least, said in ((8, True), (4, False)):
+        run = config(lamps.folder, lamps.folder, [SET], skeleton="lamp.yaml")
+        run = replace(run, augment=replace(run.augment, half_body_min_keypoints=least))
+        caplog.clear()
+        TrainingData(run, read_description(lamps.weights))
+        assert ("lamp has 5 keypoints" in caplog.text) == said
+
+
+def test_sets_with_other_keypoints_are_learned_together(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_synthetic_dataset(tmp_path / "coco", 6, seed=1, max_people=1)
     document = json.loads((tmp_path / "coco" / "person_keypoints.json").read_text())
     places = [COCO_17.keypoint_names.index(name) for name in LSP_14.keypoint_names[:12]]
@@ -188,6 +207,11 @@ def test_sets_with_other_keypoints_are_learned_together(tmp_path: Path) -> None:
     coco = {"annotations": "coco/person_keypoints.json", "images": "coco/images"}
     lsp = {"annotations": "lsp.json", "images": "coco/images", "skeleton": "lsp_14"}
     run = train(config(tmp_path, tmp_path / "run", [coco, lsp], validation=lsp, skeleton="coco_17"))
+    assert "lsp.json does not label nose, left_eye" in caplog.text
+    caplog.clear()
+    images = tmp_path / "coco" / "images"
+    evaluate_files(annotations=tmp_path / "lsp.json", images=images, model=run.last, skeleton="lsp_14")
+    assert "lsp.json does not label nose, left_eye" in caplog.text
     from distilpose.checkpoint import read_description
 
     assert read_description(run.last).skeleton == COCO_17
@@ -223,6 +247,14 @@ def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None
     assert [len(person["keypoints"]) for person in people] == [3 * COUNT]
     with pytest.raises(ConfigError, match="finds people only"):
         PoseServer(file, port=0, detector="hog")
+
+
+def test_the_file_of_beetles_says_all_of_their_skeleton(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "draw_beetles.py"
+    command = [sys.executable, str(script), "--out", str(tmp_path), "--train", "1", "--test", "1"]
+    subprocess.run(command, check=True)
+    beetle = Skeleton.from_yaml(tmp_path / "beetle.yaml")
+    assert skeleton_of_file(tmp_path / "test" / "keypoints.json") == beetle
 
 
 @pytest.mark.slow

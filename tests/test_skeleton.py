@@ -112,7 +112,8 @@ def test_openpose_and_halpe_order_and_constants_are_the_public_ones() -> None:
         for name, constant in zip(skeleton.keypoint_names, skeleton.oks_sigmas, strict=True):
             if name in COCO_17.keypoint_names:
                 assert constant == COCO_17.oks_sigmas[COCO_17.keypoint_names.index(name)]
-    assert HALPE_26.oks_sigmas[17:] == (0.026, 0.026, 0.066, *[0.079] * 6)
+    # cocoeval of Halpe: np.array([..., .8, .8, .8, .89, .89, .89, .89, .89, .89]) / 10.0
+    assert HALPE_26.oks_sigmas[17:] == (0.08, 0.08, 0.08, 0.089, 0.089, 0.089, 0.089, 0.089, 0.089)
 
 
 def test_sides_and_mirror_of_coco() -> None:
@@ -133,6 +134,13 @@ def test_round_trip() -> None:
         {"keypoint_names": ("nose",) * 17},
         {"oks_sigmas": (0.1,)},
         {"oks_sigmas": (0.0,) * 17},
+        {"oks_sigmas": (float("nan"),) * 17},
+        {"oks_sigmas": (float("inf"),) * 17},
+        {"oks_sigmas": (True,) * 17},
+        {"keypoint_names": (" ", *COCO_17.keypoint_names[1:])},
+        {"flip_pairs": ((1, 1),)},
+        {"edges": ((3, 3),)},
+        {"upper_body": (0, 0)},
         {"flip_pairs": ((1, 2), (2, 3))},
         {"edges": ((0, 17),)},
         {"upper_body": (-1,)},

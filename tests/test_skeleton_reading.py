@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distilpose.data.coco import load_person_samples, skeleton_of_file
+from distilpose.data.categories import skeleton_of_file
+from distilpose.data.coco import load_person_samples
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.skeleton import (
     COCO_17,
     CROWDPOSE_14,
     DEFAULT_OKS_SIGMA,
+    HALPE_26,
     LSP_14,
     MPII_16,
+    OPENPOSE_18,
     SKELETONS,
     Skeleton,
     find_skeleton,
@@ -74,6 +77,17 @@ def test_constants_by_number_by_list_and_by_name(tmp_path: Path) -> None:
         ("keypoints: [a, b]\noks_sigmas: {a: much}", "oks_sigmas must be numbers"),
         ("keypoints: [a, a]", "must be unique"),
         ("keypoints: [a, b]\noks_sigmas: -1", "positive"),
+        ("keypoints: [a, b]\noks_sigmas: .nan", "must be numbers, finite and positive"),
+        ("keypoints: [a, b]\noks_sigmas: [.inf, 0.1]", "must be numbers, finite and positive"),
+        ("keypoints: [a, b]\noks_sigmas: true", "oks_sigmas must be numbers"),
+        ("keypoints: [a, b]\noks_sigmas: 1" + 400 * "0", "oks_sigmas must be numbers"),
+        ("keypoints: [{name: a}, b]", "list of names, got {'name': 'a'}"),
+        ("keypoints: [a, yes]", "got True: put a name like yes or no in quotes"),
+        ("keypoints: [a, '']", "none empty"),
+        ("keypoints: [a, b, a]", "keypoints must be unique, got a more than once"),
+        ("keypoints: [a, b]\nupper_body: [b, b]", "upper_body may name a keypoint once, got b more than once"),
+        ("keypoints: [a, b]\nedges: [[a, a]]", "edges must join two keypoints, got a with itself"),
+        ("keypoints: [a, b]\nflip_pairs: [[b, b]]", "flip_pairs must join two keypoints, got b with itself"),
     ],
 )
 def test_broken_files_are_refused_by_name(text: str, message: str, tmp_path: Path) -> None:
@@ -82,6 +96,24 @@ def test_broken_files_are_refused_by_name(text: str, message: str, tmp_path: Pat
     with pytest.raises(ConfigError, match=message) as caught:
         Skeleton.from_yaml(file)
     assert "broken.yaml" in str(caught.value)
+
+
+def test_names_may_be_numbers_and_a_flip_pair_begins_with_the_left(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("keypoints: [1, 2, 3]\nedges: [[1, 2]]\nflip_pairs: [[3, 2]]\noks_sigmas: {1: 0.1}\n")
+    numbered = Skeleton.from_yaml(file)
+    assert (numbered.keypoint_names, numbered.edges, numbered.flip_pairs) == (("1", "2", "3"), ((0, 1),), ((2, 1),))
+    file.write_text("keypoints: [right_ear, left_ear]\nflip_pairs: [[right_ear, left_ear]]\n")
+    assert Skeleton.from_yaml(file).flip_pairs == ((1, 0),)
+
+
+def test_nothing_is_said_of_a_skeleton_that_only_labels_need(tmp_path: Path, caplog) -> None:
+    (tmp_path / "names.yaml").write_text("keypoints: [a, b]\n")
+    with caplog.at_level(logging.WARNING):
+        find_skeleton("names.yaml", tmp_path, only_labels=True)
+        assert not caplog.records
+        find_skeleton("names.yaml", tmp_path)
+    assert "--skeleton in evaluate" in caplog.text
 
 
 def test_an_unknown_name_tells_the_known_ones(tmp_path: Path) -> None:
@@ -105,9 +137,28 @@ def test_a_category_of_a_built_in_skeleton_gives_it_however_it_is_spelled() -> N
         assert Skeleton.from_coco_category({"name": "person", "keypoints": names}) is COCO_17
 
 
-@pytest.mark.parametrize("change", [{"keypoints": "nose"}, {"skeleton": [[0, 1]]}, {"skeleton": [[1, 9]]}])
-def test_broken_categories(change: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
+def test_a_category_with_known_keypoints_and_more_keeps_the_limbs_and_halves() -> None:
+    names = [name.title() for name in COCO_17.keypoint_names]
+    given = Skeleton.from_coco_category({"name": "person", "keypoints": names, "oks_sigmas": {"Nose": 0.05}})
+    assert given.keypoint_names == tuple(names)
+    assert (given.edges, given.upper_body, given.flip_pairs) == (COCO_17.edges, COCO_17.upper_body, COCO_17.flip_pairs)
+    assert given.oks_sigmas == (0.05, *COCO_17.oks_sigmas[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keypoints": "nose"}, "a list of names"),
+        ({"keypoints": ["a", "a", "b", "c"]}, "category 'lamp': keypoints must be unique, got a more than once"),
+        ({"skeleton": [[0, 1]]}, "category 'lamp': skeleton .* from 1 to 4, got .0, 1.; COCO counts from 1"),
+        ({"skeleton": [[1, 9]]}, "whole numbers from 1 to 4"),
+        ({"skeleton": [[1.0, 2.0]]}, "whole numbers from 1 to 4"),
+        ({"skeleton": [[True, 2]]}, "whole numbers from 1 to 4"),
+        ({"skeleton": 3}, "a list of pairs of numbers, got 3"),
+    ],
+)
+def test_broken_categories(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         Skeleton.from_coco_category({**LAMP, **change})
 
 
@@ -119,11 +170,41 @@ def test_names_say_the_same_however_they_are_spelled() -> None:
     assert name_key("upper_neck") != name_key("neck")
     assert name_key("face-1") != name_key("face-11")
     assert name_key("ハンドル") != name_key("腕")
+    assert name_key("頭1") != name_key("尾1")
+    assert name_key("頭_left") == name_key("L頭") == ("left", ("頭",))
+    assert name_key("éléphant") == (None, ("éléphant",))  # no letter of it is a side
+    assert name_key("rêve") == name_key("RÊVE".lower())
+
+
+def test_pairs_are_found_in_any_alphabet(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("keypoints: [頭_left, 頭_right, 脚_left, 脚_right]\n", encoding="utf-8")
+    assert Skeleton.from_yaml(file).flip_pairs == ((0, 1), (2, 3))
 
 
 def test_people_are_told_from_things() -> None:
     assert all(skeleton.is_person for skeleton in SKELETONS.values())
     assert not Skeleton.from_coco_category(LAMP).is_person
+    legs = [f"{side}_{part}" for side in "LR" for part in ("Shoulder", "Elbow", "F_Paw", "Hip", "Knee", "B_Paw")]
+    ap_10k = ["L_Eye", "R_Eye", "Nose", "Neck", "Root of tail", *legs]
+    assert not Skeleton.from_coco_category({"name": "animal", "keypoints": ap_10k}).is_person
+    trunk = [f"{side}_{part}" for side in "LR" for part in ("Shoulder", "Hip")]
+    assert not Skeleton.from_coco_category({"name": "trunk", "keypoints": trunk}).is_person
+
+
+def test_necks_that_are_one_point_and_those_that_are_not() -> None:
+    def neck(source: Skeleton, target: Skeleton, name: str = "neck") -> bool:
+        return map_keypoints(source, target).index[target.keypoint_names.index(name)] >= 0
+
+    assert neck(LSP_14, CROWDPOSE_14)
+    assert neck(HALPE_26, LSP_14)
+    assert neck(OPENPOSE_18, OPENPOSE_18)
+    assert not neck(LSP_14, OPENPOSE_18)
+    assert not neck(OPENPOSE_18, HALPE_26)
+    assert not neck(LSP_14, MPII_16, "upper_neck")
+    given = map_keypoints(LSP_14, OPENPOSE_18, {"neck": "neck"})
+    assert given.index[OPENPOSE_18.keypoint_names.index("neck")] == LSP_14.keypoint_names.index("neck")
+    assert "neck" in map_keypoints(LSP_14, OPENPOSE_18).missing_names
 
 
 def test_labels_are_mapped_by_name() -> None:
@@ -207,3 +288,18 @@ def test_the_skeleton_of_a_file_is_what_its_category_says(tmp_path: Path) -> Non
     file.write_text(json.dumps({**document, "categories": two}))
     with pytest.raises(DatasetError, match="different keypoints"):
         skeleton_of_file(file)
+    broken = {"id": 2, **LAMP, "skeleton": [[0, 1]]}
+    file.write_text(json.dumps({**document, "categories": [broken]}))
+    with pytest.raises(ConfigError, match=r"people.json: category 'lamp': .* COCO counts from 1"):
+        skeleton_of_file(file)
+
+
+def test_categories_that_share_keypoints_alone_are_said(tmp_path: Path, caplog) -> None:
+    file = people_file(tmp_path, MPII_16)
+    document = json.loads(file.read_text())
+    document["categories"] = [LAMP, {**LAMP, "name": "lantern"}, {**LAMP, "name": "torch", "oks_sigmas": 0.1}]
+    file.write_text(json.dumps(document))
+    with caplog.at_level(logging.WARNING):
+        assert skeleton_of_file(file).name == "lamp"
+    (said,) = [record.getMessage() for record in caplog.records if "same keypoints" in record.getMessage()]
+    assert "lamp and torch" in said

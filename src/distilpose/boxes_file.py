@@ -5,7 +5,8 @@ Two layouts are read:
 - a list of rows, COCO's detection results: ``bbox`` (x, y, width, height) or ``box_xyxy``; ``image_id``, ``image``
   (file name or path) or both; ``box_score`` or ``score``, else 1; ``category_id``, else a person. ``predictions.json``
   is such a file. Rows of a film have a ``frame``, its number from 0;
-- a COCO annotation file: labelled people are the boxes, clipped as in evaluation, crowds left out.
+- a COCO annotation file: labelled people are the boxes, clipped as in evaluation, crowds left out. One without
+  ``bbox`` has the box of its labelled keypoints (`box_of_keypoints`), as in training and evaluation.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.errors import InputError
-from distilpose.geometry import check_boxes_xyxy, clip_boxes_xyxy
+from distilpose.geometry import box_of_keypoints, check_boxes_xyxy, clip_boxes_xyxy
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,10 @@ class _Row(NamedTuple):
     image_id: int | None
     image: str | None
     frame: int | None
+
+
+# Stands for an annotation with neither a box nor a label, so that rows keep their numbers.
+_NOBODY = _Row(np.array([0.0, 0.0, 1.0, 1.0]), 1.0, None, None, None)
 
 
 class _CocoImages(NamedTuple):
@@ -242,9 +247,9 @@ def _read_coco_images(document: Any, file: Path) -> _CocoImages:
         sizes_hw = {int(image["id"]): (image.get("height"), image.get("width")) for image in images}
         categories = document.get("categories") or []
         person_ids = frozenset(
-            category["id"] for category in categories if category.get("name") == "person" or "keypoints" in category
+            category["id"] for category in categories if category.get("name") == "person" or category.get("keypoints")
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{file}: each image needs an id and a file_name, each category an id ({error!r})") from error
     return _CocoImages(file_names, sizes_hw, person_ids if categories else None)
 
@@ -252,11 +257,13 @@ def _read_coco_images(document: Any, file: Path) -> _CocoImages:
 def _labelled_people(document: Mapping[str, Any], coco: _CocoImages, file: Path) -> list[_Row]:
     """The annotations as rows, clipped as `clip_boxes_xyxy` does."""
     entries = document.get("annotations")
+    if isinstance(entries, list):
+        entries = [_with_box(entry) for entry in entries]
     rows = _read_rows(entries, file)
     assert isinstance(entries, list)
     people = []
     for position, (entry, row) in enumerate(zip(entries, rows, strict=True)):
-        if entry.get("iscrowd") or not _is_person(entry, coco.person_ids):
+        if row is _NOBODY or entry.get("iscrowd") or not _is_person(entry, coco.person_ids):
             continue
         size_hw = coco.sizes_hw.get(row.image_id) if row.image_id is not None else None
         if size_hw is None or not all(isinstance(side, int) and side > 0 for side in size_hw):
@@ -267,6 +274,17 @@ def _labelled_people(document: Mapping[str, Any], coco: _CocoImages, file: Path)
             continue
         people.append(row._replace(box_xyxy=clipped))
     return people
+
+
+def _with_box(entry: Any) -> Any:
+    """An annotation without a box with that of its keypoints, if they make one; nobody if it labels nothing."""
+    if not isinstance(entry, dict) or entry.get("bbox") is not None or "box_xyxy" in entry:
+        return entry
+    keypoints = entry.get("keypoints")
+    if "keypoints" in entry and (not keypoints or (isinstance(keypoints, list) and not any(keypoints[2::3]))):
+        return _NOBODY
+    box_xywh = box_of_keypoints(keypoints)
+    return entry if box_xywh is None else {**entry, "bbox": box_xywh}
 
 
 def _detected_people(document: Any, person_ids: frozenset[Any] | None, file: Path) -> list[_Row]:
@@ -285,8 +303,8 @@ def _read_rows(entries: Any, file: Path) -> list[_Row]:
     rows = []
     for position, entry in enumerate(entries):
         try:
-            rows.append(_read_row(entry))
-        except (KeyError, TypeError, ValueError) as error:
+            rows.append(_NOBODY if entry is _NOBODY else _read_row(entry))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"{file}: row {position}: expected bbox [x, y, width, height] or box_xyxy, an image_id or image, and "
                 f"a score if any, got {_shortened(entry)}"
@@ -307,8 +325,8 @@ def _read_row(entry: Any) -> _Row:
         raise ValueError(score, image_id, image)
     if image_id is None and image is None:
         raise KeyError("image_id")
-    if not isinstance(frame, int | None):
-        raise ValueError(frame)
+    if not isinstance(frame, int | None) or not isinstance(entry.get("category_id"), int | str | None):
+        raise ValueError(frame, entry.get("category_id"))
     return _Row(box_xyxy, score, image_id, image, frame)
 
 

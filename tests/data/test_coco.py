@@ -11,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import load_person_samples
 from distilpose.errors import ConfigError, DatasetError
-from distilpose.skeleton import COCO_17
+from distilpose.evaluation.ground_truth import load_ground_truth
+from distilpose.skeleton import COCO_17, COCO_WHOLEBODY_133
 
 
 def test_reads_a_person(document, write):
@@ -39,13 +41,30 @@ def test_optional_fields_may_be_missing(document, write):
 
 @pytest.mark.parametrize(
     "change",
-    [{"iscrowd": 1}, {"num_keypoints": 0, "keypoints": [0] * 51}, {"num_keypoints": 3, "keypoints": [0] * 51}],
+    [
+        {"iscrowd": 1},
+        {"num_keypoints": 0, "keypoints": [0] * 51},
+        {"num_keypoints": 3, "keypoints": [0] * 51},
+        {"num_keypoints": None, "keypoints": [0] * 51, "bbox": None},
+        {"num_keypoints": 0, "keypoints": []},
+    ],
 )
 def test_crowds_and_unlabelled_people_are_passed_over(document, second_person, write, change):
     document["annotations"].append(second_person | change)
     loaded = load_person_samples(*write(document))
     assert [sample.annotation_id for sample in loaded.samples] == [7]
     assert loaded.problems == ()
+
+
+def test_labels_count_whatever_num_keypoints_says(document, write):
+    document["annotations"][0]["num_keypoints"] = 0
+    assert load_person_samples(*write(document)).samples[0].visibility.sum() == 5
+
+
+def test_a_box_made_of_keypoints_keeps_an_area_after_clipping(document, write):
+    document["annotations"][0].update(bbox=None, keypoints=[30, 25, 2, 30, 26, 2] + [0] * 45)
+    (sample,) = load_person_samples(*write(document)).samples
+    assert sample.box_xyxy.tolist() == pytest.approx([29, 24.5, 30, 25.5])  # 2 x 2 pixels, one taken off by clipping
 
 
 def test_labels_outside_the_image_are_masked(document, write):
@@ -90,7 +109,11 @@ INVALID = {
     "huge number": ({"bbox": [10, 20, 10**400, 80]}, "finite numbers in bbox"),
     "no box and one keypoint": (
         {"bbox": None, "keypoints": [30, 25, 2] + [0] * 48},
-        "expected 4 numbers in bbox",
+        "no bbox, and none can be made .* add bbox",
+    ),
+    "no box and keypoints in one place": (
+        {"bbox": None, "keypoints": [30, 25, 2] * 2 + [0] * 45},
+        "two in different places must be labelled",
     ),
     "area": ({"area": -1}, "area must be > 0, got -1"),
     "unknown image": ({"image_id": 99}, "image_id 99 is not among the images"),
@@ -178,6 +201,70 @@ def test_categories_must_have_the_skeleton_in_order(document, second_person, wri
     document["categories"][0]["keypoints"] = names[::-1]
     with pytest.raises(DatasetError, match=r"expected the keypoints .* in this order"):
         load_person_samples(*write(document))
+
+
+def test_categories_without_keypoints_are_passed_over(document, second_person, write):
+    """CVAT writes empty lists for labels that are no skeletons."""
+    names = list(COCO_17.keypoint_names)
+    document["categories"] = [
+        {"id": 1, "name": "person", "keypoints": names, "skeleton": [[1, 2]], "supercategory": ""},
+        {"id": 2, "name": "leaf", "keypoints": [], "skeleton": [], "supercategory": ""},
+        {"id": 3, "name": "stone", "keypoints": None},
+    ]
+    document["annotations"] += [second_person | {"category_id": 2, "keypoints": [], "segmentation": []}]
+    file, images = write(document)
+    assert len(load_person_samples(file, images).samples) == 1
+    assert skeleton_of_file(file) is COCO_17
+
+
+@pytest.mark.parametrize(
+    ("category", "annotation", "message"),
+    [
+        ({"id": [1]}, {}, r"category 'person' needs a whole-number id, got \[1\]"),
+        ({}, {"category_id": [1]}, r"annotation 7: expected a whole-number category_id, got \[1\]"),
+        ({}, {"category_id": 4}, r"got none among 1 .* \(their category_id: 4; the keypoints are of 1\)"),
+    ],
+)
+def test_categories_and_annotations_that_do_not_fit(document, write, category, annotation, message):
+    names = list(COCO_17.keypoint_names)
+    document["categories"] = [{"id": 1, "name": "person", "keypoints": names, **category}]
+    document["annotations"][0].update(annotation)
+    with pytest.raises(DatasetError, match=message):
+        load_person_samples(*write(document))
+
+
+def test_other_keypoints_in_a_file_that_names_none(document, write):
+    document["annotations"][0]["keypoints"] = [30, 25, 2] * 5
+    with pytest.raises(DatasetError, match=r"got 15 values\n.*names no keypoints.*data.skeleton in training"):
+        load_person_samples(*write(document))
+    document["categories"] = [{"id": 1, "name": "person", "keypoints": list(COCO_17.keypoint_names)}]
+    with pytest.raises(DatasetError, match="got 15 values") as caught:
+        load_person_samples(*write(document))
+    assert "names no keypoints" not in str(caught.value)
+
+
+def whole_body(person: dict[str, Any]) -> None:
+    """Add feet, an invalid face and hands, as COCO-WholeBody has them."""
+    person.update(
+        foot_kpts=[20, 30, 2] * 6, face_kpts=[21, 31, 2] * 68, lefthand_kpts=[22, 32, 0.7] * 21,
+        righthand_kpts=[23, 33, 1.0] * 21, foot_valid=True, face_valid=False, lefthand_valid=True,
+    )  # fmt: skip
+
+
+def test_the_five_lists_of_coco_wholebody_are_one(document, write):
+    person = document["annotations"][0]
+    whole_body(person)
+    document["categories"] = [{"id": 1, "name": "person", "keypoints": list(COCO_17.keypoint_names)}]
+    file, images = write(document)
+    assert load_person_samples(file, images).samples[0].visibility.shape == (17,)
+    (sample,) = load_person_samples(file, images, skeleton=COCO_WHOLEBODY_133).samples
+    assert sample.visibility.tolist() == [*person["keypoints"][2::3], *[2] * 6, *[0] * 68, *[2] * 21, *[1] * 21]
+    assert sample.xy_img[[17, 91, 132]].tolist() == [[20, 30], [22, 32], [23, 33]]
+    (counted,) = load_ground_truth(file, COCO_WHOLEBODY_133).people
+    assert (counted.labelled == (sample.visibility > 0)).all()
+    person["foot_kpts"].pop()
+    with pytest.raises(DatasetError, match=r"expected 399 numbers in keypoints.*got 398"):
+        load_person_samples(*write(document), skeleton=COCO_WHOLEBODY_133)
 
 
 JSON = st.recursive(

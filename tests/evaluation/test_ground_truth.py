@@ -51,6 +51,15 @@ def test_optional_fields_are_filled_in(document: Document, write: Write) -> None
     assert truth.coco["annotations"][3]["keypoints"] == [0] * 51
 
 
+def test_people_without_labels_and_box_are_left_out(document: Document, write: Write) -> None:
+    for field in ("bbox", "num_keypoints"):
+        del document["annotations"][4][field]
+    document["annotations"][0]["num_keypoints"] = 0  # labels are counted
+    truth = load_ground_truth(write("gt.json", document), COCO_17)
+    assert [entry["num_keypoints"] for entry in truth.coco["annotations"]] == [17, 12, 17, 0, 9]
+    assert len(truth.people) == 4
+
+
 def test_labels_outside_the_image_still_count(document: Document, write: Write) -> None:
     document["annotations"][0]["keypoints"][:3] = [-5.0, 10.0, 1]
     person = load_ground_truth(write("gt.json", document), COCO_17).people[0]
@@ -59,7 +68,7 @@ def test_labels_outside_the_image_still_count(document: Document, write: Write) 
 
 
 def test_other_categories_are_left_out(document: Document, write: Write) -> None:
-    document["categories"].append({"id": 2, "name": "dog"})
+    document["categories"] += [{"id": 2, "name": "dog"}, {"id": 3, "name": "leaf", "keypoints": [], "skeleton": []}]
     document["annotations"].append({"id": 7, "image_id": 9, "category_id": 2, "bbox": [0, 0, 9, 9]})
     assert len(load_ground_truth(write("gt.json", document), COCO_17).coco["annotations"]) == 6
 
@@ -73,11 +82,26 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
     "no image id": (lambda d: d["annotations"][1].pop("image_id"), "annotation 1 has no image_id"),
     "no box": (lambda d: [d["annotations"][2].pop(key) for key in ("bbox", "keypoints")], "annotation 2 has no bbox"),
     "nan in box": (lambda d: d["annotations"][2].update(bbox=[1, 2, NAN, 4]), "annotation 2.*finite x, y"),
+    "huge number": (lambda d: d["annotations"][2].update(bbox=[1, 2, 10**400, 4]), "annotation 2.*finite x, y"),
     "negative area": (lambda d: d["annotations"][2].update(area=-1), "annotation 2.*area >= 0, got -1"),
     "short": (lambda d: d["annotations"][5].update(keypoints=[1] * 48), "annotation 5.*17 times x, y.*48 entries"),
     "nan keypoint": (lambda d: d["annotations"][5]["keypoints"].__setitem__(0, NAN), "annotation 5.*got .nan"),
     "visibility 3": (lambda d: d["annotations"][5]["keypoints"].__setitem__(2, 3), "annotation 5.*visibility"),
     "other order": (lambda d: d["categories"][0]["keypoints"].reverse(), "in this order, got .'right_ankle'"),
+    "odd category id": (lambda d: d["categories"][0].update(id=[1]), "category 'person' needs a whole-number id"),
+    "odd category": (lambda d: d["annotations"][2].update(category_id=[1]), "annotation 2: .* category_id, got .1."),
+    "other category": (
+        lambda d: [entry.update(category_id=3) for entry in d["annotations"]],
+        "among 6 annotations .their category_id: 3; the keypoints are of 1.",
+    ),
+    "box of one keypoint": (
+        lambda d: d["annotations"][2].update(bbox=None, keypoints=[1, 2, 2] + [0] * 48),
+        "annotation 2 has no bbox, and none can be made of its keypoints",
+    ),
+    "nothing named": (
+        lambda d: [d.pop("categories"), d["annotations"][2].update(keypoints=[1, 2, 2] * 5)],
+        "annotation 2: expected 17 times.*names no keypoints, so those of coco_17 are assumed",
+    ),
     "no people": (lambda d: d.update(annotations=d["annotations"][3:5]), "at least one person with labelled"),
 }
 

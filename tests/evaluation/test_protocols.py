@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ def test_pckh_by_the_head_segment() -> None:
     assert result.per_joint["left_ankle"] == (None, 0)
     assert result.values["PCKh@0.5"] == pytest.approx(2 / 3)  # pelvis and thorax are not in MPII's mean
     assert (result.facts["people_by_head_box"], result.facts["people_by_head_segment"]) == (0, 1)
+    assert result.facts["not_in_mean"] == ["pelvis", "thorax"]
+    spelled = replace(MPII_16, keypoint_names=tuple(name.title() for name in MPII_16.keypoint_names))
+    assert pckh([somebody], xy[None], spelled).values == result.values
 
 
 def test_pckh_by_the_head_box_is_mpii_s_rule() -> None:
@@ -87,6 +91,9 @@ def test_pck_by_the_torso() -> None:
     assert result.per_joint["left_wrist"] == (0.5, 2)
     assert result.values["PCK@0.2 torso"] == pytest.approx(5 / 6)
     assert result.facts["people_left_out"] == 1
+    hips = person(MPII_16, {**torso, "pelvis": (0.0, 0.0)})
+    off = moved(MPII_16, hips, {"pelvis": (50, 0)})[None]
+    assert pck_torso([hips], off, MPII_16).values["PCK@0.2 torso"] == pytest.approx(3 / 4)  # pelvis counts
     with pytest.raises(ConfigError, match="needs shoulders and hips"):
         pck_torso(people, xy, Skeleton("arm", ("elbow",), (), (), (), (), (0.1,)))
 
@@ -173,10 +180,43 @@ def test_defaults_follow_the_keypoints_and_unknown_metrics_are_refused(crowd) ->
     assert default_metrics(MPII_16) == ("coco", "pckh")
     assert default_metrics(LSP_14) == ("coco", "pck_torso")
     assert default_metrics(CROWDPOSE_14) == ("coco", "crowdpose")
+    spelled = tuple(name.replace("_", " ") for name in MPII_16.keypoint_names)
+    assert default_metrics(replace(MPII_16, keypoint_names=spelled)) == ("coco", "pckh")
     file, _ = crowd
     truth = load_ground_truth(file, CROWDPOSE_14)
     with pytest.raises(ConfigError, match="metrics must be among coco, pckh, pck_torso, crowdpose, got pcp"):
         measure_protocols(["pcp"], truth, [], np.zeros((27, 14, 2)), CROWDPOSE_14)
+
+
+def test_a_results_file_says_what_it_was_measured_with_and_may_have_the_file_s_category(crowd, tmp_path: Path) -> None:
+    file, results = crowd
+    document = json.loads(file.read_text())
+    document["categories"][0]["id"] = 7
+    for entry in document["annotations"]:
+        entry["category_id"] = 7
+    file.write_text(json.dumps(document))
+    predictions = tmp_path / "results.json"
+    predictions.write_text(json.dumps([{**result, "category_id": 1 + 6 * (n % 2)} for n, result in enumerate(results)]))
+    found = evaluate_predictions(predictions, file)
+    assert found.counts["results"] == 27
+    assert found.protocol["skeleton"] == "crowdpose_14"
+    assert found.protocol["oks_constants"] == list(CROWDPOSE_14.oks_sigmas)
+    even = replace(CROWDPOSE_14, name="even", oks_sigmas=(0.1,) * 14)
+    assert evaluate_predictions(predictions, file, skeleton=even).protocol["oks_constants"] == 0.1
+    predictions.write_text(json.dumps([{**results[0], "category_id": 2}]))
+    with pytest.raises(DatasetError, match="expected category_id 1 or 7"):
+        evaluate_predictions(predictions, file)
+
+
+def test_what_labels_rule_out_is_refused_before_results_are_read(crowd, tmp_path: Path) -> None:
+    file, _ = crowd
+    bottom = replace(CROWDPOSE_14, name="legs", keypoint_names=tuple(f"point_{index}" for index in range(14)))
+    document = json.loads(file.read_text())
+    document["categories"][0]["keypoints"] = list(bottom.keypoint_names)
+    file.write_text(json.dumps(document))
+    for metric, message in (("pckh", "size of heads"), ("pck_torso", "shoulders and hips"), ("pcp", "metrics must be")):
+        with pytest.raises(ConfigError, match=message):
+            evaluate_predictions(tmp_path / "not there.json", file, metrics=["coco", metric])
 
 
 def test_on_the_command_line(crowd, tmp_path: Path, capsys) -> None:
@@ -223,5 +263,11 @@ def test_other_keypoints_are_mapped_before_an_evaluation(crowd, tmp_path: Path) 
         assert mapped.labelled[wrist] == original.labelled[its]
         assert (mapped.xy_img[wrist] == original.xy_img[its]).all()
         assert not mapped.labelled[:5].any()
+    # The size of heads comes from the file's own keypoints, which COCO's 17 do not have.
+    xy = np.stack([somebody.xy_img for somebody in truth.people])
+    own_xy = np.stack([somebody.xy_img for somebody in own.people])
+    by_file, by_model = pckh(truth.people, xy + 7, COCO_17), pckh(own.people, own_xy + 7, CROWDPOSE_14)
+    assert by_file.facts["people_by_head_segment"] == by_model.facts["people_by_head_segment"] > 0
+    assert by_file.per_joint["left_wrist"] == by_model.per_joint["left_wrist"]
     with pytest.raises(DatasetError, match="in this order"):
         evaluate_predictions(tmp_path / "none.json", file, skeleton=COCO_17)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose.data.categories import assumed_keypoints, keypoint_category_ids, seen_categories
+from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabelled, join_whole_body, log_filled_in
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.geometry import clip_boxes_xyxy, xywh_to_xyxy
 from distilpose.skeleton import COCO_17, KeypointMapping, Skeleton, map_keypoints
 
-logger = logging.getLogger(__name__)
-
-# An annotation without a segment's area gets this share of its box, as is usual for people (MPII, CrowdPose tools).
-AREA_SHARE_OF_BOX = 0.53
-# An annotation without a box gets that of its labelled keypoints, grown by this share of its longer side on each side.
-BOX_GROWTH = 0.1
 _PROBLEMS_SHOWN = 5
 
 
@@ -96,8 +91,8 @@ def load_person_samples(
 
     Crowds and people without a labelled keypoint are no training samples and are passed over. Labels outside the
     image are masked (visibility 0). ``segmentation`` is not read; a missing ``area`` becomes `AREA_SHARE_OF_BOX` of
-    the box, a missing ``bbox`` the box of the labelled keypoints grown by `BOX_GROWTH`, both of which is logged; a
-    missing ``num_keypoints`` is counted.
+    the box, a missing ``bbox`` that of the labelled keypoints (`fill_in`), both of which is logged; labels are
+    counted, whatever ``num_keypoints`` says. COCO-WholeBody's five lists are read as one (`join_whole_body`).
 
     Args:
         annotations: json file with ``images`` and ``annotations``.
@@ -114,15 +109,16 @@ def load_person_samples(
     """
     mapping = map_keypoints(skeleton, skeleton) if mapping is None else mapping
     rules = _Rules(mapping, mapping.missing | _names_to_mask(unannotated, skeleton), zero_means_unknown)
-    document = _read_document(annotations, images)
-    people = _person_categories(document, mapping.source, annotations)
+    document = join_whole_body(_read_document(annotations, images), mapping.source)
+    people = keypoint_category_ids(document, mapping.source, annotations)
+    assumed = assumed_keypoints(document, mapping.source)
     image_table, problems = _read_images(document["images"], images)
     samples: list[PersonSample] = []
     seen: set[int] = set()
     for position, entry in enumerate(document["annotations"]):
         try:
             annotation_id = _annotation_id(entry, position, seen)
-            if people and entry.get("category_id") not in people:
+            if people and _category_id(entry, annotation_id) not in people:
                 continue
             sample = _read_person(fill_in(entry), annotation_id, image_table, rules)
         except _Invalid as problem:
@@ -131,73 +127,23 @@ def load_person_samples(
         if sample is not None:
             samples.append(sample)
     if problems and not skip_invalid:
-        raise DatasetError(_problem_text(annotations, problems))
+        raise DatasetError(_problem_text(annotations, problems, assumed))
     if not samples:
         raise DatasetError(
             f"{annotations}: expected people with labelled keypoints, got none among "
-            f"{len(document['annotations'])} annotations ({len(problems)} of them invalid): check that this is a COCO "
-            "keypoint file"
+            f"{len(document['annotations'])} annotations ({len(problems)} of them invalid)"
+            f"{seen_categories(document['annotations'], people)}: check that this is a COCO keypoint file. {assumed}"
         )
     log_filled_in(document["annotations"], annotations)
     return LoadedSamples(tuple(samples), tuple(f"{annotations}: {problem}" for problem in problems))
 
 
-def fill_in(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An annotation with a box and an area, where its keypoints allow it: see `load_person_samples`."""
-    filled = dict(entry)
-    if filled.get("bbox") is None:
-        filled.pop("bbox", None)
-        box_xywh = _box_of_keypoints(filled.get("keypoints"))
-        if box_xywh is not None:
-            filled["bbox"] = box_xywh
-    if filled.get("area") is None:
-        filled.pop("area", None)
-    return filled
-
-
-def log_filled_in(entries: Sequence[Any], file: Path) -> None:
-    """Tell, once for a file, how many annotations had no box or no area, and what was taken instead."""
-    people = [entry for entry in entries if isinstance(entry, dict) and not entry.get("iscrowd")]
-    for field, instead in (
-        (
-            "bbox",
-            f"the box of the labelled keypoints, grown by {BOX_GROWTH:g} of its longer side on each side, is taken",
-        ),
-        ("area", f"{AREA_SHARE_OF_BOX:g} of the box is taken, a person's share; similarity (OKS) depends on it"),
-    ):
-        lacking = sum(entry.get(field) is None for entry in people)
-        if lacking:
-            logger.warning(
-                "%s: %d of %d annotations have no %s: %s. To set it, write %s into the file.",
-                file,
-                lacking,
-                len(people),
-                field,
-                instead,
-                field,
-            )
-
-
-def _box_of_keypoints(values: Any) -> list[float] | None:
-    """(x, y, width, height) around labelled keypoints; None when there are fewer than two or they are no numbers."""
-    if not isinstance(values, list) or len(values) % 3:
-        return None
-    if not all(isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values):
-        return None
-    points = np.array(values, dtype=np.float64).reshape(-1, 3)
-    shown = points[points[:, 2] > 0, :2]
-    if len(shown) < 2:
-        return None
-    low, high = shown.min(axis=0), shown.max(axis=0)
-    growth = BOX_GROWTH * float((high - low).max())
-    return [*(low - growth).tolist(), *(high - low + 2 * growth).tolist()]
-
-
-def _problem_text(file: Path, problems: Sequence[str]) -> str:
+def _problem_text(file: Path, problems: Sequence[str], assumed: str) -> str:
     lines = [f"{file}: {len(problems)} invalid entries:" if len(problems) > 1 else f"{file}: an invalid entry:"]
     lines += [f"  {problem}" for problem in problems[:_PROBLEMS_SHOWN]]
     if len(problems) > _PROBLEMS_SHOWN:
         lines.append(f"  ... and {len(problems) - _PROBLEMS_SHOWN} more")
+    lines += [assumed] if assumed else []
     lines.append("Correct them, or pass --skip-invalid to report them and go on without them.")
     return "\n".join(lines)
 
@@ -229,47 +175,6 @@ def _read_document(file: Path, images: Path) -> dict[str, Any]:
     if not images.is_dir():
         raise DatasetError(f"{file}: its image folder {images} does not exist: check the path")
     return dict(document)
-
-
-def _person_categories(document: Mapping[str, Any], skeleton: Skeleton, file: Path) -> list[Any]:
-    """Ids of the categories that have keypoints; empty when the file describes none, so that everything counts."""
-    people = []
-    for category in keypoint_categories(document):
-        if not isinstance(category["keypoints"], list) or not skeleton.has_keypoints(category["keypoints"]):
-            raise DatasetError(
-                f"{file}: expected the keypoints {list(skeleton.keypoint_names)} in this order, got "
-                f"{category['keypoints']} for category {category.get('name')!r}: name the skeleton they belong to "
-                "(data.skeleton, or skeleton beside this file, whose labels are then mapped by name), or reorder them"
-            )
-        people.append(category.get("id"))
-    return people
-
-
-def keypoint_categories(document: Any) -> list[Mapping[str, Any]]:
-    """The categories of a COCO file that have keypoints."""
-    categories = document.get("categories") if isinstance(document, dict) else None
-    listed = categories if isinstance(categories, list) else []
-    return [category for category in listed if isinstance(category, dict) and "keypoints" in category]
-
-
-def skeleton_of_file(file: Path) -> Skeleton | None:
-    """The keypoints that an annotation file says it has; None when it does not say or cannot be read.
-
-    Raises:
-        ConfigError: its category is broken.
-        DatasetError: it has several categories with different keypoints.
-    """
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # those who read the labels say what is wrong
-        return None
-    skeletons = [Skeleton.from_coco_category(category) for category in keypoint_categories(document)]
-    if any(other.keypoint_names != skeletons[0].keypoint_names for other in skeletons):
-        raise DatasetError(
-            f"{file}: its categories have different keypoints ({', '.join(other.name for other in skeletons)}): a "
-            "model has one set of keypoints, make a file for each"
-        )
-    return skeletons[0] if skeletons else None
 
 
 def _read_images(entries: Sequence[Any], folder: Path) -> tuple[dict[Any, _Image], list[str]]:
@@ -311,11 +216,18 @@ def _annotation_id(entry: Any, position: int, seen: set[int]) -> int:
     return annotation_id
 
 
+def _category_id(entry: Mapping[str, Any], annotation_id: int) -> int | None:
+    category_id = entry.get("category_id")
+    if not isinstance(category_id, int | None):
+        raise _Invalid(f"annotation {annotation_id}: expected a whole-number category_id, got {category_id!r}")
+    return category_id
+
+
 def _read_person(
     entry: Mapping[str, Any], annotation_id: int, images: Mapping[Any, _Image], rules: _Rules
 ) -> PersonSample | None:
     """One annotation as a sample; None when it is a crowd or labels no keypoint."""
-    if entry.get("iscrowd") or entry.get("num_keypoints") == 0:
+    if entry.get("iscrowd") or is_unlabelled(entry):
         return None
     image_id = entry.get("image_id")
     image = images.get(image_id) if isinstance(image_id, int) else None
@@ -338,6 +250,8 @@ def _read_person(
 
 def _read_box(values: Any, image_hw: tuple[int, int], where: str) -> tuple[NDArray[np.float64], float]:
     """(4,) clipped box and the area of the unclipped one."""
+    if values is None:
+        raise _Invalid(f"{where}: {NO_BOX}")
     box_xywh = _numbers(values, 4, "bbox (x, y, width, height)", where)
     if (box_xywh[2:] <= 0).any():
         raise _Invalid(f"{where}: bbox must have width and height > 0, got {box_xywh.tolist()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -13,14 +14,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from distilpose.data.coco import skeleton_of_file
+from distilpose.data.categories import skeleton_of_file
 from distilpose.errors import ConfigError
 from distilpose.evaluation.coco_ap import coco_keypoint_curves
 from distilpose.evaluation.comparison import NOBODY, ComparedPeople, compare_people, match_people
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
 from distilpose.evaluation.pck import pck
-from distilpose.evaluation.protocols import check_metrics, default_metrics, measure_protocols
+from distilpose.evaluation.protocols import check_measurable, check_metrics, default_metrics, measure_protocols
 from distilpose.evaluation.report import write_report
 from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, make_folder, metrics_table, write_evaluation
 from distilpose.evaluation.results_file import load_results
@@ -43,6 +44,7 @@ from distilpose.skeleton import COCO_17, Skeleton, find_skeleton, map_keypoints
 if TYPE_CHECKING:
     from torch import nn
 
+logger = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
 
 # How the numbers came about, as ``metrics.json`` puts it.
@@ -125,7 +127,7 @@ def evaluate_files(
             detections=None if detections is None else Path(detections),
             flip_test=flip_test,
             metrics=metrics,
-            skeleton=None if skeleton is None else find_skeleton(skeleton),
+            skeleton=None if skeleton is None else find_skeleton(skeleton, only_labels=True),
             batch_size=batch_size,
             progress=progress,
         )
@@ -155,13 +157,16 @@ def evaluate_model(
     """
     runner = as_runner(model)
     own = runner.description.skeleton
+    mapping = None if skeleton is None else map_keypoints(skeleton, own)
+    if mapping is not None and mapping.missing_names:
+        logger.warning("%s does not label %s: not compared", annotations, ", ".join(mapping.missing_names))
     evaluation_set = EvaluationSet.load(
         annotations,
         images,
         input_size_hw=runner.description.input_size_hw,
         detections=detections,
         skeleton=own,
-        mapping=None if skeleton is None else map_keypoints(skeleton, own),
+        mapping=mapping,
     )
     return evaluate_set(
         runner,
@@ -206,6 +211,7 @@ def evaluate_set(
     """
     check_flip_test(flip_test)
     _check_fits(runner, evaluation_set)
+    check_measurable(metrics or (), evaluation_set.ground_truth.people, evaluation_set.skeleton)
     everybody = _predict(runner, evaluation_set, flip_test, batch_size, progress)
     kept, results = _suppress(everybody, evaluation_set, nms_threshold)
     boxes, ground_truth = evaluation_set.boxes, evaluation_set.ground_truth
@@ -256,6 +262,7 @@ def evaluate_predictions(
     """
     skeleton = skeleton or skeleton_of_file(annotations) or COCO_17
     ground_truth = load_ground_truth(annotations, skeleton)
+    check_measurable(metrics or (), ground_truth.people, skeleton)
     results = load_results(predictions, ground_truth, skeleton)
     image_id = np.array([result["image_id"] for result in results], dtype=np.int64)
     keypoints = np.array([result["keypoints"] for result in results]).reshape(-1, skeleton.num_keypoints, 3)
@@ -352,10 +359,16 @@ def _summarise(
             for size, (low, high) in SIZE_CLASSES.items()
         },
         counts={"images": len(ground_truth.images), "people": len(people), "results": len(results)},
-        protocol=protocol,
+        protocol={**protocol, **_oks_facts(people.skeleton)},
         results=tuple(results),
         precision=average.precision,
         people=people,
         protocols=measure_protocols(chosen, ground_truth, results, people.xy_img, people.skeleton),
         with_coco="coco" in chosen,
     )
+
+
+def _oks_facts(skeleton: Skeleton) -> dict[str, Any]:
+    """What similarity was measured with: numbers under other constants are others."""
+    constants = list(skeleton.oks_sigmas)
+    return {"skeleton": skeleton.name, "oks_constants": constants[0] if len(set(constants)) == 1 else constants}

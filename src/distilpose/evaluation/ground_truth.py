@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import sys
+from collections.abc import Collection, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.data.coco import AREA_SHARE_OF_BOX, fill_in, keypoint_categories, log_filled_in
+from distilpose.data.categories import assumed_keypoints, keypoint_category_ids, seen_categories
+from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabelled, join_whole_body, log_filled_in
 from distilpose.errors import DatasetError
 from distilpose.geometry import xywh_to_xyxy
 from distilpose.results import PERSON_CATEGORY_ID
@@ -31,6 +34,7 @@ class LabelledPerson:
         labelled: (K,) True where the label counts.
         area: of the person in square pixels.
         head_box_xyxy: (4,) box around the head in image pixels; None where the file has no ``head_box``.
+        head_length: from the top of the head to the neck in image pixels; None where the file does not label both.
     """
 
     image_id: int
@@ -39,6 +43,7 @@ class LabelledPerson:
     labelled: NDArray[np.bool_]
     area: float
     head_box_xyxy: NDArray[np.float64] | None = None
+    head_length: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +56,14 @@ class GroundTruth:
         people: everybody with a labelled keypoint who is not part of a crowd, in file order.
         coco: the same in COCO's layout, crowds and people without keypoints included, with the fields that
             COCO's evaluation reads filled in.
+        category_ids: of the file's categories with keypoints; empty where it names none.
     """
 
     file: Path
     images: Mapping[int, Mapping[str, Any]]
     people: tuple[LabelledPerson, ...]
     coco: Mapping[str, Any]
+    category_ids: frozenset[int] = frozenset()
 
 
 def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping | None = None) -> GroundTruth:
@@ -65,7 +72,9 @@ def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping |
     Unlike training (`load_person_samples`), an evaluation keeps images without people, crowds and people without
     keypoints, which COCO neither rewards nor punishes, and labels a little outside the image. A missing ``area``
     becomes `AREA_SHARE_OF_BOX` of the box, a missing ``bbox`` comes from the keypoints (`fill_in`), both of which is
-    logged; ``num_keypoints`` is counted. ``head_box`` (x, y, width, height) is read where it is given.
+    logged; labels are counted, whatever ``num_keypoints`` says, and people with neither labels nor a box are left out.
+    ``head_box`` (x, y, width, height) is read where it is given. COCO-WholeBody's five lists are read as one
+    (`join_whole_body`).
 
     Args:
         file: json with ``images`` and ``annotations``.
@@ -84,30 +93,34 @@ def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping |
             )
     images = _images_by_id(document["images"], file)
     mapping = map_keypoints(skeleton, skeleton) if mapping is None else mapping
-    categories = _person_categories(document, mapping.source, file)
-    entries = [e for e in document["annotations"] if not categories or _field(e, "category_id", file) in categories]
-    annotations = [_check_annotation(entry, row + 1, images, mapping, file) for row, entry in enumerate(entries)]
+    document = join_whole_body(document, mapping.source)
+    categories = keypoint_category_ids(document, mapping.source, file)
+    entries = _entries(document["annotations"], categories, file)
+    try:
+        annotations = [_check_annotation(entry, row + 1, images, mapping, file) for row, entry in enumerate(entries)]
+    except DatasetError as error:
+        raise DatasetError(f"{error}. {assumed_keypoints(document, mapping.source)}".removesuffix(". ")) from error
     people = [
-        _labelled_person(checked, _head_box(entry, file))
+        _labelled_person(checked, _head_box(entry, file), _head_length(entry, mapping.source))
         for checked, entry in zip(annotations, entries, strict=True)
         if checked["num_keypoints"] and not checked["iscrowd"]
     ]
     if not people:
         raise DatasetError(
-            f"{file}: expected at least one person with labelled keypoints, got none among {len(entries)} "
-            "annotations: check that this is a keypoint file, not one of boxes only"
+            f"{file}: expected at least one person with labelled keypoints, got none among "
+            f"{len(document['annotations'])} annotations{seen_categories(document['annotations'], categories)}: check "
+            "that this is a keypoint file, not one of boxes only"
         )
     log_filled_in(entries, file)
+    category = {"id": PERSON_CATEGORY_ID, "name": "person", "keypoints": list(skeleton.keypoint_names), "skeleton": []}
     coco = {
         "info": {},
         "licenses": [],
         "images": [{"id": image_id} for image_id in images],
         "annotations": annotations,
-        "categories": [
-            {"id": PERSON_CATEGORY_ID, "name": "person", "keypoints": list(skeleton.keypoint_names), "skeleton": []}
-        ],
+        "categories": [category],
     }
-    return GroundTruth(file, images, tuple(people), coco)
+    return GroundTruth(file, images, tuple(people), coco, categories)
 
 
 def read_json(file: Path, expected: str) -> Any:
@@ -132,16 +145,17 @@ def finite_numbers(values: Any, count: int) -> NDArray[np.float64] | None:
     """(count,) finite numbers of a json list, or None if it is anything else."""
     if not isinstance(values, list) or len(values) != count:
         return None
-    if not all(isinstance(value, int | float) for value in values):
+    if not all(isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values):
         return None
-    numbers = np.array(values, dtype=np.float64)
-    return numbers if np.isfinite(numbers).all() else None
+    return np.array(values, dtype=np.float64)
 
 
 def shortened(value: Any) -> str:
     """A value of a json file, short enough for an error."""
     text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(value)} entries)"
+    if len(text) <= _SHOWN:
+        return text
+    return f"{text[:_SHOWN]}..." + (f" ({len(value)} entries)" if isinstance(value, Sized) else "")
 
 
 def _images_by_id(entries: list[Any], file: Path) -> dict[int, Mapping[str, Any]]:
@@ -157,16 +171,22 @@ def _images_by_id(entries: list[Any], file: Path) -> dict[int, Mapping[str, Any]
     return images
 
 
-def _person_categories(document: Mapping[str, Any], skeleton: Skeleton, file: Path) -> set[Any]:
-    """Ids of the categories with keypoints; empty when the file describes none, so that everything counts."""
-    categories = keypoint_categories(document)
-    for category in categories:
-        if not isinstance(category["keypoints"], list) or not skeleton.has_keypoints(category["keypoints"]):
-            raise DatasetError(
-                f"{file}: expected the keypoints {list(skeleton.keypoint_names)} in this order, got "
-                f"{category['keypoints']}: evaluate a model with these keypoints, or reorder the file's"
-            )
-    return {category.get("id") for category in categories}
+def _entries(entries: list[Any], categories: Collection[int], file: Path) -> list[Any]:
+    """The annotations of some categories, of all if there are none; those without labels and box are left out."""
+    chosen = []
+    for entry in entries:
+        if categories:
+            category_id = _field(entry, "category_id", file)
+            if not isinstance(category_id, int):
+                raise DatasetError(
+                    f"{file}: annotation {entry.get('id')}: expected a whole-number category_id, got "
+                    f"{shortened(category_id)}: correct it"
+                )
+            if category_id not in categories:
+                continue
+        if not (isinstance(entry, dict) and entry.get("bbox") is None and is_unlabelled(entry)):
+            chosen.append(entry)
+    return chosen
 
 
 def _field(entry: Any, name: str, file: Path) -> Any:
@@ -188,7 +208,9 @@ def _check_annotation(
     if not isinstance(image_id, int) or image_id not in images:
         raise DatasetError(f"{where}: image_id {image_id!r} is not among the file's images: correct it")
     entry = fill_in(entry)
-    box_xywh = finite_numbers(_field(entry, "bbox", file), 4)
+    if "bbox" not in entry:
+        raise DatasetError(f"{where} has {NO_BOX}")
+    box_xywh = finite_numbers(entry["bbox"], 4)
     if box_xywh is None or (box_xywh[2:] < 0).any():
         raise DatasetError(
             f"{where}: expected bbox as finite x, y, width, height, got {shortened(entry['bbox'])}: correct it"
@@ -197,11 +219,12 @@ def _check_annotation(
     if area is None or area[0] < 0:
         raise DatasetError(f"{where}: expected a finite area >= 0, got {entry['area']!r}: correct or remove it")
     count = mapping.source.num_keypoints
-    keypoints = finite_numbers(entry.get("keypoints", [0] * (3 * count)), 3 * count)
+    nothing = not entry.get("keypoints") and is_unlabelled(entry)
+    keypoints = finite_numbers([0] * (3 * count) if nothing else entry.get("keypoints"), 3 * count)
     if keypoints is None or not np.isin(keypoints[2::3], (0, 1, 2)).all():
         raise DatasetError(
             f"{where}: expected {count} times x, y, visibility (0, 1 or 2) as finite numbers in keypoints, got "
-            f"{shortened(entry['keypoints'])}: correct it"
+            f"{shortened(entry.get('keypoints'))}: correct it"
         )
     keypoints = mapping.apply(keypoints.reshape(count, 3)).ravel()
     return {
@@ -229,7 +252,24 @@ def _head_box(entry: Mapping[str, Any], file: Path) -> NDArray[np.float64] | Non
     return np.asarray(xywh_to_xyxy(box_xywh)[0])
 
 
-def _labelled_person(annotation: Mapping[str, Any], head_box_xyxy: NDArray[np.float64] | None) -> LabelledPerson:
+def head_ends(skeleton: Skeleton) -> tuple[int, int] | None:
+    """Indices of the top of the head and of the neck, MPII's upper one if there is one."""
+    top, neck = skeleton.find("head_top"), skeleton.find("upper_neck", "neck")
+    return None if top is None or neck is None else (top, neck)
+
+
+def _head_length(entry: Mapping[str, Any], skeleton: Skeleton) -> float | None:
+    """By the file's own keypoints, which the model's may lack."""
+    ends = head_ends(skeleton)
+    if ends is None:
+        return None
+    top, neck = (entry["keypoints"][3 * end : 3 * end + 3] for end in ends)
+    return math.dist(top[:2], neck[:2]) if top[2] > 0 and neck[2] > 0 else None
+
+
+def _labelled_person(
+    annotation: Mapping[str, Any], head_box_xyxy: NDArray[np.float64] | None, head_length: float | None
+) -> LabelledPerson:
     keypoints = np.array(annotation["keypoints"]).reshape(-1, 3)
     return LabelledPerson(
         image_id=annotation["image_id"],
@@ -238,4 +278,5 @@ def _labelled_person(annotation: Mapping[str, Any], head_box_xyxy: NDArray[np.fl
         labelled=keypoints[:, 2] > 0,
         area=annotation["area"],
         head_box_xyxy=head_box_xyxy,
+        head_length=head_length,
     )

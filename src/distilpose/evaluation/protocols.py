@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.data.coco import AREA_SHARE_OF_BOX
+from distilpose.data.fill_in import AREA_SHARE_OF_BOX
 from distilpose.errors import ConfigError
 from distilpose.evaluation.coco_ap import coco_keypoint_ap
-from distilpose.evaluation.ground_truth import GroundTruth, LabelledPerson
+from distilpose.evaluation.ground_truth import GroundTruth, LabelledPerson, head_ends
 from distilpose.evaluation.pck import ALL_JOINTS, JointAccuracy, share_within
 from distilpose.skeleton import CROWDPOSE_14, LSP_14, MPII_16, Skeleton, name_key
 
@@ -25,7 +25,6 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 PCKH_SHARE, TORSO_SHARE = 0.5, 0.2
 # Head size is this share of the head box's diagonal: MPII's evaluation, http://human-pose.mpi-inf.mpg.de
 HEAD_SHARE_OF_DIAGONAL = 0.6
-_HEAD_TOP, _NECKS = ("head_top",), ("upper_neck", "neck")
 _TORSOS = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
 # MPII's mean leaves these two out.
 _NOT_IN_MEAN = ("pelvis", "thorax")
@@ -60,12 +59,8 @@ class ProtocolResult(NamedTuple):
 
 def default_metrics(skeleton: Skeleton) -> tuple[Metric, ...]:
     """What is usual for these keypoints: COCO AP, and the measure of the data set they come from."""
-    own: dict[tuple[str, ...], Metric] = {
-        MPII_16.keypoint_names: "pckh",
-        LSP_14.keypoint_names: "pck_torso",
-        CROWDPOSE_14.keypoint_names: "crowdpose",
-    }
-    return ("coco", own[skeleton.keypoint_names]) if skeleton.keypoint_names in own else ("coco",)
+    usual: list[tuple[Skeleton, Metric]] = [(MPII_16, "pckh"), (LSP_14, "pck_torso"), (CROWDPOSE_14, "crowdpose")]
+    return ("coco", *(metric for known, metric in usual if known.has_keypoints(skeleton.keypoint_names)))
 
 
 def measure_protocols(
@@ -107,12 +102,26 @@ def check_metrics(metrics: Sequence[str]) -> None:
         raise ConfigError(f"metrics must be among {', '.join(METRICS)}, got {', '.join(unknown)}")
 
 
+def check_measurable(metrics: Sequence[str], people: Sequence[LabelledPerson], skeleton: Skeleton) -> None:
+    """Refuse measures that labels or keypoints rule out, before a model is run.
+
+    Raises:
+        ConfigError: a name is not one of `METRICS`, or a measure needs keypoints that are not there.
+    """
+    check_metrics(metrics)
+    if "pckh" in metrics:
+        _check_heads(people, skeleton)
+    if "pck_torso" in metrics:
+        _torsos(skeleton)
+
+
 def pckh(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Skeleton) -> ProtocolResult:
     """PCKh@0.5: a keypoint is found when it lies within half the size of the person's head.
 
     Head size is 0.6 x the diagonal of the head box where the annotation has one (``head_box``), as MPII measures it;
-    else the length of the head segment, from the top of the head to the neck. People with neither are left out. The
-    mean is over all labelled keypoints but pelvis and thorax, as on MPII.
+    else the length of the head segment, from the top of the head to the neck, also where the annotation file has these
+    keypoints and the skeleton has not. People with neither are left out. The mean is over all labelled keypoints but
+    pelvis and thorax, as on MPII.
 
     Args:
         people: P labelled people.
@@ -120,37 +129,46 @@ def pckh(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Skeleto
         skeleton: of the keypoints.
 
     Raises:
-        ConfigError: there is no head box, and the skeleton has no top of the head or no neck.
+        ConfigError: there is no head box, and neither the skeleton nor the file has top of the head and neck.
 
     Source:
         Andriluka et al., CVPR 2014, and MPII's evaluation, http://human-pose.mpi-inf.mpg.de.
     """
-    top, neck = _find(skeleton, _HEAD_TOP), _find(skeleton, _NECKS)
+    _check_heads(people, skeleton)
+    ends = head_ends(skeleton)
     boxes = [person.head_box_xyxy for person in people]
-    if (top is None or neck is None) and all(box is None for box in boxes):
-        raise ConfigError(
-            f"PCKh needs the size of heads: annotations with head_box (x, y, width, height), or the keypoints head_top "
-            f"and upper_neck or neck, which {skeleton.name} does not have: add head_box, or leave pckh out of metrics"
-        )
     size = np.full(len(people), np.nan)
     for row, (person, box) in enumerate(zip(people, boxes, strict=True)):
         if box is not None:
             size[row] = HEAD_SHARE_OF_DIAGONAL * float(np.linalg.norm(box[2:] - box[:2]))
-        elif top is not None and neck is not None and person.labelled[[top, neck]].all():
-            size[row] = float(np.linalg.norm(person.xy_img[top] - person.xy_img[neck]))
+        elif ends is not None and person.labelled[list(ends)].all():
+            size[row] = float(np.linalg.norm(person.xy_img[ends[0]] - person.xy_img[ends[1]]))
+        elif person.head_length is not None:
+            size[row] = person.head_length
     boxed = sum(box is not None for box in boxes)
+    left_out = [name for name in skeleton.keypoint_names if name_key(name) in map(name_key, _NOT_IN_MEAN)]
     facts = {
         "head_size": f"{HEAD_SHARE_OF_DIAGONAL} x diagonal of head_box; else from the top of the head to the neck",
         "people_by_head_box": boxed,
         "people_by_head_segment": int(np.isfinite(size).sum()) - boxed,
+        "not_in_mean": left_out,
     }
-    return _pck_result("PCKh@0.5", PCKH_SHARE * size, people, xy_img, skeleton, facts)
+    return _pck_result("PCKh@0.5", PCKH_SHARE * size, people, xy_img, skeleton, facts, left_out)
+
+
+def _check_heads(people: Sequence[LabelledPerson], skeleton: Skeleton) -> None:
+    if head_ends(skeleton) is None and all(p.head_box_xyxy is None and p.head_length is None for p in people):
+        raise ConfigError(
+            f"PCKh needs the size of heads: annotations with head_box (x, y, width, height), or the keypoints head_top "
+            f"and upper_neck or neck, which {skeleton.name} does not have: add head_box, or leave pckh out of metrics"
+        )
 
 
 def pck_torso(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Skeleton) -> ProtocolResult:
     """PCK@0.2 by the torso, as on LSP: a keypoint is found within 0.2 x the distance of left shoulder and right hip.
 
-    Where one of the two is not labelled, right shoulder and left hip are taken; people with neither are left out.
+    Where one of the two is not labelled, right shoulder and left hip are taken; people with neither are left out. The
+    mean is over all labelled keypoints.
 
     Args:
         people: P labelled people.
@@ -160,10 +178,7 @@ def pck_torso(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Sk
     Raises:
         ConfigError: the skeleton has no shoulders and hips.
     """
-    ends = [[_find(skeleton, (name,)) for name in pair] for pair in _TORSOS]
-    pairs = [(a, b) for a, b in ends if a is not None and b is not None]
-    if not pairs:
-        raise ConfigError(f"PCK by the torso needs shoulders and hips, {skeleton.name} has none: leave pck_torso out")
+    pairs = _torsos(skeleton)
     size = np.full(len(people), np.nan)
     for row, person in enumerate(people):
         pair = next((pair for pair in pairs if person.labelled[list(pair)].all()), None)
@@ -171,6 +186,15 @@ def pck_torso(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Sk
             size[row] = float(np.linalg.norm(person.xy_img[pair[0]] - person.xy_img[pair[1]]))
     facts = {"torso": "from left shoulder to right hip; else from right shoulder to left hip"}
     return _pck_result("PCK@0.2 torso", TORSO_SHARE * size, people, xy_img, skeleton, facts)
+
+
+def _torsos(skeleton: Skeleton) -> list[tuple[int, int]]:
+    """Index pairs to measure a torso by, the better one first."""
+    ends = [(skeleton.find(shoulder), skeleton.find(hip)) for shoulder, hip in _TORSOS]
+    pairs = [(a, b) for a, b in ends if a is not None and b is not None]
+    if not pairs:
+        raise ConfigError(f"PCK by the torso needs shoulders and hips, {skeleton.name} has none: leave pck_torso out")
+    return pairs
 
 
 def crowdpose_ap(ground_truth: GroundTruth, results: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> ProtocolResult:
@@ -229,6 +253,7 @@ def _pck_result(
     xy_img: FloatArray,
     skeleton: Skeleton,
     facts: Mapping[str, Any],
+    not_in_all: Sequence[str] = (),
 ) -> ProtocolResult:
     """Accuracy within (P,) pixels, NaN for people whose size is not known."""
     measured = np.flatnonzero(np.isfinite(reach) & (reach > 0))
@@ -236,15 +261,9 @@ def _pck_result(
     if left_out:
         logger.warning("%s: %d of %d people are left out, whose size is not labelled", name, left_out, len(people))
     chosen = [people[row] for row in measured.tolist()]
-    joints = share_within(chosen, xy_img[measured], reach[measured], skeleton, not_in_all=_NOT_IN_MEAN)
+    joints = share_within(chosen, xy_img[measured], reach[measured], skeleton, not_in_all=not_in_all)
     overall = joints.pop(ALL_JOINTS)
     return ProtocolResult({name: overall.pck}, joints, {**facts, "people": len(chosen), "people_left_out": left_out})
-
-
-def _find(skeleton: Skeleton, names: Sequence[str]) -> int | None:
-    """The index of the first of some keypoints that the skeleton has, however it spells it."""
-    keys = {name_key(name): index for index, name in enumerate(skeleton.keypoint_names)}
-    return next((keys[name_key(name)] for name in names if name_key(name) in keys), None)
 
 
 def _defined(value: float) -> float | None:

@@ -16,7 +16,8 @@ def load_results(file: Path, ground_truth: GroundTruth, skeleton: Skeleton) -> l
     """Read a COCO keypoint results file, such as `write_evaluation` and ``distilpose predict`` write.
 
     Args:
-        file: json list of people with ``image_id``, ``category_id``, ``keypoints`` and ``score``. May be empty.
+        file: json list of people with ``image_id``, ``category_id`` (1, or that of a category with keypoints of the
+            ground truth), ``keypoints`` and ``score``. May be empty.
         ground_truth: what the results will be compared with.
         skeleton: keypoints and order of the results.
 
@@ -46,10 +47,11 @@ def _check_person(person: Any, row: int, file: Path, ground_truth: GroundTruth, 
             f"{where}: image_id {image_id!r} is not among the images of {ground_truth.file}: evaluate against the "
             "annotation file of these images, and predict with --annotations so that results carry its ids"
         )
-    if person["category_id"] != PERSON_CATEGORY_ID:
+    known = sorted({PERSON_CATEGORY_ID, *ground_truth.category_ids})
+    if person["category_id"] not in known:
         raise DatasetError(
-            f"{where}: expected category_id {PERSON_CATEGORY_ID} (person), got {person['category_id']!r}: leave "
-            "other categories out"
+            f"{where}: expected category_id {' or '.join(map(str, known))} (person, or a category with keypoints of "
+            f"{ground_truth.file.name}), got {person['category_id']!r}: leave other categories out"
         )
     count = skeleton.num_keypoints
     keypoints = finite_numbers(person["keypoints"], 3 * count)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -10,6 +12,9 @@ from distilpose.errors import InputError
 FloatArray = NDArray[np.float64]
 
 _FARTHEST = 1e9  # pixels; products of farther ones leave the range of numbers
+# A box made of keypoints grows by this share of its longer side on each side.
+BOX_GROWTH = 0.1
+_SMALLEST_SIDE = 2.0  # pixels of a box made of keypoints: `clip_boxes_xyxy` takes one off
 
 
 def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
@@ -67,6 +72,29 @@ def clip_boxes_xyxy(boxes_xyxy: ArrayLike, image_hw: tuple[int, int]) -> FloatAr
     top_left = np.maximum(0.0, boxes[:, :2])
     bottom_right = np.minimum([width - 1, height - 1], top_left + span)
     return np.concatenate([top_left, bottom_right], axis=1)
+
+
+def box_of_keypoints(values: object) -> list[float] | None:
+    """The box of the labelled keypoints of an annotation, grown by `BOX_GROWTH`.
+
+    Args:
+        values: COCO's flat list of K times x, y in image pixels and visibility, unchecked.
+
+    Returns:
+        Left, top, width, height; None where fewer than two keypoints in different places are labelled, or the list is
+        broken.
+    """
+    if not isinstance(values, list) or len(values) % 3:
+        return None
+    if not all(isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values):
+        return None
+    points = np.array(values, dtype=np.float64).reshape(-1, 3)
+    shown = points[points[:, 2] > 0, :2]
+    if len(np.unique(shown, axis=0)) < 2:
+        return None
+    low, high = shown.min(axis=0), shown.max(axis=0)
+    side = np.maximum(high - low + 2 * BOX_GROWTH * (high - low).max(), _SMALLEST_SIDE)
+    return [*((low + high - side) / 2).tolist(), *side.tolist()]
 
 
 def box_iou_xyxy(boxes_a_xyxy: ArrayLike, boxes_b_xyxy: ArrayLike) -> FloatArray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,8 @@ from distilpose.errors import ConfigError
 from distilpose.skeleton.names import name_key
 
 Side = Literal["left", "right", "centre"]
+_BODY_PARTS = ("shoulder", "hip", "elbow", "wrist", "ankle")
+_ANIMAL_PARTS = {"paw", "hoof", "tail", "tailbase"}
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,14 @@ class Skeleton:
     Attributes:
         name: of the convention, such as ``"coco_17"``.
         keypoint_names: K unique names.
-        flip_pairs: (left, right) index pairs that a mirror swaps.
+        flip_pairs: (left, right) index pairs that a mirror swaps; the side decides the colour when drawn.
         edges: index pairs joined by a limb when drawn.
         upper_body: indices of the upper half, for half-body augmentation.
         lower_body: indices of the lower half.
         oks_sigmas: K per-keypoint constants of object keypoint similarity, > 0.
 
     Raises:
-        ConfigError: a name is doubled, an index is out of range or a length is wrong.
+        ConfigError: a name is empty or doubled, an index is out of range or doubled, or a constant is no number > 0.
     """
 
     name: str
@@ -42,17 +46,29 @@ class Skeleton:
     oks_sigmas: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        count = len(self.keypoint_names)
-        if len(set(self.keypoint_names)) != count or count == 0:
-            raise ConfigError(f"keypoint_names must be unique and not empty, got {list(self.keypoint_names)}")
-        if len(self.oks_sigmas) != count or any(sigma <= 0 for sigma in self.oks_sigmas):
-            raise ConfigError(f"oks_sigmas must be {count} positive numbers, got {list(self.oks_sigmas)}")
+        names = self.keypoint_names
+        if not names or any(not name.strip() for name in names):
+            raise ConfigError(f"keypoints must be names, at least one and none empty, got {list(names)}")
+        if doubled := _doubled(names):
+            raise ConfigError(f"keypoints must be unique, got {', '.join(doubled)} more than once")
+        if len(self.oks_sigmas) != len(names) or not all(map(_is_positive, self.oks_sigmas)):
+            raise ConfigError(f"oks_sigmas must be {len(names)} finite positive numbers, got {list(self.oks_sigmas)}")
+        self._check_indices()
+
+    def _check_indices(self) -> None:
+        """Places in the list of names: all there, none doubled."""
+        names = self.keypoint_names
         paired = [index for pair in self.flip_pairs for index in pair]
-        if len(set(paired)) != len(paired):
-            raise ConfigError(f"each keypoint may stand in one flip pair only, got {list(self.flip_pairs)}")
         used = [*paired, *(i for edge in self.edges for i in edge), *self.upper_body, *self.lower_body]
-        if any(not 0 <= index < count for index in used):
-            raise ConfigError(f"keypoint indices must lie in 0..{count - 1}, got {sorted(set(used))}")
+        if any(not 0 <= index < len(names) for index in used):
+            raise ConfigError(f"keypoint indices must lie in 0..{len(names) - 1}, got {sorted(set(used))}")
+        for field, pairs in (("flip_pairs", self.flip_pairs), ("edges", self.edges)):
+            if alone := [names[a] for a, b in pairs if a == b]:
+                raise ConfigError(f"{field} must join two keypoints, got {alone[0]} with itself: leave it out")
+        once = {"flip_pairs": paired, "upper_body": self.upper_body, "lower_body": self.lower_body}
+        for field, indices in once.items():
+            if doubled := _doubled([names[index] for index in indices]):
+                raise ConfigError(f"{field} may name a keypoint once, got {', '.join(doubled)} more than once")
 
     @property
     def num_keypoints(self) -> int:
@@ -77,9 +93,18 @@ class Skeleton:
 
     @property
     def is_person(self) -> bool:
-        """Whether these are keypoints of a human body, which detectors of people can find: shoulders and hips."""
+        """Whether these are keypoints of a human body, which detectors of people can find.
+
+        It has shoulders, hips, and elbows, wrists or ankles; a body with paws, hoofs or a tail is an animal's.
+        """
         keys = {name_key(name) for name in self.keypoint_names}
-        return {(side, (part,)) for side in ("left", "right") for part in ("shoulder", "hip")} <= keys
+        parts = {part for part in _BODY_PARTS if {("left", (part,)), ("right", (part,))} <= keys}
+        return {"shoulder", "hip"} < parts and not any(_ANIMAL_PARTS & set(key.words) for key in keys)
+
+    def find(self, *names: str) -> int | None:
+        """The index of the first of some keypoints that there is, however it is spelled; None where there is none."""
+        places = {name_key(name): index for index, name in enumerate(self.keypoint_names)}
+        return next((places[name_key(name)] for name in names if name_key(name) in places), None)
 
     def has_keypoints(self, names: Sequence[object]) -> bool:
         """Whether a list names these keypoints in this order, however it spells them (``LeftEye``, ``left eye``)."""
@@ -113,10 +138,11 @@ class Skeleton:
     def from_coco_category(cls, category: Mapping[str, Any]) -> Skeleton:
         """Read the keypoints of an annotation file.
 
-        A category with the keypoints of a built-in skeleton gives that skeleton. Else COCO's own fields are
-        ``keypoints`` and ``skeleton`` (edges, numbered from 1); ``flip_pairs``, ``oks_sigmas``, ``upper_body`` and
-        ``lower_body`` are read as in `from_yaml` if a file has them. What is missing is assumed and logged once: pairs
-        by names with left and right, COCO's OKS constant or else `DEFAULT_OKS_SIGMA`, no halves of the body.
+        COCO's own fields are ``keypoints`` and ``skeleton`` (edges, numbered from 1); ``flip_pairs``, ``oks_sigmas``,
+        ``upper_body`` and ``lower_body`` are read as in `from_yaml` if a file has them. A category with the keypoints
+        of a built-in skeleton gives that skeleton, changed by what it has of the latter. For others, what is missing
+        is assumed and logged once: pairs by names with left and right, COCO's OKS constant or else
+        `DEFAULT_OKS_SIGMA`, no halves of the body.
 
         Args:
             category: an entry of ``categories`` with ``keypoints``.
@@ -139,7 +165,8 @@ class Skeleton:
 
         Fields: ``keypoints``, a list of names, is needed. ``name``; ``flip_pairs`` and ``edges``, lists of pairs of
         names; ``upper_body`` and ``lower_body``, lists of names; ``oks_sigmas``, one number, a list, or numbers by
-        name. What is missing is assumed as in `from_coco_category`, and logged once.
+        name. In a flip pair the left keypoint comes first; two whose names tell their sides are put in this order.
+        What is missing is assumed as in `from_coco_category`, and logged once.
 
         Raises:
             ConfigError: the file cannot be read, a field is unknown or broken, or names a keypoint that is not there.
@@ -155,3 +182,11 @@ class Skeleton:
         from distilpose.skeleton.reading import skeleton_to_fields
 
         return yaml.safe_dump(skeleton_to_fields(self), sort_keys=False, default_flow_style=None, width=110)
+
+
+def _doubled(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _is_positive(number: float) -> bool:
+    return not isinstance(number, bool) and math.isfinite(number) and number > 0

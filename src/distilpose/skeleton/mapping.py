@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from distilpose.errors import ConfigError
 from distilpose.skeleton.definition import Skeleton
 from distilpose.skeleton.names import index_of, name_key
+from distilpose.skeleton.people import OPENPOSE_18
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,11 @@ class KeypointMapping:
     index: NDArray[np.intp]
 
     @property
+    def missing_names(self) -> list[str]:
+        """The keypoints of the target that the source never labels."""
+        return [name for name, gone in zip(self.target.keypoint_names, self.missing, strict=True) if gone]
+
+    @property
     def missing(self) -> NDArray[np.bool_]:
         """(K,) True where the source never labels a keypoint of the target."""
         return np.asarray(self.index < 0)
@@ -43,7 +49,8 @@ def map_keypoints(source: Skeleton, target: Skeleton, given: Mapping[str, str] |
     """Find each keypoint of ``target`` in ``source``.
 
     Keypoints are paired by what their names say (`name_key`): ``left_eye`` and ``LEye`` are one, MPII's ``head_top``
-    and CrowdPose's ``head`` too. Necks are not: MPII's ``upper_neck`` and OpenPose's ``neck`` are different points.
+    and CrowdPose's ``head`` too. The annotated necks of LSP, CrowdPose and Halpe-26 are one. MPII's ``upper_neck`` and
+    OpenPose-18's ``neck``, the middle of the shoulders, are paired with none of them.
 
     Args:
         source: of the labels.
@@ -56,6 +63,8 @@ def map_keypoints(source: Skeleton, target: Skeleton, given: Mapping[str, str] |
     exact = {name: place for place, name in enumerate(source.keypoint_names)}
     alike = {name_key(name): place for name, place in exact.items()}
     index = np.array([exact.get(name, alike.get(name_key(name), -1)) for name in target.keypoint_names], dtype=np.intp)
+    if _has_computed_neck(source) != _has_computed_neck(target) and "neck" in target.keypoint_names:
+        index[target.keypoint_names.index("neck")] = -1
     for name, origin in (given or {}).items():
         place = index_of(name, target.keypoint_names, f"mapping, which turns {source.name} into {target.name},")
         index[place] = -1 if origin == "" else index_of(origin, source.keypoint_names, f"mapping of {name}")
@@ -65,3 +74,7 @@ def map_keypoints(source: Skeleton, target: Skeleton, given: Mapping[str, str] |
             f"({', '.join(target.keypoint_names)}): pair them with mapping: {{NAME_OF_THE_MODEL: NAME_OF_THE_DATASET}}"
         )
     return KeypointMapping(source, target, index)
+
+
+def _has_computed_neck(skeleton: Skeleton) -> bool:
+    return skeleton.has_keypoints(OPENPOSE_18.keypoint_names)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from distilpose.errors import ConfigError
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+# Digits, or letters of any alphabet: what lies between blanks and ASCII's punctuation.
+_RUN = re.compile(r"\d+|[^\d\s!-/:-@\[-`{-~]+")
 _SIDES: dict[str, Literal["left", "right"]] = {"left": "left", "l": "left", "right": "right", "r": "right"}
-# One point under the names of several data sets. Necks are not here: MPII's and OpenPose's are different points.
+# One point under the names of several data sets. MPII's upper_neck is not here: it lies higher than others' necks.
 _ALIASES = {
     ("head", "top"): ("head",),
     ("top", "head"): ("head",),
@@ -33,12 +35,28 @@ class NameKey(NamedTuple):
 
 def name_key(name: str) -> NameKey:
     """Read a keypoint's name; the first word that is a side is the side."""
-    words = [word.lower() for word in _WORD.findall(name)]
+    runs = _RUN.findall(unicodedata.normalize("NFKC", name))
+    words = [word.lower() for run in runs for word in _words(run)]
     place = next((index for index, word in enumerate(words) if word in _SIDES), None)
     if place is None:
-        rest = tuple(words) or (name,)  # a name in another alphabet stands for itself
+        rest = tuple(words) or (name,)  # a name of signs alone stands for itself
         return NameKey(None, _ALIASES.get(rest, rest))
     return NameKey(_SIDES[words[place]], (*words[:place], *words[place + 1 :]))
+
+
+def _words(run: str) -> list[str]:
+    """Letters cut before a capital that begins a word (``LEye``, ``leftEye``) and where an alphabet has no capitals."""
+    cuts = [0]
+    for place in range(1, len(run)):
+        before, letter, after = run[place - 1], run[place], run[place + 1 : place + 2]
+        begins = letter.isupper() and (before.islower() or after.islower())
+        if begins or _has_case(before) != _has_case(letter):
+            cuts.append(place)
+    return [run[start:end] for start, end in zip(cuts, [*cuts[1:], len(run)], strict=True)]
+
+
+def _has_case(letter: str) -> bool:
+    return letter.lower() != letter.upper()
 
 
 def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -57,6 +75,6 @@ def index_of(name: object, names: Sequence[str], what: str) -> int:
     Raises:
         ConfigError: there is none of this name; ``what`` says where it stands.
     """
-    if name not in names:
+    if str(name) not in names:
         raise ConfigError(f"{what} must name keypoints of {', '.join(names)}; got {name!r}")
     return list(names).index(str(name))

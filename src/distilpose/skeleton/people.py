@@ -47,8 +47,8 @@ OPENPOSE_18 = Skeleton(
     ),
 )  # fmt: skip
 
-# Order and OKS constants: https://github.com/Fang-Haoshu/Halpe-FullBody, the first 26 of 136 keypoints. "head" is the
-# top of the head, "hip" the middle of the hips.
+# Order and OKS constants: https://github.com/Fang-Haoshu/Halpe-FullBody, the first 26 of 136 keypoints, constants from
+# its evaluation code. "head" is the top of the head, "hip" the middle of the hips.
 HALPE_26 = Skeleton(
     name="halpe_26",
     keypoint_names=(
@@ -63,7 +63,7 @@ HALPE_26 = Skeleton(
     ),
     upper_body=(*range(11), 17, 18),
     lower_body=(*range(11, 17), *range(19, 26)),
-    oks_sigmas=(*COCO_17.oks_sigmas, 0.026, 0.026, 0.066, 0.079, 0.079, 0.079, 0.079, 0.079, 0.079),
+    oks_sigmas=(*COCO_17.oks_sigmas, 0.080, 0.080, 0.080, 0.089, 0.089, 0.089, 0.089, 0.089, 0.089),
 )  # fmt: skip
 
 # Order: http://human-pose.mpi-inf.mpg.de ("joint id"). MPII has no OKS constants: joints that COCO has take COCO's,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,13 @@ FILE_ENDINGS = (".yaml", ".yml", ".json")
 _FIELDS = ("name", "keypoints", "flip_pairs", "edges", "upper_body", "lower_body", "oks_sigmas")
 
 
-def find_skeleton(name_or_file: str, root: str | Path = ".") -> Skeleton:
+def find_skeleton(name_or_file: str, root: str | Path = ".", *, only_labels: bool = False) -> Skeleton:
     """A built-in skeleton by its name, or one of a file.
 
     Args:
         name_or_file: a key of `SKELETONS`, or a YAML or JSON file, see `skeleton_from_file`.
         root: folder that a relative path starts from.
+        only_labels: it is needed for its names alone, so that nothing is said of what it leaves out.
 
     Raises:
         ConfigError: there is no such skeleton, or the file is unusable.
@@ -39,15 +42,15 @@ def find_skeleton(name_or_file: str, root: str | Path = ".") -> Skeleton:
     if name_or_file in SKELETONS:
         return SKELETONS[name_or_file]
     if name_or_file.endswith(FILE_ENDINGS):
-        return skeleton_from_file(Path(root) / name_or_file)
+        return skeleton_from_file(Path(root) / name_or_file, only_labels=only_labels)
     raise ConfigError(
         f"skeleton must be one of {', '.join(SKELETONS)}, or a file ending in {', '.join(FILE_ENDINGS)}; got "
         f"{name_or_file!r}"
     )
 
 
-def skeleton_from_file(file: str | Path) -> Skeleton:
-    """See `Skeleton.from_yaml`."""
+def skeleton_from_file(file: str | Path, *, only_labels: bool = False) -> Skeleton:
+    """See `Skeleton.from_yaml` and `find_skeleton`."""
     import yaml
 
     path = Path(file)
@@ -56,26 +59,42 @@ def skeleton_from_file(file: str | Path) -> Skeleton:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as a skeleton ({error}): check the path and the YAML") from error
     try:
-        return _from_fields(content, path.stem, str(path))
+        skeleton, assumed = _from_fields(content, path.stem)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    if not only_labels:
+        _say(str(path), assumed)
+    return skeleton
 
 
 def skeleton_from_category(category: Mapping[str, Any]) -> Skeleton:
     """See `Skeleton.from_coco_category`."""
-    names = category.get("keypoints")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(category.get("keypoints"), list):
         raise ConfigError(f"expected a COCO category with keypoints, a list of names; got {dict(category)}")
     title = str(category.get("name", "custom"))
+    try:
+        return _from_category(category, title)
+    except ConfigError as error:
+        raise ConfigError(f"category {title!r}: {error}") from error
+
+
+def _from_category(category: Mapping[str, Any], title: str) -> Skeleton:
+    names = _names(category["keypoints"])
     extra = {name: category[name] for name in _FIELDS[2:] if name in category}
     known = next((known for known in SKELETONS.values() if known.has_keypoints(names)), None)
     if known is not None and not extra:
         return known
-    fields: dict[str, Any] = {"name": title, "keypoints": names, **extra}
+    base = {} if known is None else skeleton_to_fields(replace(known, keypoint_names=names))
+    if known is not None and isinstance(extra.get("oks_sigmas"), Mapping):
+        extra["oks_sigmas"] = {**base["oks_sigmas"], **extra["oks_sigmas"]}
     edges = category.get("skeleton")
-    if edges and "edges" not in fields:
-        fields["edges"] = [_names_of_edge(edge, names) for edge in edges]
-    return _from_fields(fields, title, f"the category {title!r}")
+    if edges:
+        if not isinstance(edges, list):
+            raise ConfigError(f"skeleton must be a list of pairs of numbers, got {edges!r}")
+        base["edges"] = [_names_of_edge(edge, names) for edge in edges]
+    skeleton, assumed = _from_fields({**base, **extra, "name": title, "keypoints": list(names)}, title)
+    _say(f"the category {title!r}", assumed)
+    return skeleton
 
 
 def skeleton_to_fields(skeleton: Skeleton) -> dict[str, Any]:
@@ -94,19 +113,29 @@ def skeleton_to_fields(skeleton: Skeleton) -> dict[str, Any]:
 
 def _names_of_edge(edge: Any, names: Sequence[str]) -> list[str]:
     """A pair of COCO's indices, from 1, as names."""
-    if not isinstance(edge, list) or len(edge) != 2 or any(i not in range(1, len(names) + 1) for i in edge):
-        raise ConfigError(f"a category's skeleton holds pairs of numbers from 1 to {len(names)}, got {edge}")
+    whole = isinstance(edge, list) and len(edge) == 2 and all(type(number) is int for number in edge)
+    if not whole or any(not 1 <= number <= len(names) for number in edge):
+        hint = "; COCO counts from 1, not from 0" if whole and 0 in edge else ""
+        raise ConfigError(f"skeleton must hold pairs of whole numbers from 1 to {len(names)}, got {edge}{hint}")
     return [names[index - 1] for index in edge]
 
 
-def _from_fields(values: Any, title: str, where: str) -> Skeleton:
-    """A skeleton from fields by name; what is missing is filled in and said."""
+def _names(given: Sequence[Any]) -> tuple[str, ...]:
+    """Names of keypoints; numbers are names too, as YAML reads ``1`` so."""
+    for name in given:
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
+            raise ConfigError(f"keypoints must be a list of names, got {name!r}: put a name like yes or no in quotes")
+    return tuple(str(name) for name in given)
+
+
+def _from_fields(values: Any, title: str) -> tuple[Skeleton, tuple[str, ...]]:
+    """A skeleton from fields by name, and what was assumed in place of missing ones."""
     if not isinstance(values, Mapping) or not isinstance(values.get("keypoints"), list):
         raise ConfigError(f"expected fields {', '.join(_FIELDS)}, at least keypoints, a list of names; got {values!r}")
     unknown = sorted(str(key) for key in values if key not in _FIELDS)
     if unknown:
         raise ConfigError(f"unknown {', '.join(unknown)}: the fields of a skeleton are {', '.join(_FIELDS)}")
-    names = tuple(str(name) for name in values["keypoints"])
+    names = _names(values["keypoints"])
     assumed: list[str] = []
     skeleton = Skeleton(
         name=str(values.get("name", title)),
@@ -119,8 +148,7 @@ def _from_fields(values: Any, title: str, where: str) -> Skeleton:
     )
     if not skeleton.upper_body and not skeleton.lower_body:
         assumed.append("upper_body and lower_body: none, so that crops of half a body are not drawn in training")
-    _say(where, tuple(assumed))
-    return skeleton
+    return skeleton, tuple(assumed)
 
 
 def _pairs(
@@ -137,7 +165,14 @@ def _pairs(
         return pairs
     if not isinstance(given, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in given):
         raise ConfigError(f"{field} must be a list of pairs of names, such as [[{names[0]}, {names[-1]}]]; got {given}")
-    return tuple((index_of(a, names, field), index_of(b, names, field)) for a, b in given)
+    pairs = tuple((index_of(a, names, field), index_of(b, names, field)) for a, b in given)
+    return pairs if field == "edges" else tuple(_left_first(pair, names) for pair in pairs)
+
+
+def _left_first(pair: tuple[int, int], names: Sequence[str]) -> tuple[int, int]:
+    """A flip pair whose names both tell their side, the left one first; any other as it is."""
+    sides = tuple(name_key(names[index]).side for index in pair)
+    return pair[::-1] if sides == ("right", "left") else pair
 
 
 def _indices(values: Mapping[str, Any], field: str, names: Sequence[str]) -> tuple[int, ...]:
@@ -165,8 +200,8 @@ def _sigmas(given: Any, names: Sequence[str], assumed: list[str]) -> tuple[float
             f"oks_sigmas of {_shortened(lacking)}: COCO's where COCO has that keypoint, else {DEFAULT_OKS_SIGMA}"
         )
     sigmas = [by_name.get(name, coco.get(name_key(name), DEFAULT_OKS_SIGMA)) for name in names]
-    if not all(isinstance(sigma, int | float) for sigma in sigmas):
-        raise ConfigError(f"oks_sigmas must be numbers, got {given!r}")
+    if not all(type(sigma) in (int, float) and abs(sigma) <= sys.float_info.max for sigma in sigmas):
+        raise ConfigError(f"oks_sigmas must be numbers, finite and positive, got {given!r}")
     return tuple(float(sigma) for sigma in sigmas)
 
 
@@ -181,7 +216,7 @@ def _say(where: str, assumed: tuple[str, ...]) -> None:
     if assumed:
         logger.warning(
             "skeleton of %s, not given and so assumed: %s. To set it, write these fields in a YAML file "
-            "(docs/custom_skeleton.md) and name the file as data.skeleton.",
+            "(docs/custom_skeleton.md) and name the file: data.skeleton in training, --skeleton in evaluate.",
             where,
             "; ".join(assumed),
         )

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from distilpose.data.coco import PersonSample, load_person_samples, skeleton_of_file
+from distilpose.data.augment import AugmentOptions
+from distilpose.data.categories import skeleton_of_file
+from distilpose.data.coco import PersonSample, load_person_samples
 from distilpose.data.dataset import Batch, MixedSampler, PersonDataset, TrainingItem, build_loader
 from distilpose.description import ModelDescription
 from distilpose.evaluation.evaluate import EvaluationSet
@@ -40,11 +42,21 @@ def _mapping(dataset: DatasetConfig, skeleton: Skeleton, root: str) -> KeypointM
     """From the set's own keypoints to the model's; None where they are the same."""
     if dataset.skeleton is None:
         return None
-    mapping = map_keypoints(find_skeleton(dataset.skeleton, root), skeleton, dataset.mapping)
-    lacking = [name for name, gone in zip(skeleton.keypoint_names, mapping.missing, strict=True) if gone]
-    if lacking:
-        logger.info("%s does not label %s: not learned from it", dataset.annotations, ", ".join(lacking))
+    mapping = map_keypoints(find_skeleton(dataset.skeleton, root, only_labels=True), skeleton, dataset.mapping)
+    if mapping.missing_names:
+        lacking = ", ".join(mapping.missing_names)
+        logger.warning("%s does not label %s: neither learned from it nor compared", dataset.annotations, lacking)
     return mapping
+
+
+def _warn_of_half_bodies(skeleton: Skeleton, augment: AugmentOptions) -> None:
+    least = augment.half_body_min_keypoints
+    if augment.half_body_prob > 0 and (skeleton.upper_body or skeleton.lower_body) and skeleton.num_keypoints <= least:
+        logger.warning(
+            "%s has %d keypoints, and crops of half a body are drawn where more than %d are labelled: never. Set "
+            "augment.half_body_min_keypoints lower, or augment.half_body_prob to 0.",
+            skeleton.name, skeleton.num_keypoints, least,
+        )  # fmt: skip
 
 
 class TrainingData:
@@ -64,6 +76,7 @@ class TrainingData:
         samples: list[PersonSample] = []
         self._sizes: list[int] = []
         root = Path(config.data.root)
+        _warn_of_half_bodies(description.skeleton, config.augment)
         for dataset in config.data.train:
             loaded = load_person_samples(
                 root / dataset.annotations,
