@@ -142,6 +142,7 @@ def test_invalid_annotation_is_named_or_left_out(document, second_person, write,
     ("change", "text"),
     [
         ({"file_name": "gone.png"}, r"image .*gone\.png does not exist"),
+        ({"file_name": "long" * 100}, r"image .*long does not exist"),
         ({"file_name": None}, "image 4 has no file_name"),
         ({"height": 0}, "image 4 needs a positive whole height and width, got 0 and 100"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -200,7 +201,7 @@ def _read_image_entry(entry: Mapping[str, Any], folder: Path) -> _Image:
     elif not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
         problem = f"image {entry['id']} needs a positive whole height and width, got {height!r} and {width!r}"
         height, width = 0, 0
-    elif not path.is_file():
+    elif not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         problem = f"image {path} does not exist"
     return _Image(path, (height or 0, width or 0), problem)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -154,7 +155,7 @@ class EvaluationSet:
 
 
 def _check_exist(paths: Collection[Path], ground_truth: GroundTruth) -> None:
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]  # Path.is_file raises for a name that is too long
     if missing:
         raise DatasetError(
             f"{missing[0]} does not exist ({len(missing)} of {len(paths)} images of {ground_truth.file} are "
