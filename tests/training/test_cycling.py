@@ -12,7 +12,7 @@ from torch import Tensor
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
 from distilpose.loading import load_model
-from distilpose.losses import DistillationOptions, cycle_token_loss
+from distilpose.losses import DistillationOptions, cycle_keypoint_loss, cycle_token_loss
 from distilpose.models import PoseModel, create_model
 from distilpose.models.outputs import PoseOutput
 from distilpose.training.cycling import SelfDistillation, make_self_distillation
@@ -54,6 +54,17 @@ def test_the_loss_by_hand_teaches_the_first_cycle_alone() -> None:
     assert (first.grad[0, 0, 0] < 0) & (first.grad[0, 0, 1] == 0)
 
 
+def test_positions_of_the_first_cycle_alone_move_towards_the_last() -> None:
+    first = torch.tensor([[[0.2, 0.6]]], requires_grad=True)
+    last = torch.tensor([[[0.6, 0.6]]], requires_grad=True)
+    loss = cycle_keypoint_loss(PoseOutput(first, None, None), PoseOutput(last, None, None))
+    assert loss.item() == pytest.approx(0.5 * 0.4**2 / 2)  # smooth L1, mean of x and y
+    loss.backward()
+    assert last.grad is None
+    assert first.grad is not None
+    assert (first.grad[0, 0, 0] < 0) & (first.grad[0, 0, 1] == 0)
+
+
 def test_a_cycle_is_the_same_blocks_again() -> None:
     model = build("distilpose_m", visual_depth=2).eval()
     with torch.no_grad():
@@ -87,13 +98,14 @@ def test_terms_of_the_last_cycle_are_those_of_the_task(batch: Batch) -> None:
     teacher.register_forward_hook(lambda *_: asked.append(1))
     output = model(batch.images)
     first = task.losses(output, batch, same)
-    terms = SelfDistillation(3, 0.5).losses(model, output, batch, task, same)
+    terms = SelfDistillation(3, 0.5, 0.25).losses(model, output, batch, task, same)
     assert len(asked) == 1  # every cycle hears the same answer
-    assert set(terms) == {*(f"cycled_{name}" for name in first), "cycle_token"}
+    assert set(terms) == {*(f"cycled_{name}" for name in first), "cycle_token", "cycle_keypoint"}
     last = model.cycle(model.cycle(output))
     expected = task.losses(last, batch, same)
     assert all(torch.equal(terms[f"cycled_{name}"], value) for name, value in expected.items())
     assert torch.equal(terms["cycle_token"], 0.5 * cycle_token_loss(output, last))
+    assert torch.equal(terms["cycle_keypoint"], 0.25 * cycle_keypoint_loss(output, last))
     task.losses(output, batch._replace(images=batch.images + 1), same)
     assert len(asked) == 2
 
@@ -104,9 +116,8 @@ def test_a_run_logs_its_cycles_and_predicts_with_one(make_config, monkeypatch: p
     with (result.last.parent / "losses.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
     assert float(row["cycle_token"]) > 0
-    assert float(row["total"]) == pytest.approx(
-        float(row["keypoint"]) + float(row["cycled_keypoint"]) + float(row["cycle_token"]), rel=1e-4
-    )
+    named = ("keypoint", "cycled_keypoint", "cycle_token", "cycle_keypoint")
+    assert float(row["total"]) == pytest.approx(sum(float(row[name]) for name in named), rel=1e-4)
     model = load_model(result.last)
     monkeypatch.setattr(type(model), "cycle", None)
     assert model(torch.zeros(1, 3, 64, 48)).xy_norm.shape == (1, 17, 2)
@@ -128,13 +139,15 @@ def test_light_students_learn_from_every_token_of_a_teacher_on_their_grid(name: 
 
 
 def test_settings_that_cannot_work(make_config) -> None:
-    assert make_self_distillation(build("distilpose_t"), 1, 0.05) is None
+    assert make_self_distillation(build("distilpose_t"), 1, 0.05, 1.0) is None
     with pytest.raises(ConfigError, match="cycles needs a distilpose_"):
-        make_self_distillation(build("tokenpose_m"), 2, 0.05)
+        make_self_distillation(build("tokenpose_m"), 2, 0.05, 1.0)
     with pytest.raises(ConfigError, match="cycles must be at least 1"):
         make_config("run", cycles=0).check()
     with pytest.raises(ConfigError, match="cycle_token must not be negative"):
         make_config("run", cycle_token=-1.0).check()
+    with pytest.raises(ConfigError, match="cycle_keypoint must not be negative"):
+        make_config("run", cycle_keypoint=float("nan")).check()
     with pytest.raises(ConfigError, match=r"leave out model_options\.prune_after"):
         train(make_config("run", model="distilpose_m", start="pointing", model_options={
             "input_size_hw": [64, 48], "dim": 16, "depth": 2, "num_heads": 2, "prune_after": 1, "keep_tokens": 4,

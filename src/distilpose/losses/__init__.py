@@ -9,7 +9,7 @@ from distilpose.losses.distilpose_loss import (
     heatmap_loss,
 )
 from distilpose.losses.residual_likelihood import ResidualFlow, residual_likelihood_loss
-from distilpose.losses.self_distillation import cycle_token_loss
+from distilpose.losses.self_distillation import cycle_keypoint_loss, cycle_token_loss
 from distilpose.losses.simulated_heatmap import (
     SIGMA_FLOOR,
     read_heatmap,
@@ -26,6 +26,7 @@ __all__ = [
     "DistillationLosses",
     "DistillationOptions",
     "ResidualFlow",
+    "cycle_keypoint_loss",
     "cycle_token_loss",
     "distillation_losses",
     "heatmap_loss",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
-from distilpose.losses import cycle_token_loss
+from distilpose.losses import cycle_keypoint_loss, cycle_token_loss
 from distilpose.models.distilpose import DistilPose
 from distilpose.models.outputs import PoseOutput
 from distilpose.training.distillation import NamedLosses, ReduceMean, Task
@@ -22,20 +22,22 @@ class SelfDistillation:
 
     Args:
         cycles: runs of the encoder's blocks, at least 2.
-        weight: of the token loss between first and last cycle.
+        token: weight of the token loss between first and last cycle.
+        keypoint: weight of the loss between their positions.
 
     Source:
-        The idea of SDPose (arXiv:2404.03518).
+        SDPose (arXiv:2404.03518).
     """
 
-    def __init__(self, cycles: int, weight: float) -> None:
+    def __init__(self, cycles: int, token: float, keypoint: float) -> None:
         self._cycles = cycles
-        self._weight = weight
+        self._token = token
+        self._keypoint = keypoint
 
     def losses(
         self, model: nn.Module, output: PoseOutput[Tensor], batch: Batch, task: Task, mean_over_ranks: ReduceMean
     ) -> NamedLosses:
-        """Named terms: those of the task on the last cycle, as ``cycled_*``, and ``cycle_token``.
+        """Named terms: those of the task on the last cycle, as ``cycled_*``, ``cycle_token`` and ``cycle_keypoint``.
 
         Args:
             model: the student.
@@ -50,10 +52,12 @@ class SelfDistillation:
             last = model.cycle(last)
         terms = task.losses(last, batch, mean_over_ranks)
         named: dict[str, Any] = {f"cycled_{name}": value for name, value in terms.items()}
-        return {**named, "cycle_token": self._weight * cycle_token_loss(output, last)}
+        named["cycle_token"] = self._token * cycle_token_loss(output, last)
+        named["cycle_keypoint"] = self._keypoint * cycle_keypoint_loss(output, last)
+        return named
 
 
-def make_self_distillation(model: nn.Module, cycles: int, weight: float) -> SelfDistillation | None:
+def make_self_distillation(model: nn.Module, cycles: int, token: float, keypoint: float) -> SelfDistillation | None:
     """None for a single cycle.
 
     Raises:
@@ -63,4 +67,4 @@ def make_self_distillation(model: nn.Module, cycles: int, weight: float) -> Self
         return None
     if not isinstance(model, DistilPose):
         raise ConfigError(f"cycles needs a distilpose_* student, got a {type(model).__name__}: set cycles to 1")
-    return SelfDistillation(cycles, weight)
+    return SelfDistillation(cycles, token, keypoint)

@@ -124,6 +124,7 @@ class TrainConfig:
             short trainings. For backbones whose features lie 4 crop pixels apart.
         cycles: runs of a student's encoder in training; the first, which is what predicts, learns from the last.
         cycle_token: weight of the token loss between them; the default is that of the teacher's tokens in our recipes.
+        cycle_keypoint: weight of the loss between their positions; the default is that of the labels.
         ema_decay: keep, evaluate and save an exponential moving average of the weights.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         flip_test: of the evaluations.
@@ -154,6 +155,7 @@ class TrainConfig:
     backbone_heatmap: float = 0.0
     cycles: int = 1
     cycle_token: float = 0.05
+    cycle_keypoint: float = 1.0
     ema_decay: float | None = None
     evaluate_every: int = 10
     flip_test: Literal["off", "aligned", "reference"] = "off"
@@ -191,8 +193,9 @@ class TrainConfig:
             raise ConfigError("teacher_store needs a teacher and a fixed pool of crops: set data.variants, such as 4")
         if self.backbone_heatmap < 0:
             raise ConfigError(f"backbone_heatmap must not be negative, got {self.backbone_heatmap}")
-        if self.cycle_token < 0:
-            raise ConfigError(f"cycle_token must not be negative, got {self.cycle_token}")
+        for name, weight in (("cycle_token", self.cycle_token), ("cycle_keypoint", self.cycle_keypoint)):
+            if not 0 <= weight < math.inf:
+                raise ConfigError(f"{name} must not be negative, got {weight}")
         if self.target_sigma <= 0:
             raise ConfigError(f"target_sigma must be greater than 0, got {self.target_sigma}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

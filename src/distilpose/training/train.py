@@ -110,7 +110,7 @@ def train(
         freeze_batchnorm=config.freeze_batchnorm,
         backbone_heatmap=config.backbone_heatmap,
         target_sigma=config.target_sigma,
-        self_distillation=make_self_distillation(model, config.cycles, config.cycle_token),
+        self_distillation=make_self_distillation(model, config.cycles, config.cycle_token, config.cycle_keypoint),
     )
     summary = {
         "distilpose": __version__, "teacher": config.teacher,
