@@ -130,9 +130,12 @@ def test_our_own_teacher_is_as_good_as_the_model(teachers, drawn_data: Path, tmp
 def test_files_without_a_teacher_and_heatmaps_on_disk_are_not_evaluated(teachers, tmp_path: Path, capsys) -> None:
     file = tmp_path / "x.yaml"
     command = ["evaluate", "--teacher", str(file), "--annotations", "a.json", "--images", "b"]
+    mixed = {"kind": "ensemble", "members": [teachers["onnx"], teachers["heatmaps"]]}
     for content, message in (
         ({"out": "x"}, "names no teacher"),
         ({"teacher": teachers["heatmaps"]}, "no network to evaluate"),
+        ({"teacher": mixed}, "no network to evaluate"),
+        ({"teacher": {"kind": "ensemble", "members": [teachers["onnx"], mixed]}}, "no network to evaluate"),
     ):
         file.write_text(yaml.safe_dump(content))
         assert cli.main(command) == 1

@@ -141,11 +141,20 @@ class TeacherRunner:
 
 
 def _own_crops(config: TeacherConfig) -> CropSpec:
-    if isinstance(config, HeatmapFilesTeacher):
+    singles = _single_teachers(config)
+    networks = [each for each in singles if not isinstance(each, HeatmapFilesTeacher)]
+    if len(networks) < len(singles):
         raise ConfigError("heatmaps on disk belong to training people: there is no network to evaluate")
-    if isinstance(config, EnsembleTeacher):
-        return _own_crops(teacher_config_from(config.members[0]))
-    spec = load_source(config).spec
+    first = networks[0]
+    spec = load_source(first).spec
     own = {name_key(name) for name in spec.skeleton.keypoint_names}
-    has_coco = all(name in config.mapping or name_key(name) in own for name in COCO_17.keypoint_names)
+    has_coco = all(name in first.mapping or name_key(name) in own for name in COCO_17.keypoint_names)
     return CropSpec(spec.input_size_hw, COCO_17 if has_coco else spec.skeleton, Normalisation())
+
+
+def _single_teachers(config: TeacherConfig) -> list[_NETWORKS | HeatmapFilesTeacher]:
+    """The teachers that an ensemble, perhaps of ensembles, is made of."""
+    if not isinstance(config, EnsembleTeacher):
+        return [config]
+    members = [teacher_config_from(member) for member in config.members]
+    return [single for member in members for single in _single_teachers(member)]
