@@ -33,7 +33,7 @@ from distilpose.training.pointing import start_pointing
 from distilpose.training.processes import SameStart, companions
 from distilpose.training.recipes import TrainConfig
 from distilpose.training.start_weights import load_start_weights
-from distilpose.training.teacher_store import TeacherStore
+from distilpose.training.teacher_store import TeacherStore, hash_people
 from distilpose.training.teachers.base import CropSpec, Teacher
 from distilpose.training.teachers.build import open_teacher
 
@@ -96,7 +96,7 @@ def train(
             "only a teacher teaches the score: without one it means nothing, and poses are drawn faintly. Set "
             "model_options.with_score to false, or name a teacher."
         )
-    store = None if teacher is None else _open_store(config, teacher, len(data), skeleton)
+    store = None if teacher is None else _open_store(config, teacher, data, skeleton)
     task = make_task(model, teacher, config.losses, config.target_sigma, store)
     if config.start == "pointing" and state is None:
         first = next(iter(data.train_loader(rank=0, world_size=1)))
@@ -165,17 +165,18 @@ def _open_teacher(config: TrainConfig, description: ModelDescription, data: Trai
     return open_teacher(config.teacher, CropSpec.of(description), data.samples, flip=config.teacher_flip)
 
 
-def _open_store(config: TrainConfig, teacher: Teacher, num_samples: int, skeleton: Skeleton) -> TeacherStore | None:
+def _open_store(config: TrainConfig, teacher: Teacher, data: TrainingData, skeleton: Skeleton) -> TeacherStore | None:
     if config.teacher_store is None or config.data.variants is None:
         return None
     content: dict[str, object] = {
         "teacher": dict(teacher.description),
         "augment": asdict(config.augment),
         "data": [dataset.annotations for dataset in config.data.train],
+        "people": hash_people(data.samples, Path(config.data.root)),
     }
     if skeleton != COCO_17:  # its mirror pairs and halves shape the crops
         content["skeleton"] = skeleton.to_dict()
-    return TeacherStore(Path(config.teacher_store), content, num_samples, config.data.variants)
+    return TeacherStore(Path(config.teacher_store), content, len(data), config.data.variants)
 
 
 class Processes(NamedTuple):

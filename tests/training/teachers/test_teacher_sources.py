@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import cv2
@@ -74,6 +75,25 @@ def test_vitpose_reads_its_own_processor(vitpose_folder) -> None:
     assert spec.input_size_hw == (64, 48)
     assert spec.normalisation == Normalisation((0.25, 0.25, 0.25), (0.125, 0.125, 0.125))
     assert spec.udp
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_vitpose_saved_in_half_runs_in_float32(vitpose_folder, dtype: torch.dtype, tmp_path: Path, capfd) -> None:
+    from transformers import VitPoseForPoseEstimation
+
+    folder = vitpose_folder()
+    model = VitPoseForPoseEstimation.from_pretrained(folder).to(dtype)
+    model.save_pretrained(tmp_path)
+    shutil.copy(folder / "preprocessor_config.json", tmp_path)
+    capfd.readouterr()
+    teacher = open_teacher({"kind": "vitpose", "model": str(tmp_path)}, CropSpec((64, 48), COCO_17))
+    assert "Loading weights" not in capfd.readouterr().err
+    source = load_source(teacher_config_from({"kind": "vitpose", "model": str(tmp_path)}))
+    images = torch.randn(2, 3, 64, 48)
+    with torch.no_grad():
+        expected = model.float()(pixel_values=images).heatmaps
+        torch.testing.assert_close(source(images).heatmaps, expected)
+        assert teacher(batch_of(images)).heatmaps.dtype == torch.float32
 
 
 def test_experts_of_vitpose_have_to_be_chosen(vitpose_folder) -> None:
