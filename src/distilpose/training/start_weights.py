@@ -14,6 +14,7 @@ from distilpose.checkpoint import check_tensors, load_checkpoint
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models import PoseModel
 from distilpose.models.resnet import ResNet
+from distilpose.models.token_encoder import TransformerBlock
 
 logger = logging.getLogger(__name__)
 
@@ -90,16 +91,16 @@ def _start_resnet(model: PoseModel, path: Path, weights: dict[str, Tensor], part
 
 def _check_heads(source: nn.Module, target: nn.Module, name: str) -> None:
     """Blocks of one width have the same shapes for any number of heads, and mean something else."""
-    theirs, ours = _heads(source), _heads(target)
-    if theirs and ours and theirs != ours and any(".qkv." in key for key in _shared(source, target)):
+    theirs, ours = _num_heads(source), _num_heads(target)
+    if theirs != ours and any(".qkv." in key for key in _shared(source, target)):
         raise ConfigError(
-            f"the {name} has {max(theirs)} attention heads, the model {max(ours)}: set model_options.num_heads "
-            f"{max(theirs)}, or leave encoder out of init_parts"
+            f"the {name} has {theirs} attention heads, the model {ours}: set model_options.num_heads {theirs}, or "
+            "leave encoder out of init_parts"
         )
 
 
-def _heads(part: nn.Module) -> set[int]:
-    return {module.num_heads for module in part.modules() if isinstance(getattr(module, "num_heads", None), int)}
+def _num_heads(part: nn.Module) -> int | None:
+    return next((module.num_heads for module in part.modules() if isinstance(module, TransformerBlock)), None)
 
 
 def _shared(source: nn.Module, target: nn.Module) -> dict[str, Tensor]:

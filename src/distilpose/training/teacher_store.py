@@ -92,7 +92,7 @@ def hash_people(samples: Sequence[PersonSample], root: Path) -> str:
         place = path.relative_to(root) if path.is_relative_to(root) else path
         digest.update(f"{place.as_posix()}\n{sample.annotation_id}\n".encode(errors="surrogateescape"))
         for values in (sample.box_xyxy, sample.xy_img, sample.visibility, sample.annotated):
-            digest.update(np.ascontiguousarray(values))
+            digest.update(values.tobytes())
     return digest.hexdigest()
 
 

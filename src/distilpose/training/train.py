@@ -74,7 +74,7 @@ def train(
         ConfigError: the configuration contradicts itself, or ``out`` holds another run and ``resume`` is not set.
         CheckpointError: a file named in it is unusable.
         DatasetError: an annotation file is unusable.
-        TrainingDivergedError: a loss became NaN or infinite; the last good state is kept.
+        TrainingDivergedError: a loss became NaN or infinite; the last good state, if there is one, is kept.
         DistilPoseError: another process of the run has ended, so that this one cannot go on.
     """
     config.check()
@@ -119,6 +119,7 @@ def train(
         "batch_size": config.data.batch_size, "devices": processes.total, "seed": config.seed,
         "losses": asdict(config.losses), "data": [dataset.annotations for dataset in config.data.train],
     }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)  # not before all that can be refused is read
     checkpoints = Checkpoints(
         out, description, load_validation_set(config, description), config.flip_test, config.evaluate_every, summary
     )
@@ -140,7 +141,6 @@ def _find_state(out: Path, resume: bool) -> Path | None:
         return None
     if not resume and (state.exists() or (out / "last.safetensors").exists()):
         raise ConfigError(f"{out} already holds a run: pass --resume to go on with it, or another --out")
-    out.mkdir(parents=True, exist_ok=True)
     return state if resume else None
 
 
@@ -252,7 +252,7 @@ def _fit(
             try:
                 trainer.fit(module, loader, ckpt_path=None if state is None else str(state), weights_only=False)
             except TrainingDivergedError as error:
-                raise TrainingDivergedError(f"{error}\nlast good state: {out / STATE_NAME}") from error
+                raise TrainingDivergedError(f"{error}\n{_where_to_go_on(out / STATE_NAME)}") from error
             except RuntimeError as error:
                 if not _has_lost_process(error, processes):
                     raise
@@ -261,6 +261,12 @@ def _fit(
                 if trainer.interrupted:
                     raise KeyboardInterrupt from None
                 raise
+
+
+def _where_to_go_on(state: Path) -> str:
+    if state.exists():
+        return f"--resume goes on from the last good state: {state}"
+    return "no epoch was finished, so that there is nothing to resume: start again"
 
 
 def _describe_loss(trainer: Trainer, out: Path, lost: str | None) -> str:
