@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,7 @@ def check_complete(folder: Path, kind: str, failure: type[DistilPoseError]) -> N
 
 
 def load_whole(architecture: Any, folder: Path, kind: str, failure: type[DistilPoseError], **options: Any) -> Any:
-    """A model of transformers with all of its weights, from a folder alone.
+    """A model of transformers with all of its weights in float32, whatever they are kept in, from a folder alone.
 
     Args:
         architecture: class with ``from_pretrained``.
@@ -73,9 +75,10 @@ def load_whole(architecture: Any, folder: Path, kind: str, failure: type[DistilP
         **options: of ``from_pretrained``.
     """
     try:
-        model, loading = architecture.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
-        )
+        with _without_progress_bars():
+            model, loading = architecture.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+            )
     except Exception as error:  # json, safetensors, transformers and torch each have their own
         raise failure(f"{folder} cannot be read as {kind}: {reason(error)}") from error
     if loading["missing_keys"]:  # transformers fills them with random numbers and goes on
@@ -83,7 +86,20 @@ def load_whole(architecture: Any, folder: Path, kind: str, failure: type[DistilP
             f"{folder}: its weights lack {len(loading['missing_keys'])} of the model's arrays, such as "
             f"{min(loading['missing_keys'])}: broken, or not {kind}; copy it again"
         )
-    return model
+    return model.float()
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def reason(error: Exception) -> str:

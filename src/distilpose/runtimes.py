@@ -91,16 +91,7 @@ class OnnxRunner:
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         path = _existing(path)
-        _need("onnxruntime", path)
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cores()
-        options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimiser
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base class
-            raise _unreadable(path, "ONNX Runtime", error) from error
+        self._session = open_onnx_session(path, threads)
         self._description = parse_description(path, self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
         self._names = [output.name for output in self._session.get_outputs()]
         _check_outputs(path, self._names, self._description)
@@ -170,6 +161,33 @@ class OpenVinoRunner:
 
 # Which runtime reads an exported file, by its suffix.
 FILE_RUNNERS: dict[str, Callable[[str | Path], Runner]] = {".onnx": OnnxRunner, ".xml": OpenVinoRunner}
+
+
+def open_onnx_session(path: Path, threads: int | None = None, gpu: int | None = None) -> Any:
+    """Any ONNX file as a session of ONNX Runtime.
+
+    Args:
+        path: of the file.
+        threads: of one run; every core this process may use when None.
+        gpu: which one runs it, if ONNX Runtime's GPU build is installed; the CPU runs it when None.
+
+    Raises:
+        ConfigError: onnxruntime is not installed.
+        CheckpointError: the file is broken.
+    """
+    _need("onnxruntime", path)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimiser
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if gpu is not None and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu}))
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # its exceptions share no base class
+        raise _unreadable(path, "ONNX Runtime", error) from error
 
 
 def check_network_input(images: NetworkInput, description: ModelDescription) -> None:

@@ -229,7 +229,10 @@ def test_heatmap_loss_is_zero_for_the_perfect_teacher() -> None:
     assert heatmap_loss(HeatmapOutput(perfect + 1), xy, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("options", [{"keypoint": -1.0}, {"mask": "some"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"keypoint": -1.0}, {"simulated_heatmap": math.nan}, {"token": math.nan}, {"score": math.inf}, {"mask": "some"}],
+)
 def test_impossible_options(options) -> None:
     with pytest.raises(ConfigError):
         DistillationOptions(**options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from distilpose.checkpoint import save_checkpoint
 from distilpose.errors import CheckpointError, ConfigError
-from distilpose.models import create_model
+from distilpose.models import PoseModel, create_model
 from distilpose.models.resnet import ResNet
 from distilpose.training.start_weights import load_start_weights, read_resnet_weights
 from distilpose.training.train import train
@@ -113,6 +115,20 @@ def test_a_part_that_one_of_two_lacks_is_named(tmp_path: Path) -> None:
         load_start_weights(create_model("deeppose_r18", **SIZE), path, ["encoder"])
     with pytest.raises(CheckpointError, match="shares no tensor"):
         load_start_weights(create_model("deeppose_r18", **SIZE), path, ["head"])
+
+
+def test_blocks_of_another_number_of_heads_are_refused_and_a_part_of_the_tensors_is_said(tmp_path, caplog) -> None:
+    def build(num_heads: int, depth: int = 1) -> PoseModel:
+        return create_model("tokenpose_s", input_size_hw=(64, 48), dim=16, depth=depth, num_heads=num_heads)
+
+    path = save_checkpoint(build(4, depth=2), tmp_path / "four.safetensors")
+    with pytest.raises(ConfigError, match=r"has 4 attention heads, the model 2: set model_options\.num_heads 4"):
+        load_start_weights(build(2), path, ALL)
+    with caplog.at_level(logging.WARNING):
+        load_start_weights(build(2), path, ["backbone", "head"])
+    assert not caplog.text
+    load_start_weights(build(4, depth=3), path, ["encoder"])
+    assert re.search(r"init: \d+ of \d+ tensors from the encoder of", caplog.text)
 
 
 def test_a_run_starts_from_a_file_and_distils(make_config, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from distilpose.data.coco import load_person_samples
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.training.teacher_store import TeacherStore
+from distilpose.training.recipes import DatasetConfig
+from distilpose.training.teacher_store import TeacherStore, hash_people
 from distilpose.training.train import train
 
 CONTENT = {"teacher": "abc"}
@@ -96,6 +100,43 @@ def test_a_run_with_a_full_store_equals_the_run_that_filled_it(make_config, tmp_
     assert weights[0] == weights[1]
     known = np.load(tmp_path / "store" / "known.npy")
     assert known.all()
+
+
+def test_a_store_knows_when_the_same_file_holds_other_people(make_config, drawn_data: Path, tmp_path: Path) -> None:
+    teacher = train(make_config("teacher", model="tokenpose_s", epochs=1, evaluate_every=9)).last
+    people = json.loads((drawn_data / "person_keypoints.json").read_text())
+    file = tmp_path / "people.json"
+
+    def run(name: str) -> None:
+        file.write_text(json.dumps(people))
+        config = make_config(name, teacher=str(teacher), teacher_store=str(tmp_path / "store"), epochs=1)
+        config.data.train = [DatasetConfig(str(file), "images")]
+        config.data.variants = 1
+        train(config)
+
+    run("first")
+    run("same")
+    people["annotations"][3]["bbox"][0] += 1
+    with pytest.raises(ConfigError, match=r"of other crops \(people changed\)"):
+        run("moved")
+
+
+def test_a_digest_of_people_follows_their_boxes_labels_and_pictures_below_the_root(drawn_data: Path) -> None:
+    people = load_person_samples(drawn_data / "person_keypoints.json", drawn_data / "images").samples
+    first = people[0]
+    elsewhere = [replace(person, image_path=Path("/other", "images", person.image_path.name)) for person in people]
+    plain = hash_people(people, drawn_data)
+    assert hash_people(elsewhere, Path("/other")) == plain
+    for changed in (
+        replace(first, box_xyxy=first.box_xyxy + 1),
+        replace(first, xy_img=first.xy_img + 1),
+        replace(first, visibility=1 + first.visibility),
+        replace(first, annotated=~first.annotated),
+        replace(first, annotation_id=-1),
+        replace(first, image_path=Path("x.jpg")),
+    ):
+        assert hash_people([changed, *people[1:]], drawn_data) != plain
+    assert hash_people(people[1:], drawn_data) != hash_people(people[:-1], drawn_data)
 
 
 def test_a_store_needs_a_pool(make_config, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--images", metavar="DIR", help="folder of the images")
     parser.add_argument("--model", metavar="NAME|FILE", help=MODEL_HELP)
     parser.add_argument(
-        "--teacher", metavar="CONFIG", help="evaluate the teacher of this training configuration instead of a model"
+        "--teacher",
+        metavar="FILE",
+        help="evaluate a teacher instead of a model: that of this training configuration, a checkpoint, an ONNX file",
     )
     parser.add_argument("--detections", metavar="FILE", help="COCO detections to use instead of ground-truth boxes")
     parser.add_argument("--predictions", metavar="FILE", help="evaluate this COCO results file; no model is run")

@@ -69,8 +69,8 @@ class DistillationOptions:
 
     def __post_init__(self) -> None:
         weights = (self.keypoint, self.token or 0.0, self.simulated_heatmap, self.score, self.sigma_floor)
-        if min(weights) < 0:
-            raise ConfigError(f"loss weights and sigma_floor must not be negative, got {weights}")
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise ConfigError(f"loss weights and sigma_floor must be finite and not negative, got {weights}")
         if self.mask not in ("visible", "all", "reference"):
             raise ConfigError(f"mask must be 'visible', 'all' or 'reference', got {self.mask!r}")
         if self.keypoint_form not in ("smooth_l1", "pixels", "rle"):

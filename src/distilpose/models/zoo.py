@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from numbers import Integral
+from typing import Any, get_type_hints
 
 from distilpose.errors import ConfigError
 from distilpose.models.backbones import Backbone, build_backbone
@@ -282,6 +283,9 @@ def create_model(name: str, **options: Any) -> PoseModel:
     if unknown:
         raise ConfigError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    hints = get_type_hints(build)
+    for key, value in given.items():
+        _check_whole(f"{name}: {key}", value, hints[key])
     try:
         model = build(**given)
     except (TypeError, ValueError) as error:
@@ -289,6 +293,19 @@ def create_model(name: str, **options: Any) -> PoseModel:
     model.preset = name
     model.preset_options = {key: value for key, value in given.items() if value != known[key].default}
     return model
+
+
+def _check_whole(what: str, value: Any, hint: Any) -> None:
+    """Whole numbers and sizes come from configurations; anything else would fail somewhere far from here."""
+    if hint == Size:
+        if not isinstance(value, tuple) or len(value) != 2 or not all(map(_is_whole, value)):
+            raise ConfigError(f"{what} must be two whole numbers, (height, width), got {value!r}")
+    elif hint in (int, int | None) and not _is_whole(value) and (hint is int or value is not None):
+        raise ConfigError(f"{what} must be a whole number, got {value!r}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _deeppose(

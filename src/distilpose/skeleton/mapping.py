@@ -71,7 +71,8 @@ def map_keypoints(source: Skeleton, target: Skeleton, given: Mapping[str, str] |
     if (index < 0).all():
         raise ConfigError(
             f"no keypoint of {source.name} ({', '.join(source.keypoint_names)}) has the name of one of {target.name} "
-            f"({', '.join(target.keypoint_names)}): pair them with mapping: {{NAME_OF_THE_MODEL: NAME_OF_THE_DATASET}}"
+            f"({', '.join(target.keypoint_names)}): pair them with mapping: {{NAME IN {target.name}: NAME IN "
+            f"{source.name}}}"
         )
     return KeypointMapping(source, target, index)
 

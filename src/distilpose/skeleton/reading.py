@@ -67,18 +67,18 @@ def skeleton_from_file(file: str | Path, *, only_labels: bool = False) -> Skelet
     return skeleton
 
 
-def skeleton_from_category(category: Mapping[str, Any]) -> Skeleton:
-    """See `Skeleton.from_coco_category`."""
+def skeleton_from_category(category: Mapping[str, Any], *, only_labels: bool = False) -> Skeleton:
+    """See `Skeleton.from_coco_category` and `find_skeleton`."""
     if not isinstance(category.get("keypoints"), list):
         raise ConfigError(f"expected a COCO category with keypoints, a list of names; got {dict(category)}")
     title = str(category.get("name", "custom"))
     try:
-        return _from_category(category, title)
+        return _from_category(category, title, only_labels)
     except ConfigError as error:
         raise ConfigError(f"category {title!r}: {error}") from error
 
 
-def _from_category(category: Mapping[str, Any], title: str) -> Skeleton:
+def _from_category(category: Mapping[str, Any], title: str, only_labels: bool) -> Skeleton:
     names = _names(category["keypoints"])
     extra = {name: category[name] for name in _FIELDS[2:] if name in category}
     known = next((known for known in SKELETONS.values() if known.has_keypoints(names)), None)
@@ -93,7 +93,8 @@ def _from_category(category: Mapping[str, Any], title: str) -> Skeleton:
             raise ConfigError(f"skeleton must be a list of pairs of numbers, got {edges!r}")
         base["edges"] = [_names_of_edge(edge, names) for edge in edges]
     skeleton, assumed = _from_fields({**base, **extra, "name": title, "keypoints": list(names)}, title)
-    _say(f"the category {title!r}", assumed)
+    if not only_labels:
+        _say(f"the category {title!r}", assumed)
     return skeleton
 
 

@@ -59,6 +59,10 @@ class Task(Protocol):
         """What a person can look at of one batch."""
         ...
 
+    def find_fault(self) -> str | None:
+        """What is wrong with what the last batch was learned from, if a loss is not finite because of it."""
+        ...
+
     def extra_parameters(self) -> list[nn.Parameter]:
         """What is trained beside the model and left out of its checkpoints."""
         ...
@@ -88,6 +92,9 @@ class HeatmapTask:
         sigma = torch.full_like(batch.xy_norm, self._target_sigma)
         target = render_gaussian_heatmaps(batch.xy_norm, sigma, (height, width), sigma_floor=0.0)
         return BatchView(None, {"predicted": output.heatmaps, "target": target * batch.target_weight[..., None, None]})
+
+    def find_fault(self) -> None:
+        """Labels are finite."""
 
     def extra_parameters(self) -> list[nn.Parameter]:
         """None."""
@@ -154,6 +161,13 @@ class DistillationTask:
                 output.xy_norm.float(), output.sigma.float(), size_hw, self._options.sigma_floor
             )
         return BatchView(output.xy_norm, heatmaps)
+
+    def find_fault(self) -> str | None:
+        """The teacher's outputs, if they are not finite."""
+        if self._heard is None or all(value is None or value.isfinite().all() for value in self._heard[1]):
+            return None
+        place = "" if self._store is None else ", and start with another teacher_store"
+        return f"the teacher's outputs are NaN or infinite: look at the teacher (distilpose evaluate --teacher){place}"
 
     def extra_parameters(self) -> list[nn.Parameter]:
         """The projection's and the flow's."""

@@ -181,8 +181,8 @@ class PoseTraining(LightningModule):
         if torch.stack(list(terms.values())).isfinite().all():
             return
         bad = [f"{name} = {value.item()}" for name, value in terms.items() if not value.isfinite()]
+        advice = self._task.find_fault() or "lower optimiser.lr or lengthen the warm-up"
         raise TrainingDivergedError(
             f"{', '.join(bad)} in batch {batch_index} of epoch {self.current_epoch} (step {self.global_step}; samples "
-            f"{batch.sample_index.tolist()[:8]}...): lower optimiser.lr or lengthen the warm-up, then go on from the "
-            "last good state with --resume"
+            f"{batch.sample_index.tolist()[:8]}...): {advice}"
         )

@@ -191,13 +191,7 @@ class TrainConfig:
             raise ConfigError("teacher_flip averages a teacher's heatmaps: name a teacher, or leave it out")
         if self.teacher_store is not None and (self.teacher is None or self.data.variants is None):
             raise ConfigError("teacher_store needs a teacher and a fixed pool of crops: set data.variants, such as 4")
-        if self.backbone_heatmap < 0:
-            raise ConfigError(f"backbone_heatmap must not be negative, got {self.backbone_heatmap}")
-        for name, weight in (("cycle_token", self.cycle_token), ("cycle_keypoint", self.cycle_keypoint)):
-            if not 0 <= weight < math.inf:
-                raise ConfigError(f"{name} must not be negative, got {weight}")
-        if self.target_sigma <= 0:
-            raise ConfigError(f"target_sigma must be greater than 0, got {self.target_sigma}")
+        self._check_numbers()
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
         if not self.data.train:
@@ -210,6 +204,22 @@ class TrainConfig:
         given = [dataset.weight is not None for dataset in self.data.train]
         if any(given) and not all(given):
             raise ConfigError("data.train: give a weight to every dataset or to none")
+
+    def _check_numbers(self) -> None:
+        not_negative = {
+            "backbone_heatmap": self.backbone_heatmap,
+            "cycle_token": self.cycle_token,
+            "cycle_keypoint": self.cycle_keypoint,
+            "optimiser.lr": self.optimiser.lr,
+            "optimiser.weight_decay": self.optimiser.weight_decay,
+            "optimiser.warmup_factor": self.optimiser.warmup_factor,
+            "optimiser.gamma": self.optimiser.gamma,
+        }
+        for name, value in not_negative.items():
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{name} must not be negative, infinite or NaN, got {value}")
+        if not 0 < self.target_sigma < math.inf:
+            raise ConfigError(f"target_sigma must be greater than 0 and finite, got {self.target_sigma}")
 
 
 def train_config_from(values: Mapping[str, Any]) -> TrainConfig:

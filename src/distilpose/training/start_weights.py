@@ -14,6 +14,7 @@ from distilpose.checkpoint import check_tensors, load_checkpoint
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models import PoseModel
 from distilpose.models.resnet import ResNet
+from distilpose.models.token_encoder import TransformerBlock
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ def load_start_weights(model: PoseModel, path: str | Path, parts: Sequence[str])
 
     Raises:
         CheckpointError: the file is unusable, or does not fit.
-        ConfigError: a part that one of the models lacks, or ImageNet weights for something that is no ResNet.
+        ConfigError: a part that one of the models lacks, encoders with different numbers of heads, or ImageNet weights
+            for something that is no ResNet.
     """
     weights = read_resnet_weights(path)
     if weights is not None:
@@ -49,6 +51,7 @@ def load_start_weights(model: PoseModel, path: str | Path, parts: Sequence[str])
                 f"init_parts names {part}, which {start.preset if source is None else model.preset} lacks: init copies "
                 f"from a {start.preset} to a {model.preset}, leave {part} out of init_parts"
             )
+        _check_heads(source, target, f"{part} of {path}")
         _copy_weights(source, target, f"{part} of {path}")
 
 
@@ -86,14 +89,34 @@ def _start_resnet(model: PoseModel, path: Path, weights: dict[str, Tensor], part
     logger.info("%d of %d tensors of the backbone from %s", len(given), len(own), path)
 
 
+def _check_heads(source: nn.Module, target: nn.Module, name: str) -> None:
+    """Blocks of one width have the same shapes for any number of heads, and mean something else."""
+    theirs, ours = _num_heads(source), _num_heads(target)
+    if theirs != ours and any(".qkv." in key for key in _shared(source, target)):
+        raise ConfigError(
+            f"the {name} has {theirs} attention heads, the model {ours}: set model_options.num_heads {theirs}, or "
+            "leave encoder out of init_parts"
+        )
+
+
+def _num_heads(part: nn.Module) -> int | None:
+    return next((module.num_heads for module in part.modules() if isinstance(module, TransformerBlock)), None)
+
+
+def _shared(source: nn.Module, target: nn.Module) -> dict[str, Tensor]:
+    """The source's tensors that agree in name and shape with one of the target's."""
+    own = target.state_dict()
+    return {key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape}
+
+
 def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
     """Copy what agrees in name and shape: a three-stage backbone takes the first three stages of its teacher."""
-    own = target.state_dict()
-    shared = {key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape}
+    own, shared = target.state_dict(), _shared(source, target)
     if not any(value.is_floating_point() for value in shared.values()):
         raise CheckpointError(
             f"the {name} shares no tensor with the model's: take another checkpoint, or leave it out of init_parts"
         )
     own.update(shared)
     target.load_state_dict(own)
-    logger.info("%d of %d tensors from the %s", len(shared), len(own), name)
+    level = logging.INFO if len(shared) == len(own) else logging.WARNING
+    logger.log(level, "init: %d of %d tensors from the %s", len(shared), len(own), name)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distilpose.data.coco import PersonSample
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
@@ -80,6 +82,18 @@ class TeacherStore:
             file = _open(self._folder / f"{name}.npy", (self._count, *shape), np.dtype(np.float16))
             self._files[name] = file
         return self._files[name]
+
+
+def hash_people(samples: Sequence[PersonSample], root: Path) -> str:
+    """SHA-256 of all that shapes the crops of people but their pixels: pictures' paths below root, boxes, keypoints."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        path = sample.image_path
+        place = path.relative_to(root) if path.is_relative_to(root) else path
+        digest.update(f"{place.as_posix()}\n{sample.annotation_id}\n".encode(errors="surrogateescape"))
+        for values in (sample.box_xyxy, sample.xy_img, sample.visibility, sample.annotated):
+            digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def _rows(batch: Batch, rows: Tensor) -> Batch:

@@ -33,7 +33,7 @@ from distilpose.training.pointing import start_pointing
 from distilpose.training.processes import SameStart, companions
 from distilpose.training.recipes import TrainConfig
 from distilpose.training.start_weights import load_start_weights
-from distilpose.training.teacher_store import TeacherStore
+from distilpose.training.teacher_store import TeacherStore, hash_people
 from distilpose.training.teachers.base import CropSpec, Teacher
 from distilpose.training.teachers.build import open_teacher
 
@@ -74,7 +74,7 @@ def train(
         ConfigError: the configuration contradicts itself, or ``out`` holds another run and ``resume`` is not set.
         CheckpointError: a file named in it is unusable.
         DatasetError: an annotation file is unusable.
-        TrainingDivergedError: a loss became NaN or infinite; the last good state is kept.
+        TrainingDivergedError: a loss became NaN or infinite; the last good state, if there is one, is kept.
         DistilPoseError: another process of the run has ended, so that this one cannot go on.
     """
     config.check()
@@ -96,7 +96,7 @@ def train(
             "only a teacher teaches the score: without one it means nothing, and poses are drawn faintly. Set "
             "model_options.with_score to false, or name a teacher."
         )
-    store = None if teacher is None else _open_store(config, teacher, len(data), skeleton)
+    store = None if teacher is None else _open_store(config, teacher, data, skeleton)
     task = make_task(model, teacher, config.losses, config.target_sigma, store)
     if config.start == "pointing" and state is None:
         first = next(iter(data.train_loader(rank=0, world_size=1)))
@@ -119,6 +119,7 @@ def train(
         "batch_size": config.data.batch_size, "devices": processes.total, "seed": config.seed,
         "losses": asdict(config.losses), "data": [dataset.annotations for dataset in config.data.train],
     }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)  # not before all that can be refused is read
     checkpoints = Checkpoints(
         out, description, load_validation_set(config, description), config.flip_test, config.evaluate_every, summary
     )
@@ -140,7 +141,6 @@ def _find_state(out: Path, resume: bool) -> Path | None:
         return None
     if not resume and (state.exists() or (out / "last.safetensors").exists()):
         raise ConfigError(f"{out} already holds a run: pass --resume to go on with it, or another --out")
-    out.mkdir(parents=True, exist_ok=True)
     return state if resume else None
 
 
@@ -165,17 +165,18 @@ def _open_teacher(config: TrainConfig, description: ModelDescription, data: Trai
     return open_teacher(config.teacher, CropSpec.of(description), data.samples, flip=config.teacher_flip)
 
 
-def _open_store(config: TrainConfig, teacher: Teacher, num_samples: int, skeleton: Skeleton) -> TeacherStore | None:
+def _open_store(config: TrainConfig, teacher: Teacher, data: TrainingData, skeleton: Skeleton) -> TeacherStore | None:
     if config.teacher_store is None or config.data.variants is None:
         return None
     content: dict[str, object] = {
         "teacher": dict(teacher.description),
         "augment": asdict(config.augment),
         "data": [dataset.annotations for dataset in config.data.train],
+        "people": hash_people(data.samples, Path(config.data.root)),
     }
     if skeleton != COCO_17:  # its mirror pairs and halves shape the crops
         content["skeleton"] = skeleton.to_dict()
-    return TeacherStore(Path(config.teacher_store), content, num_samples, config.data.variants)
+    return TeacherStore(Path(config.teacher_store), content, len(data), config.data.variants)
 
 
 class Processes(NamedTuple):
@@ -251,7 +252,7 @@ def _fit(
             try:
                 trainer.fit(module, loader, ckpt_path=None if state is None else str(state), weights_only=False)
             except TrainingDivergedError as error:
-                raise TrainingDivergedError(f"{error}\nlast good state: {out / STATE_NAME}") from error
+                raise TrainingDivergedError(f"{error}\n{_where_to_go_on(out / STATE_NAME)}") from error
             except RuntimeError as error:
                 if not _has_lost_process(error, processes):
                     raise
@@ -260,6 +261,12 @@ def _fit(
                 if trainer.interrupted:
                     raise KeyboardInterrupt from None
                 raise
+
+
+def _where_to_go_on(state: Path) -> str:
+    if state.exists():
+        return f"--resume goes on from the last good state: {state}"
+    return "no epoch was finished, so that there is nothing to resume: start again"
 
 
 def _describe_loss(trainer: Trainer, out: Path, lost: str | None) -> str:

@@ -82,6 +82,18 @@ def test_black_stands_beside_a_crop_of_another_aspect() -> None:
     assert placement.to_crop(torch.rand(1, 1, 32, 32)).shape == (1, 1, 32, 24)
 
 
+@pytest.mark.parametrize("crop_hw", [(256, 192), (128, 96), (64, 48), (251, 187)])
+@pytest.mark.parametrize("input_hw", [(256, 192), (64, 48), (128, 96), (384, 288), (256, 191), (250, 187)])
+def test_a_teacher_that_counts_from_centre_to_centre_sees_no_black_edge(
+    crop_hw: tuple[int, int], input_hw: tuple[int, int]
+) -> None:
+    """Its last row and column lie on the crop's edge, one pixel beyond the last pixel."""
+    placement = Placement.fit(crop_hw, input_hw, udp=True)
+    assert not placement.padded
+    white = placement.to_input(torch.ones(1, 3, *crop_hw), input_hw)
+    torch.testing.assert_close(white, torch.ones(1, 3, *input_hw))
+
+
 def test_pixels_come_in_the_teachers_colours_and_scale() -> None:
     crop = np.random.default_rng(0).integers(0, 256, (1, 64, 48, 3), dtype=np.uint8)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)

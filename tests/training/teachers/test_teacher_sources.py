@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from distilpose.geometry import CropTransform
 from distilpose.models import create_model
 from distilpose.preprocess import Normalisation, preprocess
 from distilpose.skeleton import COCO_17, CROWDPOSE_14, Skeleton
+from distilpose.training.teachers import build
 from distilpose.training.teachers.base import CropSpec
 from distilpose.training.teachers.build import TeacherRunner, load_source, open_teacher
 from distilpose.training.teachers.config import teacher_config_from
@@ -74,6 +76,25 @@ def test_vitpose_reads_its_own_processor(vitpose_folder) -> None:
     assert spec.input_size_hw == (64, 48)
     assert spec.normalisation == Normalisation((0.25, 0.25, 0.25), (0.125, 0.125, 0.125))
     assert spec.udp
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_vitpose_saved_in_half_runs_in_float32(vitpose_folder, dtype: torch.dtype, tmp_path: Path, capfd) -> None:
+    from transformers import VitPoseForPoseEstimation
+
+    folder = vitpose_folder()
+    model = VitPoseForPoseEstimation.from_pretrained(folder).to(dtype)
+    model.save_pretrained(tmp_path)
+    shutil.copy(folder / "preprocessor_config.json", tmp_path)
+    capfd.readouterr()
+    teacher = open_teacher({"kind": "vitpose", "model": str(tmp_path)}, CropSpec((64, 48), COCO_17))
+    assert "Loading weights" not in capfd.readouterr().err
+    source = load_source(teacher_config_from({"kind": "vitpose", "model": str(tmp_path)}))
+    images = torch.randn(2, 3, 64, 48)
+    with torch.no_grad():
+        expected = model.float()(pixel_values=images).heatmaps
+        torch.testing.assert_close(source(images).heatmaps, expected)
+        assert teacher(batch_of(images)).heatmaps.dtype == torch.float32
 
 
 def test_experts_of_vitpose_have_to_be_chosen(vitpose_folder) -> None:
@@ -145,6 +166,14 @@ def test_our_own_exported_file_says_what_it_is(onnx_file, weights: np.ndarray) -
         ({"colour": "cmyk"}, "teacher \\(onnx\\)"),
         ({"colours": "bgr"}, "colours"),
         ({"kind": "onxx"}, "kind must be one of checkpoint, vitpose, onnx"),
+        ({"std": [float("nan"), 1, 1]}, "std must be greater than 0 and finite"),
+        ({"mean": [float("nan"), 1, 1]}, "mean must be finite"),
+        ({"input_size_hw": [0, -4]}, r"input_size_hw must be \(height, width\), each at least 1, got \(0, -4\)"),
+        ({"kind": ["onnx"]}, r"kind must be one of .*, got \['onnx'\]"),
+        ({"kind": "simcc", "heatmap_size_hw": [0, 12]}, r"heatmap_size_hw must be \(height, width\), each at least 1"),
+        ({"kind": "simcc", "sharpness": float("nan")}, "sharpness must be greater than 0 and finite"),
+        ({"kind": "simcc", "outputs": ["x", "x"]}, "outputs must be two, x and y axis, got 'x' twice"),
+        ({"keypoints": [f"leg_{at}" for at in range(K)]}, r"mapping: \{NAME IN coco_17: NAME IN teacher\}"),
         ({"mapping": {"nose": "snout"}}, "snout"),
         ({"mapping": {"left_hip": "right_hip"}}, "other side of the body"),
     ],
@@ -152,6 +181,82 @@ def test_our_own_exported_file_says_what_it_is(onnx_file, weights: np.ndarray) -
 def test_what_does_not_fit_an_onnx_file(onnx_file, changes: dict[str, object], message: str) -> None:
     with pytest.raises(DistilPoseError, match=message):
         open_teacher({"kind": "onnx", "file": str(onnx_file()), **changes}, CROPS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": [0.4, 0.4, 0.4]}, r"says of itself mean \(0\.1, 0\.2, 0\.3\), teacher\.mean is"),
+        ({"std": [0.229, 0.224, 0.225]}, "says of itself std"),
+        ({"colour": "bgr"}, "says of itself colour rgb"),
+        ({"udp": True}, "says of itself udp False"),
+        ({"keypoints": "crowdpose_14"}, "says of itself that its keypoints are nose"),
+        ({"input_size_hw": [32, 32]}, r"reads \(64, 48\)"),
+        ({"mean": [0.1, 0.2, 0.3], "colour": "rgb", "udp": False, "keypoints": "coco_17"}, None),
+    ],
+)
+def test_our_own_exported_file_is_not_contradicted(onnx_file, options: dict[str, object], message: str | None) -> None:
+    file, normalisation = onnx_file(size_hw=("height", "width")), Normalisation((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    describe_onnx(file, ModelDescription("tokenpose_s", "heatmap", (64, 48), (16, 12), {}, normalisation, COCO_17))
+    values = {"kind": "onnx", "file": str(file), **options}
+    if message is None:
+        open_teacher(values, CROPS)
+        return
+    with pytest.raises(ConfigError, match=message):
+        open_teacher(values, CROPS)
+
+
+def save_graph(path: Path, node: str, shapes: list[tuple[int, ...]], dtype: str = "FLOAT", **more: object) -> str:
+    """An ONNX file of one node from an input "pixels" to an output "heatmaps" of these shapes."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    pixels = helper.make_tensor_value_info("pixels", getattr(TensorProto, dtype), list(shapes[0]))
+    heatmaps = helper.make_tensor_value_info("heatmaps", getattr(TensorProto, dtype), list(shapes[1]))
+    nodes = [helper.make_node(node, ["pixels"], ["heatmaps"], **more)]
+    graph = helper.make_graph(nodes, "teacher", [pixels], [heatmaps])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return str(path)
+
+
+def test_onnx_files_of_other_layouts_are_told_what_to_do(onnx_file, tmp_path: Path) -> None:
+    def refused(message: str, file: str, **more: object) -> None:
+        with pytest.raises(DistilPoseError, match=message):
+            open_teacher({"kind": "onnx", "file": file, **more}, CROPS)
+
+    path = tmp_path / "x.onnx"
+    refused("its channels come last", save_graph(path, "Identity", [(1, 64, 48, 3), (1, 64, 48, 3)]))
+    refused("without --uint8-input", save_graph(path, "Identity", [(1, 3, 64, 48), (1, 3, 64, 48)], "UINT8"))
+    refused(r"free batch size, or with 1 in place of 4", str(onnx_file(batch=4)))
+    transposed = save_graph(path, "Transpose", [(1, 3, 64, 48), (1, 64, 48, 3)], perm=[0, 2, 3, 1])
+    names = ["nose", "left_eye", "right_eye"]
+    refused(r"gives 64 keypoints.*its output is \(B, 64, 48, 3\): they come last", transposed, keypoints=names)
+    refused("has NaN or infinite numbers", save_graph(path, "Log", [(1, 3, 64, 48), (1, 3, 64, 48)]), keypoints=names)
+    refused(r"got heatmaps \(B, 3\)", save_graph(path, "ReduceMean", [(1, 3, 64, 48), (1, 3)], axes=[2, 3], keepdims=0))
+
+
+def test_names_of_a_teachers_keypoints_are_labels_alone(onnx_file, caplog) -> None:
+    """Nothing is said of OKS constants or edges, which nobody asks for; but where it is measured with them, it is."""
+    names = [*COCO_17.keypoint_names[:-1], "tail"]
+    values = {"kind": "onnx", "file": str(onnx_file()), "keypoints": names}
+    with caplog.at_level(logging.WARNING):
+        open_teacher(values, CROPS)
+        assert "oks_sigmas" not in caplog.text
+        TeacherRunner(values)
+    assert "oks_sigmas of nose" in caplog.text
+
+
+def test_a_runner_loads_each_network_once(onnx_file, monkeypatch) -> None:
+    loaded = []
+
+    def load(config):
+        loaded.append(config.udp)
+        return load_source(config)
+
+    monkeypatch.setattr(build, "load_source", load)
+    member = {"kind": "onnx", "file": str(onnx_file())}
+    TeacherRunner({"kind": "ensemble", "members": [member, {**member, "udp": True}]})
+    assert loaded == [None, True]
 
 
 def test_onnx_files_that_are_no_heatmap_teachers(onnx_file, tmp_path: Path) -> None:

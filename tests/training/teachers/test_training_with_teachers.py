@@ -16,11 +16,13 @@ import yaml
 from distilpose import cli
 from distilpose.checkpoint import describe, load_checkpoint, save_checkpoint
 from distilpose.data.coco import load_person_samples
-from distilpose.errors import ConfigError
+from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.losses import DistillationOptions
 from distilpose.models import create_model
+from distilpose.models.outputs import HeatmapOutput
 from distilpose.training.recipes import train_config_from
 from distilpose.training.teachers.config import KINDS, teacher_config_from
+from distilpose.training.teachers.onnx_file import OnnxSource
 from distilpose.training.train import train
 
 DOCS = Path(__file__).parents[3] / "docs" / "teachers.md"
@@ -120,11 +122,12 @@ def test_our_own_teacher_is_as_good_as_the_model(teachers, drawn_data: Path, tmp
     file = tmp_path / "teacher.yaml"
     file.write_text(yaml.safe_dump({"kind": "checkpoint", "file": teachers["checkpoint"]}))
     results = []
-    for model in (["--teacher", str(file)], ["--model", teachers["checkpoint"]]):
+    for model in (["--teacher", str(file)], ["--teacher", teachers["checkpoint"]], ["--model", teachers["checkpoint"]]):
         assert cli.main(["evaluate", *model, *data, "--out", str(tmp_path / "out"), "--quiet"]) == 0
         results.append(json.loads((tmp_path / "out" / "metrics.json").read_text()))
     for metric in ("AP", "AR", "PCK@0.2"):
-        assert results[0][metric] == pytest.approx(results[1][metric], abs=1e-6)
+        assert results[0][metric] == pytest.approx(results[2][metric], abs=1e-6)
+        assert results[0][metric] == results[1][metric]
 
 
 def test_files_without_a_teacher_and_heatmaps_on_disk_are_not_evaluated(teachers, tmp_path: Path, capsys) -> None:
@@ -136,12 +139,40 @@ def test_files_without_a_teacher_and_heatmaps_on_disk_are_not_evaluated(teachers
         ({"teacher": teachers["heatmaps"]}, "no network to evaluate"),
         ({"teacher": mixed}, "no network to evaluate"),
         ({"teacher": {"kind": "ensemble", "members": [teachers["onnx"], mixed]}}, "no network to evaluate"),
+        ({"teacher": teachers["onnx"], "teacher_flip": "no"}, "teacher_flip must be true or false, got 'no'"),
     ):
         file.write_text(yaml.safe_dump(content))
         assert cli.main(command) == 1
         assert message in capsys.readouterr().err
     assert cli.main([*command, "--model", "y"]) == 1
     assert "--teacher and --model" in capsys.readouterr().err
+
+
+def test_a_teacher_without_finite_answers_is_named_and_leaves_no_state_to_look_for(
+    teachers, make_config, monkeypatch
+) -> None:
+    def nothing(self, images):
+        return HeatmapOutput(torch.full((len(images), 17, 16, 12), float("nan")))
+
+    monkeypatch.setattr(OnnxSource, "__call__", nothing)
+    with pytest.raises(TrainingDivergedError, match="the teacher's outputs are NaN or infinite") as found:
+        train(make_config("run", teacher=teachers["onnx"]))
+    assert "optimiser.lr" not in str(found.value)
+    assert "state.ckpt" not in str(found.value)
+    assert "nothing to resume" in str(found.value)
+
+
+def test_an_unusable_teacher_leaves_no_folder(make_config) -> None:
+    config = make_config("run", teacher="nowhere.onnx")
+    with pytest.raises(DistilPoseError, match="is not a file"):
+        train(config)
+    assert not Path(config.out).exists()
+
+
+@pytest.mark.parametrize("second", [float("nan"), float("inf"), 0])
+def test_weights_of_an_ensemble_are_finite(second: float, teachers) -> None:
+    with pytest.raises(ConfigError, match="2 finite numbers above 0"):
+        teacher_config_from(teachers["ensemble"] | {"weights": [1, second]})
 
 
 def test_configurations_of_the_docs() -> None:

@@ -17,7 +17,7 @@ from distilpose.preprocess import NetworkInput, Normalisation
 from distilpose.runtimes import FloatArray
 from distilpose.skeleton import COCO_17, name_key
 from distilpose.training.teachers.adapt import SourceTeacher
-from distilpose.training.teachers.base import CropSpec, HeatmapSource, Teacher
+from distilpose.training.teachers.base import CropSpec, HeatmapSource, SourceSpec, Teacher
 from distilpose.training.teachers.combine import Ensemble, FlipAverage
 from distilpose.training.teachers.config import (
     CheckpointTeacher,
@@ -55,14 +55,27 @@ def open_teacher(
         CheckpointError: a model file is unusable.
         InputError: a folder is unusable.
     """
-    config = teacher_config_from(values)
+    return _open(teacher_config_from(values), crops, samples, flip)
+
+
+def _open(
+    config: TeacherConfig,
+    crops: CropSpec,
+    samples: Sequence[PersonSample],
+    flip: bool,
+    first: HeatmapSource | None = None,
+) -> Teacher:
+    """See `open_teacher`; ``first`` is the source of its first network, where that is loaded already."""
     teacher: Teacher
     if isinstance(config, EnsembleTeacher):
-        teacher = Ensemble([open_teacher(member, crops, samples) for member in config.members], config.weights)
+        members = [teacher_config_from(member) for member in config.members]
+        firsts = [first, *[None] * (len(members) - 1)]
+        opened = [_open(member, crops, samples, False, one) for member, one in zip(members, firsts, strict=True)]
+        teacher = Ensemble(opened, config.weights)
     elif isinstance(config, HeatmapFilesTeacher):
         teacher = HeatmapFiles(Path(config.folder), crops, samples, config.mapping)
     else:
-        teacher = SourceTeacher(load_source(config), crops, config.mapping, f"teacher {_place(config)}")
+        teacher = SourceTeacher(first or load_source(config), crops, config.mapping, f"teacher {_place(config)}")
         flip |= config.flip
     return FlipAverage(teacher, crops.skeleton.flip_index) if flip else teacher
 
@@ -104,8 +117,11 @@ class TeacherRunner:
     """
 
     def __init__(self, values: TeacherValues, *, flip: bool = False) -> None:
-        crops = _own_crops(teacher_config_from(values))
-        self._teacher = open_teacher(values, crops, flip=flip)
+        config = teacher_config_from(values)
+        network = _first_network(config)
+        source = load_source(network)
+        crops = _own_crops(network, source.spec)
+        self._teacher = _open(config, crops, (), flip, source)
         if not all(self._teacher.taught):
             raise ConfigError(
                 f"a teacher is evaluated on all keypoints of {crops.skeleton.name}, it lacks some of them: "
@@ -140,16 +156,12 @@ class TeacherRunner:
             return self._teacher(batch)
 
 
-def _own_crops(config: TeacherConfig) -> CropSpec:
+def _first_network(config: TeacherConfig) -> _NETWORKS:
     singles = _single_teachers(config)
     networks = [each for each in singles if not isinstance(each, HeatmapFilesTeacher)]
     if len(networks) < len(singles):
         raise ConfigError("heatmaps on disk belong to training people: there is no network to evaluate")
-    first = networks[0]
-    spec = load_source(first).spec
-    own = {name_key(name) for name in spec.skeleton.keypoint_names}
-    has_coco = all(name in first.mapping or name_key(name) in own for name in COCO_17.keypoint_names)
-    return CropSpec(spec.input_size_hw, COCO_17 if has_coco else spec.skeleton, Normalisation())
+    return networks[0]
 
 
 def _single_teachers(config: TeacherConfig) -> list[_NETWORKS | HeatmapFilesTeacher]:
@@ -158,3 +170,13 @@ def _single_teachers(config: TeacherConfig) -> list[_NETWORKS | HeatmapFilesTeac
         return [config]
     members = [teacher_config_from(member) for member in config.members]
     return [single for member in members for single in _single_teachers(member)]
+
+
+def _own_crops(config: _NETWORKS, spec: SourceSpec) -> CropSpec:
+    own = {name_key(name) for name in spec.skeleton.keypoint_names}
+    if all(name in config.mapping or name_key(name) in own for name in COCO_17.keypoint_names):
+        return CropSpec(spec.input_size_hw, COCO_17, Normalisation())
+    if not isinstance(config, CheckpointTeacher) and config.keypoints is not None:
+        # It is measured with what its keypoints leave out: now that is said.
+        teacher_skeleton(config.keypoints, f"teacher {_place(config)}", only_labels=False)
+    return CropSpec(spec.input_size_hw, spec.skeleton, Normalisation())

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from distilpose.errors import ConfigError
-from distilpose.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 Keypoints = str | list[str]
 Triple = tuple[float, float, float]
 ONNX_SUFFIX = ".onnx"
+_MODEL_SUFFIXES = (ONNX_SUFFIX, ".safetensors", ".pth", ".pt", ".ckpt")
 
 
 @dataclass
@@ -51,17 +52,20 @@ class VitPoseTeacher:
 
 @dataclass
 class OnnxTeacher:
-    """An ONNX file that gives heatmaps. A file of ``distilpose export`` says all of this itself.
+    """An ONNX file that gives heatmaps.
+
+    A file of ``distilpose export`` says all of this itself, and may not be contradicted.
 
     Attributes:
         file: with one image input (B, 3, H, W).
         output: name of the heatmaps (B, K, h, w); the only output of that form when not given.
         input_size_hw: (H, W) in pixels, where the file leaves them free.
-        mean: of each colour in units of pixel / 255, in the order of the input's colours.
+        mean: of each colour in units of pixel / 255, in the order of the input's colours; ImageNet's when not given.
         std: likewise. A network that reads 0..255 has mean 0 and std 1/255.
-        colour: order of the input's colours.
-        udp: pixels and cells are counted between the centres of the outermost ones ("unbiased data processing").
-        keypoints: of the heatmaps: a known set or names in order.
+        colour: order of the input's colours; rgb when not given.
+        udp: pixels and cells are counted between the centres of the outermost ones ("unbiased data processing"); no
+            when not given.
+        keypoints: of the heatmaps: a known set or names in order; COCO's when not given.
         mapping: student's keypoint -> this teacher's, where their names differ.
         flip: average the heatmaps with those of the mirrored crops.
     """
@@ -69,11 +73,11 @@ class OnnxTeacher:
     file: str
     output: str | None = None
     input_size_hw: tuple[int, int] | None = None
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
-    colour: Literal["rgb", "bgr"] = "rgb"
-    udp: bool = False
-    keypoints: Keypoints = "coco_17"
+    mean: Triple | None = None
+    std: Triple | None = None
+    colour: Literal["rgb", "bgr"] | None = None
+    udp: bool | None = None
+    keypoints: Keypoints | None = None
     mapping: dict[str, str] = field(default_factory=dict)
     flip: bool = False
 
@@ -94,8 +98,8 @@ class SimccTeacher:
         input_size_hw: (H, W) in pixels, where the file leaves them free.
         mean: as in `OnnxTeacher`.
         std: likewise.
-        colour: order of the input's colours.
-        keypoints: of the axes: a known set or names in order.
+        colour: as in `OnnxTeacher`.
+        keypoints: of the axes: a known set or names in order; COCO's when not given.
         mapping: student's keypoint -> this teacher's, where their names differ.
         flip: average the heatmaps with those of the mirrored crops.
     """
@@ -107,10 +111,10 @@ class SimccTeacher:
     peak: Literal["value", "one"] = "value"
     heatmap_size_hw: tuple[int, int] | None = None
     input_size_hw: tuple[int, int] | None = None
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
-    colour: Literal["rgb", "bgr"] = "rgb"
-    keypoints: Keypoints = "coco_17"
+    mean: Triple | None = None
+    std: Triple | None = None
+    colour: Literal["rgb", "bgr"] | None = None
+    keypoints: Keypoints | None = None
     mapping: dict[str, str] = field(default_factory=dict)
     flip: bool = False
 
@@ -165,15 +169,15 @@ def teacher_config_from(values: str | Mapping[str, Any]) -> TeacherConfig:
         return OnnxTeacher(values) if values.endswith(ONNX_SUFFIX) else CheckpointTeacher(values)
     fields = dict(values)
     kind = fields.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"teacher: kind must be one of {', '.join(KINDS)}, got {kind!r}")
     config = _parse(kind, fields)
     if isinstance(config, EnsembleTeacher):
         _check_ensemble(config)
-    if isinstance(config, SimccTeacher) and config.sharpness <= 0:
-        raise ConfigError(f"teacher (simcc): sharpness must be greater than 0, got {config.sharpness}")
-    if isinstance(config, OnnxTeacher | SimccTeacher) and min(config.std) <= 0:
-        raise ConfigError(f"teacher ({kind}): std must be greater than 0, got {config.std}")
+    if isinstance(config, OnnxTeacher | SimccTeacher):
+        _check_input(kind, config)
+    if isinstance(config, SimccTeacher):
+        _check_axes(config)
     return config
 
 
@@ -192,11 +196,15 @@ class TeacherFile(NamedTuple):
 def read_teacher_file(path: str | Path) -> TeacherFile:
     """The teacher of a training configuration, or of a file that holds what would stand under ``teacher`` alone.
 
+    A checkpoint or an ONNX file is the teacher itself.
+
     Raises:
         ConfigError: the file cannot be read, or names no teacher.
     """
     import yaml
 
+    if Path(path).suffix in _MODEL_SUFFIXES:
+        return TeacherFile(str(path), False)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -206,7 +214,10 @@ def read_teacher_file(path: str | Path) -> TeacherFile:
     teacher = content.get("teacher") if isinstance(content, dict) else None
     if not isinstance(teacher, str | dict):
         raise ConfigError(f"{path} names no teacher: expected a training configuration with 'teacher', or a 'kind'")
-    return TeacherFile(teacher, bool(content.get("teacher_flip", False)))
+    flip = content.get("teacher_flip", False)
+    if not isinstance(flip, bool):
+        raise ConfigError(f"{path}: teacher_flip must be true or false, got {flip!r}")
+    return TeacherFile(teacher, flip)
 
 
 def _parse(kind: str, fields: Mapping[str, Any]) -> TeacherConfig:
@@ -221,13 +232,35 @@ def _parse(kind: str, fields: Mapping[str, Any]) -> TeacherConfig:
     return config
 
 
+def _check_input(kind: str, config: OnnxTeacher | SimccTeacher) -> None:
+    if config.std is not None and not all(0 < value < math.inf for value in config.std):
+        raise ConfigError(f"teacher ({kind}): std must be greater than 0 and finite, got {config.std}")
+    if config.mean is not None and not all(map(math.isfinite, config.mean)):
+        raise ConfigError(f"teacher ({kind}): mean must be finite, got {config.mean}")
+    _check_size(kind, "input_size_hw", config.input_size_hw)
+
+
+def _check_axes(config: SimccTeacher) -> None:
+    if not 0 < config.sharpness < math.inf:
+        raise ConfigError(f"teacher (simcc): sharpness must be greater than 0 and finite, got {config.sharpness}")
+    if config.outputs is not None and config.outputs[0] == config.outputs[1]:
+        raise ConfigError(f"teacher (simcc): outputs must be two, x and y axis, got {config.outputs[0]!r} twice")
+    _check_size("simcc", "heatmap_size_hw", config.heatmap_size_hw)
+
+
+def _check_size(kind: str, name: str, size_hw: tuple[int, int] | None) -> None:
+    if size_hw is not None and min(size_hw) < 1:
+        raise ConfigError(f"teacher ({kind}): {name} must be (height, width), each at least 1, got {size_hw}")
+
+
 def _check_ensemble(config: EnsembleTeacher) -> None:
     if len(config.members) < 2:
         raise ConfigError(f"teacher (ensemble): members must be at least two, got {len(config.members)}")
     weights = config.weights
-    if weights is not None and (len(weights) != len(config.members) or min(weights) <= 0):
+    if weights is not None and (len(weights) != len(config.members) or not all(0 < w < math.inf for w in weights)):
         raise ConfigError(
-            f"teacher (ensemble): weights must be {len(config.members)} numbers above 0, one per member, got {weights}"
+            f"teacher (ensemble): weights must be {len(config.members)} finite numbers above 0, one per member, got "
+            f"{weights}"
         )
     for member in config.members:
         teacher_config_from(member)

@@ -11,6 +11,7 @@ from torch import Tensor
 from distilpose.training.teachers.base import Size
 
 SAME_ASPECT = 0.01  # sides that differ by less are stretched rather than padded: under two pixels of 192
+_ROUNDING = 1e-6  # of a position, in samples
 
 
 class Sampling(NamedTuple):
@@ -29,6 +30,8 @@ class Sampling(NamedTuple):
 
 def resample(planes: Tensor, rows: Sampling, columns: Sampling) -> Tensor:
     """Read planes at other places: linear between samples, averaged where they are thinned out, 0 outside.
+
+    From the last sample to the edge after it, position H or W, that sample is repeated; so is the first one.
 
     Args:
         planes: (..., H, W).
@@ -49,7 +52,8 @@ def resample(planes: Tensor, rows: Sampling, columns: Sampling) -> Tensor:
 def _weights(size: int, sampling: Sampling, device: torch.device) -> Tensor:
     """(new, old) weights: a triangle around each position, at least one old sample to each side; rows sum to 1 or 0."""
     position = sampling.start + sampling.step * torch.arange(sampling.size, dtype=torch.float64, device=device)
-    inside = (position > -1) & (position < size)
+    # The edge itself is inside: unbiased data processing reads its last pixel exactly there.
+    inside = (position > -1) & (position < size + _ROUNDING)
     old = torch.arange(size, dtype=torch.float64, device=device)
     distance = (old - position.clamp(0, size - 1)[:, None]).abs() / max(1.0, sampling.step)
     triangle = (1 - distance).clamp(min=0)

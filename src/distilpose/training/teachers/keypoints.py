@@ -6,22 +6,24 @@ from collections.abc import Mapping, Sequence
 
 from distilpose.errors import ConfigError
 from distilpose.skeleton import COCO_17, KeypointMapping, Skeleton, find_skeleton, map_keypoints, name_key
+from distilpose.skeleton.reading import skeleton_from_category
 
 
-def teacher_skeleton(keypoints: str | Sequence[str], what: str) -> Skeleton:
+def teacher_skeleton(keypoints: str | Sequence[str], what: str, *, only_labels: bool = True) -> Skeleton:
     """The keypoints of a teacher's heatmaps, in their order.
 
     Args:
         keypoints: the name of a built-in skeleton, a skeleton's file, or the names themselves.
         what: they belong to, for the error.
+        only_labels: heatmaps are found by their names alone, so that nothing is said of what else is left out.
 
     Raises:
         ConfigError: the skeleton is unknown, or a name is doubled.
     """
     try:
         if isinstance(keypoints, str):
-            return find_skeleton(keypoints)
-        return Skeleton.from_coco_category({"name": "teacher", "keypoints": list(keypoints)})
+            return find_skeleton(keypoints, only_labels=only_labels)
+        return skeleton_from_category({"name": "teacher", "keypoints": list(keypoints)}, only_labels=only_labels)
     except ConfigError as error:
         raise ConfigError(f"{what}: keypoints: {error}") from error
 

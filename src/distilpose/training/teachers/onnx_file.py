@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from distilpose.description import METADATA_KEY, ModelDescription, parse_descrip
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.hub import reason
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.preprocess import Normalisation
-from distilpose.runtimes import HEATMAP_OUTPUT
+from distilpose.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalisation
+from distilpose.runtimes import HEATMAP_OUTPUT, open_onnx_session
+from distilpose.skeleton import COCO_17
 from distilpose.training.teachers.base import Size, SourceSpec
 from distilpose.training.teachers.config import OnnxTeacher, SimccTeacher
 from distilpose.training.teachers.keypoints import teacher_skeleton
@@ -48,22 +49,15 @@ class OnnxFile:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise CheckpointError(f"teacher {path} is not a file: expected an ONNX file")
-        if find_spec("onnxruntime") is None:
-            raise ConfigError(f"teacher {path} runs in onnxruntime, which is not installed: pip install onnxruntime")
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimiser
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # its exceptions share no base class
-            raise CheckpointError(f"teacher {path} cannot be read by ONNX Runtime: {reason(error)}") from error
+        gpu = int(os.environ.get("LOCAL_RANK", "0"))  # each process of a run has its own
+        self._session = open_onnx_session(path, gpu=gpu)
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _NUMBER_TYPES:
-            found = [f"{value.name} {value.type} {value.shape}" for value in inputs]
-            raise CheckpointError(f"teacher {path} must have one input of float images (B, 3, H, W), got {found}")
+        fault = _input_fault(inputs)
+        if fault is not None:
+            found = ", ".join(f"{value.name} {value.type} {tuple(value.shape)}" for value in inputs)
+            raise CheckpointError(
+                f"teacher {path} must have one input of float images (B, 3, H, W), got {found}{fault}"
+            )
         self.path = path
         self.outputs = [output.name for output in self._session.get_outputs()]
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -79,8 +73,8 @@ class OnnxFile:
         """
         own = tuple(self._shape[2:])
         fixed = all(isinstance(side, int) for side in own)
-        if declared is None and self.description is not None:
-            declared = self.description.input_size_hw
+        if not fixed and self.description is not None:
+            own, fixed = self.description.input_size_hw, True
         if not fixed and declared is None:
             raise ConfigError(f"teacher {self.path} leaves its input size free {own}: set teacher.input_size_hw")
         if fixed and declared is not None and own != tuple(declared):
@@ -109,12 +103,32 @@ class OnnxFile:
                 f"teacher {self.path} does not run on two images of {size_hw}: {reason(error)}"
             ) from error
         for name, value in zip(outputs, values, strict=True):
-            if len(value) != 2 or not value.isfinite().all():
+            if len(value) != 2:
                 raise CheckpointError(
-                    f"teacher {self.path}: output {name!r} must be finite numbers for each of 2 images, got shape "
-                    f"{tuple(value.shape)}: name another output, or check the file"
+                    f"teacher {self.path}: output {name!r} must begin with the batch, got shape {tuple(value.shape)} "
+                    "for 2 images: name another output"
+                )
+            if not value.isfinite().all():
+                raise CheckpointError(
+                    f"teacher {self.path}: output {name!r} has NaN or infinite numbers for grey images: check the file"
                 )
         return [tuple(value.shape[1:]) for value in values]
+
+
+def _input_fault(inputs: Sequence[Any]) -> str | None:
+    """What to do about inputs that are no batch of float images, as the end of a sentence; None for those that are."""
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        return ": take the network without what comes before or after it"
+    count, channels, _, last = inputs[0].shape
+    if inputs[0].type == "tensor(uint8)":
+        return ": export it with float pixels (distilpose export without --uint8-input)"
+    if inputs[0].type not in _NUMBER_TYPES:
+        return ": export it with float pixels"
+    if isinstance(channels, int) and channels != 3:
+        return ": its channels come last, export it with (B, 3, H, W)" if last == 3 else ": it reads no colour images"
+    if isinstance(count, int) and count > 1:
+        return f": export it with a free batch size, or with 1 in place of {count}"
+    return None
 
 
 class OnnxSource:
@@ -157,8 +171,8 @@ def load_onnx_source(config: OnnxTeacher) -> OnnxSource:
     """
     file = OnnxFile(Path(config.file))
     size_hw = file.input_size(config.input_size_hw)
-    output, count = _only_output(file, config.output, size_hw)
-    spec = _spec(file, config, size_hw, count, udp=config.udp, output=output)
+    output, shape = _only_output(file, config.output, size_hw)
+    spec = _spec(file, config, size_hw, shape, udp=bool(config.udp), output=output)
     return OnnxSource(file, [output], lambda heatmaps: heatmaps, spec)
 
 
@@ -178,8 +192,8 @@ def load_simcc_source(config: SimccTeacher) -> OnnxSource:
     x_shape, y_shape = file.try_out(names, size_hw)
     if len(x_shape) != 2 or len(y_shape) != 2 or x_shape[0] != y_shape[0]:
         raise ConfigError(
-            f"teacher {file.path}: expected an x axis (B, K, Wx) and a y axis (B, K, Hy), got (B, *{x_shape}) and "
-            f"(B, *{y_shape}): name them in teacher.outputs"
+            f"teacher {file.path}: expected an x axis (B, K, Wx) and a y axis (B, K, Hy), got {_batch_of(x_shape)} and "
+            f"{_batch_of(y_shape)}: name them in teacher.outputs"
         )
     if (x_shape[1] - y_shape[1]) * (size_hw[1] - size_hw[0]) < 0:
         raise ConfigError(
@@ -192,12 +206,16 @@ def load_simcc_source(config: SimccTeacher) -> OnnxSource:
     def to_heatmaps(along_x: Tensor, along_y: Tensor) -> Tensor:
         return simcc_heatmaps(along_x, along_y, map_hw, **rule)
 
-    spec = _spec(file, config, size_hw, x_shape[0], outputs=names, heatmap_size_hw=list(map_hw), **rule)
+    spec = _spec(file, config, size_hw, x_shape, outputs=names, heatmap_size_hw=list(map_hw), **rule)
     return OnnxSource(file, names, to_heatmaps, spec)
 
 
-def _only_output(file: OnnxFile, name: str | None, size_hw: Size) -> tuple[str, int]:
-    """The output that holds heatmaps, and how many."""
+def _batch_of(shape: Sequence[int]) -> str:
+    return f"({', '.join(['B', *map(str, shape)])})"
+
+
+def _only_output(file: OnnxFile, name: str | None, size_hw: Size) -> tuple[str, tuple[int, ...]]:
+    """The output that holds heatmaps, and its shape without the batch."""
     if name is None and file.description is not None:
         name = HEATMAP_OUTPUT
     names = file.outputs if name is None else [name]
@@ -205,12 +223,12 @@ def _only_output(file: OnnxFile, name: str | None, size_hw: Size) -> tuple[str, 
     shapes = dict(zip(names, file.try_out(names, size_hw), strict=True))
     maps: list[str] = [output for output, shape in shapes.items() if len(shape) == 3]
     if len(maps) != 1:
+        found = ", ".join(f"{output} {_batch_of(shape)}" for output, shape in shapes.items())
         raise ConfigError(
-            f"teacher {file.path}: expected one output of heatmaps (B, K, h, w), got "
-            f"{', '.join(f'{output} (B, *{shape})' for output, shape in shapes.items())}: name it in teacher.output"
+            f"teacher {file.path}: expected one output of heatmaps (B, K, h, w), got {found}: name it in teacher.output"
             + (", or use kind simcc for two axes" if not maps else "")
         )
-    return maps[0], shapes[maps[0]][0]
+    return maps[0], shapes[maps[0]]
 
 
 def _check_known(file: OnnxFile, names: Sequence[str]) -> None:
@@ -219,26 +237,55 @@ def _check_known(file: OnnxFile, names: Sequence[str]) -> None:
         raise ConfigError(f"teacher {file.path} has no output {unknown[0]!r}; it has {', '.join(file.outputs)}")
 
 
+def _check_own_words(file: OnnxFile, config: OnnxTeacher | SimccTeacher, known: ModelDescription) -> None:
+    """Refuse options that contradict what an exported file says of itself."""
+    skeleton, normalisation = known.skeleton, known.normalisation or Normalisation()
+    own = {"mean": normalisation.mean, "std": normalisation.std, "colour": "rgb", "udp": False}
+    for name, value in own.items():
+        given = getattr(config, name, None)
+        if given not in (None, value):
+            raise ConfigError(
+                f"teacher {file.path} says of itself {name} {value}, teacher.{name} is {given}: leave it out"
+            )
+    if config.keypoints is None:
+        return
+    names = teacher_skeleton(config.keypoints, f"teacher {file.path}").keypoint_names
+    if not skeleton.has_keypoints(names):
+        raise ConfigError(
+            f"teacher {file.path} says of itself that its keypoints are {', '.join(skeleton.keypoint_names)}, "
+            f"teacher.keypoints has {', '.join(names)}: leave it out"
+        )
+
+
 def _spec(
-    file: OnnxFile, config: OnnxTeacher | SimccTeacher, size_hw: Size, count: int, *, udp: bool = False, **more: Any
+    file: OnnxFile,
+    config: OnnxTeacher | SimccTeacher,
+    size_hw: Size,
+    shape: Sequence[int],
+    *,
+    udp: bool = False,
+    **more: Any,
 ) -> SourceSpec:
+    """How a file is fed and read whose output, or first axis, has this shape without the batch."""
     known = file.description
     if known is not None:
-        skeleton, normalisation = known.skeleton, known.normalisation
-        if normalisation is None:
-            raise ConfigError(f"teacher {file.path} reads uint8 pixels: export it without --uint8-input")
+        _check_own_words(file, config, known)
+        skeleton, normalisation = known.skeleton, known.normalisation or Normalisation()
     else:
-        skeleton = teacher_skeleton(config.keypoints, f"teacher {file.path}")
-        normalisation = Normalisation(config.mean, config.std)
-    if skeleton.num_keypoints != count:
+        skeleton = teacher_skeleton(config.keypoints or COCO_17.name, f"teacher {file.path}")
+        normalisation = Normalisation(config.mean or IMAGENET_MEAN, config.std or IMAGENET_STD)
+    if skeleton.num_keypoints != shape[0]:
+        last = shape[-1] == skeleton.num_keypoints
         raise ConfigError(
-            f"teacher {file.path} gives {count} keypoints, teacher.keypoints has {skeleton.num_keypoints}: "
-            "name all of them, in order"
+            f"teacher {file.path} gives {shape[0]} keypoints, teacher.keypoints has {skeleton.num_keypoints}; its "
+            f"output is {_batch_of(shape)}: "
+            + ("they come last, export it with (B, K, ...)" if last else "name all of them, in order")
         )
+    colour = config.colour or "rgb"
     description: dict[str, Any] = {
         "kind": "onnx" if isinstance(config, OnnxTeacher) else "simcc",
         "weights": file_hash([file.path]),
     }
     description |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
-    description |= {"colour": config.colour, "udp": udp, **more}
-    return SourceSpec(size_hw, skeleton, normalisation, config.colour == "bgr", udp, description=description)
+    description |= {"colour": colour, "udp": udp, **more}
+    return SourceSpec(size_hw, skeleton, normalisation, colour == "bgr", udp, description=description)
