@@ -31,7 +31,9 @@ check: venv  ## style and types
 	$(BIN)/mypy
 
 bench: venv  ## speed on this machine, beside its matrix-product peak
-	$(BIN)/distilpose benchmark --profile --training
+	$(BIN)/distilpose benchmark
+	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/operation_profile.py
 
 docs: venv  ## the figures that the docs quote, measured again (docs/parity.md)
 	$(BIN)/python tests/parity_table.py docs/parity.md

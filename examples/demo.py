@@ -16,7 +16,7 @@ import matplotlib
 from rich.console import Console
 from rich.table import Table
 
-from distilpose import cli
+from distilpose.cli import main as cli
 from distilpose.data.synthetic import write_synthetic_dataset
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "quickstart"

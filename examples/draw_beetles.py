@@ -19,8 +19,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from distilpose.images import write_image
-from distilpose.skeleton import Skeleton
+from distilpose.data.images import write_image
+from distilpose.skeletons import Skeleton, skeleton_from_file
 
 FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=50, help="pictures to learn from")
     parser.add_argument("--test", type=int, default=20, help="pictures to test with")
     arguments = parser.parse_args()
-    skeleton = Skeleton.from_yaml(SKELETON_FILE)
+    skeleton = skeleton_from_file(SKELETON_FILE)
     for seed, (name, count) in enumerate((("train", arguments.train), ("test", arguments.test))):
         write_set(arguments.out / name, count, skeleton, seed)
     shutil.copyfile(SKELETON_FILE, arguments.out / SKELETON_FILE.name)

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from distilpose import PosePredictor, PoseResult
+from distilpose.data.images import read_image
 from distilpose.data.synthetic import draw_people
-from distilpose.draw import STYLES
-from distilpose.images import read_image
+from distilpose.visualization.draw import STYLES
 
 Picture = NDArray[np.uint8]
 CAPTION_HEIGHT, GAP = 26, 6  # pixels

@@ -24,10 +24,12 @@ sys.path.insert(0, str(REFERENCE))
 
 import make_checkpoint  # noqa: E402
 
-from distilpose.checkpoint import convert_released, describe  # noqa: E402
-from distilpose.evaluation.coco_ap import coco_keypoint_ap  # noqa: E402
+from distilpose.backends.checkpoint import convert_released, describe  # noqa: E402
+from distilpose.backends.torch import TorchRunner  # noqa: E402
+from distilpose.data.images import read_image  # noqa: E402
+from distilpose.evaluation.metrics.coco_ap import coco_keypoint_ap  # noqa: E402
 from distilpose.geometry import CropTransform, xywh_to_xyxy  # noqa: E402
-from distilpose.images import read_image  # noqa: E402
+from distilpose.inference.decoding import run_with_flip  # noqa: E402
 from distilpose.inference.predictor import PosePredictor  # noqa: E402
 from distilpose.losses import (  # noqa: E402
     DistillationOptions,
@@ -36,9 +38,7 @@ from distilpose.losses import (  # noqa: E402
     render_gaussian_heatmaps,
 )
 from distilpose.models.token_encoder import sine_position_code  # noqa: E402
-from distilpose.postprocess import run_with_flip  # noqa: E402
-from distilpose.runtimes import TorchRunner  # noqa: E402
-from distilpose.skeleton import COCO_17  # noqa: E402
+from distilpose.skeletons import COCO_17  # noqa: E402
 
 Row = tuple[str, str, str]
 STUDENT_KEYS = {"pred": "xy_norm", "score": "score", "sigma": "sigma"}

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,62 +16,33 @@ import distilpose
 
 SOURCE = Path(distilpose.__file__).parent
 
-# Low layers do not know high ones (docs/architecture.md). "models.outputs" means that file alone.
-ALLOWED = {
-    "errors": set(),
-    "skeleton": set(),
-    "geometry": set(),
-    "images": set(),
-    "models": set(),
-    "hub": set(),
-    "boxes_file": {"geometry"},
-    "oks": {"skeleton"},
-    "paint": {"skeleton"},
-    "draw": {"images", "paint", "skeleton"},
-    "anonymise": {"draw", "images", "skeleton"},
-    "conversions": {"skeleton"},
-    "results": {"anonymise", "conversions", "draw", "images", "skeleton"},
-    "preprocess": {"geometry"},
-    "description": {"__init__", "preprocess", "skeleton"},
-    "postprocess": {"geometry", "models.outputs", "oks", "preprocess", "results", "runtimes", "skeleton"},
-    "losses": {"models.outputs"},
-    "checkpoint": {"description", "models", "preprocess", "skeleton"},
-    "runtimes": {"description", "models.outputs", "preprocess", "skeleton"},
-    "loading": {"checkpoint", "models", "runtimes"},
-    "data": {"geometry", "images", "preprocess", "skeleton"},
-    "evaluation": {
-        "boxes_file", "data", "draw", "geometry", "images", "loading", "models", "oks", "postprocess", "preprocess",
-        "results", "runtimes", "skeleton",
-    },
-    "inference": {
-        "anonymise", "boxes_file", "draw", "geometry", "hub", "images", "loading", "models.outputs", "oks",
-        "postprocess", "preprocess", "results", "runtimes", "skeleton",
-    },
-    "training": {
-        "checkpoint", "data", "description", "draw", "evaluation", "geometry", "hub", "loading", "losses", "models",
-        "postprocess", "preprocess", "runtimes", "skeleton", "__init__",
-    },
-    "export": {
-        "checkpoint", "data", "description", "evaluation", "geometry", "images", "loading", "models", "preprocess",
-        "runtimes", "skeleton",
-    },
-    "bulk": {"__init__", "export", "images", "inference", "loading", "postprocess", "results", "runtimes"},
-    "serving": {
-        "__init__", "boxes_file", "description", "draw", "export", "geometry", "images", "inference", "loading",
-        "postprocess", "preprocess", "results", "runtimes",
-    },
-    "bench": None,  # may import everything
-    "commands": None,
-    "cli": None,
-    "__init__": None,
-}  # fmt: skip
+# Rings, from the inside out (docs/architecture.md): a package may import its own ring's row and every inner ring.
+CORE = {"errors", "types", "__init__", "skeletons", "geometry", "models", "losses"}
+FLOWS: dict[str, set[str]] = {
+    "data": set(),
+    "backends": {"data"},
+    "visualization": {"data", "inference.result"},
+    "formats": {"inference.result"},
+    "teachers": {"data", "backends"},
+    "detection": {"data", "backends", "formats"},
+    "video": {"data", "formats", "inference"},
+    "inference": {"data", "backends", "detection", "formats", "video", "visualization"},
+    "evaluation": {"data", "backends", "formats", "inference", "visualization"},
+    "training": {"data", "backends", "evaluation", "inference", "teachers", "visualization"},
+    "export": {"data", "backends", "evaluation"},
+}
+APPLICATIONS = {"bulk", "serving", "benchmark", "cli", "__main__"}
+# Inside the core, only models know outputs and only losses know models.
+CORE_ROWS: dict[str, set[str]] = {"losses": {"models.outputs"}}
 
 NO_TORCH = [
-    "errors", "skeleton", "geometry", "images", "oks", "draw", "anonymise", "conversions", "results", "models",
-    "models.outputs", "preprocess", "description", "postprocess", "runtimes", "loading", "boxes_file", "hub",
-    "inference", "inference.predictor", "inference.predict", "inference.detectors", "inference.hog_detector",
-    "inference.hf_detector", "inference.onnx_detector", "inference.tracking", "inference.smoothing", "inference.video",
-    "inference.film", "inference.live", "bulk.predict", "serving.server", "serving.web", "cli",
+    "errors", "types", "skeletons", "geometry", "geometry.oks", "models", "models.outputs", "data.images",
+    "data.preprocess", "data.prefetch", "visualization.draw", "visualization.anonymize", "visualization.annotators",
+    "formats.boxes", "formats.conversions", "formats.writers", "backends.description", "backends.hub",
+    "backends.loading", "backends.base", "inference.result", "inference.decoding", "inference.predictor",
+    "inference.predict", "detection.detectors", "detection.hog", "detection.onnx", "detection.transformers",
+    "video.tracking", "video.smoothing", "video.reader", "video.pipeline", "video.camera", "bulk.predict",
+    "serving.server", "serving.web", "cli.main",
 ]  # fmt: skip
 
 
@@ -90,16 +62,52 @@ def imports_of(path: Path) -> list[str]:
     return ["__init__" if name == "__version__" else name for name in found]
 
 
+def allowed_imports(package: str) -> set[str] | None:
+    """What a package may import beside itself, dotted names for single modules; None: everything."""
+    if package in APPLICATIONS:
+        return CORE | set(FLOWS) | {"export", "serving", "bulk", "benchmark", "cli"}
+    if package in FLOWS:
+        return CORE | FLOWS[package]
+    return {"errors", "types"} | CORE_ROWS.get(package, set())
+
+
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_imports_go_one_way(path: Path) -> None:
-    layer = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    allowed = ALLOWED[layer]
-    if allowed is None:
+def test_imports_go_inward(path: Path) -> None:
+    package = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if package == "__init__":  # the door to all of them
         return
+    allowed = allowed_imports(package) | {package}
     for name in imports_of(path):
-        top = name.split(".")[0]
-        fine = {top, ".".join(name.split(".")[:2])} & (allowed | {layer, "errors"})
-        assert fine, f"{path.relative_to(SOURCE)} may not import {name}"
+        parts = name.split(".")
+        assert {".".join(parts[:2]), parts[0]} & allowed, f"{path.relative_to(SOURCE)} may not import {name}"
+
+
+def test_every_package_has_a_ring() -> None:
+    packages = {path.name.removesuffix(".py") for path in SOURCE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert packages - {"__pycache__", "weights"} == CORE | set(FLOWS) | APPLICATIONS
+
+
+def test_no_circles() -> None:
+    """Of imports that are executed, those inside functions included."""
+    names = {name.removeprefix("distilpose.") for name in modules()}
+    graph: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        module = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        graph[module] = {name for name in executed_imports(path, names) if name != module}
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def executed_imports(path: Path, names: set[str]) -> set[str]:
+    """Modules below ``distilpose`` that a file imports when it runs, without those for types alone."""
+    tree = ast.parse(path.read_text())
+    for node in [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]:
+        node.body = [ast.Pass()]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("distilpose."):
+            package = node.module.removeprefix("distilpose.")
+            found |= {inner if (inner := f"{package}.{alias.name}") in names else package for alias in node.names}
+    return found
 
 
 def test_the_import_test_can_fail(tmp_path: Path) -> None:

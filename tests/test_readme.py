@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distilpose import cli
+from distilpose.cli import main as cli
 from distilpose.models import list_models
 
 ROOT = Path(__file__).parent.parent

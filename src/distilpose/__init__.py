@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distilpose.backends.loading import load_model
     from distilpose.errors import (
         CheckpointError,
         ConfigError,
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
         TrainingDivergedError,
     )
     from distilpose.inference.predictor import PosePredictor
-    from distilpose.loading import load_model
+    from distilpose.inference.result import PoseResult
     from distilpose.models import create_model, list_models
-    from distilpose.results import PoseResult
 
 __version__ = "0.1.0"
 
@@ -31,11 +31,11 @@ _HOMES = {
     "DistilPoseError": "distilpose.errors",
     "InputError": "distilpose.errors",
     "PosePredictor": "distilpose.inference.predictor",
-    "PoseResult": "distilpose.results",
+    "PoseResult": "distilpose.inference.result",
     "TrainingDivergedError": "distilpose.errors",
     "create_model": "distilpose.models",
     "list_models": "distilpose.models",
-    "load_model": "distilpose.loading",
+    "load_model": "distilpose.backends.loading",
 }
 
 __all__ = [

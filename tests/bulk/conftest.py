@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distilpose.checkpoint import save_checkpoint
+from distilpose.backends.checkpoint import save_checkpoint
+from distilpose.data.images import write_image
 from distilpose.export.export import export_model
-from distilpose.images import write_image
 from distilpose.models import create_model
 
 SMALL = {"input_size_hw": (64, 48), "dim": 16, "depth": 1, "num_heads": 2}

@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from distilpose import cli
 from distilpose.bulk import engine
 from distilpose.bulk import predict as bulk
 from distilpose.bulk.inputs import items_of, list_inputs
@@ -20,6 +19,7 @@ from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.output_files import RunFolder
 from distilpose.bulk.predict import predict_bulk
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
+from distilpose.cli import main as cli
 from distilpose.errors import CheckpointError, ConfigError, InputError
 
 

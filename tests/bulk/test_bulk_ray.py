@@ -17,11 +17,11 @@ import psutil
 import pytest
 from bulk_files import table_rows, write_list
 
-from distilpose import cli
 from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.predict import predict_bulk
+from distilpose.cli import main as cli
+from distilpose.data.images import write_image
 from distilpose.errors import InputError
-from distilpose.images import write_image
 
 MANY, PER_SHARD = 600, 30
 
@@ -162,7 +162,7 @@ def test_a_killed_command_goes_on_without_torch_and_leaves_no_process(many, mode
     path = os.pathsep.join([str(tmp_path / "no_torch"), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {**os.environ, "PYTHONPATH": path}
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(many), "--out", str(out), "--model",
+    command = [sys.executable, "-m", "distilpose", "predict-bulk", str(many), "--out", str(out), "--model",
                str(model_file), "--boxes", "boxes", "--ids", "id", "--shard-size", str(PER_SHARD)]  # fmt: skip
     log = tmp_path / "log"
     with log.open("w") as output:
@@ -187,7 +187,7 @@ def test_a_killed_command_goes_on_without_torch_and_leaves_no_process(many, mode
 @pytest.mark.slow
 def test_an_interrupt_stops_at_once_and_leaves_no_process(many, model_file, tmp_path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(many), "--out", str(out), "--model",
+    command = [sys.executable, "-m", "distilpose", "predict-bulk", str(many), "--out", str(out), "--model",
                str(model_file), "--boxes", "boxes", "--ids", "id", "--shard-size", str(PER_SHARD)]  # fmt: skip
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(finished(out)) >= 1, 120, run)
@@ -206,7 +206,7 @@ def free_port() -> int:
 
 def test_a_cluster_that_does_not_answer_is_told_soon(pictures, model_file, tmp_path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(pictures), "--out", str(tmp_path / "out"),
+    command = [sys.executable, "-m", "distilpose", "predict-bulk", str(pictures), "--out", str(tmp_path / "out"),
                "--model", str(model_file), "--detector", "whole-image", "--address", address]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
@@ -225,7 +225,7 @@ def test_a_cluster_that_is_there_does_the_work_and_stays(pictures, model_file, t
     )  # fmt: skip
     try:
         wait_for(lambda: answers(port), 60, head)
-        command = [sys.executable, "-m", "distilpose.cli", "predict-bulk", str(pictures), "--out", "out", "--model",
+        command = [sys.executable, "-m", "distilpose", "predict-bulk", str(pictures), "--out", "out", "--model",
                    str(model_file), "--detector", "whole-image", "--address", f"127.0.0.1:{port}"]  # fmt: skip
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert "11 images, 11 people, 1 failed" in done.stdout, done.stderr

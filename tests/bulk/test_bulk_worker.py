@@ -23,11 +23,11 @@ from distilpose.bulk.inputs import BulkItem, items_of, list_inputs
 from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.output_files import LEFTOVER_SECONDS, RunFolder, poses_schema, shard_name
 from distilpose.bulk.worker import ALIKE, ATTEMPTS, ATTEMPTS_ALONE, Job, ShardWorker, load_runner
+from distilpose.data.images import read_image
 from distilpose.errors import InputError
-from distilpose.images import read_image
+from distilpose.formats.writers import FrameResult, ParquetFolder
 from distilpose.inference.predictor import PosePredictor
-from distilpose.inference.sinks import FrameResult, ParquetFolder
-from distilpose.results import PoseResult
+from distilpose.inference.result import PoseResult
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_colours
 from distilpose.errors import ConfigError
 from distilpose.geometry import CropTransform
-from distilpose.skeleton import COCO_17
+from distilpose.skeletons import COCO_17
 
 SIZE_HW = (256, 192)
 STILL = AugmentOptions(flip_prob=0, half_body_prob=0, rotation_prob=0, scale_std=0, shift_prob=0)

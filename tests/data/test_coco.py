@@ -15,7 +15,7 @@ from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import load_person_samples
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.evaluation.ground_truth import load_ground_truth
-from distilpose.skeleton import COCO_17, COCO_WHOLEBODY_133
+from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133
 
 
 def test_reads_a_person(document, write):

@@ -12,10 +12,10 @@ import torch
 from distilpose.data.augment import AugmentOptions
 from distilpose.data.coco import load_person_samples
 from distilpose.data.dataset import MixedSampler, PersonDataset, SampleKey, build_loader
+from distilpose.data.preprocess import Normalisation, preprocess
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.geometry import CropTransform
-from distilpose.preprocess import Normalisation, preprocess
-from distilpose.skeleton import COCO_17
+from distilpose.skeletons import COCO_17
 
 SIZE_HW = (64, 48)
 COLOURS = [(40 + 100 * (i % 3), 40 + 100 * (i // 3 % 3), 60 + 90 * (i // 9)) for i in range(17)]  # RGB, all different

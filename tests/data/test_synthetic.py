@@ -8,10 +8,10 @@ import pytest
 
 from distilpose.data import synthetic
 from distilpose.data.coco import load_person_samples
-from distilpose.data.figure import draw_figure
 from distilpose.data.synthetic import draw_people, write_synthetic_dataset
+from distilpose.data.synthetic_person import draw_figure
 from distilpose.errors import InputError
-from distilpose.skeleton import COCO_17
+from distilpose.skeletons import COCO_17
 
 K = {name: index for index, name in enumerate(COCO_17.keypoint_names)}
 

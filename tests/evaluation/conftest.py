@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from distilpose.skeleton import COCO_17
+from distilpose.skeletons import COCO_17
 
 IMAGE_HW = (200, 300)
 

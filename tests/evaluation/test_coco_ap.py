@@ -16,17 +16,17 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from distilpose.evaluation.coco_ap import (
+from distilpose.evaluation.ground_truth import load_ground_truth
+from distilpose.evaluation.metrics.coco_ap import (
     COCO_METRICS,
     OKS_THRESHOLDS,
     RECALL_THRESHOLDS,
     coco_keypoint_ap,
     coco_keypoint_curves,
 )
-from distilpose.evaluation.ground_truth import load_ground_truth
-from distilpose.oks import oks_nms
-from distilpose.postprocess import pose_score
-from distilpose.skeleton import COCO_17
+from distilpose.geometry.oks import oks_nms
+from distilpose.inference.decoding import pose_score
+from distilpose.skeletons import COCO_17
 
 
 def pycocotools_ap(coco: dict[str, Any], results: list[dict[str, Any]]) -> list[float]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from distilpose.evaluation.comparison import NOBODY, compare_people, match_people, rows_by_image
 from distilpose.evaluation.ground_truth import GroundTruth, LabelledPerson
-from distilpose.skeleton import Skeleton
+from distilpose.skeletons import Skeleton
 
 ARM = Skeleton("arm", ("shoulder", "elbow", "wrist"), (), (), (), (), (0.1, 0.1, 0.1))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distilpose.evaluation.comparison import ComparedPeople
-from distilpose.evaluation.diagnosis import (
+from distilpose.evaluation.report.diagnosis import (
     ERROR_KINDS,
     NOT_COUNTED,
     count_kinds,
@@ -17,8 +17,8 @@ from distilpose.evaluation.diagnosis import (
     score_calibration,
     sigma_calibration,
 )
-from distilpose.oks import oks
-from distilpose.skeleton import Skeleton
+from distilpose.geometry.oks import oks
+from distilpose.skeletons import Skeleton
 
 # Similarity is exp(-d^2 / (2 area (2 sigma)^2)): for an area of 10,000 and these constants exp(-d^2 / 800), so
 # 0.88 at 10 pixels, 0.61 at 20 and 0.32 at 30.

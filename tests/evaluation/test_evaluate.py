@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from distilpose.description import ModelDescription
+from distilpose.backends.description import ModelDescription
 from distilpose.errors import ConfigError, DatasetError, DistilPoseError, InputError
 from distilpose.evaluation.evaluate import (
     EvaluationSet,
@@ -27,7 +27,7 @@ from distilpose.evaluation.evaluate import (
 )
 from distilpose.geometry import CropTransform
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
-from distilpose.skeleton import COCO_17
+from distilpose.skeletons import COCO_17
 
 SIZE_HW, MAP_HW = (256, 192), (64, 48)
 Document = dict[str, Any]

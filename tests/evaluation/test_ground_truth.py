@@ -11,7 +11,7 @@ import pytest
 
 from distilpose.errors import DatasetError
 from distilpose.evaluation.ground_truth import load_ground_truth
-from distilpose.skeleton import COCO_17
+from distilpose.skeletons import COCO_17
 
 Document = dict[str, Any]
 Write = Callable[[str, Any], Path]

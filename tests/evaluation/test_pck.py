@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from distilpose.evaluation.ground_truth import LabelledPerson
-from distilpose.evaluation.pck import ALL_JOINTS, pck
-from distilpose.skeleton import Skeleton
+from distilpose.evaluation.metrics.pck import ALL_JOINTS, pck
+from distilpose.skeletons import Skeleton
 
 ARM = Skeleton("arm", ("shoulder", "elbow", "wrist"), (), (), (), (), (0.1, 0.1, 0.1))
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distilpose import cli
+from distilpose.cli import main as cli
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.evaluation.evaluate import evaluate_predictions
 from distilpose.evaluation.ground_truth import LabelledPerson, load_ground_truth
-from distilpose.evaluation.protocols import crowdpose_ap, default_metrics, measure_protocols, pck_torso, pckh
-from distilpose.skeleton import COCO_17, CROWDPOSE_14, LSP_14, MPII_16, Skeleton
+from distilpose.evaluation.metrics.protocols import crowdpose_ap, default_metrics, measure_protocols, pck_torso, pckh
+from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, MPII_16, Skeleton
 
 
 def person(skeleton: Skeleton, points: dict[str, tuple[float, float]], head_box: Any = None) -> LabelledPerson:
@@ -253,7 +253,7 @@ def test_a_head_box_is_checked(crowd) -> None:
 
 
 def test_other_keypoints_are_mapped_before_an_evaluation(crowd, tmp_path: Path) -> None:
-    from distilpose.skeleton import map_keypoints
+    from distilpose.skeletons import map_keypoints
 
     file, _ = crowd
     truth = load_ground_truth(file, COCO_17, map_keypoints(CROWDPOSE_14, COCO_17))

@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 import pytest
 
-from distilpose import cli
-from distilpose.checkpoint import save_checkpoint
+from distilpose.backends.checkpoint import save_checkpoint
+from distilpose.cli import main as cli
 from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError, DistilPoseError, InputError
-from distilpose.evaluation.diagnosis import diagnose
 from distilpose.evaluation.evaluate import EvaluationResult, evaluate_files, evaluate_model, evaluate_predictions
-from distilpose.evaluation.pictures import best_and_worst
-from distilpose.evaluation.report import report_page, write_report
+from distilpose.evaluation.report.diagnosis import diagnose
+from distilpose.evaluation.report.people import best_and_worst
+from distilpose.evaluation.report.report import report_page, write_report
 from distilpose.models import create_model
 
 VOID = {"meta", "br", "link", "img"}

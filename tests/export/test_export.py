@@ -17,19 +17,20 @@ import pytest
 from numpy.typing import NDArray
 
 import distilpose
-from distilpose import cli
-from distilpose.checkpoint import describe
+from distilpose.backends.checkpoint import describe
+from distilpose.backends.loading import as_runner, load_model
+from distilpose.backends.onnxruntime import OnnxRunner
+from distilpose.backends.openvino import OpenVinoRunner
+from distilpose.cli import main as cli
+from distilpose.data.images import write_image
+from distilpose.data.preprocess import network_input
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.export import export
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import export_model
-from distilpose.images import write_image
-from distilpose.loading import as_runner, load_model
 from distilpose.models import PoseModel, create_model
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
-from distilpose.preprocess import network_input
-from distilpose.runtimes import OnnxRunner, OpenVinoRunner
-from distilpose.skeleton import COCO_17
+from distilpose.skeletons import COCO_17
 
 Exported = Callable[..., Path]
 FORMATS = ("onnx", "openvino")
@@ -126,7 +127,7 @@ class Refuse:
         if name.split(".")[0] in ("torch", "lightning"):
             raise ImportError(f"{name} is not to be imported")
 sys.meta_path.insert(0, Refuse())
-from distilpose import cli
+from distilpose.cli import main as cli
 sys.exit(cli.main(sys.argv[1:]))
 """
 

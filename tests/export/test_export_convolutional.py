@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 import distilpose
+from distilpose.backends.loading import as_runner
+from distilpose.data.preprocess import network_input
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import SUFFIXES, export_model
-from distilpose.loading import as_runner
 from distilpose.models import PoseModel, create_model
-from distilpose.preprocess import network_input
-from distilpose.skeleton import COCO_17
+from distilpose.skeletons import COCO_17
 
 SIZE_HW = (64, 64)
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from distilpose.backends.loading import as_runner
 from distilpose.export.export import SUFFIXES, Format, export_model
-from distilpose.loading import as_runner
 from distilpose.models import create_model
 
 SIZE_HW = (64, 48)

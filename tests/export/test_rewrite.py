@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from distilpose.data.preprocess import Normalisation, normalise
 from distilpose.export.rewrite import ExportForm
 from distilpose.models import create_model
-from distilpose.preprocess import Normalisation, normalise
 
 SIZE_HW = (64, 48)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distilpose.description import ModelDescription
+from distilpose.backends.description import ModelDescription
 from distilpose.models.outputs import PoseOutput
 
 BRIGHT_XY = (211, 143)

@@ -18,10 +18,10 @@ from PIL import Image
 
 from conftest import BrightestPixel
 from distilpose.errors import InputError
+from distilpose.inference.decoding import decode, keypoints_to_image
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
-from distilpose.postprocess import decode, keypoints_to_image
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
 side = st.floats(-1e9, 1e9, allow_nan=False)
@@ -166,9 +166,7 @@ def test_the_command_names_every_failure_and_exits_with_1(tmp_path: Path) -> Non
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8nothing")
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
     arguments = [str(tmp_path), "--detector", "whole-image", "--out", str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-m", "distilpose.cli", "predict", *arguments], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "distilpose", "predict", *arguments], capture_output=True, text=True)
     assert done.returncode == 1
     assert "1 images, 1 people, 2 failed" in done.stdout
     assert done.stderr.count("failed: ") == 2

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
 
+from distilpose.data.images import read_image, write_image
 from distilpose.errors import ConfigError, InputError
-from distilpose.images import read_image, write_image
-from distilpose.inference import artist
 from distilpose.inference.options import OutputOptions
 from distilpose.inference.predict import predict_files
+from distilpose.visualization import annotators as artist
 
 BRIGHT_XY = (211, 143)
 NO_PICTURES = OutputOptions(pictures=False)

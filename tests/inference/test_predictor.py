@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from distilpose.backends.loading import load_model
+from distilpose.data.images import read_image
+from distilpose.detection.detectors import DETECTORS, create_detector
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import xywh_to_xyxy
-from distilpose.images import read_image
-from distilpose.inference.detectors import DETECTORS, create_detector
 from distilpose.inference.predictor import PosePredictor
-from distilpose.loading import load_model
 
 BRIGHT_XY = (211, 143)
 BOXES = [[150, 60, 280, 260], [10, 100, 390, 190], [190, 120, 230, 160], [-80, -50, 600, 320]]

@@ -8,15 +8,9 @@ import pytest
 import torch
 
 from distilpose.errors import ConfigError
-from distilpose.losses import (
-    CELL,
-    DistillationOptions,
-    ResidualFlow,
-    distillation_losses,
-    residual_likelihood_loss,
-)
-from distilpose.losses.distilpose_loss import PIXEL_BALANCE, keypoint_loss, pixel_keypoint_loss
-from distilpose.models.hrnet import BACKBONE_STRIDE
+from distilpose.losses import CELL, DistillationOptions, ResidualFlow, distillation_losses, residual_likelihood_loss
+from distilpose.losses.distillation import PIXEL_BALANCE, keypoint_loss, pixel_keypoint_loss
+from distilpose.models.backbones.stem import BACKBONE_STRIDE
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 
 

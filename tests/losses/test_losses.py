@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from distilpose.checkpoint import convert_released
+from distilpose.backends.checkpoint import convert_released
 from distilpose.errors import ConfigError
 from distilpose.losses import (
     DistillationOptions,
@@ -19,7 +19,7 @@ from distilpose.losses import (
     render_gaussian_heatmaps,
     simulated_heatmap_loss,
 )
-from distilpose.losses.distilpose_loss import distillation_weight
+from distilpose.losses.distillation import distillation_weight
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 
 RELEASED_NAMES = {

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import distilpose
-from distilpose.bench.complexity import measure_complexity
-from distilpose.checkpoint import describe, load_checkpoint, save_checkpoint
+from distilpose.backends.checkpoint import describe, load_checkpoint, save_checkpoint
+from distilpose.benchmark.complexity import measure_complexity
 from distilpose.errors import ConfigError
 from distilpose.export.rewrite import ExportForm
 from distilpose.models import create_model
-from distilpose.models.backbones import BACKBONES, build_backbone
+from distilpose.models.backbones.hrnet import HRNet
+from distilpose.models.backbones.registry import BACKBONES, build_backbone
+from distilpose.models.backbones.resnet import ResNet, ResNetPyramid
 from distilpose.models.base import HeatmapModel, RegressionModel
-from distilpose.models.hrnet import HRNet
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
-from distilpose.models.resnet import ResNet, ResNetPyramid
 from distilpose.models.simple_baseline import HeatmapNet, PointwiseHead
 
 SIZE_HW = (64, 64)

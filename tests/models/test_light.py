@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from distilpose.bench.complexity import measure_complexity
-from distilpose.checkpoint import load_checkpoint, save_checkpoint
-from distilpose.description import FORMAT_VERSION, ModelDescription
+from distilpose.backends.checkpoint import load_checkpoint, save_checkpoint
+from distilpose.backends.description import FORMAT_VERSION, ModelDescription
+from distilpose.backends.loading import DEFAULT_MODEL, load_model
+from distilpose.benchmark.complexity import measure_complexity
 from distilpose.errors import ConfigError
-from distilpose.loading import DEFAULT_MODEL, load_model
 from distilpose.models import create_model
 from distilpose.models.token_encoder import TokenEncoder, TransformerBlock, attention, most_attended
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from distilpose.bench.complexity import measure_complexity
-from distilpose.checkpoint import convert_released
+from distilpose.backends.checkpoint import convert_released
+from distilpose.benchmark.complexity import measure_complexity
 from distilpose.errors import ConfigError
 from distilpose.models import create_model, list_models
 from distilpose.models.token_encoder import patchify, sine_position_code

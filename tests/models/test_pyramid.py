@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distilpose.bench.complexity import measure_complexity
+from distilpose.benchmark.complexity import measure_complexity
 from distilpose.models import create_model
-from distilpose.models.pyramid import PyramidNet
+from distilpose.models.backbones.pyramid import PyramidNet
 
 
 @pytest.mark.parametrize("size_hw", [(64, 48), (128, 96), (100, 76)])

@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from serving_client import SIZE_HW, Telltale
 
-from distilpose.description import METADATA_KEY, ModelDescription
+from distilpose.backends.description import METADATA_KEY, ModelDescription
 from distilpose.serving.options import ServeOptions
 from distilpose.serving.server import BackgroundServer, PoseServer
 

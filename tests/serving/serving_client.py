@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distilpose.description import ModelDescription
+from distilpose.backends.description import ModelDescription
+from distilpose.data.preprocess import Normalisation
 from distilpose.models.outputs import PoseOutput
-from distilpose.preprocess import Normalisation
 
 SIZE_HW = (32, 24)
 PICTURE_HW = (40, 30)

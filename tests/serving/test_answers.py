@@ -27,11 +27,11 @@ from serving_client import (
     wait_for,
 )
 
-from distilpose.boxes_file import PersonBoxes
+from distilpose.data.images import read_image
 from distilpose.errors import CheckpointError
-from distilpose.images import read_image
+from distilpose.formats.boxes import PersonBoxes
+from distilpose.formats.writers import FrameResult, prediction_rows
 from distilpose.inference.predictor import PosePredictor
-from distilpose.inference.sinks import FrameResult, prediction_rows
 from distilpose.serving.app import create_app
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
@@ -130,7 +130,7 @@ def test_a_model_that_fails_on_one_picture_fails_it_alone(start: Any) -> None:
 def test_a_picture_that_fails_among_others_is_counted_and_logged(start: Any, caplog: pytest.LogCaptureFixture) -> None:
     address = start().address
     fields = [("images", b"no picture", "a"), ("images", encoded(plain(2)), "b"), ("images", b"", "c")]
-    with caplog.at_level("INFO", "distilpose.serving.journal"):
+    with caplog.at_level("INFO", "distilpose.serving.access_log"):
         assert send(address, *fields, path="/v1/predict/batch").status == 200
         wait_for(lambda: any(record.message == "request" for record in caplog.records))
     (line,) = (record.fields for record in caplog.records if record.message == "request")  # type: ignore[attr-defined]

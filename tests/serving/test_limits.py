@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send, send_picture, wait_for
 
-from distilpose.boxes_file import PersonBoxes
 from distilpose.errors import ConfigError
+from distilpose.formats.boxes import PersonBoxes
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving import uploads
 from distilpose.serving.batcher import Batcher

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send_picture, wait_for
 
-from distilpose import cli
+from distilpose.cli import main as cli
 from distilpose.serving.protocol import BoundedProtocol
 from distilpose.serving.server import PoseServer
 
@@ -78,7 +78,7 @@ def run(tmp_path: Path) -> Generator[Run]:
 
 
 def test_an_exported_file_is_served_without_torch_and_logged_line_by_line(run: Run, tiny_onnx: Path) -> None:
-    process = run("-m", "distilpose.cli", "serve", "--port", "0", "--model", str(tiny_onnx))
+    process = run("-m", "distilpose", "serve", "--port", "0", "--model", str(tiny_onnx))
     assert process.address.startswith("http://127.0.0.1:")
     reply = send_picture(process.address, 3, BOX * 2, X_Request_ID="seen-in-the-log")
     assert len(reply.json["people"]) == 2
@@ -152,7 +152,7 @@ def test_a_model_that_cannot_run_ends_the_process_with_a_clear_error(tmp_path: P
     model = onnx.load(tiny_onnx)
     model.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(np.array([-1, 5, 2]), "shape"))
     onnx.save(model, tmp_path / "broken.onnx")
-    command = [sys.executable, "-m", "distilpose.cli", "serve", "--port", "0", "--model", "broken.onnx"]
+    command = [sys.executable, "-m", "distilpose", "serve", "--port", "0", "--model", "broken.onnx"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "the model failed on its first crops" in done.stderr.splitlines()[-1]
@@ -221,7 +221,7 @@ def test_wrong_options_are_clear_errors(
 
 def test_the_key_comes_from_a_file_or_the_environment(run: Run, tiny_onnx: Path, tmp_path: Path) -> None:
     (tmp_path / "key.txt").write_text("from-file\n")
-    command = ("-m", "distilpose.cli", "serve", "--port", "0", "--model", str(tiny_onnx))
+    command = ("-m", "distilpose", "serve", "--port", "0", "--model", str(tiny_onnx))
     by_file = run(*command, "--api-key-file", "key.txt")
     assert send_picture(by_file.address, 1).status == 401
     assert send_picture(by_file.address, 1, X_API_Key="from-file").status == 200

@@ -8,7 +8,7 @@ import pytest
 
 from distilpose.data.augment import AugmentOptions
 from distilpose.data.synthetic import write_synthetic_dataset
-from distilpose.training.recipes import DataConfig, DatasetConfig, OptimiserConfig, TrainConfig
+from distilpose.training.config import DataConfig, DatasetConfig, OptimiserConfig, TrainConfig
 
 SMALL = {"input_size_hw": [64, 48], "patch_size_hw": [4, 3], "dim": 16, "depth": 1, "num_heads": 2}
 

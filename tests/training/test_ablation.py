@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distilpose import cli
+from distilpose.cli import main as cli
 from distilpose.errors import ConfigError
 from distilpose.training import ablation
 from distilpose.training.ablation import AblationConfig, AblationResult, Row, Rung, ablate, ablation_table

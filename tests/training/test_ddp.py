@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from distilpose.checkpoint import describe, load_checkpoint
+from distilpose.backends.checkpoint import describe, load_checkpoint
 from distilpose.errors import ConfigError
 from distilpose.models import create_model
 from distilpose.training import processes
@@ -56,7 +56,7 @@ def write_config(drawn_data: Path, tmp_path: Path):
 
 
 def start(launcher: list[str], file: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
-    command = [*launcher, "distilpose.cli", "train", str(file), *more]
+    command = [*launcher, "distilpose", "train", str(file), *more]
     env = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -168,7 +168,7 @@ def test_a_killed_rank_ends_the_run_soon_and_resume_loses_nothing(victim: int, w
 BUSY = """
 import ctypes, sys, time
 from pathlib import Path
-from distilpose import cli
+from distilpose.cli import main as cli
 from distilpose.training import callbacks
 waits = {"python": time.sleep, "library": ctypes.CDLL(None).sleep}
 marker, where, *command = sys.argv[1:]

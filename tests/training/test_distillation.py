@@ -8,8 +8,8 @@ from distilpose.data.dataset import Batch
 from distilpose.losses import DistillationOptions, render_gaussian_heatmaps
 from distilpose.models import create_model
 from distilpose.models.base import HeatmapModel
+from distilpose.teachers.ensemble import FlipAverage, unmirror_heatmaps
 from distilpose.training.distillation import make_task, teacher_of_model
-from distilpose.training.teachers.combine import FlipAverage, unmirror_heatmaps
 
 CROP_HW, MAP_HW = (128, 96), (32, 24)
 SWAP = torch.tensor([1, 0])

@@ -16,15 +16,15 @@ from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError
 from distilpose.losses import DistillationOptions, distillation_losses, render_gaussian_heatmaps
 from distilpose.models import PoseModel, create_model
+from distilpose.models.backbones.hrnet import HRNet
 from distilpose.models.base import HeatmapModel, RegressionModel
-from distilpose.models.hrnet import HRNet
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.models.simple_baseline import HeatmapNet, PointwiseHead
+from distilpose.teachers.ensemble import unmirror_heatmaps
+from distilpose.training.config import OptimiserConfig
 from distilpose.training.distillation import make_task
+from distilpose.training.initialization import start_pointing
 from distilpose.training.module import PoseTraining
-from distilpose.training.pointing import start_pointing
-from distilpose.training.recipes import OptimiserConfig
-from distilpose.training.teachers.combine import unmirror_heatmaps
 
 SIZE_HW = (64, 64)
 TOKENS = {"patch_size_hw": (4, 4), "dim": 16, "depth": 1, "num_heads": 2}

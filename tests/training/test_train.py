@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from distilpose.checkpoint import describe, load_checkpoint
+from distilpose.backends.checkpoint import describe, load_checkpoint
 from distilpose.errors import CheckpointError, ConfigError, TrainingDivergedError
 from distilpose.losses import DistillationOptions
+from distilpose.training.config import OptimiserConfig, learning_rate_factor
 from distilpose.training.module import PoseTraining
-from distilpose.training.recipes import OptimiserConfig, learning_rate_factor
 from distilpose.training.train import train
 
 
@@ -282,7 +282,7 @@ def test_two_processes_equal_one_on_the_joined_batch(drawn_data, tmp_path) -> No
         }
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps(config))
-        command = [sys.executable, "-m", "distilpose.cli", "train", str(file)]
+        command = [sys.executable, "-m", "distilpose", "train", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr
         return tmp_path / name
@@ -315,7 +315,7 @@ def test_ctrl_c_leaves_a_run_that_resumes(drawn_data, tmp_path) -> None:
     }
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config))
-    command = [sys.executable, "-m", "distilpose.cli", "train", str(file)]
+    command = [sys.executable, "-m", "distilpose", "train", str(file)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "state.ckpt").exists() and time.monotonic() < deadline:

@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from distilpose.commands.web import WEB
-from distilpose.description import METADATA_KEY, ModelDescription
+from distilpose.backends.description import METADATA_KEY, ModelDescription
+from distilpose.cli.web import WEB
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.serving import web
 from distilpose.serving.web import RUNTIME_FILES, RUNTIME_VERSION, STATIC, build_page, find_runtime, own_files

@@ -16,12 +16,12 @@ import pytest
 from host import hosting
 from PIL import Image
 
-from distilpose.draw import SIDE_COLOURS
+from distilpose.data.images import read_image
 from distilpose.geometry import CropTransform
-from distilpose.images import read_image
 from distilpose.inference.predictor import PosePredictor
-from distilpose.results import PoseResult
+from distilpose.inference.result import PoseResult
 from distilpose.serving.web import build_page, own_files
+from distilpose.visualization.draw import SIDE_COLOURS
 
 pytestmark = pytest.mark.slow
 PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
@@ -188,7 +188,7 @@ def rows_when(page: Any, wanted: Callable[[list[dict[str, Any]]], bool]) -> list
 def test_fit_to_pose_moves_the_box_once(
     browser: Any, visit: Callable[..., Any], photograph: Path, predictor: PosePredictor
 ) -> None:
-    from distilpose.inference.tracking import PoseTracker
+    from distilpose.video.tracking import PoseTracker
 
     page = visit(browser)
     show(page, photograph)
@@ -304,7 +304,7 @@ def walking(image: np.ndarray, frames: int) -> list[np.ndarray]:
 def film(tmp_path_factory: pytest.TempPathFactory, photograph: Path) -> Path:
     """Two seconds of someone who moves to the right, written by `VideoWriter`."""
     pytest.importorskip("av", reason="films need PyAV")
-    from distilpose.inference.video_writer import VideoWriter
+    from distilpose.video.writer import VideoWriter
 
     path = tmp_path_factory.mktemp("film") / "walk.mp4"
     small = np.array(Image.fromarray(read_image(photograph)).resize((240, 280)))

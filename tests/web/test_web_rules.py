@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distilpose import draw, paint
-from distilpose.description import ModelDescription
+from distilpose.backends.description import ModelDescription
+from distilpose.data.preprocess import crop_image
+from distilpose.formats.writers import FrameResult, prediction_rows
 from distilpose.geometry import crops_from_boxes
+from distilpose.geometry.oks import oks
 from distilpose.inference.predictor import PosePredictor
-from distilpose.inference.sinks import FrameResult, prediction_rows
-from distilpose.inference.tracking import PoseTracker
+from distilpose.inference.result import PoseResult
 from distilpose.models.outputs import PoseOutput
-from distilpose.oks import oks
-from distilpose.preprocess import crop_image
-from distilpose.results import PoseResult
 from distilpose.serving.web import STATIC, model_entry, shared_rules
-from distilpose.skeleton import COCO_17
+from distilpose.skeletons import COCO_17
+from distilpose.video.tracking import PoseTracker
+from distilpose.visualization import draw
+from distilpose.visualization import rasterizer as paint
 
 DESCRIPTION = ModelDescription("student", "regression", (128, 96), (32, 24))
 BOXES = [[20.0, 30.0, 170.5, 200.25], [-60.0, -10.0, 41.0, 90.0], [500.0, 500.0, 600.0, 700.0], [0, 0, 200, 240]]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from distilpose.bulk.lists import LIST_SUFFIX, ListColumns, import_pyarrow, read_lists, schema
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, shard_name
 from distilpose.bulk.tar_files import TAR_SUFFIX, list_members
+from distilpose.data.images import IMAGE_SUFFIXES
 from distilpose.errors import ConfigError, InputError
-from distilpose.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import pyarrow

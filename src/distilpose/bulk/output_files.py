@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose.errors import InputError
-from distilpose.inference.sinks import FrameResult, parquet_rows, parquet_schema
-from distilpose.results import PoseResult
+from distilpose.formats.writers import FrameResult, parquet_rows, parquet_schema
+from distilpose.inference.result import PoseResult
 
 if TYPE_CHECKING:
     import pyarrow

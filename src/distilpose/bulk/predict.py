@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose import __version__
+from distilpose.backends.loading import FILE_RUNNERS, SHIPPED_WEIGHTS
 from distilpose.bulk import SHARD_SIZE
 from distilpose.bulk.engine import check_address, most_workers, ray_session, work_in_ray
 from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
 from distilpose.bulk.lists import ListColumns, import_pyarrow
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
+from distilpose.detection.detectors import AUTO_MODEL, create_detector
 from distilpose.errors import CheckpointError, ConfigError, InputError
-from distilpose.inference.detectors import AUTO_MODEL, create_detector
+from distilpose.inference.decoding import FlipTest
 from distilpose.inference.progress import Meter
-from distilpose.loading import SHIPPED_WEIGHTS
-from distilpose.postprocess import FlipTest
-from distilpose.runtimes import FILE_RUNNERS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -215,7 +214,7 @@ def _ready_model(model: Path, out: Path) -> Path:
 def _same_everywhere(detector: str, threshold: float | None) -> str:
     """A detector's name that means the same for every worker: what ``auto`` comes to here, files by absolute paths."""
     if detector == "auto":
-        from distilpose.inference.hog_detector import HogDetector
+        from distilpose.detection.hog import HogDetector
 
         built = create_detector(detector, threshold=threshold)
         return "hog" if isinstance(built, HogDetector) else f"hf:{AUTO_MODEL}"

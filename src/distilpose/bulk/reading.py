@@ -8,9 +8,10 @@ from io import BytesIO
 from pathlib import Path
 
 from distilpose.bulk.inputs import BulkItem
+from distilpose.data.images import read_image
 from distilpose.errors import DistilPoseError, InputError
-from distilpose.images import read_image
-from distilpose.inference.people import Image, Place, Shot
+from distilpose.inference.people import Place, Shot
+from distilpose.types import ImageArray
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM})
 _OF_THE_PICTURE = _ABSENT | {errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -52,7 +53,7 @@ def _is_transient(cause: BaseException | None) -> bool:
     return isinstance(cause, MemoryError)
 
 
-def _read(item: BulkItem) -> Image:
+def _read(item: BulkItem) -> ImageArray:
     if item.problem is not None:
         raise InputError(f"{item.source}: {item.problem}")
     if item.offset is None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from distilpose.data.images import IMAGE_SUFFIXES
 from distilpose.errors import InputError
-from distilpose.images import IMAGE_SUFFIXES
 
 TAR_SUFFIX = ".tar"
 _BLOCK = tarfile.BLOCKSIZE

@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from distilpose.backends.base import Runner
+from distilpose.backends.loading import as_runner
+from distilpose.backends.onnxruntime import OnnxRunner
+from distilpose.backends.openvino import OpenVinoRunner
 from distilpose.bulk.inputs import BulkItem
 from distilpose.bulk.output_files import Attempts, BulkImage, RunFolder
 from distilpose.bulk.reading import TransientError, is_absent, read_item
+from distilpose.data.prefetch import map_in_threads
+from distilpose.detection.detectors import Detector, check_detector_fits, create_detector
 from distilpose.errors import DistilPoseError, InputError
-from distilpose.inference.detectors import Detector, check_detector_fits, create_detector
-from distilpose.inference.people import Image, Place, Shot, best_rows, locate, people_by_detector
+from distilpose.inference.batching import Scene, predict_stream
+from distilpose.inference.decoding import FlipTest
+from distilpose.inference.people import Place, Shot, best_rows, locate, people_by_detector
 from distilpose.inference.predictor import PosePredictor
-from distilpose.inference.stages import map_in_threads
-from distilpose.inference.stream import Scene, predict_stream
-from distilpose.loading import as_runner
-from distilpose.postprocess import FlipTest
-from distilpose.runtimes import OnnxRunner, OpenVinoRunner, Runner
+from distilpose.types import FloatArray, ImageArray
 
 READERS = 1  # threads that read ahead; the cores are shared out among the workers already
 PICTURES_AHEAD = 4
@@ -185,7 +187,7 @@ class ShardWorker:
             except DistilPoseError as error:
                 yield place, error
 
-    def _scene_by_list(self, item: BulkItem, image: Image) -> Scene:
+    def _scene_by_list(self, item: BulkItem, image: ImageArray) -> Scene:
         boxes, score = _people_of(item)
         threshold = self._job.detection_threshold
         good = np.flatnonzero(score >= (-np.inf if threshold is None else threshold))
@@ -193,7 +195,7 @@ class ShardWorker:
         return Scene(image, boxes[kept], score[kept])
 
 
-def _people_of(item: BulkItem) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _people_of(item: BulkItem) -> tuple[FloatArray, FloatArray]:
     """(N, 4) boxes in image pixels and (N,) scores of the list.
 
     Raises:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from distilpose.data.coco import PersonSample
 from distilpose.errors import ConfigError
 from distilpose.geometry import CropTransform
-from distilpose.skeleton import Skeleton
+from distilpose.skeletons import Skeleton
+from distilpose.types import FloatArray, ImageArray
 
 HALF_BODY_PADDING = 1.5  # the COCO top-down baselines
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 grey of RGB
@@ -95,7 +95,7 @@ def draw_crop_transform(
 
 def _draw_half_body(
     sample: PersonSample, skeleton: Skeleton, options: AugmentOptions, rng: np.random.Generator
-) -> NDArray[np.float64] | None:
+) -> FloatArray | None:
     """(4,) box around the labelled keypoints of one half of the body; None when no half is cut."""
     labelled = sample.visibility > 0
     if labelled.sum() <= options.half_body_min_keypoints or rng.random() >= options.half_body_prob:
@@ -110,9 +110,7 @@ def _draw_half_body(
     return np.concatenate([low, np.maximum(high, low + 1)])
 
 
-def _draw_shift(
-    box_xyxy: NDArray[np.float64], options: AugmentOptions, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _draw_shift(box_xyxy: FloatArray, options: AugmentOptions, rng: np.random.Generator) -> FloatArray:
     """(4,) the box, perhaps moved."""
     if rng.random() >= options.shift_prob:
         return box_xyxy
@@ -120,7 +118,7 @@ def _draw_shift(
     return box_xyxy + np.tile(rng.uniform(-reach, reach), 2)
 
 
-def jitter_colours(crop: NDArray[np.uint8], options: AugmentOptions, rng: np.random.Generator) -> NDArray[np.uint8]:
+def jitter_colours(crop: ImageArray, options: AugmentOptions, rng: np.random.Generator) -> ImageArray:
     """Shift saturation, contrast around the mean grey, and brightness of one crop, in this order.
 
     Args:

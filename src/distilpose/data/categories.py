@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distilpose.errors import ConfigError, DatasetError
-from distilpose.skeleton import Skeleton
+from distilpose.skeletons import Skeleton, skeleton_from_category
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def skeleton_of_file(file: Path) -> Skeleton | None:
     except (OSError, ValueError):  # those who read the labels say what is wrong
         return None
     try:
-        skeletons = [Skeleton.from_coco_category(category) for category in keypoint_categories(document)]
+        skeletons = [skeleton_from_category(category) for category in keypoint_categories(document)]
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     for other in skeletons[1:]:

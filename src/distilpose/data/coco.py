@@ -17,7 +17,8 @@ from distilpose.data.categories import assumed_keypoints, keypoint_category_ids,
 from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabelled, join_whole_body, log_filled_in
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.geometry import clip_boxes_xyxy, xywh_to_xyxy
-from distilpose.skeleton import COCO_17, KeypointMapping, Skeleton, map_keypoints
+from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton, map_keypoints
+from distilpose.types import FloatArray, IntArray
 
 _PROBLEMS_SHOWN = 5
 
@@ -43,9 +44,9 @@ class PersonSample:
     image_id: int
     annotation_id: int
     image_hw: tuple[int, int]
-    box_xyxy: NDArray[np.float64]
-    xy_img: NDArray[np.float64]
-    visibility: NDArray[np.int64]
+    box_xyxy: FloatArray
+    xy_img: FloatArray
+    visibility: IntArray
     annotated: NDArray[np.bool_]
     area: float
 
@@ -249,7 +250,7 @@ def _read_person(
     )
 
 
-def _read_box(values: Any, image_hw: tuple[int, int], where: str) -> tuple[NDArray[np.float64], float]:
+def _read_box(values: Any, image_hw: tuple[int, int], where: str) -> tuple[FloatArray, float]:
     """(4,) clipped box and the area of the unclipped one."""
     if values is None:
         raise _Invalid(f"{where}: {NO_BOX}")
@@ -269,7 +270,7 @@ def _read_box(values: Any, image_hw: tuple[int, int], where: str) -> tuple[NDArr
 
 def _read_keypoints(
     values: Any, image_hw: tuple[int, int], rules: _Rules, where: str
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
+) -> tuple[FloatArray, IntArray, NDArray[np.bool_]]:
     """(K, 2) points, (K,) visibility and (K,) annotated, with labels outside the image and unlabelled names masked."""
     count = rules.mapping.source.num_keypoints
     numbers = _numbers(values, 3 * count, f"keypoints ({count} times x, y, visibility)", where).reshape(count, 3)
@@ -286,7 +287,7 @@ def _read_keypoints(
     return xy_img, visibility, annotated
 
 
-def _numbers(values: Any, count: int, what: str, where: str) -> NDArray[np.float64]:
+def _numbers(values: Any, count: int, what: str, where: str) -> FloatArray:
     """(count,) finite numbers."""
     if not isinstance(values, list) or len(values) != count:
         got = f"{len(values)} values" if isinstance(values, list) else repr(values)

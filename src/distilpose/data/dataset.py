@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_colours
 from distilpose.data.coco import PersonSample
+from distilpose.data.images import read_image
+from distilpose.data.preprocess import Normalisation, crop_image, normalise
 from distilpose.errors import ConfigError, DatasetError, InputError
 from distilpose.geometry import CropTransform
-from distilpose.images import read_image
-from distilpose.preprocess import Normalisation, crop_image, normalise
-from distilpose.skeleton import COCO_17, Skeleton
+from distilpose.skeletons import COCO_17, Skeleton
+from distilpose.types import Float32Array, ImageArray, IntArray
 
 _CACHE_LIMIT_BYTES = 4 * 1024**3
 _READER_THREADS = 4
@@ -55,13 +56,13 @@ class TrainingItem(NamedTuple):
         image_to_crop: (2, 3) float32 affine matrix, image pixels -> crop pixels.
     """
 
-    crop: NDArray[np.uint8]
-    xy_norm: NDArray[np.float32]
-    target_weight: NDArray[np.float32]
+    crop: ImageArray
+    xy_norm: Float32Array
+    target_weight: Float32Array
     annotated: NDArray[np.bool_]
     sample_index: int
     variant: int
-    image_to_crop: NDArray[np.float32]
+    image_to_crop: Float32Array
 
 
 class Batch(NamedTuple):
@@ -172,7 +173,7 @@ class PersonDataset(Dataset[TrainingItem]):
             torch.from_numpy(np.stack(image_to_crop)),
         )
 
-    def _item(self, crop: NDArray[np.uint8], transform: CropTransform, index: int, variant: int = 0) -> TrainingItem:
+    def _item(self, crop: ImageArray, transform: CropTransform, index: int, variant: int = 0) -> TrainingItem:
         sample = self.samples[index]
         xy_norm = transform.to_norm(sample.xy_img)
         usable = (sample.visibility > 0) & ((xy_norm >= 0) & (xy_norm <= 1)).all(axis=1)
@@ -244,7 +245,7 @@ class MixedSampler(Sampler[SampleKey]):
         for position in range(self._rank, len(self) * self._world_size, self._world_size):
             yield SampleKey(int(picks[position]), epoch, position)
 
-    def _draws(self, number: int, epoch: int) -> NDArray[np.int64]:
+    def _draws(self, number: int, epoch: int) -> IntArray:
         """(quota,) indices within set ``number`` for one epoch: a stretch of its endless run of shuffled passes."""
         size, quota = self._sizes[number], self.quotas[number]
         first_pass, offset = divmod(epoch * quota, size)
@@ -310,7 +311,7 @@ def _quotas(sizes: Sequence[int], weights: Sequence[float], total: int) -> tuple
     return tuple(int(quota) for quota in quotas)
 
 
-def _read(sample: PersonSample) -> NDArray[np.uint8]:
+def _read(sample: PersonSample) -> ImageArray:
     try:
         image = read_image(sample.image_path)
     except InputError as error:
@@ -325,7 +326,7 @@ def _read(sample: PersonSample) -> NDArray[np.uint8]:
     return image
 
 
-def _read_all(samples: Sequence[PersonSample], limit_bytes: int) -> dict[Path, NDArray[np.uint8]]:
+def _read_all(samples: Sequence[PersonSample], limit_bytes: int) -> dict[Path, ImageArray]:
     """Decoded images by path, in sample order, as many as fit into the limit."""
     wanted: dict[Path, PersonSample] = {}
     used = 0

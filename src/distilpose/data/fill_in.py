@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distilpose.geometry import BOX_GROWTH, box_of_keypoints
-from distilpose.skeleton import COCO_17, COCO_WHOLEBODY_133, Skeleton
+from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133, Skeleton
 
 logger = logging.getLogger(__name__)
 

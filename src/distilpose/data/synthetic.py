@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.data.figure import Figure, draw_figure
+from distilpose.data.images import write_image
+from distilpose.data.synthetic_person import Figure, draw_figure
 from distilpose.errors import InputError
-from distilpose.images import write_image
-from distilpose.skeleton import COCO_17
+from distilpose.skeletons import COCO_17
+from distilpose.types import FloatArray, ImageArray, IntArray
 
 _IMAGE_SIZES_HW = ((240, 320), (320, 240), (288, 288), (320, 320), (360, 270))
 _SUBPIXEL_BITS = 4
@@ -31,15 +32,15 @@ class DrawnPerson(NamedTuple):
         area: number of pixels seen of the person.
     """
 
-    xy_img: NDArray[np.float64]
-    visibility: NDArray[np.int64]
-    box_xyxy: NDArray[np.float64]
+    xy_img: FloatArray
+    visibility: IntArray
+    box_xyxy: FloatArray
     area: float
 
 
 def draw_people(
     rng: np.random.Generator, image_hw: tuple[int, int], num_people: int = 1, *, uniform: bool = False
-) -> tuple[NDArray[np.uint8], list[DrawnPerson]]:
+) -> tuple[ImageArray, list[DrawnPerson]]:
     """Draw a picture with people in it.
 
     Args:
@@ -124,7 +125,7 @@ def _place(figure: Figure, rng: np.random.Generator, image_hw: tuple[int, int], 
     return Figure(zoom * figure.xy + shift, patches)
 
 
-def _paint(image: NDArray[np.uint8], patch_map: NDArray[np.uint16], person: Figure, first_id: int) -> int:
+def _paint(image: ImageArray, patch_map: NDArray[np.uint16], person: Figure, first_id: int) -> int:
     """Draw a person back to front, noting in the map which patch is seen at each pixel; returns the next free id."""
     for patch_id, patch in enumerate(person.patches, start=first_id):
         corners = np.rint(patch.outline * 2**_SUBPIXEL_BITS).astype(np.int32)
@@ -154,7 +155,7 @@ def _label(person: Figure, patch_map: NDArray[np.uint16], first_id: int, drawn_a
     return DrawnPerson(person.xy, visibility, box_xyxy, area)
 
 
-def _draw_background(rng: np.random.Generator, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
+def _draw_background(rng: np.random.Generator, image_hw: tuple[int, int]) -> ImageArray:
     """A smooth, coloured, cloudy ground with things on it."""
     height, width = image_hw
     grid = rng.integers(0, 256, (int(rng.integers(2, 9)), int(rng.integers(2, 9)), 3), dtype=np.uint8)
@@ -167,7 +168,7 @@ def _draw_background(rng: np.random.Generator, image_hw: tuple[int, int]) -> NDA
 
 
 def _draw_thing(
-    image: NDArray[np.uint8], patch_map: NDArray[np.uint16] | None, rng: np.random.Generator, largest: float
+    image: ImageArray, patch_map: NDArray[np.uint16] | None, rng: np.random.Generator, largest: float
 ) -> None:
     """Draw a bar, box or ball of random colour; it covers what the map says is seen there."""
     size = np.array(image.shape[1::-1])
@@ -184,7 +185,7 @@ def _draw_thing(
         cv2.fillConvexPoly(patch_map, corners, (_NO_PATCH,))
 
 
-def _finish(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _finish(image: ImageArray, rng: np.random.Generator) -> ImageArray:
     """Camera effects: light, blur and grain."""
     softened = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.1, 1.0))
     grain = rng.integers(-8, 9, image.shape, dtype=np.int16)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.evaluation.ground_truth import GroundTruth, LabelledPerson
-from distilpose.oks import oks
-from distilpose.skeleton import Skeleton
+from distilpose.geometry.oks import oks
+from distilpose.skeletons import Skeleton
+from distilpose.types import FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
 Rows = NDArray[np.intp]
 NOBODY = -1
 
@@ -35,7 +35,7 @@ class ComparedPeople:
     """
 
     skeleton: Skeleton
-    image_id: NDArray[np.int64]
+    image_id: IntArray
     file_name: tuple[str, ...]
     box_xyxy: FloatArray
     area: FloatArray
@@ -94,9 +94,7 @@ def compare_people(
     )
 
 
-def match_people(
-    people: Sequence[LabelledPerson], image_id: NDArray[np.int64], xy_img: FloatArray, skeleton: Skeleton
-) -> Rows:
+def match_people(people: Sequence[LabelledPerson], image_id: IntArray, xy_img: FloatArray, skeleton: Skeleton) -> Rows:
     """Give each labelled person at most one prediction of the same image, the most similar pairs (by OKS) first.
 
     Args:
@@ -126,7 +124,7 @@ def match_people(
     return matched
 
 
-def rows_by_image(image_id: NDArray[np.int64]) -> Iterator[tuple[int, Rows]]:
+def rows_by_image(image_id: IntArray) -> Iterator[tuple[int, Rows]]:
     """(N,) image ids -> each id with the rows that have it, in order."""
     order = np.argsort(image_id, kind="stable")
     ids, starts = np.unique(image_id[order], return_index=True)

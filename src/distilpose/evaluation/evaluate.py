@@ -14,20 +14,21 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from distilpose.backends.base import Runner
+from distilpose.backends.loading import DEFAULT_MODEL, as_runner
 from distilpose.data.categories import skeleton_of_file
 from distilpose.errors import ConfigError
-from distilpose.evaluation.coco_ap import coco_keypoint_curves
 from distilpose.evaluation.comparison import NOBODY, ComparedPeople, compare_people, match_people
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
-from distilpose.evaluation.pck import pck
-from distilpose.evaluation.protocols import check_measurable, check_metrics, default_metrics, measure_protocols
-from distilpose.evaluation.report import write_report
+from distilpose.evaluation.metrics.coco_ap import coco_keypoint_curves
+from distilpose.evaluation.metrics.pck import pck
+from distilpose.evaluation.metrics.protocols import check_measurable, check_metrics, default_metrics, measure_protocols
+from distilpose.evaluation.report.report import write_report
 from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, make_folder, metrics_table, write_evaluation
 from distilpose.evaluation.results_file import load_results
-from distilpose.loading import DEFAULT_MODEL, as_runner
-from distilpose.oks import OKS_NMS_THRESHOLD, oks_nms
-from distilpose.postprocess import (
+from distilpose.geometry.oks import OKS_NMS_THRESHOLD, oks_nms
+from distilpose.inference.decoding import (
     KEYPOINT_SCORE_THRESHOLD,
     FlipTest,
     check_flip_test,
@@ -37,15 +38,13 @@ from distilpose.postprocess import (
     pose_score,
     run_with_flip,
 )
-from distilpose.results import PoseResult
-from distilpose.runtimes import Runner
-from distilpose.skeleton import COCO_17, Skeleton, find_skeleton, map_keypoints
+from distilpose.inference.result import PoseResult
+from distilpose.skeletons import COCO_17, Skeleton, find_skeleton, map_keypoints
 
 if TYPE_CHECKING:
     from torch import nn
 
 logger = logging.getLogger(__name__)
-FloatArray = NDArray[np.float64]
 
 # How the numbers came about, as ``metrics.json`` puts it.
 BOX_SCORE = "box score"

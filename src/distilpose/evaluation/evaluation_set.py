@@ -8,8 +8,9 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from distilpose.data.images import read_image
+from distilpose.data.preprocess import NetworkInput, Normalisation, crop_image, network_input
 from distilpose.errors import DatasetError
 from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
 from distilpose.evaluation.person_boxes import (
@@ -20,9 +21,8 @@ from distilpose.evaluation.person_boxes import (
     image_size_hw,
 )
 from distilpose.geometry import crops_from_boxes
-from distilpose.images import read_image
-from distilpose.preprocess import NetworkInput, Normalisation, crop_image, network_input
-from distilpose.skeleton import COCO_17, KeypointMapping, Skeleton
+from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton
+from distilpose.types import ImageArray
 
 
 class EvaluationSet:
@@ -64,7 +64,7 @@ class EvaluationSet:
         self._paths = {image_id: paths[image_id] for image_id in np.unique(boxes.image_id).tolist()}
         _check_exist(self._paths.values(), ground_truth)
         self._keep_crops = keep_crops
-        self._kept: list[NDArray[np.uint8]] | None = None
+        self._kept: list[ImageArray] | None = None
 
     @classmethod
     def load(
@@ -110,7 +110,7 @@ class EvaluationSet:
             DatasetError: an image does not have the size its annotations were made on.
             InputError: an image cannot be read.
         """
-        pending: list[NDArray[np.uint8]] = []
+        pending: list[ImageArray] = []
         for crop in self._all_crops():
             pending.append(crop)
             if len(pending) == batch_size:
@@ -119,7 +119,7 @@ class EvaluationSet:
         if pending:
             yield network_input(np.stack(pending), normalisation)
 
-    def crops(self, rows: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
+    def crops(self, rows: Iterable[int]) -> Iterator[ImageArray]:
         """The crops (H, W, 3) of some boxes; an image is decoded once if its rows stand together.
 
         Raises:
@@ -131,11 +131,11 @@ class EvaluationSet:
             for row in group:
                 yield crop_image(image, self.transforms[row])
 
-    def _all_crops(self) -> Iterator[NDArray[np.uint8]]:
+    def _all_crops(self) -> Iterator[ImageArray]:
         if self._kept is not None:
             yield from self._kept
             return
-        kept: list[NDArray[np.uint8]] = []
+        kept: list[ImageArray] = []
         for crop in self.crops(range(len(self))):
             if self._keep_crops:
                 kept.append(crop)
@@ -143,7 +143,7 @@ class EvaluationSet:
         if self._keep_crops:
             self._kept = kept
 
-    def _read(self, image_id: int) -> NDArray[np.uint8]:
+    def _read(self, image_id: int) -> ImageArray:
         image = read_image(self._paths[image_id])
         expected_hw = image_size_hw(self.ground_truth, image_id)
         if image.shape[:2] != expected_hw:

@@ -17,8 +17,9 @@ from distilpose.data.categories import assumed_keypoints, keypoint_category_ids,
 from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabelled, join_whole_body, log_filled_in
 from distilpose.errors import DatasetError
 from distilpose.geometry import xywh_to_xyxy
-from distilpose.results import PERSON_CATEGORY_ID
-from distilpose.skeleton import KeypointMapping, Skeleton, map_keypoints
+from distilpose.inference.result import PERSON_CATEGORY_ID
+from distilpose.skeletons import KeypointMapping, Skeleton, map_keypoints
+from distilpose.types import FloatArray
 
 _SHOWN = 80  # characters of a broken value in an error
 
@@ -38,11 +39,11 @@ class LabelledPerson:
     """
 
     image_id: int
-    box_xyxy: NDArray[np.float64]
-    xy_img: NDArray[np.float64]
+    box_xyxy: FloatArray
+    xy_img: FloatArray
     labelled: NDArray[np.bool_]
     area: float
-    head_box_xyxy: NDArray[np.float64] | None = None
+    head_box_xyxy: FloatArray | None = None
     head_length: float | None = None
 
 
@@ -141,7 +142,7 @@ def read_json(file: Path, expected: str) -> Any:
         raise DatasetError(f"{file}: expected {expected}, got broken json ({error}): write it again") from error
 
 
-def finite_numbers(values: Any, count: int) -> NDArray[np.float64] | None:
+def finite_numbers(values: Any, count: int) -> FloatArray | None:
     """(count,) finite numbers of a json list, or None if it is anything else."""
     if not isinstance(values, list) or len(values) != count:
         return None
@@ -239,7 +240,7 @@ def _check_annotation(
     }
 
 
-def _head_box(entry: Mapping[str, Any], file: Path) -> NDArray[np.float64] | None:
+def _head_box(entry: Mapping[str, Any], file: Path) -> FloatArray | None:
     """(4,) left, top, right, bottom; None without one."""
     if entry.get("head_box") is None:
         return None
@@ -268,7 +269,7 @@ def _head_length(entry: Mapping[str, Any], skeleton: Skeleton) -> float | None:
 
 
 def _labelled_person(
-    annotation: Mapping[str, Any], head_box_xyxy: NDArray[np.float64] | None, head_length: float | None
+    annotation: Mapping[str, Any], head_box_xyxy: FloatArray | None, head_length: float | None
 ) -> LabelledPerson:
     keypoints = np.array(annotation["keypoints"]).reshape(-1, 3)
     return LabelledPerson(

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.boxes_file import match_boxes
 from distilpose.errors import DatasetError
 from distilpose.evaluation.ground_truth import GroundTruth
+from distilpose.formats.boxes import match_boxes
 from distilpose.geometry import clip_boxes_xyxy
+from distilpose.types import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,9 @@ class EvaluationBoxes(NamedTuple):
     """
 
     source: str
-    image_id: NDArray[np.int64]
-    xyxy: NDArray[np.float64]
-    score: NDArray[np.float64]
+    image_id: IntArray
+    xyxy: FloatArray
+    score: FloatArray
     person: NDArray[np.intp] | None
 
 

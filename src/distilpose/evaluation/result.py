@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from distilpose.errors import InputError
-from distilpose.evaluation.coco_ap import COCO_METRICS
 from distilpose.evaluation.comparison import ComparedPeople
-from distilpose.evaluation.pck import ALL_JOINTS, JointAccuracy
-from distilpose.evaluation.protocols import ProtocolResult
+from distilpose.evaluation.metrics.coco_ap import COCO_METRICS
+from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy
+from distilpose.evaluation.metrics.protocols import ProtocolResult
+from distilpose.types import FloatArray
 
 METRICS_FILE = "metrics.json"
 RESULTS_FILE = "results_keypoints.json"
@@ -47,7 +46,7 @@ class EvaluationResult:
     counts: Mapping[str, int]
     protocol: Mapping[str, Any]
     results: tuple[Mapping[str, Any], ...]
-    precision: NDArray[np.float64]
+    precision: FloatArray
     people: ComparedPeople
     protocols: Mapping[str, ProtocolResult] = field(default_factory=dict)
     with_coco: bool = True

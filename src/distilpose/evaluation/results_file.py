@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from distilpose.errors import DatasetError
-from distilpose.evaluation.coco_ap import RESULT_FIELDS
 from distilpose.evaluation.ground_truth import GroundTruth, finite_numbers, read_json, shortened
-from distilpose.results import PERSON_CATEGORY_ID
-from distilpose.skeleton import Skeleton
+from distilpose.evaluation.metrics.coco_ap import RESULT_FIELDS
+from distilpose.inference.result import PERSON_CATEGORY_ID
+from distilpose.skeletons import Skeleton
 
 
 def load_results(file: Path, ground_truth: GroundTruth, skeleton: Skeleton) -> list[dict[str, Any]]:

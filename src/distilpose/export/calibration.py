@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from distilpose.data.images import list_images, read_image
+from distilpose.data.preprocess import crop_image
 from distilpose.errors import ConfigError, InputError
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.geometry import CropTransform
-from distilpose.images import list_images, read_image
-from distilpose.preprocess import crop_image
-from distilpose.skeleton import Skeleton
+from distilpose.skeletons import Skeleton
+from distilpose.types import ImageArray
 
 CALIBRATION_CROPS = 300
 FEWEST_CROPS = 8
@@ -25,7 +25,7 @@ def calibration_crops(
     *,
     images: str | Path | None = None,
     count: int = CALIBRATION_CROPS,
-) -> NDArray[np.uint8]:
+) -> ImageArray:
     """Crops spread evenly over a data set.
 
     Args:
@@ -62,7 +62,7 @@ def calibration_crops(
     return np.stack(crops)
 
 
-def _from_folder(folder: Path, input_size_hw: tuple[int, int], count: int) -> list[NDArray[np.uint8]]:
+def _from_folder(folder: Path, input_size_hw: tuple[int, int], count: int) -> list[ImageArray]:
     paths = list_images([folder])
     crops = []
     for index in _spread(len(paths), count):

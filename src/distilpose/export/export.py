@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from distilpose.checkpoint import describe
-from distilpose.description import ModelDescription, Precision
+from distilpose.backends.checkpoint import describe
+from distilpose.backends.description import ModelDescription, Precision
+from distilpose.backends.loading import FILE_RUNNERS, load_model
+from distilpose.backends.torch import TorchRunner
 from distilpose.errors import ConfigError, InputError
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.rewrite import ExportForm
 from distilpose.export.verify import BATCH_SIZES, OutputError, verify
-from distilpose.loading import load_model
 from distilpose.models import PoseModel
-from distilpose.runtimes import FILE_RUNNERS, TorchRunner
+from distilpose.types import ImageArray
 
 Format = Literal["onnx", "openvino"]
 _CALIBRATION_RULE = (
@@ -66,7 +66,7 @@ def export_model(
     *,
     format: Format,
     precision: Precision = "float32",
-    calibration: NDArray[np.uint8] | None = None,
+    calibration: ImageArray | None = None,
     uint8_input: bool = False,
     rewrite: bool = True,
 ) -> ExportReport:
@@ -169,7 +169,7 @@ def _write(
     description: ModelDescription,
     path: Path,
     format: Format,
-    calibration: NDArray[np.uint8] | None,
+    calibration: ImageArray | None,
 ) -> None:
     from distilpose.export import onnx_file
 
@@ -209,7 +209,7 @@ def _check_packages(format: str, precision: str) -> None:
         raise ConfigError(f"export needs {', '.join(missing)}: pip install 'distilpose[{extras}]'")
 
 
-def _check_crops(crops: NDArray[np.uint8], input_size_hw: tuple[int, int]) -> None:
+def _check_crops(crops: ImageArray, input_size_hw: tuple[int, int]) -> None:
     expected = (*input_size_hw, 3)
     if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != expected or len(crops) < max(BATCH_SIZES):
         raise InputError(
@@ -218,5 +218,5 @@ def _check_crops(crops: NDArray[np.uint8], input_size_hw: tuple[int, int]) -> No
         )
 
 
-def _random_crops(input_size_hw: Sequence[int]) -> NDArray[np.uint8]:
+def _random_crops(input_size_hw: Sequence[int]) -> ImageArray:
     return np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), *input_size_hw, 3), dtype=np.uint8)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from distilpose.description import METADATA_KEY, ModelDescription
+from distilpose.backends.base import INPUT_NAME
+from distilpose.backends.description import METADATA_KEY, ModelDescription
+from distilpose.data.preprocess import network_input
 from distilpose.export.rewrite import ExportForm
-from distilpose.preprocess import network_input
-from distilpose.runtimes import INPUT_NAME
+from distilpose.types import ImageArray
 
 OPSET = 20  # the first with Gelu
 _TRACED_BATCH = 2
@@ -76,7 +76,7 @@ def halve_onnx(path: Path) -> None:
     onnx.save(model, path)
 
 
-def quantise_onnx(path: Path, description: ModelDescription, crops: NDArray[np.uint8]) -> None:
+def quantise_onnx(path: Path, description: ModelDescription, crops: ImageArray) -> None:
     """Turn convolutions and products with weights into int8, in place.
 
     Weights are signed per channel, activations unsigned per array over the range that ``crops`` need. The head, the

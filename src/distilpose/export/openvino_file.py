@@ -10,12 +10,11 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino
-from numpy.typing import NDArray
 
-from distilpose.description import METADATA_KEY, ModelDescription
-from distilpose.preprocess import network_input
+from distilpose.backends.description import METADATA_KEY, ModelDescription
+from distilpose.data.preprocess import network_input
+from distilpose.types import ImageArray
 
 
 def write_openvino(
@@ -23,7 +22,7 @@ def write_openvino(
     path: Path,
     description: ModelDescription,
     *,
-    crops: NDArray[np.uint8] | None = None,
+    crops: ImageArray | None = None,
     keep_float: Sequence[str] = (),
 ) -> None:
     """Convert, quantise when the description says int8, and write ``path`` and the weights beside it.
@@ -43,7 +42,7 @@ def write_openvino(
     openvino.save_model(model, path, compress_to_fp16=description.precision == "float16")
 
 
-def _quantise(model: Any, description: ModelDescription, crops: NDArray[np.uint8], keep_float: Sequence[str]) -> Any:
+def _quantise(model: Any, description: ModelDescription, crops: ImageArray, keep_float: Sequence[str]) -> Any:
     """int8 by NNCF's recipe for transformers: activations smoothed, biases corrected on the crops."""
     import nncf
 

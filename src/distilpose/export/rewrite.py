@@ -18,17 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distilpose.backends.base import HEATMAP_OUTPUT, POSE_OUTPUTS
+from distilpose.data.preprocess import Normalisation
 from distilpose.models import PoseModel
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.models.token_encoder import (
-    TokenEncoder,
-    TransformerBlock,
-    most_attended,
-    take_rows,
-    with_keypoints,
-)
-from distilpose.preprocess import Normalisation
-from distilpose.runtimes import HEATMAP_OUTPUT, POSE_OUTPUTS
+from distilpose.models.token_encoder import TokenEncoder, TransformerBlock, most_attended, take_rows, with_keypoints
 
 
 class ExportForm(nn.Module):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from distilpose.description import Precision
+from distilpose.backends.base import HEATMAP_OUTPUT, POSE_OUTPUTS, NumpyOutput, Runner
+from distilpose.backends.description import Precision
+from distilpose.data.preprocess import network_input
 from distilpose.errors import CheckpointError
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.preprocess import network_input
-from distilpose.runtimes import HEATMAP_OUTPUT, POSE_OUTPUTS, NumpyOutput, Runner
+from distilpose.types import Float32Array, ImageArray
 
 BATCH_SIZES = (1, 3, 8)  # none is the one that is traced
 
@@ -36,7 +36,7 @@ class OutputError(NamedTuple):
     mean: float
 
 
-def verify(exported: Runner, model: Runner, crops: NDArray[np.uint8]) -> tuple[OutputError, ...]:
+def verify(exported: Runner, model: Runner, crops: ImageArray) -> tuple[OutputError, ...]:
     """Run both on the same crops in batches of `BATCH_SIZES`.
 
     Args:
@@ -64,7 +64,7 @@ def verify(exported: Runner, model: Runner, crops: NDArray[np.uint8]) -> tuple[O
     return tuple(errors)
 
 
-def _run(runner: Runner, crops: NDArray[np.uint8]) -> NumpyOutput:
+def _run(runner: Runner, crops: ImageArray) -> NumpyOutput:
     return runner(network_input(crops, runner.description.normalisation))
 
 
@@ -72,21 +72,21 @@ def _judged(error: OutputError, precision: Precision) -> float:
     return error.mean if precision == "int8" else error.largest
 
 
-def _arrays(output: NumpyOutput) -> dict[str, NDArray[np.float32]]:
+def _arrays(output: NumpyOutput) -> dict[str, Float32Array]:
     if isinstance(output, HeatmapOutput):
         return {HEATMAP_OUTPUT: output.heatmaps}
     values = {name: getattr(output, name) for name in POSE_OUTPUTS}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _pairs(exported: NumpyOutput, model: NumpyOutput) -> list[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
+def _pairs(exported: NumpyOutput, model: NumpyOutput) -> list[tuple[str, Float32Array, Float32Array]]:
     ours, theirs = _arrays(exported), _arrays(model)
     if ours.keys() != theirs.keys():
         raise CheckpointError(f"the exported file has outputs {', '.join(ours)}, the model {', '.join(theirs)}")
     return [(name, ours[name], theirs[name]) for name in ours]
 
 
-def _difference(name: str, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> OutputError:
+def _difference(name: str, ours: Float32Array, theirs: Float32Array) -> OutputError:
     if ours.shape != theirs.shape:
         raise CheckpointError(f"the exported file returns {name} of shape {ours.shape}, the model {theirs.shape}")
     error = np.abs(ours.astype(np.float64) - theirs) / max(float(np.abs(theirs).max()), 1e-12)

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distilpose.errors import InputError
-
-FloatArray = NDArray[np.float64]
+from distilpose.types import FloatArray
 
 _FARTHEST = 1e9  # pixels; products of farther ones leave the range of numbers
 # A box made of keypoints grows by this share of its longer side on each side.

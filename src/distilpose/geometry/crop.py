@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from distilpose.types import FloatArray
 
 CROP_PADDING = 1.25  # DistilPose and the COCO top-down baselines
 
@@ -58,7 +60,7 @@ class CropTransform:
         return self.size_hw[1] / self.box_wh[0]
 
     @property
-    def matrix(self) -> NDArray[np.float64]:
+    def matrix(self) -> FloatArray:
         """(2, 3) affine matrix, image pixels -> crop pixels."""
         angle = np.deg2rad(self.rotation_deg)
         cos, sin = self.scale * np.cos(angle), self.scale * np.sin(angle)
@@ -69,34 +71,34 @@ class CropTransform:
         return np.concatenate([linear, offset[:, None]], axis=1)
 
     @property
-    def inverse_matrix(self) -> NDArray[np.float64]:
+    def inverse_matrix(self) -> FloatArray:
         """(2, 3) affine matrix, crop pixels -> image pixels."""
         matrix = self.matrix
         linear = np.linalg.inv(matrix[:, :2])
         return np.concatenate([linear, -linear @ matrix[:, 2:]], axis=1)
 
-    def to_crop(self, xy_img: ArrayLike) -> NDArray[np.float64]:
+    def to_crop(self, xy_img: ArrayLike) -> FloatArray:
         """(..., 2) image pixels -> (..., 2) crop pixels."""
         return _apply(self.matrix, xy_img)
 
-    def to_img(self, xy_crop: ArrayLike) -> NDArray[np.float64]:
+    def to_img(self, xy_crop: ArrayLike) -> FloatArray:
         """(..., 2) crop pixels -> (..., 2) image pixels."""
         return _apply(self.inverse_matrix, xy_crop)
 
-    def to_norm(self, xy_img: ArrayLike) -> NDArray[np.float64]:
+    def to_norm(self, xy_img: ArrayLike) -> FloatArray:
         """(..., 2) image pixels -> (..., 2) fractions of the crop (divided by W and H, not W - 1)."""
         return self.to_crop(xy_img) / self._size_wh
 
-    def norm_to_img(self, xy_norm: ArrayLike) -> NDArray[np.float64]:
+    def norm_to_img(self, xy_norm: ArrayLike) -> FloatArray:
         """(..., 2) fractions of the crop -> (..., 2) image pixels."""
         return self.to_img(np.asarray(xy_norm, dtype=np.float64) * self._size_wh)
 
     @property
-    def _size_wh(self) -> NDArray[np.float64]:
+    def _size_wh(self) -> FloatArray:
         return np.array(self.size_hw[::-1], dtype=np.float64)
 
 
-def _apply(matrix: NDArray[np.float64], points: ArrayLike) -> NDArray[np.float64]:
+def _apply(matrix: FloatArray, points: ArrayLike) -> FloatArray:
     return np.asarray(points, dtype=np.float64) @ matrix[:, :2].T + matrix[:, 2]
 
 

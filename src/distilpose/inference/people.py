@@ -10,13 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.boxes_file import PersonBoxes, match_boxes, match_image_ids
+from distilpose.detection.detectors import Detector
 from distilpose.errors import DistilPoseError, InputError
+from distilpose.formats.boxes import PersonBoxes, match_boxes, match_image_ids
 from distilpose.geometry import check_boxes_xyxy
-from distilpose.inference.detectors import Detector
-from distilpose.inference.stream import Scene
-
-Image = NDArray[np.uint8]
+from distilpose.inference.batching import Scene
+from distilpose.types import FloatArray, ImageArray
 
 NOBODY = PersonBoxes(np.zeros((0, 4)), np.zeros(0))
 DETECTION_BATCH = 4  # pictures that a detector sees at once
@@ -38,8 +37,8 @@ class Place(NamedTuple):
     size_hw: tuple[int, int] = (0, 0)
 
 
-Shot = tuple[Place, Image | DistilPoseError]
-Finder = Callable[[Sequence[tuple[Place, Image]]], Sequence[PersonBoxes]]
+Shot = tuple[Place, ImageArray | DistilPoseError]
+Finder = Callable[[Sequence[tuple[Place, ImageArray]]], Sequence[PersonBoxes]]
 
 
 class People(NamedTuple):
@@ -79,7 +78,7 @@ def people_by_file(
         if picture in matched.frames:
             raise InputError(f"{boxes}: boxes of the picture {picture} have a frame field, which only films have")
 
-    def find(shots: Sequence[tuple[Place, Image]]) -> list[PersonBoxes]:
+    def find(shots: Sequence[tuple[Place, ImageArray]]) -> list[PersonBoxes]:
         found = []
         for place, _ in shots:
             if place.frame is None:
@@ -93,7 +92,7 @@ def people_by_file(
     return People(find, {picture: matched.image_ids[picture] for picture in pictures})
 
 
-def best_rows(score: NDArray[np.float64], most: int | None) -> NDArray[np.intp]:
+def best_rows(score: FloatArray, most: int | None) -> NDArray[np.intp]:
     """Which rows to keep: the ``most`` of highest score, best first; all in their order when there are no more."""
     if most is None or len(score) <= most:
         return np.arange(len(score))
@@ -127,7 +126,7 @@ def locate(
                 yield place, Scene(image, people.boxes_xyxy[kept], people.box_score[kept])
 
 
-def _find_all(shots: Sequence[tuple[Place, Image]], find: Finder) -> Sequence[PersonBoxes | DistilPoseError]:
+def _find_all(shots: Sequence[tuple[Place, ImageArray]], find: Finder) -> Sequence[PersonBoxes | DistilPoseError]:
     if not shots:
         return ()
     try:

@@ -7,25 +7,25 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from distilpose.anonymise import check_has_face
-from distilpose.draw import style_named
+from distilpose.detection.detectors import Detector, check_detector_fits, create_detector
 from distilpose.errors import ConfigError, InputError
-from distilpose.inference.detectors import Detector, check_detector_fits, create_detector
+from distilpose.formats.writers import PREDICTIONS_NAME
+from distilpose.inference.decoding import FlipTest
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import FilmOptions, OutputOptions
 from distilpose.inference.people import People, people_by_detector, people_by_file
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.progress import Meter
 from distilpose.inference.run import Run
-from distilpose.inference.sinks import PREDICTIONS_NAME
 from distilpose.inference.sources import CAMERA_PREFIX, Sources, find_sources
-from distilpose.inference.video import import_av
-from distilpose.postprocess import FlipTest
+from distilpose.video.reader import import_av
+from distilpose.visualization.anonymize import check_has_face
+from distilpose.visualization.draw import style_named
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from distilpose.runtimes import Runner
+    from distilpose.backends.base import Runner
 
 BATCH_SIZE = 8  # on CPUs more is no faster and takes memory
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from distilpose.backends.loading import as_runner
+from distilpose.data.images import check_image
+from distilpose.data.preprocess import NetworkInput, network_input, preprocess
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CropTransform, check_boxes_xyxy, crops_from_boxes
-from distilpose.images import check_image
-from distilpose.loading import as_runner
-from distilpose.postprocess import (
+from distilpose.inference.decoding import (
     FlipTest,
     Keypoints,
     check_flip_test,
@@ -24,14 +25,14 @@ from distilpose.postprocess import (
     pose_score,
     run_with_flip,
 )
-from distilpose.preprocess import NetworkInput, network_input, preprocess
-from distilpose.results import PoseResult
-from distilpose.skeleton import Skeleton
+from distilpose.inference.result import PoseResult
+from distilpose.skeletons import Skeleton
+from distilpose.types import FloatArray, ImageArray
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from distilpose.runtimes import Runner
+    from distilpose.backends.base import Runner
 
 
 class PreparedImage(NamedTuple):
@@ -46,8 +47,8 @@ class PreparedImage(NamedTuple):
 
     images: NetworkInput
     transforms: Sequence[CropTransform]
-    boxes_xyxy: NDArray[np.float64]
-    box_score: NDArray[np.float64]
+    boxes_xyxy: FloatArray
+    box_score: FloatArray
 
 
 class PosePredictor:
@@ -96,9 +97,7 @@ class PosePredictor:
         """The keypoints that the model finds."""
         return self._runner.description.skeleton
 
-    def __call__(
-        self, image: NDArray[np.uint8], boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None
-    ) -> PoseResult:
+    def __call__(self, image: ImageArray, boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None) -> PoseResult:
         """Find the keypoints of each person; no boxes give an empty result.
 
         Args:
@@ -117,9 +116,7 @@ class PosePredictor:
         parts = [self.run(prepared.images[start : start + self.batch_size]) for start in starts]
         return replace(self.finish(prepared, join_keypoints(parts) if parts else None), image=image)
 
-    def prepare(
-        self, image: NDArray[np.uint8], boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None
-    ) -> PreparedImage:
+    def prepare(self, image: ImageArray, boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None) -> PreparedImage:
         """Check the arguments of a call and cut the crops: the part before the network.
 
         Raises:
@@ -164,7 +161,7 @@ class PosePredictor:
         )
 
 
-def _check_box_score(box_score: ArrayLike | None, people: int) -> NDArray[np.float64]:
+def _check_box_score(box_score: ArrayLike | None, people: int) -> FloatArray:
     if box_score is None:
         return np.ones(people)
     try:

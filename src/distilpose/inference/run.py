@@ -8,19 +8,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distilpose.draw import DrawStyle, style_named
+from distilpose.data.images import read_image
+from distilpose.data.prefetch import map_in_threads, run_ahead
 from distilpose.errors import DistilPoseError, InputError
-from distilpose.images import read_image
-from distilpose.inference.artist import Brush, FilmArtist, PictureArtist, naming
-from distilpose.inference.film import Seen, watch_film
-from distilpose.inference.interruption import Interruption
-from distilpose.inference.live import Webcam, watch_camera
-from distilpose.inference.options import FilmOptions, OutputOptions
-from distilpose.inference.people import Image, People, Place, Shot, locate
-from distilpose.inference.predictor import PosePredictor
-from distilpose.inference.preview import Preview
-from distilpose.inference.progress import Meter
-from distilpose.inference.sinks import (
+from distilpose.formats.writers import (
     JSON_LINES_NAME,
     PARQUET_NAME,
     PREDICTIONS_NAME,
@@ -30,12 +21,22 @@ from distilpose.inference.sinks import (
     ParquetFolder,
     Sink,
 )
+from distilpose.inference.batching import predict_stream
+from distilpose.inference.interruption import Interruption
+from distilpose.inference.options import FilmOptions, OutputOptions
+from distilpose.inference.people import People, Place, Shot, locate
+from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.progress import Meter
+from distilpose.inference.result import PoseResult
 from distilpose.inference.sources import CAMERA_PREFIX, Sources
-from distilpose.inference.stages import map_in_threads, run_ahead
-from distilpose.inference.stream import predict_stream
-from distilpose.inference.video import VideoReader
-from distilpose.inference.video_writer import VideoWriter
-from distilpose.results import PoseResult
+from distilpose.types import ImageArray
+from distilpose.video.camera import Webcam, watch_camera
+from distilpose.video.pipeline import Seen, watch_film
+from distilpose.video.preview import Preview
+from distilpose.video.reader import VideoReader
+from distilpose.video.writer import VideoWriter
+from distilpose.visualization.annotators import Brush, FilmArtist, PictureArtist, naming
+from distilpose.visualization.draw import DrawStyle, style_named
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class Run:
                 VideoReader(path, every=self.film.every, start=self.film.start, end=self.film.end) as reader,
                 ExitStack() as stack,
             ):
-                takers: list[Callable[[Image, float], None]] = []
+                takers: list[Callable[[ImageArray, float], None]] = []
                 if self.output.pictures:
                     writer = VideoWriter(
                         self.drawings[path], reader.size_hw, rate=reader.rate, sound_of=path, start=self.film.start
@@ -183,7 +184,7 @@ class Run:
             if first is None:
                 self.failures.append(f"{name}: it gave no picture")
                 return
-            takers: list[Callable[[Image, float], None]] = []
+            takers: list[Callable[[ImageArray, float], None]] = []
             if self.output.preview is not None:
                 preview = stack.enter_context(Preview(self.output.preview))
                 logger.warning("what %s sees: %s", name, preview.address)
@@ -193,7 +194,7 @@ class Run:
                 takers.append(stack.enter_context(writer).write)
             self._frames(meter.track(_after(first, seen), f"{name} (Ctrl-C ends)", "frames", None), takers)
 
-    def _frames(self, seen: Iterable[Seen], takers: Sequence[Callable[[Image, float], None]]) -> None:
+    def _frames(self, seen: Iterable[Seen], takers: Sequence[Callable[[ImageArray, float], None]]) -> None:
         """Write frame after frame; ``takers`` get the drawn ones."""
         failed = 0
         brush = self._brush("people")
@@ -227,7 +228,7 @@ class Run:
         for sink in self._sinks:
             sink.add(found)
 
-    def _cut(self, artist: PictureArtist, place: Place, image: Image | None, result: PoseResult) -> None:
+    def _cut(self, artist: PictureArtist, place: Place, image: ImageArray | None, result: PoseResult) -> None:
         if image is None or not self.output.crops:
             return
         folder = self.out / CROPS_NAME

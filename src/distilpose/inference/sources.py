@@ -10,9 +10,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from distilpose.data.images import list_images
 from distilpose.errors import InputError
-from distilpose.images import list_images
-from distilpose.inference.video import VIDEO_SUFFIXES
+from distilpose.video.reader import VIDEO_SUFFIXES
 
 CAMERA_PREFIX = "webcam:"
 

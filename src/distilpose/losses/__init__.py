@@ -1,6 +1,6 @@
 """Losses: small functions returning scalars, and the one place that sums them."""
 
-from distilpose.losses.distilpose_loss import (
+from distilpose.losses.distillation import (
     TARGET_SIGMA,
     TOKEN_WEIGHT,
     DistillationLosses,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from distilpose.models.backbones.resnet import ResNet
 from distilpose.models.base import RegressionModel
 from distilpose.models.distilpose import NumSigmas, numbers_per_keypoint, read_numbers
 from distilpose.models.outputs import PoseOutput
-from distilpose.models.resnet import ResNet
 from distilpose.models.token_encoder import init_linear
 
 

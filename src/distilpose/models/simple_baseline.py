@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from distilpose.models.backbones.hrnet import HRNet
+from distilpose.models.backbones.resnet import ResNet
 from distilpose.models.base import HeatmapModel
-from distilpose.models.hrnet import HRNet
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.models.resnet import ResNet
 
 DECONVOLUTIONS = 3  # each doubles the map: stride 32 to 4
 DECONVOLUTION_CHANNELS = 256

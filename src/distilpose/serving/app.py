@@ -23,10 +23,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distilpose import __version__
-from distilpose.description import ModelDescription
-from distilpose.inference.sinks import FrameResult, prediction_rows
+from distilpose.backends.description import ModelDescription
+from distilpose.formats.writers import FrameResult, prediction_rows
 from distilpose.serving import schemas
-from distilpose.serving.journal import (
+from distilpose.serving.access_log import (
     CLIENT_LEFT,
     REQUEST_ID_HEADER,
     Journal,
@@ -34,9 +34,9 @@ from distilpose.serving.journal import (
     picture_failed,
     problem_response,
 )
+from distilpose.serving.errors import Problem
 from distilpose.serving.metrics import CONTENT_TYPE, Metrics
 from distilpose.serving.options import MOST_PICTURES, ServeOptions
-from distilpose.serving.problems import Problem
 from distilpose.serving.service import Answer, PoseService
 from distilpose.serving.uploads import Hold, Intake, Upload, one_picture, several_pictures
 

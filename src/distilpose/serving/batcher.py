@@ -12,8 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from distilpose.postprocess import Keypoints, join_keypoints
-from distilpose.preprocess import NetworkInput
+from distilpose.data.preprocess import NetworkInput
+from distilpose.inference.decoding import Keypoints, join_keypoints
 
 RUNS_AHEAD = 2  # one in the worker, one full batch behind it, so that the worker never waits for the event loop
 ROOM_BATCHES = 4  # crops waiting beyond so many batches: no new ones are cut

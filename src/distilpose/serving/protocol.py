@@ -9,9 +9,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from distilpose.serving.errors import Problem, busy, malformed
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
-from distilpose.serving.problems import Problem, busy, malformed
 
 MOST_HEAD_BYTES = 2**16  # of request line and headers, and of what a body has around its bytes
 CHUNK_HEAD_BYTES = 32  # that a chunk of a body may add to that

@@ -18,13 +18,13 @@ from typing import Self
 
 import uvicorn
 
+from distilpose.backends.base import Runner
+from distilpose.backends.loading import as_runner
+from distilpose.detection.detectors import Detector, check_detector_fits, create_detector
 from distilpose.errors import CheckpointError, ConfigError, InputError
-from distilpose.inference.detectors import Detector, check_detector_fits, create_detector
 from distilpose.inference.predictor import PosePredictor
-from distilpose.loading import as_runner
-from distilpose.runtimes import Runner
+from distilpose.serving.access_log import JsonFormatter
 from distilpose.serving.app import create_app
-from distilpose.serving.journal import JsonFormatter
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
 from distilpose.serving.protocol import BoundedProtocol

@@ -10,28 +10,27 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from distilpose.boxes_file import PersonBoxes
+from distilpose.backends.base import usable_cores
+from distilpose.data.preprocess import NetworkInput
+from distilpose.detection.detectors import Detector, WholeImage
 from distilpose.errors import DistilPoseError
-from distilpose.inference.detectors import Detector, WholeImage
+from distilpose.formats.boxes import PersonBoxes
+from distilpose.inference.decoding import Keypoints
 from distilpose.inference.people import best_rows
 from distilpose.inference.predictor import PosePredictor, PreparedImage
-from distilpose.postprocess import Keypoints
-from distilpose.preprocess import NetworkInput
-from distilpose.results import PoseResult
-from distilpose.runtimes import usable_cores
+from distilpose.inference.result import PoseResult
 from distilpose.serving.batcher import Batcher
+from distilpose.serving.errors import Problem, busy
+from distilpose.serving.images import check_header, decode_picture
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import MOST_DECODERS, ServeOptions
-from distilpose.serving.pictures import check_header, decode_picture
-from distilpose.serving.problems import Problem, busy
 from distilpose.serving.uploads import Upload
+from distilpose.types import ImageArray
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Picture = NDArray[np.uint8]
 
 PIXELS_AT_ONCE = 2  # pictures of one kind in memory may have the pixels of so many of the largest together
 
@@ -266,7 +265,7 @@ class PoseService:
     async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
-    def _decode(self, upload: Upload) -> Picture:
+    def _decode(self, upload: Upload) -> ImageArray:
         return decode_picture(upload.content, self._options.max_pixels)
 
     def _decode_and_cut(self, upload: Upload) -> _Cut:
@@ -275,12 +274,12 @@ class PoseService:
             return self._cut(picture, self._find(picture, upload))
         return self._cut(picture, PersonBoxes(upload.boxes_xyxy, np.ones(len(upload.boxes_xyxy))))
 
-    def _find(self, picture: Picture, upload: Upload) -> PersonBoxes:
+    def _find(self, picture: ImageArray, upload: Upload) -> PersonBoxes:
         (found,) = self._detector([picture])
         kept = best_rows(found.box_score, upload.max_people)
         return PersonBoxes(found.boxes_xyxy[kept], found.box_score[kept])
 
-    def _cut(self, picture: Picture, people: PersonBoxes) -> _Cut:
+    def _cut(self, picture: ImageArray, people: PersonBoxes) -> _Cut:
         prepared = self.predictor.prepare(picture, people.boxes_xyxy, people.box_score)
         return _Cut((picture.shape[0], picture.shape[1]), prepared)
 

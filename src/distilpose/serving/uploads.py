@@ -7,16 +7,15 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import NamedTuple, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from distilpose.errors import InputError
 from distilpose.geometry import check_boxes_xyxy
+from distilpose.serving.errors import Problem, busy, malformed, too_large, unusable
 from distilpose.serving.options import SMALL_UPLOADS, UPLOADS_AT_ONCE, ServeOptions
-from distilpose.serving.problems import Problem, busy, malformed, too_large, unusable
+from distilpose.types import FloatArray
 
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 MULTIPART = "multipart/form-data"
@@ -52,7 +51,7 @@ class Upload(NamedTuple):
 
     content: bytes
     filename: str
-    boxes_xyxy: NDArray[np.float64] | None
+    boxes_xyxy: FloatArray | None
     max_people: int
 
 
@@ -351,7 +350,7 @@ def _json(part: Part, name: str) -> object:
         raise unusable(name, f"{name} must be JSON in UTF-8, such as [[10, 20, 110, 220]], got: {reason}") from error
 
 
-def _boxes(value: object, name: str, most: int) -> NDArray[np.float64]:
+def _boxes(value: object, name: str, most: int) -> FloatArray:
     if not isinstance(value, list):
         raise unusable("boxes", f"{name} must be a list of [x1, y1, x2, y2], got {type(value).__name__}")
     if len(value) > most:

@@ -15,15 +15,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distilpose.description import ModelDescription
-from distilpose.draw import SIDE_COLOURS
+from distilpose.backends.base import INPUT_NAME
+from distilpose.backends.description import ModelDescription
+from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
+from distilpose.backends.onnxruntime import OnnxRunner
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CROP_PADDING
-from distilpose.inference.pose_boxes import BOX_MARGIN, BOX_MARGIN_HIGH, BOX_MARGIN_LOW, DUPLICATE_OKS
-from distilpose.inference.tracking import TrackingOptions
-from distilpose.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
-from distilpose.postprocess import KEYPOINT_SCORE_THRESHOLD
-from distilpose.runtimes import INPUT_NAME, OnnxRunner
+from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
+from distilpose.video.pose_boxes import BOX_MARGIN, BOX_MARGIN_HIGH, BOX_MARGIN_LOW, DUPLICATE_OKS
+from distilpose.video.tracking import TrackingOptions
+from distilpose.visualization.draw import SIDE_COLOURS
 
 STATIC = Path(__file__).parent / "static"
 MANIFEST_NAME = "manifest.json"

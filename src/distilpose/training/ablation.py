@@ -14,13 +14,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from distilpose.checkpoint import load_checkpoint, read_description
+from distilpose.backends.checkpoint import load_checkpoint, read_description
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
-from distilpose.postprocess import FlipTest
+from distilpose.inference.decoding import FlipTest
 from distilpose.training.callbacks import STATE_NAME
-from distilpose.training.recipes import TrainConfig, train_config_from
+from distilpose.training.config import TrainConfig, train_config_from
 from distilpose.training.train import train
 
 METRICS = ("AP", "AP50", "AR", "PCK@0.2")

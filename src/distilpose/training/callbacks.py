@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from distilpose.checkpoint import save_checkpoint
-from distilpose.description import ModelDescription
+from distilpose.backends.checkpoint import save_checkpoint
+from distilpose.backends.description import ModelDescription
+from distilpose.backends.torch import TorchRunner
 from distilpose.errors import ConfigError
 from distilpose.evaluation.evaluate import EvaluationSet, evaluate_set
-from distilpose.postprocess import FlipTest
-from distilpose.runtimes import TorchRunner
+from distilpose.inference.decoding import FlipTest
 from distilpose.training.module import PoseTraining
 
 STATE_NAME = "state.ckpt"

@@ -7,18 +7,18 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from distilpose.backends.description import ModelDescription
 from distilpose.data.augment import AugmentOptions
 from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import PersonSample, load_person_samples
 from distilpose.data.dataset import Batch, MixedSampler, PersonDataset, TrainingItem, build_loader
-from distilpose.description import ModelDescription
+from distilpose.data.preprocess import Normalisation
 from distilpose.evaluation.evaluate import EvaluationSet
-from distilpose.preprocess import Normalisation
-from distilpose.skeleton import COCO_17, KeypointMapping, Skeleton, find_skeleton, map_keypoints
-from distilpose.training.recipes import DataConfig, DatasetConfig, TrainConfig
+from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton, find_skeleton, map_keypoints
+from distilpose.training.config import DataConfig, DatasetConfig, TrainConfig
+from distilpose.types import ImageArray
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class TrainingData:
             drop_last=True,
         )
 
-    def first(self, count: int) -> tuple[NDArray[np.uint8], Batch]:
+    def first(self, count: int) -> tuple[ImageArray, Batch]:
         """The run's first ``count`` crops, (N, H, W, 3) uint8, and the same as a batch."""
         items = [self._dataset[key] for key in islice(self._sampler(rank=0, world_size=1), count)]
         return np.stack([item.crop for item in items]), self._dataset.collate(items)

@@ -24,11 +24,11 @@ from distilpose.losses import (
 )
 from distilpose.models.base import HeatmapModel, RegressionModel, TokenLayout
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
-from distilpose.training.teacher_store import TeacherStore
-from distilpose.training.teachers.adapt import SourceTeacher
-from distilpose.training.teachers.base import CropSpec, Teacher
-from distilpose.training.teachers.keypoints import unnamed_skeleton
-from distilpose.training.teachers.network import model_source
+from distilpose.teachers.adapter import SourceTeacher
+from distilpose.teachers.base import CropSpec, Teacher
+from distilpose.teachers.checkpoint import model_source
+from distilpose.teachers.keypoints import unnamed_skeleton
+from distilpose.training.teacher_cache import TeacherStore
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from distilpose.errors import ConfigError, TrainingDivergedError
 from distilpose.losses import CELL, TARGET_SIGMA, heatmap_loss
 from distilpose.models import PoseModel
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.training.cycling import SelfDistillation
+from distilpose.training.config import OptimiserConfig, learning_rate_factor
 from distilpose.training.distillation import BatchView, Task
-from distilpose.training.recipes import OptimiserConfig, learning_rate_factor
+from distilpose.training.self_distillation import SelfDistillation
 
 
 class DeepSupervision(nn.Module):

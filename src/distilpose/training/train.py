@@ -17,25 +17,24 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from distilpose import __version__
-from distilpose.checkpoint import describe
-from distilpose.description import ModelDescription
+from distilpose.backends.checkpoint import describe
+from distilpose.backends.description import ModelDescription
 from distilpose.errors import ConfigError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
 from distilpose.models.base import RegressionModel
-from distilpose.skeleton import COCO_17, Skeleton
+from distilpose.skeletons import COCO_17, Skeleton
+from distilpose.teachers.base import CropSpec, Teacher
+from distilpose.teachers.build import open_teacher
 from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
-from distilpose.training.cycling import make_self_distillation
+from distilpose.training.config import TrainConfig
 from distilpose.training.datamodule import TrainingData, find_model_skeleton, load_validation_set
 from distilpose.training.distillation import make_task
+from distilpose.training.heatmap_images import NUM_CROPS, Pictures
+from distilpose.training.initialization import load_start_weights, start_pointing
 from distilpose.training.module import PoseTraining
-from distilpose.training.pictures import NUM_CROPS, Pictures
-from distilpose.training.pointing import start_pointing
 from distilpose.training.processes import SameStart, companions
-from distilpose.training.recipes import TrainConfig
-from distilpose.training.start_weights import load_start_weights
-from distilpose.training.teacher_store import TeacherStore, hash_people
-from distilpose.training.teachers.base import CropSpec, Teacher
-from distilpose.training.teachers.build import open_teacher
+from distilpose.training.self_distillation import make_self_distillation
+from distilpose.training.teacher_cache import TeacherStore, hash_people
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Models behind one call on numpy arrays, their files and their descriptions."""

@@ -1,0 +1,126 @@
+"""What a model says about itself, wherever its weights live: checkpoint, hub folder or exported file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from distilpose import __version__
+from distilpose.data.preprocess import Normalisation
+from distilpose.errors import CheckpointError, DistilPoseError
+from distilpose.skeletons import COCO_17, Skeleton
+
+FORMAT_VERSION = 2
+# Presets that files of an earlier format know by another name: `distilpose_m` became faster and changed its layers.
+RENAMED = {1: {"distilpose_m": "distilpose_p"}}
+METADATA_KEY = "distilpose"  # of the description in a file's metadata, whatever the kind of file
+OutputKind = Literal["regression", "heatmap"]
+Precision = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Everything needed to feed a model and to read its output.
+
+    Attributes:
+        model: preset name, such as ``"distilpose_s"``.
+        options: the preset's keyword arguments that differ from its defaults, JSON values only.
+        output: ``"regression"`` (`PoseOutput`) or ``"heatmap"`` (`HeatmapOutput`).
+        input_size_hw: (H, W) of a crop in pixels.
+        heatmap_size_hw: (H, W) of the grid in whose cells sigma is measured and heatmaps are drawn.
+        normalisation: of the input pixels; None for a file that takes uint8 pixels and normalises by itself.
+        skeleton: the keypoints and their order.
+        training: what is known of the training run, free-form JSON values.
+        precision: of an exported file's weights; a checkpoint is ``"float32"`` once it is loaded.
+    """
+
+    model: str
+    output: OutputKind
+    input_size_hw: tuple[int, int]
+    heatmap_size_hw: tuple[int, int]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    normalisation: Normalisation | None = field(default_factory=Normalisation)
+    skeleton: Skeleton = COCO_17
+    training: Mapping[str, Any] = field(default_factory=dict)
+    precision: Precision = "float32"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form that names its format version."""
+        return {
+            "format": FORMAT_VERSION,
+            "written_by": f"distilpose {__version__}",
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "normalisation": None if self.normalisation is None else asdict(self.normalisation),
+            "skeleton": self.skeleton.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelDescription:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            CheckpointError: a field is missing or broken, or the format is newer than this package.
+        """
+        version = values.get("format")
+        if not isinstance(version, int) or version < 1:
+            raise CheckpointError(f"the model description must name its format (1..{FORMAT_VERSION}), got {version!r}")
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"this file has format {version}, this distilpose reads up to {FORMAT_VERSION}: upgrade distilpose"
+            )
+        try:
+            if values["output"] not in ("regression", "heatmap"):
+                raise ValueError(values["output"])
+            precision = values.get("precision", "float32")  # checkpoints do not say it
+            if precision not in get_args(Precision):
+                raise ValueError(precision)
+            return cls(
+                model=RENAMED.get(version, {}).get(str(values["model"]), str(values["model"])),
+                output=values["output"],
+                input_size_hw=_size(values["input_size_hw"]),
+                heatmap_size_hw=_size(values["heatmap_size_hw"]),
+                options=dict(values["options"]),
+                normalisation=_normalisation(values["normalisation"]),
+                skeleton=Skeleton.from_dict(values["skeleton"]),
+                training=dict(values["training"]),
+                precision=precision,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the model description is broken ({error!r}): write the file again") from error
+
+
+def parse_description(path: Path, text: str | None) -> ModelDescription:
+    """The description in a file's metadata.
+
+    Args:
+        path: of the file, for the errors.
+        text: what the metadata hold under `METADATA_KEY`; None when that is nothing.
+
+    Raises:
+        CheckpointError: there is no description, or it is broken or newer than this package.
+    """
+    if text is None:
+        raise CheckpointError(f"{path} has no distilpose description: it was not written by distilpose")
+    try:
+        return ModelDescription.from_dict(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} has a broken distilpose description ({error})") from error
+    except DistilPoseError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _normalisation(values: Any) -> Normalisation | None:
+    return None if values is None else Normalisation(mean=_triple(values["mean"]), std=_triple(values["std"]))
+
+
+def _size(values: Any) -> tuple[int, int]:
+    height, width = (int(value) for value in values)
+    return height, width
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    a, b, c = (float(value) for value in values)
+    return a, b, c

@@ -1,0 +1,67 @@
+"""One model in one runtime, timed in a process of its own so that memory and threads are its own.
+
+Started by `inference_speed`: ``python -m distilpose.benchmark.worker JSON``, answers with JSON on standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilpose.backends.description import ModelDescription
+from distilpose.backends.loading import as_runner
+from distilpose.backends.openvino import OpenVinoRunner
+from distilpose.data.preprocess import network_input
+
+FEWEST_RUNS = 5
+LEAST_SECONDS = 0.7
+
+
+def measure(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Time one file.
+
+    Args:
+        job: ``file``; ``batches``; ``bfloat16``, bool.
+
+    Returns:
+        ``seconds``: median of a run by batch size; ``peak_megabytes`` of the process.
+    """
+    seconds = {}
+    run, description = _model(job)
+    for batch in job["batches"]:
+        crops = np.random.default_rng(0).integers(0, 256, (batch, *description.input_size_hw, 3), dtype=np.uint8)
+        images = network_input(crops, description.normalisation)
+        run(images)
+        times: list[float] = []
+        while len(times) < FEWEST_RUNS or sum(times) < LEAST_SECONDS:
+            start = time.perf_counter()
+            run(images)
+            times.append(time.perf_counter() - start)
+        seconds[batch] = statistics.median(times)
+    return {"seconds": seconds, "peak_megabytes": peak_megabytes()}
+
+
+def _model(job: Mapping[str, Any]) -> tuple[Callable[[Any], object], ModelDescription]:
+    runner = OpenVinoRunner(job["file"], bfloat16=True) if job["bfloat16"] else as_runner(job["file"])
+    return runner, runner.description
+
+
+def peak_megabytes() -> float | None:
+    """Most memory this process has held, in 1e6 bytes; None where the system does not say (Linux does)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    # Not getrusage: its figure begins with that of the process that started this one.
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    json.dump(measure(json.loads(sys.argv[1])), sys.stdout)

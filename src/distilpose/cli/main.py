@@ -1,0 +1,135 @@
+"""The command line: parse, call one function, exit code. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from distilpose import __version__
+from distilpose.cli.ablate import ABLATE
+from distilpose.cli.benchmark import BENCHMARK
+from distilpose.cli.command import Command
+from distilpose.cli.convert import CONVERT
+from distilpose.cli.evaluate import EVALUATE
+from distilpose.cli.export import EXPORT
+from distilpose.cli.models import MODELS
+from distilpose.cli.predict import PREDICT
+from distilpose.cli.predict_bulk import PREDICT_BULK
+from distilpose.cli.serve import SERVE
+from distilpose.cli.train import TRAIN
+from distilpose.cli.web import WEB
+from distilpose.errors import ConfigError, DistilPoseError
+
+COMMANDS: dict[str, Command] = {
+    "predict": PREDICT,
+    "predict-bulk": PREDICT_BULK,
+    "train": TRAIN,
+    "ablate": ABLATE,
+    "evaluate": EVALUATE,
+    "export": EXPORT,
+    "serve": SERVE,
+    "web": WEB,
+    "models": MODELS,
+    "convert": CONVERT,
+    "benchmark": BENCHMARK,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``distilpose`` with these arguments and return its exit code.
+
+    0: all went well. 1: bad input, or part of a batch failed. 2: wrong usage. 130: interrupted.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if args else 2
+    if args[0] == "--version":
+        print(f"distilpose {__version__}")
+        return 0
+    name = args[0]
+    if name not in COMMANDS:
+        print(f"error: {name!r} is no command of distilpose; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        return _run(name, args[1:])
+    except DistilPoseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        again = "; --resume goes on from the last whole epoch" if name in ("train", "ablate") else ""
+        print(f"interrupted: what was written stays{again}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has left, as in `distilpose models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [
+        "usage: distilpose COMMAND ...",
+        "",
+        "Fast 2D human pose: distil heatmap teachers into regression students.",
+        "",
+    ]
+    lines += ["commands:", *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())]
+    return "\n".join([*lines, "", "distilpose COMMAND --help explains a command. --version prints the version."])
+
+
+def _run(name: str, args: list[str]) -> int:
+    import argparse
+
+    from jsonargparse import ArgumentParser
+
+    command = COMMANDS[name]
+    examples = "\n".join(["examples:", *(f"  distilpose {name} {example}".rstrip() for example in command.examples)])
+    parser = ArgumentParser(
+        prog=f"distilpose {name}",
+        description=command.summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=True,
+    )
+    command.add_arguments(parser)
+    if name in ("train", "ablate") and args and not args[0].startswith("-"):
+        args = ["--config", *args]
+    changes: dict[str, Any] = {}
+    if name == "ablate":
+        args, changes = _take_base_changes(args)
+    parsed = parser.parse_args(args)
+    if changes:
+        parsed.base_changes = changes
+    return command.run(parsed)
+
+
+def _take_base_changes(args: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Split ``--base.a.b value`` off: of a plain mapping the parser would replace all of ``a``."""
+    import yaml
+
+    rest: list[str] = []
+    changes: dict[str, Any] = {}
+    words = iter(args)
+    for word in words:
+        if not word.startswith("--base."):
+            rest.append(word)
+            continue
+        key, separator, value = word.removeprefix("--base.").partition("=")
+        text = value if separator else next(words, None)
+        if text is None:
+            raise ConfigError(f"expected a value after {word}, got none")
+        *parents, last = key.split(".")
+        place = changes
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{word} changes a part of {parent!r}, which another --base option sets as a whole")
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"expected a YAML value after --base.{key}, got {text!r}") from error
+    return rest, changes

@@ -1,0 +1,158 @@
+"""Image files in and out: always RGB uint8 (H, W, 3), upright.
+
+Pillow decodes: it obeys the EXIF orientation of every format, refuses truncated files and decompression bombs, and its
+8-bit JPEG pixels equal OpenCV's, with which the published numbers were made (a test compares them).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from distilpose.errors import InputError
+from distilpose.types import ImageArray
+
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+_BACKGROUND = (255, 255, 255)  # behind transparent pixels: white, as viewers show them
+_BAND_PIXELS = 2**20  # converted at a time, so that a large picture is not in memory three times
+_JPEG_OPTIONS = {"quality": 95, "subsampling": 0}  # thin coloured lines bleed with subsampled colour
+
+
+def read_image(path: str | os.PathLike[str]) -> ImageArray:
+    """Read a picture as viewers show it.
+
+    The EXIF orientation is applied. Grey, palette, 1-bit and CMYK become RGB; transparent pixels are laid on white;
+    16 bits are scaled to 8 over their full range; an animation gives its first frame. Colour profiles are ignored.
+
+    Args:
+        path: of a JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF file, whatever its suffix says.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: the file is missing, not a picture, truncated, or larger than Pillow's limit (179 million pixels).
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as picture:
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _to_rgb(picture)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # decoders answer broken bytes with exceptions of a dozen types
+        raise InputError(f"{path} cannot be read as an image: {_reason(error)}") from error
+
+
+def _to_rgb(picture: Image.Image) -> ImageArray:
+    """(H, W, 3), made band by band: each needs memory for its conversion."""
+    width, height = picture.size
+    rows = max(1, _BAND_PIXELS // max(1, width))
+    if height <= rows:
+        return _band_to_rgb(picture)
+    rgb = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        rgb[top:bottom] = _band_to_rgb(picture.crop((0, top, width, bottom)))
+    return rgb
+
+
+def _band_to_rgb(picture: Image.Image) -> ImageArray:
+    if picture.mode.startswith("I;16"):
+        grey = np.rint(np.asarray(picture, dtype=np.float32) / 257).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if picture.mode in ("I", "F"):
+        raise InputError(f"expected 8 or 16 bits per channel, got 32 (mode {picture.mode}): convert the picture")
+    if picture.has_transparency_data:
+        shown = picture.convert("RGBA")
+        picture = Image.new("RGB", picture.size, _BACKGROUND)
+        picture.paste(shown, mask=shown)
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"), dtype=np.uint8)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    if isinstance(error, UnidentifiedImageError):
+        return f"expected one of {', '.join(_FORMATS)}, the content is none of them"
+    return str(error) or type(error).__name__
+
+
+def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
+    """Write a picture in the format of its suffix; an interrupted write leaves no half file behind.
+
+    Args:
+        path: ending in one of `IMAGE_SUFFIXES`; its folder exists.
+        image: (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: the suffix is not known, the array is not an image, or too large for the format.
+    """
+    check_image(image)
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise InputError(f"{path}: expected a suffix of {', '.join(IMAGE_SUFFIXES)}, got {path.suffix!r}")
+    options = _JPEG_OPTIONS if suffix in (".jpg", ".jpeg") else {}
+    part = path.with_name(f".{path.name}.part")
+    try:
+        Image.fromarray(image).save(part, format=Image.registered_extensions()[suffix], **options)
+        part.replace(path)
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the picture's
+            raise
+        raise InputError(f"{path} cannot hold a picture of {image.shape[1]} x {image.shape[0]}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_image(image: ImageArray) -> None:
+    """Refuse anything but an RGB picture.
+
+    Raises:
+        InputError: ``image`` is not an (H, W, 3) uint8 array with H, W >= 1.
+    """
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"image must be an (H, W, 3) uint8 RGB array, got {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"image must be an (H, W, 3) uint8 RGB array, got {image.dtype} of shape {image.shape}")
+
+
+def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...] = ()) -> list[Path]:
+    """Turn files and folders into image files, each once, in the order given.
+
+    A folder stands for the pictures directly in it (`IMAGE_SUFFIXES`, hidden files left out), sorted by name.
+    Any other source is taken as a file as it is, so that a missing one is reported when it is read.
+
+    Args:
+        sources: files and folders.
+        also: further suffixes to take from folders.
+
+    Raises:
+        InputError: there is no source, or a folder holds no picture.
+    """
+    files: dict[Path, Path] = {}
+    for source in map(Path, sources):
+        found = _images_in(source, IMAGE_SUFFIXES + also) if source.is_dir() else [source]
+        for path in found:
+            files.setdefault(path.resolve(), path)
+    if not files:
+        raise InputError("expected at least one image or folder of images, got none")
+    return list(files.values())
+
+
+def _images_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
+    if not found:
+        raise InputError(f"{folder} holds no image: expected files ending in {', '.join(suffixes)}")
+    return found

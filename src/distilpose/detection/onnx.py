@@ -1,0 +1,327 @@
+"""People by a detector in an ONNX file, whoever exported it.
+
+A file is named as ``FILE`` or ``FILE?key=value&key=value``. The keys, none of which is needed as a rule:
+
+- ``layout``: what the file returns, one of the names below; recognised from the outputs when left out;
+- ``person``: index of the class that is a person; 0, for ``detr-softmax`` 1;
+- ``size``: input size where the file leaves it free, ``640`` or ``HEIGHTxWIDTH``; 640;
+- ``fit``: how a picture gets that size: ``stretch``, ``letterbox`` (in its own shape at the top left, the rest grey) or
+  ``letterbox-centre`` (in the middle);
+- ``colour``: order of the channels, ``rgb`` or ``bgr``;
+- ``normalise``: ``raw`` (0 to 255), ``unit`` (0 to 1) or ``imagenet`` (less ImageNet's mean, divided by its standard
+  deviation).
+
+The layouts (B pictures, Q queries, N boxes, A cells, C classes), each with its defaults for the last three and for the
+threshold:
+
+- ``detr-focal``: RT-DETR, RT-DETRv2, D-FINE from transformers. ``logits`` (B, Q, C) and ``pred_boxes`` (B, Q, 4).
+  stretch, rgb, unit, 0.5.
+- ``detr-softmax``: DETR and its like, whose last class is "no object". The same outputs, so it is to be named.
+  stretch, rgb, imagenet, 0.5.
+- ``detr-deploy``: RT-DETR and D-FINE as their authors export them. ``labels``, ``scores`` (B, Q), ``boxes`` (B, Q, 4);
+  a second input ``orig_target_sizes``. stretch, rgb, unit, 0.5.
+- ``yolox``: YOLOX with its cells not decoded. One output (B, A, 5 + C). letterbox, bgr, raw, 0.3.
+- ``yolov8``: YOLOv8 and its like. One output (B, 4 + C, A). letterbox-centre, rgb, unit, 0.3.
+- ``suppressed``: MMDeploy's files. ``dets`` (B, N, 5) and ``labels`` (B, N). letterbox, bgr, raw, 0.3; RTMDet wants
+  ``normalise=imagenet``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, cast, get_args
+from urllib.parse import parse_qsl
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from distilpose.data.preprocess import Normalisation, normalise
+from distilpose.detection.filtering import keep_people
+from distilpose.detection.onnx_layouts import LAYOUTS, Colour, Fit, Layout, Normalise, TensorSpec, recognise_layout
+from distilpose.errors import ConfigError, InputError
+from distilpose.formats.boxes import PersonBoxes
+from distilpose.types import Float32Array, FloatArray, ImageArray
+
+ONNX_NMS_IOU = 0.7
+
+_KEYS = ("layout", "person", "size", "fit", "colour", "normalise")
+_DEFAULT_SIZE = 640
+_BATCH_SIZE = 8  # where the file leaves it free; bounds the memory
+_GREY = (114, 114, 114)
+_NORMALISATIONS: dict[Normalise, Normalisation] = {
+    "raw": Normalisation((0, 0, 0), (1 / 255, 1 / 255, 1 / 255)),
+    "unit": Normalisation((0, 0, 0), (1, 1, 1)),
+    "imagenet": Normalisation(),
+}
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+
+
+class OnnxOptions(NamedTuple):
+    """What a query says, see the module; None leaves it to the layout or the file."""
+
+    layout: str | None = None
+    person: int | None = None
+    size_hw: tuple[int, int] | None = None
+    fit: Fit | None = None
+    colour: Colour | None = None
+    normalise: Normalise | None = None
+
+
+class Placement(NamedTuple):
+    """Where a picture lies in the network's input: input = image * scale + offset.
+
+    Attributes:
+        scale_xy: input pixels per image pixel.
+        offset_xy: input pixels.
+    """
+
+    scale_xy: tuple[float, float]
+    offset_xy: tuple[float, float]
+
+    def to_img(self, boxes_input_xyxy: FloatArray) -> FloatArray:
+        """(N, 4) pixels of the input -> (N, 4) image pixels."""
+        return (boxes_input_xyxy - [*self.offset_xy, *self.offset_xy]) / [*self.scale_xy, *self.scale_xy]
+
+
+class OnnxDetector:
+    """A detector in an ONNX file, in ONNX Runtime on the CPU. Threads may call it at the same time.
+
+    Args:
+        source: ``FILE`` or ``FILE?key=value&...``, see the module.
+        threshold: least score; that of the layout when None.
+        nms_iou: of two boxes that overlap by more, the weaker one goes.
+
+    Raises:
+        ConfigError: onnxruntime is not installed, the query is wrong or does not fit the file, or the file has none of
+            the layouts.
+        InputError: the file is missing or broken, or fails on a picture.
+    """
+
+    def __init__(self, source: str, *, threshold: float | None = None, nms_iou: float = ONNX_NMS_IOU) -> None:
+        self._file, options = parse_source(source)
+        self._session = _open(self._file)
+        self._batch_size, self._size_hw = self._read_inputs(options.size_hw)
+        layout = self._layout(options.layout)
+        self._names = self._pick(layout, options.layout)
+        self._decode = layout.decode
+        self._person = layout.person if options.person is None else options.person
+        self._fit = options.fit or layout.fit
+        self._colour = options.colour or layout.colour
+        self._normalisation = _NORMALISATIONS[options.normalise or layout.normalise]
+        self._threshold = layout.threshold if threshold is None else threshold
+        self._nms_iou = nms_iou
+        self([np.zeros((*self._size_hw, 3), np.uint8)])  # what does not fit shows here, not at the first picture
+
+    def __call__(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
+        """(H, W, 3) uint8 RGB each, of any sizes -> for each N >= 0 boxes in its pixels, best score first."""
+        step = self._batch_size or _BATCH_SIZE
+        chunks = [images[start : start + step] for start in range(0, len(images), step)]
+        return [people for chunk in chunks for people in self._find(chunk)]
+
+    def _find(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
+        placed = [place_image(image, self._size_hw, self._fit) for image in images]
+        padding = [placed[-1][0]] * ((self._batch_size or 0) - len(images))  # a file of a fixed batch wants all of it
+        pixels = normalise(np.stack([canvas for canvas, _ in placed] + padding), self._normalisation)
+        found = self._run(pixels[:, ::-1] if self._colour == "bgr" else pixels)
+        return [
+            keep_people(
+                placement.to_img(boxes), score, image.shape[:2], threshold=self._threshold, nms_iou=self._nms_iou
+            )
+            for image, (_, placement), boxes, score in zip(images, placed, *found, strict=False)
+        ]
+
+    def _run(self, pixels: Float32Array) -> tuple[FloatArray, FloatArray]:
+        feeds = {name: make(pixels) for name, make in self._feeds.items()}
+        try:
+            outputs = self._session.run(self._names, feeds)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise InputError(
+                f"{self._file} fails on {len(pixels)} pictures of {self._size_hw[0]}x{self._size_hw[1]} pixels "
+                f"({_reason(error)}): export it again, with this input size and batch size, or pass size=HEIGHTxWIDTH"
+            ) from error
+        try:
+            return self._decode(outputs, self._person, self._size_hw)
+        except ConfigError as error:
+            raise ConfigError(f"{self._file}: {error}") from error
+
+    def _read_inputs(self, asked_hw: tuple[int, int] | None) -> tuple[int | None, tuple[int, int]]:
+        """Batch size (None: free) and (H, W) of the input; how each input is made from the pictures."""
+        inputs = self._session.get_inputs()
+        pictures = [item for item in inputs if len(item.shape) == 4 and _side(item.shape[1]) in (3, None)]
+        if len(pictures) != 1 or pictures[0].type not in ("tensor(float)", "tensor(float16)"):
+            raise ConfigError(
+                f"{self._file}: expected one float input of pictures (B, 3, H, W), got "
+                f"{_listed(inputs)}: export the detector without its preprocessing"
+            )
+        batch_size, _, *sides = (_side(side) for side in pictures[0].shape)
+        wanted = asked_hw or (_DEFAULT_SIZE, _DEFAULT_SIZE)
+        size_hw = (sides[0] or wanted[0], sides[1] or wanted[1])
+        if asked_hw is not None and size_hw != asked_hw:
+            raise ConfigError(
+                f"{self._file}: size must be {size_hw[0]}x{size_hw[1]}, which the file fixes, got "
+                f"{asked_hw[0]}x{asked_hw[1]}: leave it out"
+            )
+        self._feeds = {item.name: self._feed(item, is_picture=item is pictures[0]) for item in inputs}
+        return batch_size, size_hw
+
+    def _feed(self, item: Any, *, is_picture: bool) -> Callable[[Float32Array], NDArray[Any]]:
+        """How an input is made from the pictures."""
+        dtype = _DTYPES.get(item.type)
+        if dtype is not None and is_picture:
+            return lambda pixels: np.ascontiguousarray(pixels, dtype=dtype)
+        if dtype is not None and item.name == "orig_target_sizes":
+            # Boxes come out as fractions then, whether the file means (height, width) or (width, height).
+            return lambda pixels: np.ones((len(pixels), 2), dtype)
+        if dtype is not None and item.name == "pixel_mask":
+            return lambda pixels: np.ones((len(pixels), *pixels.shape[2:]), dtype)
+        raise ConfigError(
+            f"{self._file}: expected no input but the pictures, orig_target_sizes or pixel_mask, got {item.name} "
+            f"({item.type}): export the detector without it"
+        )
+
+    def _layout(self, name: str | None) -> Layout:
+        if name is None:
+            name = recognise_layout(self._outputs(), self._size_hw)
+        if name is None:
+            raise ConfigError(
+                f"{self._file}: its layout is not recognised, its outputs are {_listed(self._session.get_outputs())}: "
+                f"name it as {self._file}?layout=NAME, where NAME is one of {_layouts_text()}"
+            )
+        return LAYOUTS[name]
+
+    def _pick(self, layout: Layout, asked: str | None) -> list[str]:
+        names = layout.pick(self._outputs())
+        if names is None:
+            raise ConfigError(
+                f"{self._file}: layout {asked} expects {layout.outputs}, got "
+                f"{_listed(self._session.get_outputs())}: the layouts are {_layouts_text()}"
+            )
+        return names
+
+    def _outputs(self) -> list[TensorSpec]:
+        return [TensorSpec(item.name, tuple(map(_side, item.shape))) for item in self._session.get_outputs()]
+
+
+def parse_source(source: str) -> tuple[Path, OnnxOptions]:
+    """``FILE?key=value&...`` -> the file and what the query says.
+
+    Raises:
+        ConfigError: a key or a value does not exist.
+    """
+    file, _, query = source.partition("?")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError as error:
+        raise ConfigError(
+            f"detector onnx:{source}: expected FILE?key=value&key=value, got the query {query!r}"
+        ) from error
+    values = dict(pairs)
+    for key in values:
+        _one_of(source, "key", key, _KEYS)
+    options = OnnxOptions(
+        layout=_choice(source, "layout", values, tuple(LAYOUTS)),
+        person=_whole(source, "person", values["person"]) if "person" in values else None,
+        size_hw=_size(source, values["size"]) if "size" in values else None,
+        fit=cast("Fit | None", _choice(source, "fit", values, get_args(Fit))),
+        colour=cast("Colour | None", _choice(source, "colour", values, get_args(Colour))),
+        normalise=cast("Normalise | None", _choice(source, "normalise", values, get_args(Normalise))),
+    )
+    return Path(file).expanduser(), options
+
+
+def place_image(image: ImageArray, size_hw: tuple[int, int], fit: Fit) -> tuple[ImageArray, Placement]:
+    """Bring a picture to the network's input size.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size_hw: (h, w) wanted.
+        fit: see the module.
+
+    Returns:
+        (h, w, 3) uint8 and where the picture lies in it.
+    """
+    height, width = image.shape[:2]
+    if fit == "stretch":
+        # Pillow's filter, which averages when it shrinks: the DETR family is trained and run with it.
+        stretched = Image.fromarray(image).resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR)
+        return np.asarray(stretched), Placement((size_hw[1] / width, size_hw[0] / height), (0, 0))
+    scale = min(size_hw[0] / height, size_hw[1] / width)
+    inner_hw = (max(1, int(height * scale)), max(1, int(width * scale)))
+    free_hw = (size_hw[0] - inner_hw[0], size_hw[1] - inner_hw[1])
+    top, left = (free_hw[0] // 2, free_hw[1] // 2) if fit == "letterbox-centre" else (0, 0)
+    canvas = np.full((*size_hw, 3), _GREY, dtype=np.uint8)
+    canvas[top : top + inner_hw[0], left : left + inner_hw[1]] = cv2.resize(
+        image, (inner_hw[1], inner_hw[0]), interpolation=cv2.INTER_LINEAR
+    )
+    return canvas, Placement((inner_hw[1] / width, inner_hw[0] / height), (left, top))
+
+
+def _open(file: Path) -> Any:
+    if find_spec("onnxruntime") is None:
+        raise ConfigError(f'{file} runs in onnxruntime, which is not installed: pip install "distilpose[detect]"')
+    if not file.is_file():
+        raise InputError(f"{file} is not a file: expected a detector in ONNX format")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if hasattr(os, "sched_getaffinity"):  # ONNX Runtime counts the machine's cores, not those this process may use
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimiser
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class
+        raise InputError(
+            f"{file} cannot be read by ONNX Runtime ({_reason(error)}): broken, cut short, or another format; "
+            "export it again"
+        ) from error
+
+
+def _side(side: int | str | None) -> int | None:
+    return side if isinstance(side, int) and side > 0 else None
+
+
+def _choice(source: str, key: str, values: dict[str, str], choices: Sequence[str]) -> str | None:
+    return _one_of(source, key, values[key], choices) if key in values else None
+
+
+def _one_of(source: str, what: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ConfigError(f"detector onnx:{source}: {what} must be one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
+def _whole(source: str, key: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigError(f"detector onnx:{source}: {key} must be a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _size(source: str, text: str) -> tuple[int, int]:
+    sides = text.split("x") * (1 if "x" in text else 2)
+    if len(sides) != 2 or not all(side.isascii() and side.isdecimal() and 0 < int(side) <= 8192 for side in sides):
+        raise ConfigError(f"detector onnx:{source}: size must be as 640 or 480x640 (height x width), got {text!r}")
+    return int(sides[0]), int(sides[1])
+
+
+def _listed(tensors: Sequence[Any]) -> str:
+    return ", ".join(f"{item.name} {item.type} {list(item.shape)}" for item in tensors)
+
+
+def _layouts_text() -> str:
+    return "; ".join(f"{name}: {layout.outputs}" for name, layout in LAYOUTS.items())
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip()[:300] if lines else type(error).__name__

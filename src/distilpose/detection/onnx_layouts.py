@@ -1,0 +1,242 @@
+"""What detectors in ONNX files return, and how their boxes and scores are read from it.
+
+Decoders take the outputs that `Layout.pick` chose, in that order, and give boxes in pixels of the network's input.
+A box of something else than a person has the score NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilpose.errors import ConfigError
+from distilpose.types import FloatArray
+
+Fit = Literal["stretch", "letterbox", "letterbox-centre"]
+Colour = Literal["rgb", "bgr"]
+Normalise = Literal["raw", "unit", "imagenet"]
+
+YOLO_STRIDES = (8, 16, 32)
+
+
+class TensorSpec(NamedTuple):
+    """An input or output of a file.
+
+    Attributes:
+        name: of the tensor.
+        shape: None for a side that the file leaves free.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+
+
+class DecodedBatch(NamedTuple):
+    """What a network found in B images.
+
+    Attributes:
+        boxes_xyxy: (B, N, 4) pixels of the network's input.
+        score: (B, N) of being a person.
+    """
+
+    boxes_xyxy: FloatArray
+    score: FloatArray
+
+
+class Layout(NamedTuple):
+    """A form of outputs and the preprocessing that models of this form were trained with.
+
+    Attributes:
+        outputs: the form in words, for errors.
+        pick: outputs of a file -> names of those that `decode` takes, in its order; None if they do not fit.
+        decode: outputs, index of the person class and (H, W) of the input -> boxes and scores. Raises `ConfigError`
+            when their shapes do not fit.
+        fit: how pictures get the input's size.
+        colour: order of the channels.
+        normalise: range of the values.
+        threshold: default for the least score.
+        person: default for the index of the person class.
+    """
+
+    outputs: str
+    pick: Callable[[Sequence[TensorSpec]], list[str] | None]
+    decode: Callable[[Sequence[NDArray[Any]], int, tuple[int, int]], DecodedBatch]
+    fit: Fit
+    colour: Colour
+    normalise: Normalise
+    threshold: float
+    person: int = 0
+
+
+def recognise_layout(outputs: Sequence[TensorSpec], input_hw: tuple[int, int]) -> str | None:
+    """The name of the layout in `LAYOUTS` that a file's outputs have; None when they fit none, or more than one.
+
+    Args:
+        outputs: of the file.
+        input_hw: (H, W) of its input.
+    """
+    names = {output.name for output in outputs}
+    if names >= {"logits", "pred_boxes"}:
+        return "detr-focal"
+    if names >= {"labels", "boxes", "scores"}:
+        return "detr-deploy"
+    if names >= {"dets", "labels"} and _pick_suppressed(outputs):
+        return "suppressed"
+    if len(outputs) == 1 and len(outputs[0].shape) == 3:
+        return _recognise_yolo(*outputs[0].shape[1:], cells=_num_cells(input_hw))
+    return None
+
+
+def _recognise_yolo(first: int | None, second: int | None, cells: int) -> str | None:
+    if first == second:
+        return None
+    if cells in (first, second):
+        return "yolox" if first == cells else "yolov8"
+    if None in (first, second):  # the number of cells is free, that of the classes is not
+        return "yolox" if first is None else "yolov8"
+    return None
+
+
+def _pick_detr(outputs: Sequence[TensorSpec]) -> list[str] | None:
+    """Logits and boxes: by their names in transformers, else by the boxes' four numbers."""
+    named = {output.name for output in outputs}
+    if named >= {"logits", "pred_boxes"}:
+        return ["logits", "pred_boxes"]
+    three_sided = [output for output in outputs if len(output.shape) == 3]
+    boxes = [output.name for output in three_sided if output.shape[2] == 4]
+    logits = [output.name for output in three_sided if output.shape[2] != 4]
+    return [logits[0], boxes[0]] if len(boxes) == len(logits) == 1 else None
+
+
+def _pick_deploy(outputs: Sequence[TensorSpec]) -> list[str] | None:
+    names = ["labels", "boxes", "scores"]
+    return names if {output.name for output in outputs} >= set(names) else None
+
+
+def _pick_suppressed(outputs: Sequence[TensorSpec]) -> list[str] | None:
+    boxes = [output.name for output in outputs if len(output.shape) == 3 and output.shape[2] in (5, None)]
+    labels = [output.name for output in outputs if len(output.shape) == 2]
+    return [boxes[0], labels[0]] if len(boxes) == len(labels) == 1 else None
+
+
+def _pick_yolo(outputs: Sequence[TensorSpec]) -> list[str] | None:
+    three_sided = [output.name for output in outputs if len(output.shape) == 3]
+    return three_sided if len(three_sided) == 1 else None
+
+
+def _decode_focal(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[int, int]) -> DecodedBatch:
+    logits, boxes = outputs
+    return DecodedBatch(_from_fractions(boxes, input_hw), _sigmoid(_of_class(logits, person)))
+
+
+def _decode_softmax(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[int, int]) -> DecodedBatch:
+    logits, boxes = outputs
+    raised = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    probability = raised / raised.sum(-1, keepdims=True)
+    return DecodedBatch(_from_fractions(boxes, input_hw), _of_class(probability[..., :-1], person))
+
+
+def _decode_deploy(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[int, int]) -> DecodedBatch:
+    """Boxes come in the size that the file was told, which is 1 x 1."""
+    labels, boxes, score = outputs
+    _expect(boxes.ndim == 3 and boxes.shape[2] == 4, "boxes (B, Q, 4)", boxes)
+    height, width = input_hw
+    return DecodedBatch(boxes * np.array([width, height] * 2, dtype=np.float64), _if_person(score, labels, person))
+
+
+def _decode_suppressed(outputs: Sequence[NDArray[Any]], person: int, _: tuple[int, int]) -> DecodedBatch:
+    detections, labels = outputs
+    _expect(detections.ndim == 3 and detections.shape[2] == 5, "boxes and score (B, N, 5)", detections)
+    return DecodedBatch(detections[..., :4].astype(np.float64), _if_person(detections[..., 4], labels, person))
+
+
+def _decode_yolox(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[int, int]) -> DecodedBatch:
+    cells = outputs[0].astype(np.float64)
+    expected = _num_cells(input_hw)
+    _expect(cells.shape[1] == expected, f"one row per cell of strides 8, 16 and 32, (B, {expected}, 5 + C)", cells)
+    corner_xy, stride = _grid(input_hw)
+    center = (cells[..., :2] + corner_xy) * stride
+    with np.errstate(over="ignore"):  # an infinite box is dropped
+        size = np.exp(cells[..., 2:4]) * stride
+    score = cells[..., 4] * _of_class(cells[..., 5:], person)
+    return DecodedBatch(_corners(np.concatenate([center, size], axis=2)), score)
+
+
+def _decode_yolov8(outputs: Sequence[NDArray[Any]], person: int, _: tuple[int, int]) -> DecodedBatch:
+    rows = outputs[0].astype(np.float64).transpose(0, 2, 1)  # (B, A, 4 + C)
+    return DecodedBatch(_corners(rows[..., :4]), _of_class(rows[..., 4:], person))
+
+
+def _of_class(scores: NDArray[Any], person: int) -> FloatArray:
+    """(B, N, C) -> (B, N) of class ``person``."""
+    if person >= scores.shape[2]:
+        raise ConfigError(f"person must be the index of one of its {scores.shape[2]} classes, from 0, got {person}")
+    return scores[..., person].astype(np.float64)
+
+
+def _if_person(score: NDArray[Any], labels: NDArray[Any], person: int) -> FloatArray:
+    return np.where(labels == person, score.astype(np.float64), np.nan)
+
+
+def _sigmoid(logits: FloatArray) -> FloatArray:
+    return 1 / (1 + np.exp(-np.clip(logits, -500, 500)))  # beyond it overflows, with a warning
+
+
+def _from_fractions(boxes: NDArray[Any], input_hw: tuple[int, int]) -> FloatArray:
+    """(B, N, 4) centre, width, height as fractions of the input -> left, top, right, bottom in its pixels."""
+    _expect(boxes.ndim == 3 and boxes.shape[2] == 4, "boxes (B, Q, 4)", boxes)
+    height, width = input_hw
+    return _corners(boxes * np.array([width, height] * 2, dtype=np.float64))
+
+
+def _corners(boxes_cxcywh: FloatArray) -> FloatArray:
+    center, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return np.concatenate([center - half, center + half], axis=-1)
+
+
+def _grid(input_hw: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    """(A, 2) left and top of every cell in cells, row by row and stride by stride, and (A, 1) its stride in pixels."""
+    corners, strides = [], []
+    for stride in YOLO_STRIDES:
+        rows, columns = np.indices([-(-side // stride) for side in input_hw], dtype=np.float64)
+        corners.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
+        strides.append(np.full((rows.size, 1), stride, dtype=np.float64))
+    return np.concatenate(corners), np.concatenate(strides)
+
+
+def _num_cells(input_hw: tuple[int, int]) -> int:
+    height, width = input_hw
+    return sum(-(-height // stride) * -(-width // stride) for stride in YOLO_STRIDES)
+
+
+def _expect(holds: bool, what: str, got: NDArray[Any]) -> None:
+    if not holds:
+        raise ConfigError(f"expected {what}, got {got.shape}")
+
+
+LAYOUTS: dict[str, Layout] = {
+    "detr-focal": Layout(
+        "logits (B, Q, C), pred_boxes (B, Q, 4)", _pick_detr, _decode_focal, "stretch", "rgb", "unit", 0.5
+    ),
+    "detr-softmax": Layout(
+        'logits (B, Q, C + 1) with "no object" last, pred_boxes (B, Q, 4)',
+        _pick_detr,
+        _decode_softmax,
+        "stretch",
+        "rgb",
+        "imagenet",
+        0.5,
+        person=1,  # COCO's category ids, as DETR has them
+    ),
+    "detr-deploy": Layout(
+        "labels (B, Q), boxes (B, Q, 4), scores (B, Q)", _pick_deploy, _decode_deploy, "stretch", "rgb", "unit", 0.5
+    ),
+    "yolox": Layout("one output (B, A, 5 + C)", _pick_yolo, _decode_yolox, "letterbox", "bgr", "raw", 0.3),
+    "yolov8": Layout("one output (B, 4 + C, A)", _pick_yolo, _decode_yolov8, "letterbox-centre", "rgb", "unit", 0.3),
+    "suppressed": Layout(
+        "dets (B, N, 5), labels (B, N)", _pick_suppressed, _decode_suppressed, "letterbox", "bgr", "raw", 0.3
+    ),
+}

@@ -1,0 +1,270 @@
+"""The measures of other data sets beside COCO AP: MPII's PCKh, PCK by the torso as on LSP, and CrowdPose AP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from distilpose.data.fill_in import AREA_SHARE_OF_BOX
+from distilpose.errors import ConfigError
+from distilpose.evaluation.ground_truth import GroundTruth, LabelledPerson, head_ends
+from distilpose.evaluation.metrics.coco_ap import coco_keypoint_ap
+from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy, share_within
+from distilpose.skeletons import CROWDPOSE_14, LSP_14, MPII_16, Skeleton, name_key
+from distilpose.types import FloatArray
+
+logger = logging.getLogger(__name__)
+
+Metric = Literal["coco", "pckh", "pck_torso", "crowdpose"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+PCKH_SHARE, TORSO_SHARE = 0.5, 0.2
+# Head size is this share of the head box's diagonal: MPII's evaluation, http://human-pose.mpi-inf.mpg.de
+HEAD_SHARE_OF_DIAGONAL = 0.6
+_TORSOS = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
+# MPII's mean leaves these two out.
+_NOT_IN_MEAN = ("pelvis", "thorax")
+# Crowd index from which on an image is no longer easy, and from which on it is hard: the evaluation code of CrowdPose
+# (https://github.com/Jeff-sjtu/CrowdPose). The text of the paper (arXiv:1812.00324) has 0.1 in place of 0.2.
+CROWD_LEVELS: tuple[tuple[str, float, float], ...] = (
+    ("AP_easy", -np.inf, 0.2),
+    ("AP_medium", 0.2, 0.8),
+    ("AP_hard", 0.8, np.inf),
+)
+_CROWDPOSE_NUMBERS = ("AP", "AP50", "AP75", "AR", "AR50", "AR75")
+
+
+class ProtocolResult(NamedTuple):
+    """What one measure found.
+
+    Attributes:
+        values: fractions by the names under which the measure is known; None where it is undefined.
+        per_joint: accuracy by keypoint name; empty for a measure of whole poses.
+        facts: how it was measured; JSON values.
+    """
+
+    values: Mapping[str, float | None]
+    per_joint: Mapping[str, JointAccuracy]
+    facts: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        joints = {name: {"share": joint.pck, "labelled": joint.labelled} for name, joint in self.per_joint.items()}
+        return {**self.values, **({"per_joint": joints} if joints else {}), "protocol": dict(self.facts)}
+
+
+def default_metrics(skeleton: Skeleton) -> tuple[Metric, ...]:
+    """What is usual for these keypoints: COCO AP, and the measure of the data set they come from."""
+    usual: list[tuple[Skeleton, Metric]] = [(MPII_16, "pckh"), (LSP_14, "pck_torso"), (CROWDPOSE_14, "crowdpose")]
+    return ("coco", *(metric for known, metric in usual if known.has_keypoints(skeleton.keypoint_names)))
+
+
+def measure_protocols(
+    metrics: Sequence[str],
+    ground_truth: GroundTruth,
+    results: Sequence[Mapping[str, Any]],
+    xy_img: FloatArray,
+    skeleton: Skeleton,
+) -> dict[str, ProtocolResult]:
+    """Measure what ``metrics`` names beside ``"coco"``.
+
+    Args:
+        metrics: names of `METRICS`.
+        ground_truth: with P labelled people.
+        results: people found, in COCO's results layout.
+        xy_img: (P, K, 2) prediction for each labelled person in image pixels, NaN for a person without one.
+        skeleton: of all of them.
+
+    Raises:
+        ConfigError: a metric is unknown, or needs keypoints that the skeleton does not have.
+    """
+    check_metrics(metrics)
+    measures: dict[str, Callable[[], ProtocolResult]] = {
+        "pckh": lambda: pckh(ground_truth.people, xy_img, skeleton),
+        "pck_torso": lambda: pck_torso(ground_truth.people, xy_img, skeleton),
+        "crowdpose": lambda: crowdpose_ap(ground_truth, results, skeleton),
+    }
+    return {name: measures[name]() for name in metrics if name != "coco"}
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Refuse unknown names.
+
+    Raises:
+        ConfigError: a name is not one of `METRICS`.
+    """
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown:
+        raise ConfigError(f"metrics must be among {', '.join(METRICS)}, got {', '.join(unknown)}")
+
+
+def check_measurable(metrics: Sequence[str], people: Sequence[LabelledPerson], skeleton: Skeleton) -> None:
+    """Refuse measures that labels or keypoints rule out, before a model is run.
+
+    Raises:
+        ConfigError: a name is not one of `METRICS`, or a measure needs keypoints that are not there.
+    """
+    check_metrics(metrics)
+    if "pckh" in metrics:
+        _check_heads(people, skeleton)
+    if "pck_torso" in metrics:
+        _torsos(skeleton)
+
+
+def pckh(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Skeleton) -> ProtocolResult:
+    """PCKh@0.5: a keypoint is found when it lies within half the size of the person's head.
+
+    Head size is 0.6 x the diagonal of the head box where the annotation has one (``head_box``), as MPII measures it;
+    else the length of the head segment, from the top of the head to the neck, also where the annotation file has these
+    keypoints and the skeleton has not. People with neither are left out. The mean is over all labelled keypoints but
+    pelvis and thorax, as on MPII.
+
+    Args:
+        people: P labelled people.
+        xy_img: (P, K, 2) prediction for each in image pixels, NaN for a person without one: all missed.
+        skeleton: of the keypoints.
+
+    Raises:
+        ConfigError: there is no head box, and neither the skeleton nor the file has top of the head and neck.
+
+    Source:
+        Andriluka et al., CVPR 2014, and MPII's evaluation, http://human-pose.mpi-inf.mpg.de.
+    """
+    _check_heads(people, skeleton)
+    ends = head_ends(skeleton)
+    boxes = [person.head_box_xyxy for person in people]
+    size = np.full(len(people), np.nan)
+    for row, (person, box) in enumerate(zip(people, boxes, strict=True)):
+        if box is not None:
+            size[row] = HEAD_SHARE_OF_DIAGONAL * float(np.linalg.norm(box[2:] - box[:2]))
+        elif ends is not None and person.labelled[list(ends)].all():
+            size[row] = float(np.linalg.norm(person.xy_img[ends[0]] - person.xy_img[ends[1]]))
+        elif person.head_length is not None:
+            size[row] = person.head_length
+    boxed = sum(box is not None for box in boxes)
+    left_out = [name for name in skeleton.keypoint_names if name_key(name) in map(name_key, _NOT_IN_MEAN)]
+    facts = {
+        "head_size": f"{HEAD_SHARE_OF_DIAGONAL} x diagonal of head_box; else from the top of the head to the neck",
+        "people_by_head_box": boxed,
+        "people_by_head_segment": int(np.isfinite(size).sum()) - boxed,
+        "not_in_mean": left_out,
+    }
+    return _pck_result("PCKh@0.5", PCKH_SHARE * size, people, xy_img, skeleton, facts, left_out)
+
+
+def _check_heads(people: Sequence[LabelledPerson], skeleton: Skeleton) -> None:
+    if head_ends(skeleton) is None and all(p.head_box_xyxy is None and p.head_length is None for p in people):
+        raise ConfigError(
+            f"PCKh needs the size of heads: annotations with head_box (x, y, width, height), or the keypoints head_top "
+            f"and upper_neck or neck, which {skeleton.name} does not have: add head_box, or leave pckh out of metrics"
+        )
+
+
+def pck_torso(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Skeleton) -> ProtocolResult:
+    """PCK@0.2 by the torso, as on LSP: a keypoint is found within 0.2 x the distance of left shoulder and right hip.
+
+    Where one of the two is not labelled, right shoulder and left hip are taken; people with neither are left out. The
+    mean is over all labelled keypoints.
+
+    Args:
+        people: P labelled people.
+        xy_img: (P, K, 2) prediction for each in image pixels, NaN for a person without one: all missed.
+        skeleton: of the keypoints.
+
+    Raises:
+        ConfigError: the skeleton has no shoulders and hips.
+    """
+    pairs = _torsos(skeleton)
+    size = np.full(len(people), np.nan)
+    for row, person in enumerate(people):
+        pair = next((pair for pair in pairs if person.labelled[list(pair)].all()), None)
+        if pair is not None:
+            size[row] = float(np.linalg.norm(person.xy_img[pair[0]] - person.xy_img[pair[1]]))
+    facts = {"torso": "from left shoulder to right hip; else from right shoulder to left hip"}
+    return _pck_result("PCK@0.2 torso", TORSO_SHARE * size, people, xy_img, skeleton, facts)
+
+
+def _torsos(skeleton: Skeleton) -> list[tuple[int, int]]:
+    """Index pairs to measure a torso by, the better one first."""
+    ends = [(skeleton.find(shoulder), skeleton.find(hip)) for shoulder, hip in _TORSOS]
+    pairs = [(a, b) for a, b in ends if a is not None and b is not None]
+    if not pairs:
+        raise ConfigError(f"PCK by the torso needs shoulders and hips, {skeleton.name} has none: leave pck_torso out")
+    return pairs
+
+
+def crowdpose_ap(ground_truth: GroundTruth, results: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> ProtocolResult:
+    """CrowdPose's numbers: COCO's AP with 0.53 x the box as area, and AP by how crowded the image is.
+
+    Easy, medium and hard images (`CROWD_LEVELS`) are told by the field ``crowdIndex`` of the annotation file's images;
+    None for a level without people.
+
+    Args:
+        ground_truth: of the evaluation.
+        results: people found, in COCO's results layout.
+        skeleton: its OKS constants are used.
+
+    Source:
+        CrowdPose (arXiv:1812.00324) and its evaluation code; equal to ``keypoints_crowd`` of faster-coco-eval.
+    """
+    annotations = [
+        {**person, "area": AREA_SHARE_OF_BOX * person["bbox"][2] * person["bbox"][3]}
+        for person in ground_truth.coco["annotations"]
+    ]
+    coco = {**ground_truth.coco, "annotations": annotations}
+    overall = coco_keypoint_ap(coco, results, skeleton)
+    values: dict[str, float | None] = {name: _defined(overall[name]) for name in _CROWDPOSE_NUMBERS}
+    crowding = {number: image.get("crowdIndex") for number, image in ground_truth.images.items()}
+    known = {number: float(index) for number, index in crowding.items() if isinstance(index, int | float)}
+    if len(known) < len(crowding):
+        logger.warning(
+            "%s: %d of %d images have no crowdIndex: they count in AP, not in easy, medium and hard",
+            ground_truth.file, len(crowding) - len(known), len(crowding),
+        )  # fmt: skip
+    counts = {}
+    for name, low, high in CROWD_LEVELS:
+        chosen = {number for number, index in known.items() if low <= index < high}
+        counts[name.removeprefix("AP_")] = len(chosen)
+        part, found = _part(coco, results, chosen)
+        values[name] = _defined(coco_keypoint_ap(part, found, skeleton)["AP"]) if part["annotations"] else None
+    return ProtocolResult(values, {}, {"area": f"{AREA_SHARE_OF_BOX} x the box", "images": counts})
+
+
+def _part(
+    coco: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: set[int]
+) -> tuple[dict[str, Any], list[Mapping[str, Any]]]:
+    """Ground truth and results of some images."""
+    part = {
+        **coco,
+        "images": [image for image in coco["images"] if image["id"] in image_ids],
+        "annotations": [person for person in coco["annotations"] if person["image_id"] in image_ids],
+    }
+    return part, [result for result in results if result["image_id"] in image_ids]
+
+
+def _pck_result(
+    name: str,
+    reach: FloatArray,
+    people: Sequence[LabelledPerson],
+    xy_img: FloatArray,
+    skeleton: Skeleton,
+    facts: Mapping[str, Any],
+    not_in_all: Sequence[str] = (),
+) -> ProtocolResult:
+    """Accuracy within (P,) pixels, NaN for people whose size is not known."""
+    measured = np.flatnonzero(np.isfinite(reach) & (reach > 0))
+    left_out = len(people) - len(measured)
+    if left_out:
+        logger.warning("%s: %d of %d people are left out, whose size is not labelled", name, left_out, len(people))
+    chosen = [people[row] for row in measured.tolist()]
+    joints = share_within(chosen, xy_img[measured], reach[measured], skeleton, not_in_all=not_in_all)
+    overall = joints.pop(ALL_JOINTS)
+    return ProtocolResult({name: overall.pck}, joints, {**facts, "people": len(chosen), "people_left_out": left_out})
+
+
+def _defined(value: float) -> float | None:
+    """COCO writes -1 for a number that is not defined."""
+    return None if value < 0 else value

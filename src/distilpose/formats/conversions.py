@@ -1,0 +1,276 @@
+"""People in the forms of other tools: COCO rows, tables, supervision, and skeletons with other keypoints.
+
+`PoseResult` has a method for each; these functions know its arrays only, so that the result can build on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilpose.errors import ConfigError, InputError
+from distilpose.skeletons import Skeleton
+from distilpose.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import supervision as sv
+
+
+# A keypoint that some skeletons have is the middle of two that others have
+_MIDDLE_OF = {"neck": ("left_shoulder", "right_shoulder"), "hip": ("left_hip", "right_hip")}
+_BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
+
+
+class PoseArrays(NamedTuple):
+    """The arrays of a `PoseResult`, which explains and checks them."""
+
+    xy: FloatArray
+    box: FloatArray
+    box_score: FloatArray
+    pose_score: FloatArray
+    raw_score: FloatArray | None = None
+    sigma: FloatArray | None = None
+    track_id: IntArray | None = None
+
+
+def missing_library(name: str, error: ImportError) -> InputError:
+    """The error for a conversion whose library is not installed."""
+    return InputError(f'this needs {name}, which is not installed: pip install "distilpose[interop]" ({error})')
+
+
+def boxes_around(xy: FloatArray, score: FloatArray | None = None) -> FloatArray:
+    """(N, 4) box around each person's keypoints (N, K, 2); around those with a score above 0, if there are any."""
+    shown = np.ones(xy.shape[:2], dtype=bool) if score is None else score > 0
+    shown |= ~shown.any(axis=1, keepdims=True)
+    low = np.where(shown[..., None], xy, np.inf).min(axis=1, initial=np.inf)
+    high = np.where(shown[..., None], xy, -np.inf).max(axis=1, initial=-np.inf)
+    return np.concatenate([low, high], axis=-1)
+
+
+def read_coco(rows: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> PoseArrays:
+    """See `PoseResult.from_coco`."""
+    images = {(row.get("image_id"), row.get("image")) for row in rows}
+    if len(images) > 1:
+        raise InputError(f"expected the rows of one image, got rows of {len(images)}: choose by image_id or image")
+    count = skeleton.num_keypoints
+    keypoints = np.zeros((len(rows), count, 3))
+    for position, row in enumerate(rows):
+        try:
+            keypoints[position] = np.asarray(row["keypoints"], dtype=np.float64).reshape(count, 3)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"row {position}: expected keypoints as {count} times x, y, score ({skeleton.name}), got "
+                f"{str(row.get('keypoints'))[:80]}"
+            ) from error
+    xy, score = keypoints[..., :2], keypoints[..., 2]
+    raw_score = _column(rows, "raw_score") if any("raw_score" in row for row in rows) else score
+    box_score = _column(rows, "box_score")
+    pose_score = _column(rows, "score")
+    return PoseArrays(
+        xy=xy,
+        box=_coco_boxes(rows, boxes_around(xy, score)),
+        box_score=np.ones(len(rows)) if box_score is None else box_score,
+        pose_score=np.ones(len(rows)) if pose_score is None else pose_score,
+        raw_score=raw_score,
+        sigma=_column(rows, "sigma"),
+        track_id=_column(rows, "track_id"),
+    )
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """A field of every row; None where no row has it."""
+    values = [row.get(name) for row in rows]
+    lacking = [position for position, value in enumerate(values) if value is None]
+    if len(lacking) == len(values):
+        return None
+    if lacking:
+        raise InputError(f"expected {name} in every row or in none, row {lacking[0]} has none")
+    return values
+
+
+def _coco_boxes(rows: Sequence[Mapping[str, Any]], around: FloatArray) -> FloatArray:
+    boxes = around.copy()
+    for position, row in enumerate(rows):
+        name = next((name for name in ("box_xyxy", "bbox") if row.get(name) is not None), None)
+        if name is None:
+            continue
+        try:
+            boxes[position] = np.asarray(row[name], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"row {position}: expected {name} as 4 numbers, got {row[name]!r}") from error
+        if name == "bbox":
+            boxes[position, 2:] += boxes[position, :2]
+    return boxes
+
+
+def to_supervision(people: PoseArrays) -> sv.KeyPoints:
+    """See `PoseResult.to_supervision`."""
+    try:
+        import supervision as sv
+    except ImportError as error:
+        raise missing_library("supervision", error) from error
+    arrays: Any = people  # 64 bits, where supervision's annotations say 32 and its checks take both
+    data: dict[str, Any] = {"xyxy": people.box.copy(), "box_score": people.box_score.copy()}
+    for name in ("raw_score", "sigma", "track_id"):
+        if getattr(arrays, name) is not None:
+            data[name] = getattr(arrays, name).copy()
+    if people.sigma is not None:
+        data["covariance"] = people.sigma[..., None] ** 2 * np.eye(2)
+    raw = arrays.raw_score
+    return sv.KeyPoints(
+        xy=arrays.xy.copy(),
+        keypoint_confidence=None if raw is None else np.clip(raw, 0, 1),
+        detection_confidence=arrays.pose_score.copy(),
+        visible=None if raw is None else raw > 0,
+        data=data,
+    )
+
+
+def read_supervision(key_points: sv.KeyPoints) -> PoseArrays:
+    """See `PoseResult.from_supervision`."""
+    try:
+        data: dict[str, Any] = dict(key_points.data)
+        xy = np.asarray(key_points.xy, dtype=np.float64)
+        confidence, pose_score = key_points.keypoint_confidence, key_points.detection_confidence
+        visible = key_points.visible
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"expected supervision.KeyPoints, got {type(key_points).__name__}") from error
+    if xy.ndim == 3:
+        xy = xy[..., :2]  # some sources add a depth
+    raw_score: Any = data.get("raw_score", confidence)
+    if visible is not None:
+        hidden = ~np.asarray(visible, dtype=bool)
+        raw_score = np.ones(hidden.shape) if raw_score is None else np.asarray(raw_score, dtype=np.float64)
+        raw_score = np.where(hidden, np.minimum(raw_score, 0), raw_score)
+    sigma = data.get("sigma")
+    if sigma is None and "covariance" in data:
+        sigma = np.sqrt(np.diagonal(np.asarray(data["covariance"], dtype=np.float64), axis1=-2, axis2=-1))
+    scores = np.ones(len(xy)) if pose_score is None else np.asarray(pose_score, dtype=np.float64)
+    box = data.get("xyxy")
+    return PoseArrays(
+        xy=xy,
+        box=boxes_around(xy, None if raw_score is None else np.asarray(raw_score)) if box is None else np.asarray(box),
+        box_score=np.asarray(data.get("box_score", scores)),
+        pose_score=scores,
+        raw_score=raw_score,
+        sigma=sigma,
+        track_id=data.get("track_id", data.get("tracker_id")),
+    )
+
+
+def to_table(people: PoseArrays, skeleton: Skeleton) -> pd.DataFrame:
+    """See `PoseResult.to_pandas`."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise missing_library("pandas", error) from error
+    count, keypoints = len(people.xy), skeleton.num_keypoints
+
+    def each(values: NDArray[Any]) -> NDArray[Any]:
+        return np.repeat(values, keypoints)  # one value per person, on all rows of the person
+
+    columns: dict[str, Any] = {"person": each(np.arange(count))}
+    if people.track_id is not None:
+        columns["track_id"] = each(people.track_id)
+    columns["keypoint"] = pd.Series(list(skeleton.keypoint_names) * count, dtype="str")
+    columns |= {"x": people.xy[..., 0].ravel(), "y": people.xy[..., 1].ravel()}
+    if people.raw_score is not None:
+        columns |= {"score": np.clip(people.raw_score, 0, 1).ravel(), "raw_score": people.raw_score.ravel()}
+    if people.sigma is not None:
+        columns |= {"sigma_x": people.sigma[..., 0].ravel(), "sigma_y": people.sigma[..., 1].ravel()}
+    columns |= {name: each(people.box[:, side]) for side, name in enumerate(_BOX_COLUMNS)}
+    return pd.DataFrame({**columns, "box_score": each(people.box_score), "pose_score": each(people.pose_score)})
+
+
+def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
+    """See `PoseResult.from_pandas`."""
+    lacking = [name for name in ("person", "keypoint", "x", "y") if name not in table]
+    if lacking:
+        raise InputError(f"expected the columns of PoseResult.to_pandas(), {', '.join(lacking)} missing")
+    names = skeleton.keypoint_names
+    unknown = set(table["keypoint"]) - set(names)
+    if unknown:
+        raise InputError(f"expected keypoints of {skeleton.name}, got {min(map(str, unknown))!r}: pass its skeleton")
+    order = table.assign(_place=table["keypoint"].map({name: place for place, name in enumerate(names)}))
+    order = order.sort_values(["person", "_place"], kind="stable")
+    people = order["person"].nunique()
+    if order["_place"].tolist() != list(range(len(names))) * people:
+        raise InputError(
+            f"expected each of the {len(names)} keypoints of {skeleton.name} once per person, got {len(order)} rows "
+            f"for {people} people: pass the rows of one picture"
+        )
+
+    def grid(*columns: str) -> FloatArray | None:
+        if not set(columns) <= set(order):
+            return None
+        try:
+            values = [order[name].to_numpy(dtype=np.float64).reshape(people, len(names)) for name in columns]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"expected numbers in {', '.join(columns)}: {error}") from error
+        return np.stack(values, axis=-1)
+
+    def person(*columns: str) -> FloatArray | None:
+        values = grid(*columns)
+        if values is not None and (values != values[:, :1]).any():
+            raise InputError(f"expected one value of {', '.join(columns)} per person, got several")
+        return None if values is None else values[:, 0]
+
+    xy, raw_score, sigma = grid("x", "y"), grid("raw_score"), grid("sigma_x", "sigma_y")
+    assert xy is not None
+    raw_score = grid("score") if raw_score is None else raw_score
+    raw_score = None if raw_score is None else raw_score[..., 0]
+    box, box_score, pose_score, track_id = (
+        person(*columns) for columns in (_BOX_COLUMNS, ("box_score",), ("pose_score",), ("track_id",))
+    )
+    scores = np.ones(people) if box_score is None else box_score[:, 0]
+    return PoseArrays(
+        xy=xy,
+        box=boxes_around(xy, raw_score) if box is None else box,
+        box_score=scores,
+        pose_score=scores if pose_score is None else pose_score[:, 0],
+        raw_score=raw_score,
+        sigma=sigma,
+        track_id=None if track_id is None else track_id[:, 0].astype(np.int64),
+    )
+
+
+def change_skeleton(people: PoseArrays, source: Skeleton, target: Skeleton) -> PoseArrays:
+    """See `PoseResult.to_skeleton`."""
+    origin = [_origin(name, source) for name in target.keypoint_names]
+    if not any(origin):
+        raise ConfigError(f"{target.name} has no keypoint that {source.name} has or gives: {target.keypoint_names}")
+    raw_score = people.raw_score
+    if raw_score is None and not all(origin):
+        raw_score = np.ones(people.xy.shape[:2])
+    shape = (len(people.xy), target.num_keypoints)
+    xy, score, sigma = np.zeros((*shape, 2)), np.zeros(shape), np.zeros((*shape, 2))
+    for place, indices in enumerate(origin):
+        if not indices:
+            continue
+        a, b = indices[0], indices[-1]  # the same for a keypoint that the source has
+        xy[:, place] = people.xy[:, a] if a == b else (people.xy[:, a] + people.xy[:, b]) / 2
+        if people.sigma is not None:  # of a mean of independent numbers
+            first, second = people.sigma[:, a], people.sigma[:, b]
+            sigma[:, place] = first if a == b else np.hypot(first, second) / 2
+        if raw_score is not None:
+            score[:, place] = np.minimum(raw_score[:, a], raw_score[:, b])  # no surer than the worse end
+            absent = [(people.xy[:, end] == 0).all(-1) & (raw_score[:, end] == 0) for end in (a, b)]
+            for values in (xy, sigma) if a != b else ():  # no middle of what is not there
+                values[absent[0] | absent[1], place] = 0
+    return people._replace(
+        xy=xy,
+        raw_score=None if raw_score is None else score,
+        sigma=None if people.sigma is None else sigma,
+    )
+
+
+def _origin(name: str, source: Skeleton) -> tuple[int, ...]:
+    """Indices of the keypoints of ``source`` whose mean is the keypoint; none where it cannot be had."""
+    parts = (name,) if name in source.keypoint_names else _MIDDLE_OF.get(name, ())
+    if not set(parts) <= set(source.keypoint_names):
+        return ()
+    return tuple(source.keypoint_names.index(part) for part in parts)

@@ -1,0 +1,173 @@
+"""Many pictures through one predictor: batches reach across pictures, and cropping overlaps with the network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from distilpose.data.prefetch import close
+from distilpose.data.preprocess import NetworkInput
+from distilpose.errors import DistilPoseError
+from distilpose.inference.decoding import Keypoints, join_keypoints
+from distilpose.inference.predictor import PosePredictor, PreparedImage
+from distilpose.inference.result import PoseResult
+from distilpose.types import ImageArray
+
+KeyT = TypeVar("KeyT")
+
+THREADS = 2
+MOST_IMAGE_BYTES = 256 * 2**20  # of pictures held at once, when they are kept
+
+
+class Scene(NamedTuple):
+    """A picture and who is in it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        boxes_xyxy: (N, 4) image pixels.
+        box_score: (N,) confidence of the detector; 1 each when None.
+    """
+
+    image: ImageArray
+    boxes_xyxy: ArrayLike
+    box_score: ArrayLike | None = None
+
+
+class Predicted(NamedTuple, Generic[KeyT]):
+    """What became of one picture; either ``result`` or ``error`` is there.
+
+    Attributes:
+        key: as it was given.
+        image: the picture, when pictures are kept.
+        result: its people.
+        error: why there is none.
+    """
+
+    key: KeyT
+    image: ImageArray | None
+    result: PoseResult | None
+    error: DistilPoseError | None
+
+
+@dataclass
+class _Waiting(Generic[KeyT]):
+    """A picture some of whose crops have not been through the network."""
+
+    key: KeyT
+    image: ImageArray | None
+    prepared: PreparedImage | None
+    error: DistilPoseError | None = None
+    parts: list[Keypoints] = field(default_factory=list)
+    taken: int = 0  # crops given to the network so far
+
+    @property
+    def crops_left(self) -> int:
+        return 0 if self.prepared is None or self.error is not None else len(self.prepared.images) - self.taken
+
+
+def predict_stream(
+    predictor: PosePredictor,
+    scenes: Iterable[tuple[KeyT, Scene | DistilPoseError]],
+    *,
+    keep_images: bool = False,
+    threads: int = THREADS,
+) -> Generator[Predicted[KeyT]]:
+    """Predict pictures in order, the crops of several in one batch, while threads cut the crops of the next ones.
+
+    Memory is bounded: no more than a batch of pictures is taken ahead, and kept pictures no further than
+    `MOST_IMAGE_BYTES`.
+
+    Args:
+        predictor: its batch size is the number of crops that reach the network at once.
+        scenes: what each picture is called, and the picture, or why there is none.
+        keep_images: hand the pictures on.
+        threads: that cut crops.
+
+    Yields:
+        One `Predicted` per scene, in their order. The `DistilPoseError` of a scene or of the network is in it; any
+        other is raised.
+    """
+    rest = iter(scenes)
+    loading: deque[Future[_Waiting[KeyT]]] = deque()
+    waiting: deque[_Waiting[KeyT]] = deque()
+    largest_image = 0
+
+    def prepare(key: KeyT, scene: Scene | DistilPoseError) -> _Waiting[KeyT]:
+        try:
+            if isinstance(scene, DistilPoseError):
+                raise scene
+            prepared = predictor.prepare(scene.image, scene.boxes_xyxy, scene.box_score)
+        except DistilPoseError as error:
+            return _Waiting(key, None, None, error)
+        return _Waiting(key, scene.image if keep_images else None, prepared)
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="crop")
+    try:
+        while True:
+            room = predictor.batch_size
+            if keep_images:  # until one was seen, no more than the threads hold anyway
+                room = MOST_IMAGE_BYTES // largest_image if largest_image else threads
+            ahead = max(threads, min(predictor.batch_size, room - len(waiting)))  # at least one
+            loading.extend(pool.submit(prepare, *scene) for scene in islice(rest, max(0, ahead - len(loading))))
+            at_end = not loading
+            if not at_end:
+                item = loading.popleft().result()
+                waiting.append(item)
+                if item.image is not None:
+                    largest_image = max(largest_image, item.image.nbytes)
+            while (crops := sum(item.crops_left for item in waiting)) >= predictor.batch_size or (
+                crops and (at_end or len(waiting) >= room)
+            ):
+                _run_batch(predictor, waiting)
+            while waiting and waiting[0].crops_left == 0:
+                yield _finish(predictor, waiting.popleft())
+            if at_end:
+                return
+    finally:
+        pool.shutdown(cancel_futures=True)
+        close(rest)
+
+
+def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[KeyT]]) -> None:
+    """Send the first crops that wait through the network; a failure stays with their pictures."""
+    shares: list[tuple[_Waiting[KeyT], int]] = []
+    free = predictor.batch_size
+    for item in waiting:
+        take = min(item.crops_left, free)
+        if take:
+            shares.append((item, take))
+            free -= take
+    arrays: list[NetworkInput] = []
+    for item, take in shares:
+        assert item.prepared is not None
+        arrays.append(item.prepared.images[item.taken : item.taken + take])
+        item.taken += take
+    try:
+        images: NetworkInput = np.concatenate(arrays)  # type: ignore[assignment]  # all of one kind
+        keypoints = predictor.run(images)
+    except DistilPoseError as error:
+        for item, _ in shares:
+            item.error = error
+        return
+    start = 0
+    for item, take in shares:
+        item.parts.append(keypoints.rows(start, start + take))
+        start += take
+
+
+def _finish(predictor: PosePredictor, item: _Waiting[KeyT]) -> Predicted[KeyT]:
+    if item.error is not None:
+        return Predicted(item.key, None, None, item.error)
+    assert item.prepared is not None
+    try:
+        keypoints = join_keypoints(item.parts) if item.parts else None
+        return Predicted(item.key, item.image, predictor.finish(item.prepared, keypoints), None)
+    except DistilPoseError as error:
+        return Predicted(item.key, None, None, error)

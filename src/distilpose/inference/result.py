@@ -1,0 +1,356 @@
+"""What prediction returns: aligned arrays for the N people of one image."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image as PillowImage
+
+from distilpose.data.images import check_image
+from distilpose.errors import DistilPoseError, InputError
+from distilpose.formats import conversions
+from distilpose.formats.conversions import PoseArrays
+from distilpose.skeletons import COCO_17, Skeleton
+from distilpose.types import FloatArray, ImageArray, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import supervision as sv
+
+    from distilpose.visualization.draw import DrawStyle
+
+PERSON_CATEGORY_ID = 1  # COCO's id of "person"
+_OPTIONAL = ("raw_score", "sigma", "track_id")
+_PER_PERSON = PoseArrays._fields
+_CANVAS_MARGIN, _LARGEST_CANVAS = 20, 2048  # pixels, of the plain canvas for people without a picture
+_NOTEBOOK_SIZE = 1024  # longer side of a picture in a notebook, in pixels
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PoseResult:
+    """The poses found in one image; row n of every array belongs to person n.
+
+    Attributes:
+        xy: (N, K, 2) keypoints in image pixels, (x, y); they may lie outside the image.
+        box: (N, 4) person boxes in image pixels as x1, y1, x2, y2.
+        box_score: (N,) confidence of the detector; 1 for boxes given without one.
+        pose_score: (N,) confidence of the whole pose, by which people are ranked.
+        raw_score: (N, K) the model's own, unbounded confidence; None from a model without a score output.
+        sigma: (N, K, 2) spread along x and y in image pixels; None from a model without a sigma output.
+        track_id: (N,) whole numbers, the same for the same person in every frame of a film; None outside of films.
+        skeleton: names and order of the K keypoints.
+        image: (H, W, 3) uint8 RGB, the picture itself, not a copy; None if it was not kept. It is no part of
+            `to_dict` and the other conversions.
+
+    Raises:
+        InputError: the arrays do not fit together or hold numbers that are not finite, or ``image`` is none.
+    """
+
+    xy: FloatArray
+    box: FloatArray
+    box_score: FloatArray
+    pose_score: FloatArray
+    raw_score: FloatArray | None = None
+    sigma: FloatArray | None = None
+    track_id: IntArray | None = None
+    skeleton: Skeleton = COCO_17
+    image: ImageArray | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.image is not None:
+            check_image(self.image)
+        for name in _PER_PERSON:
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL:
+                read = _whole_numbers if name == "track_id" else _numbers
+                object.__setattr__(self, name, read(value, name))
+        people, count = len(self.box_score) if self.box_score.ndim else 0, self.skeleton.num_keypoints
+        inner = {"xy": (count, 2), "raw_score": (count,), "sigma": (count, 2), "box": (4,)}
+        for name in _PER_PERSON:
+            value, shape = getattr(self, name), (people, *inner.get(name, ()))
+            if value is not None and value.size == 0 == people:  # nobody, perhaps read from a bare []
+                object.__setattr__(self, name, np.zeros(shape, dtype=value.dtype))
+            elif value is not None and value.shape != shape:
+                raise InputError(f"{name} of {people} people must have shape {shape}, got {value.shape}")
+        if self.sigma is not None and (self.sigma < 0).any():
+            raise InputError(f"sigma must not be negative, got {self.sigma.min():g}")
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    @property
+    def score(self) -> FloatArray | None:
+        """(N, K) confidence of each keypoint in [0, 1]: ``raw_score`` clipped; None from a model without a score."""
+        return None if self.raw_score is None else np.clip(self.raw_score, 0, 1)
+
+    @classmethod
+    def empty(cls, skeleton: Skeleton = COCO_17) -> PoseResult:
+        """Nobody: arrays of zero rows."""
+        count = skeleton.num_keypoints
+        return cls(
+            xy=np.zeros((0, count, 2)),
+            box=np.zeros((0, 4)),
+            box_score=np.zeros(0),
+            pose_score=np.zeros(0),
+            raw_score=np.zeros((0, count)),
+            sigma=np.zeros((0, count, 2)),
+            skeleton=skeleton,
+        )
+
+    def filter(self, keep: NDArray[np.bool_] | NDArray[np.intp] | Sequence[int]) -> PoseResult:
+        """Choose people.
+
+        Args:
+            keep: (N,) mask, or row indices in the wanted order.
+
+        Returns:
+            A new result with copies of the chosen rows.
+
+        Example:
+            >>> result = PoseResult.empty()
+            >>> len(result.filter(result.pose_score > 0.3))
+            0
+        """
+        index = np.asarray(keep)
+        index = index.astype(np.intp) if index.size == 0 and index.dtype != np.bool_ else index
+        rows = {name: getattr(self, name) for name in _PER_PERSON}
+        return replace(self, **{name: value[index].copy() for name, value in rows.items() if value is not None})
+
+    def __repr__(self) -> str:
+        """One line, without the arrays."""
+        parts = [f"{len(self)} {'person' if len(self) == 1 else 'people'}", self.skeleton.name]
+        if len(self):
+            low, high = f"{self.pose_score.min():.2f}", f"{self.pose_score.max():.2f}"
+            parts.append(f"pose_score {low}" if low == high else f"pose_score {low}..{high}")
+        parts += [f"no {name}" for name in ("raw_score", "sigma") if getattr(self, name) is None]
+        parts += [] if self.track_id is None else ["track ids"]
+        parts += [] if self.image is None else ["image {}x{}".format(*self.image.shape[:2])]
+        return f"PoseResult({', '.join(parts)})"
+
+    def draw(self, image: ImageArray | None = None, style: str | DrawStyle | None = None) -> ImageArray:
+        """The people on a copy of their picture; see `draw_poses`.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; None takes the result's own, and without one a plain canvas.
+            style: name in `draw.STYLES`, or a style; None colours by person where there are track ids ("people"), else
+                by body side ("sides").
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            InputError: ``image`` is none.
+            ConfigError: there is no such style.
+        """
+        from distilpose.visualization.draw import draw_poses
+
+        style = style or ("sides" if self.track_id is None else "people")
+        return draw_poses(
+            self._picture() if image is None else image,
+            self.xy,
+            self.skeleton,
+            score=self.score,
+            sigma=self.sigma,
+            style=style,
+            track_id=self.track_id,
+            box=self.box,
+            pose_score=self.pose_score,
+        )
+
+    def blur_faces(self, image: ImageArray | None = None) -> ImageArray:
+        """A copy of the picture in which nobody can be recognised by the face; see `anonymise.blur_faces`.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; None takes the result's own.
+
+        Raises:
+            InputError: there is no picture.
+            ConfigError: the skeleton has neither a keypoint of the face nor shoulders.
+        """
+        from distilpose.visualization.anonymize import blur_faces
+
+        picture = self.image if image is None else image
+        if picture is None:
+            raise InputError("expected a picture, this result has none: pass the one that it was predicted on")
+        return blur_faces(picture, self.xy, self.skeleton, score=self.score, sigma=self.sigma, box=self.box)
+
+    def show(self, style: str | DrawStyle | None = None) -> None:
+        """Show `draw`'s picture: in a notebook below the cell, else in the system's viewer of pictures."""
+        picture = PillowImage.fromarray(self.draw(style=style))
+        notebook = sys.modules.get("IPython")  # imported by every notebook, never by us
+        if notebook is not None and notebook.get_ipython() is not None:
+            notebook.display.display(picture)
+        else:
+            picture.show()
+
+    def _repr_png_(self) -> bytes:
+        """What notebooks show of a result."""
+        picture = self.draw()
+        shrink = _NOTEBOOK_SIZE / max(picture.shape)
+        if shrink < 1:
+            size = (max(1, round(shrink * picture.shape[1])), max(1, round(shrink * picture.shape[0])))
+            picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        file = BytesIO()
+        PillowImage.fromarray(picture).save(file, format="PNG")
+        return file.getvalue()
+
+    def _picture(self) -> ImageArray:
+        """The result's own, else a plain canvas on which its people have room."""
+        if self.image is not None:
+            return self.image
+        from distilpose.visualization.draw import PLAIN_COLOUR
+
+        corners = np.concatenate([self.xy.reshape(-1, 2), self.box.reshape(-1, 2), np.full((1, 2), 100.0)])
+        width, height = np.clip(corners.max(0) + _CANVAS_MARGIN, 1, _LARGEST_CANVAS).astype(int)
+        return np.full((height, width, 3), PLAIN_COLOUR, dtype=np.uint8)
+
+    def _arrays(self) -> PoseArrays:
+        return PoseArrays(*(getattr(self, name) for name in _PER_PERSON))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready description without loss; `from_dict` reads it back."""
+        rows = {name: getattr(self, name) for name in _PER_PERSON}
+        lists = {name: None if value is None else value.tolist() for name, value in rows.items()}
+        return {**lists, "skeleton": self.skeleton.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PoseResult:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            InputError: a field is missing or broken.
+        """
+        try:
+            skeleton = Skeleton.from_dict(values["skeleton"])
+            rows = {name: values[name] for name in _PER_PERSON if name != "track_id"}
+            rows["track_id"] = values.get("track_id")  # not in files of version 0.1.0
+        except (KeyError, TypeError, DistilPoseError) as error:
+            raise InputError(f"a pose result needs all fields of PoseResult.to_dict(): {error!r}") from error
+        return cls(**rows, skeleton=skeleton)
+
+    def to_coco(self, image_id: int | None) -> list[dict[str, Any]]:
+        """One entry per person in COCO's keypoint results format.
+
+        ``keypoints`` is x, y, score in [0, 1] for each keypoint, the score 1 from a model without one; ``score`` is
+        the pose score.
+
+        Args:
+            image_id: of the image in its annotation file; None if it has none.
+        """
+        score = np.ones(self.xy.shape[:2]) if self.score is None else self.score
+        keypoints = np.concatenate([self.xy, score[..., None]], axis=-1).reshape(len(self), 3 * score.shape[1])
+        return [
+            {"image_id": image_id, "category_id": PERSON_CATEGORY_ID, "keypoints": row.tolist(), "score": float(rank)}
+            for row, rank in zip(keypoints, self.pose_score, strict=True)
+        ]
+
+    @classmethod
+    def from_coco(cls, rows: Sequence[Mapping[str, Any]], skeleton: Skeleton = COCO_17) -> PoseResult:
+        """Read COCO keypoint results of one image, or its entries of ``predictions.json``, which lose nothing.
+
+        Args:
+            rows: one per person: ``keypoints`` (x, y, score each); ``score``, the pose score, else 1; and if there,
+                ``box_xyxy`` or COCO's ``bbox``, ``box_score``, ``raw_score``, ``sigma``, ``track_id``. Without a box
+                it is the one around the keypoints with a score above 0; without ``box_score`` that is 1.
+            skeleton: of the keypoints.
+
+        Raises:
+            InputError: a row is broken, the rows are of several images, or only some have a field.
+        """
+        return cls(**conversions.read_coco(rows, skeleton)._asdict(), skeleton=skeleton)
+
+    def to_supervision(self) -> sv.KeyPoints:
+        """The people as ``supervision.KeyPoints``, for its annotators and tools (supervision 0.31 or newer).
+
+        ``keypoint_confidence`` is the score in [0, 1], ``detection_confidence`` the pose score, ``visible`` a score
+        above 0. ``data`` has ``xyxy``, ``box_score``, ``raw_score``, ``sigma``, ``track_id``, and ``covariance``
+        (N, K, 2, 2), from which supervision draws ellipses. All numbers keep their 64 bits.
+
+        Raises:
+            InputError: supervision is not installed.
+        """
+        return conversions.to_supervision(self._arrays())
+
+    @classmethod
+    def from_supervision(cls, key_points: sv.KeyPoints, skeleton: Skeleton = COCO_17) -> PoseResult:
+        """Read ``supervision.KeyPoints``; what `to_supervision` wrote comes back without loss.
+
+        Keypoints that are not ``visible`` get a score of 0. Without ``xyxy`` in ``data`` a box is the one around the
+        keypoints. A third coordinate is left out.
+
+        Args:
+            key_points: N people.
+            skeleton: of the keypoints.
+
+        Raises:
+            InputError: the arrays are not those of people with this skeleton.
+        """
+        return cls(**conversions.read_supervision(key_points)._asdict(), skeleton=skeleton)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A long table, one row per person and keypoint; `from_pandas` reads it back without loss.
+
+        Columns: ``person`` (0 to N - 1), ``track_id``, ``keypoint`` (its name), ``x``, ``y``, ``score`` (in [0, 1]),
+        ``raw_score``, ``sigma_x``, ``sigma_y``, ``box_x1`` to ``box_y2``, ``box_score``, ``pose_score``; what the
+        result does not have has no column. The last six repeat on all rows of a person.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return conversions.to_table(self._arrays(), self.skeleton)
+
+    @classmethod
+    def from_pandas(cls, table: pd.DataFrame, skeleton: Skeleton = COCO_17) -> PoseResult:
+        """Read a table like that of `to_pandas`; rows may come in any order, other columns are left unused.
+
+        Args:
+            table: needs ``person``, ``keypoint``, ``x`` and ``y``. Without a box it is the one around the keypoints;
+                without ``box_score`` that is 1, without ``pose_score`` the box score.
+            skeleton: of the keypoints.
+
+        Raises:
+            InputError: a column or row is missing, or there are several of one.
+        """
+        return cls(**conversions.read_table(table, skeleton)._asdict(), skeleton=skeleton)
+
+    def to_skeleton(self, target: Skeleton) -> PoseResult:
+        """The same people with the keypoints of another skeleton, such as `skeleton.OPENPOSE_18`.
+
+        Keypoints go by name. ``neck`` and ``hip`` are the middle of shoulders and hips, with the lower of their two
+        scores and the sigma of a mean of independent numbers. A keypoint that cannot be had (Halpe's head and feet)
+        is at (0, 0) with score 0, as in OpenPose; a result without scores then gets them, 1 for all others.
+
+        Raises:
+            ConfigError: the skeletons have nothing in common.
+
+        Example:
+            >>> from distilpose.skeletons import OPENPOSE_18
+            >>> PoseResult.empty().to_skeleton(OPENPOSE_18)
+            PoseResult(0 people, openpose_18)
+        """
+        arrays = conversions.change_skeleton(self._arrays(), self.skeleton, target)
+        return replace(self, **arrays._asdict(), skeleton=target)
+
+
+def _numbers(value: ArrayLike, name: str) -> FloatArray:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be an array of numbers, got {value!r}") from error
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+    return array
+
+
+def _whole_numbers(value: ArrayLike, name: str) -> IntArray:
+    numbers = _numbers(value, name)
+    if (numbers != np.rint(numbers)).any():
+        raise InputError(f"{name} must be whole numbers, got {numbers[numbers != np.rint(numbers)][0]:g}")
+    return numbers.astype(np.int64)

@@ -1,0 +1,240 @@
+"""Skeletons from what people and tools write: YAML files by name, and the category of a COCO annotation file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from distilpose.errors import ConfigError
+from distilpose.skeletons.definition import Skeleton
+from distilpose.skeletons.names import index_of, name_key, pairs_by_name
+from distilpose.skeletons.people import COCO_17, CROWDPOSE_14, HALPE_26, LSP_14, MPII_16, OPENPOSE_18
+from distilpose.skeletons.wholebody import COCO_WHOLEBODY_133
+
+logger = logging.getLogger(__name__)
+
+SKELETONS: dict[str, Skeleton] = {
+    skeleton.name: skeleton
+    for skeleton in (COCO_17, LSP_14, MPII_16, CROWDPOSE_14, OPENPOSE_18, HALPE_26, COCO_WHOLEBODY_133)
+}
+# For a keypoint without a constant: the middle of COCO's 17, which run from an eye (0.025) to a hip (0.107).
+DEFAULT_OKS_SIGMA = 0.072
+FILE_ENDINGS = (".yaml", ".yml", ".json")
+_FIELDS = ("name", "keypoints", "flip_pairs", "edges", "upper_body", "lower_body", "oks_sigmas")
+
+
+def find_skeleton(name_or_file: str, root: str | Path = ".", *, only_labels: bool = False) -> Skeleton:
+    """A built-in skeleton by its name, or one of a file.
+
+    Args:
+        name_or_file: a key of `SKELETONS`, or a YAML or JSON file, see `skeleton_from_file`.
+        root: folder that a relative path starts from.
+        only_labels: it is needed for its names alone, so that nothing is said of what it leaves out.
+
+    Raises:
+        ConfigError: there is no such skeleton, or the file is unusable.
+    """
+    if name_or_file in SKELETONS:
+        return SKELETONS[name_or_file]
+    if name_or_file.endswith(FILE_ENDINGS):
+        return skeleton_from_file(Path(root) / name_or_file, only_labels=only_labels)
+    raise ConfigError(
+        f"skeleton must be one of {', '.join(SKELETONS)}, or a file ending in {', '.join(FILE_ENDINGS)}; got "
+        f"{name_or_file!r}"
+    )
+
+
+def skeleton_from_file(file: str | Path, *, only_labels: bool = False) -> Skeleton:
+    """Read a skeleton that a person wrote, in YAML or JSON; everything is said by name.
+
+    Fields: ``keypoints``, a list of names, is needed. ``name``; ``flip_pairs`` and ``edges``, lists of pairs of names;
+    ``upper_body`` and ``lower_body``, lists of names; ``oks_sigmas``, one number, a list, or numbers by name. In a
+    flip pair the left keypoint comes first; two whose names tell their sides are put in this order. What is missing is
+    assumed as in `skeleton_from_category`, and logged once.
+
+    Args:
+        file: to read.
+        only_labels: as in `find_skeleton`.
+
+    Raises:
+        ConfigError: the file cannot be read, a field is unknown or broken, or names a keypoint that is not there.
+    """
+    import yaml
+
+    path = Path(file)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as a skeleton ({error}): check the path and the YAML") from error
+    try:
+        skeleton, assumed = _from_fields(content, path.stem)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not only_labels:
+        _say(str(path), assumed)
+    return skeleton
+
+
+def skeleton_from_category(category: Mapping[str, Any], *, only_labels: bool = False) -> Skeleton:
+    """Read the skeleton of a category in a COCO annotation file.
+
+    COCO's own fields are ``keypoints`` and ``skeleton`` (edges, numbered from 1); ``flip_pairs``, ``oks_sigmas``,
+    ``upper_body`` and ``lower_body`` are read as in `skeleton_from_file` if a file has them. A category with the
+    keypoints of a built-in skeleton gives that skeleton, changed by what it has of the latter. For others, what is
+    missing is assumed and logged once: pairs by names with left and right, COCO's OKS constant or else
+    `DEFAULT_OKS_SIGMA`, no halves of the body.
+
+    Args:
+        category: an entry of ``categories`` with ``keypoints``.
+        only_labels: as in `find_skeleton`.
+
+    Raises:
+        ConfigError: it has no keypoints, or a field is broken.
+
+    Example:
+        >>> skeleton_from_category({"name": "person", "keypoints": list(COCO_17.keypoint_names)}).name
+        'coco_17'
+    """
+    if not isinstance(category.get("keypoints"), list):
+        raise ConfigError(f"expected a COCO category with keypoints, a list of names; got {dict(category)}")
+    title = str(category.get("name", "custom"))
+    try:
+        return _from_category(category, title, only_labels)
+    except ConfigError as error:
+        raise ConfigError(f"category {title!r}: {error}") from error
+
+
+def _from_category(category: Mapping[str, Any], title: str, only_labels: bool) -> Skeleton:
+    names = _names(category["keypoints"])
+    extra = {name: category[name] for name in _FIELDS[2:] if name in category}
+    known = next((known for known in SKELETONS.values() if known.has_keypoints(names)), None)
+    if known is not None and not extra:
+        return known
+    base = {} if known is None else replace(known, keypoint_names=names).to_fields()
+    if known is not None and isinstance(extra.get("oks_sigmas"), Mapping):
+        extra["oks_sigmas"] = {**base["oks_sigmas"], **extra["oks_sigmas"]}
+    edges = category.get("skeleton")
+    if edges:
+        if not isinstance(edges, list):
+            raise ConfigError(f"skeleton must be a list of pairs of numbers, got {edges!r}")
+        base["edges"] = [_names_of_edge(edge, names) for edge in edges]
+    skeleton, assumed = _from_fields({**base, **extra, "name": title, "keypoints": list(names)}, title)
+    if not only_labels:
+        _say(f"the category {title!r}", assumed)
+    return skeleton
+
+
+def _names_of_edge(edge: Any, names: Sequence[str]) -> list[str]:
+    """A pair of COCO's indices, from 1, as names."""
+    whole = isinstance(edge, list) and len(edge) == 2 and all(type(number) is int for number in edge)
+    if not whole or any(not 1 <= number <= len(names) for number in edge):
+        hint = "; COCO counts from 1, not from 0" if whole and 0 in edge else ""
+        raise ConfigError(f"skeleton must hold pairs of whole numbers from 1 to {len(names)}, got {edge}{hint}")
+    return [names[index - 1] for index in edge]
+
+
+def _names(given: Sequence[Any]) -> tuple[str, ...]:
+    """Names of keypoints; numbers are names too, as YAML reads ``1`` so."""
+    for name in given:
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
+            raise ConfigError(f"keypoints must be a list of names, got {name!r}: put a name like yes or no in quotes")
+    return tuple(str(name) for name in given)
+
+
+def _from_fields(values: Any, title: str) -> tuple[Skeleton, tuple[str, ...]]:
+    """A skeleton from fields by name, and what was assumed in place of missing ones."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("keypoints"), list):
+        raise ConfigError(f"expected fields {', '.join(_FIELDS)}, at least keypoints, a list of names; got {values!r}")
+    unknown = sorted(str(key) for key in values if key not in _FIELDS)
+    if unknown:
+        raise ConfigError(f"unknown {', '.join(unknown)}: the fields of a skeleton are {', '.join(_FIELDS)}")
+    names = _names(values["keypoints"])
+    assumed: list[str] = []
+    skeleton = Skeleton(
+        name=str(values.get("name", title)),
+        keypoint_names=names,
+        flip_pairs=_pairs(values, "flip_pairs", names, assumed),
+        edges=_pairs(values, "edges", names, assumed),
+        upper_body=_indices(values, "upper_body", names),
+        lower_body=_indices(values, "lower_body", names),
+        oks_sigmas=_sigmas(values.get("oks_sigmas"), names, assumed),
+    )
+    if not skeleton.upper_body and not skeleton.lower_body:
+        assumed.append("upper_body and lower_body: none, so that crops of half a body are not drawn in training")
+    return skeleton, tuple(assumed)
+
+
+def _pairs(
+    values: Mapping[str, Any], field: str, names: Sequence[str], assumed: list[str]
+) -> tuple[tuple[int, int], ...]:
+    given = values.get(field)
+    if given is None:
+        pairs = pairs_by_name(names) if field == "flip_pairs" else ()
+        if field == "edges":
+            assumed.append("edges: none, so that keypoints are drawn without lines")
+        else:
+            text = ", ".join(f"{names[a]} - {names[b]}" for a, b in pairs)
+            assumed.append(f"flip_pairs by their names: {text or 'none, a mirrored picture keeps its keypoints'}")
+        return pairs
+    if not isinstance(given, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in given):
+        raise ConfigError(f"{field} must be a list of pairs of names, such as [[{names[0]}, {names[-1]}]]; got {given}")
+    pairs = tuple((index_of(a, names, field), index_of(b, names, field)) for a, b in given)
+    return pairs if field == "edges" else tuple(_left_first(pair, names) for pair in pairs)
+
+
+def _left_first(pair: tuple[int, int], names: Sequence[str]) -> tuple[int, int]:
+    """A flip pair whose names both tell their side, the left one first; any other as it is."""
+    sides = tuple(name_key(names[index]).side for index in pair)
+    return pair[::-1] if sides == ("right", "left") else pair
+
+
+def _indices(values: Mapping[str, Any], field: str, names: Sequence[str]) -> tuple[int, ...]:
+    given = values.get(field) or ()
+    if not isinstance(given, list | tuple):
+        raise ConfigError(f"{field} must be a list of names, got {given!r}")
+    return tuple(index_of(name, names, field) for name in given)
+
+
+def _sigmas(given: Any, names: Sequence[str], assumed: list[str]) -> tuple[float, ...]:
+    """K constants from one number, K numbers, or numbers by name; what is not given is assumed."""
+    by_name: dict[str, Any] = {}
+    if isinstance(given, int | float):
+        by_name = dict.fromkeys(names, given)
+    elif isinstance(given, list) and len(given) == len(names):
+        by_name = dict(zip(names, given, strict=True))
+    elif isinstance(given, Mapping):
+        by_name = {names[index_of(name, names, "oks_sigmas")]: value for name, value in given.items()}
+    elif given is not None:
+        raise ConfigError(f"oks_sigmas must be a number, {len(names)} numbers, or numbers by name; got {given!r}")
+    coco = {name_key(name): sigma for name, sigma in zip(COCO_17.keypoint_names, COCO_17.oks_sigmas, strict=True)}
+    lacking = [name for name in names if name not in by_name]
+    if lacking:
+        assumed.append(
+            f"oks_sigmas of {_shortened(lacking)}: COCO's where COCO has that keypoint, else {DEFAULT_OKS_SIGMA}"
+        )
+    sigmas = [by_name.get(name, coco.get(name_key(name), DEFAULT_OKS_SIGMA)) for name in names]
+    if not all(type(sigma) in (int, float) and abs(sigma) <= sys.float_info.max for sigma in sigmas):
+        raise ConfigError(f"oks_sigmas must be numbers, finite and positive, got {given!r}")
+    return tuple(float(sigma) for sigma in sigmas)
+
+
+def _shortened(names: Iterable[str]) -> str:
+    shown = list(names)
+    return ", ".join(shown) if len(shown) <= 6 else f"{', '.join(shown[:5])} and {len(shown) - 5} more"
+
+
+@lru_cache(maxsize=256)
+def _say(where: str, assumed: tuple[str, ...]) -> None:
+    """Tell what was assumed, once for each place; the cache is the memory of what was said."""
+    if assumed:
+        logger.warning(
+            "skeleton of %s, not given and so assumed: %s. To set it, write these fields in a YAML file "
+            "(docs/custom_skeleton.md) and name the file: data.skeleton in training, --skeleton in evaluate.",
+            where,
+            "; ".join(assumed),
+        )

@@ -1,0 +1,129 @@
+"""A source of heatmaps as a teacher: the student's crops in, the student's keypoints out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distilpose.data.dataset import Batch
+from distilpose.data.preprocess import Normalisation
+from distilpose.models.base import TokenLayout
+from distilpose.models.outputs import HeatmapOutput
+from distilpose.teachers.base import CropSpec, HeatmapSource
+from distilpose.teachers.keypoints import match_keypoints
+from distilpose.teachers.resampling import Placement
+
+logger = logging.getLogger(__name__)
+
+
+class SourceTeacher:
+    """Resizes, pads and normalises crops for a source, and puts its heatmaps into the student's order and frame.
+
+    A source of another aspect sees the whole crop with black beside it, and the heatmaps of the black are cut off.
+
+    Args:
+        source: of the heatmaps.
+        crops: of the student.
+        mapping: student's keypoint -> the source's, where their names differ.
+        what: the source's name in messages.
+
+    Raises:
+        ConfigError: the keypoints do not fit.
+    """
+
+    def __init__(
+        self, source: HeatmapSource, crops: CropSpec, mapping: Mapping[str, str] | None = None, what: str = "teacher"
+    ) -> None:
+        self._source = source
+        self._crops = crops
+        spec = source.spec
+        self._placement = Placement.fit(crops.size_hw, spec.input_size_hw, spec.udp)
+        self._mapping = match_keypoints(crops.skeleton, spec.skeleton, mapping or {}, what)
+        self._index = torch.from_numpy(self._mapping.index)
+        self._identity = self._index.tolist() == list(range(spec.skeleton.num_keypoints))
+        self._as_is = spec.normalisation == crops.normalisation and not spec.bgr
+        self._as_is &= spec.input_size_hw == crops.size_hw and not spec.udp
+        self._report(what)
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """The source's, and how it is asked."""
+        return {
+            **self._source.spec.description,
+            "keypoints": list(self._source.spec.skeleton.keypoint_names),
+            "student_keypoints": list(self._crops.skeleton.keypoint_names),
+            "mapping": self._index.tolist(),
+            "crop_size_hw": list(self._crops.size_hw),
+            "crop_normalisation": asdict(self._crops.normalisation),
+        }
+
+    @property
+    def taught(self) -> tuple[bool, ...]:
+        """K: which of the student's keypoints the source has."""
+        return tuple((self._index >= 0).tolist())
+
+    @property
+    def tokens(self) -> TokenLayout | None:
+        """The source's, if they cover the crop and nothing else, and there is one for each keypoint."""
+        return None if self._placement.padded or not all(self.taught) else self._source.spec.tokens
+
+    @property
+    def reads_images(self) -> bool:
+        """Yes."""
+        return True
+
+    def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
+        """B crops -> heatmaps (B, K, h, w) of the student's keypoints; zero where the source has none."""
+        output = self._source(self._feed(batch.images))
+        heatmaps = self._placement.to_crop(self._in_order(output.heatmaps))
+        if self.tokens is None or output.keypoint_tokens is None:
+            return HeatmapOutput(heatmaps)
+        return HeatmapOutput(heatmaps, self._in_order(output.keypoint_tokens), output.visual_tokens)
+
+    def to(self, device: torch.device) -> None:
+        """Move the source."""
+        self._source.to(device)
+
+    def _feed(self, images: Tensor) -> Tensor:
+        if self._as_is:
+            return images
+        spec = self._source.spec
+        mean, std = _columns(self._crops.normalisation, images)
+        pixels = self._placement.to_input(images * std + mean, spec.input_size_hw)
+        mean, std = _columns(spec.normalisation, images)
+        return ((pixels.flip(1) if spec.bgr else pixels) - mean) / std
+
+    def _in_order(self, values: Tensor) -> Tensor:
+        """(B, K of the source, ...) -> (B, K of the student, ...)."""
+        if self._identity:
+            return values
+        index = self._index.to(values.device)
+        ordered = values[:, index.clamp(min=0)]
+        ordered[:, index < 0] = 0
+        return ordered
+
+    def _report(self, what: str) -> None:
+        missing = [
+            name for name, known in zip(self._crops.skeleton.keypoint_names, self.taught, strict=True) if not known
+        ]
+        if missing:
+            logger.warning(
+                "%s does not know %s: the student learns them from labels alone (or name the teacher's word for them "
+                "in 'mapping')",
+                what,
+                ", ".join(missing),
+            )
+        if self._placement.padded:
+            crop, source = self._crops.size_hw, self._source.spec.input_size_hw
+            logger.warning("%s reads %s: crops of %s are shown to it with black beside them", what, source, crop)
+
+
+def _columns(normalisation: Normalisation, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(3, 1, 1) mean and standard deviation."""
+    mean, std = (like.new_tensor(values).view(3, 1, 1) for values in (normalisation.mean, normalisation.std))
+    return mean, std

@@ -1,0 +1,112 @@
+"""What a teacher is to a student, and what a source of heatmaps says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from distilpose.backends.description import ModelDescription
+from distilpose.data.dataset import Batch
+from distilpose.data.preprocess import Normalisation
+from distilpose.models.base import TokenLayout
+from distilpose.models.outputs import HeatmapOutput
+from distilpose.skeletons import Skeleton
+from distilpose.types import Size
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """The crops that a student is trained on.
+
+    Attributes:
+        size_hw: (H, W) in pixels.
+        skeleton: its keypoints and their order.
+        normalisation: of the pixels.
+    """
+
+    size_hw: Size
+    skeleton: Skeleton
+    normalisation: Normalisation = field(default_factory=Normalisation)
+
+    @classmethod
+    def of(cls, description: ModelDescription) -> CropSpec:
+        """Those of a model."""
+        return cls(description.input_size_hw, description.skeleton, description.normalisation or Normalisation())
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """How a network wants to be fed and how its heatmaps are to be read.
+
+    Attributes:
+        input_size_hw: (H, W) of its input in pixels.
+        skeleton: of its heatmaps.
+        normalisation: of its input, in the order of its colours.
+        bgr: its first colour is blue.
+        udp: pixels and cells are counted from centre to centre of the outermost ones ("unbiased data processing",
+            arXiv:1911.07524), so that pixel W - 1 and cell w - 1 lie on the crop's right edge; else pixel W and
+            cell w do (`CropTransform`).
+        tokens: of its output; None without tokens.
+        description: JSON values that tell it from every other, weights included.
+    """
+
+    input_size_hw: Size
+    skeleton: Skeleton
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    bgr: bool = False
+    udp: bool = False
+    tokens: TokenLayout | None = None
+    description: Mapping[str, Any] = field(default_factory=dict)
+
+
+class HeatmapSource(Protocol):
+    """A network that gives heatmaps, in its own terms."""
+
+    @property
+    def spec(self) -> SourceSpec:
+        """How it is fed and read."""
+        ...
+
+    def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
+        """(B, 3, H, W) its own input -> heatmaps (B, K, h, w) of its own keypoints, and tokens or None."""
+        ...
+
+    def to(self, device: torch.device) -> None:
+        """Move it."""
+        ...
+
+
+class Teacher(Protocol):
+    """Gives heatmaps of a student's crops, in the student's keypoints: cell c of w lies at c / w of the crop."""
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """JSON values: everything that its answers depend on, besides the crops."""
+        ...
+
+    @property
+    def taught(self) -> tuple[bool, ...]:
+        """K: which of the student's keypoints it knows; the heatmaps of the others are zero and mean nothing."""
+        ...
+
+    @property
+    def tokens(self) -> TokenLayout | None:
+        """Of its output; None where it gives none that a student could compare itself with."""
+        ...
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether its answer depends on the pixels, so that mirrored crops say something new."""
+        ...
+
+    def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
+        """B crops -> heatmaps (B, K, h, w) and tokens or None. Run it in inference mode."""
+        ...
+
+    def to(self, device: torch.device) -> None:
+        """Move it."""
+        ...

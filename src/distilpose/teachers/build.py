@@ -1,0 +1,182 @@
+"""From a configuration to a teacher, and what it is worth on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distilpose.backends.description import ModelDescription
+from distilpose.data.coco import PersonSample
+from distilpose.data.dataset import Batch
+from distilpose.data.preprocess import NetworkInput, Normalisation
+from distilpose.errors import ConfigError
+from distilpose.models.outputs import HeatmapOutput
+from distilpose.skeletons import COCO_17, name_key
+from distilpose.teachers.adapter import SourceTeacher
+from distilpose.teachers.base import CropSpec, HeatmapSource, SourceSpec, Teacher
+from distilpose.teachers.checkpoint import load_checkpoint_source
+from distilpose.teachers.config import (
+    CheckpointTeacher,
+    EnsembleTeacher,
+    HeatmapFilesTeacher,
+    OnnxTeacher,
+    SimccTeacher,
+    TeacherConfig,
+    VitPoseTeacher,
+    teacher_config_from,
+)
+from distilpose.teachers.ensemble import Ensemble, FlipAverage
+from distilpose.teachers.keypoints import teacher_skeleton
+from distilpose.teachers.onnx import load_onnx_source, load_simcc_source
+from distilpose.teachers.stored_heatmaps import HeatmapFiles
+from distilpose.teachers.vitpose import load_vitpose_source
+from distilpose.types import Float32Array
+
+TeacherValues = str | Mapping[str, Any]
+_NETWORKS = CheckpointTeacher | VitPoseTeacher | OnnxTeacher | SimccTeacher
+
+
+def open_teacher(
+    values: TeacherValues, crops: CropSpec, samples: Sequence[PersonSample] = (), *, flip: bool = False
+) -> Teacher:
+    """The teacher that stands under ``teacher`` in a configuration.
+
+    Args:
+        values: what stands there.
+        crops: of the student.
+        samples: the training people, for heatmaps on disk.
+        flip: average its heatmaps with those of the mirrored crops.
+
+    Raises:
+        ConfigError: it contradicts itself, or does not fit the student.
+        CheckpointError: a model file is unusable.
+        InputError: a folder is unusable.
+    """
+    return _open(teacher_config_from(values), crops, samples, flip)
+
+
+def _open(
+    config: TeacherConfig,
+    crops: CropSpec,
+    samples: Sequence[PersonSample],
+    flip: bool,
+    first: HeatmapSource | None = None,
+) -> Teacher:
+    """See `open_teacher`; ``first`` is the source of its first network, where that is loaded already."""
+    teacher: Teacher
+    if isinstance(config, EnsembleTeacher):
+        members = [teacher_config_from(member) for member in config.members]
+        firsts = [first, *[None] * (len(members) - 1)]
+        opened = [_open(member, crops, samples, False, one) for member, one in zip(members, firsts, strict=True)]
+        teacher = Ensemble(opened, config.weights)
+    elif isinstance(config, HeatmapFilesTeacher):
+        teacher = HeatmapFiles(Path(config.folder), crops, samples, config.mapping)
+    else:
+        teacher = SourceTeacher(first or load_source(config), crops, config.mapping, f"teacher {_place(config)}")
+        flip |= config.flip
+    return FlipAverage(teacher, crops.skeleton.flip_index) if flip else teacher
+
+
+def load_source(config: _NETWORKS) -> HeatmapSource:
+    """The network of a teacher, in its own terms.
+
+    Raises:
+        ConfigError: what is declared does not fit it.
+        CheckpointError: its file is unusable.
+        InputError: it cannot be found.
+    """
+    if isinstance(config, CheckpointTeacher):
+        return load_checkpoint_source(config.file)
+    if isinstance(config, VitPoseTeacher):
+        skeleton = teacher_skeleton(config.keypoints, f"teacher {config.model}")
+        return load_vitpose_source(config.model, skeleton=skeleton, dataset_index=config.dataset_index)
+    return load_onnx_source(config) if isinstance(config, OnnxTeacher) else load_simcc_source(config)
+
+
+def _place(config: _NETWORKS) -> str:
+    return config.model if isinstance(config, VitPoseTeacher) else config.file
+
+
+class TeacherRunner:
+    """A teacher alone as a `Runner`, to be evaluated like any model: on crops of its own size.
+
+    Its keypoints are COCO's 17 in COCO's order if it has them all, else its own. An ensemble is asked at the crops of
+    its first member.
+
+    Args:
+        values: what stands under ``teacher`` in a configuration.
+        flip: average its heatmaps with those of the mirrored crops.
+
+    Raises:
+        ConfigError: it contradicts itself, is no network, or its keypoints are neither a known set nor all of COCO's.
+        CheckpointError: a model file is unusable.
+        InputError: a folder is unusable.
+    """
+
+    def __init__(self, values: TeacherValues, *, flip: bool = False) -> None:
+        config = teacher_config_from(values)
+        network = _first_network(config)
+        source = load_source(network)
+        crops = _own_crops(network, source.spec)
+        self._teacher = _open(config, crops, (), flip, source)
+        if not all(self._teacher.taught):
+            raise ConfigError(
+                f"a teacher is evaluated on all keypoints of {crops.skeleton.name}, it lacks some of them: "
+                "name them in 'mapping', or train with it only"
+            )
+        blank = torch.zeros(1, 3, *crops.size_hw)
+        heatmaps = self._ask(blank).heatmaps
+        self._description = ModelDescription(
+            model="teacher",
+            output="heatmap",
+            input_size_hw=crops.size_hw,
+            heatmap_size_hw=(heatmaps.shape[-2], heatmaps.shape[-1]),
+            normalisation=crops.normalisation,
+            skeleton=crops.skeleton,
+        )
+
+    @property
+    def description(self) -> ModelDescription:
+        """Its crops, and the keypoints of its answer."""
+        return self._description
+
+    def __call__(self, images: NetworkInput) -> HeatmapOutput[Float32Array]:
+        """(B, 3, H, W) normalised crops -> heatmaps."""
+        return HeatmapOutput(self._ask(torch.from_numpy(images)).heatmaps.float().numpy())
+
+    def _ask(self, images: torch.Tensor) -> HeatmapOutput[torch.Tensor]:
+        count, keypoints = len(images), len(self._teacher.taught)
+        nothing = torch.zeros(count, keypoints)
+        index = torch.zeros(count, dtype=torch.int64)
+        batch = Batch(images, torch.zeros(count, keypoints, 2), nothing, nothing > 0, index, index)
+        with torch.inference_mode():
+            return self._teacher(batch)
+
+
+def _first_network(config: TeacherConfig) -> _NETWORKS:
+    singles = _single_teachers(config)
+    networks = [each for each in singles if not isinstance(each, HeatmapFilesTeacher)]
+    if len(networks) < len(singles):
+        raise ConfigError("heatmaps on disk belong to training people: there is no network to evaluate")
+    return networks[0]
+
+
+def _single_teachers(config: TeacherConfig) -> list[_NETWORKS | HeatmapFilesTeacher]:
+    """The teachers that an ensemble, perhaps of ensembles, is made of."""
+    if not isinstance(config, EnsembleTeacher):
+        return [config]
+    members = [teacher_config_from(member) for member in config.members]
+    return [single for member in members for single in _single_teachers(member)]
+
+
+def _own_crops(config: _NETWORKS, spec: SourceSpec) -> CropSpec:
+    own = {name_key(name) for name in spec.skeleton.keypoint_names}
+    if all(name in config.mapping or name_key(name) in own for name in COCO_17.keypoint_names):
+        return CropSpec(spec.input_size_hw, COCO_17, Normalisation())
+    if not isinstance(config, CheckpointTeacher) and config.keypoints is not None:
+        # It is measured with what its keypoints leave out: now that is said.
+        teacher_skeleton(config.keypoints, f"teacher {_place(config)}", only_labels=False)
+    return CropSpec(spec.input_size_hw, spec.skeleton, Normalisation())

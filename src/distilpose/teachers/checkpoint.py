@@ -1,0 +1,92 @@
+"""Torch networks as sources of heatmaps: our own, and any module that says how it is fed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distilpose.backends.checkpoint import load_checkpoint
+from distilpose.backends.description import ModelDescription
+from distilpose.data.preprocess import Normalisation
+from distilpose.errors import ConfigError
+from distilpose.models.base import HeatmapModel
+from distilpose.models.outputs import HeatmapOutput
+from distilpose.teachers.base import SourceSpec
+from distilpose.teachers.keypoints import unnamed_skeleton
+
+
+class NetworkSource:
+    """A torch module as a source: frozen, in evaluation mode, channels last.
+
+    Args:
+        module: images -> `HeatmapOutput`.
+        spec: how it is fed and read.
+    """
+
+    def __init__(self, module: nn.Module, spec: SourceSpec) -> None:
+        self._module = module.eval().requires_grad_(False)
+        self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self._spec = spec
+
+    @property
+    def spec(self) -> SourceSpec:
+        """How it is fed and read."""
+        return self._spec
+
+    def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
+        """(B, 3, H, W) -> what the module says."""
+        output: HeatmapOutput[Tensor] = self._module(images)
+        return output
+
+    def to(self, device: torch.device) -> None:
+        """Move the module."""
+        self._module.to(device)
+
+
+def load_checkpoint_source(file: str | Path) -> NetworkSource:
+    """A heatmap model of our own.
+
+    Raises:
+        CheckpointError: the file is unusable.
+        ConfigError: it holds a student.
+    """
+    model = load_checkpoint(file)
+    if not isinstance(model, HeatmapModel):
+        raise ConfigError(
+            f"teacher must be a heatmap model, such as tokenpose_*, got the {type(model).__name__} in {file}: name the "
+            "teacher's checkpoint"
+        )
+    return model_source(model, file_hash([Path(file)]))
+
+
+def model_source(model: HeatmapModel, weights: str | None = None) -> NetworkSource:
+    """A heatmap model that is already there.
+
+    Args:
+        model: with or without the description of its file.
+        weights: what tells its weights from others; None leaves them out of the description.
+    """
+    described = getattr(model, "description", None)
+    known = described if isinstance(described, ModelDescription) else None
+    spec = SourceSpec(
+        input_size_hw=model.input_size_hw,
+        skeleton=unnamed_skeleton(model.num_keypoints) if known is None else known.skeleton,
+        normalisation=(None if known is None else known.normalisation) or Normalisation(),
+        tokens=model.token_layout,
+        description={"kind": "checkpoint", "weights": weights},
+    )
+    return NetworkSource(model, spec)
+
+
+def file_hash(files: Iterable[Path]) -> str:
+    """SHA-256 of what the files hold, one after the other."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

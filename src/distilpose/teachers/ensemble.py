@@ -1,0 +1,145 @@
+"""Teachers made of teachers: the mean over mirrored crops, the mean over several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distilpose.data.dataset import Batch
+from distilpose.errors import ConfigError
+from distilpose.models.base import TokenLayout
+from distilpose.models.outputs import HeatmapOutput
+from distilpose.teachers.base import Teacher
+from distilpose.teachers.resampling import Sampling, resample, resize
+
+
+class FlipAverage:
+    """A teacher whose heatmaps are averaged with those of the mirrored crops: better, at twice the cost.
+
+    Tokens stay those of the plain crops.
+
+    Args:
+        teacher: to ask twice.
+        flip_index: (K,) changes left and right of the student's keypoints.
+
+    Raises:
+        ConfigError: the teacher does not look at the crops.
+    """
+
+    def __init__(self, teacher: Teacher, flip_index: NDArray[np.intp]) -> None:
+        if not teacher.reads_images:
+            raise ConfigError(
+                "heatmaps on disk cannot be averaged with those of mirrored crops: leave the flip out, or average "
+                "before they are written"
+            )
+        self._teacher = teacher
+        self._flip_index = torch.from_numpy(flip_index)
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """The teacher's, mirrored too."""
+        return {**self._teacher.description, "flip": True}
+
+    @property
+    def taught(self) -> tuple[bool, ...]:
+        """The teacher's."""
+        return self._teacher.taught
+
+    @property
+    def tokens(self) -> TokenLayout | None:
+        """The teacher's."""
+        return self._teacher.tokens
+
+    @property
+    def reads_images(self) -> bool:
+        """Yes."""
+        return True
+
+    def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
+        """B crops -> averaged heatmaps, plain tokens."""
+        plain = self._teacher(batch)
+        mirrored = self._teacher(batch._replace(images=batch.images.flip(-1))).heatmaps
+        back = unmirror_heatmaps(mirrored, self._flip_index, batch.images.shape[-1])
+        # A keypoint whose mirror image is not taught has the plain answer alone.
+        taught = torch.tensor(self.taught)
+        both = (taught & taught[self._flip_index]).to(back.device).view(1, -1, 1, 1)
+        return plain._replace(heatmaps=torch.where(both, (plain.heatmaps + back) / 2, plain.heatmaps))
+
+    def to(self, device: torch.device) -> None:
+        """Move the teacher."""
+        self._teacher.to(device)
+
+
+def unmirror_heatmaps(heatmaps: Tensor, flip_index: Tensor, crop_width: int) -> Tensor:
+    """Put (B, K, h, w) heatmaps of mirrored crops back: sides changed, mirrored, and moved to where they belong.
+
+    Crop pixel p of W lands on W - 1 - p, so at w cells the mirrored heatmap lies 1 - w / W of a cell too far left (3/4
+    at 4 pixels per cell): that much is made up by linear interpolation. (The flip test moves by a whole cell, the
+    baselines' rule.)
+
+    Args:
+        heatmaps: of the mirrored crops.
+        flip_index: (K,) changes left and right.
+        crop_width: W of the crops in pixels.
+    """
+    back = heatmaps[:, flip_index.to(heatmaps.device)].flip(-1)
+    height, width = back.shape[-2:]
+    return resample(back, Sampling(height), Sampling(width, start=width / crop_width - 1))
+
+
+class Ensemble:
+    """The weighted mean of several teachers' heatmaps, in the cells of the first one; without tokens.
+
+    A keypoint is averaged over those that know it.
+
+    Args:
+        members: at least one.
+        weights: one for each, > 0; equal when None.
+    """
+
+    def __init__(self, members: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
+        self._members = tuple(members)
+        share = torch.tensor([1.0] * len(members) if weights is None else list(weights))
+        share = share[:, None] * torch.tensor([member.taught for member in members])
+        self._share = share / share.sum(0).clamp(min=1e-12)  # (members, K), columns sum to 1 or 0
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """Those of the members."""
+        members = [dict(member.description) for member in self._members]
+        return {"kind": "ensemble", "members": members, "share": self._share.tolist()}
+
+    @property
+    def taught(self) -> tuple[bool, ...]:
+        """What any member knows."""
+        return tuple(bool(known) for known in (self._share.sum(0) > 0).tolist())
+
+    @property
+    def tokens(self) -> None:
+        """None: the members' tokens mean different things."""
+        return None
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether all members do."""
+        return all(member.reads_images for member in self._members)
+
+    def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
+        """B crops -> mean heatmaps."""
+        first, *others = (member(batch).heatmaps.float() for member in self._members)
+        size_hw = (first.shape[-2], first.shape[-1])
+        share = self._share.to(first.device)[:, None, :, None, None]
+        mean = first * share[0]
+        for heatmaps, weight in zip(others, share[1:], strict=True):
+            mean = mean + resize(heatmaps, size_hw) * weight
+        return HeatmapOutput(mean)
+
+    def to(self, device: torch.device) -> None:
+        """Move the members."""
+        for member in self._members:
+            member.to(device)

@@ -1,0 +1,194 @@
+"""Heatmaps that something else computed and wrote to disk, one per annotation, as a teacher.
+
+`heatmap_folder` says what lies there. A heatmap covers its entry of ``boxes``, in image pixels: x1 is cell 0 and x2 is
+cell w. Without an entry it covers the person's box (`PersonSample.box_xyxy`) grown to the heatmap's aspect and padded
+1.25 times: the crop that the package itself would cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distilpose.data.coco import PersonSample
+from distilpose.data.dataset import Batch
+from distilpose.errors import ConfigError
+from distilpose.geometry import CropTransform
+from distilpose.models.outputs import HeatmapOutput
+from distilpose.teachers.base import CropSpec
+from distilpose.teachers.heatmap_folder import MANIFEST, HeatmapArrays, read_manifest
+from distilpose.teachers.keypoints import match_keypoints, teacher_skeleton
+from distilpose.teachers.resampling import Placement
+from distilpose.types import Size
+
+logger = logging.getLogger(__name__)
+
+
+class HeatmapFiles:
+    """Heatmaps on disk, moved into each training crop by its own transform: turned, scaled, mirrored like the pixels.
+
+    They do not know how the crop's colours were changed, what lies outside their box is 0, and their blobs grow and
+    shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are taught or
+    none.
+
+    Args:
+        folder: in the layout of `heatmap_folder`.
+        crops: of the student.
+        samples: the training people, in the order of `Batch.sample_index`.
+        mapping: student's keypoint -> the files', where their names differ.
+
+    Raises:
+        ConfigError: the keypoints do not fit, there are no people, or annotation ids are not unique over the training
+            sets.
+        InputError: the folder is broken, or lacks a person.
+    """
+
+    def __init__(
+        self, folder: Path, crops: CropSpec, samples: Sequence[PersonSample], mapping: Mapping[str, str] | None = None
+    ) -> None:
+        self._ids = [sample.annotation_id for sample in samples]
+        _check_ids(folder, self._ids)
+        self._manifest = read_manifest(folder)
+        skeleton = teacher_skeleton(self._manifest.keypoints, str(folder / MANIFEST))
+        mapped = match_keypoints(crops.skeleton, skeleton, mapping or {}, f"teacher {folder}")
+        self._index = torch.from_numpy(mapped.index)
+        self._flip_index = torch.from_numpy(crops.skeleton.flip_index)
+        known = self._index >= 0
+        self._taught = known & known[self._flip_index]
+        _report(f"teacher {folder}", crops.skeleton.keypoint_names, known, self._taught)
+        self._arrays = HeatmapArrays(folder, self._ids, skeleton.num_keypoints)
+        self._crop_hw = crops.size_hw
+        self._size_hw = _cells_of_crop(crops.size_hw, self._arrays.sizes_hw)
+        self._samples = samples
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """The manifest, and names and sizes of the files: what is in the arrays is not read for it."""
+        return {
+            "kind": "heatmaps",
+            "files": self._arrays.fingerprint,
+            "mapping": self._index.tolist(),
+            "cells": list(self._size_hw),
+        }
+
+    @property
+    def taught(self) -> tuple[bool, ...]:
+        """K: which of the student's keypoints the files have, with the other side of each."""
+        return tuple(self._taught.tolist())
+
+    @property
+    def tokens(self) -> None:
+        """None."""
+        return None
+
+    @property
+    def reads_images(self) -> bool:
+        """No."""
+        return False
+
+    def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
+        """B crops -> heatmaps (B, K, h, w), in cells of about the files' size.
+
+        Raises:
+            InputError: an array is broken.
+        """
+        assert batch.image_to_crop is not None
+        matrices = batch.image_to_crop.double().cpu()
+        rows = [self._warp(int(index), matrix) for index, matrix in zip(batch.sample_index, matrices, strict=True)]
+        return HeatmapOutput(torch.stack(rows).to(batch.images.device))
+
+    def to(self, device: torch.device) -> None:
+        """Files stay where they are."""
+
+    def _warp(self, index: int, image_to_crop: Tensor) -> Tensor:
+        """(K, h, w) of one crop."""
+        array = self._arrays.read(self._ids[index])
+        ordered = torch.from_numpy(array.astype(np.float32))[self._index.clamp(min=0)]
+        ordered[~self._taught] = 0
+        if torch.linalg.det(image_to_crop[:, :2]) < 0:  # a mirrored crop: left is right there
+            ordered = ordered[self._flip_index]
+        image_to_map = self._image_to_map(index, (array.shape[1], array.shape[2]))
+        return _read_at(ordered, image_to_map @ _square(image_to_crop).inverse(), self._crop_hw, self._size_hw)
+
+    def _image_to_map(self, index: int, map_hw: tuple[int, int]) -> Tensor:
+        """(3, 3) image pixels -> cells of a person's heatmap."""
+        height, width = map_hw
+        box = self._manifest.boxes.get(str(self._ids[index]))
+        if box is None:
+            matrix = CropTransform.from_box(self._samples[index].box_xyxy, map_hw).matrix
+        else:
+            x1, y1, x2, y2 = box
+            across, down = width / (x2 - x1), height / (y2 - y1)
+            matrix = np.array([[across, 0, -x1 * across], [0, down, -y1 * down]])
+        if self._manifest.udp:
+            matrix = matrix * np.array([[(width - 1) / width], [(height - 1) / height]])
+        return _square(torch.from_numpy(matrix))
+
+
+def _cells_of_crop(crop_hw: Size, sizes_hw: Iterable[Size]) -> Size:
+    """(h, w) for all crops: those of the finest heatmaps, less what lies beside a crop of another aspect.
+
+    A plain crop then has the cells of the files, as a network's answer has its own: coarser ones would miss the peaks.
+    """
+    height, width = max(sizes_hw, key=lambda size: (size[0] * size[1], size))
+    down, across = Placement.fit(crop_hw, (height, width)).share_hw
+    return max(1, round(down * height)), max(1, round(across * width))
+
+
+def _read_at(heatmaps: Tensor, crop_to_map: Tensor, crop_hw: Size, size_hw: Size) -> Tensor:
+    """(K, H, W) read where the cells of the crop's heatmaps lie -> (K, h, w), bilinear, 0 outside."""
+    height, width = size_hw
+    x = torch.arange(width, dtype=torch.float64) * (crop_hw[1] / width)
+    y = torch.arange(height, dtype=torch.float64) * (crop_hw[0] / height)
+    x, y = torch.meshgrid(x, y, indexing="xy")
+    crop = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    cells = (crop @ crop_to_map.T)[..., :2]
+    extent = torch.tensor([max(heatmaps.shape[2] - 1, 1), max(heatmaps.shape[1] - 1, 1)])
+    grid = (2 * cells / extent - 1).float()
+    return F.grid_sample(heatmaps[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+
+
+def _square(matrix: Tensor) -> Tensor:
+    """(2, 3) affine matrix -> (3, 3)."""
+    return torch.cat([matrix, matrix.new_tensor([[0.0, 0.0, 1.0]])])
+
+
+def _check_ids(folder: Path, ids: Sequence[int]) -> None:
+    if not ids:
+        raise ConfigError(f"{folder}: heatmaps on disk belong to training people, got none: pass the training samples")
+    if len(set(ids)) < len(ids):
+        doubled = next(each for each in ids if ids.count(each) > 1)
+        raise ConfigError(
+            f"annotation id {doubled} stands for two people in data.train: heatmaps on disk need ids that are unique "
+            "over all training sets"
+        )
+
+
+def _report(what: str, names: Sequence[str], known: Tensor, taught: Tensor) -> None:
+    """Say which keypoints are not taught.
+
+    Raises:
+        ConfigError: none is.
+    """
+    one_sided = [name for name, has, used in zip(names, known, taught, strict=True) if has and not used]
+    if not taught.any():
+        raise ConfigError(
+            f"{what} knows only one side of {', '.join(one_sided)}, and mirrored crops need both: "
+            "name the other side in 'mapping'"
+        )
+    missing = [name for name, has in zip(names, known, strict=True) if not has]
+    if missing:
+        logger.warning("%s does not know %s: the student learns them from labels alone", what, ", ".join(missing))
+    if one_sided:
+        logger.warning(
+            "%s knows %s, but not the other side, which mirrored crops need: the student learns them from labels alone",
+            what,
+            ", ".join(one_sided),
+        )

@@ -1,0 +1,259 @@
+"""What a run is: the fields of a configuration file, their defaults (the paper's recipe) and the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from distilpose.data.augment import AugmentOptions
+from distilpose.errors import ConfigError
+from distilpose.losses import TARGET_SIGMA, DistillationOptions
+from distilpose.teachers.config import teacher_config_from
+
+Part = Literal["backbone", "encoder", "head"]
+
+
+@dataclass
+class DatasetConfig:
+    """One annotated set of images.
+
+    Attributes:
+        annotations: COCO keypoint json, below ``data.root``.
+        images: folder of the images, below ``data.root``.
+        weight: share of the draws, relative to the other sets; by size when not given for any set.
+        unannotated: names of the model's keypoints that this set never labels: kept out of label losses.
+        zero_means_unknown: visibility 0 says "unknown" here, not "not in the picture" (machine-made labels).
+        skeleton: of this set, where it is not the model's: a built-in name or a file. Its labels are read by name, and
+            what it lacks counts as unannotated.
+        mapping: keypoints of the model by name -> of this set, where names do not say it; "" for none.
+    """
+
+    annotations: str
+    images: str
+    weight: float | None = None
+    unannotated: list[str] = field(default_factory=list)
+    zero_means_unknown: bool = False
+    skeleton: str | None = None
+    mapping: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class DataConfig:
+    """What is trained and measured on.
+
+    Attributes:
+        train: the training sets.
+        validation: the set that AP is measured on, with ground-truth boxes; no evaluation without it.
+        root: folder that all other paths start from.
+        skeleton: the model's keypoints: the name of a built-in skeleton (`skeleton.SKELETONS`) or a YAML or JSON file
+            (below ``root``); of the first training set's own categories when not given.
+        batch_size: crops per step and device.
+        workers: loading processes per device; the batches do not depend on it.
+        samples_per_epoch: crops per epoch over all devices; everything once when not given.
+        variants: augmented crops per person, a fixed pool that epochs go through; drawn anew each time when not given.
+        cache_images: keep decoded images in memory (small sets).
+    """
+
+    train: list[DatasetConfig]
+    validation: DatasetConfig | None = None
+    root: str = "."
+    skeleton: str | None = None
+    batch_size: int = 32
+    workers: int = 2
+    samples_per_epoch: int | None = None
+    variants: int | None = None
+    cache_images: bool = False
+
+
+@dataclass
+class OptimiserConfig:
+    """Adam and its learning rate.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: of Adam.
+        warmup_steps: steps of linear warm-up.
+        warmup_factor: share of ``lr`` at the first step.
+        schedule: after warm-up, ``"step"`` (times ``gamma`` at each milestone) or ``"cosine"`` (to zero).
+        milestones: epochs of the steps down.
+        gamma: factor of a step down.
+
+    Source:
+        Defaults: DistilPose (arXiv:2303.02455), 8 GPUs x 32 crops, 300 epochs.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 500
+    warmup_factor: float = 1e-3
+    schedule: Literal["step", "cosine"] = "step"
+    milestones: list[int] = field(default_factory=lambda: [200, 260])
+    gamma: float = 0.1
+
+
+@dataclass
+class TrainConfig:
+    """One training run. Which parts are named decides what is trained.
+
+    A heatmap model (``tokenpose_*``, ``simplebaseline_*``, ``hrnet_*``) is trained on heatmaps; a student
+    (``distilpose_*``, ``deeppose_*``) is trained on labels alone, or, with ``teacher``, distilled from it.
+
+    Attributes:
+        out: folder for weights, logs and the state to resume from.
+        data: what is trained and measured on.
+        model: preset to train.
+        model_options: its options, such as ``{input_size_hw: [128, 96]}``.
+        teacher: checkpoint of a heatmap model, or a mapping with a ``kind`` (`teachers.config`); frozen.
+        teacher_store: folder that keeps the teacher's outputs of a fixed pool of crops (``data.variants``), so that
+            each crop is shown to the teacher once; runs on the same crops may share it.
+        teacher_flip: average the teacher's heatmaps with those of the mirrored crops: a better teacher, twice the cost.
+        init: checkpoint whose weights the model starts from, as far as names and shapes agree; or a state dict in
+            torchvision's layout for a model with a ResNet (`training.start_weights`).
+        init_parts: which parts start from it; a part that neither model has is passed over.
+        start: of fresh weights: ``"plain"``, as the paper, or ``"pointing"``, from which short trainings learn much
+            faster (`training.pointing`).
+        epochs: of training.
+        seed: of weights, order and augmentation.
+        optimiser: Adam and its learning rate.
+        losses: weights and variants of the student's loss terms.
+        target_sigma: of the heatmaps that a teacher is trained on, in cells; small maps need a smaller one.
+        augment: of the training crops.
+        backbone_heatmap: weight of an extra heatmap loss on the backbone's features, in training only; it helps
+            short trainings. For backbones whose features lie 4 crop pixels apart.
+        cycles: runs of a student's encoder in training; the first, which is what predicts, learns from the last.
+        cycle_token: weight of the token loss between them; the default is that of the teacher's tokens in our recipes.
+        cycle_keypoint: weight of the loss between their positions; the default is that of the labels.
+        ema_decay: keep, evaluate and save an exponential moving average of the weights.
+        evaluate_every: epochs between evaluations; the last epoch is always evaluated.
+        flip_test: of the evaluations.
+        log_every: steps between log entries.
+        freeze_batchnorm: batch-norm uses its running statistics and keeps them.
+        sync_batchnorm: share batch-norm statistics between GPUs.
+        accelerator: Lightning's: ``auto``, ``cpu`` or ``gpu``.
+        devices: processes or GPUs to train on.
+        precision: Lightning's, such as ``32-true`` or ``bf16-mixed``.
+    """
+
+    out: str
+    data: DataConfig
+    model: str = "distilpose_s"
+    model_options: dict[str, Any] = field(default_factory=dict)
+    teacher: str | dict[str, Any] | None = None
+    teacher_store: str | None = None
+    teacher_flip: bool = False
+    init: str | None = None
+    init_parts: list[Part] = field(default_factory=lambda: ["backbone", "encoder", "head"])
+    start: Literal["plain", "pointing"] = "plain"
+    epochs: int = 300
+    seed: int = 0
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    losses: DistillationOptions = field(default_factory=DistillationOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    target_sigma: float = TARGET_SIGMA
+    backbone_heatmap: float = 0.0
+    cycles: int = 1
+    cycle_token: float = 0.05
+    cycle_keypoint: float = 1.0
+    ema_decay: float | None = None
+    evaluate_every: int = 10
+    flip_test: Literal["off", "aligned", "reference"] = "off"
+    log_every: int = 50
+    freeze_batchnorm: bool = False
+    sync_batchnorm: bool = False
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+
+    def check(self) -> None:
+        """Look for values that cannot work.
+
+        Raises:
+            ConfigError: with the field, the value and what is allowed.
+        """
+        at_least_one = {
+            "epochs": self.epochs,
+            "cycles": self.cycles,
+            "evaluate_every": self.evaluate_every,
+            "log_every": self.log_every,
+            "devices": self.devices,
+            "data.batch_size": self.data.batch_size,
+        }
+        for name, value in at_least_one.items():
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        if self.data.variants is not None and self.data.variants < 1:
+            raise ConfigError(f"data.variants must be at least 1, got {self.data.variants}")
+        if self.teacher is not None:
+            teacher_config_from(self.teacher)
+        if self.teacher_flip and self.teacher is None:
+            raise ConfigError("teacher_flip averages a teacher's heatmaps: name a teacher, or leave it out")
+        if self.teacher_store is not None and (self.teacher is None or self.data.variants is None):
+            raise ConfigError("teacher_store needs a teacher and a fixed pool of crops: set data.variants, such as 4")
+        self._check_numbers()
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
+        if not self.data.train:
+            raise ConfigError("data.train must name at least one dataset, got none")
+        for dataset in (*self.data.train, *([self.data.validation] if self.data.validation else [])):
+            if dataset.mapping and dataset.skeleton is None:
+                raise ConfigError(f"{dataset.annotations}: mapping needs the skeleton of this set: name it beside it")
+        if self.start == "pointing" and self.init is not None and set(self.init_parts) & {"encoder", "head"}:
+            raise ConfigError("start: pointing sets encoder and head itself: leave them out of init_parts")
+        given = [dataset.weight is not None for dataset in self.data.train]
+        if any(given) and not all(given):
+            raise ConfigError("data.train: give a weight to every dataset or to none")
+
+    def _check_numbers(self) -> None:
+        not_negative = {
+            "backbone_heatmap": self.backbone_heatmap,
+            "cycle_token": self.cycle_token,
+            "cycle_keypoint": self.cycle_keypoint,
+            "optimiser.lr": self.optimiser.lr,
+            "optimiser.weight_decay": self.optimiser.weight_decay,
+            "optimiser.warmup_factor": self.optimiser.warmup_factor,
+            "optimiser.gamma": self.optimiser.gamma,
+        }
+        for name, value in not_negative.items():
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{name} must not be negative, infinite or NaN, got {value}")
+        if not 0 < self.target_sigma < math.inf:
+            raise ConfigError(f"target_sigma must be greater than 0 and finite, got {self.target_sigma}")
+
+
+def train_config_from(values: Mapping[str, Any]) -> TrainConfig:
+    """Check types and names of plain values, as a configuration file holds them.
+
+    Raises:
+        ConfigError: an unknown or missing field, or a value of the wrong type.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    values = dict(values)
+    if values.get("flip_test") is False:
+        values["flip_test"] = "off"  # YAML reads a bare off as False
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--run", type=TrainConfig)
+    try:
+        parsed = parser.instantiate(parser.parse_object({"run": values})).run
+    except ArgumentError as error:
+        raise ConfigError(f"not a training configuration: {error}") from error
+    assert isinstance(parsed, TrainConfig)
+    return parsed
+
+
+def learning_rate_factor(config: OptimiserConfig, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
+    """The learning rate at a step, as a factor of ``config.lr``."""
+    total = max(1, steps_per_epoch * epochs)
+    milestones = [epoch * steps_per_epoch for epoch in config.milestones]
+
+    def factor(step: int) -> float:
+        if step < config.warmup_steps:
+            return config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup_steps
+        if config.schedule == "cosine":
+            progress = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return config.gamma ** sum(step >= milestone for milestone in milestones)
+
+    return factor

@@ -1,0 +1,113 @@
+"""What a training looks like: crops beside the heatmaps of teacher and student, for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+
+from distilpose.data.dataset import Batch
+from distilpose.skeletons import Skeleton
+from distilpose.training.module import PoseTraining
+from distilpose.types import Float32Array, ImageArray
+from distilpose.visualization.draw import draw_poses
+
+NUM_CROPS = 4
+TAG = "heatmaps"
+_MIN_HEIGHT = 256  # of a crop in the picture; smaller ones are enlarged
+_TITLE_HEIGHT = 24
+_DIMMED = 0.4  # brightness of a crop under a heatmap
+
+
+class Pictures(Callback):
+    """Log one picture after each evaluated epoch: the same crops each time, so that heatmaps can be watched growing.
+
+    Args:
+        crops: (N, H, W, 3) uint8 RGB.
+        batch: the same crops with their labels, as the model reads them.
+        skeleton: of the keypoints.
+        every: epochs between pictures; the last epoch always gets one.
+    """
+
+    def __init__(self, crops: ImageArray, batch: Batch, skeleton: Skeleton, every: int) -> None:
+        self._crops = crops
+        self._batch = batch
+        self._skeleton = skeleton
+        self._every = every
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw when it is time."""
+        assert isinstance(pl_module, PoseTraining)
+        epoch = trainer.current_epoch + 1
+        if not trainer.is_global_zero or (epoch != trainer.max_epochs and epoch % self._every):
+            return
+        picture = self._draw(pl_module)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(TAG, picture, trainer.global_step, dataformats="HWC")
+
+    def _draw(self, module: PoseTraining) -> ImageArray:
+        view = module.view(move_data_to_device(self._batch, module.device))
+        heatmaps = {title: maps.float().cpu().numpy() for title, maps in view.heatmaps.items()}
+        if view.xy_norm is None:
+            return draw_heatmap_columns(self._crops, None, heatmaps, self._skeleton)
+        height, width = self._crops.shape[1:3]
+        xy_crop = view.xy_norm.float().cpu().numpy() * np.array([width, height], dtype=np.float32)
+        return draw_heatmap_columns(self._crops, xy_crop, heatmaps, self._skeleton)
+
+
+def draw_heatmap_columns(
+    crops: ImageArray, xy_crop: Float32Array | None, heatmaps: Mapping[str, Float32Array], skeleton: Skeleton
+) -> ImageArray:
+    """One row per crop: the crop with its keypoints, then one titled column per set of heatmaps laid over it.
+
+    A heatmap column shows the highest value over all keypoints, clipped to [0, 1]; cell c of W lies at c / W of
+    the crop. Small crops are enlarged to at least 256 rows.
+
+    Args:
+        crops: (N, H, W, 3) uint8 RGB.
+        xy_crop: (N, K, 2) keypoints in crop pixels; None draws none.
+        heatmaps: by title, each (N, K, h, w) of any size.
+        skeleton: of the keypoints.
+
+    Returns:
+        (rows, columns, 3) uint8 RGB.
+    """
+    height, width = crops.shape[1:3]
+    zoom = -(-_MIN_HEIGHT // height)
+    size_hw = (zoom * height, zoom * width)
+    large = [_stretch(crop, size_hw) for crop in crops]
+    first = large
+    if xy_crop is not None:
+        first = [draw_poses(crop, zoom * xy[None], skeleton) for crop, xy in zip(large, xy_crop, strict=True)]
+    columns = [_column("crop" if xy_crop is None else "keypoints", first)]
+    for title, maps in heatmaps.items():
+        overlaid = [_overlay(crop, _stretch(m.max(0), size_hw)) for crop, m in zip(large, maps, strict=True)]
+        columns.append(_column(title, overlaid))
+    return np.concatenate(columns, axis=1)
+
+
+def _stretch(plane: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
+    """Enlarge so that cell c of W lands at c / W of the new width; half-pixel rules would shift a heatmap."""
+    height, width = size_hw
+    matrix = np.array([[width / plane.shape[1], 0, 0], [0, height / plane.shape[0], 0]])
+    return cv2.warpAffine(plane, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _overlay(crop: ImageArray, heatmap: Float32Array) -> ImageArray:
+    heat = np.clip(heatmap, 0, 1)
+    colours = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]  # OpenCV's are BGR
+    mixed = heat[..., None] * colours + (1 - heat[..., None]) * _DIMMED * crop
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _column(title: str, rows: list[ImageArray]) -> ImageArray:
+    strip = np.zeros((_TITLE_HEIGHT, rows[0].shape[1], 3), dtype=np.uint8)
+    cv2.putText(strip, title, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.concatenate([strip, *rows])

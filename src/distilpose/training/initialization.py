@@ -1,0 +1,240 @@
+"""Weights that a run starts from: another run's model, a ResNet of ImageNet, or attention that points.
+
+Pointer initialization: with the usual small random weights a keypoint token sees the mean of all visual tokens,
+whatever the picture: nothing tells the head how to read a position before attention picks one, and nothing tells
+attention what to pick before the head can read it. Training stays at the mean pose until it leaves this saddle. Here
+the last block starts as a pointer: its attention is sharp enough to differ between patches, its values carry a patch's
+token over unchanged, and the head is fitted to read the patch's place from it. The first gradients then say where to
+look.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distilpose.backends.checkpoint import check_tensors, load_checkpoint
+from distilpose.errors import CheckpointError, ConfigError
+from distilpose.losses import CELL, TARGET_SIGMA, render_gaussian_heatmaps
+from distilpose.models import PoseModel
+from distilpose.models.backbones.resnet import ResNet
+from distilpose.models.distilpose import DistilPose
+from distilpose.models.token_encoder import TransformerBlock
+from distilpose.models.tokenpose import TokenPose
+
+logger = logging.getLogger(__name__)
+
+_RESNET_SIGNS = ("conv1.weight", "layer1.0.conv1.weight")  # top-level names that no other file has together
+_CLASSIFIER = ("fc.weight", "fc.bias")
+
+
+def load_start_weights(model: PoseModel, path: str | Path, parts: Sequence[str]) -> None:
+    """Copy weights into a fresh model, in place.
+
+    Args:
+        model: to start.
+        path: a checkpoint, of which the parts are copied as far as names and shapes agree; or, for a model with a
+            ResNet, a state dict in torchvision's layout (``.pth`` or ``.safetensors``), all of which must fit but its
+            classifier.
+        parts: of "backbone", "encoder" and "head". What neither model has is passed over.
+
+    Raises:
+        CheckpointError: the file is unusable, or does not fit.
+        ConfigError: a part that one of the models lacks, encoders with different numbers of heads, or ImageNet weights
+            for something that is no ResNet.
+    """
+    weights = read_resnet_weights(path)
+    if weights is not None:
+        _start_resnet(model, Path(path), weights, parts)
+        return
+    start = load_checkpoint(path)
+    for part in parts:
+        source, target = getattr(start, part, None), getattr(model, part, None)
+        if source is None and target is None:
+            continue
+        if source is None or target is None:
+            raise ConfigError(
+                f"init_parts names {part}, which {start.preset if source is None else model.preset} lacks: init copies "
+                f"from a {start.preset} to a {model.preset}, leave {part} out of init_parts"
+            )
+        _check_heads(source, target, f"{part} of {path}")
+        _copy_weights(source, target, f"{part} of {path}")
+
+
+def read_resnet_weights(path: str | Path) -> dict[str, Tensor] | None:
+    """The tensors of a file in torchvision's ResNet layout; None for any other file, broken ones included."""
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many unrelated types: `load_checkpoint` says what is wrong
+        logger.debug("%s is not in torchvision's layout: %s", path, error)
+        return None
+    found = isinstance(content, dict) and all(isinstance(content.get(name), Tensor) for name in _RESNET_SIGNS)
+    return content if found else None
+
+
+def _start_resnet(model: PoseModel, path: Path, weights: dict[str, Tensor], parts: Sequence[str]) -> None:
+    if "backbone" not in parts or not isinstance(model.backbone, ResNet):
+        raise ConfigError(
+            f"{path} holds a ResNet: expected a model with a ResNet and 'backbone' among init_parts, got "
+            f"{model.preset} and {list(parts)}"
+        )
+    own = model.backbone.state_dict()
+    counters = [name for name in own if name.endswith("num_batches_tracked")]  # files of old versions lack them
+    expected = {
+        name: value.shape
+        for name, value in own.items()
+        if not name.startswith(model.backbone.own_parts) and (name not in counters or name in weights)
+    }
+    given = {name: value for name, value in weights.items() if name not in _CLASSIFIER}
+    check_tensors(path, "the weights of this ResNet", expected, given)
+    model.backbone.load_state_dict({**own, **given})
+    logger.info("%d of %d tensors of the backbone from %s", len(given), len(own), path)
+
+
+def _check_heads(source: nn.Module, target: nn.Module, name: str) -> None:
+    """Blocks of one width have the same shapes for any number of heads, and mean something else."""
+    theirs, ours = _num_heads(source), _num_heads(target)
+    if theirs != ours and any(".qkv." in key for key in _shared(source, target)):
+        raise ConfigError(
+            f"the {name} has {theirs} attention heads, the model {ours}: set model_options.num_heads {theirs}, or "
+            "leave encoder out of init_parts"
+        )
+
+
+def _num_heads(part: nn.Module) -> int | None:
+    return next((module.num_heads for module in part.modules() if isinstance(module, TransformerBlock)), None)
+
+
+def _shared(source: nn.Module, target: nn.Module) -> dict[str, Tensor]:
+    """The source's tensors that agree in name and shape with one of the target's."""
+    own = target.state_dict()
+    return {key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape}
+
+
+def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
+    """Copy what agrees in name and shape: a three-stage backbone takes the first three stages of its teacher."""
+    own, shared = target.state_dict(), _shared(source, target)
+    if not any(value.is_floating_point() for value in shared.values()):
+        raise CheckpointError(
+            f"the {name} shares no tensor with the model's: take another checkpoint, or leave it out of init_parts"
+        )
+    own.update(shared)
+    target.load_state_dict(own)
+    level = logging.INFO if len(shared) == len(own) else logging.WARNING
+    logger.log(level, "init: %d of %d tensors from the %s", len(shared), len(own), name)
+
+
+SHARPNESS = 8.0  # factor on the query and key weights of the last block
+HEAD_STEPS = 200
+HEAD_BATCH = 128
+HEAD_LEARNING_RATE = 3e-3
+
+TokenModel = DistilPose | TokenPose
+
+
+class _LastBlockInput(NamedTuple):
+    keypoint_tokens: Tensor  # (B, K, D) as they enter the last block
+    visual_tokens: Tensor  # (B, P, D) as its attention reads them, normalised
+
+
+def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: float = TARGET_SIGMA) -> float:
+    """Turn the last block of a fresh model into a pointer and fit the head to it.
+
+    Args:
+        model: fresh; changed in place. Everything but its last block and its head stays.
+        images: (B, 3, H, W) training crops, for tokens of the usual size.
+        seed: of the drawn weights and places.
+        target_sigma: of the heatmaps that a teacher will be trained on, in cells.
+
+    Returns:
+        The head's last mean squared error in reading places.
+
+    Raises:
+        ConfigError: the model has no tokens, or its encoder prunes: the last block does not see every patch.
+    """
+    if not isinstance(model, TokenModel):
+        raise ConfigError(f"start 'pointing' is for models with tokens, got {model.preset}: use start 'plain'")
+    if model.encoder.prune_after is not None:
+        raise ConfigError("start: pointing needs all visual tokens: leave out model_options.prune_after or start plain")
+    generator = torch.Generator().manual_seed(seed)
+    was_training = model.training
+    model.eval()
+    encoder = model.encoder
+    last = encoder.blocks[-1]
+    assert isinstance(last, TransformerBlock)
+    with torch.no_grad():
+        tokens = _last_block_input(model, last, images)
+        carry = torch.linalg.qr(torch.randn(encoder.dim, encoder.dim, generator=generator))[0]
+        last.qkv.weight[: 2 * encoder.dim] *= SHARPNESS
+        last.qkv.weight[2 * encoder.dim :] = carry
+        last.attention_out.weight.copy_(carry.T)
+    error = _fit_head(model, tokens, _patch_centres(model), generator, target_sigma)
+    model.train(was_training)
+    return error
+
+
+def _last_block_input(model: TokenModel, last: TransformerBlock, images: Tensor) -> _LastBlockInput:
+    """Run the model and listen at the door of its last block."""
+    heard: list[Tensor] = []
+    listener = last.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+    try:
+        model(images)
+    finally:
+        listener.remove()
+    tokens, count = heard[0], model.encoder.num_keypoints
+    return _LastBlockInput(tokens[:, :count], last.attention_norm(tokens[:, count:]))
+
+
+def _patch_centres(model: TokenModel) -> Tensor:
+    """(P, 2) centres of the patches as fractions of the crop, in row-major order."""
+    height, width = (side // CELL for side in model.input_size_hw)
+    patch_h, patch_w = model.encoder.patch_size_hw
+    rows, columns = height // patch_h, width // patch_w
+    y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
+    return torch.stack([x, y], dim=-1).view(-1, 2)
+
+
+def _fit_head(
+    model: TokenModel, tokens: _LastBlockInput, centres: Tensor, generator: torch.Generator, target_sigma: float
+) -> float:
+    """Teach the head to read places from what a pointing last block hands it: blends of neighbouring patches."""
+    adam = torch.optim.Adam(model.head.parameters(), HEAD_LEARNING_RATE)
+    samples, keypoints = tokens.keypoint_tokens.shape[:2]
+    error = torch.zeros(())
+    for _ in range(HEAD_STEPS):
+        sample = torch.randint(samples, (HEAD_BATCH,), generator=generator)
+        keypoint = torch.randint(keypoints, (HEAD_BATCH,), generator=generator)
+        place = torch.rand(HEAD_BATCH, 1, 2, generator=generator)
+        reach = 0.03 + 0.6 * torch.rand(HEAD_BATCH, 1, generator=generator) ** 2
+        blend = torch.softmax(-(centres - place).square().sum(-1) / (2 * reach**2), dim=-1)
+        carried = torch.einsum("np,npd->nd", blend, tokens.visual_tokens[sample])
+        read = (tokens.keypoint_tokens[sample, keypoint] + carried).unsqueeze(1)
+        error = _reading_error(model, read, blend, centres, target_sigma)
+        adam.zero_grad()
+        error.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+    return error.item()
+
+
+def _reading_error(
+    model: TokenModel, keypoint_tokens: Tensor, blend: Tensor, centres: Tensor, target_sigma: float
+) -> Tensor:
+    """Error of reading (N, 1, D) tokens that blend patches by (N, P) weights: places and heatmaps blend alike."""
+    if isinstance(model, DistilPose):
+        return F.mse_loss(model.head(keypoint_tokens)[0][:, 0], blend @ centres)
+    heatmaps = model.head(keypoint_tokens)[:, 0]
+    height, width = heatmaps.shape[-2:]
+    places = centres.unsqueeze(0)
+    of_patches = render_gaussian_heatmaps(places, torch.full_like(places, target_sigma), (height, width), 0.0)[0]
+    return F.mse_loss(heatmaps, torch.einsum("np,phw->nhw", blend, of_patches))

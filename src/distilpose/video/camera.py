@@ -1,0 +1,192 @@
+"""A camera: the newest frame wins, so that what is shown lags no more than one frame's work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from distilpose.errors import InputError
+from distilpose.inference.interruption import Interruption
+from distilpose.inference.options import FilmOptions
+from distilpose.inference.people import Finder, Place, Shot
+from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.sources import CAMERA_PREFIX
+from distilpose.types import ImageArray
+from distilpose.video.pipeline import Seen, follow
+from distilpose.video.smoothing import OneEuroSmoother
+
+LATENCIES_KEPT = 100  # frames over which latency is summed up
+
+
+class Camera(Protocol):
+    """Gives picture after picture."""
+
+    def read(self) -> ImageArray | None:
+        """Wait for the next picture, (H, W, 3) uint8 RGB; None when there will be no more."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device."""
+        ...
+
+
+class Webcam:
+    """A camera of this machine, through OpenCV.
+
+    Args:
+        number: 0 is the first.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._capture = cv2.VideoCapture(number)
+        if not self._capture.isOpened():
+            raise InputError(
+                f"{CAMERA_PREFIX}{number} cannot be opened: is there a camera, is it free, and may this user read it?"
+            )
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # older pictures are of no use
+
+    def read(self) -> ImageArray | None:
+        """See `Camera`."""
+        good, picture = self._capture.read()
+        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8) if good else None
+
+    def close(self) -> None:
+        """See `Camera`."""
+        self._capture.release()
+
+
+class Latency(NamedTuple):
+    """From a picture's arrival to its poses, over the last frames.
+
+    Attributes:
+        median: seconds.
+        p95: seconds; one in twenty takes longer.
+        used: share of the camera's pictures that were predicted.
+    """
+
+    median: float
+    p95: float
+    used: float
+
+    def __str__(self) -> str:
+        return f"latency {1e3 * self.median:.0f} ms (p95 {1e3 * self.p95:.0f}), {100 * self.used:.0f} % of frames used"
+
+
+class NewestFrame:
+    """Reads a camera in a thread and keeps the newest picture alone."""
+
+    def __init__(self, camera: Camera) -> None:
+        self._camera = camera
+        self._condition = threading.Condition()
+        self._newest: tuple[int, float, ImageArray] | None = None
+        self._error: BaseException | None = None
+        self._at_end = False
+        self._stopping = False
+        self.read_so_far = 0
+        self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            while not self._stopping:
+                picture = self._camera.read()
+                if picture is None:
+                    break
+                with self._condition:
+                    self._newest = (self.read_so_far, time.perf_counter(), picture)
+                    self.read_so_far += 1
+                    self._condition.notify()
+        except BaseException as error:
+            self._error = error
+        finally:
+            with self._condition:
+                self._at_end = True
+                self._condition.notify()
+
+    def take(self, give_up: Callable[[], bool] = lambda: False) -> tuple[int, float, ImageArray] | None:
+        """Wait for a picture newer than the last: its number, when it came (``time.perf_counter``), and itself.
+
+        None when the camera gives no more, or ``give_up`` says so.
+        """
+        with self._condition:
+            while self._newest is None and not self._at_end and not give_up():
+                self._condition.wait(0.1)  # a camera may hang
+            taken, self._newest = self._newest, None
+        if taken is None and self._error is not None:
+            raise self._error
+        return taken
+
+    def close(self) -> None:
+        """Stop reading and let go of the camera."""
+        self._stopping = True
+        self._thread.join(2)
+        if not self._thread.is_alive():  # a device that hangs in `read` must not be taken from under it
+            self._camera.close()
+
+
+def watch_camera(
+    camera: Camera,
+    name: str,
+    predictor: PosePredictor,
+    find: Finder,
+    options: FilmOptions,
+    *,
+    most: int | None = None,
+    interruption: Interruption,
+    show: Callable[[Latency], None] = lambda _: None,
+) -> Generator[Seen]:
+    """Predict what a camera sees, until it ends, ``options.end`` seconds are over or the user stops it.
+
+    Times are those of arrival, in seconds since the first picture; numbers count all pictures of the camera, so that
+    gaps show what was passed over.
+
+    Args:
+        camera: closed in the end.
+        name: of it, as outputs call it.
+        predictor: of the poses.
+        find: the boxes of frames.
+        options: how people are followed; ``every`` and ``start`` are left out of account.
+        most: people of a frame that are kept.
+        interruption: ends it.
+        show: is told how long frames take.
+    """
+    newest = NewestFrame(camera)
+    arrived: deque[float] = deque(maxlen=1)
+    latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+    used = 0
+
+    def shots() -> Generator[Shot]:
+        first = None
+        while (taken := newest.take(lambda: interruption.requested)) is not None and not interruption.requested:
+            number, when, image = taken
+            first = when if first is None else first
+            if options.end is not None and when - first >= options.end:
+                return
+            arrived.append(when)
+            yield Place(Path(name), number, when - first, (image.shape[0], image.shape[1])), image
+
+    smoother = OneEuroSmoother()
+    try:
+        with closing(follow(shots(), predictor, find, options.detect_every, most=most, keep_images=True)) as seen:
+            for item in seen:
+                used += 1
+                assert item.place.time is not None
+                if item.result is not None and options.smooth:
+                    item = item._replace(result=smoother(item.result, item.place.time))
+                latencies.append(time.perf_counter() - arrived[-1])
+                median, p95 = np.percentile(latencies, [50, 95])
+                show(Latency(float(median), float(p95), used / newest.read_so_far))
+                yield item
+    finally:
+        newest.close()

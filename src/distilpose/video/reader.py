@@ -1,0 +1,266 @@
+"""Films, read through PyAV: true times, upright pictures with square pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import cv2
+import numpy as np
+
+from distilpose.errors import ConfigError, DistilPoseError, InputError
+from distilpose.types import ImageArray
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+
+VIDEO_SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
+)  # fmt: skip
+DEFAULT_RATE = 30.0
+_EPSILON = 1e-6  # seconds: times are fractions
+_JUMP_PERIODS = 3  # a time that steps back by more frames begins a new film in the file
+_INDEXED = {"mov", "mp4", "matroska", "webm"}  # formats that find a time surely, and time every frame
+
+
+class VideoFrame(NamedTuple):
+    """One frame of a film, or the place where one is missing.
+
+    Attributes:
+        number: of the frame in its film, from 0, skipped ones counted.
+        time: seconds since the film began; it never steps back, but from a broken frame, whose time is estimated.
+        image: (H, W, 3) uint8 RGB, upright, with square pixels; None if it is broken.
+        error: why it is broken.
+    """
+
+    number: int
+    time: float
+    image: ImageArray | None
+    error: DistilPoseError | None = None
+
+
+class VideoReader:
+    """The frames of a film as a player shows them.
+
+    A rotation stored by a phone is applied, pixels that are not square are stretched, times are those of the file.
+
+    Args:
+        path: of any file that FFmpeg reads.
+        every: take each n-th frame.
+        start: first second to take.
+        end: second before which to stop; None for the end of the film.
+
+    Attributes:
+        path: as above.
+        size_hw: (H, W) of the frames handed out, in pixels.
+        rate: mean frames per second of what is handed out.
+        num_frames: about how many frames will come; None if the file does not say.
+
+    Raises:
+        InputError: the file is missing, unreadable, or has no picture.
+        ConfigError: ``every``, ``start`` or ``end`` is out of range.
+    """
+
+    def __init__(self, path: str | Path, *, every: int = 1, start: float = 0.0, end: float | None = None) -> None:
+        if every < 1:
+            raise ConfigError(f"every must be at least 1 (each n-th frame), got {every}")
+        if not start >= 0 or (end is not None and not end > start):
+            raise ConfigError(f"expected 0 <= start < end in seconds, got start {start} and end {end}")
+        self.path = Path(path)
+        self._every, self._start, self._end = every, start, end
+        self._container = open_film(self.path)
+        try:
+            self._stream = picture_stream(self._container, self.path)
+            self._zero = self._stream.start_time or 0
+            self._period = 1 / float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_RATE)
+            first = self._first_image()
+        except BaseException:
+            self.close()
+            raise
+        self.size_hw: tuple[int, int] = (first.shape[0], first.shape[1])
+        self.rate = 1 / self._period / every
+        self.num_frames = self._count_frames()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._container.close()
+
+    @property
+    def duration(self) -> float | None:
+        """Of the whole film in seconds, some formats estimate it; None if the file does not say."""
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            return float(self._stream.duration * self._stream.time_base)
+        return None if self._container.duration is None else self._container.duration / 1e6
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Decode from the start; a frame that cannot be decoded comes with its error, and the next ones follow."""
+        for position, (number, time, frame, error) in enumerate(self._from_start()):
+            if self._end is not None and time >= self._end - _EPSILON:
+                return
+            if error is not None:
+                yield VideoFrame(number, time, None, InputError(f"frame {number} at {time:.2f} s: {error}"))
+            elif position % self._every == 0:
+                assert frame is not None
+                yield VideoFrame(number, time, _upright_rgb(frame, self._stream.sample_aspect_ratio))
+
+    def _first_image(self) -> ImageArray:
+        for _, frame, _ in self._decoded():
+            if frame is not None:
+                return _upright_rgb(frame, self._stream.sample_aspect_ratio)
+        raise InputError(f"{self.path}: none of its frames can be decoded")
+
+    def _count_frames(self) -> int | None:
+        if not self.duration:
+            return None
+        total = self._stream.frames or self.duration / self._period
+        end = self.duration if self._end is None else min(self._end, self.duration)
+        share = max(0.0, end - self._start) / self.duration
+        return max(1, -(-round(total * share) // self._every))
+
+    def _from_start(self) -> Iterator[tuple[int, float, av.VideoFrame | None, str | None]]:
+        """Number, time and frame (or what is wrong with it) from ``start`` on."""
+        self._rewind()
+        before = self._seek() if self._start > 0 else None
+        counted = 0
+        begun = self._start == 0
+        for time, frame, error in self._decoded():
+            if not begun:
+                begun = time >= self._start - _EPSILON and error is None
+                if begun and before is not None:
+                    counted = before
+                elif not begun:
+                    counted += 1
+                    continue
+            yield counted, time, frame, error
+            counted += 1
+
+    def _seek(self) -> int | None:
+        """Go to the last key frame before the start: how many frames lie before the start.
+
+        None where the format has no index that can be trusted: then the film is decoded from its beginning.
+        """
+        import av
+
+        if not _INDEXED & set(self._container.format.name.split(",")):
+            return None
+        assert self._stream.time_base is not None
+        limit = self._zero + (self._start - _EPSILON) / float(self._stream.time_base)
+        before = 0
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.dts is not None and packet.dts > limit:
+                    break
+                before += packet.pts is not None and packet.pts < limit and not packet.is_discard
+            self._container.seek(int(limit), stream=self._stream)
+        except av.error.FFmpegError:
+            self._rewind()
+            return None
+        return before
+
+    def _rewind(self) -> None:
+        self._container.close()
+        self._container = open_film(self.path)
+        self._stream = picture_stream(self._container, self.path)
+
+    def _decoded(self) -> Iterator[tuple[float, av.VideoFrame | None, str | None]]:
+        """Time and frame, or what is wrong with it, from where the file stands; time never goes back."""
+        import av
+
+        assert self._stream.time_base is not None
+        tick = float(self._stream.time_base)
+        time, offset, lost = -self._period, 0.0, 0
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                decoded = packet.decode()
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError as error:
+                lost += 1
+                yield time + lost * self._period, None, why(error)
+                continue
+            for frame in decoded:
+                lost = 0
+                shown = time + self._period if frame.pts is None else (frame.pts - self._zero) * tick + offset
+                if shown < time - _JUMP_PERIODS * self._period:  # films joined end to end begin anew
+                    offset += time + self._period - shown
+                    shown = time + self._period
+                time = max(time, shown)
+                yield time, None if frame.is_corrupt else frame, "its data is damaged" if frame.is_corrupt else None
+
+
+def open_film(path: Path) -> InputContainer:
+    """Open a film for reading.
+
+    Raises:
+        InputError: it is missing or unreadable.
+        ConfigError: PyAV is missing.
+    """
+    import_av()
+    import av
+
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    try:
+        return av.open(str(path), metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path} cannot be read as a film ({why(error)}): is it one, and complete?") from error
+
+
+def import_av() -> None:
+    """Say how to get PyAV where it is missing.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise ConfigError('films need PyAV: pip install "distilpose[video]"') from error
+
+
+def picture_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The film's pictures.
+
+    Raises:
+        InputError: it has none.
+    """
+    pictures = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]  # no cover art
+    if not pictures:
+        held = ", ".join(stream.type for stream in container.streams) or "nothing"
+        raise InputError(f"{path}: expected a film, got a file without a picture track (it holds {held})")
+    pictures[0].thread_type = "AUTO"
+    return pictures[0]
+
+
+def _upright_rgb(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> ImageArray:
+    image: ImageArray = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+    if pixel_aspect and pixel_aspect != 1:
+        size = (max(1, round(image.shape[1] * float(pixel_aspect))), image.shape[0])
+        image = resize(image, size)
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def resize(image: ImageArray, size_wh: tuple[int, int]) -> ImageArray:
+    """(H, W, 3) -> the same picture at another size."""
+    return np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def why(error: Exception) -> str:
+    """What FFmpeg says of an error."""
+    return str(getattr(error, "strerror", None) or error)

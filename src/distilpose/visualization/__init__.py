@@ -1,0 +1,1 @@
+"""Poses drawn on images and videos, and faces made unrecognizable."""

@@ -1,0 +1,153 @@
+"""Drawing beside the network: pictures, frames of a film, crops of people."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from distilpose.data.images import write_image
+from distilpose.errors import DistilPoseError
+from distilpose.geometry import CROP_PADDING
+from distilpose.inference.result import PoseResult
+from distilpose.types import FloatArray, ImageArray
+from distilpose.visualization.draw import DrawStyle
+
+THREADS = 2
+DRAWN_POSE_SCORE = 0.2  # weaker people, mostly false boxes of a detector, are written but not drawn
+
+
+@dataclass(frozen=True)
+class Brush:
+    """How people are drawn.
+
+    Attributes:
+        style: of lines, colours, labels.
+        anonymise: blur faces first, those of weak people too.
+        keypoint_threshold: keypoints with a lower score are left out.
+    """
+
+    style: DrawStyle
+    anonymise: bool = False
+    keypoint_threshold: float = 0.0
+
+    def paint(self, image: ImageArray, result: PoseResult) -> ImageArray:
+        """(H, W, 3) picture -> a drawn copy."""
+        image = self.anonymous(image, result)
+        shown = result.filter(result.pose_score >= DRAWN_POSE_SCORE)
+        if shown.raw_score is not None and self.keypoint_threshold > 0:
+            weak = shown.raw_score < self.keypoint_threshold
+            shown = replace(shown, raw_score=np.where(weak, 0.0, shown.raw_score))
+        return shown.draw(image, style=self.style)
+
+    def anonymous(self, image: ImageArray, result: PoseResult) -> ImageArray:
+        """The picture with faces blurred, if they are to be."""
+        return result.blur_faces(image) if self.anonymise else image
+
+
+class PictureArtist:
+    """Draws and writes pictures in threads; no more than a few wait, and on exit none.
+
+    Args:
+        brush: how.
+        failures: gets a line for each picture that could not be written.
+    """
+
+    def __init__(self, brush: Brush, failures: list[str]) -> None:
+        self._brush, self._failures = brush, failures
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="draw")
+        self._drawing: deque[tuple[Path, Future[None]]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        while self._drawing:
+            self._collect()
+
+    def draw(self, source: Path, out: Path, image: ImageArray, result: PoseResult) -> None:
+        """Write the drawn picture to ``out``."""
+        self._do(source, lambda: write_image(out, self._brush.paint(image, result)))
+
+    def cut(self, source: Path, stem: str, folder: Path, image: ImageArray, result: PoseResult) -> None:
+        """Write each person's part of the picture to ``folder``."""
+
+        def work() -> None:
+            plain = self._brush.anonymous(image, result)
+            for person, box in enumerate(result.box):
+                crop = crop_of(plain, box)
+                name = person + 1 if result.track_id is None else f"track{result.track_id[person]}"
+                if crop.size:
+                    write_image(folder / f"{stem}_{name}.jpg", crop)
+
+        self._do(source, work)
+
+    def _do(self, source: Path, work: Callable[[], None]) -> None:
+        while len(self._drawing) >= 2 * THREADS:
+            self._collect()
+        self._drawing.append((source, self._pool.submit(work)))
+
+    def _collect(self) -> None:
+        source, drawing = self._drawing.popleft()
+        try:
+            drawing.result()
+        except DistilPoseError as error:
+            self._failures.append(naming(source, error))
+
+
+def crop_of(image: ImageArray, box_xyxy: FloatArray) -> ImageArray:
+    """The part of a picture around a person box, padded as the network's crop is; empty for a box outside."""
+    centre, half = (box_xyxy[:2] + box_xyxy[2:]) / 2, (box_xyxy[2:] - box_xyxy[:2]) / 2 * CROP_PADDING
+    height, width = image.shape[:2]
+    left, top = np.clip(np.floor(centre - half), 0, (width, height)).astype(int)
+    right, bottom = np.clip(np.ceil(centre + half), 0, (width, height)).astype(int)
+    return image[top:bottom, left:right]
+
+
+class FilmArtist:
+    """Draws frames in threads and hands them on, in their order, in another; on exit none waits.
+
+    Args:
+        brush: how.
+        takers: get each drawn frame and its time in seconds, such as `VideoWriter.write`.
+    """
+
+    def __init__(self, brush: Brush, takers: Sequence[Callable[[ImageArray, float], None]]) -> None:
+        self._brush, self._takers = brush, takers
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="draw")
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._encoding: deque[Future[Any]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            while self._encoding:
+                self._encoding.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            self._encoder.shutdown(cancel_futures=True)
+
+    def draw(self, image: ImageArray, result: PoseResult, time: float) -> None:
+        """Add the drawn frame to the film."""
+        while len(self._encoding) >= 2 * THREADS:
+            self._encoding.popleft().result()
+        drawing = self._pool.submit(self._brush.paint, image, result)
+        self._encoding.append(self._encoder.submit(self._hand_on, drawing, time))
+
+    def _hand_on(self, drawing: Future[ImageArray], time: float) -> None:
+        drawn = drawing.result()
+        for take in self._takers:
+            take(drawn, time)
+
+
+def naming(source: Path, error: DistilPoseError) -> str:
+    """The error with the name of its source, once."""
+    return str(error) if str(source) in str(error) else f"{source}: {error}"

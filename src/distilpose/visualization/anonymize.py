@@ -1,0 +1,217 @@
+"""Faces made unrecognisable, found by keypoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, floor
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distilpose.data.images import check_image
+from distilpose.errors import ConfigError
+from distilpose.skeletons import Skeleton
+from distilpose.types import FloatArray, ImageArray
+from distilpose.visualization.draw import People, check_people
+
+_FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+_TORSO = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
+# Score from which on a keypoint is believed. A student places a face wrongly by more than a head where it says 0.4.
+_STRONG = 0.5
+# Head height, chin to crown, in multiples of a distance seen from its best side: an adult's head is 23 cm high, the
+# ears 15 cm apart, the eyes 6.3 cm, nose and ear 11 cm, the shoulder joints 37 cm, shoulders and hips 51 cm. Seen from
+# another side a distance is shorter, so the largest estimate is taken.
+_HEAD_PER: dict[tuple[str, str], float] = {
+    ("left_ear", "right_ear"): 1.5,
+    ("left_eye", "right_eye"): 3.7,
+    ("nose", "left_ear"): 2.1,
+    ("nose", "right_ear"): 2.1,
+    ("left_shoulder", "right_shoulder"): 0.62,
+    ("left_shoulder", "left_hip"): 0.45,
+    ("right_shoulder", "right_hip"): 0.45,
+}
+_HEAD_PER_EXTENT = 0.11  # 23 cm of somebody who reaches up to 2.1 m: never less
+_FAR_OFF = 6.0  # by the median distance of keypoints from their middle: one farther off must not blur everything
+_HEAD_PER_SIDE = 0.3  # by the shorter side of a person box whose keypoints are not believed
+# In head heights: radius of the oval around a face that was found and around one that was guessed; the least distance
+# from its rim to a keypoint of the face; from the middle of the shoulders up to the middle of the head; and how far a
+# face may lie from there before it is doubted.
+_FOUND_RADIUS, _GUESSED_RADIUS, _MARGIN, _NECK, _DOUBTED = 0.62, 0.95, 0.35, 0.85, 1.0
+_NARROW = 0.82  # width of the oval around a face that was found, by its height
+_CELL = 0.22  # side of a mosaic cell in head heights: a face is three cells wide
+_CELL_BLUR = 0.5  # standard deviation of the blur on top of the mosaic, in cells
+_LEAST_RADIUS, _LEAST_CELL = 3.0, 3.0  # pixels
+_FOUND_SIGMAS, _GUESSED_SIGMAS = 1.0, 2.5  # ovals grow by so many standard deviations
+
+
+class _Oval(NamedTuple):
+    """Where to blur: centre, radii and size of the mosaic's cells, in image pixels."""
+
+    x: float
+    y: float
+    radius_x: float
+    radius_y: float
+    cell: float
+
+
+def blur_faces(
+    image: ImageArray,
+    xy: ArrayLike,
+    skeleton: Skeleton,
+    *,
+    score: ArrayLike | None = None,
+    sigma: ArrayLike | None = None,
+    box: ArrayLike | None = None,
+) -> ImageArray:
+    """Blur the head of every person, so that nobody can be recognised by the face.
+
+    A head is an oval around nose, eyes and ears. Where fewer than two of them have a score of 0.5, or where they lie
+    far from where shoulders and hips say, the oval above the shoulders is blurred as well: a blurred background does
+    less harm than a missed face. Where nothing of head and shoulders has that score, the whole person box is. Nobody
+    is left out for a low score. A face without a person is not found, and a pose may be wrong and sure: look through
+    the pictures before publishing them.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it is not changed.
+        xy: (N, K, 2) keypoints in image pixels.
+        skeleton: of the K keypoints; it has ``nose``, eyes or ears (``left_eye``, ...), or both shoulders.
+        score: (N, K) in [0, 1]; None believes every keypoint.
+        sigma: (N, K, 2) in image pixels; ovals grow with it.
+        box: (N, 4) person boxes as x1, y1, x2, y2 in image pixels, for people whose keypoints cannot be believed.
+
+    Returns:
+        (H, W, 3) uint8 RGB; outside of the ovals as it was.
+
+    Raises:
+        InputError: the image or an array is unusable.
+        ConfigError: the skeleton has neither a keypoint of the face nor shoulders.
+    """
+    check_image(image)
+    people = check_people(xy, skeleton, score, sigma, box=box)
+    check_has_face(skeleton)
+    blurred = image.copy()
+    for person in range(len(people.xy)):
+        for oval in _heads(people, person, skeleton):
+            _blur(blurred, oval)
+    return blurred
+
+
+def check_has_face(skeleton: Skeleton) -> None:
+    """Refuse a skeleton that does not tell where a face is.
+
+    Raises:
+        ConfigError: it has neither a keypoint of the face nor both shoulders.
+    """
+    if not set(_FACE) & set(skeleton.keypoint_names) and not set(_TORSO[:2]) <= set(skeleton.keypoint_names):
+        raise ConfigError(
+            f"blurring faces needs one of the keypoints {', '.join(_FACE)}, or both shoulders; {skeleton.name} has none"
+        )
+
+
+class _Body(NamedTuple):
+    """A person's keypoints by name, and those that are believed."""
+
+    points: dict[str, FloatArray]
+    strong: frozenset[str]
+
+
+def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
+    """The ovals of one person: around the face, above the shoulders, or both."""
+    names = skeleton.keypoint_names
+    believed = np.ones(len(names)) if people.score is None else people.score[person]
+    body = _body(names, people.xy[person], believed >= _STRONG)
+    strong = body.strong
+    head = _head_height(body)
+    spread = np.zeros(2) if people.sigma is None else _face_spread(people.sigma[person], skeleton)
+    found = [name for name in _FACE if name in strong]
+    certain = len(found) >= 2
+    face = found if certain else [name for name in _FACE if name in body.points]
+    guess = _above_shoulders(body, head)
+    ovals = []
+    if face:
+        centre, radius = _around_face(np.array([body.points[name] for name in face]), head, certain)
+        ovals.append(_oval(centre, radius + (_FOUND_SIGMAS if certain else _GUESSED_SIGMAS) * spread, head))
+        certain = certain and (guess is None or float(np.linalg.norm(guess - centre)) <= _DOUBTED * head)
+    if guess is not None and not (face and certain):
+        ovals.append(_oval(guess, _GUESSED_RADIUS * head + _GUESSED_SIGMAS * spread, head))
+    if people.box is not None and not strong & {*_FACE, *_TORSO[:2]}:
+        low, high = people.box[person, :2], people.box[person, 2:]
+        ovals.append(_oval((low + high) / 2, (high - low) / 2, max(head, _HEAD_PER_SIDE * float((high - low).min()))))
+    return ovals
+
+
+def _body(names: Sequence[str], xy: FloatArray, believed: NDArray[np.bool_]) -> _Body:
+    """Without keypoints that are far off, unless they are all that says where the head is."""
+    distance = np.linalg.norm(xy - np.median(xy, axis=0), axis=-1)
+    near = distance <= _FAR_OFF * np.median(distance)
+    kept = {name for name, close in zip(names, near, strict=True) if close}
+    if not kept & set(_FACE) and not kept >= set(_TORSO[:2]):
+        near = np.ones(len(names), dtype=bool)
+    rows = [row for row in zip(names, xy, believed, near, strict=True) if row[-1]]
+    return _Body({name: point for name, point, _, _ in rows}, frozenset(name for name, _, sure, _ in rows if sure))
+
+
+def _head_height(body: _Body) -> float:
+    """In pixels: the largest estimate from believed keypoints; from any, where too few are believed."""
+    pairs = [pair for pair in _HEAD_PER if set(pair) <= set(body.points)]
+    believed = [pair for pair in pairs if set(pair) <= body.strong] or pairs
+    estimates = [_HEAD_PER[a, b] * float(np.linalg.norm(body.points[a] - body.points[b])) for a, b in believed]
+    shown = [body.points[name] for name in body.strong]
+    points = np.array(shown if len(shown) >= 2 else list(body.points.values()))
+    return max(*estimates, _HEAD_PER_EXTENT * float(np.ptp(points, axis=0).max()), _LEAST_RADIUS)
+
+
+def _face_spread(sigma: FloatArray, skeleton: Skeleton) -> FloatArray:
+    """(2,) mean sigma of the face, without one of the shoulders, along x and y."""
+    names = skeleton.keypoint_names
+    used = [names.index(name) for name in _FACE if name in names] or [names.index(name) for name in _TORSO[:2]]
+    return np.asarray(sigma[used].mean(0), dtype=np.float64)
+
+
+def _around_face(points: FloatArray, head: float, certain: bool) -> tuple[FloatArray, FloatArray]:
+    """Centre and radii of an oval that holds the keypoints of a face and the head around them."""
+    middle = np.median(points, axis=0)
+    near = points[np.linalg.norm(points - middle, axis=-1) <= 2 * head]  # one far off must not blur the whole picture
+    centre = (near.min(0) + near.max(0)) / 2 if len(near) else middle
+    reach = float(np.linalg.norm(near - centre, axis=-1).max(initial=0)) + _MARGIN * head
+    radius = (_FOUND_RADIUS if certain else _GUESSED_RADIUS) * head
+    return centre, np.array([max(_NARROW * radius, reach), max(radius, reach)])
+
+
+def _above_shoulders(body: _Body, head: float) -> FloatArray | None:
+    """Where the head is by the trunk: up from the hips, else up in the picture; None without shoulders."""
+    if not set(_TORSO[:2]) <= set(body.points):
+        return None
+    neck = (body.points["left_shoulder"] + body.points["right_shoulder"]) / 2
+    up = np.array([0.0, -1.0])
+    if set(_TORSO) <= set(body.points):
+        trunk = neck - (body.points["left_hip"] + body.points["right_hip"]) / 2
+        length = float(np.linalg.norm(trunk))
+        up = trunk / length if length > 0.5 * head else up
+    return np.asarray(neck + _NECK * head * up, dtype=np.float64)
+
+
+def _oval(centre: FloatArray, radii: FloatArray, head: float) -> _Oval:
+    radius_x, radius_y = np.maximum(radii, _LEAST_RADIUS).tolist()
+    x, y = centre.tolist()
+    return _Oval(x, y, radius_x, radius_y, max(_CELL * head, _LEAST_CELL))
+
+
+def _blur(image: ImageArray, oval: _Oval) -> None:
+    """Replace an oval by its smoothed mosaic; averages over such large cells keep no features of a face."""
+    height, width = image.shape[:2]
+    left, right = max(0, floor(oval.x - oval.radius_x - 1)), min(width, ceil(oval.x + oval.radius_x + 1) + 1)
+    top, bottom = max(0, floor(oval.y - oval.radius_y - 1)), min(height, ceil(oval.y + oval.radius_y + 1) + 1)
+    if left >= right or top >= bottom:
+        return
+    region = image[top:bottom, left:right]
+    size = (max(1, round((right - left) / oval.cell)), max(1, round((bottom - top) / oval.cell)))
+    cells = cv2.GaussianBlur(cv2.resize(region, size, interpolation=cv2.INTER_AREA), (0, 0), _CELL_BLUR)
+    smooth = cv2.resize(cells, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    across = (np.arange(left, right) - oval.x)[None] / oval.radius_x
+    down = (np.arange(top, bottom) - oval.y)[:, None] / oval.radius_y
+    inside = 0.5 + (1 - np.hypot(across, down)) * min(oval.radius_x, oval.radius_y)
+    alpha = np.clip(inside, 0, 1)[..., None]
+    region[:] = np.rint(region + alpha * (smooth.astype(np.float32) - region))

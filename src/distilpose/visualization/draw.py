@@ -1,0 +1,289 @@
+"""Poses on pictures: limbs coloured by body side or person, ellipses where the model is unsure, boxes and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import ImageFont
+
+from distilpose.data.images import check_image
+from distilpose.errors import ConfigError, InputError
+from distilpose.skeletons import Side, Skeleton
+from distilpose.types import Float32Array, FloatArray, ImageArray
+from distilpose.visualization.rasterizer import INK, INK_OPACITY, WHITE, Colour, Person, paint_person, ramp
+
+Colours = Literal["side", "person"]
+Background = Literal["picture", "plain"]
+
+SIDE_COLOURS: dict[Side, Colour] = {"left": (0, 200, 255), "right": (255, 128, 20), "centre": (245, 245, 245)}
+# Far apart to everyone, people with red-green deficiency included (tests/visualization/test_draw.py measures it);
+# neighbors in the list, the likely ids of people seen together, are the farthest apart.
+PERSON_COLOURS: tuple[Colour, ...] = (
+    (70, 180, 255), (255, 140, 0), (0, 175, 120), (225, 70, 180), (245, 230, 60), (80, 100, 255), (215, 65, 45),
+    (130, 240, 190),
+)  # fmt: skip
+PLAIN_COLOUR: Colour = (22, 25, 31)
+
+# A limb is this share of the person's extent wide, within these bounds in pixels
+_WIDTH_SHARE, _MIN_WIDTH, _MAX_WIDTH = 0.017, 1.0, 16.0
+# Score at which a keypoint begins to show, and from which on it shows in full
+_SCORE_RAMP = (0.05, 0.4)
+# Height of a label's text: a share of the person's extent, not below so many pixels, not above a share of the picture
+_TEXT_SHARE, _MIN_TEXT, _MAX_TEXT_SHARE, _LEAST_TEXT = 0.05, 12.0, 0.06, 6
+
+
+@dataclass(frozen=True)
+class DrawStyle:
+    """How people are drawn; `STYLES` has named ones.
+
+    Attributes:
+        colours: "side": left, right and centre have a colour each. "person": each person has a hue, by track id or
+            else by row; the left is lighter, the right darker.
+        ellipses: mark keypoints with a large sigma.
+        boxes: draw the person boxes.
+        labels: write track id and pose score beside each person.
+        line_width: factor on the width of the lines, > 0.
+        background: the "picture", or "plain" dark.
+
+    Raises:
+        ConfigError: a value is none of these.
+    """
+
+    colours: Colours = "side"
+    ellipses: bool = True
+    boxes: bool = False
+    labels: bool = False
+    line_width: float = 1.0
+    background: Background = "picture"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("colours", self.colours, get_args(Colours)),
+            ("background", self.background, get_args(Background)),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if not 0 < self.line_width < 100:
+            raise ConfigError(f"line_width must be a factor above 0 and below 100, got {self.line_width!r}")
+
+
+STYLES: dict[str, DrawStyle] = {
+    "sides": DrawStyle(),
+    "people": DrawStyle(colours="person"),
+    "labels": DrawStyle(colours="person", boxes=True, labels=True),
+    "skeleton": DrawStyle(colours="person", ellipses=False, background="plain"),
+    "minimal": DrawStyle(ellipses=False, line_width=0.6),
+}
+
+
+def style_named(style: str | DrawStyle) -> DrawStyle:
+    """The style of a name in `STYLES`; a style is returned as it is.
+
+    Raises:
+        ConfigError: there is no such style.
+    """
+    if isinstance(style, DrawStyle):
+        return style
+    if style not in STYLES:
+        raise ConfigError(f"style must be one of {', '.join(STYLES)} or a DrawStyle, got {style!r}")
+    return STYLES[style]
+
+
+def person_colour(number: int) -> Colour:
+    """The RGB colour of a track id (or row): the same in every picture, repeated after `PERSON_COLOURS`."""
+    return PERSON_COLOURS[number % len(PERSON_COLOURS)]
+
+
+class People(NamedTuple):
+    """Checked arrays of the N people of one picture; see `draw_poses`."""
+
+    xy: FloatArray
+    score: FloatArray | None
+    sigma: FloatArray | None
+    track_id: FloatArray | None
+    box: FloatArray | None
+    pose_score: FloatArray | None
+
+
+def check_people(
+    xy: ArrayLike,
+    skeleton: Skeleton,
+    score: ArrayLike | None = None,
+    sigma: ArrayLike | None = None,
+    track_id: ArrayLike | None = None,
+    box: ArrayLike | None = None,
+    pose_score: ArrayLike | None = None,
+) -> People:
+    """Read the arrays of one picture's people.
+
+    Raises:
+        InputError: they do not fit together or hold numbers that are not finite.
+    """
+    count = skeleton.num_keypoints
+    points = _numbers(xy, "xy", None, (count, 2))
+    people = len(points)
+    optional = (
+        ("score", score, (count,)),
+        ("sigma", sigma, (count, 2)),
+        ("track_id", track_id, ()),
+        ("box", box, (4,)),
+        ("pose_score", pose_score, ()),
+    )
+    rest = [None if values is None else _numbers(values, name, people, inner) for name, values, inner in optional]
+    return People(points, *rest)
+
+
+def _numbers(values: ArrayLike, name: str, people: int | None, inner: tuple[int, ...]) -> FloatArray:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be an array of numbers, got {values!r}") from error
+    if array.size == 0 and people in (None, 0):  # nobody, perhaps a bare []
+        return np.zeros((0, *inner))
+    rows = "N" if people is None else people
+    if array.shape[1:] != inner or array.ndim == 0 or people not in (None, len(array)):
+        raise InputError(f"{name} must have shape ({', '.join(map(str, (rows, *inner)))}), got {array.shape}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+    return array
+
+
+def draw_poses(
+    image: ImageArray,
+    xy: ArrayLike,
+    skeleton: Skeleton,
+    *,
+    score: ArrayLike | None = None,
+    sigma: ArrayLike | None = None,
+    style: str | DrawStyle = "sides",
+    track_id: ArrayLike | None = None,
+    box: ArrayLike | None = None,
+    pose_score: ArrayLike | None = None,
+) -> ImageArray:
+    """Draw people on a copy of a picture, the largest last, labels on top.
+
+    Lines grow with the person, so that distant people stay visible under them. Keypoints with a low score fade out.
+    An ellipse of one standard deviation marks a keypoint whose sigma is large for the person's size.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it is not changed.
+        xy: (N, K, 2) keypoints in image pixels; they may lie outside the image.
+        skeleton: of the K keypoints.
+        score: (N, K) in [0, 1]; None shows every keypoint in full.
+        sigma: (N, K, 2) in image pixels along x and y; None draws no ellipse.
+        style: name in `STYLES`, or a style.
+        track_id: (N,) numbers that choose the colours of people and stand in labels; None: by row, no number.
+        box: (N, 4) as x1, y1, x2, y2 in image pixels; None draws no box and puts labels beside the keypoints.
+        pose_score: (N,) stands in labels.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: the image or an array is unusable.
+        ConfigError: there is no such style.
+    """
+    check_image(image)
+    look = style_named(style)
+    given = check_people(xy, skeleton, score, sigma, track_id, box, pose_score)
+    canvas = image.copy() if look.background == "picture" else np.full_like(image, PLAIN_COLOUR)
+    opacity = np.ones(given.xy.shape[:2]) if given.score is None else ramp(given.score, _SCORE_RAMP)
+    numbers = np.arange(len(given.xy)) if given.track_id is None else given.track_id
+    people = [_person(*row, look) for row in zip(given.xy, opacity, numbers, strict=True)]
+    order = sorted(range(len(people)), key=lambda n: people[n].extent)
+    for index in order:
+        if look.boxes and given.box is not None:
+            _draw_box(canvas, given.box[index], people[index])
+        spread = given.sigma[index] if look.ellipses and given.sigma is not None else None
+        paint_person(canvas, people[index], spread, skeleton)
+    for index in order if look.labels else ():
+        _draw_label(canvas, _label_text(given, index), people[index], None if given.box is None else given.box[index])
+    return canvas
+
+
+def _person(points: FloatArray, opacity: FloatArray, number: float, look: DrawStyle) -> Person:
+    extent = _extent(points, opacity)
+    width = look.line_width * min(max(_WIDTH_SHARE * extent, _MIN_WIDTH), _MAX_WIDTH)
+    colours = SIDE_COLOURS if look.colours == "side" else _shades(person_colour(int(number)))
+    return Person(points, opacity, extent, width, colours)
+
+
+def _shades(colour: Colour) -> dict[Side, Colour]:
+    """A person's hue, lighter on the left and darker on the right."""
+    red, green, blue = colour
+    lighter = (red + (255 - red) // 2, green + (255 - green) // 2, blue + (255 - blue) // 2)
+    return {"left": lighter, "right": (red * 3 // 4, green * 3 // 4, blue * 3 // 4), "centre": colour}
+
+
+def _extent(points: FloatArray, opacity: FloatArray) -> float:
+    shown = points[opacity > 0.5] if (opacity > 0.5).sum() >= 2 else points
+    return float(np.ptp(shown, axis=0).max())
+
+
+def _draw_box(canvas: ImageArray, box: FloatArray, person: Person) -> None:
+    """A frame with crisp edges, dark on either side."""
+    height, width = canvas.shape[:2]
+    thick = max(1, round(0.35 * person.width))
+    room = 4 * thick + 4  # edges farther outside are as invisible
+    low, high = np.full(4, -room), np.array([width, height, width, height]) + room
+    left, top, right, bottom = np.rint(np.clip(box, low, high)).astype(int).tolist()
+    for colour, margin, opacity in ((INK, 1, 0.5 * INK_OPACITY), (person.colours["centre"], 0, 1.0)):
+        out, into = thick // 2 + margin, thick - thick // 2 + margin
+        for x1, y1, x2, y2 in (
+            (left - out, top - out, right + into, top + into),
+            (left - out, bottom - out, right + into, bottom + into),
+            (left - out, top - out, left + into, bottom + into),
+            (right - out, top - out, right + into, bottom + into),
+        ):
+            region = canvas[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)]
+            region[:] = region + opacity * (np.array(colour, dtype=np.float32) - region)
+
+
+def _label_text(given: People, index: int) -> str:
+    parts = [] if given.track_id is None else [f"#{int(given.track_id[index])}"]
+    parts += [] if given.pose_score is None else [f"{given.pose_score[index]:.2f}"]
+    return " ".join(parts)
+
+
+def _draw_label(canvas: ImageArray, text: str, person: Person, box: FloatArray | None) -> None:
+    """A plate with text above the person's left upper corner, moved into the picture; none for people outside it."""
+    height, width = canvas.shape[:2]
+    shown = person.points[person.opacity > 0] if (person.opacity > 0).any() else person.points
+    left, top, right, bottom = np.concatenate([shown.min(0), shown.max(0)]) if box is None else box
+    if not text or right < 0 or bottom < 0 or left > width - 1 or top > height - 1:
+        return
+    size = int(min(max(_TEXT_SHARE * person.extent, _MIN_TEXT), max(_MIN_TEXT, _MAX_TEXT_SHARE * max(height, width))))
+    mask, pad = _text_mask(text, size), max(2, size // 4)
+    while mask.shape[0] + 2 * pad > height or mask.shape[1] + 2 * pad > width:
+        size = size * 3 // 4
+        if size < _LEAST_TEXT:
+            return
+        mask, pad = _text_mask(text, size), max(2, size // 4)
+    rows, columns = mask.shape[0] + 2 * pad, mask.shape[1] + 2 * pad
+    x = min(max(0, round(left)), width - columns)
+    y = min(max(0, round(top) - rows), height - rows)
+    plate = person.colours["centre"]
+    ink = INK if np.dot(plate, (0.299, 0.587, 0.114)) > 110 else WHITE
+    region = canvas[y : y + rows, x : x + columns]
+    region[:] = plate
+    inside = region[pad:-pad, pad:-pad]
+    inside[:] = inside + mask[..., None] * (np.array(ink, dtype=np.float32) - inside) + 0.5
+
+
+@lru_cache(maxsize=256)
+def _text_mask(text: str, size: int) -> Float32Array:
+    """(h, w) in [0, 1]: a line of text ``size`` pixels high, tight around digits."""
+    mask = _font(size).getmask(text, mode="L")
+    width, height = mask.size
+    return np.asarray(mask, dtype=np.float32).reshape(height, width) / np.float32(255)
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels bring FreeType and this font
+    return font

@@ -1,0 +1,69 @@
+"""The weights inside the package: small, self-describing, with their notice, and as good as they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import distilpose
+from distilpose.backends.checkpoint import describe, read_description
+from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS, load_model
+from distilpose.cli import command as base
+from distilpose.cli import main as cli
+from distilpose.data.images import write_image
+from distilpose.detection import transformers as hf_detector
+from distilpose.errors import InputError
+from distilpose.evaluation.evaluate import evaluate_model
+
+
+@pytest.mark.parametrize("name", SHIPPED_WEIGHTS)
+def test_weights_are_small_and_say_where_they_come_from(name: str) -> None:
+    path = SHIPPED_WEIGHTS[name]
+    assert path.stat().st_size <= 12e6
+    notice = (path.parent / "NOTICE.md").read_text()
+    assert path.name in notice
+    assert "not** covered by the licence of the code" in notice
+    training = read_description(path).training
+    assert {"data", "steps", "losses", "validation"} <= set(training)
+
+
+def test_the_command_line_and_the_loader_name_the_same_default() -> None:
+    assert base.DEFAULT_MODEL == DEFAULT_MODEL
+    assert describe(load_model(DEFAULT_MODEL)).input_size_hw == (128, 96)
+
+
+def test_predict_works_out_of_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    """Without a network: nobody is looked for by the fallback, which says so."""
+
+    def offline(model: str) -> Path:
+        raise InputError(f"{model} cannot be downloaded")
+
+    monkeypatch.setattr(hf_detector, "find_model_folder", offline)
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "photo.png", np.full((120, 90, 3), 128, np.uint8))
+    assert cli.main(["predict", "photo.png"]) == 0
+    assert (tmp_path / "poses" / "predictions.json").exists()
+    assert (tmp_path / "poses" / "photo.jpg").exists()
+    assert json.loads((tmp_path / "poses" / "predictions.json").read_text()) == []
+    assert "HOG detector" in caplog.text
+    assert "--detector hf:FOLDER" in caplog.text
+
+
+def test_public_door_loads_it() -> None:
+    result = distilpose.PosePredictor(distilpose.load_model(DEFAULT_MODEL))(
+        np.zeros((80, 60, 3), np.uint8), np.array([[0.0, 0, 60, 80]])
+    )
+    assert result.score is not None
+    assert result.sigma is not None
+
+
+def test_it_is_as_good_as_its_file_says(shared_data: Path) -> None:
+    folder = shared_data / "coco_val_dev"
+    result = evaluate_model(load_model(DEFAULT_MODEL), folder / "person_keypoints.json", folder / "images")
+    recorded = read_description(SHIPPED_WEIGHTS[DEFAULT_MODEL]).training["validation"]
+    # Half precision moves keypoints by hundredths of a pixel.
+    assert result.metrics["AP"] == pytest.approx(recorded["AP"], abs=0.005)
+    assert result.metrics["AR"] == pytest.approx(recorded["AR"], abs=0.005)

@@ -1,0 +1,167 @@
+"""Boxes files: every rule of matching, and every refusal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distilpose.errors import InputError
+from distilpose.formats.boxes import match_boxes, match_image_ids
+
+PATHS = [Path("photos/000000000785.jpg"), Path("photos/garden.jpg"), Path("other/12.png")]
+
+
+def write(folder: Path, content: Any, name: str = "boxes.json") -> Path:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def row(image_id: int | None = None, image: str | None = None, x: float = 1, **fields: Any) -> dict[str, Any]:
+    """A detection whose left edge tells it apart."""
+    named = {"image_id": image_id, "image": image}
+    return {key: value for key, value in named.items() if value is not None} | {"bbox": [x, 2, 30, 40]} | fields
+
+
+def lefts(boxes: Path, paths: list[Path], annotations: Path | None = None) -> list[list[float]]:
+    """Left edges of the boxes that each image gets."""
+    matched = match_boxes(boxes, paths, annotations)
+    return [matched.people[path].boxes_xyxy[:, 0].tolist() for path in paths]
+
+
+def test_without_annotations_a_numeric_stem_is_the_image_id(tmp_path: Path) -> None:
+    boxes = write(tmp_path, [row(785, x=1, score=0.5), row(12, x=2), row(785, x=3), row(99, x=4)])
+    matched = match_boxes(boxes, PATHS)
+    people = matched.people[PATHS[0]]
+    assert people.boxes_xyxy.tolist() == [[1, 2, 31, 42], [3, 2, 33, 42]]
+    assert people.box_score.tolist() == [0.5, 1.0]
+    assert len(matched.people[PATHS[1]].boxes_xyxy) == 0
+    assert matched.people[PATHS[1]].boxes_xyxy.shape == (0, 4)
+    assert matched.image_ids == {PATHS[0]: 785, PATHS[1]: None, PATHS[2]: 12}
+
+
+def test_an_image_field_comes_before_the_stem(tmp_path: Path) -> None:
+    rows = [row(785, "garden.jpg", x=1), row(image="photos/garden.jpg", x=2), row(785, x=3), row(image="no.jpg", x=4)]
+    boxes = write(tmp_path, rows)
+    assert lefts(boxes, PATHS[1:]) == [[1, 2], []]
+    assert match_boxes(boxes, PATHS[1:]).image_ids == {PATHS[1]: 785, PATHS[2]: 12}
+    assert lefts(boxes, PATHS) == [[3], [1, 2], []]
+
+
+def test_annotations_come_before_everything(tmp_path: Path) -> None:
+    images = [{"id": 12, "file_name": "garden.jpg"}, {"id": 7, "file_name": "photos/000000000785.jpg"}]
+    annotations = write(tmp_path, {"images": images}, "annotations.json")
+    boxes = write(tmp_path, [row(12, x=1), row(7, "12.png", x=2), row(785, x=3), row(image="12.png", x=4)])
+    assert lefts(boxes, PATHS, annotations) == [[2], [1], [4]]
+    expected = {PATHS[0]: 7, PATHS[1]: 12, PATHS[2]: None}
+    assert match_boxes(boxes, PATHS, annotations).image_ids == expected
+    assert match_image_ids(PATHS, annotations) == expected
+
+
+def test_predictions_are_a_boxes_file(tmp_path: Path) -> None:
+    predicted = {"image_id": None, "image": "photos/garden.jpg", "score": 0.1, "box_score": 0.8}
+    boxes = write(tmp_path, [{**predicted, "box_xyxy": [1, 2, 3, 4], "category_id": 1, "keypoints": [0] * 51}])
+    people = match_boxes(boxes, PATHS).people[PATHS[1]]
+    assert people.boxes_xyxy.tolist() == [[1, 2, 3, 4]]
+    assert people.box_score.tolist() == [0.8]
+
+
+def test_same_names_in_two_folders_need_more_of_the_path(tmp_path: Path) -> None:
+    paths = [Path("a/1.jpg"), Path("b/1.jpg"), Path("b/a/1.jpg")]
+    assert lefts(write(tmp_path, [row(image="b/1.jpg")]), paths) == [[], [1], []]
+    assert lefts(write(tmp_path, [row(image=r".\b\a\1.jpg")]), paths) == [[], [], [1]]
+    assert lefts(write(tmp_path, [row(image="a/1.jpg")]), paths) == [[1], [], []]  # as written, not only its end
+    for ambiguous in (row(image="1.jpg"), row(1)):
+        with pytest.raises(InputError, match=r"fits 3 images, a/1.jpg and b/1.jpg"):
+            match_boxes(write(tmp_path, [ambiguous]), paths)
+    assert match_image_ids(paths) == dict.fromkeys(paths)  # an id of two images is nobody's
+    assert match_image_ids(paths[:1]) == {paths[0]: 1}
+
+
+def test_only_people_are_taken(tmp_path: Path) -> None:
+    rows = [row(785, x=1, category_id=1), row(785, x=2, category_id=18), row(785, x=3)]
+    boxes = write(tmp_path, rows)
+    assert lefts(boxes, PATHS[:1]) == [[1, 3]]
+    images = [{"id": 785, "file_name": "000000000785.jpg"}]
+    categories = [{"id": 1, "name": "cat"}, {"id": 18, "name": "person"}]
+    annotations = write(tmp_path, {"images": images, "categories": categories}, "annotations.json")
+    assert lefts(boxes, PATHS[:1], annotations) == [[2, 3]]
+
+
+def test_labelled_people_are_boxes_clipped_as_in_evaluation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    document = {
+        "images": [{"id": 5, "file_name": "garden.jpg", "height": 100, "width": 80}],
+        "annotations": [
+            {"image_id": 5, "bbox": [10, 20, 30, 40], "category_id": 1},
+            {"image_id": 5, "bbox": [60, 90, 50, 50], "category_id": 1},
+            {"image_id": 5, "bbox": [0, 0, 50, 50], "category_id": 1, "iscrowd": 1},
+            {"image_id": 5, "bbox": [-40, 10, 20, 20], "category_id": 1},
+        ],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    boxes = write(tmp_path, document)
+    matched = match_boxes(boxes, PATHS)
+    # the rule of reference.md: x2 = min(W - 1, x + max(0, w - 1))
+    assert matched.people[PATHS[1]].boxes_xyxy.tolist() == [[10, 20, 39, 59], [60, 90, 79, 99]]
+    assert matched.image_ids[PATHS[1]] == 5
+    assert "annotation 3 has no area inside its image" in caplog.text
+
+
+def test_people_without_a_box_have_that_of_their_keypoints(tmp_path: Path) -> None:
+    names = ["a", "b", "c"]
+    document = {
+        "images": [{"id": 5, "file_name": "garden.jpg", "height": 100, "width": 80}],
+        "annotations": [
+            {"image_id": 5, "category_id": 7, "keypoints": [10, 20, 2, 30, 60, 1, 0, 0, 0]},
+            {"image_id": 5, "category_id": 7, "keypoints": [0] * 9},
+            {"image_id": 5, "category_id": 8, "keypoints": [], "bbox": [1, 2, 30, 40]},
+        ],
+        "categories": [{"id": 7, "name": "twig", "keypoints": names}, {"id": 8, "name": "leaf", "keypoints": []}],
+    }
+    # 20 x 40 pixels, grown by a tenth of 40 on each side; clipping takes one pixel off
+    assert match_boxes(write(tmp_path, document), PATHS).people[PATHS[1]].boxes_xyxy.tolist() == [[6, 16, 33, 63]]
+    document["annotations"][1]["keypoints"] = [10, 20, 2, *[0] * 6]
+    with pytest.raises(InputError, match="row 1: expected bbox"):
+        match_boxes(write(tmp_path, document), PATHS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "broken or empty"),
+        ("{", "broken or empty"),
+        ([], "expected person boxes, got none"),
+        ({"rows": []}, "no list of images"),
+        ({"images": [], "annotations": 3}, "expected a list of boxes"),
+        ({"images": [{"id": 1}], "annotations": []}, "an id and a file_name"),
+        ({"images": [{"id": 785, "file_name": "x.jpg"}], "annotations": [row(785)]}, "annotation 0: its image 785"),
+        ("3", "expected a list of boxes"),
+        ([row(785), 5], "row 1: expected bbox"),
+        ([{"bbox": [1, 2, 3, 4]}], "row 0: expected .* an image_id or image"),
+        ([{"image_id": 785}], "row 0"),
+        ([row("785")], "row 0"),
+        ([row(785, score=float("nan"))], "row 0"),
+        ([row(785, category_id=[1])], "row 0"),
+        ([row(785, bbox=[1, 2, 3])], "row 0"),
+        ([row(785, bbox=[1, 2, "a", 4])], "row 0"),
+        ([row(785), row(785, bbox=[1, 2, 0, 4])], r"x1 < x2 .*\(row 1\)"),
+        ([row(785, bbox=[1, 2, float("inf"), 4])], r"finite .*\(row 0\)"),
+        ([row(4), row(5)], "none of its 2 boxes .* image_id 4, .*000000000785.jpg.*--annotations"),
+        ([row(785, category_id=3)], "expected person boxes, got none"),
+    ],
+)
+def test_unusable_file_is_refused_by_name(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        match_boxes(write(tmp_path, content), PATHS)
+    assert "boxes.json" in str(caught.value)
+
+
+def test_missing_and_contradicting_annotation_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere.json cannot be read: No such file"):
+        match_image_ids(PATHS, tmp_path / "nowhere.json")
+    images = [{"id": 1, "file_name": "garden.jpg"}, {"id": 2, "file_name": "photos/garden.jpg"}]
+    with pytest.raises(InputError, match="fits two images of the annotation file, ids 1 and 2"):
+        match_image_ids(PATHS, write(tmp_path, {"images": images}))

@@ -1,0 +1,185 @@
+"""A fake camera: the newest frame wins, latency is bounded by one frame's work, files are finished."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from test_pipeline import SpotDetector, SpotPose, spot_image, spot_xy
+
+from distilpose.errors import ConfigError, InputError
+from distilpose.inference import run
+from distilpose.inference.interruption import Interruption
+from distilpose.inference.options import FilmOptions, OutputOptions
+from distilpose.inference.people import people_by_detector
+from distilpose.inference.predict import predict_files
+from distilpose.inference.predictor import PosePredictor
+from distilpose.video.camera import Latency, NewestFrame, Webcam, watch_camera
+from distilpose.video.preview import Preview
+from distilpose.video.reader import VideoReader
+
+Image = NDArray[np.uint8]
+
+
+class FakeCamera:
+    """Gives ``count`` pictures of a moving spot, ``rate`` a second."""
+
+    def __init__(self, count: int = 60, rate: float = 200.0) -> None:
+        self.count, self.rate = count, rate
+        self.given = 0
+        self.closed = False
+
+    def read(self) -> Image | None:
+        if self.given == self.count:
+            return None
+        time.sleep(1 / self.rate)
+        self.given += 1
+        return spot_image(spot_xy((self.given - 1) % 40))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Slow:
+    """A runner that answers when the camera has given its last picture."""
+
+    def __init__(self, runner: Any, camera: FakeCamera) -> None:
+        self.runner, self.camera, self.description = SpotPose(runner), camera, runner.description
+
+    def __call__(self, images: NDArray[np.float32]) -> Any:
+        while self.camera.given < self.camera.count:
+            time.sleep(0.001)
+        time.sleep(0.01)  # for the picture to arrive
+        return self.runner(images)
+
+
+def watch(camera: FakeCamera, runner: Any, options: FilmOptions, **more: Any) -> list[Any]:
+    find = people_by_detector(SpotDetector(), [], None).find
+    predictor = PosePredictor(runner)
+    return list(watch_camera(camera, "webcam:0", predictor, find, options, interruption=Interruption(), **more))
+
+
+def test_a_slow_model_sees_the_newest_frames_only(runner: Any) -> None:
+    latencies: list[Latency] = []
+    camera = FakeCamera(60, rate=1000)
+    seen = watch(camera, Slow(runner, camera), FilmOptions(smooth=False), show=latencies.append)
+    first, last = (item.place.frame for item in seen)
+    assert first < last == 59
+    for item in seen:
+        np.testing.assert_allclose(item.result.xy[0, 0], spot_xy(item.place.frame % 40), atol=2.5)
+        assert item.image is not None
+    assert 0.01 <= latencies[-1].median <= latencies[-1].p95
+    assert latencies[-1].used == 2 / 60
+    assert "ms" in str(latencies[-1])
+    assert camera.closed
+
+
+def test_times_are_those_of_arrival(runner: Any) -> None:
+    seen = watch(FakeCamera(20, rate=25), SpotPose(runner), FilmOptions())
+    assert len(seen) > 1
+    times = [item.place.time for item in seen]
+    assert times[0] == 0
+    assert times == sorted(set(times))
+    assert {int(n) for item in seen for n in item.result.track_id} == {1}
+
+
+def test_it_ends_when_it_is_time_or_when_asked(runner: Any) -> None:
+    camera = FakeCamera(10_000, rate=200)
+    seen = watch(camera, SpotPose(runner), FilmOptions(end=0.2))
+    assert seen[-1].place.time < 0.2
+    assert camera.closed
+    interruption = Interruption()
+    find = people_by_detector(SpotDetector(), [], None).find
+    stream = watch_camera(
+        FakeCamera(10_000), "w", PosePredictor(SpotPose(runner)), find, FilmOptions(), interruption=interruption
+    )
+    next(stream)
+    interruption.requested = True
+    assert len(list(stream)) <= 1
+
+
+def test_an_error_of_the_camera_is_raised() -> None:
+    class Broken:
+        def read(self) -> Image | None:
+            raise RuntimeError("unplugged")
+
+        def close(self) -> None:
+            pass
+
+    newest = NewestFrame(Broken())
+    with pytest.raises(RuntimeError, match="unplugged"):
+        newest.take()
+    newest.close()
+
+
+def test_a_camera_that_is_not_there(tmp_path: Path, runner: Any) -> None:
+    with pytest.raises(InputError, match="webcam:97 cannot be opened"):
+        Webcam(97)
+    report = predict_files(["webcam:97"], tmp_path / "out", model=runner, detector="whole-image")
+    assert len(report.failures) == 1
+    assert "webcam:97 cannot be opened" in report.failures[0]
+    with pytest.raises(ConfigError, match="expected one camera, got 2"):
+        predict_files(["webcam:0", "webcam:1"], tmp_path / "out", model=runner, detector="whole-image")
+    with pytest.raises(ConfigError, match="newest frame is taken"):
+        predict_files(["webcam:0"], tmp_path, model=runner, detector="whole-image", film=FilmOptions(every=2))
+    with pytest.raises(ConfigError, match="knows nothing of a camera"):
+        predict_files(["webcam:97"], tmp_path / "out", model=runner, boxes=tmp_path / "boxes.json")
+
+
+def test_a_camera_that_hangs_can_be_given_up() -> None:
+    released = threading.Event()
+
+    class Hanging(FakeCamera):
+        def read(self) -> Image | None:
+            released.wait()
+            return None
+
+    newest = NewestFrame(Hanging())
+    assert newest.take(lambda: True) is None
+    released.set()
+    newest.close()
+
+
+def test_predict_from_a_camera_writes_all_that_a_film_gets(tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(run, "Webcam", lambda number: FakeCamera(30, rate=100))
+    output = OutputOptions(json_lines=True, preview=0)
+    report = predict_files(
+        ["webcam:0"], tmp_path, model=SpotPose(runner), detector=SpotDetector(), output=output, progress=True
+    )
+    rows = json.loads((tmp_path / "predictions.json").read_text())
+    assert 1 <= report.num_frames == len(rows)
+    assert {row["image"] for row in rows} == {"webcam:0"}
+    with VideoReader(tmp_path / "webcam_0.mp4") as reader:
+        times = [frame.time for frame in reader.frames()]
+    np.testing.assert_allclose(times, [row["time"] for row in rows], atol=2e-3)
+    assert len((tmp_path / "poses.jsonl").read_text().splitlines()) == report.num_frames
+
+
+def test_a_camera_without_pictures_is_a_failure(tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(run, "Webcam", lambda number: FakeCamera(0))
+    report = predict_files(["webcam:3"], tmp_path, model=runner, detector=SpotDetector())
+    assert report.failures == ("webcam:3: it gave no picture",)
+
+
+def test_the_preview_shows_the_newest_picture() -> None:
+    with Preview() as preview:
+        with urllib.request.urlopen(preview.address, timeout=5) as page:  # noqa: S310
+            assert b"/stream" in page.read()
+        threading.Timer(0.1, preview.show, [spot_image(spot_xy(1))]).start()
+        with urllib.request.urlopen(preview.address + "stream", timeout=5) as stream:  # noqa: S310
+            head = [stream.readline() for _ in range(4)]
+            assert head[0] == b"--frame\r\n"
+            length = int(head[2].split(b":")[1])
+            assert stream.read(length)[:2] == b"\xff\xd8"
+        port = int(preview.address.rsplit(":", 1)[1].strip("/"))
+        with pytest.raises(InputError, match=f"port {port}"):
+            Preview(port)
+        with pytest.raises(InputError, match="port 99999"):
+            Preview(99999)

@@ -1,0 +1,350 @@
+"""Films in and out: true times, upright pictures, damage reported, sound kept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from videos import frame_number, numbered_frame, sound_seconds, top_boxes, write_film
+
+from distilpose.errors import ConfigError, InputError
+from distilpose.video import reader as video
+from distilpose.video import writer as video_writer
+from distilpose.video.reader import VideoReader
+from distilpose.video.writer import VideoWriter
+
+
+def read(path: Path, **options: Any) -> list[video.VideoFrame]:
+    with VideoReader(path, **options) as reader:
+        return list(reader.frames())
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """40 numbered frames at 10 a second."""
+    return write_film(tmp_path / "film.mp4", [numbered_frame(n) for n in range(40)])
+
+
+def test_every_frame_once_with_number_and_time(film: Path) -> None:
+    frames = read(film)
+    assert [frame.number for frame in frames] == list(range(40))
+    assert [frame_number(frame.image) for frame in frames] == list(range(40))
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(40) / 10, atol=1e-6)
+    with VideoReader(film) as reader:
+        assert (reader.size_hw, reader.num_frames) == ((48, 64), 40)
+        assert reader.rate == pytest.approx(10)
+        assert reader.duration == pytest.approx(4, abs=0.11)
+
+
+@pytest.mark.parametrize(("start", "end", "every"), [(0, None, 3), (1.3, None, 1), (2.05, 3.0, 2), (0, 0.25, 1)])
+def test_a_part_has_the_numbers_and_times_of_the_whole(film: Path, start: float, end: float | None, every: int) -> None:
+    first, last = -(-round(10 * start, 6) // 1), 40 if end is None else -(-round(10 * end, 6) // 1)
+    frames = read(film, start=start, end=end, every=every)
+    expected = list(range(int(first), int(last), every))
+    assert [frame.number for frame in frames] == expected
+    assert [frame_number(frame.image) for frame in frames] == expected
+    np.testing.assert_allclose([frame.time for frame in frames], np.array(expected) / 10, atol=1e-6)
+    with VideoReader(film, start=start, end=end, every=every) as reader:
+        assert abs(reader.num_frames - len(expected)) <= 1
+
+
+def test_variable_frame_rate_keeps_true_times(tmp_path: Path) -> None:
+    times = [0, 0.1, 0.15, 0.9, 1.0, 2.5]
+    film = write_film(tmp_path / "film.mkv", [numbered_frame(n) for n in range(6)], times=times)
+    np.testing.assert_allclose([frame.time for frame in read(film)], times, atol=2e-3)
+    out = tmp_path / "out.mp4"
+    with VideoWriter(out, (48, 64), rate=4) as writer:
+        for frame in read(film):
+            writer.write(frame.image, frame.time)
+    again = read(out)
+    np.testing.assert_allclose([frame.time for frame in again], times, atol=2e-3)
+    assert [frame_number(frame.image) for frame in again] == list(range(6))
+
+
+@pytest.mark.parametrize(("rotation", "bright"), [(90, "bottom left"), (-90, "top right"), (180, "bottom right")])
+def test_the_rotation_of_a_phone_is_applied(tmp_path: Path, rotation: int, bright: str) -> None:
+    """The angle is how far the picture is turned counter-clockwise to be upright, as FFmpeg has it."""
+    film = write_film(tmp_path / "film.mp4", [numbered_frame(0)] * 3, rotation=rotation)
+    image = read(film)[0].image
+    assert image.shape == ((64, 48, 3) if abs(rotation) == 90 else (48, 64, 3))
+    corners = {
+        "top left": image[2, 2], "top right": image[2, -3], "bottom left": image[-3, 2], "bottom right": image[-3, -3],
+    }  # fmt: skip
+    assert max(corners, key=lambda name: float(corners[name].mean())) == bright
+    with VideoReader(film) as reader:
+        assert reader.size_hw == image.shape[:2]
+
+
+def test_pixels_that_are_not_square_are_stretched(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4", [numbered_frame(0)] * 3, pixel_aspect=Fraction(4, 3))
+    assert read(film)[0].image.shape == (48, 85, 3)
+
+
+def test_colours_survive_writing_and_reading(tmp_path: Path) -> None:
+    image = np.zeros((96, 128, 3), dtype=np.uint8)
+    image[:48, :64], image[:48, 64:], image[48:, :64], image[48:, 64:] = (
+        (220, 40, 30),
+        (30, 200, 60),
+        (20, 60, 210),
+        128,
+    )
+    with VideoWriter(tmp_path / "out.mp4", (96, 128)) as writer:
+        for number in range(5):
+            writer.write(image, number / 30)
+    again = read(tmp_path / "out.mp4")[2].image
+    for rows, columns in ((24, 32), (24, 96), (72, 32), (72, 96)):
+        assert np.abs(again[rows, columns].astype(int) - image[rows, columns]).max() < 6
+
+
+@pytest.mark.parametrize("size_hw", [(47, 63), (48, 63), (1, 1), (2, 301)])
+def test_odd_sizes_are_read_and_written(tmp_path: Path, size_hw: tuple[int, int]) -> None:
+    film = write_film(tmp_path / "film.mkv", [numbered_frame(1, size_hw)] * 4)
+    frames = read(film)
+    assert frames[0].image.shape[:2] == size_hw
+    with VideoWriter(tmp_path / "out.mp4", size_hw) as writer:
+        for frame in frames:
+            writer.write(frame.image, frame.time)
+    height, width = (side + side % 2 for side in size_hw)
+    assert [frame.image.shape for frame in read(tmp_path / "out.mp4")] == [(height, width, 3)] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "written"), [("a.mp4", "aac", "aac"), ("a.mov", "pcm_s16le", "aac"), ("a.mkv", "libopus", "opus")]
+)
+def test_sound_is_kept_and_cut_like_the_pictures(tmp_path: Path, name: str, codec: str, written: str) -> None:
+    film = write_film(tmp_path / name, [numbered_frame(n) for n in range(40)], sound=codec)
+    out = tmp_path / "out.mp4"
+    with (
+        VideoReader(film, start=1.0, end=3.0) as reader,
+        VideoWriter(out, reader.size_hw, rate=reader.rate, sound_of=film, start=1.0) as writer,
+    ):
+        for frame in reader.frames():
+            writer.write(frame.image, frame.time)
+    assert len(read(out)) == 20
+    sound = sound_seconds(out)
+    assert sound is not None
+    assert sound[0] == written
+    assert 0 <= sound[1] < 0.1
+    assert sound[2] == pytest.approx(1.95, abs=0.15)
+
+
+@pytest.mark.parametrize(("start", "heard"), [(0.0, 1.5), (1.0, 0.5), (2.0, 0.0)])
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "pcm_s16le")])
+def test_sound_that_begins_later_still_does(tmp_path: Path, name: str, codec: str, start: float, heard: float) -> None:
+    film = write_film(tmp_path / name, [numbered_frame(n) for n in range(40)], sound=codec, sound_from=1.5)
+    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=film, start=start) as writer:
+        for frame in read(film, start=start):
+            writer.write(frame.image, frame.time)
+    sound = sound_seconds(tmp_path / "out.mp4")
+    assert sound is not None
+    assert sound[1] == pytest.approx(heard, abs=0.06)
+    assert sound[2] == pytest.approx(4 - start, abs=0.06)
+
+
+def test_pictures_that_begin_later_still_do(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mp4", [numbered_frame(n) for n in range(30)], sound="aac")
+    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=film) as writer:
+        for frame in read(film)[10:]:
+            writer.write(frame.image, frame.time)
+    sound = sound_seconds(tmp_path / "out.mp4")
+    assert sound is not None
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert next(container.decode(video=0)).time - sound[1] == pytest.approx(1.0, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [("a.avi", "libmp3lame", 44100), ("a.mkv", "pcm_s16le", 5000), ("a.mkv", "pcm_s16le", 192000)],
+)
+def test_odd_sound_is_encoded_anew(tmp_path: Path, name: str, codec: str, rate: int) -> None:
+    film = write_film(tmp_path / name, [numbered_frame(n) for n in range(30)], sound=codec, sound_rate=rate)
+    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=film) as writer:
+        for frame in read(film):
+            writer.write(frame.image, frame.time)
+    sound = sound_seconds(tmp_path / "out.mp4")
+    assert sound is not None
+    assert sound[0] == "aac"
+    assert sound[2] == pytest.approx(3, abs=0.2)
+    assert len(read(tmp_path / "out.mp4")) >= 29
+
+
+def test_sound_that_cannot_be_brought_over_costs_no_pictures(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+    film = write_film(tmp_path / "a.mp4", [numbered_frame(n) for n in range(20)], sound="aac")
+
+    def fail(self: Any, packet: Any, at: float) -> None:
+        raise av.error.ArgumentError(22, "Invalid argument")
+
+    monkeypatch.setattr(video_writer._Sound, "_bring", fail)
+    with VideoWriter(tmp_path / "out.mp4", (48, 64), sound_of=film) as writer:
+        for frame in read(film):
+            writer.write(frame.image, frame.time)
+    assert len(read(tmp_path / "out.mp4")) == 20
+    assert "its sound cannot be brought over (Invalid argument)" in caplog.text
+
+
+def test_a_huge_film_is_written_smaller(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", (3, 20_000)) as writer:
+        for number in range(3):
+            writer.write(np.full((3, 20_000, 3), 50 * number, np.uint8), number / 30)
+    assert read(tmp_path / "out.mp4")[0].image.shape == (2, 4096, 3)
+
+
+def test_what_cannot_be_encoded_leaves_no_file(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(video_writer, "LARGEST_SIDE", 30_000)
+    writer = VideoWriter(tmp_path / "out.mp4", (64, 20_000))
+    with pytest.raises(InputError, match=r"out\.mp4 cannot be encoded as H\.264"):
+        writer.write(np.zeros((64, 20_000, 3), np.uint8), 0)
+    writer.close()
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.ts", "libx264"), ("a.avi", "mpeg4")])
+@pytest.mark.parametrize("start", [0.5, 1.1, 2.0])
+def test_formats_without_an_index_have_the_same_numbers(tmp_path: Path, name: str, codec: str, start: float) -> None:
+    film = write_film(tmp_path / name, [numbered_frame(n) for n in range(40)], rate=25, codec=codec)
+    whole = {frame.number: frame.time for frame in read(film)}
+    part = {frame.number: frame.time for frame in read(film, start=start)}
+    assert part == {number: time for number, time in whole.items() if time >= start - 1e-6}
+
+
+def test_films_joined_end_to_end_go_on(tmp_path: Path) -> None:
+    one = write_film(tmp_path / "one.ts", [numbered_frame(n) for n in range(40)])
+    (tmp_path / "two.ts").write_bytes(one.read_bytes() * 2)
+    frames = [frame for frame in read(tmp_path / "two.ts") if frame.error is None]
+    assert len(frames) >= 78
+    steps = np.diff([frame.time for frame in frames])
+    np.testing.assert_allclose(steps, 0.1, atol=0.11)
+    assert frames[-1].time == pytest.approx(7.9, abs=0.3)
+
+
+def test_damage_before_the_start_moves_no_number(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    film = write_film(tmp_path / "film.mp4", [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(60)])
+    good = {frame.time: frame.number for frame in read(film)}
+    data = bytearray(film.read_bytes())
+    begin = data.index(b"mdat") + 8
+    damage = begin + (len(data) - begin) * 35 // 60  # about frame 35, after the key frame 30
+    data[damage : damage + 3000] = bytes(3000)
+    film.write_bytes(data)
+    frames = [frame for frame in read(film, start=4.5) if frame.error is None]
+    assert frames
+    assert [frame.number for frame in frames] == [good[frame.time] for frame in frames]
+
+
+def test_a_film_without_sound_stays_without(film: Path, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", (48, 64), sound_of=film) as writer:
+        writer.write(numbered_frame(0), 0)
+    assert sound_seconds(tmp_path / "out.mp4") is None
+
+
+def test_browsers_play_what_is_written(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", (48, 64)) as writer:
+        for number in range(100):
+            writer.write(numbered_frame(number % 40), number / 30)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.frames == 100
+    assert set(top_boxes(tmp_path / "out.mp4")) <= {"ftyp", "free", "mdat", "moov"}  # no row of fragments in the end
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_damaged_frame_is_reported_and_the_next_ones_follow(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(30)]
+    film = write_film(tmp_path / "film.mp4", noise)
+    data = bytearray(film.read_bytes())
+    middle = data.index(b"mdat") + 8 + (len(data) - data.index(b"mdat")) // 2
+    data[middle : middle + len(data) // 10] = bytes(len(data) // 10)
+    film.write_bytes(data)
+    frames = read(film)
+    broken = [frame for frame in frames if frame.error is not None]
+    assert 1 <= len(broken) < 15
+    assert all(frame.image is None for frame in broken)
+    assert f"frame {broken[0].number} at {broken[0].time:.2f} s" in str(broken[0].error)
+    assert frames[-1].error is None
+    assert len(frames) - len(broken) >= 15
+
+
+def test_what_is_no_film_is_refused(tmp_path: Path, film: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        VideoReader(tmp_path / "none.mp4")
+    (tmp_path / "text.mp4").write_text("not a film")
+    with pytest.raises(InputError, match=r"text\.mp4 cannot be read as a film .*complete"):
+        VideoReader(tmp_path / "text.mp4")
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(film.read_bytes()[:2000])
+    with pytest.raises(InputError, match="cannot be read as a film"):
+        VideoReader(cut)
+    sound = tmp_path / "sound.m4a"
+    with av.open(str(sound), "w") as container:
+        tone = container.add_stream("aac", rate=48000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 48000
+        container.mux(tone.encode(silence))
+        container.mux(tone.encode(None))
+    with pytest.raises(InputError, match=r"without a picture track \(it holds audio\)"):
+        VideoReader(sound)
+
+
+def test_options_are_checked(film: Path) -> None:
+    with pytest.raises(ConfigError, match="every"):
+        VideoReader(film, every=0)
+    with pytest.raises(ConfigError, match="start < end"):
+        VideoReader(film, start=2, end=2)
+    assert read(film, start=9) == []
+    assert [frame.number for frame in read(film, start=1, end=1.01)] == [10]
+    assert [frame.number for frame in read(film, start=3.85)] == [39]
+
+
+def test_pyav_missing_says_what_to_install(film: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ConfigError, match=r"distilpose\[video\]"):
+        VideoReader(film)
+
+
+def test_a_killed_writer_leaves_a_film_that_plays(tmp_path: Path) -> None:
+    code = (
+        "import os, numpy as np\n"
+        "from distilpose.video.writer import VideoWriter\n"
+        f"writer = VideoWriter({str(tmp_path / 'out.mp4')!r}, (48, 64), rate=10)\n"
+        "for n in range(200):\n"
+        "    writer.write(np.full((48, 64, 3), n, np.uint8), n / 10)\n"
+        "os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (part,) = tmp_path.iterdir()
+    frames = read(part)
+    assert len(frames) >= 140
+    assert all(frame.error is None for frame in frames)
+
+
+def test_a_full_disk_leaves_a_film_that_plays(tmp_path: Path) -> None:
+    code = (
+        "import resource, numpy as np\n"
+        "from distilpose.video.writer import VideoWriter\n"
+        f"writer = VideoWriter({str(tmp_path / 'out.mp4')!r}, (96, 128), rate=10)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "noise = np.random.default_rng(0).integers(0, 255, (400, 96, 128, 3), dtype=np.uint8)\n"
+        "try:\n"
+        "    for n, image in enumerate(noise):\n"
+        "        writer.write(image, n / 10)\n"
+        "except OSError as error:\n"
+        "    print('stopped', n)\n"
+        "try:\n"
+        "    writer.close()\n"
+        "except OSError as error:\n"
+        "    print('closed')\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert told[0] == "stopped"
+    frames = read(tmp_path / "out.mp4")
+    assert len(frames) >= int(told[1]) - 45
+    assert len(frames) > 5

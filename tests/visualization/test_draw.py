@@ -1,0 +1,326 @@
+"""Pictures of poses, checked by their pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from distilpose.errors import ConfigError, InputError
+from distilpose.skeletons import COCO_17, Skeleton
+from distilpose.visualization.draw import (
+    PERSON_COLOURS,
+    PLAIN_COLOUR,
+    SIDE_COLOURS,
+    STYLES,
+    DrawStyle,
+    draw_poses,
+    person_colour,
+)
+
+Pixels = NDArray[np.uint8]
+STICK = Skeleton("stick", ("a", "b"), (), ((0, 1),), (0, 1), (), (0.05, 0.05))
+LEFT, RIGHT, CENTRE = (SIDE_COLOURS[side] for side in ("left", "right", "centre"))
+
+
+@pytest.fixture
+def grey() -> Pixels:
+    return np.full((420, 320, 3), 110, np.uint8)
+
+
+@pytest.fixture
+def person() -> NDArray[np.float64]:
+    """(1, 17, 2): somebody who stands facing us, 360 pixels high; the left side is at larger x."""
+    half = {"nose": (0, 20), "eye": (10, 12), "ear": (20, 18), "shoulder": (45, 80), "elbow": (62, 145)}
+    half |= {"wrist": (70, 205), "hip": (28, 205), "knee": (32, 290), "ankle": (34, 370)}
+    points = []
+    for name in COCO_17.keypoint_names:
+        x, y = half[name.removeprefix("left_").removeprefix("right_")]
+        points.append((160 - x if name.startswith("right") else 160 + x, y + 10))
+    return np.array([points], dtype=np.float64)
+
+
+def middle(person: NDArray[np.float64], a: str, b: str) -> tuple[int, int]:
+    """(row, column) half way between two keypoints."""
+    ends = person[0, [COCO_17.keypoint_names.index(a), COCO_17.keypoint_names.index(b)]]
+    x, y = np.rint(ends.mean(0)).astype(int)
+    return int(y), int(x)
+
+
+def width_at(image: Pixels, background: Pixels, row: int) -> int:
+    """Number of pixels of a row in which two pictures differ clearly."""
+    return int((np.abs(image[row].astype(int) - background[row]).max(-1) > 60).sum())
+
+
+def test_limbs_wear_the_colour_of_their_side(grey: Pixels, person: NDArray[np.float64]) -> None:
+    picture = draw_poses(grey, person, COCO_17)
+    for side, colour in (("left", LEFT), ("right", RIGHT)):
+        assert tuple(picture[middle(person, f"{side}_knee", f"{side}_ankle")]) == colour
+        assert tuple(picture[middle(person, f"{side}_shoulder", f"{side}_elbow")]) == colour
+    assert tuple(picture[middle(person, "left_shoulder", "right_shoulder")]) == CENTRE
+    assert len({LEFT, RIGHT, CENTRE}) == 3
+
+
+def test_input_is_untouched_and_only_the_person_is_painted(grey: Pixels, person: NDArray[np.float64]) -> None:
+    before, points = grey.copy(), person.copy()
+    picture = draw_poses(grey, person, COCO_17, score=np.ones((1, 17)), sigma=np.full((1, 17, 2), 2.0))
+    np.testing.assert_array_equal(grey, before)
+    np.testing.assert_array_equal(person, points)
+    assert picture.dtype == np.uint8
+    changed = np.argwhere((picture != grey).any(-1))[:, ::-1]
+    low, high = person[0].min(0), person[0].max(0)
+    assert (changed > low - 12).all()
+    assert (changed < high + 12).all()
+
+
+def test_lines_are_thin_at_distance(grey: Pixels) -> None:
+    widths = {}
+    for height in (40, 200, 400):
+        stick = np.array([[[160.0, 5.0], [160.0, 5.0 + height]]])
+        picture = draw_poses(np.zeros_like(grey), stick, STICK)
+        widths[height] = width_at(picture, np.zeros_like(grey), 5 + height // 2)
+    assert widths[40] <= 2
+    assert widths[40] < widths[200] < widths[400] <= 12
+
+
+def test_uncertain_keypoints_fade(grey: Pixels, person: NDArray[np.float64]) -> None:
+    score = np.ones((1, 17))
+    row, column = middle(person, "left_knee", "left_ankle")
+    strength = []
+    for value in (0.0, 0.15, 0.3, 1.0):
+        score[0, COCO_17.keypoint_names.index("left_ankle")] = value
+        picture = draw_poses(grey, person, COCO_17, score=score)
+        strength.append(int(np.abs(picture[row, column].astype(int) - grey[row, column]).max()))
+    assert strength[0] == 0
+    assert 0 < strength[1] < strength[2] < strength[3]
+    assert tuple(picture[middle(person, "right_knee", "right_ankle")]) == RIGHT
+
+
+def test_person_without_confidence_is_not_drawn(grey: Pixels, person: NDArray[np.float64]) -> None:
+    picture = draw_poses(grey, person, COCO_17, score=np.zeros((1, 17)), sigma=np.full((1, 17, 2), 40.0))
+    np.testing.assert_array_equal(picture, grey)
+
+
+def test_large_sigma_becomes_an_ellipse_and_small_does_not(grey: Pixels, person: NDArray[np.float64]) -> None:
+    wrist = COCO_17.keypoint_names.index("left_wrist")
+    x, y = person[0, wrist].astype(int)
+    plain = draw_poses(grey, person, COCO_17)
+    sigma = np.full((1, 17, 2), 5.0)
+    np.testing.assert_array_equal(draw_poses(grey, person, COCO_17, sigma=sigma), plain)
+    sigma[0, wrist] = 40, 12
+    changed = (draw_poses(grey, person, COCO_17, sigma=sigma) != plain).any(-1)
+    assert changed[y, x + 36]
+    assert not changed[y, x + 46]
+    assert changed[y + 10, x + 1]
+    assert not changed[y + 18, x]
+    assert changed[y, x - 30] == changed[y, x + 30]
+
+
+def test_ellipse_is_translucent(person: NDArray[np.float64]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (420, 320, 3), dtype=np.uint8)
+    sigma = np.full((1, 17, 2), 1.0)
+    sigma[0, COCO_17.keypoint_names.index("left_wrist")] = 40
+    x, y = person[0, COCO_17.keypoint_names.index("left_wrist")].astype(int)
+    patch = np.s_[y - 5 : y + 25, x + 12 : x + 25]
+    painted = draw_poses(noise, person, COCO_17, sigma=sigma)[patch].astype(float)
+    for channel in range(3):
+        slope, intercept = np.polyfit(noise[patch][..., channel].ravel(), painted[..., channel].ravel(), 1)
+        assert 0.5 < slope < 0.9
+        assert intercept == pytest.approx((1 - slope) * LEFT[channel], abs=1.5)
+
+
+def test_larger_person_lies_on_top_whatever_the_order(grey: Pixels, person: NDArray[np.float64]) -> None:
+    small = (person - [160, 200]) * 0.5 + [160, 300]
+    one = draw_poses(grey, np.concatenate([person, small]), COCO_17)
+    other = draw_poses(grey, np.concatenate([small, person]), COCO_17)
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(one, draw_poses(draw_poses(grey, small, COCO_17), person, COCO_17))
+
+
+def test_points_far_outside_are_harmless(grey: Pixels, person: NDArray[np.float64]) -> None:
+    np.testing.assert_array_equal(draw_poses(grey, person + 5000, COCO_17, sigma=np.full((1, 17, 2), 50.0)), grey)
+    person[0, COCO_17.keypoint_names.index("left_ankle")] = 1e9, -1e9
+    sigma = np.full((1, 17, 2), 1e9)
+    assert draw_poses(grey, person, COCO_17, sigma=sigma).shape == grey.shape
+
+
+def test_line_reaches_from_outside_into_the_picture(grey: Pixels) -> None:
+    stick = np.array([[[-300.0, 200.0], [900.0, 200.0]]])
+    picture = draw_poses(grey, stick, STICK)
+    assert (picture[200] == CENTRE).all()
+
+
+def test_nobody_and_coinciding_points(grey: Pixels) -> None:
+    empty = draw_poses(grey, np.zeros((0, 17, 2)), COCO_17, score=np.zeros((0, 17)), sigma=np.zeros((0, 17, 2)))
+    np.testing.assert_array_equal(empty, grey)
+    assert empty is not grey
+    spot = draw_poses(grey, np.full((1, 17, 2), 100.0), COCO_17, sigma=np.zeros((1, 17, 2)))
+    changed = np.argwhere((spot != grey).any(-1))
+    assert 0 < len(changed) < 50
+    assert np.abs(changed - 100).max() <= 4
+
+
+def test_a_person_s_colour_is_that_of_the_track_whatever_the_row(grey: Pixels, person: NDArray[np.float64]) -> None:
+    other = person + np.array([0, 2000])
+    alone = draw_poses(grey, person, COCO_17, style="people", track_id=[11])
+    for xy, ids in ((np.concatenate([person, other]), [11, 3]), (np.concatenate([other, person]), [3, 11])):
+        np.testing.assert_array_equal(draw_poses(grey, xy, COCO_17, style="people", track_id=ids), alone)
+    by_row = draw_poses(grey, person, COCO_17, style="people")
+    np.testing.assert_array_equal(by_row, draw_poses(grey, person, COCO_17, style="people", track_id=[0]))
+    assert (by_row != alone).any()
+    assert tuple(alone[middle(person, "left_shoulder", "right_shoulder")]) == person_colour(11) == person_colour(11)
+
+
+def test_sides_differ_in_lightness_in_a_person_s_colour(grey: Pixels, person: NDArray[np.float64]) -> None:
+    for number in range(len(PERSON_COLOURS)):
+        picture = draw_poses(grey, person, COCO_17, style="people", track_id=[number])
+        left, right = (picture[middle(person, f"{side}_knee", f"{side}_ankle")].astype(float) for side in SIDES)
+        assert left.mean() > right.mean() + 30
+
+
+SIDES = ("left", "right")
+# Linear RGB as seen with protanopia and deuteranopia: Machado et al. 2009, severity 1, and by everyone
+SEEN = {
+    "all": np.eye(3),
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+}
+XYZ = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
+
+
+@pytest.mark.parametrize(("eye", "least"), [("all", 25), ("protanopia", 15), ("deuteranopia", 15)])
+def test_colours_of_people_are_told_apart(eye: str, least: float) -> None:
+    rgb = np.array(PERSON_COLOURS) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ np.transpose(SEEN[eye])
+    xyz = linear.clip(0, 1) @ XYZ.T / [0.9505, 1, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    distance = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 1000 * np.eye(len(lab))
+    assert distance.min() > least
+    assert np.diagonal(distance, 1).min() > 1.5 * least  # of neighbours, the likely ids of one picture
+
+
+def test_styles(grey: Pixels, person: NDArray[np.float64]) -> None:
+    box = np.array([[60.0, 8, 270, 400]])
+    sigma = np.full((1, 17, 2), 40.0)
+    drawn = {
+        name: draw_poses(grey, person, COCO_17, sigma=sigma, style=name, box=box, track_id=[4], pose_score=[0.5])
+        for name in STYLES
+    }
+    assert len({picture.tobytes() for picture in drawn.values()}) == len(STYLES)
+    np.testing.assert_array_equal(drawn["sides"], draw_poses(grey, person, COCO_17, sigma=sigma))
+    assert tuple(drawn["skeleton"][0, 0]) == PLAIN_COLOUR
+    assert tuple(drawn["labels"][300, 60]) == person_colour(4)  # the left edge of the box
+    assert tuple(drawn["people"][300, 60]) != person_colour(4)
+    knee = middle(person, "left_knee", "left_ankle")[0]
+    assert width_at(drawn["minimal"], grey, knee) < width_at(draw_poses(grey, person, COCO_17), grey, knee)
+    np.testing.assert_array_equal(
+        draw_poses(grey, person, COCO_17, style=DrawStyle(ellipses=False), sigma=sigma),
+        draw_poses(grey, person, COCO_17),
+    )
+
+
+def test_unknown_style_names_the_known() -> None:
+    with pytest.raises(ConfigError, match=r"sides, people, labels, skeleton, minimal.*got 'neon'"):
+        draw_poses(np.zeros((9, 9, 3), np.uint8), [], COCO_17, style="neon")
+    with pytest.raises(ConfigError, match="colours must be one of side, person"):
+        DrawStyle(colours="rainbow")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="background"):
+        DrawStyle(background="white")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="line_width"):
+        DrawStyle(line_width=0)
+
+
+LABEL_ALONE = DrawStyle(labels=True, boxes=False, ellipses=False, background="plain", colours="person")
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("beyond", [-15, 5])
+def test_labels_stay_whole_inside_the_picture(corner: tuple[int, int], beyond: int) -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    free = label_size(image, [120.0, 90, 180, 150])
+    where = np.array(corner) * [300 - 60, 200 - 60] + (np.array(corner) * 2 - 1) * beyond
+    assert label_size(image, [*where.tolist(), *(where + 60).tolist()]) == free
+
+
+def label_size(image: Pixels, box: list[float]) -> tuple[int, int]:
+    """(height, width) of the label of somebody whose keypoints have no score."""
+    xy = np.linspace(box[:2], box[2:], 17)[None]
+    picture = draw_poses(
+        image, xy, COCO_17, score=np.zeros((1, 17)), style=LABEL_ALONE, track_id=[27], box=[box], pose_score=[0.84]
+    )
+    rows, columns = np.nonzero((picture != PLAIN_COLOUR).any(-1))
+    return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+
+
+def test_labels_grow_with_the_person_and_shrink_into_small_pictures() -> None:
+    image = np.zeros((2000, 3000, 3), np.uint8)
+    small, large = label_size(image, [1000.0, 900, 1040, 960]), label_size(image, [1000.0, 300, 1800, 1900])
+    assert small[0] >= 14
+    assert large[0] > 3 * small[0]
+    assert label_size(np.zeros((40, 34, 3), np.uint8), [4.0, 20, 30, 39])[1] <= 34
+    tiny = draw_poses(np.zeros((5, 5, 3), np.uint8), [[[2.0, 2]] * 17], COCO_17, style="labels", track_id=[1])
+    assert tiny.shape == (5, 5, 3)
+
+
+@pytest.mark.parametrize("background", [0, 128, 255])
+def test_label_text_stands_out_from_its_plate(background: int) -> None:
+    for number in range(len(PERSON_COLOURS)):
+        picture = draw_poses(
+            np.full((200, 300, 3), background, np.uint8), np.full((1, 17, 2), 150.0), COCO_17, track_id=[number],
+            score=np.zeros((1, 17)), style=DrawStyle(labels=True, colours="person"), box=[[100.0, 100, 200, 190]],
+        )  # fmt: skip
+        changed = picture[(picture != background).any(-1)].astype(float) @ [0.299, 0.587, 0.114]
+        assert np.ptp(changed) > 80
+
+
+def test_nobody_outside_gets_a_label_or_a_box(grey: Pixels, person: NDArray[np.float64]) -> None:
+    for shift in ([5000, 0], [0, -5000], [-1e9, 1e9]):
+        box = np.array([[60.0, 8, 270, 400]]) + np.array([*shift, *shift])
+        picture = draw_poses(grey, person + shift, COCO_17, style="labels", box=box, track_id=[1], pose_score=[1.0])
+        np.testing.assert_array_equal(picture, grey)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_extremes(style: str, person: NDArray[np.float64]) -> None:
+    rng = np.random.default_rng(0)
+    pixel = np.zeros((1, 1, 3), np.uint8)
+    many = person * 0.1 + rng.uniform(0, 200, (200, 1, 2))
+    boxes = np.concatenate([many.min(1), many.max(1)], axis=1)
+    image = np.zeros((240, 320, 3), np.uint8)
+    for canvas in (pixel, image):
+        for xy, box in (
+            (many, boxes),
+            (np.zeros((0, 17, 2)), np.zeros((0, 4))),
+            (np.full((1, 17, 2), 1e12), np.full((1, 4), -1e12)),
+        ):
+            count = len(xy)
+            picture = draw_poses(
+                canvas, xy, COCO_17, sigma=np.full((count, 17, 2), 3.0), style=style, box=box,
+                track_id=np.arange(count), pose_score=np.ones(count),
+            )  # fmt: skip
+            assert picture.shape == canvas.shape
+            assert picture.dtype == np.uint8
+    assert not pixel.any()
+    assert not image.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"xy": np.full((1, 17, 2), np.nan)}, "xy must be finite, got nan"),
+        ({"xy": np.zeros((17, 2))}, r"xy must have shape \(N, 17, 2\), got \(17, 2\)"),
+        ({"xy": "left"}, "xy must be an array of numbers"),
+        ({"score": np.full((1, 17), np.inf)}, "score must be finite, got inf"),
+        ({"score": np.ones((2, 17))}, r"score must have shape \(1, 17\)"),
+        ({"score": []}, r"score must have shape \(1, 17\)"),
+        ({"sigma": np.ones((1, 17))}, "sigma must have shape"),
+        ({"track_id": [1, 2]}, r"track_id must have shape \(1\)"),
+        ({"box": [[0, 0, 1, np.nan]]}, "box must be finite"),
+        ({"image": np.zeros((5, 5), np.uint8)}, "image must be"),
+    ],
+)
+def test_bad_arrays_are_refused(grey: Pixels, person: NDArray[np.float64], change: dict, message: str) -> None:
+    arguments = {"image": grey, "xy": person, **change}
+    with pytest.raises(InputError, match=message):
+        draw_poses(arguments.pop("image"), arguments.pop("xy"), COCO_17, **arguments)
