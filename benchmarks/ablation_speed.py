@@ -21,12 +21,12 @@ from distilpose.training.ablation import LAST_WEIGHTS, TABLE_FILE, folder_name
 WAY = Way("onnxruntime", "float32")
 
 
-class LadderStep(NamedTuple):
+class SweepStep(NamedTuple):
     """A trained student.
 
     Attributes:
-        name: of its rung.
-        ap: COCO AP as a fraction, mean over the rung's seeds.
+        name: of its variant.
+        ap: COCO AP as a fraction, mean over the variant's seeds.
         pck: PCK@0.2 as a fraction, likewise.
         speed: of its file in ONNX Runtime, float32, one crop.
     """
@@ -42,52 +42,54 @@ class LadderStep(NamedTuple):
         return self.speed.milliseconds_per_crop(1)
 
 
-def measure_ladder(
+def measure_sweep(
     folder: Path, *, rounds: int = ROUNDS, say: Callable[[str], None] = lambda _: None
-) -> list[LadderStep]:
-    """Read a ladder's accuracies and time the first seed's last weights of every trained rung, in turn.
+) -> list[SweepStep]:
+    """Read a sweep's accuracies and time the first seed's last weights of every trained variant, in turn.
 
     Args:
         folder: ``out`` of the ablation.
-        rounds: turns of every rung; the times are medians.
+        rounds: turns of every variant; the times are medians.
         say: told what is being done.
 
     Raises:
-        ConfigError: the folder holds no finished trained rung.
+        ConfigError: the folder holds no finished trained variant.
     """
     table = folder / TABLE_FILE
     if not table.is_file():
         raise ConfigError(f"{folder} has no {TABLE_FILE}: expected the out folder of a 'distilpose ablate' run")
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    weights = {row["rung"]: sorted((folder / folder_name(row["rung"])).glob(f"seed*/{LAST_WEIGHTS}")) for row in rows}
-    rows = [row for row in rows if weights[row["rung"]]]
+    weights = {
+        row["variant"]: sorted((folder / folder_name(row["variant"])).glob(f"seed*/{LAST_WEIGHTS}")) for row in rows
+    }
+    rows = [row for row in rows if weights[row["variant"]]]
     if not rows:
-        raise ConfigError(f"{folder} has no trained rung: run 'distilpose ablate' first")
+        raise ConfigError(f"{folder} has no trained variant: run 'distilpose ablate' first")
     with tempfile.TemporaryDirectory() as exports:
         jobs = []
         for row in rows:
             say(f"export of {row['rung']}")
-            model = load_checkpoint(weights[row["rung"]][0])
-            path = way_file(model, WAY, Path(exports) / folder_name(row["rung"]))
-            jobs.append(Job(row["rung"], measure_complexity(model), path, WAY))
+            model = load_checkpoint(weights[row["variant"]][0])
+            path = way_file(model, WAY, Path(exports) / folder_name(row["variant"]))
+            jobs.append(Job(row["variant"], measure_complexity(model), path, WAY))
         speeds = measure_in_turn(jobs, (1,), rounds, say)
     return [
-        LadderStep(row["rung"], float(row["AP"]), float(row["PCK@0.2"]), speed)
+        SweepStep(row["variant"], float(row["AP"]), float(row["PCK@0.2"]), speed)
         for row, speed in zip(rows, speeds, strict=True)
     ]
 
 
-def pareto_front(steps: Sequence[LadderStep]) -> list[LadderStep]:
+def pareto_front(steps: Sequence[SweepStep]) -> list[SweepStep]:
     """The steps that no other beats in AP without being slower, fastest first."""
-    front: list[LadderStep] = []
+    front: list[SweepStep] = []
     for step in sorted(steps, key=lambda step: (step.milliseconds, -step.ap)):
         if not front or step.ap > front[-1].ap:
             front.append(step)
     return front
 
 
-def ladder_table(steps: Sequence[LadderStep]) -> Table:
+def sweep_table(steps: Sequence[SweepStep]) -> Table:
     """One student in a row, fastest first."""
     table = Table(title="accuracy and speed", caption="x 100; ONNX Runtime, float32, one crop; front: none is better")
     table.add_column("student")
@@ -107,12 +109,12 @@ def ladder_table(steps: Sequence[LadderStep]) -> Table:
     return table
 
 
-def plot_ladder(steps: Sequence[LadderStep], path: Path) -> None:
+def plot_sweep(steps: Sequence[SweepStep], path: Path) -> None:
     """AP and PCK over crops per second measured here; the front is joined by a line.
 
     Args:
         steps: measured.
-        path: picture to write, of a format that matplotlib knows.
+        path: image to write, of a format that matplotlib knows.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -146,10 +148,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="out folder of a finished `distilpose ablate` of students")
     parser.add_argument("--plot", type=Path, help="image to write")
     args = parser.parse_args()
-    steps = measure_ladder(args.folder)
-    Console().print(ladder_table(steps))
+    steps = measure_sweep(args.folder)
+    Console().print(sweep_table(steps))
     if args.plot is not None:
-        plot_ladder(steps, args.plot)
+        plot_sweep(steps, args.plot)
 
 
 if __name__ == "__main__":

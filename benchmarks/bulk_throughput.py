@@ -1,4 +1,4 @@
-"""Bulk prediction against a plain loop on the same pictures: what the engine costs on one machine."""
+"""Bulk prediction against a plain loop on the same images: what the engine costs on one machine."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bulk_cost import BulkRates, ClusterAssumptions, cost_table
-from distilpose.backends.openvino import OpenVinoRunner
+from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.measure import measure_peaks
 from distilpose.bulk import SHARD_SIZE
-from distilpose.bulk.engine import most_workers, ray_session, usable_cores
+from distilpose.bulk.engine import max_workers, ray_session, usable_cores
 from distilpose.bulk.inputs import BulkItem, fingerprint, items_of, list_inputs
 from distilpose.bulk.output_files import RunFolder
 from distilpose.bulk.predict import predict_bulk
@@ -35,34 +35,34 @@ from distilpose.inference.options import OutputOptions
 from distilpose.inference.predict import predict_files
 from distilpose.types import ImageArray
 
-PICTURES = 5000
+IMAGES = 5000
 DRAWN = 50  # different ones; the others are these, mirrored, brighter or darker
-PICTURE_HW = (360, 480)
-PICTURES_SHOW = f"JPEG files of {PICTURE_HW[1]} x {PICTURE_HW[0]}, one person each, no detector"
+IMAGE_HW = (360, 480)
+IMAGES_SHOW = f"JPEG files of {IMAGE_HW[1]} x {IMAGE_HW[0]}, one person each, no detector"
 ROUNDS = 2
-EMPTY_SHARDS = 200  # of one missing picture each: they show what a shard costs the driver
+EMPTY_SHARDS = 200  # of one missing image each: they show what a shard costs the driver
 DETECTOR = "whole-image"  # costs nothing, so that the engine's share of the time is the largest it can be
 
 
 class BulkSpeed(NamedTuple):
-    """One way of predicting the same pictures.
+    """One way of predicting the same images.
 
     Attributes:
         way: what was done.
         start: seconds that a run with nothing to do takes: processes and models start, and stop.
         work: seconds of everything else.
-        pictures: how many.
+        images: how many.
     """
 
     way: str
     start: float
     work: float
-    pictures: int
+    images: int
 
     @property
     def per_second(self) -> float:
-        """Pictures a second, without the start."""
-        return self.pictures / self.work
+        """Images a second, without the start."""
+        return self.images / self.work
 
 
 class BulkBenchmark(NamedTuple):
@@ -87,7 +87,7 @@ class BulkBenchmark(NamedTuple):
 
 
 def measure_bulk(
-    model: str | Path, say: Callable[[str], None] = lambda _: None, *, pictures: int = PICTURES
+    model: str | Path, say: Callable[[str], None] = lambda _: None, *, images: int = IMAGES
 ) -> BulkBenchmark:
     """Predict small JPEG files five ways, with ``model`` in OpenVINO.
 
@@ -99,13 +99,13 @@ def measure_bulk(
     Args:
         model: name or checkpoint that `export_model` takes.
         say: told what is being done.
-        pictures: how many.
+        images: how many.
     """
     cores = usable_cores()
     with tempfile.TemporaryDirectory() as name:
-        folder, exported = Path(name) / "pictures", Path(name) / f"model{SUFFIXES['openvino']}"
-        say(f"{pictures} pictures for bulk prediction")
-        _write_pictures(folder, pictures)
+        folder, exported = Path(name) / "images", Path(name) / f"model{SUFFIXES['openvino']}"
+        say(f"{images} images for bulk prediction")
+        _write_images(folder, images)
         export_model(model, exported, format="openvino")
         shards = _shards(folder)
         files, rounds, shard_rates = sorted(folder.iterdir()), [], []
@@ -126,15 +126,15 @@ def measure_bulk(
             shard_rates += [rate for _, rate in found.values() if rate is not None]
         start = time.perf_counter()
         fingerprint(list_inputs(folder))
-        listed = pictures / (time.perf_counter() - start)
+        listed = images / (time.perf_counter() - start)
     fastest = tuple(min(way, key=lambda speed: speed.work) for way in zip(*rounds, strict=True))
     per_core = max(fastest[2].per_second, fastest[4].per_second) / cores
-    return BulkBenchmark(fastest, BulkRates(per_core, listed, max(shard_rates), PICTURES_SHOW), cores)
+    return BulkBenchmark(fastest, BulkRates(per_core, listed, max(shard_rates), IMAGES_SHOW), cores)
 
 
-def _write_pictures(folder: Path, count: int) -> None:
+def _write_images(folder: Path, count: int) -> None:
     folder.mkdir()
-    drawn = [draw_people(np.random.default_rng(number), PICTURE_HW)[0] for number in range(min(count, DRAWN))]
+    drawn = [draw_people(np.random.default_rng(number), IMAGE_HW)[0] for number in range(min(count, DRAWN))]
     for number in range(count):
         write_image(folder / f"{number:06}.jpg", _varied(drawn[number % len(drawn)], number // len(drawn)))
 
@@ -151,9 +151,9 @@ def _shards(folder: Path) -> list[tuple[int, list[BulkItem]]]:
 
 def _plain_loop(files: Sequence[Path], model: Path, cores: int, out: Path) -> tuple[BulkSpeed, None]:
     start = time.perf_counter()
-    runner = OpenVinoRunner(model, cores)
+    backend = OpenVinoBackend(model, cores)
     ready = time.perf_counter()
-    predict_files(files, out, model=runner, detector=DETECTOR, output=OutputOptions(pictures=False))
+    predict_files(files, out, model=backend, detector=DETECTOR, output=OutputOptions(images=False))
     return BulkSpeed(f"predict, {_layout(1, cores)}", ready - start, time.perf_counter() - ready, len(files)), None
 
 
@@ -198,7 +198,7 @@ def _engine(folder: Path, model: Path, threads: int, out: Path) -> tuple[BulkSpe
     with ExitStack() as stack:
         stack.enter_context(ray_session(None))
         ready = time.perf_counter()
-        workers = most_workers(threads)
+        workers = max_workers(threads)
         _empty_run(workers, model, out / "warm", threads)  # what only the first run does is in no number
         idle = _empty_run(workers, model, out / "idle", threads)
         handing_out = _empty_run(workers + EMPTY_SHARDS, model, out / "empty", threads).driver - idle.driver
@@ -224,30 +224,30 @@ class _EmptyRun(NamedTuple):
 
 
 def _empty_run(shards: int, model: Path, out: Path, threads: int) -> _EmptyRun:
-    """A run with a missing picture in each shard: processes and models start, and nothing else happens."""
+    """A run with a missing image in each shard: processes and models start, and nothing else happens."""
     import pyarrow
     import pyarrow.parquet
 
     out.mkdir()
-    pictures = out / "missing.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"path": [f"{number}.jpg" for number in range(shards)]}), pictures)
+    images = out / "missing.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"path": [f"{number}.jpg" for number in range(shards)]}), images)
     start, used = time.perf_counter(), time.process_time()
-    report = predict_bulk(pictures, out / "run", model=model, detector=DETECTOR, shard_size=1, threads=threads)
+    report = predict_bulk(images, out / "run", model=model, detector=DETECTOR, shard_size=1, threads=threads)
     assert report.num_failed == shards
     return _EmptyRun(time.perf_counter() - start, time.process_time() - used)
 
 
 def bulk_table(found: BulkBenchmark, peak: float) -> Table:
     """One way in a row; ``peak`` in GFLOP/s."""
-    pictures = found.speeds[0].pictures
+    images = found.speeds[0].images
     table = Table(
-        title=f"{pictures:,} {PICTURES_SHOW}, OpenVINO float32",
+        title=f"{images:,} {IMAGES_SHOW}, OpenVINO float32",
         caption=f"Ray Data adds {100 * found.overhead:.0f} % to the work of the same processes, and its start and "
-        f"stop; {found.rates.shards:.0f} shards a second of the driver, {found.rates.listed:,.0f} pictures listed/s; "
+        f"stop; {found.rates.shards:.0f} shards a second of the driver, {found.rates.listed:,.0f} images listed/s; "
         f"peak {peak:.0f} GFLOP/s",
     )
     table.add_column("")
-    for heading in ("start and\nstop, s", "work, s", "pictures/s", "of the\nplain loop"):
+    for heading in ("start and\nstop, s", "work, s", "images/s", "of the\nplain loop"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in found.speeds:
         share = f"{100 * row.per_second / found.speeds[0].per_second:.0f} %"

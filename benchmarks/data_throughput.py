@@ -15,7 +15,7 @@ from distilpose.data.synthetic import write_synthetic_dataset
 
 
 class DataThroughput(NamedTuple):
-    """Augmented, normalised crops of 256 x 192 per second of processor time, so per core.
+    """Augmented, normalized crops of 256 x 192 per second of processor time, so per core.
 
     Attributes:
         from_files: each image is decoded from a JPEG file of about 0.08 megapixels.
@@ -27,7 +27,7 @@ class DataThroughput(NamedTuple):
 
 
 def measure_data_throughput(seconds: float = 2.0, num_images: int = 64) -> DataThroughput:
-    """Load batches of drawn people with the paper's augmentation and colour jitter.
+    """Load batches of drawn people with the paper's augmentation and color jitter.
 
     Args:
         seconds: processor time to spend on each figure.
@@ -36,7 +36,7 @@ def measure_data_throughput(seconds: float = 2.0, num_images: int = 64) -> DataT
     with tempfile.TemporaryDirectory() as folder:
         annotations = write_synthetic_dataset(Path(folder), num_images)
         samples = load_person_samples(annotations, annotations.parent / "images").samples
-        augment = AugmentOptions(colour_jitter=0.3)
+        augment = AugmentOptions(color_jitter=0.3)
         from_files, from_cache = (
             _crops_per_second(PersonDataset(samples, (256, 192), augment=augment, cache_images=cached), seconds)
             for cached in (False, True)

@@ -1,4 +1,4 @@
-"""The server under load, beside the same pictures through the bare pipeline in one process.
+"""The server under load, beside the same images through the bare pipeline in one process.
 
 Server, client and bare pipeline share this machine, and take turns: what the client computes is missing to the server.
 The processor time of either side for a request is therefore measured as well.
@@ -32,17 +32,17 @@ from distilpose.data.prefetch import map_in_threads
 from distilpose.data.synthetic import draw_people
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.export.export import SUFFIXES, Format, export_model
-from distilpose.formats.writers import FrameResult, prediction_rows
-from distilpose.inference.batching import Scene, predict_stream
+from distilpose.formats.writers import PoseRecord, prediction_rows
+from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.predictor import PosePredictor
-from distilpose.serving.images import decode_picture
+from distilpose.serving.images import decode_image
 from distilpose.types import FloatArray
 
 CLIENTS = (1, 4, 16, 64)
 REQUESTS = 600  # of one number of clients in one round
 ROUNDS = 3
-PICTURES = 60
-PICTURE_HW = (480, 640)
+IMAGES = 60
+IMAGE_HW = (480, 640)
 PEOPLE = 3
 BATCH = 8
 READERS = 2  # threads that decode for the bare pipeline
@@ -52,8 +52,8 @@ NEAR = 0.05  # pixels: batches of other sizes round differently
 _BOUNDARY = "distilpose-load"
 
 
-class LoadPicture(NamedTuple):
-    """A picture, as a request and as the bare pipeline takes it.
+class LoadImage(NamedTuple):
+    """An image, as a request and as the bare pipeline takes it.
 
     Attributes:
         jpeg: the file.
@@ -72,7 +72,7 @@ class Load(NamedTuple):
     Attributes:
         clients: connections.
         per_second: answers per second, median of the rounds.
-        share_of_bare: that over the pictures per second of the bare pipeline right before it, median of the rounds.
+        share_of_bare: that over the images per second of the bare pipeline right before it, median of the rounds.
         p50: milliseconds from request to answer, half of the requests were faster.
         p95: likewise 95 %.
         p99: likewise 99 %.
@@ -81,7 +81,7 @@ class Load(NamedTuple):
         batch: mean crops of a run of the model.
         megabytes: resident memory of the server, the most until then; 0 where the system does not tell.
         failed: requests not answered with 200.
-        wrong: answers that are not those of their picture.
+        wrong: answers that are not those of their image.
     """
 
     clients: int
@@ -103,8 +103,8 @@ class ServingReport(NamedTuple):
 
     Attributes:
         runtime: that runs the model.
-        bare_per_second: pictures per second of the bare pipeline, median of all rounds.
-        bare_ms: its processor time for a picture.
+        bare_per_second: images per second of the bare pipeline, median of all rounds.
+        bare_ms: its processor time for an image.
         loads: by number of clients.
     """
 
@@ -123,9 +123,9 @@ def measure_serving(
     rounds: int = ROUNDS,
     say: Callable[[str], None] = lambda _: None,
 ) -> ServingReport:
-    """Load a server of its own process with JPEG pictures of 640 x 480 with given boxes, over loopback.
+    """Load a server of its own process with JPEG images of 640 x 480 with given boxes, over loopback.
 
-    The bare pipeline takes the same pictures through `predict_stream` to the same JSON text, without HTTP, right before
+    The bare pipeline takes the same images through `predict_stream` to the same JSON text, without HTTP, right before
     each load.
 
     Args:
@@ -139,16 +139,16 @@ def measure_serving(
     Raises:
         ConfigError: the server does not start.
     """
-    pictures = [_draw(number) for number in range(PICTURES)]
+    images = [_draw(number) for number in range(IMAGES)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"model{SUFFIXES[format]}"
         say(f"export of {model}")
         export_model(model, file, format=format)
         predictor = PosePredictor(file, batch_size=BATCH)
-        expected = [_keypoints(rows) for rows in _bare(predictor, pictures)]
+        expected = [_keypoints(rows) for rows in _bare(predictor, images)]
         with _server(file) as (process, address):
             found = [
-                _measure_round(predictor, pictures, expected, process, address, number, requests, say)
+                _measure_round(predictor, images, expected, process, address, number, requests, say)
                 for _ in range(rounds)
                 for number in clients
             ]
@@ -156,12 +156,12 @@ def measure_serving(
     return ServingReport(format, median(bare for _, bare, _ in found), median(ms for _, _, ms in found), loads)
 
 
-def _draw(number: int) -> LoadPicture:
-    image, people = draw_people(np.random.default_rng(number), PICTURE_HW, PEOPLE)
+def _draw(number: int) -> LoadImage:
+    image, people = draw_people(np.random.default_rng(number), IMAGE_HW, PEOPLE)
     file = BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=90)
     boxes = np.array([person.box_xyxy for person in people]).reshape(-1, 4)
-    return LoadPicture(file.getvalue(), boxes, http_request(file.getvalue(), boxes.tolist()))
+    return LoadImage(file.getvalue(), boxes, http_request(file.getvalue(), boxes.tolist()))
 
 
 def http_request(jpeg: bytes, boxes_xyxy: list[list[float]]) -> bytes:
@@ -176,7 +176,7 @@ def http_request(jpeg: bytes, boxes_xyxy: list[list[float]]) -> bytes:
 
 def _measure_round(
     predictor: PosePredictor,
-    pictures: Sequence[LoadPicture],
+    images: Sequence[LoadImage],
     expected: Sequence[FloatArray],
     process: int,
     address: str,
@@ -184,23 +184,23 @@ def _measure_round(
     requests: int,
     say: Callable[[str], None],
 ) -> tuple[Load, float, float]:
-    """One load, with pictures per second and milliseconds of processor time of the bare pipeline before it."""
+    """One load, with images per second and milliseconds of processor time of the bare pipeline before it."""
     say(f"{clients} clients")
     start, used = time.perf_counter(), time.process_time()
-    repeated = [pictures[number % len(pictures)] for number in range(requests)]
+    repeated = [images[number % len(images)] for number in range(requests)]
     for _ in _bare(predictor, repeated):
         pass
     bare = requests / (time.perf_counter() - start)
     bare_ms = 1000 * (time.process_time() - used) / requests
     before = (_processor_seconds(process), time.process_time(), *_batches(address))
     start = time.perf_counter()
-    answers = asyncio.run(send_load(address, [picture.request for picture in pictures], clients, requests))
+    answers = asyncio.run(send_load(address, [image.request for image in images], clients, requests))
     per_second = requests / (time.perf_counter() - start)
     after = (_processor_seconds(process), time.process_time(), *_batches(address))
     server, client, runs, crops = (b - a for a, b in zip(before, after, strict=True))
     milliseconds = np.array([1000 * answer.seconds for answer in answers])
     good = [answer for answer in answers if answer.status == 200]
-    wrong = sum(not _same(answer.body, expected[answer.picture]) for answer in good)
+    wrong = sum(not _same(answer.body, expected[answer.image]) for answer in good)
     p50, p95, p99 = (float(value) for value in np.percentile(milliseconds, (50, 95, 99)))
     load = Load(
         clients,
@@ -234,13 +234,13 @@ class LoadAnswer(NamedTuple):
     """What came back.
 
     Attributes:
-        picture: index of the one sent.
+        image: index of the one sent.
         status: HTTP status; 0 when the connection broke.
         seconds: from request to answer.
         body: of the answer.
     """
 
-    picture: int
+    image: int
     status: int
     seconds: float
     body: bytes
@@ -264,15 +264,15 @@ async def send_load(address: str, requests: Sequence[bytes], clients: int, count
         reader, writer = await asyncio.open_connection(host, int(port))
         try:
             for number in numbers:
-                picture = number % len(requests)
+                image = number % len(requests)
                 start = time.perf_counter()
                 try:
-                    writer.write(requests[picture])
+                    writer.write(requests[image])
                     status, body = await _read_answer(reader)
                 except (OSError, EOFError):
                     status, body = 0, b""
                     reader, writer = await asyncio.open_connection(host, int(port))
-                answers.append(LoadAnswer(picture, status, time.perf_counter() - start, body))
+                answers.append(LoadAnswer(image, status, time.perf_counter() - start, body))
         finally:
             writer.close()
 
@@ -287,16 +287,16 @@ async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(head.split(b" ", 2)[1]), await reader.readexactly(lengths[0])
 
 
-def _bare(predictor: PosePredictor, pictures: Iterable[LoadPicture]) -> Generator[bytes]:
-    """The bare pipeline: decoding and cropping in threads, batches across pictures, people as JSON."""
+def _bare(predictor: PosePredictor, images: Iterable[LoadImage]) -> Generator[bytes]:
+    """The bare pipeline: decoding and cropping in threads, batches across images, people as JSON."""
 
-    def read(picture: LoadPicture) -> tuple[None, Scene | DistilPoseError]:
-        return None, Scene(decode_picture(picture.jpeg, 10**8), picture.boxes_xyxy)
+    def read(image: LoadImage) -> tuple[None, LocatedImage | DistilPoseError]:
+        return None, LocatedImage(decode_image(image.jpeg, 10**8), image.boxes_xyxy)
 
-    scenes = map_in_threads(read, pictures, threads=READERS, ahead=2 * READERS)
-    for predicted in predict_stream(predictor, scenes):
+    located_images = map_in_threads(read, images, threads=READERS, ahead=2 * READERS)
+    for predicted in predict_stream(predictor, located_images):
         assert predicted.result is not None
-        rows = prediction_rows(FrameResult("", predicted.result, PICTURE_HW))
+        rows = prediction_rows(PoseRecord("", predicted.result, IMAGE_HW))
         yield json.dumps({"people": rows}).encode()
 
 
@@ -373,13 +373,13 @@ def _peak_megabytes(process: int) -> float:
 def serving_tables(report: ServingReport, peak: float) -> tuple[Table, Table]:
     """What clients see, and what it costs: one number of clients in a row; ``peak`` in GFLOP/s."""
     seen = _table(
-        f"{report.runtime}: JPEG files of {PICTURE_HW[1]} x {PICTURE_HW[0]} with {PEOPLE} people over loopback",
-        f"bare pipeline in one process: {report.bare_per_second:.1f} pictures/s; client and server share the cores",
+        f"{report.runtime}: JPEG files of {IMAGE_HW[1]} x {IMAGE_HW[0]} with {PEOPLE} people over loopback",
+        f"bare pipeline in one process: {report.bare_per_second:.1f} images/s; client and server share the cores",
         ("clients", "requests/s", "of bare", "p50 ms", "p95 ms", "p99 ms", "failed", "wrong"),
     )
     costs = _table(
         "what it costs",
-        f"bare pipeline: {report.bare_ms:.1f} ms of CPU time a picture; peak {peak:.0f} GFLOP/s",
+        f"bare pipeline: {report.bare_ms:.1f} ms of CPU time an image; peak {peak:.0f} GFLOP/s",
         ("clients", "server CPU ms", "client CPU ms", "crops a run", "MB"),
     )
     for load in report.loads:

@@ -1,4 +1,4 @@
-"""How well people are recognised again and how calm their poses are: generated motion and real films."""
+"""How well people are recognized again and how calm their poses are: generated motion and real videos."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from distilpose.video.smoothing import OneEuroSmoother, smooth_zero_lag
 from distilpose.video.tracking import PoseTracker, TrackingOptions
 from walking_people import LEVELS, Gait, Level, SceneFrame, body, scene
 
-Film = Sequence[tuple[PoseResult, float]]  # people and seconds, frame by frame
+Video = Sequence[tuple[PoseResult, float]]  # people and seconds, frame by frame
 
 SEEDS = (1, 2, 3, 4, 5)  # reported; the defaults of the package were chosen on other seeds
 _MOVING_AVERAGE = 5  # frames
@@ -112,7 +112,7 @@ def _evaluate(level: str, name: str, options: TrackingOptions, scenes: Sequence[
 
 def tracking_table(rows: Iterable[Tracking]) -> Table:
     """The rows as they are printed."""
-    table = Table(title="generated scenes, people recognised again (matches: box IoU of 0.5)")
+    table = Table(title="generated scenes, people recognized again (matches: box IoU of 0.5)")
     for heading in ("scenes", "tracker"):
         table.add_column(heading)
     for heading in ("MOTA", "IDF1", "switches", "people", "ms per\nframe"):
@@ -145,24 +145,24 @@ MOTIONS: dict[str, Motion] = {"walking": _walking, "arm swings": _arm_swings, "s
 
 
 class Smoothness(NamedTuple):
-    """A film's poses, smoothed one way.
+    """A video's poses, smoothed one way.
 
     Attributes:
-        film: generated motion or name of a film.
+        video: generated motion or name of a video.
         method: of smoothing.
         jitter: mean norm of a keypoint's acceleration, in body heights per s^2.
         error: mean distance to the truth in body heights; None where it is unknown.
         lag: shift in milliseconds at which the error is least; None where nothing is known or moves.
     """
 
-    film: str
+    video: str
     method: str
     jitter: float
     error: float | None = None
     lag: float | None = None
 
 
-def observed(motion: Motion, rate: float, seed: int, seconds: float = 6.0) -> Film:
+def observed(motion: Motion, rate: float, seed: int, seconds: float = 6.0) -> Video:
     """A motion as an ordinary model sees it.
 
     Noise is normal with a spread of its own for each keypoint and frame, which sigma and score tell; one keypoint in
@@ -195,11 +195,11 @@ def observed(motion: Motion, rate: float, seed: int, seconds: float = 6.0) -> Fi
     ]
 
 
-def _moving_average(film: Film) -> list[PoseResult]:
+def _moving_average(video: Video) -> list[PoseResult]:
     """Each keypoint's mean over the last frames of one person: what one would write in a hurry."""
     past: dict[int, list[FloatArray]] = {}
     smoothed = []
-    for result, _ in film:
+    for result, _ in video:
         assert result.track_id is not None
         xy = result.xy.copy()
         for row, number in enumerate(result.track_id):
@@ -210,18 +210,18 @@ def _moving_average(film: Film) -> list[PoseResult]:
     return smoothed
 
 
-def _one_euro(film: Film) -> list[PoseResult]:
+def _one_euro(video: Video) -> list[PoseResult]:
     smooth = OneEuroSmoother()
-    return [smooth(result, time) for result, time in film]
+    return [smooth(result, time) for result, time in video]
 
 
-def _zero_lag(film: Film) -> list[PoseResult]:
-    smoothed = [result for _, result in smooth_zero_lag((None, result, time) for result, time in film)]
+def _zero_lag(video: Video) -> list[PoseResult]:
+    smoothed = [result for _, result in smooth_zero_lag((None, result, time) for result, time in video)]
     return [result for result in smoothed if result is not None]
 
 
-METHODS: dict[str, Callable[[Film], list[PoseResult]]] = {
-    "none": lambda film: [result for result, _ in film],
+METHODS: dict[str, Callable[[Video], list[PoseResult]]] = {
+    "none": lambda video: [result for result, _ in video],
     f"mean of last {_MOVING_AVERAGE}": _moving_average,
     "One Euro (live)": _one_euro,
     "zero lag (files)": _zero_lag,
@@ -229,12 +229,12 @@ METHODS: dict[str, Callable[[Film], list[PoseResult]]] = {
 
 
 def measure_smoothing(
-    films: Mapping[str, Film] | None = None, seeds: Sequence[int] = SEEDS, rate: float = 30.0
+    videos: Mapping[str, Video] | None = None, seeds: Sequence[int] = SEEDS, rate: float = 30.0
 ) -> list[Smoothness]:
-    """Smooth generated motion and, if given, films.
+    """Smooth generated motion and, if given, videos.
 
     Args:
-        films: people with track ids, by name of the film.
+        videos: people with track ids, by name of the video.
         seeds: one sequence each for every motion.
         rate: frames per second of generated motion.
 
@@ -247,17 +247,17 @@ def measure_smoothing(
             found = [_against_truth(motion, observed(motion, rate, seed), smooth) for seed in seeds]
             jitter, error, lag = np.mean(found, axis=0)
             rows.append(Smoothness(name, method, float(jitter), float(error), None if np.isnan(lag) else float(lag)))
-    for name, film in (films or {}).items():
-        rows += measure_smoothing_of(film, name)
+    for name, video in (videos or {}).items():
+        rows += measure_smoothing_of(video, name)
     return rows
 
 
-def measure_smoothing_of(results: Film, name: str = "film") -> list[Smoothness]:
-    """Smooth the poses of a real film: its jitter before and after.
+def measure_smoothing_of(results: Video, name: str = "video") -> list[Smoothness]:
+    """Smooth the poses of a real video: its jitter before and after.
 
     Args:
         results: people with track ids, and seconds.
-        name: of the film.
+        name: of the video.
 
     Raises:
         InputError: nobody is in three frames running.
@@ -267,11 +267,11 @@ def measure_smoothing_of(results: Film, name: str = "film") -> list[Smoothness]:
 
 
 def _against_truth(
-    motion: Motion, film: Film, smooth: Callable[[Film], list[PoseResult]]
+    motion: Motion, video: Video, smooth: Callable[[Video], list[PoseResult]]
 ) -> tuple[float, float, float]:
     """Jitter, error in body heights, and lag in milliseconds (NaN of a motion that stands)."""
-    times = np.array([time for _, time in film])
-    smoothed = smooth(film)
+    times = np.array([time for _, time in video])
+    smoothed = smooth(video)
     xy = (np.concatenate([result.xy for result in smoothed]) - _ORIGIN) / _HEIGHT
     errors = [float(np.linalg.norm(xy - motion(times - lag), axis=-1).mean()) for lag in _LAGS]
     error = float(np.linalg.norm(xy - motion(times), axis=-1).mean())
@@ -305,14 +305,14 @@ def _jitter(results: Sequence[PoseResult], times: Sequence[float], height: float
 
 def smoothing_table(rows: Iterable[Smoothness]) -> Table:
     """The rows as they are printed."""
-    table = Table(title="trembling of poses; generated motion at 30 frames per second, and films")
+    table = Table(title="trembling of poses; generated motion at 30 frames per second, and videos")
     for heading in ("motion", "smoothing"):
         table.add_column(heading)
     for heading in ("jitter\nheights / s^2", "error\n% of height", "lag\nms"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         error = "-" if row.error is None else f"{100 * row.error:.2f}"
-        table.add_row(row.film, row.method, f"{row.jitter:.2f}", error, "-" if row.lag is None else f"{row.lag:.0f}")
+        table.add_row(row.video, row.method, f"{row.jitter:.2f}", error, "-" if row.lag is None else f"{row.lag:.0f}")
     return table
 
 

@@ -35,7 +35,7 @@ from distilpose.models.outputs import HeatmapOutput
 
 BATCH = 16
 STEPS = 5
-PARTS = ("teacher", "student forward", "losses", "backward", "optimiser")
+PARTS = ("teacher", "student forward", "losses", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class StepOptions:
         fused_attention: torch's fused attention instead of two products and a softmax, and the encoder's linear
             layers by its convolution kernels (`models.linear`).
         fused_adam: one kernel for the whole update.
-        stored_teacher: the teacher's outputs are there already (`training.teacher_store`).
+        stored_teacher: the teacher's outputs are there already (`training.teacher_cache`).
         bfloat16: mixed precision: other arithmetic, so never part of a float32 figure.
     """
 
@@ -128,7 +128,7 @@ def measure_step(name: str, size_hw: tuple[int, int], options: StepOptions, step
 
 
 def measure_with_data(size_hw: tuple[int, int], steps: int = STEPS, workers: int = 1) -> tuple[float, float]:
-    """Samples per second of steps on crops that are read, augmented and normalised meanwhile, and of bare ones.
+    """Samples per second of steps on crops that are read, augmented and normalized meanwhile, and of bare ones.
 
     Args:
         size_hw: (H, W) of the crops.
@@ -142,7 +142,7 @@ def measure_with_data(size_hw: tuple[int, int], steps: int = STEPS, workers: int
     with tempfile.TemporaryDirectory() as folder:
         annotations = write_synthetic_dataset(Path(folder), 64)
         samples = load_person_samples(annotations, annotations.parent / "images").samples
-        dataset = PersonDataset(samples, size_hw, augment=AugmentOptions(colour_jitter=0.3))
+        dataset = PersonDataset(samples, size_hw, augment=AugmentOptions(color_jitter=0.3))
         sampler = MixedSampler([len(samples)], samples_per_epoch=BATCH * (2 * steps + 2))
         batches = iter(build_loader(dataset, batch_size=BATCH, sampler=sampler, num_workers=workers))
         loaded, bare = [], []
@@ -160,7 +160,7 @@ def measure_with_data(size_hw: tuple[int, int], steps: int = STEPS, workers: int
 
 
 class _Step:
-    """Models, optimiser and tensors of one way of stepping."""
+    """Models, optimizer and tensors of one way of stepping."""
 
     def __init__(self, size_hw: tuple[int, int], options: StepOptions) -> None:
         student = create_model("distilpose_s", input_size_hw=size_hw)

@@ -1,4 +1,4 @@
-"""A film to a drawn film: frames a second of the whole, and where the time of a frame goes."""
+"""A video to a drawn video: frames a second of the whole, and where the time of a frame goes."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from distilpose.backends.base import Runner
-from distilpose.backends.loading import DEFAULT_MODEL, as_runner
+from distilpose.backends.base import InferenceBackend
+from distilpose.backends.loading import DEFAULT_MODEL, as_backend
 from distilpose.benchmark.measure import measure_peaks
 from distilpose.detection.detectors import create_detector
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.options import FilmOptions, OutputOptions
+from distilpose.inference.options import OutputOptions, VideoOptions
 from distilpose.inference.people import people_by_detector
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.types import ImageArray
-from distilpose.video.pipeline import watch_film
+from distilpose.video.pipeline import watch_video
 from distilpose.video.reader import VideoReader
 from distilpose.video.smoothing import smooth_zero_lag
 from distilpose.video.tracking import PoseTracker
 from distilpose.video.writer import VideoWriter
-from distilpose.visualization.annotators import Brush
+from distilpose.visualization.annotators import Annotator
 from distilpose.visualization.draw import STYLES
 from tracking_and_smoothing import measure_smoothing_of, smoothing_table
 
 T = TypeVar("T")
 
-STAGE_FRAMES = 150  # from the middle of the film, on which each stage is timed alone
+STAGE_FRAMES = 150  # from the middle of the video, on which each stage is timed alone
 DETECT_EVERY = 5
 STAGES = ("decoding", "detection", "crops and network", "tracking and smoothing", "drawing", "encoding")
 
 
-class FilmSpeed(NamedTuple):
-    """One runtime on one film.
+class VideoSpeed(NamedTuple):
+    """One runtime on one video.
 
     Attributes:
         runtime: its name.
         people: per frame, on the frames of the stages.
         milliseconds: of one frame, each stage alone, one after the other.
-        frames_per_second: the whole film to drawn film and ``predictions.json``: with the detector in every frame, in
+        frames_per_second: the whole video to drawn video and ``predictions.json``: with the detector in every frame, in
             each fifth, and, if there is anybody, with its boxes from a file.
     """
 
@@ -60,11 +60,11 @@ class FilmSpeed(NamedTuple):
     frames_per_second: dict[str, float]
 
 
-def measure_film(film: Path, detector: str, model: str | Path, say: Callable[[str], None]) -> list[FilmSpeed]:
-    """Measure a film with torch and, exported, in OpenVINO.
+def measure_video(video: Path, detector: str, model: str | Path, say: Callable[[str], None]) -> list[VideoSpeed]:
+    """Measure a video with torch and, exported, in OpenVINO.
 
     Args:
-        film: file.
+        video: file.
         detector: name that `create_detector` takes.
         model: what `load_model` takes.
         say: is told what is being measured.
@@ -74,67 +74,69 @@ def measure_film(film: Path, detector: str, model: str | Path, say: Callable[[st
         exported = Path(folder) / f"model{SUFFIXES['openvino']}"
         export_model(model, exported, format="openvino")
         boxes = Path(folder) / "boxes"
-        predict_files([film], boxes, model=as_runner(exported, None), detector=detector,
-                      film=FilmOptions(smooth=False), output=OutputOptions(pictures=False))  # fmt: skip
+        predict_files([video], boxes, model=as_backend(exported, None), detector=detector,
+                      video=VideoOptions(smooth=False), output=OutputOptions(images=False))  # fmt: skip
         for runtime, source in (("torch", model), ("OpenVINO", exported)):
-            runner = as_runner(source, None)
-            say(f"{film.name} in {runtime}")
-            people, milliseconds = _stages(film, detector, runner, Path(folder))
-            rates = _whole(film, detector, runner, boxes / "predictions.json", Path(folder) / "out")
-            speeds.append(FilmSpeed(runtime, people, milliseconds, rates))
+            backend = as_backend(source, None)
+            say(f"{video.name} in {runtime}")
+            people, milliseconds = _stages(video, detector, backend, Path(folder))
+            rates = _whole(video, detector, backend, boxes / "predictions.json", Path(folder) / "out")
+            speeds.append(VideoSpeed(runtime, people, milliseconds, rates))
     return speeds
 
 
-def tracked_poses(film: Path, detector: str, model: str | Path) -> list[tuple[PoseResult, float]]:
+def tracked_poses(video: Path, detector: str, model: str | Path) -> list[tuple[PoseResult, float]]:
     """The people of every frame with track ids, not smoothed, and its time in seconds."""
     predictor, poses = PosePredictor(model), []
-    with VideoReader(film) as reader, Interruption() as interruption:
+    with VideoReader(video) as reader, Interruption() as interruption:
         finder = people_by_detector(create_detector(detector), [], None).find
-        options = FilmOptions(smooth=False, detect_every=DETECT_EVERY)
-        for seen in watch_film(reader, predictor, finder, options, keep_images=False, interruption=interruption):
+        options = VideoOptions(smooth=False, detect_every=DETECT_EVERY)
+        for seen in watch_video(reader, predictor, finder, options, keep_images=False, interruption=interruption):
             if seen.result is not None:
                 poses.append((seen.result, seen.place.time or 0.0))
     return poses
 
 
-def _whole(film: Path, detector: str, runner: Runner, boxes: Path, out: Path) -> dict[str, float]:
-    ways: dict[str, tuple[FilmOptions, dict[str, Any]]] = {
-        "detector in every frame": (FilmOptions(), {"detector": detector}),
-        f"in each {DETECT_EVERY}th": (FilmOptions(detect_every=DETECT_EVERY), {"detector": detector}),
+def _whole(video: Path, detector: str, backend: InferenceBackend, boxes: Path, out: Path) -> dict[str, float]:
+    ways: dict[str, tuple[VideoOptions, dict[str, Any]]] = {
+        "detector in every frame": (VideoOptions(), {"detector": detector}),
+        f"in each {DETECT_EVERY}th": (VideoOptions(detect_every=DETECT_EVERY), {"detector": detector}),
     }
     if json.loads(boxes.read_text()):
-        ways["boxes from a file"] = (FilmOptions(), {"boxes": boxes})
+        ways["boxes from a file"] = (VideoOptions(), {"boxes": boxes})
     rates = {}
     for name, (options, source) in ways.items():
         report, seconds = _timed(
             lambda options=options, source=source: predict_files(  # type: ignore[misc]
-                [film], out, model=runner, film=options, **source
+                [video], out, model=backend, video=options, **source
             )
         )
         rates[name] = report.num_frames / seconds
     return rates
 
 
-def _stages(film: Path, detector_name: str, runner: Runner, folder: Path) -> tuple[float, dict[str, float]]:
+def _stages(video: Path, detector_name: str, backend: InferenceBackend, folder: Path) -> tuple[float, dict[str, float]]:
     """People per frame, and milliseconds of a frame in each stage alone."""
-    with VideoReader(film) as reader:
+    with VideoReader(video) as reader:
         middle = max(0.0, (reader.duration or 0.0) / 2 - STAGE_FRAMES / reader.rate / 2)
-    with VideoReader(film, start=middle) as reader, closing(iter(reader.frames())) as frames:  # type: ignore[type-var]
+    with VideoReader(video, start=middle) as reader, closing(iter(reader.frames())) as frames:  # type: ignore[type-var]
         next(frames)
         taken, decoding = _timed(lambda: [frame for frame, _ in zip(frames, range(STAGE_FRAMES), strict=False)])
         rate, size_hw = reader.rate, reader.size_hw
     images = [frame.image for frame in taken if frame.image is not None]
     times = [frame.time for frame in taken if frame.image is not None]
     detector = create_detector(detector_name)
-    predictor = PosePredictor(runner)
+    predictor = PosePredictor(backend)
     detector(images[:1])
     found, detection = _timed(lambda: detector(images))
     predictor(images[0], [[0, 0, 100, 100]])
     results, poses = _timed(lambda: [predictor(image, *people) for image, people in zip(images, found, strict=True)])
     smooth, tracking = _timed(lambda: _over_time(results, times))
-    brush = Brush(STYLES["people"])
-    drawn, drawing = _timed(lambda: [brush.paint(image, result) for image, result in zip(images, smooth, strict=True)])
-    _, encoding = _timed(lambda: _encode(folder / "film.mp4", drawn, times, size_hw, rate))
+    annotator = Annotator(STYLES["people"])
+    drawn, drawing = _timed(
+        lambda: [annotator.annotate(image, result) for image, result in zip(images, smooth, strict=True)]
+    )
+    _, encoding = _timed(lambda: _encode(folder / "video.mp4", drawn, times, size_hw, rate))
     seconds = (decoding, detection, poses, tracking, drawing, encoding)
     milliseconds = {name: 1000 * of_all / len(images) for name, of_all in zip(STAGES, seconds, strict=True)}
     return float(np.mean([len(result) for result in results])), milliseconds
@@ -160,10 +162,10 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
     return result, time.perf_counter() - start
 
 
-def film_table(speeds: Sequence[FilmSpeed], film: Path, detector: str, peak: float) -> Table:
+def video_table(speeds: Sequence[VideoSpeed], video: Path, detector: str, peak: float) -> Table:
     """Milliseconds of a frame in each stage alone, and frames per second of the whole; ``peak`` in GFLOP/s."""
     title = (
-        f"{film.name}, detector {detector}: ms of a frame, each stage alone; then the whole. Peak {peak:.0f} GFLOP/s"
+        f"{video.name}, detector {detector}: ms of a frame, each stage alone; then the whole. Peak {peak:.0f} GFLOP/s"
     )
     table = Table(title=title)
     table.add_column("what")
@@ -194,8 +196,8 @@ def main() -> None:
     console, progress = Console(), Console(stderr=True)
     steadiness = []
     for video in args.videos:
-        found = measure_film(video, args.detector, args.model, progress.print)
-        console.print(film_table(found, video, args.detector, measure_peaks().highest))
+        found = measure_video(video, args.detector, args.model, progress.print)
+        console.print(video_table(found, video, args.detector, measure_peaks().highest))
         steadiness += measure_smoothing_of(tracked_poses(video, args.detector, args.model), video.name)
     console.print(smoothing_table(steadiness))
 

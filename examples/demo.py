@@ -31,7 +31,7 @@ SHOWN = ("AP", "AP50", "AR", "PCK@0.2")
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for data, runs and pictures")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for data, runs and images")
     out: Path = parser.parse_args().out
     console = Console()
     start = time.monotonic()
@@ -50,9 +50,9 @@ def main() -> None:
         arguments += [f"{option}={out / other / 'last.safetensors'}" for option, other in NEEDS.get(name, {}).items()]
         run("train", str(CONFIGS / f"{name}.yaml"), *arguments, *(["--resume"] if (out / name).exists() else []))
 
-    console.rule("on 100 drawn pictures that no model has seen")
+    console.rule("on 100 drawn images that no model has seen")
     console.print(compare(out, validation))
-    console.rule("pictures of drawn people")
+    console.rule("images of drawn people")
     student = str(out / "student" / "last.safetensors")
     images = sorted((data / "validation" / "images").iterdir())[:8]
     boxes = ["--boxes", str(validation), "--annotations", str(validation)]

@@ -49,8 +49,8 @@ def main() -> None:
     """Write the two sets and the skeleton."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("beetles"), help="folder to write to")
-    parser.add_argument("--train", type=int, default=50, help="pictures to learn from")
-    parser.add_argument("--test", type=int, default=20, help="pictures to test with")
+    parser.add_argument("--train", type=int, default=50, help="images to learn from")
+    parser.add_argument("--test", type=int, default=20, help="images to test with")
     arguments = parser.parse_args()
     skeleton = skeleton_from_file(SKELETON_FILE)
     for seed, (name, count) in enumerate((("train", arguments.train), ("test", arguments.test))):
@@ -67,9 +67,9 @@ def write_set(folder: Path, count: int, skeleton: Skeleton, seed: int) -> Path:
     images, annotations = [], []
     for number in range(1, count + 1):
         rng = np.random.default_rng((seed, number))
-        picture, keypoints = draw_picture(rng, skeleton)
+        image, keypoints = draw_image(rng, skeleton)
         name = f"{number:03d}.png"
-        write_image(folder / "images" / name, picture)
+        write_image(folder / "images" / name, image)
         images.append({"id": number, "file_name": name, "height": IMAGE_HW[0], "width": IMAGE_HW[1]})
         annotations.append({"id": number, "image_id": number, "category_id": 1, "iscrowd": 0, **keypoints})
     edges = [[a + 1, b + 1] for a, b in skeleton.edges]
@@ -80,12 +80,12 @@ def write_set(folder: Path, count: int, skeleton: Skeleton, seed: int) -> Path:
     return file
 
 
-def draw_picture(rng: np.random.Generator, skeleton: Skeleton) -> tuple[Image, dict[str, Any]]:
+def draw_image(rng: np.random.Generator, skeleton: Skeleton) -> tuple[Image, dict[str, Any]]:
     """One beetle on the ground, now and then with a leaf over a part of it; (H, W, 3) and its labels."""
-    picture = draw_ground(rng)
+    image = draw_ground(rng)
     beetle = pose_beetle(rng)
-    draw_beetle(picture, beetle, rng)
-    covered = draw_leaf(picture, beetle, rng) if rng.random() < 0.3 else np.zeros(IMAGE_HW, dtype=bool)
+    draw_beetle(image, beetle, rng)
+    covered = draw_leaf(image, beetle, rng) if rng.random() < 0.3 else np.zeros(IMAGE_HW, dtype=bool)
     keypoints: list[float] = []
     for name in skeleton.keypoint_names:
         x, y = beetle.points[name]
@@ -93,11 +93,11 @@ def draw_picture(rng: np.random.Generator, skeleton: Skeleton) -> tuple[Image, d
         keypoints += [round(float(x), 1), round(float(y), 1), 1 if hidden else 2]
     xy = np.array(list(beetle.points.values()))
     low, high = xy.min(0) - 4, xy.max(0) + 4
-    return picture, {"bbox": [*low.round(1).tolist(), *(high - low).round(1).tolist()], "keypoints": keypoints}
+    return image, {"bbox": [*low.round(1).tolist(), *(high - low).round(1).tolist()], "keypoints": keypoints}
 
 
 def pose_beetle(rng: np.random.Generator) -> Beetle:
-    """A beetle that walks roughly up the picture, its legs in stride."""
+    """A beetle that walks roughly up the image, its legs in stride."""
     length, heading = rng.uniform(70, 100), rng.uniform(-40, 40)
     ahead = direction(heading)
     tail = np.array([IMAGE_HW[1], IMAGE_HW[0]]) / 2 + rng.uniform(-15, 15, 2) - 0.5 * length * ahead
@@ -120,48 +120,48 @@ def pose_beetle(rng: np.random.Generator) -> Beetle:
 
 
 def direction(degrees: float) -> FloatArray:
-    """(2,) unit vector, 0 up the picture, clockwise."""
+    """(2,) unit vector, 0 up the image, clockwise."""
     turn = np.deg2rad(degrees)
     return np.array([np.sin(turn), -np.cos(turn)])
 
 
 def draw_ground(rng: np.random.Generator) -> Image:
     """Blotchy ground with blades of grass."""
-    colour = rng.uniform((120, 105, 70), (215, 205, 165))
+    color = rng.uniform((120, 105, 70), (215, 205, 165))
     blotches = rng.normal(0, 22, (12, 12, 1)) + rng.normal(0, 6, (12, 12, 3))
     wide = cv2.resize(blotches, IMAGE_HW[::-1], interpolation=cv2.INTER_CUBIC)
-    picture = np.clip(colour + wide + rng.normal(0, 5, (*IMAGE_HW, 3)), 0, 255).astype(np.uint8)
+    image = np.clip(color + wide + rng.normal(0, 5, (*IMAGE_HW, 3)), 0, 255).astype(np.uint8)
     for _ in range(rng.integers(3, 12)):
         start = rng.uniform(0, IMAGE_HW[0], 2)
         end = start + rng.normal(0, 40, 2)
         shade = rng.uniform((60, 90, 30), (120, 160, 80)).tolist()
-        cv2.line(picture, fixed(start), fixed(end), shade, int(rng.integers(1, 3)), cv2.LINE_AA, SUBPIXEL_BITS)
-    return picture
+        cv2.line(image, fixed(start), fixed(end), shade, int(rng.integers(1, 3)), cv2.LINE_AA, SUBPIXEL_BITS)
+    return image
 
 
-def draw_beetle(picture: Image, beetle: Beetle, rng: np.random.Generator) -> None:
+def draw_beetle(image: Image, beetle: Beetle, rng: np.random.Generator) -> None:
     """Legs and antennae first, then the three parts of the body, with a line where the wing cases meet."""
     dark = rng.uniform((15, 15, 15), (60, 45, 40)).tolist()
     shell = rng.uniform((20, 30, 20), (130, 90, 60)).tolist()
     for line in beetle.lines:
         for start, end in pairwise(line):
-            cv2.line(picture, fixed(start), fixed(end), dark, 2, cv2.LINE_AA, SUBPIXEL_BITS)
+            cv2.line(image, fixed(start), fixed(end), dark, 2, cv2.LINE_AA, SUBPIXEL_BITS)
     head, waist, tail = (beetle.points[name] for name in ("head", "waist", "tail"))
     parts = (((waist + tail) / 2, 0.32, 0.22, shell), (0.55 * waist + 0.45 * head, 0.15, 0.17, dark))
-    for centre, along, across, colour in (*parts, (head + 0.08 * (waist - head), 0.09, 0.09, dark)):
+    for center, along, across, color in (*parts, (head + 0.08 * (waist - head), 0.09, 0.09, dark)):
         axes = fixed(beetle.length * np.array([across, along]))
-        cv2.ellipse(picture, fixed(centre), axes, beetle.heading_deg, 0, 360, colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
-    cv2.line(picture, fixed(waist), fixed(tail), dark, 1, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.ellipse(image, fixed(center), axes, beetle.heading_deg, 0, 360, color, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.line(image, fixed(waist), fixed(tail), dark, 1, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def draw_leaf(picture: Image, beetle: Beetle, rng: np.random.Generator) -> NDArray[np.bool_]:
+def draw_leaf(image: Image, beetle: Beetle, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Lay a leaf over one foot or antenna; (H, W) True where it is."""
     name = list(beetle.points)[rng.integers(3, len(beetle.points))]
     mask = np.zeros(IMAGE_HW, dtype=np.uint8)
     axes = fixed(rng.uniform((14, 8), (26, 14)))
     cv2.ellipse(mask, fixed(beetle.points[name]), axes, float(rng.uniform(0, 180)), 0, 360, 255, -1, 8, SUBPIXEL_BITS)
     covered = mask > 0
-    picture[covered] = rng.uniform((50, 100, 30), (110, 160, 80)).astype(np.uint8)
+    image[covered] = rng.uniform((50, 100, 30), (110, 160, 80)).astype(np.uint8)
     return covered
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+
+from known_model import BRIGHT_XY, BrightestPixel
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS / "reference"))
@@ -68,3 +71,21 @@ def golden_images() -> torch.Tensor:
     """(2, 3, 256, 192): the input of the released code's golden outputs."""
     values = np.random.default_rng([0, 99]).standard_normal((2, 3, 256, 192))
     return torch.from_numpy(values.astype(np.float32))
+
+
+@pytest.fixture
+def backend() -> BrightestPixel:
+    return BrightestPixel()
+
+
+@pytest.fixture
+def bare_backend() -> BrightestPixel:
+    return BrightestPixel(bare=True)
+
+
+@pytest.fixture
+def image() -> NDArray[np.uint8]:
+    """(300, 400, 3), black but for a soft spot at pixel (211, 143)."""
+    rows, columns = np.ogrid[:300, :400]
+    squared = (columns - BRIGHT_XY[0]) ** 2 + (rows - BRIGHT_XY[1]) ** 2
+    return np.rint(250 * np.exp(-squared / 50))[..., None].repeat(3, axis=2).astype(np.uint8)

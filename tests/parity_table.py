@@ -25,7 +25,7 @@ sys.path.insert(0, str(REFERENCE))
 import make_checkpoint  # noqa: E402
 
 from distilpose.backends.checkpoint import convert_released, describe  # noqa: E402
-from distilpose.backends.torch import TorchRunner  # noqa: E402
+from distilpose.backends.torch import TorchBackend  # noqa: E402
 from distilpose.data.images import read_image  # noqa: E402
 from distilpose.evaluation.metrics.coco_ap import coco_keypoint_ap  # noqa: E402
 from distilpose.geometry import CropTransform, xywh_to_xyxy  # noqa: E402
@@ -172,15 +172,15 @@ def effect_rows(folder: Path) -> list[Row]:
         wasted = float(size[target_weight == 0].sum() / size.sum()) if mask == "reference" else wasted
     output = student(images)
     readings = [read_heatmap(heatmaps.heatmaps, output.xy_norm, how) for how in ("reference", "bilinear")]
-    runner = TorchRunner(student, describe(student))
-    aligned, as_released = (run_with_flip(runner, images.numpy(), mode) for mode in ("aligned", "reference"))
+    backend = TorchBackend(student, describe(student))
+    aligned, as_released = (run_with_flip(backend, images.numpy(), mode) for mode in ("aligned", "reference"))
     width = images.shape[-1]
     sigma = torch.full((1, 1, 2), 2.0)
     drawn = [render_gaussian_heatmaps(torch.full((1, 1, 2), 0.5), sigma, (64, 48), floor) for floor in (0.0, 0.3)]
     score_change = float(np.abs(aligned.score - as_released.score).mean())
     return [
         ("1", "value of the simulated-heatmap term by mask", ", ".join(terms)),
-        ("1", "share of its gradient on unlabelled keypoints, reference mask", f"{100 * wasted:.0f} %"),
+        ("1", "share of its gradient on unlabeled keypoints, reference mask", f"{100 * wasted:.0f} %"),
         ("2", "mean change of a flip-tested score (spread of scores "
          f"{float(aligned.score.std()):.3f})", f"{score_change:.3f}"),
         ("3", "mean shift of a flip-tested x, crop pixels",

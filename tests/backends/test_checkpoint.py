@@ -17,7 +17,7 @@ from distilpose.backends.checkpoint import (
     read_description,
     save_checkpoint,
 )
-from distilpose.backends.loading import as_runner, load_model
+from distilpose.backends.loading import as_backend, load_model
 from distilpose.cli import main as cli
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models import create_model
@@ -116,7 +116,7 @@ def write_with(path, change) -> None:
         (lambda tensors, values: values.update(model="resnet"), "resnet"),
         (lambda tensors, values: values.update(options={"depth": -1}), "depth"),
         (lambda tensors, values: values.pop("skeleton"), "broken"),
-        (lambda tensors, values: values.update(normalisation={"mean": [0], "std": [1]}), "broken"),
+        (lambda tensors, values: values.update(normalization={"mean": [0], "std": [1]}), "broken"),
     ],
 )
 def test_own_file_with_a_fault_is_refused(change, named, tmp_path) -> None:
@@ -168,14 +168,14 @@ def test_hub_id_without_network_and_from_the_cache(tmp_path, monkeypatch) -> Non
     assert same_weights(model, loaded)
 
 
-def test_runner_returns_numpy_and_absent_outputs_stay_none(tmp_path) -> None:
+def test_backend_returns_numpy_and_absent_outputs_stay_none(tmp_path) -> None:
     model = create_model("distilpose_s", num_sigmas=0, with_score=False, **SMALL)
-    runner = as_runner(model)
-    output = runner(torch.randn(2, 3, 64, 48).numpy())
+    backend = as_backend(model)
+    output = backend(torch.randn(2, 3, 64, 48).numpy())
     assert output.sigma is None
     assert output.score is None
     assert output.xy_norm.shape == (2, 17, 2)
-    assert as_runner(runner) is runner
+    assert as_backend(backend) is backend
 
 
 def test_half_precision_files_are_half_the_size_and_load_as_float32(tmp_path) -> None:

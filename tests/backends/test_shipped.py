@@ -25,7 +25,7 @@ def test_weights_are_small_and_say_where_they_come_from(name: str) -> None:
     assert path.stat().st_size <= 12e6
     notice = (path.parent / "NOTICE.md").read_text()
     assert path.name in notice
-    assert "not** covered by the licence of the code" in notice
+    assert "not** covered by the license of the code" in notice
     training = read_description(path).training
     assert {"data", "steps", "losses", "validation"} <= set(training)
 

@@ -66,7 +66,7 @@ def test_files_are_timed_in_the_runtime_of_their_suffix(tmp_path, capsys) -> Non
     assert "is not a file" in capsys.readouterr().err
 
 
-def test_the_plot_is_a_picture(tmp_path) -> None:
+def test_the_plot_is_an_image(tmp_path) -> None:
     speeds = [speed("distilpose_s", "openvino", "float32", 0.05, 0.3), speed("tokenpose_s", "torch", "int8", 0.1, 0.7)]
     plot_accuracy_against_speed(speeds, tmp_path / "speed.png")
     assert read_image(tmp_path / "speed.png").std() > 5

@@ -17,8 +17,8 @@ from distilpose.geometry import xywh_to_xyxy
 
 
 @pytest.fixture
-def labelled(tmp_path: Path) -> Path:
-    """Two pictures: a tall and a small person, and a crowd in the second."""
+def labeled(tmp_path: Path) -> Path:
+    """Two images: a tall and a small person, and a crowd in the second."""
     (tmp_path / "images").mkdir()
     keypoints = [50, 60, 2] * 17
     entries = [
@@ -49,7 +49,7 @@ def labelled(tmp_path: Path) -> Path:
     ],
 )
 def test_recall_and_precision_by_hand(
-    boxes: dict[int, list[Any]], found: int, tall: int, precision: float, labelled: Path, monkeypatch: Any
+    boxes: dict[int, list[Any]], found: int, tall: int, precision: float, labeled: Path, monkeypatch: Any
 ) -> None:
     def create(name: str) -> Any:
         def detect(images: Any) -> list[PersonBoxes]:
@@ -59,9 +59,9 @@ def test_recall_and_precision_by_hand(
         return detect
 
     monkeypatch.setattr(detection, "create_detector", create)
-    quality = measure_detection("x", labelled / "people.json", labelled / "images")
+    quality = measure_detection("x", labeled / "people.json", labeled / "images")
     assert (quality.people, quality.tall) == (3, 2)
     assert (quality.found, quality.tall_found) == (found, tall)
     assert quality.recall == pytest.approx(found / 3)
     assert quality.precision == precision
-    assert detection_table(quality, "x", labelled / "people.json").row_count == 4
+    assert detection_table(quality, "x", labeled / "people.json").row_count == 4

@@ -1,4 +1,4 @@
-"""A few pictures, tiny models, and one Ray for all tests."""
+"""A few images, tiny models, and one Ray for all tests."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Folder of 12 pictures of different sizes in two folders, the fifth of them broken."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """Folder of 12 images of different sizes in two folders, the fifth of them broken."""
+    folder = tmp_path / "images"
     for name in ("b", "a/deep"):
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(4)
     for number in range(12):
         place = folder / ("a/deep" if number < 7 else "b") / f"{number:02}.jpg"
         if number == 4:
-            place.write_bytes(b"no picture")
+            place.write_bytes(b"no image")
         else:
             write_image(place, rng.integers(0, 255, (60 + number, 80, 3), dtype=np.uint8))
     return folder

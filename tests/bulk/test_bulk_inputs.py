@@ -17,15 +17,15 @@ from distilpose.bulk.lists import ListColumns
 from distilpose.errors import ConfigError, InputError
 
 
-def test_a_folder_is_walked_in_one_order(pictures: Path) -> None:
-    (pictures / ".hidden").mkdir()
-    (pictures / ".hidden" / "x.jpg").touch()
-    (pictures / "notes.txt").touch()
-    items = items_of(list_inputs(pictures))
+def test_a_folder_is_walked_in_one_order(images: Path) -> None:
+    (images / ".hidden").mkdir()
+    (images / ".hidden" / "x.jpg").touch()
+    (images / "notes.txt").touch()
+    items = items_of(list_inputs(images))
     assert [item.row for item in items] == list(range(12))
     assert [Path(item.source).name for item in items] == [f"{number:02}.jpg" for number in range(12)]
     assert all(Path(item.file).is_absolute() and item.offset is None for item in items)
-    assert fingerprint(list_inputs(pictures)) == fingerprint(list_inputs(pictures))
+    assert fingerprint(list_inputs(images)) == fingerprint(list_inputs(images))
 
 
 def test_a_list_gives_paths_ids_and_boxes(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_ids_may_be_texts_and_boxes_of_fixed_length(tmp_path: Path) -> None:
     assert (item.image_id, item.boxes) == ("k1", [[1, 2, 3, 4]])
 
 
-def test_several_lists_count_on_and_a_picture_twice_is_two_rows(tmp_path: Path) -> None:
+def test_several_lists_count_on_and_an_image_twice_is_two_rows(tmp_path: Path) -> None:
     write_list(tmp_path / "1.parquet", path=["a.jpg", "b.jpg"])
     write_list(tmp_path / "2.parquet", path=["a.jpg"])
     items = items_of(list_inputs(f"{tmp_path}/*.parquet"))
@@ -56,7 +56,7 @@ def test_several_lists_count_on_and_a_picture_twice_is_two_rows(tmp_path: Path) 
     assert items == items_of(list_inputs(tmp_path))  # a folder with nothing else in it
 
 
-def test_pictures_in_tar_files_are_found_by_their_bytes(tmp_path: Path) -> None:
+def test_images_in_tar_files_are_found_by_their_bytes(tmp_path: Path) -> None:
     write_tar(tmp_path / "s1.tar", {"k1.jpg": b"first", "k1.json": b"{}", "k2.png": b"second!"})
     write_tar(tmp_path / "s2.tar", {"k1.jpg": b"third"})
     items = items_of(list_inputs(tmp_path))
@@ -79,7 +79,7 @@ TAR_DAMAGES = {
     "at the border of a member": (lambda data: data[: 2 * MEMBER], "is cut off: expected 1024 closing zero bytes .* 0"),
     "in a header": (lambda data: data[: 2 * MEMBER + 100], "is cut off or damaged: there is no header .* byte 3072"),
     "in the closing zeros": (lambda data: data[: 4 * MEMBER + 512], "is cut off: .* got 512"),
-    "in a picture": (lambda data: data[: 4 * MEMBER - 400], "unexpected end of data"),
+    "in an image": (lambda data: data[: 4 * MEMBER - 400], "unexpected end of data"),
     "a header": (lambda data: data[:MEMBER] + b"?" * 512 + data[MEMBER + 512 :], "no header .* byte 1536"),
     "joined with cat": (lambda data: data + data, "goes on behind its end, at byte 10240"),
 }  # fmt: skip
@@ -101,12 +101,12 @@ def test_links_and_hidden_and_sparse_members_of_tar_files(tmp_path: Path) -> Non
         return member
 
     with tarfile.open(tmp_path / "s.tar", "w") as archive:
-        for name in ("k.jpg", "._k.jpg", "no_picture.bin"):
+        for name in ("k.jpg", "._k.jpg", "no_image.bin"):
             member = tarfile.TarInfo(name)
             member.size = 5
             archive.addfile(member, io.BytesIO(b"bytes"))
         archive.addfile(link("hard.jpg", "k.jpg", tarfile.LNKTYPE))
-        archive.addfile(link("other.jpg", "no_picture.bin", tarfile.LNKTYPE))
+        archive.addfile(link("other.jpg", "no_image.bin", tarfile.LNKTYPE))
         archive.addfile(link("lost.jpg", "nowhere.jpg", tarfile.LNKTYPE))
         archive.addfile(link("soft.jpg", "k.jpg", tarfile.SYMTYPE))
         sparse = tarfile.TarInfo("sparse.jpg")
@@ -169,13 +169,13 @@ def touch(*files: Path) -> bool:
         (lambda d: write_list(d / "l.parquet", name=["a.jpg"]), "no column 'path': expected one of its columns name"),
         (lambda d: write_list(d / "l.parquet", path=[1.5]), "must hold string, got double"),
         (lambda d: write_list(d / "l.parquet", path=["a", None]), "got null in row 1"),
-        (lambda d: write_list(d / "l.parquet", path=pa.array([], pa.string())), "lists no picture"),
+        (lambda d: write_list(d / "l.parquet", path=pa.array([], pa.string())), "lists no image"),
         (lambda d: (d / "l.parquet").write_bytes(b"PAR1 no") and d / "l.parquet", "cannot be read as Parquet"),
         (lambda d: (d / "l.tar").write_bytes(b"no tar" * 200) and d / "l.tar", "cannot be read as a tar file"),
         (lambda d: (d / "l.tar.gz").touch() or d / "l.tar.gz", "compressed"),
         (lambda d: (d / "l.txt").touch() or d / "l.txt", "none of what bulk prediction reads"),
-        (lambda d: touch(d / "a.jpg", d / "b.tar") and d, r"several kinds \(.tar, pictures\)"),
-        (lambda d: touch(d / "a.jpg", d / "b.parquet") and d, r"several kinds \(.parquet, pictures\)"),
+        (lambda d: touch(d / "a.jpg", d / "b.tar") and d, r"several kinds \(.tar, images\)"),
+        (lambda d: touch(d / "a.jpg", d / "b.parquet") and d, r"several kinds \(.parquet, images\)"),
         (lambda d: touch(d / "a.jpg", d / "b.tar") and f"{d}/*", "several kinds"),
         (lambda d: touch(d / "b.tar", d / "c.tgz") and d, r"c\.tgz is compressed"),
         (lambda d: touch(d / "b.tar", d / "c.tar.gz") and f"{d}/*", r"c\.tar\.gz is compressed"),
@@ -243,11 +243,11 @@ def test_results_beside_the_source_are_fine(source: str, out: str, tmp_path: Pat
     check_apart(source, out)
 
 
-def test_columns_belong_to_lists(pictures: Path, tmp_path: Path) -> None:
+def test_columns_belong_to_lists(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="belong to a list"):
-        list_inputs(pictures, ListColumns(boxes="boxes"))
+        list_inputs(images, ListColumns(boxes="boxes"))
     with pytest.raises(ConfigError, match="belong to a list"):
-        list_inputs(pictures, root="/photos")
+        list_inputs(images, root="/photos")
     file = write_list(tmp_path / "list.parquet", path=["a"], boxes=[[1.0, 2.0]])
     with pytest.raises(InputError, match="'boxes' must hold"):
         list_inputs(file, ListColumns(boxes="boxes"))

@@ -36,28 +36,28 @@ from distilpose.errors import CheckpointError, ConfigError, InputError
         ({"detector": "whole-image", "flip_test": "on"}, "flip_test"),
     ],
 )
-def test_wrong_options_are_told_before_anything_starts(options, message, pictures, model_file, tmp_path) -> None:
+def test_wrong_options_are_told_before_anything_starts(options, message, images, model_file, tmp_path) -> None:
     with pytest.raises(ConfigError, match=message):
-        predict_bulk(pictures, tmp_path / "out", model=model_file, **options)
+        predict_bulk(images, tmp_path / "out", model=model_file, **options)
 
 
-def test_wrong_models_and_folders_are_told(pictures, model_file, tmp_path) -> None:
+def test_wrong_models_and_folders_are_told(images, model_file, tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere is not a file.*distilpose_s_demo"):
-        predict_bulk(pictures, tmp_path / "out", model="nowhere", detector="whole-image")
+        predict_bulk(images, tmp_path / "out", model="nowhere", detector="whole-image")
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     with pytest.raises(CheckpointError, match="broken"):
-        predict_bulk(pictures, tmp_path / "out", model=broken, detector="whole-image")
+        predict_bulk(images, tmp_path / "out", model=broken, detector="whole-image")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write to"):
-        predict_bulk(pictures, tmp_path / "file" / "out", model=model_file, detector="whole-image")
+        predict_bulk(images, tmp_path / "file" / "out", model=model_file, detector="whole-image")
 
 
-def test_wrong_usage_on_the_command_line(pictures, tmp_path, capsys) -> None:
+def test_wrong_usage_on_the_command_line(images, tmp_path, capsys) -> None:
     assert cli.main(["predict-bulk", str(tmp_path / "no"), "--out", str(tmp_path / "o"), "--detector", "hog"]) == 1
-    assert "is not there: expected a folder of pictures" in capsys.readouterr().err
+    assert "is not there: expected a folder of images" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
-        cli.main(["predict-bulk", str(pictures)])
+        cli.main(["predict-bulk", str(images)])
     assert stop.value.code == 2
 
 
@@ -70,7 +70,7 @@ def test_a_checkpoint_is_exported_once_into_the_run(checkpoint_file, tmp_path) -
 
 
 def test_a_checkpoint_that_cannot_be_exported_runs_as_it_is(
-    checkpoint_file, tmp_path, pictures, monkeypatch, caplog
+    checkpoint_file, tmp_path, images, monkeypatch, caplog
 ) -> None:
     def fails(*_, **__):
         raise ConfigError("openvino is not installed")
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_cannot_be_exported_runs_as_it_is(
     assert "slower" in caplog.text
     RunFolder(tmp_path / "out").start({})
     worker = ShardWorker(Job(str(tmp_path / "out"), str(checkpoint_file), "int64", "whole-image"))
-    assert worker.work(0, items_of(list_inputs(pictures))).error is None
+    assert worker.work(0, items_of(list_inputs(images))).error is None
 
 
 def test_detectors_mean_the_same_for_every_worker(tmp_path, monkeypatch) -> None:
@@ -93,42 +93,42 @@ def test_detectors_mean_the_same_for_every_worker(tmp_path, monkeypatch) -> None
     assert bulk._same_everywhere("auto", None) in ("hog", f"hf:{bulk.AUTO_MODEL}")
 
 
-def drive(reports: list[ShardReport], pictures: Path) -> None:
-    table = list_inputs(pictures)
+def drive(reports: list[ShardReport], images: Path) -> None:
+    table = list_inputs(images)
     left = {shard: table.slice(4 * shard, 4) for shard in range(3)}
     bulk._drive(iter(reports), left, len(table), False)
 
 
-def test_what_kept_shards_from_being_done_is_told(pictures, tmp_path) -> None:
+def test_what_kept_shards_from_being_done_is_told(images, tmp_path) -> None:
     good = ShardReport(0, 4)
     full = str(RunFolder(tmp_path).unwritable(OSError(errno.ENOSPC, "No space left on device"), "node7"))
-    drive([good, ShardReport(2, 4), ShardReport(1, 4)], pictures)
+    drive([good, ShardReport(2, 4), ShardReport(1, 4)], images)
     with pytest.raises(InputError, match=r"cannot write to .* on node7 \(No space left .*\): make room.*goes on"):
-        drive([good, ShardReport(1, 4, disk_error=full)], pictures)
+        drive([good, ShardReport(1, 4, disk_error=full)], images)
     with pytest.raises(InputError, match=r"2 of 3 shards .* first is 1 with rows 4 to 7: boom\..*tries these again"):
-        drive([good, ShardReport(1, 4, error="boom")], pictures)
+        drive([good, ShardReport(1, 4, error="boom")], images)
 
 
-def test_a_table_changed_by_hand_is_noticed(pictures, model_file, tmp_path) -> None:
+def test_a_table_changed_by_hand_is_noticed(images, model_file, tmp_path) -> None:
     folder = RunFolder(tmp_path / "out")
     folder.start({})
     worker = ShardWorker(Job(str(folder.path), str(model_file), "int64", "whole-image"))
-    worker.work(0, items_of(list_inputs(pictures)))
+    worker.work(0, items_of(list_inputs(images)))
     report = bulk._report(folder, 1, 0, 12)
     assert (report.num_images, report.num_people, report.num_failed) == (11, 11, 1)
     assert "04.jpg" in report.failures[0]
     file = folder.path / "images" / "shard-000000.parquet"
     pq.write_table(pq.read_table(file).slice(1), file)
-    with pytest.raises(InputError, match="11 rows for 12 pictures"):
+    with pytest.raises(InputError, match="11 rows for 12 images"):
         bulk._report(folder, 1, 0, 12)
 
 
-def test_shards_with_failures_are_done_again_when_asked_for(pictures, model_file, tmp_path) -> None:
+def test_shards_with_failures_are_done_again_when_asked_for(images, model_file, tmp_path) -> None:
     folder = RunFolder(tmp_path / "out")
     folder.start({})
     worker, items = (
         ShardWorker(Job(str(folder.path), str(model_file), "int64", "whole-image")),
-        items_of(list_inputs(pictures)),
+        items_of(list_inputs(images)),
     )
     for shard in range(3):
         worker.work(shard, items[4 * shard : 4 * shard + 4])
@@ -150,13 +150,13 @@ def nodes(*cores: int) -> list[dict[str, Any]]:
 def test_workers_are_counted_by_machines_because_none_reaches_over_two(monkeypatch) -> None:
     dead = [{"Alive": False, "NodeManagerHostname": "dead", "Resources": {}}]
     monkeypatch.setattr("ray.nodes", lambda: [*nodes(6, 3, 4), *dead])
-    assert [engine.most_workers(threads) for threads in (1, 2, 4, 6)] == [13, 6, 2, 1]
+    assert [engine.max_workers(threads) for threads in (1, 2, 4, 6)] == [13, 6, 2, 1]
     with pytest.raises(ConfigError, match=r"no machine has 7 cores .*largest is node0 with 6: lower threads"):
-        engine.most_workers(7)
+        engine.max_workers(7)
 
 
 @pytest.mark.parametrize(("asked", "started"), [(None, 2), (1, 1), (5, 2)])
-def test_no_more_workers_than_the_cores_hold(asked, started, pictures, model_file, tmp_path, monkeypatch) -> None:
+def test_no_more_workers_than_the_cores_hold(asked, started, images, model_file, tmp_path, monkeypatch) -> None:
     counts: list[int] = []
 
     def do_nothing(job: Job, shards: list[Any], workers: int) -> list[ShardReport]:
@@ -167,14 +167,14 @@ def test_no_more_workers_than_the_cores_hold(asked, started, pictures, model_fil
     monkeypatch.setattr(bulk, "work_in_ray", do_nothing)
     monkeypatch.setattr("ray.nodes", lambda: nodes(3, 3))
     with pytest.raises(InputError, match="3 of 3 shards could not be done"):
-        predict_bulk(pictures, tmp_path / "out", model=model_file, detector="whole-image", shard_size=4, threads=2,
+        predict_bulk(images, tmp_path / "out", model=model_file, detector="whole-image", shard_size=4, threads=2,
                      workers=asked)  # fmt: skip
     assert counts == [started]
 
 
-def test_ray_client_is_refused(pictures, model_file, tmp_path, monkeypatch) -> None:
+def test_ray_client_is_refused(images, model_file, tmp_path, monkeypatch) -> None:
     with pytest.raises(ConfigError, match=r"Ray Client.*--address auto"):
-        predict_bulk(pictures, tmp_path / "out", model=model_file, detector="whole-image", address="ray://head:10001")
+        predict_bulk(images, tmp_path / "out", model=model_file, detector="whole-image", address="ray://head:10001")
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(ConfigError, match="Ray Client"):
         engine.check_address("auto")

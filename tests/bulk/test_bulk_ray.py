@@ -28,7 +28,7 @@ MANY, PER_SHARD = 600, 30
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A list that takes some seconds: of the same few large pictures again and again, with another box each time."""
+    """A list that takes some seconds: of the same few large images again and again, with another box each time."""
     folder = tmp_path_factory.mktemp("many")
     rng = np.random.default_rng(1)
     for number in range(4):
@@ -42,7 +42,7 @@ COLUMNS = ListColumns(image_id="id", boxes="boxes")
 
 
 def check_tables(out: Path) -> None:
-    """Each picture once, each person once."""
+    """Each image once, each person once."""
     images, poses = table_rows(out / "images"), table_rows(out / "poses")
     assert [row["row"] for row in images] == list(range(MANY))
     assert [row["image_id"] for row in images] == list(range(1000, 1000 + MANY))
@@ -116,9 +116,9 @@ def test_a_killed_worker_costs_nothing_and_doubles_nothing(ray_here, many, model
     check_tables(out)
 
 
-def test_the_command_goes_on_and_tells_failures(ray_here, pictures, model_file, tmp_path, capsys) -> None:
+def test_the_command_goes_on_and_tells_failures(ray_here, images, model_file, tmp_path, capsys) -> None:
     out = tmp_path / "out"
-    command = ["predict-bulk", str(pictures), "--out", str(out), "--model", str(model_file), "--detector",
+    command = ["predict-bulk", str(images), "--out", str(out), "--model", str(model_file), "--detector",
                "whole-image", "--shard-size", "5"]  # fmt: skip
     assert cli.main(command) == 1
     captured = capsys.readouterr()
@@ -133,14 +133,14 @@ def test_the_command_goes_on_and_tells_failures(ray_here, pictures, model_file, 
     assert [row["row"] for row in table_rows(out / "images")] == list(range(12))
     assert len(table_rows(out / "poses")) == 11
 
-    (pictures / "b" / "new.jpg").touch()
+    (images / "b" / "new.jpg").touch()
     assert cli.main(command) == 1
-    assert "another run, which differs in list, pictures" in capsys.readouterr().err
-    (pictures / "b" / "new.jpg").unlink()
+    assert "another run, which differs in list, images" in capsys.readouterr().err
+    (images / "b" / "new.jpg").unlink()
     other = tmp_path / "other.onnx"
     other.write_bytes(model_file.read_bytes() + b"\0")
     with pytest.raises(InputError, match="differs in model"):
-        predict_bulk(pictures, out, model=other, detector="whole-image", shard_size=5)
+        predict_bulk(images, out, model=other, detector="whole-image", shard_size=5)
 
 
 def working_in(folder: Path) -> list[str]:
@@ -177,7 +177,7 @@ def test_a_killed_command_goes_on_without_torch_and_leaves_no_process(many, mode
     assert 3 <= len(there) < 20
 
     second = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
-    assert second.returncode == 1, second.stderr  # of the missing pictures
+    assert second.returncode == 1, second.stderr  # of the missing images
     assert f"({len(there)} of 20 shards were there)" in second.stdout
     assert all(file.stat().st_mtime_ns == before for file, before in there.items())
     check_tables(out)
@@ -204,9 +204,9 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def test_a_cluster_that_does_not_answer_is_told_soon(pictures, model_file, tmp_path) -> None:
+def test_a_cluster_that_does_not_answer_is_told_soon(images, model_file, tmp_path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "distilpose", "predict-bulk", str(pictures), "--out", str(tmp_path / "out"),
+    command = [sys.executable, "-m", "distilpose", "predict-bulk", str(images), "--out", str(tmp_path / "out"),
                "--model", str(model_file), "--detector", "whole-image", "--address", address]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
@@ -214,7 +214,7 @@ def test_a_cluster_that_does_not_answer_is_told_soon(pictures, model_file, tmp_p
 
 
 @pytest.mark.slow
-def test_a_cluster_that_is_there_does_the_work_and_stays(pictures, model_file, tmp_path) -> None:
+def test_a_cluster_that_is_there_does_the_work_and_stays(images, model_file, tmp_path) -> None:
     port = free_port()
     env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     head = subprocess.Popen(
@@ -225,7 +225,7 @@ def test_a_cluster_that_is_there_does_the_work_and_stays(pictures, model_file, t
     )  # fmt: skip
     try:
         wait_for(lambda: answers(port), 60, head)
-        command = [sys.executable, "-m", "distilpose", "predict-bulk", str(pictures), "--out", "out", "--model",
+        command = [sys.executable, "-m", "distilpose", "predict-bulk", str(images), "--out", "out", "--model",
                    str(model_file), "--detector", "whole-image", "--address", f"127.0.0.1:{port}"]  # fmt: skip
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert "11 images, 11 people, 1 failed" in done.stdout, done.stderr

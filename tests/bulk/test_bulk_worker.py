@@ -1,4 +1,4 @@
-"""One worker without an engine: every picture a row, whole files or none, and no torch."""
+"""One worker without an engine: every image a row, whole files or none, and no torch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from PIL import Image
 from distilpose.bulk.inputs import BulkItem, items_of, list_inputs
 from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.output_files import LEFTOVER_SECONDS, RunFolder, poses_schema, shard_name
-from distilpose.bulk.worker import ALIKE, ATTEMPTS, ATTEMPTS_ALONE, Job, ShardWorker, load_runner
+from distilpose.bulk.worker import ALIKE, ATTEMPTS, ATTEMPTS_ALONE, Job, ShardWorker, load_backend
 from distilpose.data.images import read_image
 from distilpose.errors import InputError
-from distilpose.formats.writers import FrameResult, ParquetFolder
+from distilpose.formats.writers import ParquetFolder, PoseRecord
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 
@@ -42,20 +42,20 @@ def job(folder: RunFolder, model_file: Path) -> Job:
     return Job(str(folder.path), str(model_file), "int64", "whole-image")
 
 
-def test_every_picture_is_a_row_and_a_broken_one_says_why(job, folder, pictures, model_file) -> None:
-    report = ShardWorker(job).work(3, items_of(list_inputs(pictures)))
+def test_every_image_is_a_row_and_a_broken_one_says_why(job, folder, images, model_file) -> None:
+    report = ShardWorker(job).work(3, items_of(list_inputs(images)))
     assert report == (3, 12, None, None)
-    images, poses = table_rows(folder.path / "images"), table_rows(folder.path / "poses")
-    assert [row["row"] for row in images] == list(range(12))
-    assert [(row["height"], row["width"]) for row in images if row["row"] != 4] == [
+    rows, poses = table_rows(folder.path / "images"), table_rows(folder.path / "poses")
+    assert [row["row"] for row in rows] == list(range(12))
+    assert [(row["height"], row["width"]) for row in rows if row["row"] != 4] == [
         (60 + number, 80) for number in range(12) if number != 4
     ]
-    broken = images[4]
+    broken = rows[4]
     assert (broken["people"], broken["height"]) == (None, None)
     assert "04.jpg cannot be read as an image" in broken["error"]
     assert [row["row"] for row in poses] == [number for number in range(12) if number != 4]
-    image = read_image(images[7]["source"])
-    alone = PosePredictor(load_runner(model_file, 1))(image, [[0, 0, image.shape[1], image.shape[0]]])
+    image = read_image(rows[7]["source"])
+    alone = PosePredictor(load_backend(model_file, 1))(image, [[0, 0, image.shape[1], image.shape[0]]])
     row = next(row for row in poses if row["row"] == 7)
     np.testing.assert_allclose(row["x"], alone.xy[0, :, 0], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(row["sigma_y"], alone.sigma[0, :, 1], rtol=1e-4)
@@ -63,29 +63,29 @@ def test_every_picture_is_a_row_and_a_broken_one_says_why(job, folder, pictures,
     assert json.loads(names)[0] == "nose"
 
 
-def test_boxes_of_the_list_and_pictures_without_people(job, folder, pictures, tmp_path) -> None:
+def test_boxes_of_the_list_and_images_without_people(job, folder, images, tmp_path) -> None:
     names = [f"a/deep/{number:02}.jpg" for number in range(7)]
     names += ["b/07.jpg", "b/08.jpg", "b/09.jpg"]
     boxes = [[[0, 0, 40, 60], [10, 10, 50, 60], [20, 0, 30, 60]], [], None, [[0, 0, 0, 9]], [[0, 0, 9, 9]], [[0, 0, 9]],
              [[1, 1, 9, 9]], [[1, 1, None, 9]], [None], [[1, 1, 9, 9]]]  # fmt: skip
     scores = [[0.2, 0.9, 0.5], [], None, [1.0], [1.0], [1.0], [1.0, 0.5], [1.0], [1.0], [None]]
     file = write_list(tmp_path / "list.parquet", path=names, n=list(range(10)), boxes=boxes, scores=scores)
-    items = items_of(list_inputs(file, ListColumns(image_id="n", boxes="boxes", box_scores="scores"), pictures))
+    items = items_of(list_inputs(file, ListColumns(image_id="n", boxes="boxes", box_scores="scores"), images))
     ShardWorker(replace(job, detector=None, max_people=2, detection_threshold=0.3)).work(0, items)
-    images, poses = table_rows(folder.path / "images"), table_rows(folder.path / "poses")
-    assert [row["people"] for row in images] == [2, 0, 0, *[None] * 7]
-    assert [row["image_id"] for row in images] == list(range(10))
+    rows, poses = table_rows(folder.path / "images"), table_rows(folder.path / "poses")
+    assert [row["people"] for row in rows] == [2, 0, 0, *[None] * 7]
+    assert [row["image_id"] for row in rows] == list(range(10))
     reasons = ["x1 < x2", "cannot be read as an image", "x1, y1, x2, y2", "expected 1 box scores", "x1, y1, x2, y2",
                "x1, y1, x2, y2", "scores must be finite"]  # fmt: skip
-    assert all(reason in row["error"] for row, reason in zip(images[3:], reasons, strict=True))
+    assert all(reason in row["error"] for row, reason in zip(rows[3:], reasons, strict=True))
     assert [(row["row"], row["image_id"], round(row["box_score"], 3)) for row in poses] == [(0, 0, 0.9), (0, 0, 0.5)]
 
 
-def test_pictures_in_tar_files_equal_those_in_files(job, folder, pictures, tmp_path) -> None:
-    files = sorted(pictures.rglob("*.jpg"))
+def test_images_in_tar_files_equal_those_in_files(job, folder, images, tmp_path) -> None:
+    files = sorted(images.rglob("*.jpg"))
     write_tar(tmp_path / "s.tar", {file.name: file.read_bytes() for file in files})
     worker = ShardWorker(job)
-    loose = list(worker.predict(items_of(list_inputs(pictures))))
+    loose = list(worker.predict(items_of(list_inputs(images))))
     packed = list(worker.predict(items_of(list_inputs(tmp_path / "s.tar"))))
     for a, b in zip(loose, packed, strict=True):
         assert (a.row, a.size_hw, a.error is None) == (b.row, b.size_hw, b.error is None)
@@ -98,7 +98,7 @@ def test_pictures_in_tar_files_equal_those_in_files(job, folder, pictures, tmp_p
 
 def test_columns_are_those_of_predict_behind_the_row(tmp_path: Path) -> None:
     sink = ParquetFolder(tmp_path / "poses.parquet")
-    sink.add(FrameResult("a.jpg", PoseResult.empty(), (1, 1)))
+    sink.add(PoseRecord("a.jpg", PoseResult.empty(), (1, 1)))
     sink.close()
     assert (
         poses_schema("int64").remove(0)
@@ -106,7 +106,7 @@ def test_columns_are_those_of_predict_behind_the_row(tmp_path: Path) -> None:
     )
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half(job, model_file, pictures, tmp_path) -> None:
+def test_a_full_disk_is_told_and_leaves_nothing_half(job, model_file, images, tmp_path) -> None:
     code = (
         "import resource, sys\n"
         "from distilpose.bulk.inputs import items_of, list_inputs\n"
@@ -115,13 +115,13 @@ def test_a_full_disk_is_told_and_leaves_nothing_half(job, model_file, pictures, 
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         "print(worker.work(0, items).disk_error)\n"
     )
-    arguments = [job.out, job.model, job.id_type, "whole-image", str(pictures)]
+    arguments = [job.out, job.model, job.id_type, "whole-image", str(images)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert "File too large" in done.stdout, done.stderr
     assert not [file for file in Path(job.out).rglob("*.parquet*") if not file.name.endswith(".attempts")]
 
 
-def test_no_torch_for_an_exported_file(job, pictures) -> None:
+def test_no_torch_for_an_exported_file(job, images) -> None:
     code = (
         "import sys\n"
         "sys.modules['torch'] = None\n"
@@ -130,13 +130,13 @@ def test_no_torch_for_an_exported_file(job, pictures) -> None:
         "from distilpose.bulk.worker import Job, ShardWorker\n"
         "print(ShardWorker(Job(*sys.argv[1:5])).work(0, items_of(list_inputs(sys.argv[5]))))\n"
     )
-    arguments = [job.out, job.model, job.id_type, "whole-image", str(pictures)]
+    arguments = [job.out, job.model, job.id_type, "whole-image", str(images)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.stdout.strip() == "ShardReport(shard=0, images=12, disk_error=None, error=None)", done.stderr
 
 
 def fail_at(monkeypatch, error: Exception, *numbers: int) -> None:
-    """Opening these pictures fails so, as decoding a picture or reading from a mount does."""
+    """Opening these images fails so, as decoding an image or reading from a mount does."""
     read = Image.open
 
     def fails(path: str, **options: object) -> object:
@@ -147,31 +147,31 @@ def fail_at(monkeypatch, error: Exception, *numbers: int) -> None:
     monkeypatch.setattr(Image, "open", fails)
 
 
-def test_a_fault_of_the_program_is_a_row_and_the_others_are_predicted(job, folder, pictures, monkeypatch) -> None:
+def test_a_fault_of_the_program_is_a_row_and_the_others_are_predicted(job, folder, images, monkeypatch) -> None:
     worker = ShardWorker(job)
     prepare = worker._predictor.prepare
     monkeypatch.setattr(
         worker._predictor, "prepare", lambda image, *boxes: 1 / (len(image) - 66) and prepare(image, *boxes)
     )
-    assert worker.work(5, items_of(list_inputs(pictures))).error is None
+    assert worker.work(5, items_of(list_inputs(images))).error is None
     errors = {row["row"]: row["error"] for row in table_rows(folder.path / "images") if row["error"] is not None}
     assert sorted(errors) == [4, 6]
     assert errors[6] == "ZeroDivisionError: division by zero"
 
 
-def test_a_fault_of_the_program_in_all_pictures_is_told_with_its_shard(job, folder, pictures, monkeypatch) -> None:
+def test_a_fault_of_the_program_in_all_images_is_told_with_its_shard(job, folder, images, monkeypatch) -> None:
     worker = ShardWorker(job)
     monkeypatch.setattr(worker._predictor, "prepare", lambda *_: 1 / 0)
-    items = [item for item in items_of(list_inputs(pictures)) if item.row != 4]
-    assert "all 11 pictures failed, the first one so: ZeroDivisionError" in worker.work(5, items).error
+    items = [item for item in items_of(list_inputs(images)) if item.row != 4]
+    assert "all 11 images failed, the first one so: ZeroDivisionError" in worker.work(5, items).error
     assert not folder.is_finished(5)
 
 
 @pytest.mark.parametrize("trouble", [OSError(errno.ESTALE, "Stale file handle"), MemoryError()])
 def test_trouble_of_storage_or_memory_leaves_the_shard_to_the_next_run(
-    trouble, job, folder, pictures, monkeypatch
+    trouble, job, folder, images, monkeypatch
 ) -> None:
-    items = items_of(list_inputs(pictures))
+    items = items_of(list_inputs(images))
     with monkeypatch.context() as broken:
         fail_at(broken, trouble, 7)
         report = ShardWorker(job).work(0, items)
@@ -184,16 +184,16 @@ def test_trouble_of_storage_or_memory_leaves_the_shard_to_the_next_run(
     assert ShardWorker(job).work(0, items).error is None
 
 
-def test_a_shard_of_missing_pictures_looks_like_a_missing_mount(job, folder, pictures) -> None:
-    items = [item._replace(file=f"/nowhere/{item.row}.jpg") for item in items_of(list_inputs(pictures))]
-    assert "all 12 pictures failed, the first one so: /nowhere/0.jpg" in str(ShardWorker(job).work(0, items).error)
+def test_a_shard_of_missing_images_looks_like_a_missing_mount(job, folder, images) -> None:
+    items = [item._replace(file=f"/nowhere/{item.row}.jpg") for item in items_of(list_inputs(images))]
+    assert "all 12 images failed, the first one so: /nowhere/0.jpg" in str(ShardWorker(job).work(0, items).error)
     assert folder.finished(1) == set()
     assert ShardWorker(job).work(1, items[: ALIKE - 1]).error is None  # too few to be sure
     assert ShardWorker(replace(job, accept_failures=True)).work(0, items).error is None
     assert folder.summary(0) == (12, 0, 12)
 
 
-def test_a_picture_that_kills_its_worker_is_a_row_and_the_others_are_predicted(job, folder, pictures) -> None:
+def test_an_image_that_kills_its_worker_is_a_row_and_the_others_are_predicted(job, folder, images) -> None:
     code = (
         "import os, signal, sys\n"
         "from distilpose.bulk import reading\n"
@@ -211,7 +211,7 @@ def test_a_picture_that_kills_its_worker_is_a_row_and_the_others_are_predicted(j
         "    print('killed', flush=True)\n"
         "print(ShardWorker(Job(*sys.argv[1:5])).work(0, items_of(list_inputs(sys.argv[5]))), flush=True)\n"
     )
-    arguments = [job.out, job.model, job.id_type, "whole-image", str(pictures)]
+    arguments = [job.out, job.model, job.id_type, "whole-image", str(images)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
     assert done.stdout.count("killed") == ATTEMPTS + ATTEMPTS_ALONE, done.stderr
     assert "error=None" in done.stdout
@@ -221,7 +221,7 @@ def test_a_picture_that_kills_its_worker_is_a_row_and_the_others_are_predicted(j
     assert len(table_rows(folder.path / "poses")) == 10
 
 
-def test_a_note_tells_of_which_pictures_workers_died(folder) -> None:
+def test_a_note_tells_of_which_images_workers_died(folder) -> None:
     folder.begin_shard(0)
     folder.begin_shard(0)
     for row in (3, 4):
@@ -233,8 +233,8 @@ def test_a_note_tells_of_which_pictures_workers_died(folder) -> None:
     assert folder.begin_shard(0) == (0, {})  # another run
 
 
-def test_a_finished_shard_is_not_done_again(job, folder, pictures) -> None:
-    worker, items = ShardWorker(job), items_of(list_inputs(pictures))
+def test_a_finished_shard_is_not_done_again(job, folder, images) -> None:
+    worker, items = ShardWorker(job), items_of(list_inputs(images))
     worker.work(0, items)
     before = (folder.path / "images" / shard_name(0)).stat().st_mtime_ns
     assert worker.work(0, items) == (0, 12, None, None)
@@ -245,8 +245,8 @@ class Killed(BaseException):
     """As a kill, it is caught nowhere."""
 
 
-def test_a_worker_killed_between_its_two_files_doubles_nobody(job, folder, pictures, monkeypatch) -> None:
-    worker, items, write = ShardWorker(job), items_of(list_inputs(pictures)), RunFolder._write
+def test_a_worker_killed_between_its_two_files_doubles_nobody(job, folder, images, monkeypatch) -> None:
+    worker, items, write = ShardWorker(job), items_of(list_inputs(images)), RunFolder._write
 
     def killed(self: RunFolder, name: str, *rest: Any) -> None:
         if name == "images":

@@ -80,7 +80,7 @@ def test_evaluate_writes_metrics_and_a_submission_that_evaluates_alike(people, t
 
 def test_predict_reports_a_bad_file_goes_on_and_exits_1(people, tmp_path, capsys) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"no image")
     good = next((people / "images").iterdir())
     (tmp_path / "in" / "good.jpg").write_bytes(good.read_bytes())
     arguments = ["--model", str(people / "m.safetensors"), "--detector", "whole-image", "--out", str(tmp_path / "out")]
@@ -119,7 +119,7 @@ def parse_train(*arguments: str):
 
 
 @pytest.mark.parametrize("path", LADDERS, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_every_ladder_parses_and_its_rungs_are_trainings(path, monkeypatch) -> None:
+def test_every_sweep_parses_and_its_variants_are_trainings(path, monkeypatch) -> None:
     from distilpose.training import ablation
 
     planned = []
@@ -127,8 +127,8 @@ def test_every_ladder_parses_and_its_rungs_are_trainings(path, monkeypatch) -> N
     monkeypatch.setattr(ablation, "ablate", lambda config, **_: planned.append(config) or nothing)
     assert cli.main(["ablate", str(path)]) == 0
     planned[0].check()
-    for rung in planned[0].rungs:
-        for run in ablation._plan(planned[0], rung):
+    for variant in planned[0].variants:
+        for run in ablation._plan(planned[0], variant):
             create_model(run.settings.model, **run.settings.model_options)
     assert path.read_text().startswith("# ")
 
@@ -146,8 +146,8 @@ def test_every_configuration_parses_and_opens_with_its_story(path) -> None:
 
 def test_command_line_overrides_the_configuration() -> None:
     path = next(path for path in CONFIGS if path.name == "student.yaml")
-    config = parse_train("--config", str(path), "--optimiser.lr", "0.5", "--losses.mask=all", "--epochs", "3")
-    assert (config.optimiser.lr, config.losses.mask, config.epochs) == (0.5, "all", 3)
+    config = parse_train("--config", str(path), "--optimizer.lr", "0.5", "--losses.mask=all", "--epochs", "3")
+    assert (config.optimizer.lr, config.losses.mask, config.epochs) == (0.5, "all", 3)
     assert config.data.train[0].annotations == "train/person_keypoints.json"
 
 

@@ -17,7 +17,7 @@ IMAGE_HW = (120, 100)
 
 
 def keypoint_list(points: dict[int, tuple[float, float, int]]) -> list[float]:
-    """51 numbers with the given keypoints, the rest unlabelled."""
+    """51 numbers with the given keypoints, the rest unlabeled."""
     return [float(value) for index in range(17) for value in points.get(index, (0, 0, 0))]
 
 
@@ -62,13 +62,13 @@ def second_person(document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Annotation file of 12 drawn pictures."""
+    """Annotation file of 12 drawn images."""
     return write_synthetic_dataset(tmp_path_factory.mktemp("drawn"), 12, seed=5)
 
 
 @pytest.fixture
 def make_sample(tmp_path: Path) -> Callable[..., PersonSample]:
-    """A person on a 200 x 160 picture with all keypoints on a grid, unless told otherwise."""
+    """A person on a 200 x 160 image with all keypoints on a grid, unless told otherwise."""
 
     def _make(**changes: Any) -> PersonSample:
         grid = np.array([(30.0 + 20 * (index % 5), 25.0 + 40 * (index // 5)) for index in range(17)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_colours
+from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_colors
 from distilpose.errors import ConfigError
 from distilpose.geometry import CropTransform
 from distilpose.skeletons import COCO_17
@@ -64,8 +64,8 @@ def test_scale_is_a_normal_cut_at_one_sigma_and_keeps_the_aspect(make_sample):
 def test_shift_moves_by_a_share_of_the_unpadded_box(make_sample):
     sample = make_sample()
     x1, y1, x2, y2 = sample.box_xyxy
-    centres = np.array([crop.center_xy for crop in draw(sample, only(shift_prob=0.3))])
-    moves = (centres - [(x1 + x2) / 2, (y1 + y2) / 2]) / [x2 - x1, y2 - y1]
+    centers = np.array([crop.center_xy for crop in draw(sample, only(shift_prob=0.3))])
+    moves = (centers - [(x1 + x2) / 2, (y1 + y2) / 2]) / [x2 - x1, y2 - y1]
     moved = moves.any(axis=1)
     assert np.mean(moved) == pytest.approx(0.3, abs=0.03)
     assert np.abs(moves).max() <= 0.2 + 1e-9
@@ -93,9 +93,9 @@ def test_half_body_needs_enough_keypoints(make_sample):
     eight = np.where(np.arange(17) < 8, 2, 0)
     assert set(draw(make_sample(visibility=eight), always, 20)) == {whole}
     nine_upper_two_lower = np.where((np.arange(17) < 9) | (np.arange(17) > 14), 2, 0)
-    centres = {crop.center_xy for crop in draw(make_sample(visibility=nine_upper_two_lower), always, 20)}
-    assert len(centres) == 1
-    assert centres != {whole.center_xy}
+    centers = {crop.center_xy for crop in draw(make_sample(visibility=nine_upper_two_lower), always, 20)}
+    assert len(centers) == 1
+    assert centers != {whole.center_xy}
 
 
 def test_half_body_of_points_on_a_line_is_a_usable_crop(make_sample):
@@ -106,14 +106,14 @@ def test_half_body_of_points_on_a_line_is_a_usable_crop(make_sample):
 
 def test_jitter_equals_the_three_steps_written_out():
     crop = np.random.default_rng(3).integers(90, 150, (20, 30, 3), dtype=np.uint8)
-    options = AugmentOptions(colour_jitter=0.2)
+    options = AugmentOptions(color_jitter=0.2)
     saturation, contrast, brightness = np.random.default_rng(8).uniform(0.8, 1.2, 3)
     luma = np.array([0.299, 0.587, 0.114])
-    grey = (crop @ luma)[..., None]
-    saturated = grey + saturation * (crop - grey)
+    gray = (crop @ luma)[..., None]
+    saturated = gray + saturation * (crop - gray)
     mean = (crop @ luma).mean()
     expected = brightness * (mean + contrast * (saturated - mean))
-    jittered = jitter_colours(crop, options, np.random.default_rng(8))
+    jittered = jitter_colors(crop, options, np.random.default_rng(8))
     assert jittered.dtype == np.uint8
     assert np.abs(jittered - expected).max() < 1  # OpenCV multiplies in fixed point
     assert np.abs(jittered.astype(int) - crop).max() > 3
@@ -122,7 +122,7 @@ def test_jitter_equals_the_three_steps_written_out():
 def test_no_jitter_changes_and_draws_nothing():
     crop = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     rng = np.random.default_rng(8)
-    assert np.array_equal(jitter_colours(crop, AugmentOptions(), rng), crop)
+    assert np.array_equal(jitter_colors(crop, AugmentOptions(), rng), crop)
     assert rng.random() == np.random.default_rng(8).random()
 
 
@@ -131,7 +131,7 @@ def test_no_jitter_changes_and_draws_nothing():
     [
         ({"flip_prob": 1.1}, r"in \[0, 1\]"),
         ({"scale_std": 1.0}, r"in \[0, 1\)"),
-        ({"colour_jitter": -0.1}, r"in \[0, 1\)"),
+        ({"color_jitter": -0.1}, r"in \[0, 1\)"),
         ({"rotation_deg": float("nan")}, ">= 0"),
     ],
 )

@@ -49,7 +49,7 @@ def test_optional_fields_may_be_missing(document, write):
         {"num_keypoints": 0, "keypoints": []},
     ],
 )
-def test_crowds_and_unlabelled_people_are_passed_over(document, second_person, write, change):
+def test_crowds_and_unlabeled_people_are_passed_over(document, second_person, write, change):
     document["annotations"].append(second_person | change)
     loaded = load_person_samples(*write(document))
     assert [sample.annotation_id for sample in loaded.samples] == [7]
@@ -113,7 +113,7 @@ INVALID = {
     ),
     "no box and keypoints in one place": (
         {"bbox": None, "keypoints": [30, 25, 2] * 2 + [0] * 45},
-        "two in different places must be labelled",
+        "two in different places must be labeled",
     ),
     "area": ({"area": -1}, "area must be > 0, got -1"),
     "unknown image": ({"image_id": 99}, "image_id 99 is not among the images"),
@@ -262,7 +262,7 @@ def test_the_five_lists_of_coco_wholebody_are_one(document, write):
     assert sample.visibility.tolist() == [*person["keypoints"][2::3], *[2] * 6, *[0] * 68, *[2] * 21, *[1] * 21]
     assert sample.xy_img[[17, 91, 132]].tolist() == [[20, 30], [22, 32], [23, 33]]
     (counted,) = load_ground_truth(file, COCO_WHOLEBODY_133).people
-    assert (counted.labelled == (sample.visibility > 0)).all()
+    assert (counted.labeled == (sample.visibility > 0)).all()
     person["foot_kpts"].pop()
     with pytest.raises(DatasetError, match=r"expected 399 numbers in keypoints.*got 398"):
         load_person_samples(*write(document), skeleton=COCO_WHOLEBODY_133)

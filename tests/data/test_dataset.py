@@ -12,24 +12,24 @@ import torch
 from distilpose.data.augment import AugmentOptions
 from distilpose.data.coco import load_person_samples
 from distilpose.data.dataset import MixedSampler, PersonDataset, SampleKey, build_loader
-from distilpose.data.preprocess import Normalisation, preprocess
+from distilpose.data.preprocess import Normalization, preprocess
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.geometry import CropTransform
 from distilpose.skeletons import COCO_17
 
 SIZE_HW = (64, 48)
-COLOURS = [(40 + 100 * (i % 3), 40 + 100 * (i // 3 % 3), 60 + 90 * (i // 9)) for i in range(17)]  # RGB, all different
+COLORS = [(40 + 100 * (i % 3), 40 + 100 * (i // 3 % 3), 60 + 90 * (i // 9)) for i in range(17)]  # RGB, all different
 
 
 @pytest.fixture
 def dots(make_sample):
-    """A picture whose keypoint i is a disc of COLOURS[i], and its sample."""
+    """An image whose keypoint i is a disc of COLORS[i], and its sample."""
 
     def _draw(**changes):
         sample = make_sample(**changes)
         image = np.zeros((*sample.image_hw, 3), dtype=np.uint8)
-        for (x, y), colour in zip(sample.xy_img, COLOURS, strict=True):
-            cv2.circle(image, (round(x), round(y)), 7, colour, -1)
+        for (x, y), color in zip(sample.xy_img, COLORS, strict=True):
+            cv2.circle(image, (round(x), round(y)), 7, color, -1)
         cv2.imwrite(str(sample.image_path), image[..., ::-1])
         return sample
 
@@ -42,7 +42,7 @@ def drawn_samples(drawn_set):
 
 
 def batches(samples, *, workers=0, epoch=0, rank=0, world_size=1, batch_size=4, **options):
-    dataset = PersonDataset(samples, SIZE_HW, augment=AugmentOptions(colour_jitter=0.3), seed=7, **options)
+    dataset = PersonDataset(samples, SIZE_HW, augment=AugmentOptions(color_jitter=0.3), seed=7, **options)
     sampler = MixedSampler([len(samples)], seed=7, rank=rank, world_size=world_size)
     sampler.set_epoch(epoch)
     return list(build_loader(dataset, batch_size=batch_size, sampler=sampler, num_workers=workers))
@@ -54,8 +54,8 @@ def assert_equal(some, others):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_targets_lie_on_the_picture_whatever_the_augmentation(dots):
-    """Oracle: the colour found at a target tells which keypoint was drawn there; a mirror swaps left and right."""
+def test_targets_lie_on_the_image_whatever_the_augmentation(dots):
+    """Oracle: the color found at a target tells which keypoint was drawn there; a mirror swaps left and right."""
     dataset = PersonDataset([dots()], (256, 192), augment=AugmentOptions(half_body_prob=0.5), seed=1)
     plain = flipped = 0
     for position in range(60):
@@ -64,9 +64,9 @@ def test_targets_lie_on_the_picture_whatever_the_augmentation(dots):
         pixels = np.rint(item.xy_norm[inside] * [192, 256]).astype(int)
         keep = ((pixels > 2) & (pixels < [189, 253])).all(axis=1)
         found = np.array([item.crop[y, x] for x, y in pixels[keep]], dtype=int)
-        expected = np.array(COLOURS)[inside[keep]]
-        mirrored = np.array(COLOURS)[COCO_17.flip_index[inside[keep]]]
-        is_plain, is_flipped = (np.abs(found - colours).max() < 25 for colours in (expected, mirrored))
+        expected = np.array(COLORS)[inside[keep]]
+        mirrored = np.array(COLORS)[COCO_17.flip_index[inside[keep]]]
+        is_plain, is_flipped = (np.abs(found - colors).max() < 25 for colors in (expected, mirrored))
         assert is_plain != is_flipped
         plain, flipped = plain + is_plain, flipped + is_flipped
     assert min(plain, flipped) > 15
@@ -97,11 +97,11 @@ def test_mirror_swaps_what_is_annotated(dots):
 
 def test_without_augmentation_batches_are_what_prediction_sees(dots):
     sample = dots()
-    normalisation = Normalisation((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
-    dataset = PersonDataset([sample, sample], SIZE_HW, normalisation=normalisation)
+    normalization = Normalization((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    dataset = PersonDataset([sample, sample], SIZE_HW, normalization=normalization)
     (batch,) = build_loader(dataset, batch_size=8)
     image = cv2.imread(str(sample.image_path))[..., ::-1]
-    expected = preprocess(image, [CropTransform.from_box(sample.box_xyxy, SIZE_HW)], normalisation)
+    expected = preprocess(image, [CropTransform.from_box(sample.box_xyxy, SIZE_HW)], normalization)
     assert batch.images.shape == (2, 3, *SIZE_HW)
     assert torch.equal(batch.images, torch.from_numpy(np.concatenate([expected, expected])))
     assert [values.dtype for values in batch] == [torch.float32] * 3 + [
@@ -171,7 +171,7 @@ def test_cache_keeps_what_fits_and_reads_the_rest(dots, make_sample, tmp_path):
 
 
 @pytest.mark.parametrize("cache_images", [False, True])
-def test_picture_of_another_size_is_refused(dots, cache_images):
+def test_image_of_another_size_is_refused(dots, cache_images):
     sample = dots()
     cv2.imwrite(str(sample.image_path), np.zeros((160, 200, 3), dtype=np.uint8))
     with pytest.raises(DatasetError, match=r"annotation 42: .*\(200, 160\).*got \(160, 200\)"):

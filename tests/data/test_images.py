@@ -1,4 +1,4 @@
-"""Picture files: decoders of OpenCV and Pillow, the EXIF standard and values set by hand are the oracles."""
+"""Image files: decoders of OpenCV and Pillow, the EXIF standard and values set by hand are the oracles."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ SHOWN = {
 
 @pytest.fixture
 def photo() -> Pixels:
-    """A smooth coloured picture of odd size without any symmetry."""
+    """A smooth colored image of odd size without any symmetry."""
     noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
 
 
-def save(path: Path, picture: Image.Image, **options: object) -> Path:
-    picture.save(path, **options)
+def save(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
     return path
 
 
@@ -69,7 +69,7 @@ def test_exif_orientation_is_obeyed(tmp_path: Path, photo: Pixels, suffix: str, 
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_16_bit_grey_is_scaled_over_the_full_range(tmp_path: Path, suffix: str) -> None:
+def test_16_bit_gray_is_scaled_over_the_full_range(tmp_path: Path, suffix: str) -> None:
     values = np.array([[0, 128, 129, 257, 32768, 65406, 65407, 65535]], dtype=np.uint16)
     cv2.imwrite(str(tmp_path / f"deep.{suffix}"), values)
     image = read_image(tmp_path / f"deep.{suffix}")
@@ -77,14 +77,14 @@ def test_16_bit_grey_is_scaled_over_the_full_range(tmp_path: Path, suffix: str) 
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_16_bit_colour_equals_8_bit_colour(tmp_path: Path, photo: Pixels, suffix: str) -> None:
+def test_16_bit_color_equals_8_bit_color(tmp_path: Path, photo: Pixels, suffix: str) -> None:
     cv2.imwrite(str(tmp_path / f"deep.{suffix}"), photo[..., ::-1].astype(np.uint16) * 257)
     np.testing.assert_array_equal(read_image(tmp_path / f"deep.{suffix}"), photo)
 
 
-def test_grey_one_bit_palette_and_cmyk_become_rgb(tmp_path: Path, photo: Pixels) -> None:
-    grey = read_image(save(tmp_path / "grey.png", Image.fromarray(photo[..., 0])))
-    np.testing.assert_array_equal(grey, np.repeat(photo[..., :1], 3, axis=2))
+def test_gray_one_bit_palette_and_cmyk_become_rgb(tmp_path: Path, photo: Pixels) -> None:
+    gray = read_image(save(tmp_path / "gray.png", Image.fromarray(photo[..., 0])))
+    np.testing.assert_array_equal(gray, np.repeat(photo[..., :1], 3, axis=2))
     one_bit = Image.fromarray(photo[..., 0] > 127)
     assert one_bit.mode == "1"
     black_white = read_image(save(tmp_path / "bit.png", one_bit))
@@ -97,7 +97,7 @@ def test_grey_one_bit_palette_and_cmyk_become_rgb(tmp_path: Path, photo: Pixels)
     assert (red == [255, 0, 0]).all()
 
 
-def test_every_colour_of_every_transparency_lies_exactly_on_white(tmp_path: Path) -> None:
+def test_every_color_of_every_transparency_lies_exactly_on_white(tmp_path: Path) -> None:
     """A shade c of opacity a on white, rounded to the nearest: (c a + 255 (255 - a)) / 255."""
     shade, opacity = (values.astype(np.uint8) for values in np.meshgrid(np.arange(256), np.arange(256)))
     file = tmp_path / "all.png"
@@ -107,47 +107,47 @@ def test_every_colour_of_every_transparency_lies_exactly_on_white(tmp_path: Path
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16", "1"])
-def test_a_large_picture_is_read_in_bands_like_a_small_one(
+def test_a_large_image_is_read_in_bands_like_a_small_one(
     tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
     if mode == "I;16":
-        picture = Image.fromarray(rng.integers(0, 65536, (37, 53), dtype=np.uint16))
+        image = Image.fromarray(rng.integers(0, 65536, (37, 53), dtype=np.uint16))
     elif mode == "RGBA":
-        picture = Image.fromarray(rng.integers(0, 256, (37, 53, 4), dtype=np.uint8))
+        image = Image.fromarray(rng.integers(0, 256, (37, 53, 4), dtype=np.uint8))
     else:
-        picture = Image.fromarray(rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)).convert(mode)
-    file = tmp_path / "picture.tiff"
-    picture.save(file)
+        image = Image.fromarray(rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)).convert(mode)
+    file = tmp_path / "image.tiff"
+    image.save(file)
     whole = read_image(file)
     monkeypatch.setattr(images, "_BAND_PIXELS", 300)  # five rows; the last band has two
     assert np.array_equal(read_image(file), whole)
 
 
 def test_transparent_pixels_lie_on_white(tmp_path: Path) -> None:
-    colours = np.array([[[200, 0, 0, 255], [200, 0, 0, 0], [200, 0, 0, 51]]], dtype=np.uint8)
+    colors = np.array([[[200, 0, 0, 255], [200, 0, 0, 0], [200, 0, 0, 51]]], dtype=np.uint8)
     expected = np.array([[[200, 0, 0], [255, 255, 255], [244, 204, 204]]])  # 51 / 255 = one fifth
     for name in ("alpha.png", "alpha.tiff"):
-        image = read_image(save(tmp_path / name, Image.fromarray(colours)))
+        image = read_image(save(tmp_path / name, Image.fromarray(colors)))
         assert np.abs(image.astype(int) - expected).max() <= 1
     palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
     palette.putpalette([10, 20, 30, 40, 50, 60])
     image = read_image(save(tmp_path / "palette.png", palette, transparency=1))
     assert image.tolist() == [[[10, 20, 30], [255, 255, 255]]]
-    grey = read_image(save(tmp_path / "grey.png", Image.fromarray(np.array([[[80, 255], [80, 0]]], np.uint8), "LA")))
-    assert grey.tolist() == [[[80] * 3, [255] * 3]]
+    gray = read_image(save(tmp_path / "gray.png", Image.fromarray(np.array([[[80, 255], [80, 0]]], np.uint8), "LA")))
+    assert gray.tolist() == [[[80] * 3, [255] * 3]]
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
 def test_animation_gives_its_first_frame(tmp_path: Path, suffix: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ((0, 0, 0), (255, 255, 255))]
+    frames = [Image.new("RGB", (8, 8), color) for color in ((0, 0, 0), (255, 255, 255))]
     path = save(tmp_path / f"moving.{suffix}", frames[0], save_all=True, append_images=frames[1:])
     assert not read_image(path).any()
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "folder.jpg").mkdir()
     Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
     for name in ("empty.jpg", "text.png", "folder.jpg", "float.tiff", "missing.jpg"):
@@ -192,12 +192,12 @@ def test_broken_bytes_give_an_image_or_an_input_error(tmp_path: Path, photo: Pix
     assert refused > 0
 
 
-def test_written_pictures_read_back(tmp_path: Path, photo: Pixels) -> None:
+def test_written_images_read_back(tmp_path: Path, photo: Pixels) -> None:
     write_image(tmp_path / "a.png", photo)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo)
     write_image(tmp_path / "a.JPG", photo)
-    with Image.open(io.BytesIO((tmp_path / "a.JPG").read_bytes())) as picture:
-        assert picture.format == "JPEG"
+    with Image.open(io.BytesIO((tmp_path / "a.JPG").read_bytes())) as image:
+        assert image.format == "JPEG"
     assert np.abs(read_image(tmp_path / "a.JPG").astype(int) - photo).mean() < 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.JPG", "a.png"]
 
@@ -215,7 +215,7 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, photo: Pixels) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_folders_become_their_pictures_each_once(tmp_path: Path) -> None:
+def test_folders_become_their_images_each_once(tmp_path: Path) -> None:
     (tmp_path / "deeper").mkdir()
     for name in ("b.PNG", "a.jpg", ".hidden.jpg", "notes.txt", "deeper/c.jpg"):
         (tmp_path / name).touch()
@@ -225,7 +225,7 @@ def test_folders_become_their_pictures_each_once(tmp_path: Path) -> None:
     assert list_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]  # a named file is taken at its word
 
 
-def test_no_pictures_is_an_error(tmp_path: Path) -> None:
+def test_no_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no image"):
         list_images([tmp_path])
     with pytest.raises(InputError, match="at least one"):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from distilpose.data.prefetch import map_in_threads, run_ahead
+from distilpose.data.prefetch import map_in_threads, prefetch
 
 
 def counted(limit: int, produced: list[int], closed: list[bool] | None = None) -> Iterator[int]:
@@ -24,16 +24,16 @@ def counted(limit: int, produced: list[int], closed: list[bool] | None = None) -
 def test_run_ahead_keeps_order_and_runs_no_further_than_allowed() -> None:
     produced: list[int] = []
     most = 0
-    for position, item in enumerate(run_ahead(counted(50, produced), 4)):
+    for position, item in enumerate(prefetch(counted(50, produced), 4)):
         assert item == position
         time.sleep(0.001)
         most = max(most, len(produced) - position)
     assert 2 <= most <= 5
-    assert list(run_ahead([], 3)) == []
+    assert list(prefetch([], 3)) == []
 
 
 def test_run_ahead_works_in_another_thread() -> None:
-    threads = run_ahead((threading.current_thread().name for _ in range(3)), 2)
+    threads = prefetch((threading.current_thread().name for _ in range(3)), 2)
     assert all(name.startswith("ahead") for name in threads)
 
 
@@ -43,14 +43,14 @@ def test_an_error_comes_in_its_place() -> None:
         yield 2
         raise OSError("gone")
 
-    items = run_ahead(failing(), 4)
+    items = prefetch(failing(), 4)
     assert [next(items), next(items)] == [1, 2]
     with pytest.raises(OSError, match="gone"):
         next(items)
 
 
 def test_closing_closes_what_it_reads_from() -> None:
-    for stage in (lambda items: run_ahead(items, 3), lambda items: map_in_threads(abs, items, threads=2, ahead=3)):
+    for stage in (lambda items: prefetch(items, 3), lambda items: map_in_threads(abs, items, threads=2, ahead=3)):
         closed: list[bool] = []
         stream = stage(counted(100, [], closed))
         next(stream)

@@ -24,7 +24,7 @@ def people(count, image_hw=(480, 480), num_people=1):
             yield image, person
 
 
-def test_a_seed_fixes_pictures_and_labels(tmp_path):
+def test_a_seed_fixes_images_and_labels(tmp_path):
     small = write_synthetic_dataset(tmp_path / "small", 3, seed=4)
     large = write_synthetic_dataset(tmp_path / "large", 5, seed=4)
     other = write_synthetic_dataset(tmp_path / "other", 3, seed=5)
@@ -33,8 +33,8 @@ def test_a_seed_fixes_pictures_and_labels(tmp_path):
     assert first == second[: len(first)]
     assert documents[0] != documents[2]
     for name in ("000001.jpg", "000003.jpg"):
-        pictures = [(file.parent / "images" / name).read_bytes() for file in (small, large, other)]
-        assert pictures[0] == pictures[1] != pictures[2]
+        images = [(file.parent / "images" / name).read_bytes() for file in (small, large, other)]
+        assert images[0] == images[1] != images[2]
 
 
 def test_the_written_set_is_a_valid_data_set(drawn_set):
@@ -61,13 +61,13 @@ def test_visible_eyes_are_dark_spots_in_white():
 
 
 def test_left_and_right_follow_the_view():
-    """Seen from the front, with the head up, the left eye is on the picture's right; turned with the head."""
+    """Seen from the front, with the head up, the left eye is on the image's right; turned with the head."""
     fronts = 0
     for _, person in people(150, image_hw=(200, 200)):
         left, right, nose = (person.xy_img[K[name]] for name in ("left_eye", "right_eye", "nose"))
         shown = person.visibility[[K["left_eye"], K["right_eye"], K["nose"]]]
         across, down = left - right, nose - (left + right) / 2
-        # From the front "down" is a quarter turn clockwise from "to the left eye" in picture axes.
+        # From the front "down" is a quarter turn clockwise from "to the left eye" in image axes.
         turn = across[0] * down[1] - across[1] * down[0]
         if (shown == 2).all() and np.linalg.norm(across) > 4:
             fronts += 1
@@ -87,7 +87,7 @@ def test_body_faces_roughly_where_the_head_does():
 
 
 def test_box_and_area_are_those_of_the_changed_pixels(monkeypatch):
-    """Oracle: the same picture without its person, with camera effects and things off."""
+    """Oracle: the same image without its person, with camera effects and things off."""
     monkeypatch.setattr(synthetic, "_finish", lambda image, rng: image)
     monkeypatch.setattr(synthetic, "_draw_thing", lambda *args, **options: None)
     for seed in range(20):

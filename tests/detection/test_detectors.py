@@ -24,7 +24,7 @@ from distilpose.detection import transformers as hf_detector
 from distilpose.detection.detectors import AUTO_MODEL, Detector, create_detector
 from distilpose.detection.filtering import keep_people
 from distilpose.detection.onnx import OnnxOptions, parse_source, place_image
-from distilpose.detection.onnx_layouts import LAYOUTS, TensorSpec, recognise_layout
+from distilpose.detection.onnx_layouts import LAYOUTS, TensorSpec, recognize_layout
 from distilpose.errors import ConfigError, InputError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.geometry import box_iou_xyxy
@@ -35,7 +35,7 @@ MODEL_HW = (64, 96)
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image:
-    """A picture with large and small structure."""
+    """An image with large and small structure."""
     rng = np.random.default_rng([seed, height, width])
     coarse = rng.integers(0, 200, (-(-height // 16), -(-width // 16), 3)).repeat(16, 0).repeat(16, 1)
     return (coarse[:height, :width] + rng.integers(0, 56, (height, width, 3))).astype(np.uint8)
@@ -47,12 +47,12 @@ def assert_same(people: PersonBoxes, expected: PersonBoxes, pixels: float = 1e-6
     assert np.allclose(people.box_score, expected.box_score, rtol=0, atol=score)
 
 
-def assert_batch_is_its_pictures(detector: Detector) -> None:
-    pictures = [noise(50, 80), noise(120, 40, 1), noise(3, 3, 2), noise(50, 80, 3), noise(1, 200, 4)]
-    together = detector(pictures)
-    assert len(together) == len(pictures)
-    for picture, people in zip(pictures, together, strict=True):
-        assert_same(people, detector([picture])[0], pixels=1e-3, score=1e-4)
+def assert_batch_is_its_images(detector: Detector) -> None:
+    images = [noise(50, 80), noise(120, 40, 1), noise(3, 3, 2), noise(50, 80, 3), noise(1, 200, 4)]
+    together = detector(images)
+    assert len(together) == len(images)
+    for image, people in zip(images, together, strict=True):
+        assert_same(people, detector([image])[0], pixels=1e-3, score=1e-4)
     assert detector([]) == []
 
 
@@ -66,7 +66,7 @@ def test_boxes_are_clipped_sorted_and_cleared_of_what_is_none() -> None:
         [30, 10, 20, 40],  # turned round
         [np.nan, 0, 5, 5],
         [0, 0, np.inf, 5],
-        [60, 0, 90, 20],  # outside the picture
+        [60, 0, 90, 20],  # outside the image
         [20, 20, 40, 40],
         [21, 21, 41, 41],  # the same person again
         [0, 40, 10, 50],  # too weak
@@ -102,7 +102,7 @@ def test_options_out_of_range() -> None:
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 5000), (5000, 1), (2, 20000), (20, 30), (128, 64), (300, 2000)])
-def test_hog_takes_any_size_and_finds_nobody_in_grey(size_hw: tuple[int, int]) -> None:
+def test_hog_takes_any_size_and_finds_nobody_in_gray(size_hw: tuple[int, int]) -> None:
     people = create_detector("hog")([np.full((*size_hw, 3), 90, np.uint8)])[0]
     assert people.boxes_xyxy.shape == (0, 4)
     assert people.box_score.shape == (0,)
@@ -113,8 +113,8 @@ def test_hog_finds_somebody_who_stands(shared_data: Path, scale: int) -> None:
     av = pytest.importorskip("av")
     with av.open(str(shared_data / "video" / "intel_one_by_one_person.mp4")) as video:
         frame = next(frame for number, frame in enumerate(video.decode(video=0)) if number == 348)
-        picture = frame.to_ndarray(format="rgb24").repeat(scale, 0).repeat(scale, 1)
-    people = create_detector("hog")([picture])[0]
+        image = frame.to_ndarray(format="rgb24").repeat(scale, 0).repeat(scale, 1)
+    people = create_detector("hog")([image])[0]
     drawn_by_hand = np.array([[383, 5, 537, 366]]) * scale
     assert box_iou_xyxy(people.boxes_xyxy, drawn_by_hand).max() > 0.6
     assert people.box_score[0] > 0.8
@@ -122,19 +122,19 @@ def test_hog_finds_somebody_who_stands(shared_data: Path, scale: int) -> None:
 
 
 def test_hog_from_threads(shared_data: Path) -> None:
-    pictures = [read_image(path) for path in sorted((shared_data / "coco_fixture").glob("*.jpg"))]
+    images = [read_image(path) for path in sorted((shared_data / "coco_fixture").glob("*.jpg"))]
     detector = create_detector("hog")
-    expected = detector(pictures)
+    expected = detector(images)
     assert any(len(people.box_score) for people in expected)
     with ThreadPoolExecutor(4) as pool:
-        for people, known in zip(pool.map(lambda picture: detector([picture])[0], pictures), expected, strict=True):
+        for people, known in zip(pool.map(lambda image: detector([image])[0], images), expected, strict=True):
             assert_same(people, known)
 
 
-# ONNX files, the picture on its way in
+# ONNX files, the image on its way in
 
 
-@given(st.integers(1, 700), st.integers(1, 700), st.sampled_from(["stretch", "letterbox", "letterbox-centre"]))
+@given(st.integers(1, 700), st.integers(1, 700), st.sampled_from(["stretch", "letterbox", "letterbox-center"]))
 def test_placement_and_back_is_the_identity(height: int, width: int, fit: Any) -> None:
     canvas, placement = place_image(np.zeros((height, width, 3), np.uint8), (96, 64), fit)
     assert canvas.shape == (96, 64, 3)
@@ -144,7 +144,7 @@ def test_placement_and_back_is_the_identity(height: int, width: int, fit: Any) -
     left, top, right, bottom = placed[0]
     assert (left >= 0) & (top >= 0) & (right <= 64 + 1e-9) & (bottom <= 96 + 1e-9)
     black = (canvas == 0).all(-1)
-    assert black.sum() == round((right - left) * (bottom - top))  # the picture lies where the placement says
+    assert black.sum() == round((right - left) * (bottom - top))  # the image lies where the placement says
     assert black[int(top) : round(bottom), int(left) : round(right)].all()
     assert (canvas[~black] == 114).all()
 
@@ -154,8 +154,8 @@ def test_letterbox_by_hand() -> None:
     assert placement == ((1.6, 1.6), (0, 0))
     assert top_left[31].max() == 0
     assert top_left[32].min() == 114
-    _, centred = place_image(np.zeros((20, 40, 3), np.uint8), (64, 64), "letterbox-centre")
-    assert centred == ((1.6, 1.6), (0, 16))
+    _, centered = place_image(np.zeros((20, 40, 3), np.uint8), (64, 64), "letterbox-center")
+    assert centered == ((1.6, 1.6), (0, 16))
     assert place_image(np.zeros((20, 40, 3), np.uint8), (64, 64), "stretch")[1] == ((1.6, 3.2), (0, 0))
 
 
@@ -164,7 +164,7 @@ def test_letterbox_by_hand() -> None:
 
 @pytest.fixture
 def graph(tmp_path: Path) -> Callable[..., str]:
-    """Function (outputs by name, ...) -> ``onnx:FILE`` of a graph that answers so for every picture."""
+    """Function (outputs by name, ...) -> ``onnx:FILE`` of a graph that answers so for every image."""
     onnx = pytest.importorskip("onnx")
     helper, proto = onnx.helper, onnx.TensorProto
     types = {np.dtype(np.float32): proto.FLOAT, np.dtype(np.int64): proto.INT64}
@@ -176,10 +176,10 @@ def graph(tmp_path: Path) -> Callable[..., str]:
         told_size: bool = False,
         free: Sequence[str] = (),
         extra_input: str | None = None,
-        picture_type: int = proto.FLOAT,
+        image_type: int = proto.FLOAT,
     ) -> str:
-        """Each answer is (1, ...), repeated for every picture. ``told_size``: ``boxes`` are times orig_target_sizes."""
-        inputs = [helper.make_tensor_value_info("images", picture_type, list(shape))]
+        """Each answer is (1, ...), repeated for every image. ``told_size``: ``boxes`` are times orig_target_sizes."""
+        inputs = [helper.make_tensor_value_info("images", image_type, list(shape))]
         nodes = [
             helper.make_node("Shape", ["images"], ["batch_size"], start=0, end=1),
         ]
@@ -243,15 +243,13 @@ PERSON_1 = PersonBoxes(np.array([[125, 62.5, 175, 87.5], [25, 0, 75, 50]]), np.a
 @pytest.mark.parametrize("shape", [("batch", 3, 64, 64), (1, 3, 64, 64), (3, 3, 64, 32), ("n", 3, "h", "w")])
 def test_detr_focal_by_hand(graph: Callable[..., str], shape: Sequence[int | str]) -> None:
     source = graph(detr_outputs(SCORES, BOXES), shape=shape)
-    picture = noise(100, 200)
-    assert_same(create_detector(source)([picture])[0], PERSON_0, pixels=1e-4)
+    image = noise(100, 200)
+    assert_same(create_detector(source)([image])[0], PERSON_0, pixels=1e-4)
     person_1 = create_detector(source + "?person=1")
-    assert_same(person_1([picture])[0], PERSON_1, pixels=1e-4)
-    assert_batch_is_its_pictures(person_1)
-    assert_same(
-        create_detector(source, threshold=0.7)([picture])[0], PersonBoxes(*(part[:1] for part in PERSON_0)), 1e-4
-    )
-    assert create_detector(source, threshold=0.99)([picture])[0].boxes_xyxy.shape == (0, 4)
+    assert_same(person_1([image])[0], PERSON_1, pixels=1e-4)
+    assert_batch_is_its_images(person_1)
+    assert_same(create_detector(source, threshold=0.7)([image])[0], PersonBoxes(*(part[:1] for part in PERSON_0)), 1e-4)
+    assert create_detector(source, threshold=0.99)([image])[0].boxes_xyxy.shape == (0, 4)
 
 
 def test_detr_softmax_is_named(graph: Callable[..., str]) -> None:
@@ -268,8 +266,8 @@ def test_detr_softmax_is_named(graph: Callable[..., str]) -> None:
 def test_other_names_of_the_same_outputs(graph: Callable[..., str]) -> None:
     known = detr_outputs(SCORES, BOXES)
     source = graph({"dets": known["pred_boxes"], "labels": known["logits"]})
-    assert_same(create_detector(source + "?layout=detr-focal&normalise=imagenet")([noise(100, 200)])[0], PERSON_0, 1e-4)
-    with pytest.raises(ConfigError, match=r"its layout is not recognised, its outputs are dets .*\[.*3, 4\]"):
+    assert_same(create_detector(source + "?layout=detr-focal&normalize=imagenet")([noise(100, 200)])[0], PERSON_0, 1e-4)
+    with pytest.raises(ConfigError, match=r"its layout is not recognized, its outputs are dets .*\[.*3, 4\]"):
         create_detector(source)
 
 
@@ -284,16 +282,16 @@ def test_deploy_layout_by_hand(graph: Callable[..., str]) -> None:
     of_7 = create_detector(source + "?person=7")([noise(100, 200)])[0]
     assert_same(of_7, PersonBoxes(np.array([[0.0, 0, 100, 50]]), np.array([0.8])), 1e-4)
     assert create_detector(source + "?person=5")([noise(100, 200)])[0].boxes_xyxy.shape == (0, 4)
-    assert_batch_is_its_pictures(create_detector(source))
+    assert_batch_is_its_images(create_detector(source))
 
 
 def test_suppressed_layout_by_hand(graph: Callable[..., str]) -> None:
     rows = [[0, 0, 16, 32, 0.7], [32, 0, 64, 32, 0.9], [8, 8, 12, 12, 0.8], [0, 0, 0, 0, 0]]
     source = graph({"dets": np.float32([rows]), "labels": np.array([[0, 0, 3, 0]])}, free=("dets", "labels"))
-    # A picture of 200 x 100 (width x height) lies in 64 x 64 at scale 0.32.
+    # An image of 200 x 100 (width x height) lies in 64 x 64 at scale 0.32.
     expected = PersonBoxes(np.array([[100.0, 0, 200, 100], [0, 0, 50, 100]]), np.array([0.9, 0.7]))
     assert_same(create_detector(source)([noise(100, 200)])[0], expected, 1e-4)
-    assert_batch_is_its_pictures(create_detector(source))
+    assert_batch_is_its_images(create_detector(source))
 
 
 def yolox_answer(cell: int, row: Sequence[float], cells: int = 84, classes: int = 3) -> NDArray[np.float32]:
@@ -305,14 +303,14 @@ def yolox_answer(cell: int, row: Sequence[float], cells: int = 84, classes: int 
 
 def test_yolox_cells_by_hand(graph: Callable[..., str]) -> None:
     # 64 x 64 has 8 x 8 cells of 8 pixels, then 4 x 4 of 16 (from 64 on), then 2 x 2 of 32. Cell 64 + 4 * 1 + 2 is in
-    # row 1, column 2: centre ((2 + 0.5) * 16, (1 + 0.25) * 16) = (40, 20); width 16 e^0 = 16, height 16 * 2 = 32.
+    # row 1, column 2: center ((2 + 0.5) * 16, (1 + 0.25) * 16) = (40, 20); width 16 e^0 = 16, height 16 * 2 = 32.
     answer = yolox_answer(70, [0.5, 0.25, 0, np.log(2), 0.8, 0.9])
     source = graph({"output": answer})
     expected = PersonBoxes(np.array([[100.0, 12.5, 150, 100]]), np.array([0.72]))  # y: (4, 36) -> 12.5, 112.5 clipped
     detector = create_detector(source)
     assert_same(detector([noise(100, 200)])[0], expected, 1e-4)
     assert create_detector(source + "?person=1")([noise(100, 200)])[0].boxes_xyxy.shape == (0, 4)
-    assert_batch_is_its_pictures(detector)
+    assert_batch_is_its_images(detector)
     # The first of the 2 x 2 cells, whose size overflows: dropped, not an error.
     assert not detectors.create_detector(graph({"output": yolox_answer(80, [0, 0, 800, 0, 1, 1])}))([noise(9, 9)])[
         0
@@ -333,7 +331,7 @@ def test_yolov8_by_hand(graph: Callable[..., str]) -> None:
     answer[0, :, 5] = [32, 32, 16, 16, 0.2, 0.9]
     answer[0, :, 6] = [16, 24, 16, 8, 0.8, 0.1]
     source = graph({"output0": answer})
-    # 200 x 100 lies in the middle of 64 x 64: scale 0.32, 16 pixels of grey above and below.
+    # 200 x 100 lies in the middle of 64 x 64: scale 0.32, 16 pixels of gray above and below.
     detector = create_detector(source)
     expected = PersonBoxes(np.array([[25.0, 12.5, 75, 37.5]]), np.array([0.8]))
     assert_same(detector([noise(100, 200)])[0], expected, 1e-4)
@@ -341,16 +339,16 @@ def test_yolov8_by_hand(graph: Callable[..., str]) -> None:
     assert_same(at_top, PersonBoxes(np.array([[25.0, 62.5, 75, 87.5]]), np.array([0.8])), 1e-4)
     of_1 = create_detector(source + "?person=1")([noise(100, 200)])[0]
     assert_same(of_1, PersonBoxes(np.array([[75.0, 25, 125, 75]]), np.array([0.9])), 1e-4)
-    assert_batch_is_its_pictures(detector)
+    assert_batch_is_its_images(detector)
 
 
 def test_doubled_boxes_go(graph: Callable[..., str]) -> None:
     boxes = [[0.5, 0.5, 0.5, 0.5], [0.51, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.3]]
     source = graph(detr_outputs([[0.7], [0.9], [0.8]], boxes))
-    picture = noise(100, 100)
-    assert create_detector(source)([picture])[0].box_score == pytest.approx([0.9, 0.8])
-    assert create_detector(source, nms_iou=0.4)([picture])[0].box_score == pytest.approx([0.9])
-    assert create_detector(source, nms_iou=1)([picture])[0].box_score == pytest.approx([0.9, 0.8, 0.7])
+    image = noise(100, 100)
+    assert create_detector(source)([image])[0].box_score == pytest.approx([0.9, 0.8])
+    assert create_detector(source, nms_iou=0.4)([image])[0].box_score == pytest.approx([0.9])
+    assert create_detector(source, nms_iou=1)([image])[0].box_score == pytest.approx([0.9, 0.8, 0.7])
 
 
 def test_what_the_network_sees(tmp_path: Path) -> None:
@@ -383,15 +381,15 @@ def test_what_the_network_sees(tmp_path: Path) -> None:
         values,
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
-    picture = np.full((32, 32, 3), (250, 100, 200), np.uint8)
+    image = np.full((32, 32, 3), (250, 100, 200), np.uint8)
 
     def first_value(query: str) -> float:
-        return 1000 * float(create_detector(f"onnx:{file}{query}", threshold=0)([picture])[0].box_score[0])
+        return 1000 * float(create_detector(f"onnx:{file}{query}", threshold=0)([image])[0].box_score[0])
 
     assert first_value("") == pytest.approx(200, abs=1e-3)  # blue, raw: MMDeploy's defaults
-    assert first_value("?colour=rgb") == pytest.approx(250, abs=1e-3)
-    assert first_value("?colour=rgb&normalise=unit") == pytest.approx(250 / 255, abs=1e-4)
-    assert first_value("?normalise=imagenet") == pytest.approx((200 / 255 - 0.406) / 0.225, abs=1e-4)
+    assert first_value("?color=rgb") == pytest.approx(250, abs=1e-3)
+    assert first_value("?color=rgb&normalize=unit") == pytest.approx(250 / 255, abs=1e-4)
+    assert first_value("?normalize=imagenet") == pytest.approx((200 / 255 - 0.406) / 0.225, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -412,13 +410,13 @@ def test_what_the_network_sees(tmp_path: Path) -> None:
         ([("heatmaps", 1, 17, 64, 48)], None),
     ],
 )
-def test_layouts_are_recognised(outputs: list[tuple[Any, ...]], layout: str | None) -> None:
-    assert recognise_layout([TensorSpec(name, sides) for name, *sides in outputs], (640, 640)) == layout
+def test_layouts_are_recognized(outputs: list[tuple[Any, ...]], layout: str | None) -> None:
+    assert recognize_layout([TensorSpec(name, sides) for name, *sides in outputs], (640, 640)) == layout
 
 
 def test_queries() -> None:
     assert parse_source("a b.onnx") == (Path("a b.onnx"), OnnxOptions())
-    file, options = parse_source("d/x.onnx?layout=yolox&person=3&size=480x640&fit=stretch&colour=rgb&normalise=unit")
+    file, options = parse_source("d/x.onnx?layout=yolox&person=3&size=480x640&fit=stretch&color=rgb&normalize=unit")
     assert file == Path("d/x.onnx")
     assert options == OnnxOptions("yolox", 3, (480, 640), "stretch", "rgb", "unit")
     assert parse_source("x.onnx?size=416")[1].size_hw == (416, 416)
@@ -428,15 +426,15 @@ def test_queries() -> None:
     ("query", "message"),
     [
         ("layout=yolov5", "layout must be one of detr-focal, .*yolox.*got 'yolov5'"),
-        ("persons=1", "key must be one of layout, person, size, fit, colour, normalise, got 'persons'"),
+        ("persons=1", "key must be one of layout, person, size, fit, color, normalize, got 'persons'"),
         ("person=-1", "person must be a whole number from 0, got '-1'"),
         ("person=", "person must be a whole number from 0, got ''"),
         ("size=0", "size must be as 640 or 480x640"),
         ("size=1x2x3", "size must be as 640 or 480x640"),
         ("size=99999", "size must be as 640 or 480x640"),
-        ("fit=crop", "fit must be one of stretch, letterbox, letterbox-centre, got 'crop'"),
-        ("colour=grey", "colour must be one of rgb, bgr"),
-        ("normalise=1", "normalise must be one of raw, unit, imagenet"),
+        ("fit=crop", "fit must be one of stretch, letterbox, letterbox-center, got 'crop'"),
+        ("color=gray", "color must be one of rgb, bgr"),
+        ("normalize=1", "normalize must be one of raw, unit, imagenet"),
         ("yolox", r"expected FILE\?key=value&key=value, got the query 'yolox'"),
     ],
 )
@@ -460,15 +458,15 @@ def test_files_that_do_not_fit(graph: Callable[..., str], tmp_path: Path) -> Non
         ConfigError, match=r"layout yolox expects one output .*got logits .*the layouts are detr-focal: "
     ):
         create_detector(graph(known) + "?layout=yolox")
-    with pytest.raises(ConfigError, match=r"one float input of pictures \(B, 3, H, W\), got images"):
+    with pytest.raises(ConfigError, match=r"one float input of images \(B, 3, H, W\), got images"):
         create_detector(graph(known, shape=("batch", 64, 64, 3)))
-    with pytest.raises(ConfigError, match=r"expected no input but the pictures, .*got im_shape"):
+    with pytest.raises(ConfigError, match=r"expected no input but the images, .*got im_shape"):
         create_detector(graph(known, extra_input="im_shape"))
-    with pytest.raises(ConfigError, match=r"its layout is not recognised, its outputs are heat .*detr-deploy: labels"):
+    with pytest.raises(ConfigError, match=r"its layout is not recognized, its outputs are heat .*detr-deploy: labels"):
         create_detector(graph({"heat": np.zeros((1, 17, 8, 8), np.float32)}))
 
 
-def test_a_file_that_fails_on_its_pictures(tmp_path: Path) -> None:
+def test_a_file_that_fails_on_its_images(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     helper, proto = onnx.helper, onnx.TensorProto
     infos = [("logits", [1, 4, 2]), ("pred_boxes", [1, 4, 4])]
@@ -483,7 +481,7 @@ def test_a_file_that_fails_on_its_pictures(tmp_path: Path) -> None:
     )
     file = tmp_path / "wrong.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
-    with pytest.raises(InputError, match=r"wrong\.onnx fails on 1 pictures of 640x640 pixels"):
+    with pytest.raises(InputError, match=r"wrong\.onnx fails on 1 images of 640x640 pixels"):
         create_detector(f"onnx:{file}")
 
 
@@ -499,7 +497,7 @@ def test_every_layout_is_documented() -> None:
     assert onnx_detector.__doc__ is not None
     for name, layout in LAYOUTS.items():
         entry = onnx_detector.__doc__.split(f"- ``{name}``:")[1].split("\n- ``")[0]
-        defaults = f"{layout.fit}, {layout.colour}, {layout.normalise}, {layout.threshold}"
+        defaults = f"{layout.fit}, {layout.color}, {layout.normalize}, {layout.threshold}"
         assert defaults in " ".join(entry.split()), name
 
 
@@ -549,7 +547,7 @@ def tiny_config(family: str, **options: Any) -> Any:
 
 
 def write_model(folder: Path, family: str, labels: dict[int, str]) -> None:
-    """A model with weights wide enough that boxes and scores differ by query and picture, and class 1 is the usual."""
+    """A model with weights wide enough that boxes and scores differ by query and image, and class 1 is the usual."""
     import torch
     import transformers
 
@@ -588,7 +586,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
 @pytest.fixture(scope="module")
 def exported(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny RT-DETRv2 as torch.onnx.export writes it, for one picture at a time."""
+    """The tiny RT-DETRv2 as torch.onnx.export writes it, for one image at a time."""
     pytest.importorskip("onnxscript")
     import torch
     import transformers
@@ -631,10 +629,10 @@ def test_a_folder_of_transformers(model_folder: Callable[[str], Path], family: s
 
     folder = model_folder(family)
     detector = create_detector(f"hf:{folder}", threshold=0.3, nms_iou=1)
-    picture = noise(50, 130)
-    people = detector([picture])[0]
+    image = noise(50, 130)
+    people = detector([image])[0]
 
-    pixels = np.asarray(transformers.image_utils.PIL.Image.fromarray(picture).resize((96, 64), 2), np.float32) / 255
+    pixels = np.asarray(transformers.image_utils.PIL.Image.fromarray(image).resize((96, 64), 2), np.float32) / 255
     model = transformers.AutoModelForObjectDetection.from_pretrained(folder).eval()
     with torch.no_grad():
         found = model(torch.from_numpy(pixels.transpose(2, 0, 1)[None]))
@@ -648,11 +646,11 @@ def test_a_folder_of_transformers(model_folder: Callable[[str], Path], family: s
 
 def test_transformers_batches_threads_and_nobody(model_folder: Callable[[str], Path]) -> None:
     detector = create_detector(f"hf:{model_folder('rt_detr_v2')}", threshold=0.3)
-    assert_batch_is_its_pictures(detector)
-    pictures = [noise(50, 80, seed) for seed in range(12)]
+    assert_batch_is_its_images(detector)
+    images = [noise(50, 80, seed) for seed in range(12)]
     with ThreadPoolExecutor(4) as pool:
-        alone = list(pool.map(lambda picture: detector([picture])[0], pictures))
-    for people, known in zip(detector(pictures), alone, strict=True):
+        alone = list(pool.map(lambda image: detector([image])[0], images))
+    for people, known in zip(detector(images), alone, strict=True):
         assert_same(people, known, pixels=1e-3, score=1e-5)
     nobody = create_detector(f"hf:{model_folder('rt_detr_v2')}", threshold=1)([noise(50, 80)])[0]
     assert nobody.boxes_xyxy.shape == (0, 4)
@@ -665,8 +663,8 @@ def test_onnx_agrees_with_transformers(
     options = {"threshold": 0.3, "nms_iou": 0.7}
     by_transformers = create_detector(f"hf:{model_folder('rt_detr_v2')}", **options)  # type: ignore[arg-type]
     by_onnx = create_detector(f"onnx:{exported}?person=1", **options)  # type: ignore[arg-type]
-    pictures = [noise(*size_hw), noise(*size_hw, seed=1)]
-    for people, expected in zip(by_onnx(pictures), by_transformers(pictures), strict=True):
+    images = [noise(*size_hw), noise(*size_hw, seed=1)]
+    for people, expected in zip(by_onnx(images), by_transformers(images), strict=True):
         assert len(expected.box_score) > 1
         assert_same(people, expected, pixels=2e-3, score=2e-5)
 
@@ -790,7 +788,7 @@ def test_detectors_import_nothing_heavy() -> None:
 
     code = (
         "import sys, numpy as np\n"
-        "from distilpose.inference import detectors, hf_detector, hog_detector, onnx_detector\n"
+        "from distilpose.detection import detectors, hog, onnx, transformers\n"
         "detectors.create_detector('hog')([np.zeros((9, 9, 3), np.uint8)])\n"
         "print({'torch', 'transformers', 'onnxruntime', 'huggingface_hub'} & set(sys.modules))"
     )

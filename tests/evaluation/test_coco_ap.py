@@ -81,7 +81,7 @@ def test_scores_and_suppression_equal_the_released_code(reference_dir: Path, pro
     np.testing.assert_allclose(list(metrics.values()), list(expected.values()), atol=1e-9)
 
 
-def test_the_ten_numbers_equal_pycocotools_with_crowds_and_unlabelled_people(reference_dir: Path) -> None:
+def test_the_ten_numbers_equal_pycocotools_with_crowds_and_unlabeled_people(reference_dir: Path) -> None:
     truth = read_gz(reference_dir / "eval_gt.json.gz")
     rng = np.random.default_rng(0)
     for annotation in rng.choice(truth["annotations"], 20, replace=False):

@@ -29,7 +29,7 @@ OTHER = TRUE + np.array([500, 0])
 
 
 def people(
-    predicted: np.ndarray, true: np.ndarray | None = None, labelled: np.ndarray | None = None, image_id: object = None
+    predicted: np.ndarray, true: np.ndarray | None = None, labeled: np.ndarray | None = None, image_id: object = None
 ) -> ComparedPeople:
     """P people of one image, or of the images given: (P, 3, 2) predictions and labels."""
     labels = TRUE[None] if true is None else true
@@ -41,7 +41,7 @@ def people(
         box_xyxy=np.tile([0.0, 0.0, 200.0, 100.0], (count, 1)),
         area=np.full(count, AREA),
         true_xy_img=labels,
-        labelled=np.ones((count, 3), dtype=bool) if labelled is None else labelled,
+        labeled=np.ones((count, 3), dtype=bool) if labeled is None else labeled,
         xy_img=predicted,
     )
 
@@ -78,15 +78,15 @@ def test_exchanged_wrists_are_inversions() -> None:
     assert kinds(people(exchanged[None])) == ["good", "inversion", "inversion"]
 
 
-def test_the_mirror_joint_makes_an_inversion_when_it_is_labelled_and_any_other_joint_a_miss() -> None:
+def test_the_mirror_joint_makes_an_inversion_when_it_is_labeled_and_any_other_joint_a_miss() -> None:
     at_the_nose = TRUE.copy()
     at_the_nose[1] = TRUE[0] + [15, 0]
     assert kinds(people(at_the_nose[None])) == ["good", "miss", "good"]
     at_the_mirror = TRUE.copy()
     at_the_mirror[1] = TRUE[2]
     assert kinds(people(at_the_mirror[None])) == ["good", "inversion", "good"]
-    unlabelled = np.array([[True, True, False]])
-    assert kinds(replace(people(at_the_mirror[None]), labelled=unlabelled)) == ["good", "miss", ""]
+    unlabeled = np.array([[True, True, False]])
+    assert kinds(replace(people(at_the_mirror[None]), labeled=unlabeled)) == ["good", "miss", ""]
 
 
 def test_a_joint_of_somebody_else_in_the_image_makes_a_swap() -> None:
@@ -96,8 +96,8 @@ def test_a_joint_of_somebody_else_in_the_image_makes_a_swap() -> None:
     both = np.stack([TRUE, OTHER])
     assert kinds(people(predicted, both)) == ["good", "swap", "swap"]
     assert kinds(people(predicted, both, image_id=[1, 2])) == ["good", "miss", "miss"], "another image does not count"
-    unlabelled = np.array([[True, True, True], [True, False, True]])
-    assert kinds(people(predicted, both, unlabelled)) == ["good", "miss", "miss"]
+    unlabeled = np.array([[True, True, True], [True, False, True]])
+    assert kinds(people(predicted, both, unlabeled)) == ["good", "miss", "miss"]
 
 
 def test_the_right_label_comes_before_an_inversion_and_that_before_a_swap() -> None:
@@ -117,8 +117,8 @@ def test_the_size_of_the_other_person_decides_what_is_near() -> None:
 
 def test_people_without_prediction_or_labels_are_not_counted() -> None:
     predicted = np.stack([np.full((3, 2), np.nan), OTHER])
-    labelled = np.array([[True] * 3, [False] * 3])
-    compared = people(predicted, np.stack([TRUE, OTHER]), labelled)
+    labeled = np.array([[True] * 3, [False] * 3])
+    compared = people(predicted, np.stack([TRUE, OTHER]), labeled)
     diagnosis = diagnose(compared)
     assert (diagnosis.kind == NOT_COUNTED).all()
     assert np.isnan(diagnosis.similarity).all()
@@ -134,10 +134,10 @@ def test_labels_of_people_without_a_prediction_can_be_swapped_with() -> None:
 
 def test_similarity_averages_to_oks() -> None:
     rng = np.random.default_rng(0)
-    true, labelled = rng.uniform(0, 100, (5, 3, 2)), rng.random((5, 3)) < 0.7
-    labelled[:, 0] = True
-    compared = people(true + rng.normal(0, 15, true.shape), true, labelled)
-    expected = np.diag(oks(true, compared.xy_img, AREA, ARMS.oks_sigmas, labelled))
+    true, labeled = rng.uniform(0, 100, (5, 3, 2)), rng.random((5, 3)) < 0.7
+    labeled[:, 0] = True
+    compared = people(true + rng.normal(0, 15, true.shape), true, labeled)
+    expected = np.diag(oks(true, compared.xy_img, AREA, ARMS.oks_sigmas, labeled))
     np.testing.assert_allclose(diagnose(compared).oks, expected)
 
 
@@ -146,8 +146,8 @@ def test_scores_are_compared_with_how_often_keypoints_are_near() -> None:
     shift[0, 1] = [0, 1000]  # nowhere
     true = np.stack([TRUE, OTHER])
     score = np.array([[0.72, 0.78, -3.0], [1.7, 1.0, 0.3]])
-    labelled = np.array([[True, True, True], [True, True, False]])
-    compared = replace(people(true + shift, true, labelled), raw_score=score)
+    labeled = np.array([[True, True, True], [True, True, False]])
+    compared = replace(people(true + shift, true, labeled), raw_score=score)
     calibration = score_calibration(compared, diagnose(compared))
     assert calibration is not None
     assert calibration.keypoints.tolist() == [1, 0, 0, 0, 0, 0, 0, 2, 0, 2]
@@ -161,7 +161,7 @@ def test_scores_are_compared_with_how_often_keypoints_are_near() -> None:
 def test_sigma_is_compared_with_the_errors_along_each_axis() -> None:
     shift = np.array([[[1.0, 3.0], [-2.0, 4.1], [9.0, 9.0]]])
     compared = replace(
-        people(TRUE[None] + shift, labelled=np.array([[True, True, False]])), sigma_img=np.full((1, 3, 2), 2.0)
+        people(TRUE[None] + shift, labeled=np.array([[True, True, False]])), sigma_img=np.full((1, 3, 2), 2.0)
     )
     calibration = sigma_calibration(compared)
     assert calibration is not None
@@ -193,10 +193,10 @@ def test_without_score_or_sigma_there_is_no_calibration() -> None:
 
 
 def test_nothing_to_count_is_not_an_error() -> None:
-    unlabelled = people(TRUE[None], labelled=np.zeros((1, 3), dtype=bool))
+    unlabeled = people(TRUE[None], labeled=np.zeros((1, 3), dtype=bool))
     nobody = people(np.zeros((0, 3, 2)), np.zeros((0, 3, 2)))
-    for compared in (unlabelled, nobody):
-        shape = compared.labelled.shape
+    for compared in (unlabeled, nobody):
+        shape = compared.labeled.shape
         full = replace(compared, raw_score=np.zeros(shape), sigma_img=np.ones((*shape, 2)))
         diagnosis = diagnose(full)
         score, sigma = score_calibration(full, diagnosis), sigma_calibration(full)

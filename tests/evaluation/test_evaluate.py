@@ -161,7 +161,7 @@ def test_a_results_file_gives_the_numbers_it_was_written_with(
     assert again.per_joint == result.per_joint
     written = json.loads((tmp_path / "new" / "out" / "metrics.json").read_text())
     assert {name: written[name] for name in result.metrics} == result.metrics
-    assert written["per_joint"]["nose"] == {"PCK@0.2": result.per_joint["nose"].pck, "labelled": 4}
+    assert written["per_joint"]["nose"] == {"PCK@0.2": result.per_joint["nose"].pck, "labeled": 4}
     assert written["PCK@0.2"] == result.per_joint["all"].pck
     assert written["by_size"]["large"] == {"AP": written["APL"], "AR": written["ARL"], "people": 1}
     assert written["protocol"]["boxes"] == "ground truth"
@@ -169,10 +169,10 @@ def test_a_results_file_gives_the_numbers_it_was_written_with(
 
 def test_kept_crops_need_no_images_the_second_time(annotations: Path, images: Path) -> None:
     kept = EvaluationSet.load(annotations, images, input_size_hw=SIZE_HW, keep_crops=True)
-    normalisation = AnswerKey(np.zeros(0)).description.normalisation
-    first = list(kept.batches(3, normalisation))
+    normalization = AnswerKey(np.zeros(0)).description.normalization
+    first = list(kept.batches(3, normalization))
     shutil.rmtree(images)
-    second = list(kept.batches(3, normalisation))
+    second = list(kept.batches(3, normalization))
     assert [batch.shape for batch in first] == [(3, 3, 256, 192), (1, 3, 256, 192)]
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     assert first[0].std() > 0.1
@@ -180,9 +180,9 @@ def test_kept_crops_need_no_images_the_second_time(annotations: Path, images: Pa
 
 def test_an_interrupted_pass_keeps_nothing(annotations: Path, images: Path) -> None:
     kept = EvaluationSet.load(annotations, images, input_size_hw=SIZE_HW, keep_crops=True)
-    normalisation = AnswerKey(np.zeros(0)).description.normalisation
-    next(kept.batches(1, normalisation))
-    assert sum(len(batch) for batch in kept.batches(3, normalisation)) == 4
+    normalization = AnswerKey(np.zeros(0)).description.normalization
+    next(kept.batches(1, normalization))
+    assert sum(len(batch) for batch in kept.batches(3, normalization)) == 4
 
 
 def test_a_person_without_a_box_in_the_image_is_missed(
@@ -230,11 +230,11 @@ def test_numbers_that_are_not_finite_are_refused(evaluation_set: EvaluationSet) 
 def test_missing_and_foreign_images_are_refused(
     annotations: Path, images: Path, document: Document, write: Write
 ) -> None:
-    with pytest.raises(DatasetError, match=r"picture_3.png does not exist \(2 of 2 images .*--images"):
+    with pytest.raises(DatasetError, match=r"image_3.png does not exist \(2 of 2 images .*--images"):
         EvaluationSet.load(annotations, images / "elsewhere", input_size_hw=SIZE_HW)
     document["images"][0]["height"] = 201
     wrong = EvaluationSet.load(write("gt.json", document), images, input_size_hw=SIZE_HW)
-    with pytest.raises(DatasetError, match=r"picture_9.png.*\(201, 300\), got \(200, 300\)"):
+    with pytest.raises(DatasetError, match=r"image_9.png.*\(201, 300\), got \(200, 300\)"):
         evaluate_set(AnswerKey(np.zeros((4, 17, 2))), wrong)
     del document["images"][0]["height"]
     with pytest.raises(DatasetError, match="image 9 needs a positive whole height and width"):

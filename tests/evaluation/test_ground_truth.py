@@ -17,10 +17,10 @@ Document = dict[str, Any]
 Write = Callable[[str, Any], Path]
 
 
-def test_everybody_labelled_counts_and_nobody_is_lost(annotations: Path) -> None:
+def test_everybody_labeled_counts_and_nobody_is_lost(annotations: Path) -> None:
     truth = load_ground_truth(annotations, COCO_17)
     assert list(truth.images) == [9, 3, 5], "the image without people is kept"
-    assert [(person.image_id, int(person.labelled.sum())) for person in truth.people] == [
+    assert [(person.image_id, int(person.labeled.sum())) for person in truth.people] == [
         (9, 17),
         (3, 12),
         (9, 17),
@@ -63,7 +63,7 @@ def test_people_without_labels_and_box_are_left_out(document: Document, write: W
 def test_labels_outside_the_image_still_count(document: Document, write: Write) -> None:
     document["annotations"][0]["keypoints"][:3] = [-5.0, 10.0, 1]
     person = load_ground_truth(write("gt.json", document), COCO_17).people[0]
-    assert person.labelled[0]
+    assert person.labeled[0]
     assert person.xy_img[0].tolist() == [-5.0, 10.0]
 
 
@@ -102,7 +102,7 @@ BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
         lambda d: [d.pop("categories"), d["annotations"][2].update(keypoints=[1, 2, 2] * 5)],
         "annotation 2: expected 17 times.*names no keypoints, so those of coco_17 are assumed",
     ),
-    "no people": (lambda d: d.update(annotations=d["annotations"][3:5]), "at least one person with labelled"),
+    "no people": (lambda d: d.update(annotations=d["annotations"][3:5]), "at least one person with labeled"),
 }
 
 

@@ -14,21 +14,21 @@ import pytest
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.evaluation.evaluate import evaluate_predictions
-from distilpose.evaluation.ground_truth import LabelledPerson, load_ground_truth
+from distilpose.evaluation.ground_truth import LabeledPerson, load_ground_truth
 from distilpose.evaluation.metrics.protocols import crowdpose_ap, default_metrics, measure_protocols, pck_torso, pckh
 from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, MPII_16, Skeleton
 
 
-def person(skeleton: Skeleton, points: dict[str, tuple[float, float]], head_box: Any = None) -> LabelledPerson:
-    """A person with some labelled keypoints."""
-    xy, labelled = np.zeros((skeleton.num_keypoints, 2)), np.zeros(skeleton.num_keypoints, dtype=bool)
+def person(skeleton: Skeleton, points: dict[str, tuple[float, float]], head_box: Any = None) -> LabeledPerson:
+    """A person with some labeled keypoints."""
+    xy, labeled = np.zeros((skeleton.num_keypoints, 2)), np.zeros(skeleton.num_keypoints, dtype=bool)
     for name, point in points.items():
-        xy[skeleton.keypoint_names.index(name)], labelled[skeleton.keypoint_names.index(name)] = point, True
+        xy[skeleton.keypoint_names.index(name)], labeled[skeleton.keypoint_names.index(name)] = point, True
     head = None if head_box is None else np.array(head_box, dtype=float)
-    return LabelledPerson(1, np.array([0.0, 0, 100, 200]), xy, labelled, 1e4, head)
+    return LabeledPerson(1, np.array([0.0, 0, 100, 200]), xy, labeled, 1e4, head)
 
 
-def moved(skeleton: Skeleton, somebody: LabelledPerson, moves: dict[str, tuple[float, float]]) -> np.ndarray:
+def moved(skeleton: Skeleton, somebody: LabeledPerson, moves: dict[str, tuple[float, float]]) -> np.ndarray:
     """Predictions at the labels, but for some keypoints."""
     xy = somebody.xy_img.copy()
     for name, by in moves.items():
@@ -100,7 +100,7 @@ def test_pck_by_the_torso() -> None:
 
 @pytest.fixture
 def crowd(tmp_path: Path) -> tuple[Path, list[dict[str, Any]]]:
-    """Nine crowded pictures of three people as CrowdPose describes them, and results that are off by random amounts."""
+    """Nine crowded images of three people as CrowdPose describes them, and results that are off by random amounts."""
     rng = np.random.default_rng(3)
     images, annotations, results = [], [], []
     for image_id, index in enumerate((0.0, 0.1, 0.15, 0.25, 0.5, 0.79, 0.8, 0.9, 1.0), start=1):
@@ -260,9 +260,9 @@ def test_other_keypoints_are_mapped_before_an_evaluation(crowd, tmp_path: Path) 
     own = load_ground_truth(file, CROWDPOSE_14)
     wrist, its = COCO_17.keypoint_names.index("left_wrist"), CROWDPOSE_14.keypoint_names.index("left_wrist")
     for mapped, original in zip(truth.people, own.people, strict=True):
-        assert mapped.labelled[wrist] == original.labelled[its]
+        assert mapped.labeled[wrist] == original.labeled[its]
         assert (mapped.xy_img[wrist] == original.xy_img[its]).all()
-        assert not mapped.labelled[:5].any()
+        assert not mapped.labeled[:5].any()
     # The size of heads comes from the file's own keypoints, which COCO's 17 do not have.
     xy = np.stack([somebody.xy_img for somebody in truth.people])
     own_xy = np.stack([somebody.xy_img for somebody in own.people])

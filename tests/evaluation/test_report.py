@@ -104,7 +104,7 @@ def test_the_page_holds_the_numbers_and_needs_nothing_else(result: EvaluationRes
     assert "width=device-width" in markup
 
 
-def test_pictures_can_be_decoded_and_are_small(result: EvaluationResult, drawn: Path) -> None:
+def test_images_can_be_decoded_and_are_small(result: EvaluationResult, drawn: Path) -> None:
     addresses = Page(report_page(result, drawn / "images")).addresses
     best, worst = best_and_worst(result.people, diagnose(result.people), 8)
     assert len(addresses) == len(best) + len(worst) > 2
@@ -123,8 +123,8 @@ def test_the_best_come_first_and_nobody_twice(document: dict[str, Any], write: W
     assert sorted([*best, *worst]) == [0, 1, 2, 3]
     ranked = diagnosis.oks[[*best, *worst[::-1]]]
     assert (np.diff(ranked) <= 0).all()
-    few = compared.labelled & (np.arange(17) < 5)
-    assert len(best_and_worst(replace(compared, labelled=few), diagnosis, 8)[0]) == 0, "too few labels to judge"
+    few = compared.labeled & (np.arange(17) < 5)
+    assert len(best_and_worst(replace(compared, labeled=few), diagnosis, 8)[0]) == 0, "too few labels to judge"
 
 
 def test_a_model_that_gives_less_is_reported_openly(drawn: Path) -> None:
@@ -143,8 +143,8 @@ def test_no_predictions_still_make_a_page(annotations: Path, images: Path, write
     without, with_images = (Page((tmp_path / name / "report.html").read_text()) for name in "ab")
     assert without.addresses == with_images.addresses == []
     assert "people without a prediction4" in without.text.replace("\n", "")
-    assert "No pictures: the evaluation was run without --images." in without.text
-    assert "nobody with enough labelled keypoints has a prediction" in with_images.text
+    assert "No images: the evaluation was run without --images." in without.text
+    assert "nobody with enough labeled keypoints has a prediction" in with_images.text
 
 
 def test_a_results_file_has_scores_but_no_sigma(

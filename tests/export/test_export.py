@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 import distilpose
 from distilpose.backends.checkpoint import describe
-from distilpose.backends.loading import as_runner, load_model
-from distilpose.backends.onnxruntime import OnnxRunner
-from distilpose.backends.openvino import OpenVinoRunner
+from distilpose.backends.loading import as_backend, load_model
+from distilpose.backends.onnxruntime import OnnxRuntimeBackend
+from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.cli import main as cli
 from distilpose.data.images import write_image
 from distilpose.data.preprocess import network_input
@@ -45,10 +45,10 @@ def arrays(output: Any) -> list[NDArray[np.float32]]:
 @pytest.mark.parametrize("kind", ["student", "teacher"])
 def test_same_numbers_on_any_batch(exported: Exported, request: Any, kind: str, format: str) -> None:
     model = request.getfixturevalue(kind)
-    runner, torch_runner = as_runner(exported(kind, format)), as_runner(model)
+    backend, torch_backend = as_backend(exported(kind, format)), as_backend(model)
     for batch in (1, 2, 5, 9):
         images = np.random.default_rng(batch).standard_normal((batch, 3, 64, 48)).astype(np.float32)
-        found, expected = runner(images), torch_runner(images)
+        found, expected = backend(images), torch_backend(images)
         assert type(found) is type(expected) is (PoseOutput if kind == "student" else HeatmapOutput)
         for ours, theirs in zip(arrays(found), arrays(expected), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
@@ -56,21 +56,21 @@ def test_same_numbers_on_any_batch(exported: Exported, request: Any, kind: str, 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_file_describes_itself(exported: Exported, student: PoseModel, format: str) -> None:
-    runner = load_model(exported("student", format))
-    assert isinstance(runner, OnnxRunner if format == "onnx" else OpenVinoRunner)
+    backend = load_model(exported("student", format))
+    assert isinstance(backend, OnnxRuntimeBackend if format == "onnx" else OpenVinoBackend)
     told = describe(student)
-    assert runner.description == replace(told, options=dict(runner.description.options))
-    rebuilt = create_model(runner.description.model, **runner.description.options)
+    assert backend.description == replace(told, options=dict(backend.description.options))
+    rebuilt = create_model(backend.description.model, **backend.description.options)
     assert describe(rebuilt) == told
     assert load_model(exported("student", format, "int8")).description.precision == "int8"
-    assert load_model(exported("student", format, uint8_input=True)).description.normalisation is None
+    assert load_model(exported("student", format, uint8_input=True)).description.normalization is None
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_uint8_input_gives_the_same(exported: Exported, crops: NDArray[np.uint8], format: str) -> None:
-    plain, pixels = as_runner(exported("student", format)), as_runner(exported("student", format, uint8_input=True))
+    plain, pixels = as_backend(exported("student", format)), as_backend(exported("student", format, uint8_input=True))
     found = pixels(network_input(crops[:4], None))
-    expected = plain(network_input(crops[:4], plain.description.normalisation))
+    expected = plain(network_input(crops[:4], plain.description.normalization))
     for ours, theirs in zip(arrays(found), arrays(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
@@ -81,13 +81,13 @@ def test_half_weights_and_int8(exported: Exported, student: PoseModel, crops: ND
         return sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.exists())
 
     whole = exported("student", format)
-    images = network_input(crops[8:24], describe(student).normalisation)
-    expected = as_runner(student)(images)
+    images = network_input(crops[8:24], describe(student).normalization)
+    expected = as_backend(student)(images)
     spread = expected.xy_norm.std()
     for precision, share, off in (("float16", 0.56, 0.02), ("int8", 0.4, 0.25)):
         path = exported("student", format, precision)
         assert size(path) < share * size(whole)
-        found = as_runner(path)(images)
+        found = as_backend(path)(images)
         assert 0 < np.abs(found.xy_norm - expected.xy_norm).mean() < off * spread
 
 
@@ -135,8 +135,8 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.parametrize("format", FORMATS)
 def test_predict_and_evaluate_need_no_torch(exported: Exported, people: Path, tmp_path: Path, format: str) -> None:
     model = ["--model", str(exported("student", format))]
-    picture = str(next((people.parent / "images").iterdir()))
-    predict = ["predict", picture, *model, "--detector", "whole-image", "--out", str(tmp_path)]
+    image = str(next((people.parent / "images").iterdir()))
+    predict = ["predict", image, *model, "--detector", "whole-image", "--out", str(tmp_path)]
     evaluate = ["evaluate", *model, "--annotations", str(people), "--images", str(people.parent / "images")]
     for command in (predict, evaluate):
         done = subprocess.run([sys.executable, "-c", NO_TORCH, *command], capture_output=True, text=True)
@@ -151,12 +151,12 @@ def test_the_torch_test_can_fail(checkpoint: Path, people: Path) -> None:
 
 
 def test_a_wrong_file_is_an_error_and_not_left_behind(student: PoseModel, tmp_path: Path, monkeypatch: Any) -> None:
-    class Shifted(OnnxRunner):
+    class Shifted(OnnxRuntimeBackend):
         def __call__(self, images: Any) -> Any:
             output = super().__call__(images)
             return output._replace(xy_norm=output.xy_norm + (0.01 if len(images) == 8 else 0))
 
-    monkeypatch.setitem(export.FILE_RUNNERS, ".onnx", Shifted)
+    monkeypatch.setitem(export.FILE_BACKENDS, ".onnx", Shifted)
     with pytest.raises(CheckpointError, match="xy_norm at batch 8 is off"):
         export_model(student, tmp_path / "wrong.onnx", format="onnx")
     assert list(tmp_path.iterdir()) == []
@@ -220,7 +220,7 @@ def test_bad_openvino_files(exported: Exported, tmp_path: Path, spoil: Any, mess
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_arrays_of_another_shape_are_refused(exported: Exported, format: str) -> None:
-    runner = as_runner(exported("student", format))
+    backend = as_backend(exported("student", format))
     for images in (
         np.zeros((1, 3, 48, 64), np.float32),
         np.zeros((0, 3, 64, 48), np.float32),
@@ -228,7 +228,7 @@ def test_arrays_of_another_shape_are_refused(exported: Exported, format: str) ->
         np.zeros((3, 64, 48), np.float32),
     ):
         with pytest.raises(InputError, match=r"reads \(B, 3, 64, 48\) float32"):
-            runner(images)
+            backend(images)
     with pytest.raises(ConfigError, match="device is for torch models"):
         distilpose.PosePredictor(exported("student", format), device="cpu")
 
@@ -248,7 +248,7 @@ def test_options_that_do_not_fit(
         export_model(student, out, format="openvino")
     with pytest.raises(ConfigError, match="format must be one of onnx, openvino"):
         export_model(student, out, format="tflite")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"int8 needs calibration pictures of people.*got none"):
+    with pytest.raises(ConfigError, match=r"int8 needs calibration images of people.*got none"):
         export_model(student, out, format="onnx", precision="int8")
     with pytest.raises(ConfigError, match=r"got \d+ crops"):
         export_model(student, out, format="onnx", calibration=crops)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 import distilpose
-from distilpose.backends.loading import as_runner
+from distilpose.backends.loading import as_backend
 from distilpose.data.preprocess import network_input
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import SUFFIXES, export_model
@@ -48,8 +48,8 @@ def test_onnx_file_predicts_what_the_model_predicts(model: PoseModel, tmp_path: 
 def test_int8_leaves_the_head_alone(model: PoseModel, crops: NDArray[np.uint8], format: str, tmp_path: Path) -> None:
     path = tmp_path / f"model{SUFFIXES[format]}"
     export_model(model, path, format=format, precision="int8", calibration=crops)
-    images = network_input(crops[:4], as_runner(model).description.normalisation)
-    found, expected = as_runner(path)(images)[0], as_runner(model)(images)[0]
+    images = network_input(crops[:4], as_backend(model).description.normalization)
+    found, expected = as_backend(path)(images)[0], as_backend(model)(images)[0]
     assert np.abs(found - expected).mean() < 0.25 * expected.std()
     if format != "onnx":
         return

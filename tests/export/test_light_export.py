@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from distilpose.backends.loading import as_runner
+from distilpose.backends.loading import as_backend
 from distilpose.export.export import SUFFIXES, Format, export_model
 from distilpose.models import create_model
 
@@ -32,9 +32,9 @@ def test_exported_files_agree_with_torch(name: str, format: Format, options: dic
         if isinstance(part, torch.nn.Linear):
             part.weight.data.normal_(std=part.in_features**-0.5)  # attention that chooses
     export_model(model, tmp_path / f"m{SUFFIXES[format]}", format=format)
-    runner = as_runner(tmp_path / f"m{SUFFIXES[format]}")
-    assert dict(runner.description.options).items() >= options.items()
+    backend = as_backend(tmp_path / f"m{SUFFIXES[format]}")
+    assert dict(backend.description.options).items() >= options.items()
     images = torch.randn(5, 3, *SIZE_HW)  # a batch size that `verify` does not try
     with torch.inference_mode():
         expected = model(images)
-    torch.testing.assert_close(torch.from_numpy(runner(images.numpy()).xy_norm), expected.xy_norm, rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.from_numpy(backend(images.numpy()).xy_norm), expected.xy_norm, rtol=0, atol=1e-4)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from distilpose.data.preprocess import Normalisation, normalise
+from distilpose.data.preprocess import Normalization, normalize
 from distilpose.export.rewrite import ExportForm
 from distilpose.models import create_model
 
@@ -49,16 +49,16 @@ def test_same_numbers(name: str, options: dict[str, Any], rewrite: bool) -> None
 def test_the_model_is_not_changed() -> None:
     model = create_model("distilpose_s", input_size_hw=SIZE_HW, depth=1).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    ExportForm(model, Normalisation())(torch.zeros(1, 3, *SIZE_HW, dtype=torch.uint8))
+    ExportForm(model, Normalization())(torch.zeros(1, 3, *SIZE_HW, dtype=torch.uint8))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_pixels_are_normalised_as_outside() -> None:
-    normalisation = Normalisation(mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4))
+def test_pixels_are_normalized_as_outside() -> None:
+    normalization = Normalization(mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4))
     model = create_model("distilpose_s", input_size_hw=SIZE_HW, depth=1).eval()
     pixels = torch.randint(0, 256, (2, *SIZE_HW, 3), dtype=torch.uint8)
     with torch.no_grad():
-        found = ExportForm(model, normalisation)(pixels.permute(0, 3, 1, 2))
-        expected = model(torch.from_numpy(normalise(pixels.numpy(), normalisation)))
+        found = ExportForm(model, normalization)(pixels.permute(0, 3, 1, 2))
+        expected = model(torch.from_numpy(normalize(pixels.numpy(), normalization)))
     torch.testing.assert_close(found[0], expected.xy_norm, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found[2], expected.score, rtol=1e-4, atol=1e-5)

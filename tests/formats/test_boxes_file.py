@@ -91,7 +91,7 @@ def test_only_people_are_taken(tmp_path: Path) -> None:
     assert lefts(boxes, PATHS[:1], annotations) == [[2, 3]]
 
 
-def test_labelled_people_are_boxes_clipped_as_in_evaluation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_labeled_people_are_boxes_clipped_as_in_evaluation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     document = {
         "images": [{"id": 5, "file_name": "garden.jpg", "height": 100, "width": 80}],
         "annotations": [

@@ -116,7 +116,7 @@ def test_broken_tables_are_refused(result: PoseResult) -> None:
     for broken, message in (
         (table.drop(columns=["x", "person"]), "person, x missing"),
         (table.iloc[1:], "once per person, got 33 rows for 2 people"),
-        (pd.concat([table, table]), "pass the rows of one picture"),
+        (pd.concat([table, table]), "pass the rows of one image"),
         (table.assign(x="left"), "expected numbers in x, y"),
         (table.assign(x=np.nan), "xy must be finite"),
         (table.assign(pose_score=np.arange(34)), "one value of pose_score per person"),
@@ -154,9 +154,9 @@ def test_plain_coco_rows(result: PoseResult) -> None:
     assert back.sigma is back.track_id is None
     assert back.box_score.tolist() == [1, 1]
     annotation = {"image_id": 3, "keypoints": [5, 6, 2, 0, 0, 0, 8, 9, 1], "bbox": [1, 2, 10, 20], "iscrowd": 0}
-    labelled = PoseResult.from_coco([annotation], HAND)
-    assert labelled.box.tolist() == [[1, 2, 11, 22]]
-    assert labelled.score.tolist() == [[1, 0, 1]]
+    labeled = PoseResult.from_coco([annotation], HAND)
+    assert labeled.box.tolist() == [[1, 2, 11, 22]]
+    assert labeled.score.tolist() == [[1, 0, 1]]
     del annotation["bbox"]
     assert PoseResult.from_coco([annotation], HAND).box.tolist() == [[5, 6, 8, 9]]
 

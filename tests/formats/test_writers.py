@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distilpose.formats import writers as sinks
-from distilpose.formats.writers import FrameResult, JsonLines, JsonList, ParquetFolder, write_predictions
+from distilpose.formats import writers as writers
+from distilpose.formats.writers import JsonLines, JsonList, ParquetFolder, PoseRecord, write_predictions
 from distilpose.inference.result import PoseResult
 
 
@@ -30,32 +30,33 @@ def people(count: int, seed: int = 0, tracks: bool = True) -> PoseResult:
     )
 
 
-def frame(number: int, count: int = 2) -> FrameResult:
-    return FrameResult("film.mp4", people(count, number), (90, 100), frame=number, time=number / 10)
+def frame(number: int, count: int = 2) -> PoseRecord:
+    return PoseRecord("video.mp4", people(count, number), (90, 100), frame=number, time=number / 10)
 
 
 def test_json_list_is_valid_after_every_frame(tmp_path: Path) -> None:
-    sink = JsonList(tmp_path / "predictions.json")
+    writer = JsonList(tmp_path / "predictions.json")
     part = tmp_path / ".predictions.json.part"
     assert json.loads(part.read_text()) == []
     rows = 0
     for number, count in enumerate((2, 0, 1, 3)):
-        sink.add(frame(number, count))
+        writer.add(frame(number, count))
         rows += count
         assert len(json.loads(part.read_text())) == rows
-    sink.close()
-    sink.close()
+    writer.close()
+    writer.close()
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.json"]
     first = json.loads((tmp_path / "predictions.json").read_text())[0]
-    assert first["image"] == "film.mp4"
+    assert first["image"] == "video.mp4"
     assert (first["frame"], first["time"], first["track_id"], first["image_id"]) == (0, 0.0, 1, None)
     text = (tmp_path / "predictions.json").read_text().splitlines()
     assert len(text) == rows + 2  # one person a line
 
 
-def test_a_picture_has_neither_frame_nor_track(tmp_path: Path) -> None:
+def test_an_image_has_neither_frame_nor_track(tmp_path: Path) -> None:
     write_predictions(
-        tmp_path / "p.json", sinks.prediction_rows(FrameResult("a.jpg", people(1, tracks=False), (90, 100), image_id=7))
+        tmp_path / "p.json",
+        writers.prediction_rows(PoseRecord("a.jpg", people(1, tracks=False), (90, 100), image_id=7)),
     )
     (row,) = json.loads((tmp_path / "p.json").read_text())
     assert row["image_id"] == 7
@@ -63,10 +64,10 @@ def test_a_picture_has_neither_frame_nor_track(tmp_path: Path) -> None:
 
 
 def test_json_lines_have_every_frame(tmp_path: Path) -> None:
-    sink = JsonLines(tmp_path / "poses.jsonl")
+    writer = JsonLines(tmp_path / "poses.jsonl")
     for number, count in enumerate((2, 0, 1)):
-        sink.add(frame(number, count))
-    sink.close()
+        writer.add(frame(number, count))
+    writer.close()
     lines = [json.loads(line) for line in (tmp_path / "poses.jsonl").read_text().splitlines()]
     assert [(line["frame"], len(line["people"])) for line in lines] == [(0, 2), (1, 0), (2, 1)]
     assert lines[0]["size_hw"] == [90, 100]
@@ -75,13 +76,13 @@ def test_json_lines_have_every_frame(tmp_path: Path) -> None:
 
 
 def test_parquet_is_read_by_pandas_in_parts(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sinks, "PARQUET_ROWS", 5)
+    monkeypatch.setattr(writers, "PARQUET_ROWS", 5)
     folder = tmp_path / "poses.parquet"
-    sink = ParquetFolder(folder)
+    writer = ParquetFolder(folder)
     for number in range(5):
-        sink.add(frame(number))
+        writer.add(frame(number))
     assert len(pd.read_parquet(folder)) == 6  # three frames are enough for a part
-    sink.close()
+    writer.close()
     table = pd.read_parquet(folder)
     assert list(table.frame) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     np.testing.assert_allclose(

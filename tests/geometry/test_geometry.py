@@ -49,7 +49,7 @@ def test_to_crop_and_back_is_the_identity(crop: CropTransform, points: list[tupl
 
 
 @given(transforms)
-def test_centre_goes_to_the_middle_and_lengths_scale(crop: CropTransform) -> None:
+def test_center_goes_to_the_middle_and_lengths_scale(crop: CropTransform) -> None:
     x, y = crop.center_xy
     assert np.allclose(crop.to_crop([x, y]), [96, 128], atol=1e-6)
     assert np.linalg.norm(crop.to_crop([x + 3, y + 4]) - [96, 128]) == pytest.approx(5 * crop.scale, rel=1e-6)
@@ -77,8 +77,8 @@ def test_matrix_moves_pixels_as_points() -> None:
     crop = CropTransform((50, 60), (60, 80), (256, 192), rotation_deg=20, flip=True)
     warped = cv2.warpAffine(image, crop.matrix, (192, 256), flags=cv2.INTER_LINEAR)
     rows, columns = np.indices(warped.shape)
-    centre = np.array([(columns * warped).sum(), (rows * warped).sum()]) / warped.sum()
-    assert np.abs(centre - crop.to_crop([40, 70])).max() < 0.1
+    center = np.array([(columns * warped).sum(), (rows * warped).sum()]) / warped.sum()
+    assert np.abs(center - crop.to_crop([40, 70])).max() < 0.1
 
 
 def test_clipping_as_the_baselines_do() -> None:

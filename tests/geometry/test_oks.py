@@ -36,25 +36,25 @@ def test_oks_of_equal_poses_is_one_and_shape_is_n_by_m() -> None:
     assert (np.delete(similarity.ravel(), 14) < 1).all()
 
 
-def test_unlabelled_keypoints_do_not_count() -> None:
+def test_unlabeled_keypoints_do_not_count() -> None:
     a = random_poses(2, 0)
     b = a.copy()
     b[:, 3:] += 1000
-    labelled = np.zeros((2, 17), dtype=bool)
-    labelled[0, :3] = True
-    assert oks(a, b, 400.0, SIGMAS, labelled).tolist()[0][0] == 1
-    assert (oks(a, b, 400.0, SIGMAS, labelled)[1] == 0).all(), "nobody labelled: no similarity"
+    labeled = np.zeros((2, 17), dtype=bool)
+    labeled[0, :3] = True
+    assert oks(a, b, 400.0, SIGMAS, labeled).tolist()[0][0] == 1
+    assert (oks(a, b, 400.0, SIGMAS, labeled)[1] == 0).all(), "nobody labeled: no similarity"
 
 
 def test_oks_equals_pycocotools() -> None:
     truth, found = random_poses(4, 2), random_poses(4, 3) * 0.05 + random_poses(4, 2) * 0.95
-    labelled = np.random.default_rng(4).random((4, 17)) < 0.7
+    labeled = np.random.default_rng(4).random((4, 17)) < 0.7
     areas = [300.0, 2000.0, 8000.0, 20000.0]
     annotations = [
         {
             "id": row + 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": areas[row], "bbox": [0, 0, 100, 100],
-            "keypoints": np.column_stack([truth[row], 2 * labelled[row]]).ravel().tolist(),
-            "num_keypoints": int(labelled[row].sum()),
+            "keypoints": np.column_stack([truth[row], 2 * labeled[row]]).ravel().tolist(),
+            "num_keypoints": int(labeled[row].sum()),
         }
         for row in range(4)
     ]  # fmt: skip
@@ -68,7 +68,7 @@ def test_oks_equals_pycocotools() -> None:
     evaluation = COCOeval(coco, coco.loadRes(results), "keypoints")
     evaluation._prepare()
     expected = evaluation.computeOks(1, 1)  # detections, best first, by ground truth
-    np.testing.assert_allclose(oks(truth, found, np.array(areas)[:, None], SIGMAS, labelled).T, expected, atol=1e-9)
+    np.testing.assert_allclose(oks(truth, found, np.array(areas)[:, None], SIGMAS, labeled).T, expected, atol=1e-9)
 
 
 def test_nms_drops_copies_of_better_poses_only() -> None:
@@ -80,11 +80,11 @@ def test_nms_drops_copies_of_better_poses_only() -> None:
 
 def test_a_dropped_pose_drops_nobody() -> None:
     chain = random_poses(1, 6)[0] + np.array([0.0, 3.0, 6.0])[:, None, None]
-    neighbour, ends = (
+    neighbor, ends = (
         oks(chain[:2], chain[1:], 900.0, SIGMAS).diagonal().min(),
         oks(chain[:1], chain[2:], 900.0, SIGMAS),
     )
-    threshold = (neighbour + ends[0, 0]) / 2
+    threshold = (neighbor + ends[0, 0]) / 2
     assert oks_nms(chain, [0.9, 0.8, 0.7], np.full(3, 900.0), SIGMAS, threshold).tolist() == [0, 2]
 
 

@@ -1,4 +1,4 @@
-"""Many pictures through one predictor: nothing lost, nothing mixed up, memory bounded."""
+"""Many images through one predictor: nothing lost, nothing mixed up, memory bounded."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from distilpose.backends.description import ModelDescription
 from distilpose.errors import InputError
 from distilpose.inference import batching as stream
-from distilpose.inference.batching import Scene, predict_stream
+from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.predictor import PosePredictor
 from distilpose.models.outputs import PoseOutput
 
 
 class Brightness:
-    """A `Runner` whose score is the brightness of its crop, so that an answer tells whose it is."""
+    """An `InferenceBackend` whose score is the brightness of its crop, so that an answer tells whose it is."""
 
-    description = ModelDescription("brightness", "regression", (64, 48), (16, 12), normalisation=None)
+    description = ModelDescription("brightness", "regression", (64, 48), (16, 12), normalization=None)
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -32,9 +32,9 @@ class Brightness:
         return PoseOutput(np.full((len(images), 17, 2), 0.5, np.float32), None, score)
 
 
-def scene(value: int, people: int) -> Scene:
+def located(value: int, people: int) -> LocatedImage:
     boxes = [[0, 0, 30, 40]] * people
-    return Scene(np.full((40, 30, 3), value, np.uint8), boxes)
+    return LocatedImage(np.full((40, 30, 3), value, np.uint8), boxes)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,14 +44,14 @@ def scene(value: int, people: int) -> Scene:
     threads=st.integers(1, 3),
     keep=st.booleans(),
 )
-def test_every_picture_comes_once_in_order_with_its_own_people(
+def test_every_image_comes_once_in_order_with_its_own_people(
     people: list[int], batch_size: int, threads: int, keep: bool
 ) -> None:
-    runner = Brightness()
-    predictor = PosePredictor(runner, batch_size=batch_size)
+    backend = Brightness()
+    predictor = PosePredictor(backend, batch_size=batch_size)
     sources = list(enumerate(people))
-    scenes = ((source, scene(source[0] + 1, source[1])) for source in sources)
-    found = list(predict_stream(predictor, scenes, keep_images=keep, threads=threads))
+    located_images = ((source, located(source[0] + 1, source[1])) for source in sources)
+    found = list(predict_stream(predictor, located_images, keep_images=keep, threads=threads))
     assert [item.key for item in found] == sources
     for (index, count), item in zip(sources, found, strict=True):
         assert item.error is None
@@ -59,66 +59,66 @@ def test_every_picture_comes_once_in_order_with_its_own_people(
         assert len(item.result) == count
         assert count == 0 or (item.result.raw_score == index + 1).all()
         assert (item.image is not None) == keep
-    assert sum(runner.batches) == sum(people)
-    assert max(runner.batches, default=0) <= batch_size
+    assert sum(backend.batches) == sum(people)
+    assert max(backend.batches, default=0) <= batch_size
 
 
-def test_batches_are_full_across_pictures() -> None:
-    runner = Brightness()
-    list(predict_stream(PosePredictor(runner, batch_size=8), ((s, scene(s, 1)) for s in range(20))))
-    assert runner.batches == [8, 8, 4]
+def test_batches_are_full_across_images() -> None:
+    backend = Brightness()
+    list(predict_stream(PosePredictor(backend, batch_size=8), ((s, located(s, 1)) for s in range(20))))
+    assert backend.batches == [8, 8, 4]
 
 
 def test_an_unreadable_source_does_not_stop_the_rest() -> None:
-    scenes = ((s, InputError(f"{s} is broken") if s % 3 == 1 else scene(s, 2)) for s in range(10))
-    found = list(predict_stream(PosePredictor(Brightness(), batch_size=4), scenes))
+    located_images = ((s, InputError(f"{s} is broken") if s % 3 == 1 else located(s, 2)) for s in range(10))
+    found = list(predict_stream(PosePredictor(Brightness(), batch_size=4), located_images))
     assert [str(item.error) if item.error else len(item.result or ()) for item in found] == [
         f"{source} is broken" if source % 3 == 1 else 2 for source in range(10)
     ]
 
 
 def test_another_error_is_raised() -> None:
-    def scenes() -> Iterator[tuple[int, Scene]]:
-        yield 0, scene(0, 1)
+    def located_images() -> Iterator[tuple[int, LocatedImage]]:
+        yield 0, located(0, 1)
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        list(predict_stream(PosePredictor(Brightness()), scenes()))
+        list(predict_stream(PosePredictor(Brightness()), located_images()))
 
 
 def test_a_failing_network_costs_its_own_batch() -> None:
-    runner = Brightness()
+    backend = Brightness()
 
     class Failing:
-        description = runner.description
+        description = backend.description
 
         def __call__(self, images: Any) -> PoseOutput[Any]:
-            if len(runner.batches) == 1:
-                runner.batches.append(len(images))
+            if len(backend.batches) == 1:
+                backend.batches.append(len(images))
                 raise InputError("out of order")
-            return runner(images)
+            return backend(images)
 
-    found = list(predict_stream(PosePredictor(Failing(), batch_size=2), ((s, scene(s, 1)) for s in range(6))))
+    found = list(predict_stream(PosePredictor(Failing(), batch_size=2), ((s, located(s, 1)) for s in range(6))))
     assert [item.error is None for item in found] == [True, True, False, False, True, True]
-    runner.batches.clear()
-    found = list(predict_stream(PosePredictor(Failing(), batch_size=2), ((s, scene(s, s)) for s in (3, 7, 1))))
+    backend.batches.clear()
+    found = list(predict_stream(PosePredictor(Failing(), batch_size=2), ((s, located(s, s)) for s in (3, 7, 1))))
     assert [item.error is None for item in found] == [False, False, True]
     assert [len(item.result or ()) for item in found] == [0, 0, 1]
 
 
-def test_few_pictures_are_read_ahead_and_kept(monkeypatch: Any) -> None:
-    monkeypatch.setattr(stream, "MOST_IMAGE_BYTES", 3 * 40 * 30 * 3)
+def test_few_images_are_read_ahead_and_kept(monkeypatch: Any) -> None:
+    monkeypatch.setattr(stream, "MAX_IMAGE_BYTES", 3 * 40 * 30 * 3)
     taken = 0
 
-    def scenes() -> Iterator[tuple[int, Scene]]:
+    def located_images() -> Iterator[tuple[int, LocatedImage]]:
         nonlocal taken
         for number in range(200):
             taken += 1
-            yield number, scene(number, 1)
+            yield number, located(number, 1)
 
     most = 0
     for done, _ in enumerate(
-        predict_stream(PosePredictor(Brightness(), batch_size=50), scenes(), keep_images=True, threads=1)
+        predict_stream(PosePredictor(Brightness(), batch_size=50), located_images(), keep_images=True, threads=1)
     ):
         most = max(most, taken - done)
     assert 3 <= most <= 6
@@ -127,14 +127,14 @@ def test_few_pictures_are_read_ahead_and_kept(monkeypatch: Any) -> None:
 def test_closing_early_closes_the_scenes() -> None:
     closed = []
 
-    def scenes() -> Iterator[tuple[int, Scene]]:
+    def located_images() -> Iterator[tuple[int, LocatedImage]]:
         try:
             for number in range(100):
-                yield number, scene(number, 1)
+                yield number, located(number, 1)
         finally:
             closed.append(True)
 
-    stream = predict_stream(PosePredictor(Brightness(), batch_size=2), scenes())
+    stream = predict_stream(PosePredictor(Brightness(), batch_size=2), located_images())
     next(stream)
     stream.close()
     assert closed

@@ -28,18 +28,18 @@ SIZE_HW = (64, 48)
 
 
 def gaussians(xy_cell: np.ndarray, size_hw: tuple[int, int] = SIZE_HW, sigma: float = 2.0) -> np.ndarray:
-    """(B, K, 2) centres -> (B, K, H, W) heatmaps of height 1."""
+    """(B, K, 2) centers -> (B, K, H, W) heatmaps of height 1."""
     y, x = np.mgrid[: size_hw[0], : size_hw[1]]
     squared = (x - xy_cell[..., 0, None, None]) ** 2 + (y - xy_cell[..., 1, None, None]) ** 2
     return np.exp(-squared / (2 * sigma**2)).astype(np.float32)
 
 
-def test_dark_finds_the_centre_between_the_cells() -> None:
-    centres = np.random.default_rng(0).uniform([6, 6], [41, 57], (5, 17, 2))
-    xy_cell, peak = dark_peaks(gaussians(centres))
-    assert np.abs(xy_cell - centres).max() < 0.02
-    nearest = np.rint(centres)
-    expected_peak = np.exp(-((nearest - centres) ** 2).sum(-1) / 8)
+def test_dark_finds_the_center_between_the_cells() -> None:
+    centers = np.random.default_rng(0).uniform([6, 6], [41, 57], (5, 17, 2))
+    xy_cell, peak = dark_peaks(gaussians(centers))
+    assert np.abs(xy_cell - centers).max() < 0.02
+    nearest = np.rint(centers)
+    expected_peak = np.exp(-((nearest - centers) ** 2).sum(-1) / 8)
     np.testing.assert_allclose(peak, expected_peak, rtol=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_decode_of_a_regression_changes_nothing(with_extras: bool) -> None:
 class PerfectMirror:
     """A model that sees three bright pixels: the nose on top, and of the eyes the left one further right.
 
-    Mirrored pictures give mirrored answers with sides changed, exactly, as a perfectly trained network would.
+    Mirrored images give mirrored answers with sides changed, exactly, as a perfectly trained network would.
     Score and sigma depend on the brightness of the pixel.
     """
 
@@ -140,7 +140,7 @@ class PerfectMirror:
         return np.stack([nose, max(eyes, key=lambda p: p[0]), min(eyes, key=lambda p: p[0])])
 
 
-def face_picture() -> np.ndarray:
+def face_image() -> np.ndarray:
     images = np.zeros((2, 3, 256, 192), dtype=np.float32)
     for image, shift in zip(images, (0, 13), strict=True):
         image[:, 40, 96 + shift], image[:, 60, 120 + shift], image[:, 64, 81 + shift] = 0.9, 0.7, 0.3
@@ -149,14 +149,14 @@ def face_picture() -> np.ndarray:
 
 def test_off_calls_the_model_once_and_the_others_twice() -> None:
     for mode, calls in (("off", 1), ("aligned", 2), ("reference", 2)):
-        runner = PerfectMirror()
-        run_with_flip(runner, face_picture(), mode)  # type: ignore[arg-type]
-        assert runner.calls == calls
+        backend = PerfectMirror()
+        run_with_flip(backend, face_image(), mode)  # type: ignore[arg-type]
+        assert backend.calls == calls
 
 
 def test_aligned_flip_of_a_perfect_network_changes_nothing() -> None:
-    plain = run_with_flip(PerfectMirror(), face_picture(), "off")
-    flipped = run_with_flip(PerfectMirror(), face_picture(), "aligned")
+    plain = run_with_flip(PerfectMirror(), face_image(), "off")
+    flipped = run_with_flip(PerfectMirror(), face_image(), "aligned")
     assert isinstance(plain, PoseOutput)
     assert isinstance(flipped, PoseOutput)
     for a, b in zip(plain[:3], flipped[:3], strict=True):
@@ -164,8 +164,8 @@ def test_aligned_flip_of_a_perfect_network_changes_nothing() -> None:
 
 
 def test_reference_flip_is_half_a_pixel_off_and_mixes_the_sides_of_scores() -> None:
-    plain = run_with_flip(PerfectMirror(), face_picture(), "off")
-    flipped = run_with_flip(PerfectMirror(), face_picture(), "reference")
+    plain = run_with_flip(PerfectMirror(), face_image(), "off")
+    flipped = run_with_flip(PerfectMirror(), face_image(), "reference")
     assert isinstance(plain, PoseOutput)
     assert isinstance(flipped, PoseOutput)
     offset_px = (flipped.xy_norm - plain.xy_norm) * [192, 256]
@@ -177,29 +177,29 @@ def test_reference_flip_is_half_a_pixel_off_and_mixes_the_sides_of_scores() -> N
 
 
 def test_flip_without_score_and_sigma_stays_without() -> None:
-    flipped = run_with_flip(PerfectMirror(extras=False), face_picture(), "aligned")
+    flipped = run_with_flip(PerfectMirror(extras=False), face_image(), "aligned")
     assert isinstance(flipped, PoseOutput)
     assert flipped.sigma is None
     assert flipped.score is None
 
 
 def test_mirrored_heatmaps_change_sides_and_move_one_cell() -> None:
-    plain = run_with_flip(PerfectMirror(heatmap=True), face_picture(), "off")
-    flipped = run_with_flip(PerfectMirror(heatmap=True), face_picture(), "aligned")
+    plain = run_with_flip(PerfectMirror(heatmap=True), face_image(), "off")
+    flipped = run_with_flip(PerfectMirror(heatmap=True), face_image(), "aligned")
     assert isinstance(plain, HeatmapOutput)
     assert isinstance(flipped, HeatmapOutput)
     # The left eye at pixel 120 is cell 30; mirrored it is pixel 71, cell 17, which comes back as 47 - 17 + 1 = 31.
     left_eye = flipped.heatmaps[0, 1, 15]
     assert {int(x): round(float(left_eye[x]), 3) for x in np.nonzero(left_eye)[0]} == {30: 0.35, 31: 0.35}
-    as_released = run_with_flip(PerfectMirror(heatmap=True), face_picture(), "reference")
+    as_released = run_with_flip(PerfectMirror(heatmap=True), face_image(), "reference")
     assert isinstance(as_released, HeatmapOutput)
     assert (as_released.heatmaps == flipped.heatmaps).all()
 
 
 def test_the_flip_test_leaves_the_images_alone() -> None:
-    images = face_picture()
+    images = face_image()
     run_with_flip(PerfectMirror(), images, "aligned")
-    assert (images == face_picture()).all()
+    assert (images == face_image()).all()
 
 
 def test_unknown_flip_test_is_refused() -> None:

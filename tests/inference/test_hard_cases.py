@@ -1,4 +1,4 @@
-"""What users bring: odd boxes, odd pictures, odd films. Poses are finite, or the error says what is wrong."""
+"""What users bring: odd boxes, odd images, odd videos. Poses are finite, or the error says what is wrong."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from conftest import BrightestPixel
 from distilpose.errors import InputError
 from distilpose.inference.decoding import decode, keypoints_to_image
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
+from known_model import BrightestPixel
 
-PICTURE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
 side = st.floats(-1e9, 1e9, allow_nan=False)
 span = st.lists(side, min_size=2, max_size=2, unique=True).map(sorted)
 boxes = st.tuples(span, span).map(lambda spans: (spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
@@ -33,7 +33,7 @@ anything = st.floats(allow_nan=True, allow_infinity=True)
 @settings(deadline=None)
 @given(st.lists(boxes, max_size=6))
 def test_any_valid_box_gives_finite_keypoints(several: list[tuple[float, ...]]) -> None:
-    result = PosePredictor(BrightestPixel())(PICTURE, several)
+    result = PosePredictor(BrightestPixel())(IMAGE, several)
     assert result.xy.shape == (len(several), 17, 2)
     for values in (result.xy, result.sigma, result.pose_score, result.score):
         assert np.isfinite(values).all()
@@ -44,7 +44,7 @@ def test_any_valid_box_gives_finite_keypoints(several: list[tuple[float, ...]]) 
 def test_any_four_numbers_give_finite_keypoints_or_an_error_that_names_them(box: tuple[float, ...]) -> None:
     told = ""
     try:
-        finite = np.isfinite(PosePredictor(BrightestPixel())(PICTURE, [box]).xy).all()
+        finite = np.isfinite(PosePredictor(BrightestPixel())(IMAGE, [box]).xy).all()
     except InputError as error:
         told = str(error)
     assert told.startswith("boxes_xyxy must") or finite
@@ -59,10 +59,10 @@ def test_any_four_numbers_give_finite_keypoints_or_an_error_that_names_them(box:
 def test_what_a_model_sees_in_the_crop_comes_back_to_its_place(
     corner: tuple[float, float], size: tuple[float, float], fractions: list[tuple[float, float]]
 ) -> None:
-    """Crop -> picture -> crop is the identity, for the transforms that prediction really uses."""
+    """Crop -> image -> crop is the identity, for the transforms that prediction really uses."""
     predictor = PosePredictor(BrightestPixel())
     box = [*corner, corner[0] + size[0], corner[1] + size[1]]
-    (transform,) = predictor.prepare(PICTURE, [box]).transforms
+    (transform,) = predictor.prepare(IMAGE, [box]).transforms
     seen = np.array([fractions], dtype=np.float32)
     keypoints = decode(PoseOutput(seen, np.ones_like(seen), np.ones(seen.shape[:2], np.float32)))
     xy_img, sigma_img = keypoints_to_image(keypoints, [transform], (64, 48))
@@ -84,11 +84,11 @@ def gradient(height: int, width: int) -> NDArray[np.uint8]:
     return np.broadcast_to(np.linspace(0, 250, width)[None, :, None], (height, width, 3)).astype(np.uint8)
 
 
-PICTURES: dict[str, Image.Image] = {
+IMAGES: dict[str, Image.Image] = {
     "one.png": Image.new("RGB", (1, 1), (200, 10, 10)),
     "wide.png": Image.fromarray(gradient(3, 20_000)),
     "tall.png": Image.new("RGB", (2, 20_000)),
-    "grey.jpg": Image.fromarray(gradient(60, 80)[..., 0]),
+    "gray.jpg": Image.fromarray(gradient(60, 80)[..., 0]),
     "palette.gif": Image.fromarray(gradient(60, 80)).quantize(16),
     "alpha.webp": Image.new("RGBA", (80, 60), (200, 100, 0, 128)),
     "cmyk.jpg": Image.new("CMYK", (80, 60), (20, 100, 0, 10)),
@@ -97,47 +97,47 @@ PICTURES: dict[str, Image.Image] = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_every_kind_of_picture_is_predicted_and_drawn(name: str, tmp_path: Path, runner: Any) -> None:
-    PICTURES[name].save(tmp_path / name)
-    report = predict_files([tmp_path / name], tmp_path / "out", model=runner, detector="whole-image")
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_kind_of_image_is_predicted_and_drawn(name: str, tmp_path: Path, backend: Any) -> None:
+    IMAGES[name].save(tmp_path / name)
+    report = predict_files([tmp_path / name], tmp_path / "out", model=backend, detector="whole-image")
     assert (report.num_images, report.num_people, report.failures) == (1, 1, ())
     with Image.open(tmp_path / "out" / f"{Path(name).stem}.jpg") as drawn:
-        assert drawn.size == PICTURES[name].size
+        assert drawn.size == IMAGES[name].size
         assert drawn.mode == "RGB"
 
 
-def test_the_fallback_detector_takes_every_kind_of_picture(tmp_path: Path, runner: Any) -> None:
-    for name, picture in PICTURES.items():
-        picture.save(tmp_path / name)
-    report = predict_files([tmp_path], tmp_path / "out", model=runner, detector="hog")
-    assert (report.num_images, report.num_people, report.failures) == (len(PICTURES), 0, ())
+def test_the_fallback_detector_takes_every_kind_of_image(tmp_path: Path, backend: Any) -> None:
+    for name, image in IMAGES.items():
+        image.save(tmp_path / name)
+    report = predict_files([tmp_path], tmp_path / "out", model=backend, detector="hog")
+    assert (report.num_images, report.num_people, report.failures) == (len(IMAGES), 0, ())
     assert json.loads(report.predictions.read_text()) == []
 
 
-def test_people_cut_by_the_border_and_outside_the_picture(tmp_path: Path, runner: Any) -> None:
+def test_people_cut_by_the_border_and_outside_the_image(tmp_path: Path, backend: Any) -> None:
     Image.fromarray(gradient(60, 80)).save(tmp_path / "1.png")
     rows = [{"image_id": 1, "bbox": box} for box in ([-40, -30, 60, 80], [70, 50, 60, 80], [500, 500, 20, 40])]
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
-    report = predict_files([tmp_path / "1.png"], tmp_path / "out", model=runner, boxes=tmp_path / "boxes.json")
+    report = predict_files([tmp_path / "1.png"], tmp_path / "out", model=backend, boxes=tmp_path / "boxes.json")
     assert (report.num_people, report.failures) == (3, ())
 
 
 @pytest.mark.parametrize("box", [[5, 5, 0, 9], [5, 5, -3, 9], [5, 5, float("nan"), 9], [5, 5, 9], ["a", 1, 2, 3]])
-def test_boxes_without_sense_name_their_row(box: list[Any], tmp_path: Path, runner: Any) -> None:
-    Image.fromarray(PICTURE).save(tmp_path / "1.png")
+def test_boxes_without_sense_name_their_row(box: list[Any], tmp_path: Path, backend: Any) -> None:
+    Image.fromarray(IMAGE).save(tmp_path / "1.png")
     (tmp_path / "boxes.json").write_text(
         json.dumps([{"image_id": 1, "bbox": [1, 1, 9, 9]}, {"image_id": 1, "bbox": box}])
     )
     with pytest.raises(InputError, match=r"boxes\.json: .*row 1"):
-        predict_files([tmp_path / "1.png"], tmp_path / "out", model=runner, boxes=tmp_path / "boxes.json")
+        predict_files([tmp_path / "1.png"], tmp_path / "out", model=backend, boxes=tmp_path / "boxes.json")
 
 
-def test_a_cut_jpeg_is_reported_and_the_rest_goes_on(tmp_path: Path, runner: Any) -> None:
+def test_a_cut_jpeg_is_reported_and_the_rest_goes_on(tmp_path: Path, backend: Any) -> None:
     for name in ("a.jpg", "b.jpg"):
-        Image.fromarray(np.kron(PICTURE, np.ones((4, 4, 1), np.uint8))).save(tmp_path / name)
+        Image.fromarray(np.kron(IMAGE, np.ones((4, 4, 1), np.uint8))).save(tmp_path / name)
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:3000])
-    report = predict_files([tmp_path], tmp_path / "out", model=runner, detector="whole-image")
+    report = predict_files([tmp_path], tmp_path / "out", model=backend, detector="whole-image")
     assert report.num_images == 1
     assert len(report.failures) == 1
     assert "a.jpg cannot be read as an image: " in report.failures[0]
@@ -145,24 +145,24 @@ def test_a_cut_jpeg_is_reported_and_the_rest_goes_on(tmp_path: Path, runner: Any
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written(tmp_path: Path, runner: Any) -> None:
-    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+def test_a_folder_that_may_not_be_written(tmp_path: Path, backend: Any) -> None:
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(InputError, match=r"cannot write to .*out \(Permission denied\)"):
-        predict_files([tmp_path / "a.png"], tmp_path / "out", model=runner, detector="whole-image")
+        predict_files([tmp_path / "a.png"], tmp_path / "out", model=backend, detector="whole-image")
 
 
-def test_an_output_in_place_of_a_file(tmp_path: Path, runner: Any) -> None:
-    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+def test_an_output_in_place_of_a_file(tmp_path: Path, backend: Any) -> None:
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="cannot be made a folder"):
-        predict_files([tmp_path / "a.png"], tmp_path / "a.png" / "out", model=runner, detector="whole-image")
+        predict_files([tmp_path / "a.png"], tmp_path / "a.png" / "out", model=backend, detector="whole-image")
     (tmp_path / "out" / "predictions.json").mkdir(parents=True)
     with pytest.raises(InputError, match="cannot write to"):
-        predict_files([tmp_path / "a.png"], tmp_path / "out", model=runner, detector="whole-image")
+        predict_files([tmp_path / "a.png"], tmp_path / "out", model=backend, detector="whole-image")
 
 
 def test_the_command_names_every_failure_and_exits_with_1(tmp_path: Path) -> None:
-    Image.fromarray(PICTURE).save(tmp_path / "good.png")
+    Image.fromarray(IMAGE).save(tmp_path / "good.png")
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8nothing")
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
     arguments = [str(tmp_path), "--detector", "whole-image", "--out", str(tmp_path / "out")]

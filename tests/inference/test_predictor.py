@@ -22,8 +22,8 @@ BRIGHT_XY = (211, 143)
 BOXES = [[150, 60, 280, 260], [10, 100, 390, 190], [190, 120, 230, 160], [-80, -50, 600, 320]]
 
 
-def test_keypoints_return_to_where_the_image_has_them(runner: Any, image: NDArray[np.uint8]) -> None:
-    result = PosePredictor(runner)(image, BOXES)
+def test_keypoints_return_to_where_the_image_has_them(backend: Any, image: NDArray[np.uint8]) -> None:
+    result = PosePredictor(backend)(image, BOXES)
     crop_pixel = np.array([max(x2 - x1, (y2 - y1) * 0.75) * 1.25 / 192 for x1, y1, x2, y2 in BOXES])
     distance = np.abs(result.xy - BRIGHT_XY).max((1, 2))
     assert (distance <= 0.75 * crop_pixel + 0.5).all()
@@ -31,10 +31,10 @@ def test_keypoints_return_to_where_the_image_has_them(runner: Any, image: NDArra
 
 
 @pytest.mark.parametrize("flip_test", ["aligned", "reference"])
-def test_flip_test_finds_the_same_place(runner: Any, image: NDArray[np.uint8], flip_test: Any) -> None:
+def test_flip_test_finds_the_same_place(backend: Any, image: NDArray[np.uint8], flip_test: Any) -> None:
     plain, averaged = (
-        PosePredictor(runner)(image, BOXES[:1]),
-        PosePredictor(runner, flip_test=flip_test)(image, BOXES[:1]),
+        PosePredictor(backend)(image, BOXES[:1]),
+        PosePredictor(backend, flip_test=flip_test)(image, BOXES[:1]),
     )
     crop_pixel = 200 * 0.75 * 1.25 / 192
     shift = 0.0 if flip_test == "aligned" else 0.5 * crop_pixel  # the released code's half pixel
@@ -42,8 +42,8 @@ def test_flip_test_finds_the_same_place(runner: Any, image: NDArray[np.uint8], f
     np.testing.assert_allclose(averaged.xy[..., 1], plain.xy[..., 1], atol=1e-4)
 
 
-def test_sigma_and_scores_in_numbers_worked_out_by_hand(runner: Any, image: NDArray[np.uint8]) -> None:
-    result = PosePredictor(runner)(image, [[100, 50, 250, 250]], box_score=[0.5])
+def test_sigma_and_scores_in_numbers_worked_out_by_hand(backend: Any, image: NDArray[np.uint8]) -> None:
+    result = PosePredictor(backend)(image, [[100, 50, 250, 250]], box_score=[0.5])
     # the 150 x 200 box is 3:4 already; padded it is 187.5 x 250 for 48 x 64 cells: 3.90625 pixels a cell
     assert result.sigma is not None
     np.testing.assert_allclose(result.sigma[0, 0], [3.90625, 2 * 3.90625])
@@ -51,24 +51,26 @@ def test_sigma_and_scores_in_numbers_worked_out_by_hand(runner: Any, image: NDAr
     assert result.pose_score.tolist() == [0.375]
 
 
-def test_batches_do_not_change_the_answer(runner: Any, image: NDArray[np.uint8]) -> None:
-    whole = PosePredictor(runner)(image, BOXES)
-    in_parts = PosePredictor(runner, batch_size=3)(image, BOXES)
-    assert runner.batches == [4, 3, 1]
+def test_batches_do_not_change_the_answer(backend: Any, image: NDArray[np.uint8]) -> None:
+    whole = PosePredictor(backend)(image, BOXES)
+    in_parts = PosePredictor(backend, batch_size=3)(image, BOXES)
+    assert backend.batches == [4, 3, 1]
     np.testing.assert_array_equal(in_parts.xy, whole.xy)
     np.testing.assert_array_equal(in_parts.pose_score, whole.pose_score)
 
 
 @pytest.mark.parametrize("boxes", [[], np.zeros((0, 4))])
-def test_no_boxes_give_an_empty_result(runner: Any, image: NDArray[np.uint8], boxes: Any) -> None:
-    result = PosePredictor(runner)(image, boxes, box_score=[])
+def test_no_boxes_give_an_empty_result(backend: Any, image: NDArray[np.uint8], boxes: Any) -> None:
+    result = PosePredictor(backend)(image, boxes, box_score=[])
     assert len(result) == 0
     assert result.xy.shape == (0, 17, 2)
-    assert runner.batches == []
+    assert backend.batches == []
 
 
-def test_model_without_score_and_sigma(bare_runner: Any, image: NDArray[np.uint8]) -> None:
-    result = PosePredictor(bare_runner, flip_test="aligned", batch_size=1)(image, BOXES, box_score=[0.9, 0.8, 0.7, 0.6])
+def test_model_without_score_and_sigma(bare_backend: Any, image: NDArray[np.uint8]) -> None:
+    result = PosePredictor(bare_backend, flip_test="aligned", batch_size=1)(
+        image, BOXES, box_score=[0.9, 0.8, 0.7, 0.6]
+    )
     assert result.score is None
     assert result.sigma is None
     assert result.pose_score.tolist() == [0.9, 0.8, 0.7, 0.6]
@@ -76,15 +78,15 @@ def test_model_without_score_and_sigma(bare_runner: Any, image: NDArray[np.uint8
     assert (result.draw(image) != image).any()
 
 
-def test_arguments_are_not_changed(runner: Any, image: NDArray[np.uint8]) -> None:
+def test_arguments_are_not_changed(backend: Any, image: NDArray[np.uint8]) -> None:
     before, boxes = image.copy(), np.array(BOXES, dtype=np.float64)
-    PosePredictor(runner, flip_test="aligned")(image, boxes)
+    PosePredictor(backend, flip_test="aligned")(image, boxes)
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(boxes, BOXES)
 
 
-def test_unusable_arguments_are_refused(runner: Any, image: NDArray[np.uint8]) -> None:
-    predictor = PosePredictor(runner)
+def test_unusable_arguments_are_refused(backend: Any, image: NDArray[np.uint8]) -> None:
+    predictor = PosePredictor(backend)
     for wrong in (image[..., 0], image.astype(np.float32), "a.jpg", np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(InputError, match="image must be"):
             predictor(wrong, BOXES)  # type: ignore[arg-type]
@@ -94,9 +96,9 @@ def test_unusable_arguments_are_refused(runner: Any, image: NDArray[np.uint8]) -
         with pytest.raises(InputError, match="box_score must be 4"):
             predictor(image, BOXES, box_score=scores)
     with pytest.raises(ConfigError, match="flip_test must be one of"):
-        PosePredictor(runner, flip_test="on")  # type: ignore[arg-type]
+        PosePredictor(backend, flip_test="on")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
-        PosePredictor(runner, batch_size=0)
+        PosePredictor(backend, batch_size=0)
     with pytest.raises(InputError, match="model must be"):
         PosePredictor(3)  # type: ignore[arg-type]
 

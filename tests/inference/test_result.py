@@ -15,7 +15,7 @@ from PIL import Image
 from distilpose.errors import ConfigError, InputError
 from distilpose.inference.result import PoseResult
 from distilpose.skeletons import COCO_17, Skeleton
-from distilpose.visualization.draw import PLAIN_COLOUR, STYLES, draw_poses
+from distilpose.visualization.draw import PLAIN_COLOR, STYLES, draw_poses
 
 PAIR = Skeleton("pair", ("left_hand", "right_hand"), ((0, 1),), ((0, 1),), (0, 1), (), (0.05, 0.05))
 
@@ -125,31 +125,31 @@ def test_draw_hands_its_arrays_to_the_renderer(result: PoseResult) -> None:
         result.draw(image, style="neon")
 
 
-def test_the_picture_is_carried_along_but_not_written(result: PoseResult) -> None:
+def test_the_image_is_carried_along_but_not_written(result: PoseResult) -> None:
     image = np.full((20, 40, 3), 9, np.uint8)
-    pictured = replace(result, image=image)
-    assert pictured.image is image
-    assert pictured.filter([1]).image is image
-    assert pictured.to_skeleton(PAIR).image is image
-    assert pictured.to_dict() == result.to_dict()
-    np.testing.assert_array_equal(pictured.draw(), result.draw(image))
+    imaged = replace(result, image=image)
+    assert imaged.image is image
+    assert imaged.filter([1]).image is image
+    assert imaged.to_skeleton(PAIR).image is image
+    assert imaged.to_dict() == result.to_dict()
+    np.testing.assert_array_equal(imaged.draw(), result.draw(image))
     assert (image == 9).all()
     for broken in (image[..., 0], image.astype(float), "photo.jpg"):
         with pytest.raises(InputError, match="image must be an"):
             replace(result, image=broken)
 
 
-def test_without_a_picture_people_are_drawn_on_a_canvas_with_room_for_them(result: PoseResult) -> None:
+def test_without_an_image_people_are_drawn_on_a_canvas_with_room_for_them(result: PoseResult) -> None:
     far = replace(result, xy=result.xy + np.array([300, 500]))
     canvas = far.draw()
     assert canvas.shape == (526, 341, 3)  # 20 pixels more than the outermost keypoint
-    assert (canvas != PLAIN_COLOUR).any()
+    assert (canvas != PLAIN_COLOR).any()
     assert replace(result, xy=result.xy + 1e9).draw().shape == (2048, 2048, 3)
     assert replace(result, xy=result.xy - 1e9).draw().shape == (120, 120, 3)
     assert PoseResult.empty().draw().shape == (120, 120, 3)
 
 
-def test_blur_faces_takes_the_result_s_picture() -> None:
+def test_blur_faces_takes_the_result_s_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (120, 120, 3), dtype=np.uint8)
     xy = np.random.default_rng(1).uniform(30, 90, (1, 17, 2))
     result = PoseResult(xy, [[20, 20, 100, 100]], [1], [1], image=image)
@@ -159,7 +159,7 @@ def test_blur_faces_takes_the_result_s_picture() -> None:
         replace(result, image=None).blur_faces()
 
 
-def test_notebooks_show_a_picture_of_modest_size(result: PoseResult) -> None:
+def test_notebooks_show_an_image_of_modest_size(result: PoseResult) -> None:
     shown = replace(result, image=np.zeros((60, 100, 3), np.uint8))
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(shown._repr_png_()))), shown.draw())
     large = replace(result, image=np.zeros((1500, 3000, 3), np.uint8))
@@ -169,10 +169,10 @@ def test_notebooks_show_a_picture_of_modest_size(result: PoseResult) -> None:
 
 def test_show_uses_the_notebook_or_else_a_viewer(result: PoseResult, monkeypatch) -> None:
     shown = []
-    monkeypatch.setattr(Image.Image, "show", lambda picture: shown.append(("viewer", picture.size)))
+    monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(("viewer", image.size)))
     monkeypatch.setitem(sys.modules, "IPython", None)
     result.show()
-    display = SimpleNamespace(display=lambda picture: shown.append(("notebook", picture.size)))
+    display = SimpleNamespace(display=lambda image: shown.append(("notebook", image.size)))
     for shell in (None, object()):
         ipython = SimpleNamespace(get_ipython=lambda shell=shell: shell, display=display)
         monkeypatch.setitem(sys.modules, "IPython", ipython)

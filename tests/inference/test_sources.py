@@ -22,20 +22,20 @@ def names(paths: list[Path]) -> list[str]:
     return [path.name for path in paths]
 
 
-def test_a_folder_is_its_pictures_and_films(folder: Path) -> None:
+def test_a_folder_is_its_images_and_videos(folder: Path) -> None:
     found = find_sources([folder])
-    assert names(found.pictures) == ["a.jpg", "b.PNG"]
-    assert names(found.films) == ["c.mp4", "d.MOV"]
+    assert names(found.images) == ["a.jpg", "b.PNG"]
+    assert names(found.videos) == ["c.mp4", "d.MOV"]
     assert found.cameras == []
 
 
 def test_patterns_and_addresses(folder: Path) -> None:
     found = find_sources([f"{folder}/**/*.jpg", (folder / "c.mp4").as_uri(), f"file://localhost{folder}/sub/f.webm"])
-    assert names(found.pictures) == ["a.jpg", "e.jpg"]
-    assert names(found.films) == ["c.mp4", "f.webm"]
+    assert names(found.images) == ["a.jpg", "e.jpg"]
+    assert names(found.videos) == ["c.mp4", "f.webm"]
     odd = folder / "what [1]? 100%.jpg"
     odd.touch()
-    assert find_sources([str(odd), odd.as_uri()]).pictures == [odd]
+    assert find_sources([str(odd), odd.as_uri()]).images == [odd]
 
 
 def test_cameras(folder: Path) -> None:
@@ -47,8 +47,12 @@ def test_cameras(folder: Path) -> None:
 
 def test_each_source_once_and_missing_files_taken_at_their_word(folder: Path) -> None:
     found = find_sources([folder / "a.jpg", folder, folder / "none.mp4", str(folder / "none.jpg")])
-    assert names(found.pictures) == ["a.jpg", "b.PNG", "none.jpg"]
-    assert names(found.films) == ["c.mp4", "d.MOV", "none.mp4"] or names(found.films) == ["none.mp4", "c.mp4", "d.MOV"]
+    assert names(found.images) == ["a.jpg", "b.PNG", "none.jpg"]
+    assert names(found.videos) == ["c.mp4", "d.MOV", "none.mp4"] or names(found.videos) == [
+        "none.mp4",
+        "c.mp4",
+        "d.MOV",
+    ]
 
 
 @pytest.mark.parametrize(

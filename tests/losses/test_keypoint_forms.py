@@ -61,8 +61,8 @@ def test_the_flow_is_a_density(make) -> None:
 def test_the_flow_s_density_is_the_change_of_variables() -> None:
     flow = bent_flow()
     for point in torch.randn(5, 2, generator=torch.Generator().manual_seed(0)):
-        jacobian = torch.autograd.functional.jacobian(lambda p: flow.normalise(p)[0], point)
-        base = flow.normalise(point)[0]
+        jacobian = torch.autograd.functional.jacobian(lambda p: flow.normalize(p)[0], point)
+        base = flow.normalize(point)[0]
         expected = jacobian.det().abs().log() - base.square().sum() / 2 - math.log(2 * math.pi)
         assert flow(point).item() == pytest.approx(expected.item(), abs=1e-4)
 
@@ -92,7 +92,7 @@ def test_likelihood_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(loss, (xy, sigma), eps=1e-3, atol=2e-2, rtol=2e-2)  # the flow is float32
 
 
-def test_unlabelled_keypoints_teach_nothing() -> None:
+def test_unlabeled_keypoints_teach_nothing() -> None:
     xy, sigma = torch.rand(2, 3, 2, requires_grad=True), torch.full((2, 3, 2), 0.1, requires_grad=True)
     target, weight, flow = torch.rand(2, 3, 2), torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]), bent_flow()
     residual_likelihood_loss(xy, sigma, target, weight, flow).backward()

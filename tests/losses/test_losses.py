@@ -138,10 +138,10 @@ def test_reading_between_cells_and_outside() -> None:
     ],
 )
 def test_masks(mask, unannotated_too, expected) -> None:
-    labelled = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    labeled = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
     annotated = torch.tensor([[True, True, False], [True, True, False]])
     options = DistillationOptions(mask=mask, distil_unannotated=unannotated_too)
-    weight = distillation_weight(labelled, annotated, labelled.mean(0), options)
+    weight = distillation_weight(labeled, annotated, labeled.mean(0), options)
     assert torch.equal(weight, torch.tensor(expected))
 
 
@@ -161,7 +161,7 @@ def random_outputs(sigma: bool = True, score: bool = True, tokens: int = 8):
     return student, HeatmapOutput(draw(2, 4, 8, 6), draw(2, 4, 8), draw(2, 6, 8)), draw(2, 4, 2)
 
 
-def test_unlabelled_keypoints_get_no_gradient_from_labels_or_visible_mask() -> None:
+def test_unlabeled_keypoints_get_no_gradient_from_labels_or_visible_mask() -> None:
     student, teacher, target = random_outputs()
     weight = torch.tensor([[1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0]])
     annotated = torch.ones(2, 4, dtype=torch.bool)
@@ -171,7 +171,7 @@ def test_unlabelled_keypoints_get_no_gradient_from_labels_or_visible_mask() -> N
     assert (gradient[weight == 1] > 0).all()
 
 
-def test_reference_mask_does_reach_unlabelled_keypoints() -> None:
+def test_reference_mask_does_reach_unlabeled_keypoints() -> None:
     student, teacher, target = random_outputs()
     weight = torch.tensor([[1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0]])
     options = DistillationOptions.reference()

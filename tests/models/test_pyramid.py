@@ -46,7 +46,7 @@ def test_smoothing_at_a_coarser_stage_keeps_size_and_detail() -> None:
     net = PyramidNet((8, 16, 24), (0, 1, 1), out_channels=12, smooth_stage=1).eval()
     features = net(torch.randn(1, 3, 64, 48))
     assert features.shape == (1, 12, 16, 12)
-    # Neighbours that share a cell of stride 8 differ by what the finest stage adds, and by nothing else.
+    # Neighbors that share a cell of stride 8 differ by what the finest stage adds, and by nothing else.
     with torch.no_grad():
         net.lateral[0].weight.zero_()
         coarse = net(torch.randn(1, 3, 64, 48))

@@ -33,7 +33,7 @@ def tensor(name: str, shape: list[int], seed: int) -> np.ndarray:
         x = 0.1 * x
     elif name.endswith("keypoint_token"):
         x = 0.5 * x
-    elif len(shape) == 1:  # scale of a normalisation layer
+    elif len(shape) == 1:  # scale of a normalization layer
         x = 0.8 + 0.4 * rng.random(shape)
     elif len(shape) == 4:  # convolution
         x = x * math.sqrt(0.4 / math.prod(shape[1:]))

@@ -30,11 +30,11 @@ def address() -> Generator[str]:
 
 @pytest.fixture
 def start() -> Generator[Callable[..., PoseServer]]:
-    """Function (runner, detector, options ...) -> a server of its own, ended after the test."""
+    """Function (backend, detector, options ...) -> a server of its own, ended after the test."""
     with ExitStack() as stack:
 
-        def make(runner: Any = None, detector: Any = "whole-image", **options: Any) -> PoseServer:
-            model = runner or Telltale()
+        def make(backend: Any = None, detector: Any = "whole-image", **options: Any) -> PoseServer:
+            model = backend or Telltale()
             server = PoseServer(model, port=0, detector=detector, options=ServeOptions(**options))
             stack.enter_context(BackgroundServer(server))
             if isinstance(model, Telltale):

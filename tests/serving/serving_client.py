@@ -1,4 +1,4 @@
-"""A client for tests: forms, requests, and pictures and models whose answers tell which picture they are of."""
+"""A client for tests: forms, requests, and images and models whose answers tell which image they are of."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distilpose.backends.description import ModelDescription
-from distilpose.data.preprocess import Normalisation
+from distilpose.data.preprocess import Normalization
 from distilpose.models.outputs import PoseOutput
 
 SIZE_HW = (32, 24)
-PICTURE_HW = (40, 30)
+IMAGE_HW = (40, 30)
 BOX = [[0, 0, 30, 40]]
 
 
 class Telltale:
-    """A `Runner` that answers with the colour in the middle of its crop: x red, y green, each over 255.
+    """An `InferenceBackend` that answers with the color in the middle of its crop: x red, y green, each over 255.
 
-    ``gate`` closed keeps it waiting; ``seconds`` makes each run slow; ``poison`` fails on pictures of that blue.
+    ``gate`` closed keeps it waiting; ``seconds`` makes each run slow; ``poison`` fails on images of that blue.
     """
 
     description = ModelDescription("telltale", "regression", SIZE_HW, (16, 12))
@@ -42,16 +42,16 @@ class Telltale:
         self.batches.append(len(images))
         self.gate.wait(60)
         time.sleep(self.seconds)
-        norm = Normalisation()
-        colour = images[:, :, SIZE_HW[0] // 2, SIZE_HW[1] // 2] * np.array(norm.std) + np.array(norm.mean)
-        xy = colour[:, None, :2].repeat(17, axis=1).astype(np.float32)
+        norm = Normalization()
+        color = images[:, :, SIZE_HW[0] // 2, SIZE_HW[1] // 2] * np.array(norm.std) + np.array(norm.mean)
+        xy = color[:, None, :2].repeat(17, axis=1).astype(np.float32)
         if self.poison is not None:
-            xy[np.rint(colour[:, 2] * 255) == self.poison] = np.nan
+            xy[np.rint(color[:, 2] * 255) == self.poison] = np.nan
         return PoseOutput(xy, np.ones_like(xy), np.full(xy.shape[:2], 0.75, np.float32))
 
 
-def plain(number: int, blue: int = 0, size_hw: tuple[int, int] = PICTURE_HW) -> NDArray[np.uint8]:
-    """A picture of one colour, another for each number below 65,536."""
+def plain(number: int, blue: int = 0, size_hw: tuple[int, int] = IMAGE_HW) -> NDArray[np.uint8]:
+    """An image of one color, another for each number below 65,536."""
     return np.full((*size_hw, 3), (number % 256, number // 256, blue), dtype=np.uint8)
 
 
@@ -62,7 +62,7 @@ def encoded(image: NDArray[np.uint8], kind: str = "PNG", **options: Any) -> byte
 
 
 def number_of(person: dict[str, Any], box: list[float] | None = None) -> int:
-    """Which `plain` picture an answer is of, from its first keypoint: the inverse of the crop's map."""
+    """Which `plain` image an answer is of, from its first keypoint: the inverse of the crop's map."""
     x1, y1, x2, y2 = box or person["box_xyxy"]
     width = max(x2 - x1, (y2 - y1) * 3 / 4) * 1.25
     height = width * 4 / 3
@@ -124,7 +124,7 @@ def send(address: str, *fields: Field, path: str = "/v1/predict", **headers: str
     return ask(address, path, body, kind | {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def send_picture(address: str, number: int, boxes: list[list[float]] | None = None, **headers: str) -> Reply:
+def send_image(address: str, number: int, boxes: list[list[float]] | None = None, **headers: str) -> Reply:
     fields: list[Field] = [("image", encoded(plain(number)), f"{number}.png")]
     if boxes is not None:
         fields.append(("boxes", json.dumps(boxes)))

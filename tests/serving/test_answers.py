@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from serving_client import (
     BOX,
-    PICTURE_HW,
+    IMAGE_HW,
     Telltale,
     ask,
     encoded,
@@ -23,21 +23,21 @@ from serving_client import (
     number_of,
     plain,
     send,
-    send_picture,
+    send_image,
     wait_for,
 )
 
 from distilpose.data.images import read_image
 from distilpose.errors import CheckpointError
 from distilpose.formats.boxes import PersonBoxes
-from distilpose.formats.writers import FrameResult, prediction_rows
+from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving.app import create_app
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
 from distilpose.serving.server import BackgroundServer, PoseServer
 from distilpose.serving.service import PoseService
-from distilpose.serving.uploads import Intake
+from distilpose.serving.uploads import UploadReader
 
 
 def test_an_answer_is_what_predict_writes(address: str, tmp_path: Path) -> None:
@@ -45,9 +45,9 @@ def test_an_answer_is_what_predict_writes(address: str, tmp_path: Path) -> None:
     boxes = [[5.5, 2, 40, 70], [-3, -8, 20.25, 30], [10, 10, 60, 80]]
     file = tmp_path / "noise.jpg"
     Image.fromarray(image).save(file, quality=90)
-    picture = read_image(file)
-    result = PosePredictor(Telltale())(picture, boxes)
-    expected = prediction_rows(FrameResult("noise.jpg", result, (80, 60)))
+    decoded = read_image(file)
+    result = PosePredictor(Telltale())(decoded, boxes)
+    expected = prediction_rows(PoseRecord("noise.jpg", result, (80, 60)))
     answer = send(address, ("image", file.read_bytes(), "noise.jpg"), ("boxes", json.dumps(boxes)))
     assert answer.status == 200
     assert answer.json["people"] == expected
@@ -62,12 +62,12 @@ def test_an_answer_is_what_predict_writes(address: str, tmp_path: Path) -> None:
     assert [{**row, "image": "noise.jpg"} for row in raw.json["people"]] == expected
 
 
-def test_pictures_are_upright_and_of_any_kind(address: str) -> None:
+def test_images_are_upright_and_of_any_kind(address: str) -> None:
     file = BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     Image.fromarray(plain(7)).save(file, "JPEG", exif=exif)
-    assert send(address, ("image", file.getvalue(), "x.jpg")).json["size_hw"] == [PICTURE_HW[1], PICTURE_HW[0]]
+    assert send(address, ("image", file.getvalue(), "x.jpg")).json["size_hw"] == [IMAGE_HW[1], IMAGE_HW[0]]
     for kind in ("PNG", "WEBP", "TIFF", "BMP", "GIF"):
         assert send(address, ("image", encoded(plain(7), kind), "x")).status == 200, kind
     cmyk = BytesIO()
@@ -78,11 +78,11 @@ def test_pictures_are_upright_and_of_any_kind(address: str) -> None:
         assert send(address, ("image", file.getvalue(), "x"), ("boxes", json.dumps(BOX))).status == 200
 
 
-def test_without_boxes_the_picture_is_one_person_and_no_boxes_are_nobody(address: str) -> None:
-    whole = send_picture(address, 1234)
+def test_without_boxes_the_image_is_one_person_and_no_boxes_are_nobody(address: str) -> None:
+    whole = send_image(address, 1234)
     assert [number_of(person) for person in whole.json["people"]] == [1234]
-    assert whole.json["people"][0]["box_xyxy"] == [0, 0, PICTURE_HW[1], PICTURE_HW[0]]
-    assert send_picture(address, 1234, []).json["people"] == []
+    assert whole.json["people"][0]["box_xyxy"] == [0, 0, IMAGE_HW[1], IMAGE_HW[0]]
+    assert send_image(address, 1234, []).json["people"] == []
 
 
 class Crowd:
@@ -95,15 +95,15 @@ class Crowd:
 
 def test_a_detector_looks_for_people_unless_boxes_came(start: Any) -> None:
     address = start(detector=Crowd(), max_people=2).address
-    assert [row["box_score"] for row in send_picture(address, 5).json["people"]] == [0.9, 0.8]
+    assert [row["box_score"] for row in send_image(address, 5).json["people"]] == [0.9, 0.8]
     one = send(address, ("image", encoded(plain(5)), "x.png"), ("max_people", "1"))
     assert [row["box_score"] for row in one.json["people"]] == [0.9]
-    assert [row["box_xyxy"] for row in send_picture(address, 5, BOX).json["people"]] == BOX
+    assert [row["box_xyxy"] for row in send_image(address, 5, BOX).json["people"]] == BOX
 
 
-def test_of_several_pictures_one_that_fails_does_not_spoil_the_others(address: str) -> None:
+def test_of_several_images_one_that_fails_does_not_spoil_the_others(address: str) -> None:
     good = encoded(plain(300))
-    fields = [("images", good, "a.png"), ("images", b"no picture", "b.png"), ("images", encoded(plain(400)), "c.png")]
+    fields = [("images", good, "a.png"), ("images", b"no image", "b.png"), ("images", encoded(plain(400)), "c.png")]
     answer = send(address, *fields, ("boxes", json.dumps([BOX, BOX, None])), path="/v1/predict/batch")
     assert answer.status == 200
     first, second, third = answer.json["results"]
@@ -116,20 +116,20 @@ def test_of_several_pictures_one_that_fails_does_not_spoil_the_others(address: s
     assert [entry["status"] for entry in spoilt.json["results"]] == [422, 200]
 
 
-def test_a_model_that_fails_on_one_picture_fails_it_alone(start: Any) -> None:
-    runner = Telltale()
-    runner.poison = 99
-    address = start(runner).address
+def test_a_model_that_fails_on_one_image_fails_it_alone(start: Any) -> None:
+    backend = Telltale()
+    backend.poison = 99
+    address = start(backend).address
     bad = encoded(plain(1, blue=99))
     assert send(address, ("image", bad, "x.png")).json["error"] == "model"
     both = send(address, ("images", bad, "a"), ("images", encoded(plain(2)), "b"), path="/v1/predict/batch")
     assert [entry["status"] for entry in both.json["results"]] == [500, 200]
-    assert send_picture(address, 2).status == 200
+    assert send_image(address, 2).status == 200
 
 
-def test_a_picture_that_fails_among_others_is_counted_and_logged(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_that_fails_among_others_is_counted_and_logged(start: Any, caplog: pytest.LogCaptureFixture) -> None:
     address = start().address
-    fields = [("images", b"no picture", "a"), ("images", encoded(plain(2)), "b"), ("images", b"", "c")]
+    fields = [("images", b"no image", "a"), ("images", encoded(plain(2)), "b"), ("images", b"", "c")]
     with caplog.at_level("INFO", "distilpose.serving.access_log"):
         assert send(address, *fields, path="/v1/predict/batch").status == 200
         wait_for(lambda: any(record.message == "request" for record in caplog.records))
@@ -140,7 +140,7 @@ def test_a_picture_that_fails_among_others_is_counted_and_logged(start: Any, cap
 
 
 class Broken:
-    """Fails as a runner and as a detector, like a runtime that has exceptions of its own."""
+    """Fails as a backend and as a detector, like a runtime that has exceptions of its own."""
 
     description = Telltale.description
 
@@ -156,7 +156,7 @@ class Broken:
 
 def test_what_nobody_expected_is_an_answer_like_any_other(start: Any, caplog: pytest.LogCaptureFixture) -> None:
     address = start(detector=Broken(), cors=("https://example.org",)).address
-    reply = send_picture(address, 1, Origin="https://example.org", X_Request_ID="mine")
+    reply = send_image(address, 1, Origin="https://example.org", X_Request_ID="mine")
     assert (reply.status, reply.json["error"], reply.json["request_id"]) == (500, "internal", "mine")
     assert "RUNTIME" not in reply.json["message"]  # the inside is for the log
     assert reply.headers["access-control-allow-origin"] == "https://example.org"
@@ -165,12 +165,12 @@ def test_what_nobody_expected_is_an_answer_like_any_other(start: Any, caplog: py
     (record,) = (record for record in caplog.records if record.message == "a request failed")
     assert record.fields == {"id": "mine"}  # type: ignore[attr-defined]
     assert "RUNTIME_EXCEPTION" in caplog.text
-    assert send_picture(address, 2, BOX).status == 200
+    assert send_image(address, 2, BOX).status == 200
 
 
 def test_an_error_of_the_runtime_is_one_of_the_model(start: Any) -> None:
     address = start(Broken(good_runs=2)).address  # those of the warming up
-    reply = send_picture(address, 1)
+    reply = send_image(address, 1)
     assert (reply.status, reply.json["error"]) == (500, "model")
     assert "RUNTIME_EXCEPTION" in reply.json["message"]
 
@@ -184,28 +184,28 @@ def test_a_model_that_fails_on_its_first_crops_ends_the_server(caplog: pytest.Lo
 
 
 def test_many_at_once_share_batches_and_nobody_gets_anothers_answer(start: Any) -> None:
-    runner = Telltale(seconds=0.005)
-    address = start(runner).address
+    backend = Telltale(seconds=0.005)
+    address = start(backend).address
     people = [1, 3, 2, 0, 9]  # nine are more than a batch
-    runner.batches.clear()
+    backend.batches.clear()
 
     def one(number: int) -> tuple[list[int], int]:
-        reply = send_picture(address, number, BOX * people[number % 5])
+        reply = send_image(address, number, BOX * people[number % 5])
         return [number_of(person) for person in reply.json["people"]], reply.status
 
     with ThreadPoolExecutor(24) as pool:
         found = list(pool.map(one, range(300)))
     assert found == [([number] * people[number % 5], 200) for number in range(300)]
-    assert max(runner.batches) <= 8
-    assert max(runner.batches) > 1
-    assert sum(runner.batches) == sum(people) * 60
-    assert metric(address, "distilpose_batch_crops_sum") >= sum(runner.batches)
+    assert max(backend.batches) <= 8
+    assert max(backend.batches) > 1
+    assert sum(backend.batches) == sum(people) * 60
+    assert metric(address, "distilpose_batch_crops_sum") >= sum(backend.batches)
     assert metric(address, "distilpose_batch_crops_count") < 900
 
 
 def test_request_ids(address: str) -> None:
-    assert send_picture(address, 1, X_Request_ID="my-id.7").headers["x-request-id"] == "my-id.7"
-    made = send_picture(address, 1, X_Request_ID="a b\tc" * 30)
+    assert send_image(address, 1, X_Request_ID="my-id.7").headers["x-request-id"] == "my-id.7"
+    made = send_image(address, 1, X_Request_ID="a b\tc" * 30)
     assert made.headers["x-request-id"] == made.json["request_id"]
     assert len(made.json["request_id"]) == 32
     fault = send(address, ("image", b"x"), X_Request_ID="mine")
@@ -216,7 +216,7 @@ def test_state_and_metrics(address: str) -> None:
     assert ask(address, "/healthz").json == {"status": "alive"}
     assert ask(address, "/readyz").json == {"status": "ready"}
     before = metric(address, "distilpose_people_total")
-    send_picture(address, 3, BOX * 4)
+    send_image(address, 3, BOX * 4)
     send(address, ("image", b"broken", "x"))
     assert metric(address, "distilpose_people_total") == before + 4
     ask(address, "/nothing/like/it")
@@ -232,7 +232,7 @@ def test_state_and_metrics(address: str) -> None:
         "distilpose_ready 1.0",
         "distilpose_batch_crops_bucket",
         "distilpose_model_seconds_count",
-        "distilpose_pictures_total",
+        "distilpose_images_total",
     ):
         assert line in text, line
     assert "nothing/like/it" not in text
@@ -248,11 +248,11 @@ def test_the_model_describes_itself(address: str) -> None:
 def test_the_key_is_asked_for_before_anything_else(start: Any) -> None:
     address = start(api_key="secret-7").address
     for headers in ({}, {"X_API_Key": "secret-8"}, {"X_API_Key": "sécret".encode().decode("latin-1")}):
-        reply = send_picture(address, 1, **headers)
+        reply = send_image(address, 1, **headers)
         assert (reply.status, reply.json["error"]) == (401, "unauthorised")
         assert "X-API-Key" in reply.json["message"]
     assert ask(address, "/v1/model").status == 401
-    assert send_picture(address, 1, X_API_Key="secret-7").status == 200
+    assert send_image(address, 1, X_API_Key="secret-7").status == 200
     assert ask(address, "/healthz").status == ask(address, "/metrics").status == 200
     schema = ask(address, "/openapi.json").json
     assert schema["paths"]["/v1/predict"]["post"]["security"] == [{"APIKeyHeader": []}]
@@ -261,14 +261,14 @@ def test_the_key_is_asked_for_before_anything_else(start: Any) -> None:
 def test_other_sites_may_ask_only_when_told(address: str, start: Any) -> None:
     origin = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
     assert "access-control-allow-origin" not in ask(address, "/v1/predict", headers=origin, method="OPTIONS").headers
-    assert "access-control-allow-origin" not in send_picture(address, 1, Origin="https://example.org").headers
+    assert "access-control-allow-origin" not in send_image(address, 1, Origin="https://example.org").headers
     open_one = start(cors=("https://example.org",)).address
     preflight = ask(open_one, "/v1/predict", headers=origin, method="OPTIONS")
     assert preflight.status == 200
     assert preflight.headers["access-control-allow-origin"] == "https://example.org"
-    reply = send_picture(open_one, 1, Origin="https://example.org")
+    reply = send_image(open_one, 1, Origin="https://example.org")
     assert reply.headers["access-control-allow-origin"] == "https://example.org"
-    other = send_picture(open_one, 1, Origin="https://example.com")
+    other = send_image(open_one, 1, Origin="https://example.com")
     assert "access-control-allow-origin" not in other.headers
 
 
@@ -298,7 +298,7 @@ def test_the_page_is_isolated_and_takes_no_path_of_the_api(tmp_path: Path, page:
 
     async def check() -> None:
         service = PoseService(PosePredictor(Telltale()), Crowd(), options, metrics)
-        app = create_app(service, Intake(options), Telltale.description, options, metrics, tmp_path)
+        app = create_app(service, UploadReader(options), Telltale.description, options, metrics, tmp_path)
         status, headers = await _ask_app(app, "/")
         assert status == 200
         assert (headers.get(b"cross-origin-embedder-policy") == b"require-corp") == page
@@ -317,7 +317,7 @@ def test_the_page_is_isolated_and_takes_no_path_of_the_api(tmp_path: Path, page:
 def test_the_example_in_the_schema_is_an_answer(address: str) -> None:
     schema = ask(address, "/openapi.json").json
     example = schema["components"]["schemas"]["Poses"]["examples"][0]
-    answer = send_picture(address, 1).json
+    answer = send_image(address, 1).json
     assert set(example) == set(answer)
     row = answer["people"][0]
     assert set(example["people"][0]) == {name for name in row if row[name] is not None}  # OpenAPI leaves out nulls

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send, send_picture, wait_for
+from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send, send_image, wait_for
 
 from distilpose.errors import ConfigError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving import uploads
 from distilpose.serving.batcher import Batcher
-from distilpose.serving.options import PILLOW_MOST_PIXELS, ServeOptions
+from distilpose.serving.options import PILLOW_MAX_PIXELS, ServeOptions
 from distilpose.serving.service import _Room
 
 RAW_HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
@@ -59,47 +59,47 @@ def ending(connection: socket.socket) -> bytes:
 
 
 def test_beyond_the_queue_503_at_once_and_recovery(start: Any) -> None:
-    runner = Telltale()
-    server = start(runner, queue=6, deadline=60)
-    runner.gate.clear()
+    backend = Telltale()
+    server = start(backend, queue=6, deadline=60)
+    backend.gate.clear()
     with ThreadPoolExecutor(40) as pool:
-        accepted = [pool.submit(send_picture, server.address, number) for number in range(6)]
+        accepted = [pool.submit(send_image, server.address, number) for number in range(6)]
         wait_for(lambda: server.service.accepted == 6)
-        refused = list(pool.map(lambda number: send_picture(server.address, number), range(200)))
+        refused = list(pool.map(lambda number: send_image(server.address, number), range(200)))
         assert {reply.status for reply in refused} == {503}  # while the model stands still: nobody waited
         assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
         assert {reply.json["error"] for reply in refused} == {"queue-full"}
         assert metric(server.address, "distilpose_queue_length") == 6
         assert metric(server.address, "distilpose_rejected_total") == 200
         assert ask(server.address, "/readyz").status == 200
-        runner.gate.set()
+        backend.gate.set()
         replies = [future.result() for future in accepted]
     assert [number_of(reply.json["people"][0]) for reply in replies] == list(range(6))
-    assert send_picture(server.address, 9).status == 200
+    assert send_image(server.address, 9).status == 200
     assert server.service.accepted == 0
 
 
-def test_several_pictures_take_several_places(start: Any) -> None:
+def test_several_images_take_several_places(start: Any) -> None:
     server = start(queue=2)
-    pictures = [("images", encoded(plain(number)), "x") for number in range(3)]
-    assert send(server.address, *pictures, path="/v1/predict/batch").status == 503
-    assert send(server.address, *pictures[:2], path="/v1/predict/batch").status == 200
+    images = [("images", encoded(plain(number)), "x") for number in range(3)]
+    assert send(server.address, *images, path="/v1/predict/batch").status == 503
+    assert send(server.address, *images[:2], path="/v1/predict/batch").status == 200
 
 
 def test_too_late_is_504_and_its_work_is_dropped(start: Any) -> None:
-    runner = Telltale()
-    server = start(runner, deadline=0.3, batch_size=2)
-    runner.batches.clear()
-    runner.gate.clear()
+    backend = Telltale()
+    server = start(backend, deadline=0.3, batch_size=2)
+    backend.batches.clear()
+    backend.gate.clear()
     with ThreadPoolExecutor(20) as pool:
-        replies = list(pool.map(lambda number: send_picture(server.address, number), range(20)))
+        replies = list(pool.map(lambda number: send_image(server.address, number), range(20)))
     assert {(reply.status, reply.json["error"]) for reply in replies} == {(504, "deadline")}
     assert server.service.accepted == 0
     several = send(server.address, ("images", encoded(plain(1)), "x"), path="/v1/predict/batch")
     assert [entry["status"] for entry in several.json["results"]] == [504]
-    runner.gate.set()
-    wait_for(lambda: send_picture(server.address, 7).status == 200)
-    assert sum(runner.batches) < 20  # those in the model and right behind it at most
+    backend.gate.set()
+    wait_for(lambda: send_image(server.address, 7).status == 200)
+    assert sum(backend.batches) < 20  # those in the model and right behind it at most
 
 
 def test_a_slow_detector_is_late_as_well(start: Any) -> None:
@@ -111,21 +111,21 @@ def test_a_slow_detector_is_late_as_well(start: Any) -> None:
             return [PersonBoxes(np.array(BOX, dtype=float), np.ones(1)) for _ in images]
 
     late = start(detector=Stuck(), deadline=0.3)
-    assert send_picture(late.address, 1).status == 504
+    assert send_image(late.address, 1).status == 504
     server = start(detector=Stuck(), deadline=60)
     with ThreadPoolExecutor(12) as pool:
-        waiting = [pool.submit(send_picture, server.address, number) for number in range(12)]
+        waiting = [pool.submit(send_image, server.address, number) for number in range(12)]
         wait_for(lambda: server.service.accepted == 12)
-        assert send_picture(server.address, 2, BOX).status == 200  # boxes need no detector, and do not wait for it
+        assert send_image(server.address, 2, BOX).status == 200  # boxes need no detector, and do not wait for it
         assert not any(future.done() for future in waiting)
         release.set()
         assert {future.result().status for future in waiting} == {200}
 
 
 def test_memory_is_bounded_under_overload(start: Any) -> None:
-    """Each picture has 12 MB when decoded: a queue of 48 would need 600 MB at once."""
-    runner = Telltale(seconds=0.01)
-    server = start(runner, queue=48, deadline=60, decoders=2)
+    """Each image has 12 MB when decoded: a queue of 48 would need 600 MB at once."""
+    backend = Telltale(seconds=0.01)
+    server = start(backend, queue=48, deadline=60, decoders=2)
     big = encoded(plain(3, size_hw=(2000, 2000)))
     body, headers = form(("image", big, "x.png"), ("boxes", str(BOX * 16)))
     ask(server.address, "/v1/predict", body, headers)
@@ -155,7 +155,7 @@ def test_slow_clients_do_not_hold_up_others_and_are_cut_off(start: Any) -> None:
     for number, connection in enumerate(slow):  # silent, in the headers, near the end, and after an answer
         connection.sendall((b"", request[:20], request[:-30], request + request[:20])[number % 4])
     for number in range(20):
-        assert number_of(send_picture(server.address, number).json["people"][0]) == number
+        assert number_of(send_image(server.address, number).json["people"][0]) == number
     for _ in range(5):
         for connection in slow[2::4]:
             connection.sendall(request[-30:-29])
@@ -171,8 +171,8 @@ def test_slow_clients_do_not_hold_up_others_and_are_cut_off(start: Any) -> None:
         else:
             assert answer == b""
         connection.close()
-    assert send_picture(server.address, 5).status == 200
-    wait_for(lambda: server.service.in_flight == server.intake.held == 0)
+    assert send_image(server.address, 5).status == 200
+    wait_for(lambda: server.service.in_flight == server.upload_reader.held == 0)
 
 
 def test_endless_headers_are_cut_off(address: str) -> None:
@@ -216,9 +216,9 @@ def test_connections_are_bounded(start: Any) -> None:
 
 
 def test_cut_connections_leave_nothing_behind(start: Any) -> None:
-    runner = Telltale()
-    server = start(runner, deadline=60)
-    runner.gate.clear()
+    backend = Telltale()
+    server = start(backend, deadline=60)
+    backend.gate.clear()
     for cut in range(0, 400, 20):
         with connect(server.address) as connection:
             connection.sendall(raw_request(1)[: len(raw_request(1)) - cut])
@@ -229,8 +229,8 @@ def test_cut_connections_leave_nothing_behind(start: Any) -> None:
     for connection in whole:
         connection.close()
     wait_for(lambda: server.service.accepted == server.service.in_flight == 0)  # while the model still stands
-    runner.gate.set()
-    assert number_of(send_picture(server.address, 8).json["people"][0]) == 8
+    backend.gate.set()
+    assert number_of(send_image(server.address, 8).json["people"][0]) == 8
 
 
 def test_a_connection_serves_many_requests_also_after_a_refusal(start: Any) -> None:
@@ -253,7 +253,7 @@ def test_uploads_together_are_bounded(start: Any) -> None:
     waiting = [connect(server.address) for _ in range(7)]
     for connection in waiting:
         connection.sendall(head + b"x")
-    wait_for(lambda: server.intake.held == 7 * 49_000)  # whole, from the start
+    wait_for(lambda: server.upload_reader.held == 7 * 49_000)  # whole, from the start
     reply = ask(server.address, "/v1/predict", b"x" * 49_000, {"Content-Type": "image/png"})
     assert (reply.status, reply.json["error"]) == (503, "queue-full")
     with connect(server.address) as chunked:
@@ -262,10 +262,10 @@ def test_uploads_together_are_bounded(start: Any) -> None:
             for _ in range(20):
                 chunked.sendall(b"400\r\n" + b"w" * 1024 + b"\r\n")
         assert read(chunked)[0] == 503
-    assert send_picture(server.address, 1).status == 200  # there is room for small ones
+    assert send_image(server.address, 1).status == 200  # there is room for small ones
     for connection in waiting:
         connection.close()
-    wait_for(lambda: server.intake.held == 0)
+    wait_for(lambda: server.upload_reader.held == 0)
     assert ask(server.address, "/v1/predict", b"x" * 49_000, {"Content-Type": "image/png"}).status == 422
 
 
@@ -280,8 +280,8 @@ def test_stalled_uploads_are_given_up_soon(start: Any, monkeypatch: pytest.Monke
             assert (status, closing) == (408, "close")
             assert b"bytes per second" in body
         steady.sendall(b"x" * 1000)
-        assert read(steady)[0] == 422  # no picture, but here in time
-    wait_for(lambda: server.intake.held == 0)
+        assert read(steady)[0] == 422  # no image, but here in time
+    wait_for(lambda: server.upload_reader.held == 0)
 
 
 def endless_jpeg(scans: int) -> bytes:
@@ -299,7 +299,7 @@ def test_a_jpeg_of_endless_scans_does_not_keep_the_decoders(start: Any) -> None:
     bomb = form(("image", endless_jpeg(10_000), "x.jpg"))
     with ThreadPoolExecutor(2) as pool:
         bad = [pool.submit(ask, address, "/v1/predict", *bomb) for _ in range(2)]
-        assert send_picture(address, 3).status == 200
+        assert send_image(address, 3).status == 200
         for reply in (future.result() for future in bad):
             assert (reply.status, reply.json["error"]) == (422, "image")
             assert "at most 100 scans" in reply.json["message"]
@@ -312,17 +312,17 @@ def test_bytes_that_look_like_scans_are_none(address: str) -> None:
         assert send(address, ("image", content, "x.jpg")).status == 200
 
 
-def test_room_for_pictures_is_bounded_in_number_and_pixels_and_nobody_starves() -> None:
+def test_room_for_images_is_bounded_in_number_and_pixels_and_nobody_starves() -> None:
     async def check() -> None:
-        room, order = _Room(pictures=3, pixels=10), list[int]()
+        room, order = _Room(images=3, pixels=10), list[int]()
         gates = [asyncio.Event() for _ in range(5)]
 
-        async def hold(number: int, pixels: int) -> None:
+        async def lease(number: int, pixels: int) -> None:
             async with room.taken(pixels):
                 order.append(number)
                 await gates[number].wait()
 
-        tasks = [asyncio.create_task(hold(number, pixels)) for number, pixels in enumerate((6, 99, 3, 3, 3))]
+        tasks = [asyncio.create_task(lease(number, pixels)) for number, pixels in enumerate((6, 99, 3, 3, 3))]
 
         async def let_go(*numbers: int) -> list[int]:
             for number in numbers:
@@ -392,4 +392,4 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 
 def test_pillows_limit_is_the_one_that_options_name() -> None:
     assert Image.MAX_IMAGE_PIXELS is not None
-    assert PILLOW_MOST_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+    assert PILLOW_MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, features
-from serving_client import Reply, ask, encoded, form, number_of, plain, send_picture
+from serving_client import Reply, ask, encoded, form, number_of, plain, send_image
 
 GOOD = encoded(plain(5))
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=b0undary"}
@@ -31,13 +31,13 @@ class Bad(NamedTuple):
     method: str = "POST"
 
 
-def png(width: int, height: int, pixels: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
+def png(width: int, height: int, pixels: bytes = b"", depth: int = 8, color: int = 2) -> bytes:
     """A PNG that says it is so large."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
@@ -57,50 +57,50 @@ def tiled_tiff(tile: int) -> bytes:
     return head.ljust(200, b"\x00") + zlib.compress(bytes(90_000), 9)
 
 
-def of_picture(name: str, content: bytes, statuses: tuple[int, ...] = (422,)) -> list[Bad]:
-    """The same bad picture in a form and bare."""
+def of_image(name: str, content: bytes, statuses: tuple[int, ...] = (422,)) -> list[Bad]:
+    """The same bad image in a form and bare."""
     body, headers = form(("image", content, "x"))
     raw = {"Content-Type": "image/png"}
     return [Bad(f"{name}, form", body, headers, statuses), Bad(f"{name}, bare", content, raw, statuses)]
 
 
-def bad_pictures() -> list[Bad]:
+def bad_images() -> list[Bad]:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)
     cases: list[Bad] = []
     for kind in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"):
         file = encoded(noise, kind)
         for share in (0.02, 0.3, 0.7):
-            cases += of_picture(f"{kind} cut at {share}", file[: int(len(file) * share)])
+            cases += of_image(f"{kind} cut at {share}", file[: int(len(file) * share)])
     for number in range(6):
-        cases += of_picture(f"random bytes {number}", rng.bytes(10**number))
+        cases += of_image(f"random bytes {number}", rng.bytes(10**number))
     for name, content in {
         "text": b"hello", "html": b"<html></html>", "zip": b"PK\x03\x04" + bytes(50), "gzip": zlib.compress(b"x" * 999),
         "pdf": b"%PDF-1.7\n", "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "mp4": b"\x00\x00\x00\x18ftypmp42",
         "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "ppm": b"P6 1 1 255\n\x00\x00\x00",
         "png signature": b"\x89PNG\r\n\x1a\n", "jpeg signature": b"\xff\xd8\xff\xe0", "null bytes": bytes(1000),
-        "png without pixels": png(10, 10), "png of no size": png(0, 0), "odd colour": png(4, 4, bytes(99), 8, 5),
+        "png without pixels": png(10, 10), "png of no size": png(0, 0), "odd color": png(4, 4, bytes(99), 8, 5),
     }.items():  # fmt: skip
-        cases += of_picture(name, content)
+        cases += of_image(name, content)
     floats = BytesIO()
     Image.fromarray(np.ones((9, 9), np.float32)).save(floats, "TIFF")
-    cases += of_picture("32-bit TIFF", floats.getvalue())
+    cases += of_image("32-bit TIFF", floats.getvalue())
     for width, height in ((50_000, 50_000), (2**31 - 1, 1), (1, 2**31 - 1), (2**31 - 1, 2**31 - 1), (12_000, 3_000)):
-        cases += of_picture(f"says {width} x {height}", png(width, height), (413, 422))
-    cases += of_picture("6,000 x 6,000 of nothing", png(6000, 6000, bytes(6000 * (6000 * 3 + 1))), (413,))
+        cases += of_image(f"says {width} x {height}", png(width, height), (413, 422))
+    cases += of_image("6,000 x 6,000 of nothing", png(6000, 6000, bytes(6000 * (6000 * 3 + 1))), (413,))
     gif = encoded(plain(1), "GIF")
-    cases += of_picture("GIF that says 65,535 x 65,535", gif[:6] + b"\xff\xff\xff\xff" + gif[10:], (413,))
+    cases += of_image("GIF that says 65,535 x 65,535", gif[:6] + b"\xff\xff\xff\xff" + gif[10:], (413,))
     bmp = encoded(plain(1), "BMP")
-    cases += of_picture("BMP that says 40,000 x 40,000", bmp[:18] + struct.pack("<ii", 40000, 40000) + bmp[26:], (413,))
+    cases += of_image("BMP that says 40,000 x 40,000", bmp[:18] + struct.pack("<ii", 40000, 40000) + bmp[26:], (413,))
     jpeg = bytearray(encoded(plain(1), "JPEG"))
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = b"\xff\xff\xff\xff"
-    cases += of_picture("JPEG that says 65,535 x 65,535", bytes(jpeg), (413,))
-    cases += of_picture("PNG with a comment of 100 MB", text_bomb(), (422,))
-    cases += of_picture("TIFF of 10 x 10 in tiles of 16,384 x 16,384", tiled_tiff(16_384), (413,))
+    cases += of_image("JPEG that says 65,535 x 65,535", bytes(jpeg), (413,))
+    cases += of_image("PNG with a comment of 100 MB", text_bomb(), (422,))
+    cases += of_image("TIFF of 10 x 10 in tiles of 16,384 x 16,384", tiled_tiff(16_384), (413,))
     if features.check("avif"):  # its container may name another size
-        cases += of_picture("AVIF", encoded(noise, "AVIF"), (422,))
-    cases += of_picture("21 MB", bytes(21_000_000), (413,))
+        cases += of_image("AVIF", encoded(noise, "AVIF"), (422,))
+    cases += of_image("21 MB", bytes(21_000_000), (413,))
     return cases
 
 
@@ -140,7 +140,7 @@ def bad_fields() -> list[Bad]:
         cases.append(Bad(f"query {query}", GOOD, {"Content-Type": "image/png"}, path=f"/v1/predict?{query}"))
     cases.append(Bad("query beside a form", *form(("image", GOOD, "x")), path="/v1/predict?boxes=[]"))
     batches = {
-        "no pictures": (("boxes", "[]"),),
+        "no images": (("boxes", "[]"),),
         "boxes for fewer": (("images", GOOD, "a"), ("images", GOOD, "b"), ("boxes", "[null]")),
         "boxes of one": (("images", GOOD, "a"), ("boxes", '{"a": 1}')),
         "image, not images": (("image", GOOD, "a"),),
@@ -149,7 +149,7 @@ def bad_fields() -> list[Bad]:
     for name, fields in batches.items():
         cases.append(Bad(f"batch: {name}", *form(*fields), path="/v1/predict/batch"))
     many = form(*[("images", GOOD, str(number)) for number in range(17)])
-    cases.append(Bad("batch: 17 pictures", *many, (413,), path="/v1/predict/batch"))
+    cases.append(Bad("batch: 17 images", *many, (413,), path="/v1/predict/batch"))
     return cases
 
 
@@ -200,7 +200,7 @@ def bad_requests() -> list[Bad]:
 
 
 GROUPS: dict[str, Callable[[], list[Bad]]] = {
-    "pictures": cache(bad_pictures),
+    "images": cache(bad_images),
     "fields": cache(bad_fields),
     "requests": cache(bad_requests),
 }
@@ -218,7 +218,7 @@ def test_each_is_told_what_is_wrong_with_it(address: str, group: str) -> None:
         if reply.status not in case.statuses or not _explains_itself(case, reply):
             surprises.append((case.name, reply.status, reply.body[:200]))
     assert not surprises
-    assert number_of(send_picture(address, 4321).json["people"][0]) == 4321
+    assert number_of(send_image(address, 4321).json["people"][0]) == 4321
 
 
 def _explains_itself(case: Bad, reply: Reply) -> bool:
@@ -255,7 +255,7 @@ def test_what_is_no_http_is_refused_or_cut_off(address: str, garbage: bytes) -> 
         except OSError:  # reset, or not connected any more: cut off
             answer = b""
     assert not answer or answer.startswith(b"HTTP/1.1 4"), answer
-    assert send_picture(address, 1).status == 200
+    assert send_image(address, 1).status == 200
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -264,9 +264,9 @@ def test_a_bomb_is_refused_before_it_is_decoded(address: str, size: int, monkeyp
     """Pillow would decode 12,000 x 12,000 pixels without a word, and refuses 50,000 x 50,000 by itself."""
     decoded = []
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self.size))
-    body, headers = form(("image", png(size, size, bytes(10**7), depth=1, colour=0), "x.png"))
+    body, headers = form(("image", png(size, size, bytes(10**7), depth=1, color=0), "x.png"))
     reply = ask(address, "/v1/predict", body, headers)
     assert (reply.status, reply.json["error"]) == (413, "too-many-pixels")
     assert not decoded
-    send_picture(address, 1)
-    assert decoded  # the pixels of a good picture are
+    send_image(address, 1)
+    assert decoded  # the pixels of a good image are

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send_picture, wait_for
+from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send_image, wait_for
 
 from distilpose.cli import main as cli
 from distilpose.serving.protocol import BoundedProtocol
@@ -80,9 +80,9 @@ def run(tmp_path: Path) -> Generator[Run]:
 def test_an_exported_file_is_served_without_torch_and_logged_line_by_line(run: Run, tiny_onnx: Path) -> None:
     process = run("-m", "distilpose", "serve", "--port", "0", "--model", str(tiny_onnx))
     assert process.address.startswith("http://127.0.0.1:")
-    reply = send_picture(process.address, 3, BOX * 2, X_Request_ID="seen-in-the-log")
+    reply = send_image(process.address, 3, BOX * 2, X_Request_ID="seen-in-the-log")
     assert len(reply.json["people"]) == 2
-    send_picture(process.address, 3, [[1, 2]])
+    send_image(process.address, 3, [[1, 2]])
     maps = Path(f"/proc/{process.popen.pid}/maps")
     if maps.is_file():
         libraries = maps.read_text()
@@ -106,13 +106,13 @@ def test_the_end_answers_what_was_accepted_and_refuses_the_rest(
     gate = tmp_path / "gate"
     process = run("-c", GATED_SERVER, HERE, str(gate), "60", "60")
     with ThreadPoolExecutor(24) as pool:
-        accepted = [pool.submit(send_picture, process.address, number) for number in range(24)]
+        accepted = [pool.submit(send_image, process.address, number) for number in range(24)]
         wait_for(lambda: metric(process.address, "distilpose_queue_length") == 24)
         process.popen.send_signal(ending)
         wait_for(lambda: ask(process.address, "/readyz").status != 200)
         assert ask(process.address, "/readyz").json == {"status": "draining"}
         assert ask(process.address, "/healthz").status == 200
-        late = send_picture(process.address, 99)
+        late = send_image(process.address, 99)
         assert (late.status, late.json["error"]) == (503, "draining")
         assert "retry-after" in late.headers
         gate.touch()
@@ -186,7 +186,7 @@ print("goes on")
 @pytest.mark.slow
 def test_a_model_that_never_returns_does_not_keep_the_process(run: Run) -> None:
     process = run("-c", GATED_SERVER, HERE, f"{HERE}/never", "0.5", "1")
-    assert send_picture(process.address, 1).status == 504
+    assert send_image(process.address, 1).status == 504
     process.popen.send_signal(signal.SIGTERM)
     assert process.popen.wait(25) == 1
     assert "did not return" in str(process.log()[-1]["message"])
@@ -223,10 +223,10 @@ def test_the_key_comes_from_a_file_or_the_environment(run: Run, tiny_onnx: Path,
     (tmp_path / "key.txt").write_text("from-file\n")
     command = ("-m", "distilpose", "serve", "--port", "0", "--model", str(tiny_onnx))
     by_file = run(*command, "--api-key-file", "key.txt")
-    assert send_picture(by_file.address, 1).status == 401
-    assert send_picture(by_file.address, 1, X_API_Key="from-file").status == 200
+    assert send_image(by_file.address, 1).status == 401
+    assert send_image(by_file.address, 1, X_API_Key="from-file").status == 200
     by_variable = run(*command, DISTILPOSE_API_KEY="from-environment")
-    assert send_picture(by_variable.address, 1, X_API_Key="from-environment").status == 200
+    assert send_image(by_variable.address, 1, X_API_Key="from-environment").status == 200
 
 
 def test_an_open_server_for_other_machines_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,7 +37,7 @@ def test_answers_fit_the_schema(address: str, method: str, path: str, mode: str)
         status_code_conformance,
     )
 
-    _let_binary_data_be_pictures()
+    _let_binary_data_be_images()
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
     operation = schema[path][method]
     checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -59,12 +59,12 @@ def test_answers_fit_the_schema(address: str, method: str, path: str, mode: str)
         assert 200 in statuses, statuses
 
 
-def _let_binary_data_be_pictures() -> None:
+def _let_binary_data_be_images() -> None:
     from hypothesis import strategies as st
     from schemathesis.transport.serialization import Binary
 
-    pictures = st.sampled_from([encoded(plain(number)) for number in (1, 300)])
-    mostly = st.one_of(pictures, pictures, pictures, st.binary())
+    images = st.sampled_from([encoded(plain(number)) for number in (1, 300)])
+    mostly = st.one_of(images, images, images, st.binary())
     schemathesis.openapi.format("binary", mostly.map(Binary))
     for kind in RAW_TYPES:
         schemathesis.openapi.media_type(kind, mostly)

@@ -46,16 +46,16 @@ class Lamps(NamedTuple):
 
 
 def write_lamps(folder: Path, count: int = 8) -> None:
-    """Pictures of three bright dots and two faint ones, and labels without boxes and areas."""
+    """Images of three bright dots and two faint ones, and labels without boxes and areas."""
     (folder / "images").mkdir(parents=True)
     images, annotations = [], []
     for number in range(1, count + 1):
         rng = np.random.default_rng(number)
         xy = np.array([[30, 80], [35, 50], [60, 30], [30, 55], [40, 55]]) + rng.integers(-8, 8, 2)
-        picture = np.full((100, 100, 3), 30, dtype=np.uint8)
+        image = np.full((100, 100, 3), 30, dtype=np.uint8)
         for x, y in xy:
-            picture[y - 2 : y + 3, x - 2 : x + 3] = 220
-        write_image(folder / "images" / f"{number}.png", picture)
+            image[y - 2 : y + 3, x - 2 : x + 3] = 220
+        write_image(folder / "images" / f"{number}.png", image)
         images.append({"id": number, "file_name": f"{number}.png", "height": 100, "width": 100})
         keypoints = [int(v) for point in xy for v in (*point, 2)]
         annotations.append({"id": number, "image_id": number, "category_id": 1, "keypoints": keypoints})
@@ -162,7 +162,7 @@ def test_evaluate_report_and_predict(lamps: Lamps, tmp_path: Path, capsys, monke
     capsys.readouterr()
     assert cli.main(predict) != 0
     assert "no person, and the detector auto finds people only" in capsys.readouterr().err
-    assert cli.main([*predict, "--detector", "whole-image", "--anonymise"]) != 0
+    assert cli.main([*predict, "--detector", "whole-image", "--anonymize"]) != 0
     assert "lamp has none" in capsys.readouterr().err
 
 
@@ -171,16 +171,16 @@ def test_tracking_smoothing_and_tables_know_no_number_of_keypoints(lamps: Lamps)
     from distilpose.video.tracking import PoseTracker
 
     predictor = PosePredictor(lamps.weights)
-    picture = np.full((100, 100, 3), 90, dtype=np.uint8)
-    result = predictor(picture, [[10, 10, 80, 95]])
+    image = np.full((100, 100, 3), 90, dtype=np.uint8)
+    result = predictor(image, [[10, 10, 80, 95]])
     assert result.xy.shape == (1, COUNT, 2)
     assert PoseResult.from_dict(result.to_dict()).skeleton == result.skeleton
-    assert result.draw(picture).shape == picture.shape
+    assert result.draw(image).shape == image.shape
     tracker = PoseTracker()
     for frame in range(3):
         assert tracker.update(result, frame / 25).xy.shape[1] == COUNT
     with pytest.raises(ConfigError, match="lamp has none"):
-        result.blur_faces(picture)
+        result.blur_faces(image)
 
 
 def test_half_bodies_that_are_never_drawn_are_said(lamps: Lamps, caplog: pytest.LogCaptureFixture) -> None:
@@ -226,22 +226,22 @@ def test_sets_with_other_keypoints_are_learned_together(tmp_path: Path, caplog: 
 def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None:
     from urllib.request import Request, urlopen
 
-    from distilpose.backends.onnxruntime import OnnxRunner
+    from distilpose.backends.onnxruntime import OnnxRuntimeBackend
     from distilpose.export.export import export_file
     from distilpose.serving.server import BackgroundServer, PoseServer
     from distilpose.serving.web import model_entry
 
     file = tmp_path / "lamp.onnx"
     assert export_file(lamps.weights, file, format="onnx").description.skeleton.name == "lamp"
-    entry = model_entry(OnnxRunner(file).description)["skeleton"]
+    entry = model_entry(OnnxRuntimeBackend(file).description)["skeleton"]
     assert (entry["keypoint_names"][-1], entry["sides"][3:]) == ("right_screw", ["left", "right"])
 
     server = PoseServer(file, port=0)
-    picture = (lamps.folder / "images" / "1.png").read_bytes()
+    image = (lamps.folder / "images" / "1.png").read_bytes()
     with BackgroundServer(server):
         with urlopen(f"{server.address}/v1/model") as answer:  # noqa: S310 - our own server
             card = json.load(answer)
-        request = Request(f"{server.address}/v1/predict", data=picture, headers={"Content-Type": "image/png"})  # noqa: S310
+        request = Request(f"{server.address}/v1/predict", data=image, headers={"Content-Type": "image/png"})  # noqa: S310
         with urlopen(request) as answer:  # noqa: S310
             people = json.load(answer)["people"]
     assert (card["skeleton"], card["flip_pairs"], card["oks_sigmas"]) == ("lamp", [[3, 4]], [0.08] * COUNT)
@@ -277,12 +277,12 @@ def test_the_walk_through_runs(tmp_path: Path, monkeypatch, capsys) -> None:
             subprocess.run([sys.executable, *arguments], check=True)
     assert ran == ["examples/draw_beetles.py", "train", "evaluate", "predict"]
     metrics = json.loads((tmp_path / "beetles" / "evaluation" / "metrics.json").read_text())
-    # The mean pose of the training pictures, put into each box, has AP 0.03 and PCK 0.80.
+    # The mean pose of the training images, put into each box, has AP 0.03 and PCK 0.80.
     assert metrics["AP"] > 0.3
     assert metrics["PCK@0.2"] > 0.95
     drawn = sorted((tmp_path / "beetles" / "poses").glob("*.jpg"))
     assert len(drawn) == 20
     for file in drawn:
-        picture = read_image(tmp_path / "beetles" / "test" / "images" / f"{file.stem}.png").astype(int)
-        changed = (abs(read_image(file) - picture) > 60).any(axis=-1)
+        image = read_image(tmp_path / "beetles" / "test" / "images" / f"{file.stem}.png").astype(int)
+        changed = (abs(read_image(file) - image) > 60).any(axis=-1)
         assert changed.sum() > 100, f"nothing is drawn on {file.name}"

@@ -240,7 +240,7 @@ def test_impossible_mappings() -> None:
 
 
 def people_file(folder: Path, skeleton: Skeleton, **changes: Any) -> Path:
-    """One person on a grid in an empty picture."""
+    """One person on a grid in an empty image."""
     from distilpose.data.images import write_image
 
     write_image(folder / "a.png", np.zeros((100, 120, 3), dtype=np.uint8))

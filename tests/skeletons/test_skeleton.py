@@ -43,9 +43,9 @@ def test_flip_pairs_join_left_and_right_of_one_joint(skeleton: Skeleton) -> None
         assert (skeleton.sides[left], skeleton.sides[right]) == ("left", "right")
         if not names[left].startswith("face"):
             assert names[left] == names[right].replace("right", "left") != names[right]
-    centre = {name for name, side in zip(names, skeleton.sides, strict=True) if side == "centre"}
+    center = {name for name, side in zip(names, skeleton.sides, strict=True) if side == "center"}
     middle_of_face = {f"face-{point}" for point in (8, 27, 28, 29, 30, 33, 51, 57, 62, 66)}
-    assert centre == {name for name in names if not name.startswith(("left", "right", "face"))} | (
+    assert center == {name for name in names if not name.startswith(("left", "right", "face"))} | (
         middle_of_face & set(names)
     )
 
@@ -117,7 +117,7 @@ def test_openpose_and_halpe_order_and_constants_are_the_public_ones() -> None:
 
 
 def test_sides_and_mirror_of_coco() -> None:
-    assert COCO_17.sides[0] == "centre"
+    assert COCO_17.sides[0] == "center"
     index = COCO_17.flip_index
     assert (index[index] == np.arange(17)).all()
     assert index[0] == 0

@@ -51,7 +51,7 @@ def test_an_ensemble_averages_over_those_who_know() -> None:
     assert heatmaps.shape == (2, K, 16, 12)
     expected = torch.tensor([1.0] * 5 + [3.0] * 5 + [4.0] * 5 + [0.0] * 2)
     torch.testing.assert_close(heatmaps, expected.view(1, K, 1, 1).expand(2, K, 16, 12))
-    assert ensemble.taught == (True,) * 15 + (False,) * 2
+    assert ensemble.keypoint_mask == (True,) * 15 + (False,) * 2
     assert ensemble.tokens is None
 
 
@@ -68,10 +68,11 @@ def test_what_is_not_taught_is_not_distilled() -> None:
     xy_norm = torch.rand(2, K, 2, requires_grad=True)
     sigma = (1 + torch.rand(2, K, 2)).requires_grad_()
     score = torch.rand(2, K, requires_grad=True)
-    taught = torch.arange(K) < 10
+    keypoint_mask = torch.arange(K) < 10
     terms = distillation_losses(
         PoseOutput(xy_norm, sigma, score), HeatmapOutput(torch.rand(2, K, 16, 12)), torch.rand(2, K, 2),
-        torch.ones(2, K), torch.ones(2, K, dtype=torch.bool), DistillationOptions(keypoint=0, token=0), taught=taught,
+        torch.ones(2, K), torch.ones(2, K, dtype=torch.bool), DistillationOptions(keypoint=0, token=0),
+        keypoint_mask=keypoint_mask,
     )  # fmt: skip
     terms.total.backward()
     assert sigma.grad is not None
@@ -293,7 +294,7 @@ def test_of_a_pair_both_sides_are_taught_or_none(people, tmp_path: Path, caplog)
     write_heatmaps(tmp_path / "maps", people, "npy")
     teacher = HeatmapFiles(tmp_path / "maps", CROPS, people, {"right_hip": ""})
     hips = [COCO_17.keypoint_names.index(name) for name in ("left_hip", "right_hip")]
-    assert [at for at, taught in enumerate(teacher.taught) if not taught] == hips
+    assert [at for at, keypoint_mask in enumerate(teacher.keypoint_mask) if not keypoint_mask] == hips
     assert "does not know right_hip" in caplog.text
     assert "knows left_hip, but not the other side" in caplog.text
     heatmaps = teacher(plain_crops(people, (64, 48))).heatmaps

@@ -9,7 +9,7 @@ import torch
 from teacher_parts import Source, batch_of
 from torch.nn import functional as F
 
-from distilpose.data.preprocess import Normalisation, normalise
+from distilpose.data.preprocess import Normalization, normalize
 from distilpose.losses import render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17, Skeleton
 from distilpose.teachers.adapter import SourceTeacher
@@ -18,7 +18,7 @@ from distilpose.teachers.resampling import Placement, Sampling, resample, resize
 
 POINTS = torch.tensor([[[0.3, 0.4], [0.62, 0.71], [0.5, 0.5]]])
 THREE = Skeleton("three", ("a", "b", "c"), (), (), (), (), (1.0, 1.0, 1.0))
-RAW = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+RAW = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def draw(size_hw: tuple[int, int], sigma: float) -> torch.Tensor:
@@ -26,8 +26,8 @@ def draw(size_hw: tuple[int, int], sigma: float) -> torch.Tensor:
     return render_gaussian_heatmaps(POINTS, torch.full_like(POINTS, sigma), size_hw, 0.0)
 
 
-def centres(planes: torch.Tensor) -> torch.Tensor:
-    """(B, K, 2) centres of mass as fractions."""
+def centers(planes: torch.Tensor) -> torch.Tensor:
+    """(B, K, 2) centers of mass as fractions."""
     height, width = planes.shape[-2:]
     mass = planes.sum((-2, -1))
     x = (planes.sum(-2) * torch.arange(width)).sum(-1) / mass / width
@@ -50,7 +50,7 @@ def test_fine_patterns_are_averaged_when_thinned_out() -> None:
 @pytest.mark.parametrize("size_hw", [(16, 12), (64, 48), (40, 30)])
 def test_a_resized_heatmap_is_the_one_drawn_at_that_size(size_hw: tuple[int, int]) -> None:
     resized = resize(draw((32, 24), 3.0), size_hw)
-    torch.testing.assert_close(centres(resized), POINTS, atol=0.004, rtol=0)
+    torch.testing.assert_close(centers(resized), POINTS, atol=0.004, rtol=0)
     drawn = draw(size_hw, 3.0 * size_hw[0] / 32)
     assert (resized - drawn).abs().max() < 0.06
 
@@ -67,7 +67,7 @@ def test_a_teacher_of_any_size_and_aspect_sees_the_point_where_it_is(input_hw: t
     source = Source(look, SourceSpec(input_hw, THREE, RAW, udp=udp))
     teacher = SourceTeacher(source, CropSpec((128, 96), THREE, RAW))
     heatmaps = teacher(batch_of(draw((128, 96), 8.0), 3)).heatmaps
-    torch.testing.assert_close(centres(heatmaps), POINTS, atol=0.006, rtol=0)
+    torch.testing.assert_close(centers(heatmaps), POINTS, atol=0.006, rtol=0)
     assert source.fed.shape == (1, 3, *input_hw)
     assert 0.7 < heatmaps.max() < 1.01
 
@@ -84,7 +84,7 @@ def test_black_stands_beside_a_crop_of_another_aspect() -> None:
 
 @pytest.mark.parametrize("crop_hw", [(256, 192), (128, 96), (64, 48), (251, 187)])
 @pytest.mark.parametrize("input_hw", [(256, 192), (64, 48), (128, 96), (384, 288), (256, 191), (250, 187)])
-def test_a_teacher_that_counts_from_centre_to_centre_sees_no_black_edge(
+def test_a_teacher_that_counts_from_center_to_center_sees_no_black_edge(
     crop_hw: tuple[int, int], input_hw: tuple[int, int]
 ) -> None:
     """Its last row and column lie on the crop's edge, one pixel beyond the last pixel."""
@@ -94,26 +94,26 @@ def test_a_teacher_that_counts_from_centre_to_centre_sees_no_black_edge(
     torch.testing.assert_close(white, torch.ones(1, 3, *input_hw))
 
 
-def test_pixels_come_in_the_teachers_colours_and_scale() -> None:
+def test_pixels_come_in_the_teachers_colors_and_scale() -> None:
     crop = np.random.default_rng(0).integers(0, 256, (1, 64, 48, 3), dtype=np.uint8)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
-    source = Source(lambda images: images, SourceSpec((64, 48), THREE, Normalisation(mean, std), bgr=True))
+    source = Source(lambda images: images, SourceSpec((64, 48), THREE, Normalization(mean, std), bgr=True))
     teacher = SourceTeacher(source, CropSpec((64, 48), THREE))
-    teacher(batch_of(torch.from_numpy(normalise(crop, Normalisation())), 3))
-    expected = normalise(np.ascontiguousarray(crop[..., ::-1]), Normalisation(mean, std))
+    teacher(batch_of(torch.from_numpy(normalize(crop, Normalization())), 3))
+    expected = normalize(np.ascontiguousarray(crop[..., ::-1]), Normalization(mean, std))
     torch.testing.assert_close(source.fed, torch.from_numpy(expected), atol=1e-5, rtol=1e-5)
 
 
-def test_smaller_input_is_the_antialiased_picture() -> None:
-    """OpenCV's area average, whose pixel centres lie differently, is close on a smooth picture."""
-    picture = cv2.GaussianBlur(np.random.default_rng(1).random((128, 96)).astype(np.float32), (0, 0), 6)
-    ours = resize(torch.from_numpy(picture)[None], (64, 48))[0].numpy()
-    shifted = cv2.warpAffine(picture, np.array([[1, 0, 0.5], [0, 1, 0.5]]), (96, 128), borderMode=cv2.BORDER_REPLICATE)
+def test_smaller_input_is_the_antialiased_image() -> None:
+    """OpenCV's area average, whose pixel centers lie differently, is close on a smooth image."""
+    image = cv2.GaussianBlur(np.random.default_rng(1).random((128, 96)).astype(np.float32), (0, 0), 6)
+    ours = resize(torch.from_numpy(image)[None], (64, 48))[0].numpy()
+    shifted = cv2.warpAffine(image, np.array([[1, 0, 0.5], [0, 1, 0.5]]), (96, 128), borderMode=cv2.BORDER_REPLICATE)
     area = cv2.resize(shifted, (48, 64), interpolation=cv2.INTER_AREA)
-    unshifted = cv2.resize(picture, (48, 64), interpolation=cv2.INTER_AREA)
+    unshifted = cv2.resize(image, (48, 64), interpolation=cv2.INTER_AREA)
     inner = (slice(2, -2), slice(2, -2))
     error = np.abs(ours - area)[inner].max()
-    assert error < 0.01 * np.ptp(picture)
+    assert error < 0.01 * np.ptp(image)
     assert error < 0.5 * np.abs(ours - unshifted)[inner].max()
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.backends.description import ModelDescription
-from distilpose.data.preprocess import Normalisation, preprocess
+from distilpose.data.preprocess import Normalization, preprocess
 from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, InputError
 from distilpose.export.onnx_file import describe_onnx
 from distilpose.geometry import CropTransform
@@ -24,14 +24,14 @@ from distilpose.models import create_model
 from distilpose.skeletons import COCO_17, CROWDPOSE_14, skeleton_from_category
 from distilpose.teachers import build
 from distilpose.teachers.base import CropSpec
-from distilpose.teachers.build import TeacherRunner, load_source, open_teacher
+from distilpose.teachers.build import TeacherBackend, load_source, open_teacher
 from distilpose.teachers.config import teacher_config_from
 from distilpose.teachers.simcc import simcc_heatmaps
 
 CROPS = CropSpec((64, 48), COCO_17)
 
 
-def smooth_picture(size_hw: tuple[int, int]) -> np.ndarray:
+def smooth_image(size_hw: tuple[int, int]) -> np.ndarray:
     noise = np.random.default_rng(4).random((*size_hw, 3)).astype(np.float32)
     blurred = cv2.GaussianBlur(noise, (0, 0), 12)
     low, high = blurred.min(), blurred.max()
@@ -40,22 +40,22 @@ def smooth_picture(size_hw: tuple[int, int]) -> np.ndarray:
 
 @pytest.mark.parametrize("size_hw", [(64, 48), (128, 96)])
 def test_vitpose_answers_as_in_transformers(vitpose_folder, size_hw: tuple[int, int]) -> None:
-    """Its own image processor and model on a picture and a box, against our crop of the same box."""
+    """Its own image processor and model on an image and a box, against our crop of the same box."""
     from transformers import VitPoseForPoseEstimation
     from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImageProcessorPil
 
     folder = vitpose_folder()
-    picture, box = smooth_picture((240, 320)), [90.0, 40.0, 80.0, 150.0]
-    inputs = VitPoseImageProcessorPil.from_pretrained(folder)(picture, boxes=[[box]], return_tensors="pt")
+    image, box = smooth_image((240, 320)), [90.0, 40.0, 80.0, 150.0]
+    inputs = VitPoseImageProcessorPil.from_pretrained(folder)(image, boxes=[[box]], return_tensors="pt")
     with torch.no_grad():
         expected = VitPoseForPoseEstimation.from_pretrained(folder).eval()(**inputs).heatmaps
 
     crop = CropTransform.from_box([90, 40, 170, 190], size_hw)
-    images = torch.from_numpy(preprocess(picture, [crop], Normalisation()))
+    images = torch.from_numpy(preprocess(image, [crop], Normalization()))
     crops = CropSpec(size_hw, COCO_17)
     with torch.no_grad():
         ours = open_teacher({"kind": "vitpose", "model": str(folder)}, crops)(batch_of(images)).heatmaps
-    # ViTPose counts cells from centre to centre: cell c of its 16 lies at c / 15, ours at c / 16.
+    # ViTPose counts cells from center to center: cell c of its 16 lies at c / 15, ours at c / 16.
     at = torch.arange(16) * 15 / 16
     rows = torch.from_numpy(np.stack([np.interp(at, np.arange(16), np.eye(16)[i]) for i in range(16)], 1)).float()
     at = torch.arange(12) * 11 / 12
@@ -74,7 +74,7 @@ def test_vitpose_reads_its_own_processor(vitpose_folder) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(values))
     spec = load_source(teacher_config_from({"kind": "vitpose", "model": str(folder)})).spec
     assert spec.input_size_hw == (64, 48)
-    assert spec.normalisation == Normalisation((0.25, 0.25, 0.25), (0.125, 0.125, 0.125))
+    assert spec.normalization == Normalization((0.25, 0.25, 0.25), (0.125, 0.125, 0.125))
     assert spec.udp
 
 
@@ -145,11 +145,11 @@ def test_onnx_answers_as_torch(onnx_file, weights: np.ndarray, batch: int | str)
 
 
 def test_our_own_exported_file_says_what_it_is(onnx_file, weights: np.ndarray) -> None:
-    file, normalisation = onnx_file(size_hw=("height", "width")), Normalisation((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    file, normalization = onnx_file(size_hw=("height", "width")), Normalization((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
     backwards = skeleton_from_category({"keypoints": list(reversed(COCO_17.keypoint_names))})
-    described = ModelDescription("tokenpose_s", "heatmap", (64, 48), (16, 12), {}, normalisation, backwards)
+    described = ModelDescription("tokenpose_s", "heatmap", (64, 48), (16, 12), {}, normalization, backwards)
     describe_onnx(file, described)
-    teacher = open_teacher(str(file), CropSpec((64, 48), COCO_17, normalisation))
+    teacher = open_teacher(str(file), CropSpec((64, 48), COCO_17, normalization))
     images = torch.randn(2, 3, 64, 48)
     expected = F.conv2d(images, torch.from_numpy(weights), stride=4).flip(1)
     torch.testing.assert_close(teacher(batch_of(images)).heatmaps, expected, atol=1e-5, rtol=1e-5)
@@ -163,8 +163,8 @@ def test_our_own_exported_file_says_what_it_is(onnx_file, weights: np.ndarray) -
         ({"input_size_hw": [32, 32]}, r"reads \(64, 48\), teacher\.input_size_hw says \(32, 32\)"),
         ({"output": "nothing"}, "has no output 'nothing'; it has heatmaps"),
         ({"std": [0, 1, 1]}, "std must be greater than 0"),
-        ({"colour": "cmyk"}, "teacher \\(onnx\\)"),
-        ({"colours": "bgr"}, "colours"),
+        ({"color": "cmyk"}, "teacher \\(onnx\\)"),
+        ({"colors": "bgr"}, "colors"),
         ({"kind": "onxx"}, "kind must be one of checkpoint, vitpose, onnx"),
         ({"std": [float("nan"), 1, 1]}, "std must be greater than 0 and finite"),
         ({"mean": [float("nan"), 1, 1]}, "mean must be finite"),
@@ -188,16 +188,16 @@ def test_what_does_not_fit_an_onnx_file(onnx_file, changes: dict[str, object], m
     [
         ({"mean": [0.4, 0.4, 0.4]}, r"says of itself mean \(0\.1, 0\.2, 0\.3\), teacher\.mean is"),
         ({"std": [0.229, 0.224, 0.225]}, "says of itself std"),
-        ({"colour": "bgr"}, "says of itself colour rgb"),
+        ({"color": "bgr"}, "says of itself color rgb"),
         ({"udp": True}, "says of itself udp False"),
         ({"keypoints": "crowdpose_14"}, "says of itself that its keypoints are nose"),
         ({"input_size_hw": [32, 32]}, r"reads \(64, 48\)"),
-        ({"mean": [0.1, 0.2, 0.3], "colour": "rgb", "udp": False, "keypoints": "coco_17"}, None),
+        ({"mean": [0.1, 0.2, 0.3], "color": "rgb", "udp": False, "keypoints": "coco_17"}, None),
     ],
 )
 def test_our_own_exported_file_is_not_contradicted(onnx_file, options: dict[str, object], message: str | None) -> None:
-    file, normalisation = onnx_file(size_hw=("height", "width")), Normalisation((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
-    describe_onnx(file, ModelDescription("tokenpose_s", "heatmap", (64, 48), (16, 12), {}, normalisation, COCO_17))
+    file, normalization = onnx_file(size_hw=("height", "width")), Normalization((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    describe_onnx(file, ModelDescription("tokenpose_s", "heatmap", (64, 48), (16, 12), {}, normalization, COCO_17))
     values = {"kind": "onnx", "file": str(file), **options}
     if message is None:
         open_teacher(values, CROPS)
@@ -242,11 +242,11 @@ def test_names_of_a_teachers_keypoints_are_labels_alone(onnx_file, caplog) -> No
     with caplog.at_level(logging.WARNING):
         open_teacher(values, CROPS)
         assert "oks_sigmas" not in caplog.text
-        TeacherRunner(values)
+        TeacherBackend(values)
     assert "oks_sigmas of nose" in caplog.text
 
 
-def test_a_runner_loads_each_network_once(onnx_file, monkeypatch) -> None:
+def test_a_backend_loads_each_network_once(onnx_file, monkeypatch) -> None:
     loaded = []
 
     def load(config):
@@ -255,7 +255,7 @@ def test_a_runner_loads_each_network_once(onnx_file, monkeypatch) -> None:
 
     monkeypatch.setattr(build, "load_source", load)
     member = {"kind": "onnx", "file": str(onnx_file())}
-    TeacherRunner({"kind": "ensemble", "members": [member, {**member, "udp": True}]})
+    TeacherBackend({"kind": "ensemble", "members": [member, {**member, "udp": True}]})
     assert loaded == [None, True]
 
 
@@ -329,17 +329,17 @@ def test_keypoints_come_in_the_students_order(onnx_file, weights: np.ndarray, ca
     plain = F.conv2d(images, torch.from_numpy(weights), stride=4)
     teacher = open_teacher(config, CROPS)
     ours = teacher(batch_of(images)).heatmaps
-    assert all(teacher.taught)
+    assert all(teacher.keypoint_mask)
     for place, at in enumerate(order):
         torch.testing.assert_close(ours[:, at], plain[:, place], atol=1e-5, rtol=1e-5)
 
     with caplog.at_level(logging.WARNING):
         teacher = open_teacher({**config, "mapping": {}}, CropSpec((64, 48), CROWDPOSE_14))
-    taught = dict(zip(CROWDPOSE_14.keypoint_names, teacher.taught, strict=True))
-    assert [name for name, known in taught.items() if not known] == ["head", "neck"]
+    keypoint_mask = dict(zip(CROWDPOSE_14.keypoint_names, teacher.keypoint_mask, strict=True))
+    assert [name for name, known in keypoint_mask.items() if not known] == ["head", "neck"]
     assert "does not know head, neck" in caplog.text
     heatmaps = teacher(batch_of(images, 14)).heatmaps
-    assert heatmaps[:, ~torch.tensor(teacher.taught)].abs().max() == 0
+    assert heatmaps[:, ~torch.tensor(teacher.keypoint_mask)].abs().max() == 0
     wrist = CROWDPOSE_14.keypoint_names.index("left_wrist")
     torch.testing.assert_close(heatmaps[:, wrist], plain[:, names.index("left_wrist")], atol=1e-5, rtol=1e-5)
 
@@ -351,12 +351,12 @@ def test_a_student_is_no_teacher(tmp_path: Path) -> None:
         open_teacher(str(file), CROPS)
 
 
-def test_a_teacher_as_a_runner_says_what_it_is(onnx_file) -> None:
+def test_a_teacher_as_a_backend_says_what_it_is(onnx_file) -> None:
     names = list(reversed(COCO_17.keypoint_names))
-    runner = TeacherRunner({"kind": "onnx", "file": str(onnx_file()), "keypoints": names, "udp": True}, flip=True)
-    assert runner.description.skeleton == COCO_17
-    assert runner.description.input_size_hw == (64, 48)
-    assert runner.description.heatmap_size_hw == (16, 12)
-    assert runner(np.zeros((2, 3, 64, 48), np.float32)).heatmaps.shape == (2, K, 16, 12)
-    beetle = TeacherRunner({"kind": "onnx", "file": str(onnx_file()), "keypoints": [f"leg_{at}" for at in range(K)]})
+    backend = TeacherBackend({"kind": "onnx", "file": str(onnx_file()), "keypoints": names, "udp": True}, flip=True)
+    assert backend.description.skeleton == COCO_17
+    assert backend.description.input_size_hw == (64, 48)
+    assert backend.description.heatmap_size_hw == (16, 12)
+    assert backend(np.zeros((2, 3, 64, 48), np.float32)).heatmaps.shape == (2, K, 16, 12)
+    beetle = TeacherBackend({"kind": "onnx", "file": str(onnx_file()), "keypoints": [f"leg_{at}" for at in range(K)]})
     assert beetle.description.skeleton.keypoint_names[3] == "leg_3"

@@ -76,7 +76,7 @@ def test_a_store_and_a_resumed_run_know_their_teacher(teachers, make_config, tmp
     store = str(tmp_path / "store")
 
     def run(name: str, resume: bool = False, **changes: Any) -> None:
-        config = make_config(name, teacher=teachers["onnx"] | changes, teacher_store=store, epochs=1, evaluate_every=9)
+        config = make_config(name, teacher=teachers["onnx"] | changes, teacher_cache=store, epochs=1, evaluate_every=9)
         config.data.variants = 1
         train(config, resume=resume)
 
@@ -97,8 +97,8 @@ def test_a_teacher_is_not_for_teachers_and_must_be_used(teachers, make_config) -
     alone = DistillationOptions(simulated_heatmap=0, score=0)
     with pytest.raises(ConfigError, match="weigh 0"):
         train(make_config("b", teacher=teachers["onnx"], losses=alone))
-    with pytest.raises(ConfigError, match="colours"):
-        train(make_config("c", teacher=teachers["onnx"] | {"colours": "bgr"}))
+    with pytest.raises(ConfigError, match="colors"):
+        train(make_config("c", teacher=teachers["onnx"] | {"colors": "bgr"}))
 
 
 @pytest.mark.parametrize("kind", ["vitpose", "ensemble"])
@@ -157,7 +157,7 @@ def test_a_teacher_without_finite_answers_is_named_and_leaves_no_state_to_look_f
     monkeypatch.setattr(OnnxSource, "__call__", nothing)
     with pytest.raises(TrainingDivergedError, match="the teacher's outputs are NaN or infinite") as found:
         train(make_config("run", teacher=teachers["onnx"]))
-    assert "optimiser.lr" not in str(found.value)
+    assert "optimizer.lr" not in str(found.value)
     assert "state.ckpt" not in str(found.value)
     assert "nothing to resume" in str(found.value)
 

@@ -8,7 +8,7 @@ import pytest
 
 from distilpose.data.augment import AugmentOptions
 from distilpose.data.synthetic import write_synthetic_dataset
-from distilpose.training.config import DataConfig, DatasetConfig, OptimiserConfig, TrainConfig
+from distilpose.training.config import DataConfig, DatasetConfig, OptimizerConfig, TrainConfig
 
 SMALL = {"input_size_hw": [64, 48], "patch_size_hw": [4, 3], "dim": 16, "depth": 1, "num_heads": 2}
 
@@ -35,8 +35,8 @@ def make_config(drawn_data: Path, tmp_path: Path):
             "epochs": 2,
             "evaluate_every": 1,
             "log_every": 1,
-            "optimiser": OptimiserConfig(warmup_steps=2, schedule="cosine"),
-            "augment": AugmentOptions(colour_jitter=0.2),
+            "optimizer": OptimizerConfig(warmup_steps=2, schedule="cosine"),
+            "augment": AugmentOptions(color_jitter=0.2),
             "accelerator": "cpu",
         }
         return TrainConfig(**{**values, **changes})

@@ -12,90 +12,90 @@ import pytest
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError
 from distilpose.training import ablation
-from distilpose.training.ablation import AblationConfig, AblationResult, Row, Rung, ablate, ablation_table
+from distilpose.training.ablation import AblationConfig, AblationResult, Row, Variant, ablate, ablation_table
 
 
 @pytest.fixture
-def ladder(make_config, tmp_path: Path) -> AblationConfig:
-    """Two rungs of one epoch each."""
+def sweep(make_config, tmp_path: Path) -> AblationConfig:
+    """Two variants of one epoch each."""
     base = asdict(make_config("unused", epochs=1))
     del base["out"], base["seed"]
-    changed = {"optimiser": {"lr": 1e-4}}
+    changed = {"optimizer": {"lr": 1e-4}}
     return AblationConfig(
-        str(tmp_path / "ladder"), base, [Rung("plain", seeds=[0, 1]), Rung("Slow & low", changed)], "plain"
+        str(tmp_path / "sweep"), base, [Variant("plain", seeds=[0, 1]), Variant("Slow & low", changed)], "plain"
     )
 
 
-def test_every_rung_is_trained_measured_and_compared(ladder: AblationConfig) -> None:
-    result = ablate(ladder)
+def test_every_variant_is_trained_measured_and_compared(sweep: AblationConfig) -> None:
+    result = ablate(sweep)
     assert not result.failures
     assert [row.name for row in result.rows] == ["plain", "Slow & low"]
     assert [len(row.metrics) for row in result.rows] == [2, 1]
     assert result.rows[0].samples == 16
     assert result.rows[0].minutes is not None
-    table, figures, picture = result.files
+    table, figures, image = result.files
     text = table.read_text()
     assert "| plain | 2 | 16 |" in text
     assert "1. Slow & low: AP" in text
-    assert picture.stat().st_size > 5000
+    assert image.stat().st_size > 5000
     with figures.open(newline="") as file:
-        assert [row["rung"] for row in csv.DictReader(file)] == ["plain", "Slow & low"]
-    settings = (Path(ladder.out) / "slow_low" / "seed0" / "settings.json").read_text()
+        assert [row["variant"] for row in csv.DictReader(file)] == ["plain", "Slow & low"]
+    settings = (Path(sweep.out) / "slow_low" / "seed0" / "settings.json").read_text()
     assert '"lr": 0.0001' in settings
     assert '"schedule": "cosine"' in settings  # untouched by the nested change
 
 
-def test_finished_runs_are_not_repeated_and_only_selects(ladder: AblationConfig) -> None:
-    assert [row.name for row in ablate(ladder, only=["Slow & low"]).rows] == ["Slow & low"]
-    weights = Path(ladder.out) / "slow_low" / "seed0" / "last.safetensors"
+def test_finished_runs_are_not_repeated_and_only_selects(sweep: AblationConfig) -> None:
+    assert [row.name for row in ablate(sweep, only=["Slow & low"]).rows] == ["Slow & low"]
+    weights = Path(sweep.out) / "slow_low" / "seed0" / "last.safetensors"
     before = weights.stat().st_mtime_ns
-    assert len(ablate(ladder).rows) == 2
+    assert len(ablate(sweep).rows) == 2
     assert weights.stat().st_mtime_ns == before
 
 
-def test_a_checkpoint_is_measured_only(ladder: AblationConfig) -> None:
-    ablate(ladder, only=["Slow & low"])
-    weights = Path(ladder.out) / "slow_low" / "seed0" / "last.safetensors"
-    ladder.rungs.append(Rung("given", checkpoint=str(weights)))
-    rows = {row.name: row for row in ablate(ladder, only=["given"]).rows}
+def test_a_checkpoint_is_measured_only(sweep: AblationConfig) -> None:
+    ablate(sweep, only=["Slow & low"])
+    weights = Path(sweep.out) / "slow_low" / "seed0" / "last.safetensors"
+    sweep.variants.append(Variant("given", checkpoint=str(weights)))
+    rows = {row.name: row for row in ablate(sweep, only=["given"]).rows}
     assert rows["given"].samples is None
     assert rows["given"].metrics == rows["Slow & low"].metrics
 
 
-def test_a_failing_rung_does_not_stop_the_others(ladder: AblationConfig) -> None:
-    ladder.rungs.insert(0, Rung("broken", {"teacher": "nowhere.safetensors"}))
-    result = ablate(ladder)
+def test_a_failing_variant_does_not_stop_the_others(sweep: AblationConfig) -> None:
+    sweep.variants.insert(0, Variant("broken", {"teacher": "nowhere.safetensors"}))
+    result = ablate(sweep)
     assert len(result.failures) == 1
     assert "broken, seed 0" in result.failures[0]
     assert [row.name for row in result.rows] == ["plain", "Slow & low"]
 
 
-def test_changed_settings_of_a_finished_run_are_refused(ladder: AblationConfig) -> None:
-    ablate(ladder, only=["Slow & low"])
-    run = Path(ladder.out) / "slow_low" / "seed0"
+def test_changed_settings_of_a_finished_run_are_refused(sweep: AblationConfig) -> None:
+    ablate(sweep, only=["Slow & low"])
+    run = Path(sweep.out) / "slow_low" / "seed0"
     (run / "metrics.json").unlink()
-    ladder.rungs[1].changes["optimiser"]["lr"] = 1e-5
-    result = ablate(ladder, only=["Slow & low"])
-    assert "other settings (optimiser changed)" in result.failures[0]
+    sweep.variants[1].changes["optimizer"]["lr"] = 1e-5
+    result = ablate(sweep, only=["Slow & low"])
+    assert "other settings (optimizer changed)" in result.failures[0]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reference": "nothing"}, "reference must name one of the rungs"),
+        ({"reference": "nothing"}, "reference must name one of the variants"),
         ({"seeds": []}, "seeds must name at least one"),
-        ({"rungs": [Rung("plain"), Rung("Plain")]}, "different names"),
-        ({"rungs": [Rung("plain", {"optimizer": {"lr": 1}})]}, "rung 'plain': not a training configuration"),
-        ({"rungs": [Rung("plain", {"epochs": 0})]}, "rung 'plain': epochs must be at least 1"),
+        ({"variants": [Variant("plain"), Variant("Plain")]}, "different names"),
+        ({"variants": [Variant("plain", {"optimizer": {"lr": 1}})]}, "variant 'plain': not a training configuration"),
+        ({"variants": [Variant("plain", {"epochs": 0})]}, "variant 'plain': epochs must be at least 1"),
     ],
 )
-def test_wrong_ladders(ladder: AblationConfig, changes: dict[str, object], message: str) -> None:
+def test_wrong_sweeps(sweep: AblationConfig, changes: dict[str, object], message: str) -> None:
     for key, value in changes.items():
-        setattr(ladder, key, value)
+        setattr(sweep, key, value)
     with pytest.raises(ConfigError, match=message):
-        ablate(ladder)
-    with pytest.raises(ConfigError, match="--only must name rungs"):
-        ablate(AblationConfig(ladder.out, ladder.base, [Rung("plain")], "plain"), only=["other"])
+        ablate(sweep)
+    with pytest.raises(ConfigError, match="--only must name variants"):
+        ablate(AblationConfig(sweep.out, sweep.base, [Variant("plain")], "plain"), only=["other"])
 
 
 def test_mean_spread_and_difference() -> None:
@@ -110,33 +110,33 @@ def test_mean_spread_and_difference() -> None:
     assert cells == ["all four", "2", "16", "1", *metrics, "+30.0", "+0.0"]
 
 
-def test_command(ladder: AblationConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(sweep: AblationConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import yaml
 
-    file = tmp_path / "ladder.yaml"
-    file.write_text(yaml.safe_dump(asdict(ladder)))
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(asdict(sweep)))
     assert cli.main(["ablate", str(file), "--only", "Slow & low"]) == 0
     assert "Slow & low" in capsys.readouterr().out
 
 
 def test_a_nested_setting_changes_only_itself(
-    ladder: AblationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sweep: AblationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import yaml
 
-    file = tmp_path / "ladder.yaml"
-    file.write_text(yaml.safe_dump(asdict(ladder)))
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(asdict(sweep)))
     asked = []
     monkeypatch.setattr(ablation, "ablate", lambda config, **_: asked.append(config) or AblationResult((), (), ()))
-    assert cli.main(["ablate", str(file), "--base.data.root", "elsewhere", "--base.optimiser.lr=0.5"]) == 0
-    expected = json.loads(json.dumps(ladder.base))
+    assert cli.main(["ablate", str(file), "--base.data.root", "elsewhere", "--base.optimizer.lr=0.5"]) == 0
+    expected = json.loads(json.dumps(sweep.base))
     expected["data"]["root"] = "elsewhere"
-    expected.setdefault("optimiser", {})["lr"] = 0.5
+    expected.setdefault("optimizer", {})["lr"] = 0.5
     expected["flip_test"] = False  # how YAML reads a bare off; `train_config_from` puts it right
     assert json.loads(json.dumps(asked[0].base)) == expected
     for wrong, message in {
         ("--base.data.root",): "expected a value after --base.data.root",
-        ("--base.optimiser=3", "--base.optimiser.lr=1"): "--base.optimiser.lr=1 changes a part of 'optimiser'",
+        ("--base.optimizer=3", "--base.optimizer.lr=1"): "--base.optimizer.lr=1 changes a part of 'optimizer'",
         ("--base.epochs=[",): "expected a YAML value after --base.epochs",
     }.items():
         assert cli.main(["ablate", str(file), *wrong]) == 1

@@ -46,7 +46,7 @@ def write_config(drawn_data: Path, tmp_path: Path):
             "log_every": 1,
             "accelerator": "cpu",
             "freeze_batchnorm": True,
-            "optimiser": {"warmup_steps": 1},
+            "optimizer": {"warmup_steps": 1},
         }  # fmt: skip
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps({**config, **changes}))
@@ -251,11 +251,11 @@ def test_machines_with_output_folders_of_their_own_are_refused(write_config, tmp
         assert "different epochs to go on from (1, none, by rank)" in output
 
 
-def test_a_teacher_store_is_of_one_machine(make_config, monkeypatch) -> None:
+def test_a_teacher_cache_is_of_one_machine(make_config, monkeypatch) -> None:
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     config = make_config("run")
-    config.teacher, config.teacher_store, config.data.variants = "teacher.safetensors", "store", 2
+    config.teacher, config.teacher_cache, config.data.variants = "teacher.safetensors", "store", 2
     with pytest.raises(ConfigError, match="one machine, got 2 machines"):
         train(config)
 

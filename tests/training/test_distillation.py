@@ -19,8 +19,8 @@ def draw(xy_norm: torch.Tensor) -> torch.Tensor:
     return render_gaussian_heatmaps(xy_norm, torch.full_like(xy_norm, 2.0), MAP_HW, 0.0)
 
 
-def centres(heatmaps: torch.Tensor) -> torch.Tensor:
-    """(B, K) centre of mass along x, in cells."""
+def centers(heatmaps: torch.Tensor) -> torch.Tensor:
+    """(B, K) center of mass along x, in cells."""
     columns = heatmaps.sum(-2)
     return (columns * torch.arange(columns.shape[-1])).sum(-1) / columns.sum(-1)
 
@@ -30,7 +30,7 @@ def test_mirrored_heatmaps_return_to_where_they_belong() -> None:
     mirrored = xy_norm[:, SWAP].clone()
     mirrored[..., 0] = 1 - 1 / CROP_HW[1] - mirrored[..., 0]  # pixel p of W lands on W - 1 - p
     back = unmirror_heatmaps(draw(mirrored), SWAP, CROP_HW[1])
-    torch.testing.assert_close(centres(back), xy_norm[..., 0] * MAP_HW[1], atol=1e-3, rtol=0)
+    torch.testing.assert_close(centers(back), xy_norm[..., 0] * MAP_HW[1], atol=1e-3, rtol=0)
     assert (back - draw(xy_norm)).abs().max() < 0.05  # interpolation widens them a little
 
 

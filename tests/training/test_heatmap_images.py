@@ -1,4 +1,4 @@
-"""Pictures of a training: what they show, where they end up, and that the training does not notice them."""
+"""Images of a training: what they show, where they end up, and that the training does not notice them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from distilpose.losses import DistillationOptions, render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17
 from distilpose.training.callbacks import Checkpoints
-from distilpose.training.heatmap_images import TAG, Pictures, draw_heatmap_columns
+from distilpose.training.heatmap_images import TAG, HeatmapImages, draw_heatmap_columns
 from distilpose.training.module import PoseTraining
 from distilpose.training.train import train
 
@@ -30,18 +30,18 @@ def test_columns_and_rows() -> None:
     before = crops.copy()
     heatmaps = {"teacher": heatmaps_at(0.25, 0.5), "simulated": heatmaps_at(0.75, 0.25)}
     xy_crop = np.tile(np.float32([24, 32]), (2, 17, 1))
-    picture = draw_heatmap_columns(crops, xy_crop, heatmaps, COCO_17)
-    assert picture.dtype == np.uint8
-    assert picture.shape == (TITLE + 2 * 256, 3 * 192, 3)  # four times as large
+    image = draw_heatmap_columns(crops, xy_crop, heatmaps, COCO_17)
+    assert image.dtype == np.uint8
+    assert image.shape == (TITLE + 2 * 256, 3 * 192, 3)  # four times as large
     assert np.array_equal(crops, before)
     for column, (x, y) in enumerate([(0.25, 0.5), (0.75, 0.25)], start=1):
-        panel = picture[TITLE : TITLE + 256, 192 * column : 192 * (column + 1)].sum(-1, dtype=np.int64)
+        panel = image[TITLE : TITLE + 256, 192 * column : 192 * (column + 1)].sum(-1, dtype=np.int64)
         row, col = np.unravel_index(panel.argmax(), panel.shape)
         assert (row, col) == (y * 256, x * 192)  # where it was drawn, not half a cell beside it
     assert draw_heatmap_columns(crops, None, {}, COCO_17).shape == (TITLE + 2 * 256, 192, 3)
 
 
-def test_the_picture_changes_with_the_heatmap_alone() -> None:
+def test_the_image_changes_with_the_heatmap_alone() -> None:
     crops = np.random.default_rng(0).integers(0, 255, (2, 64, 48, 3), dtype=np.uint8)
     one = draw_heatmap_columns(crops, None, {"teacher": heatmaps_at(0.25, 0.5)}, COCO_17)
     other = draw_heatmap_columns(crops, None, {"teacher": heatmaps_at(0.75, 0.5)}, COCO_17)
@@ -49,7 +49,7 @@ def test_the_picture_changes_with_the_heatmap_alone() -> None:
     assert not np.array_equal(one[:, 192:], other[:, 192:])
 
 
-def logged_pictures(out: str) -> list[np.ndarray]:
+def logged_images(out: str) -> list[np.ndarray]:
     events = EventAccumulator(str(Path(out) / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     assert events.Tags()["images"] == [TAG]
@@ -60,12 +60,12 @@ def logged_pictures(out: str) -> list[np.ndarray]:
 def test_tensorboard_shows_what_each_training_has(make_config) -> None:
     config = make_config("teacher", model="tokenpose_s", epochs=3, evaluate_every=2)
     teacher = train(config)
-    pictures = logged_pictures(config.out)
-    assert len(pictures) == 2  # epochs 2 and 3
-    assert pictures[0].shape == (TITLE + 4 * 256, 3 * 192, 3)
-    assert np.array_equal(pictures[0][:, :192], pictures[1][:, :192])  # the same crops
-    assert not np.array_equal(pictures[0][:, 192:384], pictures[1][:, 192:384])  # better heatmaps
-    assert np.array_equal(pictures[0][:, 384:], pictures[1][:, 384:])  # the same targets
+    images = logged_images(config.out)
+    assert len(images) == 2  # epochs 2 and 3
+    assert images[0].shape == (TITLE + 4 * 256, 3 * 192, 3)
+    assert np.array_equal(images[0][:, :192], images[1][:, :192])  # the same crops
+    assert not np.array_equal(images[0][:, 192:384], images[1][:, 192:384])  # better heatmaps
+    assert np.array_equal(images[0][:, 384:], images[1][:, 384:])  # the same targets
 
     no_sigma = DistillationOptions(simulated_heatmap=0)
     for name, columns, changes in (
@@ -76,16 +76,16 @@ def test_tensorboard_shows_what_each_training_has(make_config) -> None:
     ):
         run = make_config(name, epochs=1, **changes)
         train(run)
-        assert logged_pictures(run.out)[0].shape == (TITLE + 4 * 256, columns * 192, 3), name
+        assert logged_images(run.out)[0].shape == (TITLE + 4 * 256, columns * 192, 3), name
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
-def test_a_run_with_pictures_is_the_run_without(make_config, monkeypatch, ema_decay) -> None:
+def test_a_run_with_images_is_the_run_without(make_config, monkeypatch, ema_decay) -> None:
     teacher = train(make_config("teacher", model="tokenpose_s", epochs=1))
     options = {"teacher": str(teacher.last), "ema_decay": ema_decay, "freeze_batchnorm": ema_decay is None}
     seen, blind = make_config("seen", **options), make_config("blind", **options)
     train(seen)
-    monkeypatch.setattr(Pictures, "on_train_epoch_end", lambda *_: None)
+    monkeypatch.setattr(HeatmapImages, "on_train_epoch_end", lambda *_: None)
     train(blind)
     own, other = (
         torch.load(Path(config.out) / "state.ckpt", weights_only=False)["state_dict"] for config in (seen, blind)
@@ -109,6 +109,6 @@ def test_looking_leaves_mode_statistics_and_chance_alone(make_config, monkeypatc
         assert not view.xy_norm.requires_grad
 
     monkeypatch.setattr(Checkpoints, "on_train_epoch_end", lambda *_: None)
-    monkeypatch.setattr(Pictures, "on_train_epoch_end", compare)
+    monkeypatch.setattr(HeatmapImages, "on_train_epoch_end", compare)
     train(make_config("run", epochs=1, losses=DistillationOptions(keypoint_form="rle")))
     assert looks[0].heatmaps["simulated"].shape == (4, 17, 16, 12)

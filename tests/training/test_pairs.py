@@ -21,9 +21,9 @@ from distilpose.models.base import HeatmapModel, RegressionModel
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.models.simple_baseline import HeatmapNet, PointwiseHead
 from distilpose.teachers.ensemble import unmirror_heatmaps
-from distilpose.training.config import OptimiserConfig
+from distilpose.training.config import OptimizerConfig
 from distilpose.training.distillation import make_task
-from distilpose.training.initialization import start_pointing
+from distilpose.training.initialization import initialize_pointer
 from distilpose.training.module import PoseTraining
 
 SIZE_HW = (64, 64)
@@ -198,16 +198,16 @@ def test_grids_that_differ_switch_token_losses_off_aloud(caplog: pytest.LogCaptu
 def test_what_needs_tokens_or_fine_features_says_so() -> None:
     model = build("deeppose")
     with pytest.raises(ConfigError, match="'plain'"):
-        start_pointing(model, torch.zeros(1, 3, *SIZE_HW), seed=0)
+        initialize_pointer(model, torch.zeros(1, 3, *SIZE_HW), seed=0)
     task = make_task(model, None, DistillationOptions(), target_sigma=1.0)
     with pytest.raises(ConfigError, match="backbone_heatmap"):
-        PoseTraining(model, task, OptimiserConfig(), epochs=1, backbone_heatmap=1.0)
+        PoseTraining(model, task, OptimizerConfig(), epochs=1, backbone_heatmap=1.0)
 
 
 def test_deep_supervision_watches_a_heatmap_net() -> None:
     model = build("hrnet")
     module = PoseTraining(
-        model, make_task(model, None, DistillationOptions(), 1.0), OptimiserConfig(), epochs=1, backbone_heatmap=1.0
+        model, make_task(model, None, DistillationOptions(), 1.0), OptimizerConfig(), epochs=1, backbone_heatmap=1.0
     )
     assert module.deep_supervision is not None
     assert isinstance(module.deep_supervision.read, nn.Conv2d)

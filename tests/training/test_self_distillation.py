@@ -149,6 +149,6 @@ def test_settings_that_cannot_work(make_config) -> None:
     with pytest.raises(ConfigError, match="cycle_keypoint must not be negative"):
         make_config("run", cycle_keypoint=float("nan")).check()
     with pytest.raises(ConfigError, match=r"leave out model_options\.prune_after"):
-        train(make_config("run", model="distilpose_m", start="pointing", model_options={
+        train(make_config("run", model="distilpose_m", start="pointer", model_options={
             "input_size_hw": [64, 48], "dim": 16, "depth": 2, "num_heads": 2, "prune_after": 1, "keep_tokens": 4,
         }))  # fmt: skip

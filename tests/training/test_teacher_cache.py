@@ -16,7 +16,7 @@ from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.training.config import DatasetConfig
-from distilpose.training.teacher_cache import TeacherStore, hash_people
+from distilpose.training.teacher_cache import TeacherCache, hash_people
 from distilpose.training.train import train
 
 CONTENT = {"teacher": "abc"}
@@ -46,7 +46,7 @@ class Teacher:
 
 
 def test_each_crop_is_shown_once_and_read_back(tmp_path: Path) -> None:
-    teacher, store = Teacher(), TeacherStore(tmp_path, CONTENT, num_samples=4, variants=2)
+    teacher, store = Teacher(), TeacherCache(tmp_path, CONTENT, num_samples=4, variants=2)
     store.ask(batch([0, 3], [0, 1]), teacher)
     output = store.ask(batch([3, 3, 2], [1, 0, 1]), teacher)
     assert teacher.seen == 4
@@ -58,16 +58,16 @@ def test_each_crop_is_shown_once_and_read_back(tmp_path: Path) -> None:
 
 
 def test_another_run_finds_the_outputs(tmp_path: Path) -> None:
-    TeacherStore(tmp_path, CONTENT, 4, 2).ask(batch([1], [1]), Teacher())
+    TeacherCache(tmp_path, CONTENT, 4, 2).ask(batch([1], [1]), Teacher())
     teacher = Teacher()
-    output = TeacherStore(tmp_path, CONTENT, 4, 2).ask(batch([1], [1]), teacher)
+    output = TeacherCache(tmp_path, CONTENT, 4, 2).ask(batch([1], [1]), teacher)
     assert teacher.seen == 0
     assert output.visual_tokens is not None
     assert output.visual_tokens[0, 0, 0] == 11
 
 
 def test_a_teacher_without_tokens(tmp_path: Path) -> None:
-    output = TeacherStore(tmp_path, CONTENT, 4, 1).ask(batch([1], [0]), Teacher(with_tokens=False))
+    output = TeacherCache(tmp_path, CONTENT, 4, 1).ask(batch([1], [0]), Teacher(with_tokens=False))
     assert output.keypoint_tokens is None
     assert output.visual_tokens is None
 
@@ -76,24 +76,24 @@ def test_a_teacher_in_bfloat16(tmp_path: Path) -> None:
     def half(batch: Batch) -> HeatmapOutput[Tensor]:
         return HeatmapOutput(*(value.bfloat16() for value in Teacher()(batch)))
 
-    output = TeacherStore(tmp_path, CONTENT, 4, 1).ask(batch([1], [0]), half)
+    output = TeacherCache(tmp_path, CONTENT, 4, 1).ask(batch([1], [0]), half)
     assert output.keypoint_tokens is not None
     assert output.keypoint_tokens[0, 0, 0] == 10
 
 
 def test_another_teacher_is_refused(tmp_path: Path) -> None:
-    TeacherStore(tmp_path, CONTENT, 4, 2)
+    TeacherCache(tmp_path, CONTENT, 4, 2)
     with pytest.raises(ConfigError, match="teacher changed"):
-        TeacherStore(tmp_path, {"teacher": "other"}, 4, 2)
+        TeacherCache(tmp_path, {"teacher": "other"}, 4, 2)
     with pytest.raises(ConfigError, match="variants changed"):
-        TeacherStore(tmp_path, CONTENT, 4, 3)
+        TeacherCache(tmp_path, CONTENT, 4, 3)
 
 
 def test_a_run_with_a_full_store_equals_the_run_that_filled_it(make_config, tmp_path: Path) -> None:
     teacher = train(make_config("teacher", model="tokenpose_s", epochs=1)).last
     weights = []
     for name in ("first", "second"):
-        config = make_config(name, teacher=str(teacher), teacher_store=str(tmp_path / "store"))
+        config = make_config(name, teacher=str(teacher), teacher_cache=str(tmp_path / "store"))
         config.data.variants = 1
         last = train(config).last
         weights.append(last.read_bytes()[-4000:])
@@ -109,7 +109,7 @@ def test_a_store_knows_when_the_same_file_holds_other_people(make_config, drawn_
 
     def run(name: str) -> None:
         file.write_text(json.dumps(people))
-        config = make_config(name, teacher=str(teacher), teacher_store=str(tmp_path / "store"), epochs=1)
+        config = make_config(name, teacher=str(teacher), teacher_cache=str(tmp_path / "store"), epochs=1)
         config.data.train = [DatasetConfig(str(file), "images")]
         config.data.variants = 1
         train(config)
@@ -121,7 +121,7 @@ def test_a_store_knows_when_the_same_file_holds_other_people(make_config, drawn_
         run("moved")
 
 
-def test_a_digest_of_people_follows_their_boxes_labels_and_pictures_below_the_root(drawn_data: Path) -> None:
+def test_a_digest_of_people_follows_their_boxes_labels_and_images_below_the_root(drawn_data: Path) -> None:
     people = load_person_samples(drawn_data / "person_keypoints.json", drawn_data / "images").samples
     first = people[0]
     elsewhere = [replace(person, image_path=Path("/other", "images", person.image_path.name)) for person in people]
@@ -141,4 +141,4 @@ def test_a_digest_of_people_follows_their_boxes_labels_and_pictures_below_the_ro
 
 def test_a_store_needs_a_pool(make_config, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.variants"):
-        train(make_config("x", teacher="t.safetensors", teacher_store=str(tmp_path / "store")))
+        train(make_config("x", teacher="t.safetensors", teacher_cache=str(tmp_path / "store")))

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from distilpose.backends.checkpoint import describe, load_checkpoint
 from distilpose.errors import CheckpointError, ConfigError, TrainingDivergedError
 from distilpose.losses import DistillationOptions
-from distilpose.training.config import OptimiserConfig, learning_rate_factor
+from distilpose.training.config import OptimizerConfig, learning_rate_factor
 from distilpose.training.module import PoseTraining
 from distilpose.training.train import train
 
@@ -88,9 +88,9 @@ def test_a_student_alone_and_one_with_a_teacher_learn_by_every_keypoint_form(for
     assert all(torch.tensor(float(row["keypoint"])).isfinite() for row in log)
 
     teacher = train(make_config("teacher", model="tokenpose_s", epochs=1, evaluate_every=9))
-    taught = make_config("taught", losses=losses, teacher=str(teacher.last), epochs=1, evaluate_every=9)
-    train(taught)
-    assert {"keypoint", "simulated_heatmap", "score"} < set(rows(Path(taught.out) / "losses.csv")[0])
+    keypoint_mask = make_config("keypoint_mask", losses=losses, teacher=str(teacher.last), epochs=1, evaluate_every=9)
+    train(keypoint_mask)
+    assert {"keypoint", "simulated_heatmap", "score"} < set(rows(Path(keypoint_mask.out) / "losses.csv")[0])
 
 
 def test_a_resumed_likelihood_run_goes_on_with_its_flow(make_config, monkeypatch) -> None:
@@ -172,10 +172,10 @@ def test_divergence_names_the_term_and_keeps_the_last_good_state(make_config, mo
 
 
 def test_a_student_learns_one_batch_by_heart(make_config) -> None:
-    config = make_config("run", epochs=30, evaluate_every=30, optimiser=OptimiserConfig(lr=3e-3, warmup_steps=1))
+    config = make_config("run", epochs=30, evaluate_every=30, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=1))
     config.data.samples_per_epoch = 8
     config.augment = type(config.augment)(
-        flip_prob=0, half_body_prob=0, rotation_prob=0, scale_std=0, shift_prob=0, colour_jitter=0
+        flip_prob=0, half_body_prob=0, rotation_prob=0, scale_std=0, shift_prob=0, color_jitter=0
     )
     train(config)
     losses = [float(row["keypoint"]) for row in rows(Path(config.out) / "losses.csv")]
@@ -193,10 +193,10 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
         ({"backbone_heatmap": -1.0}, "backbone_heatmap"),
         ({"target_sigma": 0.0}, "target_sigma"),
         ({"target_sigma": float("nan")}, "target_sigma must be greater than 0 and finite"),
-        ({"optimiser": OptimiserConfig(lr=float("nan"))}, "optimiser.lr must not be negative, infinite or NaN"),
+        ({"optimizer": OptimizerConfig(lr=float("nan"))}, "optimizer.lr must not be negative, infinite or NaN"),
         ({"model_options": {"input_size_hw": [64.0, 48]}}, r"input_size_hw must be two whole numbers"),
         ({"model": "distilpose_m", "model_options": {"visual_depth": "abc"}}, "visual_depth must be a whole number"),
-        ({"start": "pointing", "init": "x"}, "init_parts"),
+        ({"start": "pointer", "init": "x"}, "init_parts"),
         ({"ema_decay": 1.5}, "ema_decay"),
         ({"teacher_flip": True}, "name a teacher"),
         ({"big_batch": True}, "batch_size"),
@@ -218,14 +218,14 @@ def test_contradictions_are_found_before_training(changes, named, make_config) -
 
 def test_start_weights(make_config) -> None:
     teacher = train(make_config("teacher", model="tokenpose_s", epochs=1))
-    frozen = OptimiserConfig(lr=0.0)
-    config = make_config("student", init=str(teacher.last), init_parts=["backbone"], epochs=1, optimiser=frozen)
+    frozen = OptimizerConfig(lr=0.0)
+    config = make_config("student", init=str(teacher.last), init_parts=["backbone"], epochs=1, optimizer=frozen)
     train(config)
     own, other = weights(Path(config.out) / "last.safetensors"), weights(teacher.last)
     assert torch.equal(own["backbone.layer1.0.conv1.weight"], other["backbone.layer1.0.conv1.weight"])
     assert not torch.equal(own["encoder.keypoint_tokens"], other["encoder.keypoint_tokens"])
 
-    again = make_config("again", init=str(Path(config.out) / "last.safetensors"), epochs=1, optimiser=frozen)
+    again = make_config("again", init=str(Path(config.out) / "last.safetensors"), epochs=1, optimizer=frozen)
     train(again)
     restarted = weights(Path(again.out) / "last.safetensors")
     assert torch.equal(own["encoder.keypoint_tokens"], restarted["encoder.keypoint_tokens"])
@@ -246,7 +246,7 @@ def test_deep_supervision_trains_the_backbone_and_leaves_no_trace(make_config) -
 
 
 def test_learning_rate_of_the_paper() -> None:
-    factor = learning_rate_factor(OptimiserConfig(), steps_per_epoch=585, epochs=300)
+    factor = learning_rate_factor(OptimizerConfig(), steps_per_epoch=585, epochs=300)
     assert factor(0) == pytest.approx(1e-3)
     assert factor(250) == pytest.approx(0.5005)
     assert factor(500) == factor(200 * 585 - 1) == 1
@@ -278,7 +278,7 @@ def test_two_processes_equal_one_on_the_joined_batch(drawn_data, tmp_path) -> No
             "devices": devices,
             "accelerator": "cpu",
             "freeze_batchnorm": True,
-            "optimiser": {"warmup_steps": 1},
+            "optimizer": {"warmup_steps": 1},
         }
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps(config))

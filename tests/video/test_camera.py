@@ -17,7 +17,7 @@ from test_pipeline import SpotDetector, SpotPose, spot_image, spot_xy
 from distilpose.errors import ConfigError, InputError
 from distilpose.inference import run
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.options import FilmOptions, OutputOptions
+from distilpose.inference.options import OutputOptions, VideoOptions
 from distilpose.inference.people import people_by_detector
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
@@ -29,7 +29,7 @@ Image = NDArray[np.uint8]
 
 
 class FakeCamera:
-    """Gives ``count`` pictures of a moving spot, ``rate`` a second."""
+    """Gives ``count`` images of a moving spot, ``rate`` a second."""
 
     def __init__(self, count: int = 60, rate: float = 200.0) -> None:
         self.count, self.rate = count, rate
@@ -48,32 +48,32 @@ class FakeCamera:
 
 
 class Slow:
-    """A runner that answers when the camera has given its last picture."""
+    """A backend that answers when the camera has given its last image."""
 
-    def __init__(self, runner: Any, camera: FakeCamera) -> None:
-        self.runner, self.camera, self.description = SpotPose(runner), camera, runner.description
+    def __init__(self, backend: Any, camera: FakeCamera) -> None:
+        self.backend, self.camera, self.description = SpotPose(backend), camera, backend.description
 
     def __call__(self, images: NDArray[np.float32]) -> Any:
         while self.camera.given < self.camera.count:
             time.sleep(0.001)
-        time.sleep(0.01)  # for the picture to arrive
-        return self.runner(images)
+        time.sleep(0.01)  # for the image to arrive
+        return self.backend(images)
 
 
-def watch(camera: FakeCamera, runner: Any, options: FilmOptions, **more: Any) -> list[Any]:
+def watch(camera: FakeCamera, backend: Any, options: VideoOptions, **more: Any) -> list[Any]:
     find = people_by_detector(SpotDetector(), [], None).find
-    predictor = PosePredictor(runner)
+    predictor = PosePredictor(backend)
     return list(watch_camera(camera, "webcam:0", predictor, find, options, interruption=Interruption(), **more))
 
 
-def test_a_slow_model_sees_the_newest_frames_only(runner: Any) -> None:
+def test_a_slow_model_sees_the_newest_frames_only(backend: Any) -> None:
     latencies: list[Latency] = []
     camera = FakeCamera(60, rate=1000)
-    seen = watch(camera, Slow(runner, camera), FilmOptions(smooth=False), show=latencies.append)
-    first, last = (item.place.frame for item in seen)
+    frame_results = watch(camera, Slow(backend, camera), VideoOptions(smooth=False), show=latencies.append)
+    first, last = (item.frame_id.frame for item in frame_results)
     assert first < last == 59
-    for item in seen:
-        np.testing.assert_allclose(item.result.xy[0, 0], spot_xy(item.place.frame % 40), atol=2.5)
+    for item in frame_results:
+        np.testing.assert_allclose(item.result.xy[0, 0], spot_xy(item.frame_id.frame % 40), atol=2.5)
         assert item.image is not None
     assert 0.01 <= latencies[-1].median <= latencies[-1].p95
     assert latencies[-1].used == 2 / 60
@@ -81,24 +81,24 @@ def test_a_slow_model_sees_the_newest_frames_only(runner: Any) -> None:
     assert camera.closed
 
 
-def test_times_are_those_of_arrival(runner: Any) -> None:
-    seen = watch(FakeCamera(20, rate=25), SpotPose(runner), FilmOptions())
-    assert len(seen) > 1
-    times = [item.place.time for item in seen]
+def test_times_are_those_of_arrival(backend: Any) -> None:
+    frame_results = watch(FakeCamera(20, rate=25), SpotPose(backend), VideoOptions())
+    assert len(frame_results) > 1
+    times = [item.frame_id.time for item in frame_results]
     assert times[0] == 0
     assert times == sorted(set(times))
-    assert {int(n) for item in seen for n in item.result.track_id} == {1}
+    assert {int(n) for item in frame_results for n in item.result.track_id} == {1}
 
 
-def test_it_ends_when_it_is_time_or_when_asked(runner: Any) -> None:
+def test_it_ends_when_it_is_time_or_when_asked(backend: Any) -> None:
     camera = FakeCamera(10_000, rate=200)
-    seen = watch(camera, SpotPose(runner), FilmOptions(end=0.2))
-    assert seen[-1].place.time < 0.2
+    frame_results = watch(camera, SpotPose(backend), VideoOptions(end=0.2))
+    assert frame_results[-1].frame_id.time < 0.2
     assert camera.closed
     interruption = Interruption()
     find = people_by_detector(SpotDetector(), [], None).find
     stream = watch_camera(
-        FakeCamera(10_000), "w", PosePredictor(SpotPose(runner)), find, FilmOptions(), interruption=interruption
+        FakeCamera(10_000), "w", PosePredictor(SpotPose(backend)), find, VideoOptions(), interruption=interruption
     )
     next(stream)
     interruption.requested = True
@@ -119,18 +119,18 @@ def test_an_error_of_the_camera_is_raised() -> None:
     newest.close()
 
 
-def test_a_camera_that_is_not_there(tmp_path: Path, runner: Any) -> None:
+def test_a_camera_that_is_not_there(tmp_path: Path, backend: Any) -> None:
     with pytest.raises(InputError, match="webcam:97 cannot be opened"):
         Webcam(97)
-    report = predict_files(["webcam:97"], tmp_path / "out", model=runner, detector="whole-image")
+    report = predict_files(["webcam:97"], tmp_path / "out", model=backend, detector="whole-image")
     assert len(report.failures) == 1
     assert "webcam:97 cannot be opened" in report.failures[0]
     with pytest.raises(ConfigError, match="expected one camera, got 2"):
-        predict_files(["webcam:0", "webcam:1"], tmp_path / "out", model=runner, detector="whole-image")
+        predict_files(["webcam:0", "webcam:1"], tmp_path / "out", model=backend, detector="whole-image")
     with pytest.raises(ConfigError, match="newest frame is taken"):
-        predict_files(["webcam:0"], tmp_path, model=runner, detector="whole-image", film=FilmOptions(every=2))
+        predict_files(["webcam:0"], tmp_path, model=backend, detector="whole-image", video=VideoOptions(every=2))
     with pytest.raises(ConfigError, match="knows nothing of a camera"):
-        predict_files(["webcam:97"], tmp_path / "out", model=runner, boxes=tmp_path / "boxes.json")
+        predict_files(["webcam:97"], tmp_path / "out", model=backend, boxes=tmp_path / "boxes.json")
 
 
 def test_a_camera_that_hangs_can_be_given_up() -> None:
@@ -147,11 +147,11 @@ def test_a_camera_that_hangs_can_be_given_up() -> None:
     newest.close()
 
 
-def test_predict_from_a_camera_writes_all_that_a_film_gets(tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
+def test_predict_from_a_camera_writes_all_that_a_video_gets(tmp_path: Path, backend: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(run, "Webcam", lambda number: FakeCamera(30, rate=100))
     output = OutputOptions(json_lines=True, preview=0)
     report = predict_files(
-        ["webcam:0"], tmp_path, model=SpotPose(runner), detector=SpotDetector(), output=output, progress=True
+        ["webcam:0"], tmp_path, model=SpotPose(backend), detector=SpotDetector(), output=output, progress=True
     )
     rows = json.loads((tmp_path / "predictions.json").read_text())
     assert 1 <= report.num_frames == len(rows)
@@ -162,13 +162,13 @@ def test_predict_from_a_camera_writes_all_that_a_film_gets(tmp_path: Path, runne
     assert len((tmp_path / "poses.jsonl").read_text().splitlines()) == report.num_frames
 
 
-def test_a_camera_without_pictures_is_a_failure(tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
+def test_a_camera_without_images_is_a_failure(tmp_path: Path, backend: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(run, "Webcam", lambda number: FakeCamera(0))
-    report = predict_files(["webcam:3"], tmp_path, model=runner, detector=SpotDetector())
-    assert report.failures == ("webcam:3: it gave no picture",)
+    report = predict_files(["webcam:3"], tmp_path, model=backend, detector=SpotDetector())
+    assert report.failures == ("webcam:3: it gave no image",)
 
 
-def test_the_preview_shows_the_newest_picture() -> None:
+def test_the_preview_shows_the_newest_image() -> None:
     with Preview() as preview:
         with urllib.request.urlopen(preview.address, timeout=5) as page:  # noqa: S310
             assert b"/stream" in page.read()

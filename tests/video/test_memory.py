@@ -1,4 +1,4 @@
-"""An hour of film in bounded memory."""
+"""An hour of video in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import pytest
 CODE = """
 import json, os, resource, sys
 import numpy as np
-sys.path.insert(0, {tests!r})
-from conftest import BrightestPixel
-from videos import write_film
+sys.path[:0] = {tests!r}
+from known_model import BrightestPixel
+from videos import write_video
 from test_pipeline import SpotDetector, SpotPose, spot_image, spot_xy
 from distilpose.inference.options import OutputOptions
 from distilpose.inference.predict import predict_files
 from pathlib import Path
 
 folder = Path({folder!r})
-pictures = [spot_image(spot_xy(number)) for number in range(50)]
+images = [spot_image(spot_xy(number)) for number in range(50)]
 class Loop:
     def __len__(self): return {frames}
     def __getitem__(self, n):
         if n >= {frames}: raise IndexError
-        return pictures[n % 50]
-film = write_film(folder / "hour.mp4", Loop())
+        return images[n % 50]
+video = write_video(folder / "hour.mp4", Loop())
 
 def megabytes():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -43,7 +43,7 @@ class Watched(SpotPose):
 
 model = Watched(BrightestPixel())
 output = OutputOptions(json_lines=True, parquet=True)
-report = predict_files([film], folder / "out", model=model, detector=SpotDetector(), output=output)
+report = predict_files([video], folder / "out", model=model, detector=SpotDetector(), output=output)
 print(json.dumps(dict(frames=report.num_frames, people=report.num_people, memory=model.memory)))
 """
 
@@ -51,9 +51,11 @@ print(json.dumps(dict(frames=report.num_frames, people=report.num_people, memory
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
-def test_an_hour_of_film_takes_no_more_memory_than_a_minute(tmp_path: Path) -> None:
+def test_an_hour_of_video_takes_no_more_memory_than_a_minute(tmp_path: Path) -> None:
     """36,000 frames at 10 a second, drawn, with every kind of output."""
-    code = CODE.format(tests=str(Path(__file__).parent), folder=str(tmp_path), frames=36_000)
+    code = CODE.format(
+        tests=[str(folder) for folder in Path(__file__).parents[:2]], folder=str(tmp_path), frames=36_000
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     told = json.loads(done.stdout.splitlines()[-1])
     memory = told["memory"]

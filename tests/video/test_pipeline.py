@@ -1,4 +1,4 @@
-"""Films from end to end: a bright spot is the person, so that every answer is known."""
+"""Videos from end to end: a bright spot is the person, so that every answer is known."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from videos import sound_seconds, write_film
+from videos import sound_seconds, write_video
 
 from distilpose.data.images import read_image, write_image
 from distilpose.errors import ConfigError, InputError
 from distilpose.formats.boxes import PersonBoxes
-from distilpose.inference.options import FilmOptions, OutputOptions
-from distilpose.inference.people import Place
+from distilpose.inference.options import OutputOptions, VideoOptions
+from distilpose.inference.people import FrameId
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
 from distilpose.video.pipeline import follow
@@ -27,7 +27,7 @@ from distilpose.video.reader import VideoReader
 
 Image = NDArray[np.uint8]
 SIZE_HW = (240, 320)
-PLAIN = FilmOptions(smooth=False)
+PLAIN = VideoOptions(smooth=False)
 
 
 def spot_xy(number: int) -> NDArray[np.float64]:
@@ -44,10 +44,10 @@ class SpotDetector:
     """Finds bright spots; sees no two in one place."""
 
     def __init__(self) -> None:
-        self.pictures = 0
+        self.images = 0
 
     def __call__(self, images: Sequence[Image]) -> list[PersonBoxes]:
-        self.pictures += len(images)
+        self.images += len(images)
         found = []
         for image in images:
             bright = image[..., 0].astype(float)
@@ -60,23 +60,23 @@ class SpotDetector:
 
 
 class SpotPose:
-    """A `Runner` that sees a nose where its crop is brightest, and a body around it."""
+    """An `InferenceBackend` that sees a nose where its crop is brightest, and a body around it."""
 
-    def __init__(self, runner: Any) -> None:
-        self.runner, self.description = runner, runner.description
+    def __init__(self, backend: Any) -> None:
+        self.backend, self.description = backend, backend.description
         angles = np.linspace(0, 2 * np.pi, 17)[:-1]
         self.offsets = np.concatenate([[[0, 0]], np.stack([0.25 * np.cos(angles), 0.34 * np.sin(angles)], axis=1)])
 
     def __call__(self, images: NDArray[np.float32]) -> Any:
-        output = self.runner(images)
+        output = self.backend(images)
         return output._replace(xy_norm=(output.xy_norm + self.offsets).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: Any) -> Path:
+def video(tmp_path_factory: Any) -> Path:
     """A spot that moves right, 40 frames at 10 a second, with a tone."""
-    path = tmp_path_factory.mktemp("film") / "walk.mp4"
-    return write_film(path, [spot_image(spot_xy(number)) for number in range(40)], sound="aac")
+    path = tmp_path_factory.mktemp("video") / "walk.mp4"
+    return write_video(path, [spot_image(spot_xy(number)) for number in range(40)], sound="aac")
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
@@ -88,14 +88,14 @@ def keypoints(rows: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
     return np.array([row["keypoints"] for row in rows]).reshape(-1, 17, 3)[:, 0, :2]
 
 
-def test_a_film_becomes_rows_lines_tables_and_a_film(film: Path, tmp_path: Path, runner: Any) -> None:
+def test_a_video_becomes_rows_lines_tables_and_a_video(video: Path, tmp_path: Path, backend: Any) -> None:
     output = OutputOptions(json_lines=True, parquet=True, crops=True)
-    report = predict_files([film], tmp_path, model=runner, detector=SpotDetector(), output=output, progress=True)
+    report = predict_files([video], tmp_path, model=backend, detector=SpotDetector(), output=output, progress=True)
     assert (report.num_images, report.num_frames, report.num_people, report.failures) == (0, 40, 40, ())
     rows = rows_of(tmp_path)
     assert [row["frame"] for row in rows] == list(range(40))
     np.testing.assert_allclose([row["time"] for row in rows], np.arange(40) / 10, atol=1e-6)
-    assert {(row["track_id"], row["image"], row["image_id"]) for row in rows} == {(1, film.as_posix(), None)}
+    assert {(row["track_id"], row["image"], row["image_id"]) for row in rows} == {(1, video.as_posix(), None)}
     np.testing.assert_allclose(keypoints(rows), [spot_xy(number) for number in range(40)], atol=2.5)
     lines = (tmp_path / "poses.jsonl").read_text().splitlines()
     assert [json.loads(line)["frame"] for line in lines] == list(range(40))
@@ -111,77 +111,77 @@ def test_a_film_becomes_rows_lines_tables_and_a_film(film: Path, tmp_path: Path,
     assert sound[2] == pytest.approx(4, abs=0.2)
 
 
-def test_batches_reach_across_frames(film: Path, tmp_path: Path, runner: Any) -> None:
-    predict_files([film], tmp_path, model=runner, detector=SpotDetector(), output=OutputOptions(pictures=False))
-    assert max(runner.batches) == 8
-    assert sum(runner.batches) == 40
+def test_batches_reach_across_frames(video: Path, tmp_path: Path, backend: Any) -> None:
+    predict_files([video], tmp_path, model=backend, detector=SpotDetector(), output=OutputOptions(images=False))
+    assert max(backend.batches) == 8
+    assert sum(backend.batches) == 40
 
 
-def test_part_of_a_film(film: Path, tmp_path: Path, runner: Any) -> None:
-    options = FilmOptions(every=3, start=1.0, end=2.5)
-    predict_files([film], tmp_path, model=runner, detector=SpotDetector(), film=options)
+def test_part_of_a_video(video: Path, tmp_path: Path, backend: Any) -> None:
+    options = VideoOptions(every=3, start=1.0, end=2.5)
+    predict_files([video], tmp_path, model=backend, detector=SpotDetector(), video=options)
     assert [row["frame"] for row in rows_of(tmp_path)] == [10, 13, 16, 19, 22]
     with VideoReader(tmp_path / "walk.mp4") as reader:
         np.testing.assert_allclose([frame.time for frame in reader.frames()], [0, 0.3, 0.6, 0.9, 1.2], atol=1e-3)
 
 
-def test_between_detections_people_are_followed_by_their_pose(film: Path, tmp_path: Path, runner: Any) -> None:
+def test_between_detections_people_are_followed_by_their_pose(video: Path, tmp_path: Path, backend: Any) -> None:
     detector = SpotDetector()
-    options = FilmOptions(detect_every=5, smooth=False)
-    report = predict_files([film], tmp_path, model=SpotPose(runner), detector=detector, film=options)
-    assert detector.pictures == 8
+    options = VideoOptions(detect_every=5, smooth=False)
+    report = predict_files([video], tmp_path, model=SpotPose(backend), detector=detector, video=options)
+    assert detector.images == 8
     assert report.num_people == 40
     rows = rows_of(tmp_path)
     assert {row["track_id"] for row in rows} == {1}
     np.testing.assert_allclose(keypoints(rows), [spot_xy(number) for number in range(40)], atol=2.5)
 
 
-def test_smoothing_is_on_for_films_and_can_be_turned_off(tmp_path: Path, runner: Any) -> None:
+def test_smoothing_is_on_for_videos_and_can_be_turned_off(tmp_path: Path, backend: Any) -> None:
     rng = np.random.default_rng(3)
     shaken = [spot_xy(number) + rng.normal(0, 4, 2) for number in range(40)]
-    film = write_film(tmp_path / "shaken.mp4", [spot_image(xy) for xy in shaken])
+    video = write_video(tmp_path / "shaken.mp4", [spot_image(xy) for xy in shaken])
     jitter = {}
     for smooth in (True, False):
         out = tmp_path / str(smooth)
-        predict_files([film], out, model=runner, detector=SpotDetector(), film=FilmOptions(smooth=smooth))
+        predict_files([video], out, model=backend, detector=SpotDetector(), video=VideoOptions(smooth=smooth))
         jitter[smooth] = np.abs(np.diff(keypoints(rows_of(out)), n=2, axis=0)).mean()
     assert jitter[True] < 0.5 * jitter[False]
 
 
-def test_predictions_of_a_film_serve_as_its_boxes(film: Path, tmp_path: Path, runner: Any) -> None:
-    plain = OutputOptions(pictures=False)
-    first = predict_files([film], tmp_path / "1", model=runner, detector=SpotDetector(), film=PLAIN, output=plain)
-    predict_files([film], tmp_path / "2", model=runner, boxes=first.predictions, film=PLAIN, output=plain)
+def test_predictions_of_a_video_serve_as_its_boxes(video: Path, tmp_path: Path, backend: Any) -> None:
+    plain = OutputOptions(images=False)
+    first = predict_files([video], tmp_path / "1", model=backend, detector=SpotDetector(), video=PLAIN, output=plain)
+    predict_files([video], tmp_path / "2", model=backend, boxes=first.predictions, video=PLAIN, output=plain)
     assert rows_of(tmp_path / "2") == rows_of(tmp_path / "1")
     rows = [{key: value for key, value in row.items() if key != "frame"} for row in rows_of(tmp_path / "1")]
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
     with pytest.raises(InputError, match="need a frame field"):
-        predict_files([film], tmp_path / "3", model=runner, boxes=tmp_path / "boxes.json")
+        predict_files([video], tmp_path / "3", model=backend, boxes=tmp_path / "boxes.json")
 
 
-def test_pictures_films_and_broken_sources_in_one_run(film: Path, tmp_path: Path, runner: Any) -> None:
+def test_images_videos_and_broken_sources_in_one_run(video: Path, tmp_path: Path, backend: Any) -> None:
     write_image(tmp_path / "walk.png", spot_image(spot_xy(3)))
-    (tmp_path / "text.mp4").write_text("no film")
+    (tmp_path / "text.mp4").write_text("no video")
     out = tmp_path / "out"
-    sources = [tmp_path / "text.mp4", film, tmp_path / "walk.png", tmp_path / "none.mov"]
-    report = predict_files(sources, out, model=runner, detector=SpotDetector())
+    sources = [tmp_path / "text.mp4", video, tmp_path / "walk.png", tmp_path / "none.mov"]
+    report = predict_files(sources, out, model=backend, detector=SpotDetector())
     assert (report.num_images, report.num_frames) == (1, 40)
     assert [line.split(" ")[0].split("/")[-1].strip(":") for line in report.failures] == ["text.mp4", "none.mov"]
-    written = {f"{film.parent.name}_walk.mp4", f"{tmp_path.name}_walk.jpg", "predictions.json"}
+    written = {f"{video.parent.name}_walk.mp4", f"{tmp_path.name}_walk.jpg", "predictions.json"}
     assert {path.name for path in out.iterdir()} == written
     assert "frame" not in rows_of(out)[0]
     assert rows_of(out)[1]["frame"] == 0
 
 
-def test_broken_frames_are_reported_and_left_out(tmp_path: Path, runner: Any) -> None:
+def test_broken_frames_are_reported_and_left_out(tmp_path: Path, backend: Any) -> None:
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(60)]
-    film = write_film(tmp_path / "noise.mp4", noise)
-    data = bytearray(film.read_bytes())
+    video = write_video(tmp_path / "noise.mp4", noise)
+    data = bytearray(video.read_bytes())
     middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
     data[middle : middle + len(data) // 6] = bytes(len(data) // 6)
-    film.write_bytes(data)
-    report = predict_files([film], tmp_path / "out", model=runner, detector="whole-image")
+    video.write_bytes(data)
+    report = predict_files([video], tmp_path / "out", model=backend, detector="whole-image")
     assert 0 < len(report.failures) <= 11
     assert "noise.mp4: frame " in report.failures[0]
     assert 20 < report.num_frames < 60
@@ -189,17 +189,19 @@ def test_broken_frames_are_reported_and_left_out(tmp_path: Path, runner: Any) ->
         assert len(list(reader.frames())) == report.num_frames
 
 
-def test_a_film_without_frames_in_the_part_asked_for_is_a_failure(film: Path, tmp_path: Path, runner: Any) -> None:
-    options = FilmOptions(start=9.0)
-    report = predict_files([film], tmp_path / "out", model=runner, detector=SpotDetector(), film=options)
-    assert report.failures == (f"{film}: no frame between start and end (it lasts 4.0 s)",)
+def test_a_video_without_frames_in_the_part_asked_for_is_a_failure(video: Path, tmp_path: Path, backend: Any) -> None:
+    options = VideoOptions(start=9.0)
+    report = predict_files([video], tmp_path / "out", model=backend, detector=SpotDetector(), video=options)
+    assert report.failures == (f"{video}: no frame between start and end (it lasts 4.0 s)",)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
 
 
-def test_a_film_that_cannot_be_drawn_costs_no_other(film: Path, tmp_path: Path, runner: Any, monkeypatch: Any) -> None:
+def test_a_video_that_cannot_be_drawn_costs_no_other(
+    video: Path, tmp_path: Path, backend: Any, monkeypatch: Any
+) -> None:
     from distilpose.video.writer import VideoWriter
 
-    other = write_film(tmp_path / "other.mp4", [spot_image(spot_xy(3))] * 12)
+    other = write_video(tmp_path / "other.mp4", [spot_image(spot_xy(3))] * 12)
     write = VideoWriter.write
 
     def refuse(self: Any, image: Image, time: float) -> None:
@@ -208,54 +210,54 @@ def test_a_film_that_cannot_be_drawn_costs_no_other(film: Path, tmp_path: Path, 
         write(self, image, time)
 
     monkeypatch.setattr(VideoWriter, "write", refuse)
-    report = predict_files([film, other], tmp_path / "out", model=runner, detector=SpotDetector())
-    assert report.failures == (f"{film}: no encoder takes it",)
-    assert {row["image"] for row in rows_of(tmp_path / "out")} == {film.as_posix(), other.as_posix()}
+    report = predict_files([video, other], tmp_path / "out", model=backend, detector=SpotDetector())
+    assert report.failures == (f"{video}: no encoder takes it",)
+    assert {row["image"] for row in rows_of(tmp_path / "out")} == {video.as_posix(), other.as_posix()}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["other.mp4", "predictions.json"]
 
 
-def test_a_failed_detection_is_made_up_for_in_the_next_frame(tmp_path: Path, runner: Any) -> None:
+def test_a_failed_detection_is_made_up_for_in_the_next_frame(tmp_path: Path, backend: Any) -> None:
     calls = []
 
-    def find(shots: Sequence[Any]) -> list[PersonBoxes]:
-        calls.append(shots[0][0].frame)
-        return SpotDetector()([shots[0][1]])
+    def find(frames: Sequence[Any]) -> list[PersonBoxes]:
+        calls.append(frames[0][0].frame)
+        return SpotDetector()([frames[0][1]])
 
     broken = InputError("broken")
-    shots = [
-        (Place(Path("x"), n, n / 10, SIZE_HW), broken if n in (0, 4) else spot_image(spot_xy(n))) for n in range(8)
+    frames = [
+        (FrameId(Path("x"), n, n / 10, SIZE_HW), broken if n in (0, 4) else spot_image(spot_xy(n))) for n in range(8)
     ]
-    seen = list(follow(shots, PosePredictor(SpotPose(runner)), find, 4, keep_images=False))
+    frame_results = list(follow(frames, PosePredictor(SpotPose(backend)), find, 4, keep_images=False))
     assert calls == [1, 5]
-    assert [item.error is None for item in seen] == [n not in (0, 4) for n in range(8)]
-    assert all(len(item.result) == 1 for item in seen if item.result is not None)
+    assert [item.error is None for item in frame_results] == [n not in (0, 4) for n in range(8)]
+    assert all(len(item.result) == 1 for item in frame_results if item.result is not None)
 
 
-def test_an_earlier_run_stays_when_a_file_cannot_be_opened(film: Path, tmp_path: Path, runner: Any) -> None:
-    predict_files([film], tmp_path, model=runner, detector=SpotDetector(), output=OutputOptions(pictures=False))
+def test_an_earlier_run_stays_when_a_file_cannot_be_opened(video: Path, tmp_path: Path, backend: Any) -> None:
+    predict_files([video], tmp_path, model=backend, detector=SpotDetector(), output=OutputOptions(images=False))
     before = (tmp_path / "predictions.json").read_bytes()
     (tmp_path / "poses.parquet").write_text("in the way")
     with pytest.raises(InputError, match="cannot write to"):
-        predict_files([film], tmp_path, model=runner, detector=SpotDetector(), output=OutputOptions(parquet=True))
+        predict_files([video], tmp_path, model=backend, detector=SpotDetector(), output=OutputOptions(parquet=True))
     assert (tmp_path / "predictions.json").read_bytes() == before
 
 
-def test_nobody_in_a_film(tmp_path: Path, runner: Any) -> None:
-    film = write_film(tmp_path / "empty.mp4", [spot_image()] * 5)
-    report = predict_files([film], tmp_path / "out", model=runner, detector=SpotDetector())
+def test_nobody_in_a_video(tmp_path: Path, backend: Any) -> None:
+    video = write_video(tmp_path / "empty.mp4", [spot_image()] * 5)
+    report = predict_files([video], tmp_path / "out", model=backend, detector=SpotDetector())
     assert (report.num_frames, report.num_people) == (5, 0)
     assert rows_of(tmp_path / "out") == []
     assert (tmp_path / "out" / "empty.mp4").is_file()
-    assert runner.batches == []
+    assert backend.batches == []
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_an_interrupt_finishes_every_file(film: Path, tmp_path: Path, name: str) -> None:
+def test_an_interrupt_finishes_every_file(video: Path, tmp_path: Path, name: str) -> None:
     """In a process of its own, as a user's Ctrl-C meets it."""
     code = f"""
 import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from conftest import BrightestPixel
+sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
+from known_model import BrightestPixel
 from test_pipeline import SpotDetector
 from distilpose.inference.predict import (PredictInterruptedError, predict_files)
 
@@ -267,7 +269,7 @@ class Interrupted(BrightestPixel):
 
 before = signal.getsignal(signal.{name})
 try:
-    predict_files([{str(film)!r}], {str(tmp_path)!r}, model=Interrupted(), detector=SpotDetector(), batch_size=4)
+    predict_files([{str(video)!r}], {str(tmp_path)!r}, model=Interrupted(), detector=SpotDetector(), batch_size=4)
 except PredictInterruptedError as stop:
     assert 0 < stop.report.num_frames < 40
     print("interrupted", signal.getsignal(signal.{name}) == before)
@@ -284,7 +286,7 @@ except PredictInterruptedError as stop:
 
 
 def test_a_failing_writer_ends_with_an_error_and_keeps_the_rows(
-    film: Path, tmp_path: Path, runner: Any, monkeypatch: Any
+    video: Path, tmp_path: Path, backend: Any, monkeypatch: Any
 ) -> None:
     from distilpose.video.writer import VideoWriter
 
@@ -297,70 +299,70 @@ def test_a_failing_writer_ends_with_an_error_and_keeps_the_rows(
 
     monkeypatch.setattr(VideoWriter, "write", full)
     with pytest.raises(InputError, match="No space left"):
-        predict_files([film], tmp_path, model=runner, detector=SpotDetector())
+        predict_files([video], tmp_path, model=backend, detector=SpotDetector())
     assert len(rows_of(tmp_path)) >= 10
 
 
-def test_two_hundred_people_in_a_frame_and_the_best_of_them(tmp_path: Path, runner: Any) -> None:
-    film = write_film(tmp_path / "crowd.mp4", [spot_image(spot_xy(3))] * 3)
+def test_two_hundred_people_in_a_frame_and_the_best_of_them(tmp_path: Path, backend: Any) -> None:
+    video = write_video(tmp_path / "crowd.mp4", [spot_image(spot_xy(3))] * 3)
 
     def crowd(images: Sequence[Image]) -> list[PersonBoxes]:
         x, y = np.meshgrid(np.arange(20) * 15.0, np.arange(10) * 20.0)
         boxes = np.stack([x, y, x + 14, y + 19], axis=-1).reshape(-1, 4)
         return [PersonBoxes(boxes, np.linspace(0.3, 0.9, 200)) for _ in images]
 
-    report = predict_files([film], tmp_path / "all", model=runner, detector=crowd)
+    report = predict_files([video], tmp_path / "all", model=backend, detector=crowd)
     assert report.num_people == 600
     for frame in range(3):
         ids = [row["track_id"] for row in rows_of(tmp_path / "all") if row["frame"] == frame]
         assert len(set(ids)) == 200
-    predict_files([film], tmp_path / "few", model=runner, detector=crowd, max_people=2)
+    predict_files([video], tmp_path / "few", model=backend, detector=crowd, max_people=2)
     scores = [row["box_score"] for row in rows_of(tmp_path / "few")]
     np.testing.assert_allclose(scores, [0.9, 0.9 - 0.6 / 199] * 3)
 
 
-def test_a_phone_film_is_upright_in_what_is_written(tmp_path: Path, runner: Any) -> None:
-    film = write_film(tmp_path / "phone.mov", [spot_image(spot_xy(10))] * 5, rotation=-90)
-    predict_files([film], tmp_path / "out", model=runner, detector=SpotDetector(), film=PLAIN)
+def test_a_phone_video_is_upright_in_what_is_written(tmp_path: Path, backend: Any) -> None:
+    video = write_video(tmp_path / "phone.mov", [spot_image(spot_xy(10))] * 5, rotation=-90)
+    predict_files([video], tmp_path / "out", model=backend, detector=SpotDetector(), video=PLAIN)
     with VideoReader(tmp_path / "out" / "phone.mp4") as reader:
         assert reader.size_hw == (320, 240)
     np.testing.assert_allclose(keypoints(rows_of(tmp_path / "out")), [[239 - 120, 100]] * 5, atol=2.5)
 
 
-def test_options_are_checked_before_anything_is_written(film: Path, tmp_path: Path, runner: Any) -> None:
+def test_options_are_checked_before_anything_is_written(video: Path, tmp_path: Path, backend: Any) -> None:
     with pytest.raises(ConfigError, match="every and detect_every"):
-        FilmOptions(every=0)
+        VideoOptions(every=0)
     with pytest.raises(ConfigError, match="start < end"):
-        FilmOptions(start=3, end=1)
+        VideoOptions(start=3, end=1)
     with pytest.raises(ConfigError, match="max_people"):
-        predict_files([film], tmp_path / "o", model=runner, detector="whole-image", max_people=0)
+        predict_files([video], tmp_path / "o", model=backend, detector="whole-image", max_people=0)
     with pytest.raises(ConfigError, match="style"):
-        predict_files([film], tmp_path / "o", model=runner, detector="whole-image", output=OutputOptions(style="x"))
+        predict_files([video], tmp_path / "o", model=backend, detector="whole-image", output=OutputOptions(style="x"))
     with pytest.raises(InputError, match="holds sources"):
-        predict_files([film], film.parent, model=runner, detector="whole-image")
+        predict_files([video], video.parent, model=backend, detector="whole-image")
     with pytest.raises(ConfigError, match="no camera among the sources"):
-        predict_files([film], tmp_path / "o", model=runner, detector="whole-image", output=OutputOptions(preview=0))
+        predict_files([video], tmp_path / "o", model=backend, detector="whole-image", output=OutputOptions(preview=0))
     assert not (tmp_path / "o").exists()
 
 
-def test_faces_are_blurred_in_pictures_and_crops(tmp_path: Path, shared_data: Path) -> None:
+def test_faces_are_blurred_in_images_and_crops(tmp_path: Path, shared_data: Path) -> None:
     source = shared_data / "coco_fixture"
-    picture = sorted(source.glob("*.jpg"))[0]
+    image = sorted(source.glob("*.jpg"))[0]
     boxes = source / "test_coco.json"
     plain, blurred = tmp_path / "plain", tmp_path / "blurred"
-    for out, anonymise in ((plain, False), (blurred, True)):
-        output = OutputOptions(anonymise=anonymise, crops=True)
-        predict_files([picture], out, model="distilpose_s_demo", boxes=boxes, output=output)
+    for out, anonymize in ((plain, False), (blurred, True)):
+        output = OutputOptions(anonymize=anonymize, crops=True)
+        predict_files([image], out, model="distilpose_s_demo", boxes=boxes, output=output)
     names = sorted(path.name for path in (plain / "crops").iterdir())
     assert names == sorted(path.name for path in (blurred / "crops").iterdir())
     assert any((read_image(plain / "crops" / n) != read_image(blurred / "crops" / n)).any() for n in names)
 
 
-def test_crops_of_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path, runner: Any) -> None:
+def test_crops_of_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, backend: Any) -> None:
     for name in ("a/1.png", "b/1.png"):
         (tmp_path / name).parent.mkdir()
         write_image(tmp_path / name, spot_image(spot_xy(3)))
-    output = OutputOptions(pictures=False, crops=True)
+    output = OutputOptions(images=False, crops=True)
     sources = [tmp_path / "a", tmp_path / "b"]
-    predict_files(sources, tmp_path / "out", model=runner, detector=SpotDetector(), output=output)
+    predict_files(sources, tmp_path / "out", model=backend, detector=SpotDetector(), output=output)
     assert sorted(path.name for path in (tmp_path / "out" / "crops").iterdir()) == ["a_1_1.jpg", "b_1_1.jpg"]

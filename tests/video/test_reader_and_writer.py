@@ -1,4 +1,4 @@
-"""Films in and out: true times, upright pictures, damage reported, sound kept."""
+"""Videos in and out: true times, upright images, damage reported, sound kept."""
 
 from __future__ import annotations
 
@@ -11,56 +11,58 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from videos import frame_number, numbered_frame, sound_seconds, top_boxes, write_film
+from videos import frame_number, numbered_frame, sound_seconds, top_boxes, write_video
 
 from distilpose.errors import ConfigError, InputError
-from distilpose.video import reader as video
-from distilpose.video import writer as video_writer
+from distilpose.video import reader as reader_module
+from distilpose.video import writer as writer_module
 from distilpose.video.reader import VideoReader
 from distilpose.video.writer import VideoWriter
 
 
-def read(path: Path, **options: Any) -> list[video.VideoFrame]:
+def read(path: Path, **options: Any) -> list[reader_module.VideoFrame]:
     with VideoReader(path, **options) as reader:
         return list(reader.frames())
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def video(tmp_path: Path) -> Path:
     """40 numbered frames at 10 a second."""
-    return write_film(tmp_path / "film.mp4", [numbered_frame(n) for n in range(40)])
+    return write_video(tmp_path / "video.mp4", [numbered_frame(n) for n in range(40)])
 
 
-def test_every_frame_once_with_number_and_time(film: Path) -> None:
-    frames = read(film)
+def test_every_frame_once_with_number_and_time(video: Path) -> None:
+    frames = read(video)
     assert [frame.number for frame in frames] == list(range(40))
     assert [frame_number(frame.image) for frame in frames] == list(range(40))
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(40) / 10, atol=1e-6)
-    with VideoReader(film) as reader:
+    with VideoReader(video) as reader:
         assert (reader.size_hw, reader.num_frames) == ((48, 64), 40)
         assert reader.rate == pytest.approx(10)
         assert reader.duration == pytest.approx(4, abs=0.11)
 
 
 @pytest.mark.parametrize(("start", "end", "every"), [(0, None, 3), (1.3, None, 1), (2.05, 3.0, 2), (0, 0.25, 1)])
-def test_a_part_has_the_numbers_and_times_of_the_whole(film: Path, start: float, end: float | None, every: int) -> None:
+def test_a_part_has_the_numbers_and_times_of_the_whole(
+    video: Path, start: float, end: float | None, every: int
+) -> None:
     first, last = -(-round(10 * start, 6) // 1), 40 if end is None else -(-round(10 * end, 6) // 1)
-    frames = read(film, start=start, end=end, every=every)
+    frames = read(video, start=start, end=end, every=every)
     expected = list(range(int(first), int(last), every))
     assert [frame.number for frame in frames] == expected
     assert [frame_number(frame.image) for frame in frames] == expected
     np.testing.assert_allclose([frame.time for frame in frames], np.array(expected) / 10, atol=1e-6)
-    with VideoReader(film, start=start, end=end, every=every) as reader:
+    with VideoReader(video, start=start, end=end, every=every) as reader:
         assert abs(reader.num_frames - len(expected)) <= 1
 
 
 def test_variable_frame_rate_keeps_true_times(tmp_path: Path) -> None:
     times = [0, 0.1, 0.15, 0.9, 1.0, 2.5]
-    film = write_film(tmp_path / "film.mkv", [numbered_frame(n) for n in range(6)], times=times)
-    np.testing.assert_allclose([frame.time for frame in read(film)], times, atol=2e-3)
+    video = write_video(tmp_path / "video.mkv", [numbered_frame(n) for n in range(6)], times=times)
+    np.testing.assert_allclose([frame.time for frame in read(video)], times, atol=2e-3)
     out = tmp_path / "out.mp4"
     with VideoWriter(out, (48, 64), rate=4) as writer:
-        for frame in read(film):
+        for frame in read(video):
             writer.write(frame.image, frame.time)
     again = read(out)
     np.testing.assert_allclose([frame.time for frame in again], times, atol=2e-3)
@@ -69,24 +71,24 @@ def test_variable_frame_rate_keeps_true_times(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rotation", "bright"), [(90, "bottom left"), (-90, "top right"), (180, "bottom right")])
 def test_the_rotation_of_a_phone_is_applied(tmp_path: Path, rotation: int, bright: str) -> None:
-    """The angle is how far the picture is turned counter-clockwise to be upright, as FFmpeg has it."""
-    film = write_film(tmp_path / "film.mp4", [numbered_frame(0)] * 3, rotation=rotation)
-    image = read(film)[0].image
+    """The angle is how far the image is turned counter-clockwise to be upright, as FFmpeg has it."""
+    video = write_video(tmp_path / "video.mp4", [numbered_frame(0)] * 3, rotation=rotation)
+    image = read(video)[0].image
     assert image.shape == ((64, 48, 3) if abs(rotation) == 90 else (48, 64, 3))
     corners = {
         "top left": image[2, 2], "top right": image[2, -3], "bottom left": image[-3, 2], "bottom right": image[-3, -3],
     }  # fmt: skip
     assert max(corners, key=lambda name: float(corners[name].mean())) == bright
-    with VideoReader(film) as reader:
+    with VideoReader(video) as reader:
         assert reader.size_hw == image.shape[:2]
 
 
 def test_pixels_that_are_not_square_are_stretched(tmp_path: Path) -> None:
-    film = write_film(tmp_path / "film.mp4", [numbered_frame(0)] * 3, pixel_aspect=Fraction(4, 3))
-    assert read(film)[0].image.shape == (48, 85, 3)
+    video = write_video(tmp_path / "video.mp4", [numbered_frame(0)] * 3, pixel_aspect=Fraction(4, 3))
+    assert read(video)[0].image.shape == (48, 85, 3)
 
 
-def test_colours_survive_writing_and_reading(tmp_path: Path) -> None:
+def test_colors_survive_writing_and_reading(tmp_path: Path) -> None:
     image = np.zeros((96, 128, 3), dtype=np.uint8)
     image[:48, :64], image[:48, 64:], image[48:, :64], image[48:, 64:] = (
         (220, 40, 30),
@@ -104,8 +106,8 @@ def test_colours_survive_writing_and_reading(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size_hw", [(47, 63), (48, 63), (1, 1), (2, 301)])
 def test_odd_sizes_are_read_and_written(tmp_path: Path, size_hw: tuple[int, int]) -> None:
-    film = write_film(tmp_path / "film.mkv", [numbered_frame(1, size_hw)] * 4)
-    frames = read(film)
+    video = write_video(tmp_path / "video.mkv", [numbered_frame(1, size_hw)] * 4)
+    frames = read(video)
     assert frames[0].image.shape[:2] == size_hw
     with VideoWriter(tmp_path / "out.mp4", size_hw) as writer:
         for frame in frames:
@@ -117,12 +119,12 @@ def test_odd_sizes_are_read_and_written(tmp_path: Path, size_hw: tuple[int, int]
 @pytest.mark.parametrize(
     ("name", "codec", "written"), [("a.mp4", "aac", "aac"), ("a.mov", "pcm_s16le", "aac"), ("a.mkv", "libopus", "opus")]
 )
-def test_sound_is_kept_and_cut_like_the_pictures(tmp_path: Path, name: str, codec: str, written: str) -> None:
-    film = write_film(tmp_path / name, [numbered_frame(n) for n in range(40)], sound=codec)
+def test_sound_is_kept_and_cut_like_the_images(tmp_path: Path, name: str, codec: str, written: str) -> None:
+    video = write_video(tmp_path / name, [numbered_frame(n) for n in range(40)], sound=codec)
     out = tmp_path / "out.mp4"
     with (
-        VideoReader(film, start=1.0, end=3.0) as reader,
-        VideoWriter(out, reader.size_hw, rate=reader.rate, sound_of=film, start=1.0) as writer,
+        VideoReader(video, start=1.0, end=3.0) as reader,
+        VideoWriter(out, reader.size_hw, rate=reader.rate, sound_of=video, start=1.0) as writer,
     ):
         for frame in reader.frames():
             writer.write(frame.image, frame.time)
@@ -137,9 +139,9 @@ def test_sound_is_kept_and_cut_like_the_pictures(tmp_path: Path, name: str, code
 @pytest.mark.parametrize(("start", "heard"), [(0.0, 1.5), (1.0, 0.5), (2.0, 0.0)])
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "pcm_s16le")])
 def test_sound_that_begins_later_still_does(tmp_path: Path, name: str, codec: str, start: float, heard: float) -> None:
-    film = write_film(tmp_path / name, [numbered_frame(n) for n in range(40)], sound=codec, sound_from=1.5)
-    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=film, start=start) as writer:
-        for frame in read(film, start=start):
+    video = write_video(tmp_path / name, [numbered_frame(n) for n in range(40)], sound=codec, sound_from=1.5)
+    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=video, start=start) as writer:
+        for frame in read(video, start=start):
             writer.write(frame.image, frame.time)
     sound = sound_seconds(tmp_path / "out.mp4")
     assert sound is not None
@@ -147,10 +149,10 @@ def test_sound_that_begins_later_still_does(tmp_path: Path, name: str, codec: st
     assert sound[2] == pytest.approx(4 - start, abs=0.06)
 
 
-def test_pictures_that_begin_later_still_do(tmp_path: Path) -> None:
-    film = write_film(tmp_path / "a.mp4", [numbered_frame(n) for n in range(30)], sound="aac")
-    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=film) as writer:
-        for frame in read(film)[10:]:
+def test_images_that_begin_later_still_do(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", [numbered_frame(n) for n in range(30)], sound="aac")
+    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=video) as writer:
+        for frame in read(video)[10:]:
             writer.write(frame.image, frame.time)
     sound = sound_seconds(tmp_path / "out.mp4")
     assert sound is not None
@@ -163,9 +165,9 @@ def test_pictures_that_begin_later_still_do(tmp_path: Path) -> None:
     [("a.avi", "libmp3lame", 44100), ("a.mkv", "pcm_s16le", 5000), ("a.mkv", "pcm_s16le", 192000)],
 )
 def test_odd_sound_is_encoded_anew(tmp_path: Path, name: str, codec: str, rate: int) -> None:
-    film = write_film(tmp_path / name, [numbered_frame(n) for n in range(30)], sound=codec, sound_rate=rate)
-    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=film) as writer:
-        for frame in read(film):
+    video = write_video(tmp_path / name, [numbered_frame(n) for n in range(30)], sound=codec, sound_rate=rate)
+    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=video) as writer:
+        for frame in read(video):
             writer.write(frame.image, frame.time)
     sound = sound_seconds(tmp_path / "out.mp4")
     assert sound is not None
@@ -174,21 +176,21 @@ def test_odd_sound_is_encoded_anew(tmp_path: Path, name: str, codec: str, rate: 
     assert len(read(tmp_path / "out.mp4")) >= 29
 
 
-def test_sound_that_cannot_be_brought_over_costs_no_pictures(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
-    film = write_film(tmp_path / "a.mp4", [numbered_frame(n) for n in range(20)], sound="aac")
+def test_sound_that_cannot_be_brought_over_costs_no_images(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+    video = write_video(tmp_path / "a.mp4", [numbered_frame(n) for n in range(20)], sound="aac")
 
     def fail(self: Any, packet: Any, at: float) -> None:
         raise av.error.ArgumentError(22, "Invalid argument")
 
-    monkeypatch.setattr(video_writer._Sound, "_bring", fail)
-    with VideoWriter(tmp_path / "out.mp4", (48, 64), sound_of=film) as writer:
-        for frame in read(film):
+    monkeypatch.setattr(writer_module._Sound, "_bring", fail)
+    with VideoWriter(tmp_path / "out.mp4", (48, 64), sound_of=video) as writer:
+        for frame in read(video):
             writer.write(frame.image, frame.time)
     assert len(read(tmp_path / "out.mp4")) == 20
     assert "its sound cannot be brought over (Invalid argument)" in caplog.text
 
 
-def test_a_huge_film_is_written_smaller(tmp_path: Path) -> None:
+def test_a_huge_video_is_written_smaller(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "out.mp4", (3, 20_000)) as writer:
         for number in range(3):
             writer.write(np.full((3, 20_000, 3), 50 * number, np.uint8), number / 30)
@@ -196,7 +198,7 @@ def test_a_huge_film_is_written_smaller(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_encoded_leaves_no_file(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(video_writer, "LARGEST_SIDE", 30_000)
+    monkeypatch.setattr(writer_module, "LARGEST_SIDE", 30_000)
     writer = VideoWriter(tmp_path / "out.mp4", (64, 20_000))
     with pytest.raises(InputError, match=r"out\.mp4 cannot be encoded as H\.264"):
         writer.write(np.zeros((64, 20_000, 3), np.uint8), 0)
@@ -208,14 +210,14 @@ def test_what_cannot_be_encoded_leaves_no_file(tmp_path: Path, monkeypatch: Any)
 @pytest.mark.parametrize(("name", "codec"), [("a.ts", "libx264"), ("a.avi", "mpeg4")])
 @pytest.mark.parametrize("start", [0.5, 1.1, 2.0])
 def test_formats_without_an_index_have_the_same_numbers(tmp_path: Path, name: str, codec: str, start: float) -> None:
-    film = write_film(tmp_path / name, [numbered_frame(n) for n in range(40)], rate=25, codec=codec)
-    whole = {frame.number: frame.time for frame in read(film)}
-    part = {frame.number: frame.time for frame in read(film, start=start)}
+    video = write_video(tmp_path / name, [numbered_frame(n) for n in range(40)], rate=25, codec=codec)
+    whole = {frame.number: frame.time for frame in read(video)}
+    part = {frame.number: frame.time for frame in read(video, start=start)}
     assert part == {number: time for number, time in whole.items() if time >= start - 1e-6}
 
 
-def test_films_joined_end_to_end_go_on(tmp_path: Path) -> None:
-    one = write_film(tmp_path / "one.ts", [numbered_frame(n) for n in range(40)])
+def test_videos_joined_end_to_end_go_on(tmp_path: Path) -> None:
+    one = write_video(tmp_path / "one.ts", [numbered_frame(n) for n in range(40)])
     (tmp_path / "two.ts").write_bytes(one.read_bytes() * 2)
     frames = [frame for frame in read(tmp_path / "two.ts") if frame.error is None]
     assert len(frames) >= 78
@@ -226,20 +228,20 @@ def test_films_joined_end_to_end_go_on(tmp_path: Path) -> None:
 
 def test_damage_before_the_start_moves_no_number(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    film = write_film(tmp_path / "film.mp4", [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(60)])
-    good = {frame.time: frame.number for frame in read(film)}
-    data = bytearray(film.read_bytes())
+    video = write_video(tmp_path / "video.mp4", [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(60)])
+    good = {frame.time: frame.number for frame in read(video)}
+    data = bytearray(video.read_bytes())
     begin = data.index(b"mdat") + 8
     damage = begin + (len(data) - begin) * 35 // 60  # about frame 35, after the key frame 30
     data[damage : damage + 3000] = bytes(3000)
-    film.write_bytes(data)
-    frames = [frame for frame in read(film, start=4.5) if frame.error is None]
+    video.write_bytes(data)
+    frames = [frame for frame in read(video, start=4.5) if frame.error is None]
     assert frames
     assert [frame.number for frame in frames] == [good[frame.time] for frame in frames]
 
 
-def test_a_film_without_sound_stays_without(film: Path, tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "out.mp4", (48, 64), sound_of=film) as writer:
+def test_a_video_without_sound_stays_without(video: Path, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", (48, 64), sound_of=video) as writer:
         writer.write(numbered_frame(0), 0)
     assert sound_seconds(tmp_path / "out.mp4") is None
 
@@ -259,12 +261,12 @@ def test_browsers_play_what_is_written(tmp_path: Path) -> None:
 def test_a_damaged_frame_is_reported_and_the_next_ones_follow(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(30)]
-    film = write_film(tmp_path / "film.mp4", noise)
-    data = bytearray(film.read_bytes())
+    video = write_video(tmp_path / "video.mp4", noise)
+    data = bytearray(video.read_bytes())
     middle = data.index(b"mdat") + 8 + (len(data) - data.index(b"mdat")) // 2
     data[middle : middle + len(data) // 10] = bytes(len(data) // 10)
-    film.write_bytes(data)
-    frames = read(film)
+    video.write_bytes(data)
+    frames = read(video)
     broken = [frame for frame in frames if frame.error is not None]
     assert 1 <= len(broken) < 15
     assert all(frame.image is None for frame in broken)
@@ -273,15 +275,15 @@ def test_a_damaged_frame_is_reported_and_the_next_ones_follow(tmp_path: Path) ->
     assert len(frames) - len(broken) >= 15
 
 
-def test_what_is_no_film_is_refused(tmp_path: Path, film: Path) -> None:
+def test_what_is_no_video_is_refused(tmp_path: Path, video: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         VideoReader(tmp_path / "none.mp4")
-    (tmp_path / "text.mp4").write_text("not a film")
-    with pytest.raises(InputError, match=r"text\.mp4 cannot be read as a film .*complete"):
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(InputError, match=r"text\.mp4 cannot be read as a video .*complete"):
         VideoReader(tmp_path / "text.mp4")
     cut = tmp_path / "cut.mp4"
-    cut.write_bytes(film.read_bytes()[:2000])
-    with pytest.raises(InputError, match="cannot be read as a film"):
+    cut.write_bytes(video.read_bytes()[:2000])
+    with pytest.raises(InputError, match="cannot be read as a video"):
         VideoReader(cut)
     sound = tmp_path / "sound.m4a"
     with av.open(str(sound), "w") as container:
@@ -290,27 +292,27 @@ def test_what_is_no_film_is_refused(tmp_path: Path, film: Path) -> None:
         silence.sample_rate = 48000
         container.mux(tone.encode(silence))
         container.mux(tone.encode(None))
-    with pytest.raises(InputError, match=r"without a picture track \(it holds audio\)"):
+    with pytest.raises(InputError, match=r"without an image track \(it holds audio\)"):
         VideoReader(sound)
 
 
-def test_options_are_checked(film: Path) -> None:
+def test_options_are_checked(video: Path) -> None:
     with pytest.raises(ConfigError, match="every"):
-        VideoReader(film, every=0)
+        VideoReader(video, every=0)
     with pytest.raises(ConfigError, match="start < end"):
-        VideoReader(film, start=2, end=2)
-    assert read(film, start=9) == []
-    assert [frame.number for frame in read(film, start=1, end=1.01)] == [10]
-    assert [frame.number for frame in read(film, start=3.85)] == [39]
+        VideoReader(video, start=2, end=2)
+    assert read(video, start=9) == []
+    assert [frame.number for frame in read(video, start=1, end=1.01)] == [10]
+    assert [frame.number for frame in read(video, start=3.85)] == [39]
 
 
-def test_pyav_missing_says_what_to_install(film: Path, monkeypatch: Any) -> None:
+def test_pyav_missing_says_what_to_install(video: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ConfigError, match=r"distilpose\[video\]"):
-        VideoReader(film)
+        VideoReader(video)
 
 
-def test_a_killed_writer_leaves_a_film_that_plays(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_a_video_that_plays(tmp_path: Path) -> None:
     code = (
         "import os, numpy as np\n"
         "from distilpose.video.writer import VideoWriter\n"
@@ -326,7 +328,7 @@ def test_a_killed_writer_leaves_a_film_that_plays(tmp_path: Path) -> None:
     assert all(frame.error is None for frame in frames)
 
 
-def test_a_full_disk_leaves_a_film_that_plays(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_a_video_that_plays(tmp_path: Path) -> None:
     code = (
         "import resource, numpy as np\n"
         "from distilpose.video.writer import VideoWriter\n"

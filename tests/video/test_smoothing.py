@@ -294,29 +294,29 @@ def test_every_item_comes_out_once_in_order_broken_and_empty_ones_too() -> None:
 def test_only_half_a_window_is_read_ahead(rate: int, window: float) -> None:
     read = 0
 
-    def film() -> Iterator[tuple[int, PoseResult, float]]:
+    def video() -> Iterator[tuple[int, PoseResult, float]]:
         nonlocal read
         for i in range(300):
             read += 1
             yield i, stick(BASE), i / rate
 
-    for out, (number, _) in enumerate(smooth_zero_lag(film(), window)):
+    for out, (number, _) in enumerate(smooth_zero_lag(video(), window)):
         assert number == out
         assert read - out <= math.floor(window / 2 * rate) + 2
 
 
 def test_what_was_given_out_is_let_go_and_few_wait_even_if_time_stands_still() -> None:
-    class Picture:
+    class Image:
         pass
 
-    pictures: list[weakref.ref[Picture]] = []
+    images: list[weakref.ref[Image]] = []
 
-    def items() -> Iterator[tuple[Picture, PoseResult | None, float]]:
+    def items() -> Iterator[tuple[Image, PoseResult | None, float]]:
         for number in range(400):
-            picture = Picture()
-            pictures.append(weakref.ref(picture))
-            yield picture, None, 0.01 * min(number, 200)
+            image = Image()
+            images.append(weakref.ref(image))
+            yield image, None, 0.01 * min(number, 200)
 
     for _ in smooth_zero_lag(items(), window=0.4):
-        assert sum(picture() is not None for picture in pictures) <= 124
-    assert len(pictures) == 400
+        assert sum(image() is not None for image in images) <= 124
+    assert len(images) == 400

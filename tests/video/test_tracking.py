@@ -350,7 +350,7 @@ def test_box_margins_are_those_of_the_labels(shared_data) -> None:
         np.testing.assert_allclose(np.maximum(value, 0), margin, atol=0.011)
 
 
-def test_duplicates_are_found_and_neighbours_are_not() -> None:
+def test_duplicates_are_found_and_neighbors_are_not() -> None:
     rng = np.random.default_rng(0)
     one, other = walker(300, phase=1.0), walker(340, phase=2.5)
     result = people(one, other, one + rng.normal(0, 2, (17, 2)), other + 1, walker(900))
@@ -373,9 +373,9 @@ def test_two_tracks_on_one_body_are_resolved_without_a_detector(seed: int) -> No
             result = truth
         else:
             expected = tracker.expected(t)
-            centres = (expected.boxes_xyxy[:, 0] + expected.boxes_xyxy[:, 2]) / 2
+            centers = (expected.boxes_xyxy[:, 0] + expected.boxes_xyxy[:, 2]) / 2
             seen = [
-                front if near or abs(c - front[:, 0].mean()) < abs(c - hind[:, 0].mean()) else hind for c in centres
+                front if near or abs(c - front[:, 0].mean()) < abs(c - hind[:, 0].mean()) else hind for c in centers
             ]
             noisy = people(*(pose + rng.normal(0, 2, (17, 2)) for pose in seen))
             result = with_box(noisy, expected.boxes_xyxy)

@@ -1,4 +1,4 @@
-"""Films for tests, written with PyAV and known frame by frame."""
+"""Videos for tests, written with PyAV and known frame by frame."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def frame_number(image: Image) -> int:
     return round((float(image[-image.shape[0] // 4 :].mean()) - 20) / 5)
 
 
-def write_film(
+def write_video(
     path: Path,
     images: Sequence[Image],
     *,
@@ -82,7 +82,7 @@ def top_boxes(path: Path) -> list[str]:
 
 
 def sound_seconds(path: Path) -> tuple[str, float, float] | None:
-    """Codec of a film's sound, and where it is first heard and ends in seconds; None without any."""
+    """Codec of a video's sound, and where it is first heard and ends in seconds; None without any."""
     with av.open(str(path)) as container:
         if not container.streams.audio:
             return None

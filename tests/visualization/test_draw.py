@@ -1,4 +1,4 @@
-"""Pictures of poses, checked by their pixels."""
+"""Images of poses, checked by their pixels."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 from distilpose.errors import ConfigError, InputError
 from distilpose.skeletons import COCO_17, Skeleton
 from distilpose.visualization.draw import (
-    PERSON_COLOURS,
-    PLAIN_COLOUR,
-    SIDE_COLOURS,
+    PERSON_COLORS,
+    PLAIN_COLOR,
+    SIDE_COLORS,
     STYLES,
     DrawStyle,
     draw_poses,
-    person_colour,
+    person_color,
 )
 
 Pixels = NDArray[np.uint8]
 STICK = Skeleton("stick", ("a", "b"), (), ((0, 1),), (0, 1), (), (0.05, 0.05))
-LEFT, RIGHT, CENTRE = (SIDE_COLOURS[side] for side in ("left", "right", "centre"))
+LEFT, RIGHT, CENTER = (SIDE_COLORS[side] for side in ("left", "right", "center"))
 
 
 @pytest.fixture
-def grey() -> Pixels:
+def gray() -> Pixels:
     return np.full((420, 320, 3), 110, np.uint8)
 
 
@@ -48,67 +48,67 @@ def middle(person: NDArray[np.float64], a: str, b: str) -> tuple[int, int]:
 
 
 def width_at(image: Pixels, background: Pixels, row: int) -> int:
-    """Number of pixels of a row in which two pictures differ clearly."""
+    """Number of pixels of a row in which two images differ clearly."""
     return int((np.abs(image[row].astype(int) - background[row]).max(-1) > 60).sum())
 
 
-def test_limbs_wear_the_colour_of_their_side(grey: Pixels, person: NDArray[np.float64]) -> None:
-    picture = draw_poses(grey, person, COCO_17)
-    for side, colour in (("left", LEFT), ("right", RIGHT)):
-        assert tuple(picture[middle(person, f"{side}_knee", f"{side}_ankle")]) == colour
-        assert tuple(picture[middle(person, f"{side}_shoulder", f"{side}_elbow")]) == colour
-    assert tuple(picture[middle(person, "left_shoulder", "right_shoulder")]) == CENTRE
-    assert len({LEFT, RIGHT, CENTRE}) == 3
+def test_limbs_wear_the_color_of_their_side(gray: Pixels, person: NDArray[np.float64]) -> None:
+    image = draw_poses(gray, person, COCO_17)
+    for side, color in (("left", LEFT), ("right", RIGHT)):
+        assert tuple(image[middle(person, f"{side}_knee", f"{side}_ankle")]) == color
+        assert tuple(image[middle(person, f"{side}_shoulder", f"{side}_elbow")]) == color
+    assert tuple(image[middle(person, "left_shoulder", "right_shoulder")]) == CENTER
+    assert len({LEFT, RIGHT, CENTER}) == 3
 
 
-def test_input_is_untouched_and_only_the_person_is_painted(grey: Pixels, person: NDArray[np.float64]) -> None:
-    before, points = grey.copy(), person.copy()
-    picture = draw_poses(grey, person, COCO_17, score=np.ones((1, 17)), sigma=np.full((1, 17, 2), 2.0))
-    np.testing.assert_array_equal(grey, before)
+def test_input_is_untouched_and_only_the_person_is_painted(gray: Pixels, person: NDArray[np.float64]) -> None:
+    before, points = gray.copy(), person.copy()
+    image = draw_poses(gray, person, COCO_17, score=np.ones((1, 17)), sigma=np.full((1, 17, 2), 2.0))
+    np.testing.assert_array_equal(gray, before)
     np.testing.assert_array_equal(person, points)
-    assert picture.dtype == np.uint8
-    changed = np.argwhere((picture != grey).any(-1))[:, ::-1]
+    assert image.dtype == np.uint8
+    changed = np.argwhere((image != gray).any(-1))[:, ::-1]
     low, high = person[0].min(0), person[0].max(0)
     assert (changed > low - 12).all()
     assert (changed < high + 12).all()
 
 
-def test_lines_are_thin_at_distance(grey: Pixels) -> None:
+def test_lines_are_thin_at_distance(gray: Pixels) -> None:
     widths = {}
     for height in (40, 200, 400):
         stick = np.array([[[160.0, 5.0], [160.0, 5.0 + height]]])
-        picture = draw_poses(np.zeros_like(grey), stick, STICK)
-        widths[height] = width_at(picture, np.zeros_like(grey), 5 + height // 2)
+        image = draw_poses(np.zeros_like(gray), stick, STICK)
+        widths[height] = width_at(image, np.zeros_like(gray), 5 + height // 2)
     assert widths[40] <= 2
     assert widths[40] < widths[200] < widths[400] <= 12
 
 
-def test_uncertain_keypoints_fade(grey: Pixels, person: NDArray[np.float64]) -> None:
+def test_uncertain_keypoints_fade(gray: Pixels, person: NDArray[np.float64]) -> None:
     score = np.ones((1, 17))
     row, column = middle(person, "left_knee", "left_ankle")
     strength = []
     for value in (0.0, 0.15, 0.3, 1.0):
         score[0, COCO_17.keypoint_names.index("left_ankle")] = value
-        picture = draw_poses(grey, person, COCO_17, score=score)
-        strength.append(int(np.abs(picture[row, column].astype(int) - grey[row, column]).max()))
+        image = draw_poses(gray, person, COCO_17, score=score)
+        strength.append(int(np.abs(image[row, column].astype(int) - gray[row, column]).max()))
     assert strength[0] == 0
     assert 0 < strength[1] < strength[2] < strength[3]
-    assert tuple(picture[middle(person, "right_knee", "right_ankle")]) == RIGHT
+    assert tuple(image[middle(person, "right_knee", "right_ankle")]) == RIGHT
 
 
-def test_person_without_confidence_is_not_drawn(grey: Pixels, person: NDArray[np.float64]) -> None:
-    picture = draw_poses(grey, person, COCO_17, score=np.zeros((1, 17)), sigma=np.full((1, 17, 2), 40.0))
-    np.testing.assert_array_equal(picture, grey)
+def test_person_without_confidence_is_not_drawn(gray: Pixels, person: NDArray[np.float64]) -> None:
+    image = draw_poses(gray, person, COCO_17, score=np.zeros((1, 17)), sigma=np.full((1, 17, 2), 40.0))
+    np.testing.assert_array_equal(image, gray)
 
 
-def test_large_sigma_becomes_an_ellipse_and_small_does_not(grey: Pixels, person: NDArray[np.float64]) -> None:
+def test_large_sigma_becomes_an_ellipse_and_small_does_not(gray: Pixels, person: NDArray[np.float64]) -> None:
     wrist = COCO_17.keypoint_names.index("left_wrist")
     x, y = person[0, wrist].astype(int)
-    plain = draw_poses(grey, person, COCO_17)
+    plain = draw_poses(gray, person, COCO_17)
     sigma = np.full((1, 17, 2), 5.0)
-    np.testing.assert_array_equal(draw_poses(grey, person, COCO_17, sigma=sigma), plain)
+    np.testing.assert_array_equal(draw_poses(gray, person, COCO_17, sigma=sigma), plain)
     sigma[0, wrist] = 40, 12
-    changed = (draw_poses(grey, person, COCO_17, sigma=sigma) != plain).any(-1)
+    changed = (draw_poses(gray, person, COCO_17, sigma=sigma) != plain).any(-1)
     assert changed[y, x + 36]
     assert not changed[y, x + 46]
     assert changed[y + 10, x + 1]
@@ -129,52 +129,52 @@ def test_ellipse_is_translucent(person: NDArray[np.float64]) -> None:
         assert intercept == pytest.approx((1 - slope) * LEFT[channel], abs=1.5)
 
 
-def test_larger_person_lies_on_top_whatever_the_order(grey: Pixels, person: NDArray[np.float64]) -> None:
+def test_larger_person_lies_on_top_whatever_the_order(gray: Pixels, person: NDArray[np.float64]) -> None:
     small = (person - [160, 200]) * 0.5 + [160, 300]
-    one = draw_poses(grey, np.concatenate([person, small]), COCO_17)
-    other = draw_poses(grey, np.concatenate([small, person]), COCO_17)
+    one = draw_poses(gray, np.concatenate([person, small]), COCO_17)
+    other = draw_poses(gray, np.concatenate([small, person]), COCO_17)
     np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(one, draw_poses(draw_poses(grey, small, COCO_17), person, COCO_17))
+    np.testing.assert_array_equal(one, draw_poses(draw_poses(gray, small, COCO_17), person, COCO_17))
 
 
-def test_points_far_outside_are_harmless(grey: Pixels, person: NDArray[np.float64]) -> None:
-    np.testing.assert_array_equal(draw_poses(grey, person + 5000, COCO_17, sigma=np.full((1, 17, 2), 50.0)), grey)
+def test_points_far_outside_are_harmless(gray: Pixels, person: NDArray[np.float64]) -> None:
+    np.testing.assert_array_equal(draw_poses(gray, person + 5000, COCO_17, sigma=np.full((1, 17, 2), 50.0)), gray)
     person[0, COCO_17.keypoint_names.index("left_ankle")] = 1e9, -1e9
     sigma = np.full((1, 17, 2), 1e9)
-    assert draw_poses(grey, person, COCO_17, sigma=sigma).shape == grey.shape
+    assert draw_poses(gray, person, COCO_17, sigma=sigma).shape == gray.shape
 
 
-def test_line_reaches_from_outside_into_the_picture(grey: Pixels) -> None:
+def test_line_reaches_from_outside_into_the_image(gray: Pixels) -> None:
     stick = np.array([[[-300.0, 200.0], [900.0, 200.0]]])
-    picture = draw_poses(grey, stick, STICK)
-    assert (picture[200] == CENTRE).all()
+    image = draw_poses(gray, stick, STICK)
+    assert (image[200] == CENTER).all()
 
 
-def test_nobody_and_coinciding_points(grey: Pixels) -> None:
-    empty = draw_poses(grey, np.zeros((0, 17, 2)), COCO_17, score=np.zeros((0, 17)), sigma=np.zeros((0, 17, 2)))
-    np.testing.assert_array_equal(empty, grey)
-    assert empty is not grey
-    spot = draw_poses(grey, np.full((1, 17, 2), 100.0), COCO_17, sigma=np.zeros((1, 17, 2)))
-    changed = np.argwhere((spot != grey).any(-1))
+def test_nobody_and_coinciding_points(gray: Pixels) -> None:
+    empty = draw_poses(gray, np.zeros((0, 17, 2)), COCO_17, score=np.zeros((0, 17)), sigma=np.zeros((0, 17, 2)))
+    np.testing.assert_array_equal(empty, gray)
+    assert empty is not gray
+    spot = draw_poses(gray, np.full((1, 17, 2), 100.0), COCO_17, sigma=np.zeros((1, 17, 2)))
+    changed = np.argwhere((spot != gray).any(-1))
     assert 0 < len(changed) < 50
     assert np.abs(changed - 100).max() <= 4
 
 
-def test_a_person_s_colour_is_that_of_the_track_whatever_the_row(grey: Pixels, person: NDArray[np.float64]) -> None:
+def test_a_person_s_color_is_that_of_the_track_whatever_the_row(gray: Pixels, person: NDArray[np.float64]) -> None:
     other = person + np.array([0, 2000])
-    alone = draw_poses(grey, person, COCO_17, style="people", track_id=[11])
+    alone = draw_poses(gray, person, COCO_17, style="people", track_id=[11])
     for xy, ids in ((np.concatenate([person, other]), [11, 3]), (np.concatenate([other, person]), [3, 11])):
-        np.testing.assert_array_equal(draw_poses(grey, xy, COCO_17, style="people", track_id=ids), alone)
-    by_row = draw_poses(grey, person, COCO_17, style="people")
-    np.testing.assert_array_equal(by_row, draw_poses(grey, person, COCO_17, style="people", track_id=[0]))
+        np.testing.assert_array_equal(draw_poses(gray, xy, COCO_17, style="people", track_id=ids), alone)
+    by_row = draw_poses(gray, person, COCO_17, style="people")
+    np.testing.assert_array_equal(by_row, draw_poses(gray, person, COCO_17, style="people", track_id=[0]))
     assert (by_row != alone).any()
-    assert tuple(alone[middle(person, "left_shoulder", "right_shoulder")]) == person_colour(11) == person_colour(11)
+    assert tuple(alone[middle(person, "left_shoulder", "right_shoulder")]) == person_color(11) == person_color(11)
 
 
-def test_sides_differ_in_lightness_in_a_person_s_colour(grey: Pixels, person: NDArray[np.float64]) -> None:
-    for number in range(len(PERSON_COLOURS)):
-        picture = draw_poses(grey, person, COCO_17, style="people", track_id=[number])
-        left, right = (picture[middle(person, f"{side}_knee", f"{side}_ankle")].astype(float) for side in SIDES)
+def test_sides_differ_in_lightness_in_a_person_s_color(gray: Pixels, person: NDArray[np.float64]) -> None:
+    for number in range(len(PERSON_COLORS)):
+        image = draw_poses(gray, person, COCO_17, style="people", track_id=[number])
+        left, right = (image[middle(person, f"{side}_knee", f"{side}_ankle")].astype(float) for side in SIDES)
         assert left.mean() > right.mean() + 30
 
 
@@ -189,54 +189,54 @@ XYZ = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1
 
 
 @pytest.mark.parametrize(("eye", "least"), [("all", 25), ("protanopia", 15), ("deuteranopia", 15)])
-def test_colours_of_people_are_told_apart(eye: str, least: float) -> None:
-    rgb = np.array(PERSON_COLOURS) / 255
+def test_colors_of_people_are_told_apart(eye: str, least: float) -> None:
+    rgb = np.array(PERSON_COLORS) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ np.transpose(SEEN[eye])
     xyz = linear.clip(0, 1) @ XYZ.T / [0.9505, 1, 1.089]
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
     distance = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 1000 * np.eye(len(lab))
     assert distance.min() > least
-    assert np.diagonal(distance, 1).min() > 1.5 * least  # of neighbours, the likely ids of one picture
+    assert np.diagonal(distance, 1).min() > 1.5 * least  # of neighbors, the likely ids of one image
 
 
-def test_styles(grey: Pixels, person: NDArray[np.float64]) -> None:
+def test_styles(gray: Pixels, person: NDArray[np.float64]) -> None:
     box = np.array([[60.0, 8, 270, 400]])
     sigma = np.full((1, 17, 2), 40.0)
     drawn = {
-        name: draw_poses(grey, person, COCO_17, sigma=sigma, style=name, box=box, track_id=[4], pose_score=[0.5])
+        name: draw_poses(gray, person, COCO_17, sigma=sigma, style=name, box=box, track_id=[4], pose_score=[0.5])
         for name in STYLES
     }
-    assert len({picture.tobytes() for picture in drawn.values()}) == len(STYLES)
-    np.testing.assert_array_equal(drawn["sides"], draw_poses(grey, person, COCO_17, sigma=sigma))
-    assert tuple(drawn["skeleton"][0, 0]) == PLAIN_COLOUR
-    assert tuple(drawn["labels"][300, 60]) == person_colour(4)  # the left edge of the box
-    assert tuple(drawn["people"][300, 60]) != person_colour(4)
+    assert len({image.tobytes() for image in drawn.values()}) == len(STYLES)
+    np.testing.assert_array_equal(drawn["sides"], draw_poses(gray, person, COCO_17, sigma=sigma))
+    assert tuple(drawn["skeleton"][0, 0]) == PLAIN_COLOR
+    assert tuple(drawn["labels"][300, 60]) == person_color(4)  # the left edge of the box
+    assert tuple(drawn["people"][300, 60]) != person_color(4)
     knee = middle(person, "left_knee", "left_ankle")[0]
-    assert width_at(drawn["minimal"], grey, knee) < width_at(draw_poses(grey, person, COCO_17), grey, knee)
+    assert width_at(drawn["minimal"], gray, knee) < width_at(draw_poses(gray, person, COCO_17), gray, knee)
     np.testing.assert_array_equal(
-        draw_poses(grey, person, COCO_17, style=DrawStyle(ellipses=False), sigma=sigma),
-        draw_poses(grey, person, COCO_17),
+        draw_poses(gray, person, COCO_17, style=DrawStyle(ellipses=False), sigma=sigma),
+        draw_poses(gray, person, COCO_17),
     )
 
 
 def test_unknown_style_names_the_known() -> None:
     with pytest.raises(ConfigError, match=r"sides, people, labels, skeleton, minimal.*got 'neon'"):
         draw_poses(np.zeros((9, 9, 3), np.uint8), [], COCO_17, style="neon")
-    with pytest.raises(ConfigError, match="colours must be one of side, person"):
-        DrawStyle(colours="rainbow")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="colors must be one of side, person"):
+        DrawStyle(colors="rainbow")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="background"):
         DrawStyle(background="white")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="line_width"):
         DrawStyle(line_width=0)
 
 
-LABEL_ALONE = DrawStyle(labels=True, boxes=False, ellipses=False, background="plain", colours="person")
+LABEL_ALONE = DrawStyle(labels=True, boxes=False, ellipses=False, background="plain", colors="person")
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (1, 0), (0, 1), (1, 1)])
 @pytest.mark.parametrize("beyond", [-15, 5])
-def test_labels_stay_whole_inside_the_picture(corner: tuple[int, int], beyond: int) -> None:
+def test_labels_stay_whole_inside_the_image(corner: tuple[int, int], beyond: int) -> None:
     image = np.zeros((200, 300, 3), np.uint8)
     free = label_size(image, [120.0, 90, 180, 150])
     where = np.array(corner) * [300 - 60, 200 - 60] + (np.array(corner) * 2 - 1) * beyond
@@ -246,14 +246,14 @@ def test_labels_stay_whole_inside_the_picture(corner: tuple[int, int], beyond: i
 def label_size(image: Pixels, box: list[float]) -> tuple[int, int]:
     """(height, width) of the label of somebody whose keypoints have no score."""
     xy = np.linspace(box[:2], box[2:], 17)[None]
-    picture = draw_poses(
+    drawn = draw_poses(
         image, xy, COCO_17, score=np.zeros((1, 17)), style=LABEL_ALONE, track_id=[27], box=[box], pose_score=[0.84]
     )
-    rows, columns = np.nonzero((picture != PLAIN_COLOUR).any(-1))
+    rows, columns = np.nonzero((drawn != PLAIN_COLOR).any(-1))
     return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
 
 
-def test_labels_grow_with_the_person_and_shrink_into_small_pictures() -> None:
+def test_labels_grow_with_the_person_and_shrink_into_small_images() -> None:
     image = np.zeros((2000, 3000, 3), np.uint8)
     small, large = label_size(image, [1000.0, 900, 1040, 960]), label_size(image, [1000.0, 300, 1800, 1900])
     assert small[0] >= 14
@@ -265,20 +265,20 @@ def test_labels_grow_with_the_person_and_shrink_into_small_pictures() -> None:
 
 @pytest.mark.parametrize("background", [0, 128, 255])
 def test_label_text_stands_out_from_its_plate(background: int) -> None:
-    for number in range(len(PERSON_COLOURS)):
-        picture = draw_poses(
+    for number in range(len(PERSON_COLORS)):
+        image = draw_poses(
             np.full((200, 300, 3), background, np.uint8), np.full((1, 17, 2), 150.0), COCO_17, track_id=[number],
-            score=np.zeros((1, 17)), style=DrawStyle(labels=True, colours="person"), box=[[100.0, 100, 200, 190]],
+            score=np.zeros((1, 17)), style=DrawStyle(labels=True, colors="person"), box=[[100.0, 100, 200, 190]],
         )  # fmt: skip
-        changed = picture[(picture != background).any(-1)].astype(float) @ [0.299, 0.587, 0.114]
+        changed = image[(image != background).any(-1)].astype(float) @ [0.299, 0.587, 0.114]
         assert np.ptp(changed) > 80
 
 
-def test_nobody_outside_gets_a_label_or_a_box(grey: Pixels, person: NDArray[np.float64]) -> None:
+def test_nobody_outside_gets_a_label_or_a_box(gray: Pixels, person: NDArray[np.float64]) -> None:
     for shift in ([5000, 0], [0, -5000], [-1e9, 1e9]):
         box = np.array([[60.0, 8, 270, 400]]) + np.array([*shift, *shift])
-        picture = draw_poses(grey, person + shift, COCO_17, style="labels", box=box, track_id=[1], pose_score=[1.0])
-        np.testing.assert_array_equal(picture, grey)
+        image = draw_poses(gray, person + shift, COCO_17, style="labels", box=box, track_id=[1], pose_score=[1.0])
+        np.testing.assert_array_equal(image, gray)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -295,12 +295,12 @@ def test_extremes(style: str, person: NDArray[np.float64]) -> None:
             (np.full((1, 17, 2), 1e12), np.full((1, 4), -1e12)),
         ):
             count = len(xy)
-            picture = draw_poses(
+            drawn = draw_poses(
                 canvas, xy, COCO_17, sigma=np.full((count, 17, 2), 3.0), style=style, box=box,
                 track_id=np.arange(count), pose_score=np.ones(count),
             )  # fmt: skip
-            assert picture.shape == canvas.shape
-            assert picture.dtype == np.uint8
+            assert drawn.shape == canvas.shape
+            assert drawn.dtype == np.uint8
     assert not pixel.any()
     assert not image.any()
 
@@ -320,7 +320,7 @@ def test_extremes(style: str, person: NDArray[np.float64]) -> None:
         ({"image": np.zeros((5, 5), np.uint8)}, "image must be"),
     ],
 )
-def test_bad_arrays_are_refused(grey: Pixels, person: NDArray[np.float64], change: dict, message: str) -> None:
-    arguments = {"image": grey, "xy": person, **change}
+def test_bad_arrays_are_refused(gray: Pixels, person: NDArray[np.float64], change: dict, message: str) -> None:
+    arguments = {"image": gray, "xy": person, **change}
     with pytest.raises(InputError, match=message):
         draw_poses(arguments.pop("image"), arguments.pop("xy"), COCO_17, **arguments)

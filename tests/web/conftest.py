@@ -121,7 +121,7 @@ def predictor() -> PosePredictor:
 
 @pytest.fixture(scope="session")
 def drawn_person() -> np.ndarray:
-    """(360, 300, 3) a picture of one drawn person."""
+    """(360, 300, 3) an image of one drawn person."""
     return draw_people(np.random.default_rng(7), (360, 300), uniform=True)[0]
 
 
@@ -133,7 +133,7 @@ def photograph() -> Path:
 
 
 @pytest.fixture
-def picture_file(tmp_path: Path, drawn_person: np.ndarray) -> Path:
+def image_file(tmp_path: Path, drawn_person: np.ndarray) -> Path:
     """The drawn person as PNG."""
     path = tmp_path / "drawn.png"
     Image.fromarray(drawn_person).save(path)

@@ -34,7 +34,7 @@ def package(tmp_path: Path) -> Path:
 
 def write_model(path: Path, output: str = "xy_norm", description: ModelDescription | None = None) -> Path:
     """A file that says it is a student and always sees the same."""
-    inside = description or ModelDescription("tiny", "regression", (64, 48), (16, 12), normalisation=None)
+    inside = description or ModelDescription("tiny", "regression", (64, 48), (16, 12), normalization=None)
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, 64, 48])
     found = helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 17, 2])
     value = numpy_helper.from_array(np.zeros((1, 17, 2), np.float32), "value")
@@ -58,7 +58,7 @@ def test_the_folder_has_all_that_the_page_asks_for(tmp_path: Path, package: Path
         assert entry["bytes"] == len(content)
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         assert entry["input_size_hw"] == [64, 48]
-        assert entry["normalisation"] is None
+        assert entry["normalization"] is None
         assert len(entry["skeleton"]["sides"]) == len(entry["skeleton"]["keypoint_names"]) == 17
     for name in ("script", "glue", "wasm"):
         assert (out / manifest["runtime"][name]).is_file()
@@ -134,6 +134,6 @@ def test_the_command(tmp_path: Path, package: Path, capsys: pytest.CaptureFixtur
 def test_the_shipped_student_is_exported_with_its_notice(tmp_path: Path, package: Path) -> None:
     (entry,) = json.loads((build_page(tmp_path, runtime=package).folder / "manifest.json").read_text())["models"]
     assert entry["precision"] == "float16"
-    assert entry["normalisation"] is None
+    assert entry["normalization"] is None
     assert entry["bytes"] < 15e6
     assert "not" in (tmp_path / "models" / "NOTICE.md").read_text()

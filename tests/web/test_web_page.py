@@ -21,7 +21,7 @@ from distilpose.geometry import CropTransform
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.serving.web import build_page, own_files
-from distilpose.visualization.draw import SIDE_COLOURS
+from distilpose.visualization.draw import SIDE_COLORS
 
 pytestmark = pytest.mark.slow
 PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
@@ -66,11 +66,11 @@ def assert_agrees(found: list[dict[str, Any]], image: np.ndarray, predictor: Pos
     assert {row["category_id"] for row in found} == {1}
 
 
-def test_a_picture_has_the_predictors_pose(
-    browser: Any, visit: Callable[..., Any], picture_file: Path, drawn_person: np.ndarray, predictor: PosePredictor
+def test_an_image_has_the_predictors_pose(
+    browser: Any, visit: Callable[..., Any], image_file: Path, drawn_person: np.ndarray, predictor: PosePredictor
 ) -> None:
     page = visit(browser)
-    show(page, picture_file)
+    show(page, image_file)
     found = rows(page)
     assert [row["box_xyxy"] for row in found] == [[0, 0, 300, 360]]
     assert "frame" not in found[0]
@@ -106,7 +106,7 @@ def test_a_photograph_has_the_predictors_pose_in_boxes_drawn_by_mouse(
     assert_agrees(found, read_image(photograph), predictor)
 
 
-def test_real_pictures_have_the_predictors_poses(
+def test_real_images_have_the_predictors_poses(
     browser: Any, visit: Callable[..., Any], shared_data: Path, predictor: PosePredictor
 ) -> None:
     page = visit(browser)
@@ -131,11 +131,11 @@ def test_the_skeleton_is_drawn(browser: Any, visit: Callable[..., Any], photogra
     for name, side in ((5, "left"), (6, "right")):  # shoulders
         x, y, score = points[name]
         assert score > 0.35  # almost in full
-        colour = drawn[round(y), round(x)]
-        assert np.abs(colour - SIDE_COLOURS[side]).max() < 30, name
-        assert np.abs(image[round(y), round(x)] - SIDE_COLOURS[side]).max() > 60
+        color = drawn[round(y), round(x)]
+        assert np.abs(color - SIDE_COLORS[side]).max() < 30, name
+        assert np.abs(image[round(y), round(x)] - SIDE_COLORS[side]).max() > 60
     page.uncheck("#show-skeleton")
-    assert np.abs(page_png(page) - image).max() < 16  # the picture alone, decoded twice
+    assert np.abs(page_png(page) - image).max() < 16  # the image alone, decoded twice
 
 
 def page_png(page: Any) -> np.ndarray:
@@ -144,12 +144,12 @@ def page_png(page: Any) -> np.ndarray:
     return np.array(Image.open(BytesIO(saved(page, "#save-png"))).convert("RGB")).astype(int)
 
 
-def test_everything_works_by_keyboard(browser: Any, visit: Callable[..., Any], picture_file: Path) -> None:
+def test_everything_works_by_keyboard(browser: Any, visit: Callable[..., Any], image_file: Path) -> None:
     page = visit(browser)
     # Registered early: the browser takes a moment until it hands choosers over.
-    page.on("filechooser", lambda chooser: chooser.set_files(picture_file))
+    page.on("filechooser", lambda chooser: chooser.set_files(image_file))
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the picture"
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the image"
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "open"
     outline = page.locator("#open").evaluate("element => getComputedStyle(element).outlineWidth")
@@ -227,24 +227,24 @@ def test_the_server_agrees(browser: Any, visit: Callable[..., Any], photograph: 
         assert_agrees(rows(page), read_image(photograph), predictor)
 
 
-def test_the_server_compares_frames_of_a_film(browser: Any, visit: Callable[..., Any], film: Path) -> None:
+def test_the_server_compares_frames_of_a_video(browser: Any, visit: Callable[..., Any], video: Path) -> None:
     with serving() as address:
         page = visit(browser, address)
         page.select_option("#where", "both")
-        show(page, film)
+        show(page, video)
         page.click("#play")
         expect(page.locator("#play")).to_have_text("Play", timeout=20_000)
         largest = float(re.search(r"difference ([\d.]+) px", page.inner_text("#difference")).group(1))
         assert largest < 1  # of 480 x 280
 
 
-def test_a_server_with_a_key(browser: Any, built_page: Path, picture_file: Path) -> None:
+def test_a_server_with_a_key(browser: Any, built_page: Path, image_file: Path) -> None:
     with serving(api_key="open-sesame") as address:
         page = browser.new_page()
         page.goto(address)
         expect(page.locator("#status")).to_contain_text("Ready", timeout=30_000)
         page.select_option("#where", "both")
-        show(page, picture_file)
+        show(page, image_file)
         expect(page.locator("#difference")).to_contain_text("asks for a key")
         page.click("summary:has-text('Server key')")
         page.fill("#key", "open–sesame")  # with a dash that no header can carry
@@ -257,15 +257,15 @@ def test_a_server_with_a_key(browser: Any, built_page: Path, picture_file: Path)
         page.close()
 
 
-def test_models_can_be_changed_while_a_film_plays(
-    browser: Any, visit: Callable[..., Any], built_page: Path, film: Path, tmp_path: Path
+def test_models_can_be_changed_while_a_video_plays(
+    browser: Any, visit: Callable[..., Any], built_page: Path, video: Path, tmp_path: Path
 ) -> None:
     first = built_page / "models" / "distilpose_s_demo.onnx"
     second = shutil.copy(first, tmp_path / "second.onnx")
     site = build_page(tmp_path / "site", models=[first, second]).folder
     with hosting(site) as address:
         page = visit(browser, address)
-        show(page, film)
+        show(page, video)
         page.click("#play")
         for choice in ("1", "0", "1"):
             page.wait_for_timeout(300)
@@ -276,12 +276,12 @@ def test_models_can_be_changed_while_a_film_plays(
         expect(page.locator("#status")).not_to_have_class(re.compile("bad"))
 
 
-def test_without_a_server_it_says_so_and_goes_on(browser: Any, built_page: Path, picture_file: Path) -> None:
+def test_without_a_server_it_says_so_and_goes_on(browser: Any, built_page: Path, image_file: Path) -> None:
     with hosting(built_page) as address:
         page = browser.new_page()
         page.goto(address)
         expect(page.locator("#status")).to_contain_text("Ready", timeout=30_000)
-        show(page, picture_file)
+        show(page, image_file)
         page.select_option("#where", "both")
         expect(page.locator("#difference")).to_contain_text("no server part")
         expect(page.locator("#where")).to_have_value("browser")
@@ -289,7 +289,7 @@ def test_without_a_server_it_says_so_and_goes_on(browser: Any, built_page: Path,
 
 
 def walking(image: np.ndarray, frames: int) -> list[np.ndarray]:
-    """A person who moves to the right over a wider, dark picture."""
+    """A person who moves to the right over a wider, dark image."""
     height, width = image.shape[:2]
     shown = []
     for number in range(frames):
@@ -301,12 +301,12 @@ def walking(image: np.ndarray, frames: int) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def film(tmp_path_factory: pytest.TempPathFactory, photograph: Path) -> Path:
+def video(tmp_path_factory: pytest.TempPathFactory, photograph: Path) -> Path:
     """Two seconds of someone who moves to the right, written by `VideoWriter`."""
-    pytest.importorskip("av", reason="films need PyAV")
+    pytest.importorskip("av", reason="videos need PyAV")
     from distilpose.video.writer import VideoWriter
 
-    path = tmp_path_factory.mktemp("film") / "walk.mp4"
+    path = tmp_path_factory.mktemp("video") / "walk.mp4"
     small = np.array(Image.fromarray(read_image(photograph)).resize((240, 280)))
     with VideoWriter(path, (280, 480), rate=10) as writer:
         for number, frame in enumerate(walking(small, 20)):
@@ -314,8 +314,8 @@ def film(tmp_path_factory: pytest.TempPathFactory, photograph: Path) -> Path:
     return path
 
 
-def test_a_written_film_plays_in_the_browser(browser: Any, film: Path) -> None:
-    with hosting(film.parent) as address:
+def test_a_written_video_plays_in_the_browser(browser: Any, video: Path) -> None:
+    with hosting(video.parent) as address:
         page = browser.new_page()
         page.goto(address)
         state = page.evaluate(
@@ -328,7 +328,7 @@ def test_a_written_film_plays_in_the_browser(browser: Any, film: Path) -> None:
                 video.preload = 'auto';
                 video.src = name;
             })""",
-            film.name,
+            video.name,
         )
         page.close()
     assert state["error"] is None
@@ -337,9 +337,9 @@ def test_a_written_film_plays_in_the_browser(browser: Any, film: Path) -> None:
     assert state["size"] == [480, 280]
 
 
-def test_a_film_is_followed(browser: Any, visit: Callable[..., Any], film: Path) -> None:
+def test_a_video_is_followed(browser: Any, visit: Callable[..., Any], video: Path) -> None:
     page = visit(browser)
-    show(page, film)
+    show(page, video)
     expect(page.locator("#clock")).to_have_text("0:00 / 0:02")
     page.click("#play")
     expect(page.locator("#play")).to_have_text("Pause")
@@ -359,7 +359,7 @@ def test_a_film_is_followed(browser: Any, visit: Callable[..., Any], film: Path)
 
 
 def write_y4m(path: Path, frames: list[np.ndarray]) -> None:
-    """Uncompressed film, 4:2:0, as Chromium's fake camera reads it."""
+    """Uncompressed video, 4:2:0, as Chromium's fake camera reads it."""
     import cv2
 
     height, width = frames[0].shape[:2]
@@ -405,14 +405,14 @@ def test_a_camera_that_does_not_start_is_let_go(launch: Callable[..., Any], visi
     assert page.evaluate("self.stream.getTracks().map((track) => track.readyState)") == ["ended"]
 
 
-def test_a_phone_scrolls_in_one_direction_only(browser: Any, visit: Callable[..., Any], picture_file: Path) -> None:
+def test_a_phone_scrolls_in_one_direction_only(browser: Any, visit: Callable[..., Any], image_file: Path) -> None:
     page = visit(browser, **PHONE)
 
     def widths() -> list[int]:
         return page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
 
     assert widths() == [360, 360]
-    show(page, picture_file)
+    show(page, image_file)
     for summary in page.locator("summary").all():
         summary.click()
     assert widths() == [360, 360]
@@ -432,7 +432,7 @@ def luminance(rgb: list[float]) -> float:
 def test_text_can_be_read_in_light_and_dark(browser: Any, visit: Callable[..., Any], scheme: str) -> None:
     page = visit(browser, color_scheme=scheme)
 
-    def colours(selector: str) -> list[list[float]]:
+    def colors(selector: str) -> list[list[float]]:
         return page.locator(selector).first.evaluate(
             """element => {
                 const ground = (e) => { const c = getComputedStyle(e).backgroundColor;
@@ -452,18 +452,18 @@ def test_text_can_be_read_in_light_and_dark(browser: Any, visit: Callable[..., A
         ".empty p",
         "#status",
     ):
-        text, ground = (luminance(colour[:3]) for colour in colours(selector))
+        text, ground = (luminance(color[:3]) for color in colors(selector))
         contrast = (max(text, ground) + 0.05) / (min(text, ground) + 0.05)
         assert contrast >= 4.5, selector
-    assert (luminance(colours("body")[1][:3]) < 0.1) == (scheme == "dark")
+    assert (luminance(colors("body")[1][:3]) < 0.1) == (scheme == "dark")
 
 
-def test_nothing_jumps(browser: Any, visit: Callable[..., Any], picture_file: Path) -> None:
+def test_nothing_jumps(browser: Any, visit: Callable[..., Any], image_file: Path) -> None:
     watch = """window.shifted = 0;
         new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.shifted += entry.value; })
             .observe({type: 'layout-shift', buffered: true});"""
     page = visit(browser, before=watch)
-    show(page, picture_file)
+    show(page, image_file)
     page.wait_for_timeout(300)
     assert page.evaluate("window.shifted") < 0.01
 
@@ -488,9 +488,9 @@ def test_a_page_that_is_not_built_says_how(browser: Any, tmp_path: Path, built_p
         page.close()
 
 
-def test_a_file_that_is_no_picture(browser: Any, visit: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_file_that_is_no_image(browser: Any, visit: Callable[..., Any], tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"nothing")
     page = visit(browser)
     page.set_input_files("#file", broken)
-    expect(page.locator("#status")).to_contain_text("broken.png is no picture")
+    expect(page.locator("#status")).to_contain_text("broken.png is no image")

@@ -14,7 +14,7 @@ import pytest
 
 from distilpose.backends.description import ModelDescription
 from distilpose.data.preprocess import crop_image
-from distilpose.formats.writers import FrameResult, prediction_rows
+from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.geometry import crops_from_boxes
 from distilpose.geometry.oks import oks
 from distilpose.inference.predictor import PosePredictor
@@ -31,7 +31,7 @@ BOXES = [[20.0, 30.0, 170.5, 200.25], [-60.0, -10.0, 41.0, 90.0], [500.0, 500.0,
 
 
 class Fixed:
-    """A `Runner` that gives a fixed answer."""
+    """An `InferenceBackend` that gives a fixed answer."""
 
     description = DESCRIPTION
 
@@ -126,7 +126,7 @@ def test_poses_and_rows_are_those_of_the_package(
     np.testing.assert_allclose([pose["xy"] for pose in poses], expected.xy, atol=1e-4)
     np.testing.assert_allclose([pose["sigma"] for pose in poses], expected.sigma, rtol=1e-6)
     np.testing.assert_allclose([pose["poseScore"] for pose in poses], expected.pose_score, rtol=1e-6)
-    rows = prediction_rows(FrameResult("a.jpg", expected, (240, 200)))
+    rows = prediction_rows(PoseRecord("a.jpg", expected, (240, 200)))
     for found, row in zip(answers["rows"], rows, strict=True):
         assert list(found) == list(row)
         for name, value in row.items():

@@ -18,14 +18,14 @@ from distilpose.types import Float32Array
 
 NumpyOutput = PoseOutput[Float32Array] | HeatmapOutput[Float32Array]
 
-# What an exported file is made of: `export` writes these names, the runners read them.
+# What an exported file is made of: `export` writes these names, the backends read them.
 INPUT_NAME = "images"
 POSE_OUTPUTS = ("xy_norm", "sigma", "score")  # a model without sigma or score lacks that output
 HEATMAP_OUTPUT = "heatmaps"
 
 
 @runtime_checkable
-class Runner(Protocol):
+class InferenceBackend(Protocol):
     """A model that reads and returns numpy arrays and knows what it is."""
 
     @property
@@ -45,7 +45,7 @@ def check_network_input(images: NetworkInput, description: ModelDescription) -> 
         InputError: wrong shape or number format.
     """
     height, width = description.input_size_hw
-    dtype = np.uint8 if description.normalisation is None else np.float32
+    dtype = np.uint8 if description.normalization is None else np.float32
     if images.ndim != 4 or images.shape[1:] != (3, height, width) or images.dtype != dtype or len(images) == 0:
         raise InputError(
             f"{description.model} reads (B, 3, {height}, {width}) {np.dtype(dtype)}, B >= 1, got {images.dtype} of "

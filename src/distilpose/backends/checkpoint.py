@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from distilpose.backends.description import METADATA_KEY, ModelDescription, parse_description
-from distilpose.data.preprocess import Normalisation
+from distilpose.data.preprocess import Normalization
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models.base import HeatmapModel
 from distilpose.models.distilpose import DistilPose
@@ -39,7 +39,7 @@ def describe(
     """What a model expects and returns.
 
     A model that was loaded keeps the description of its file; one from `create_model` gets the
-    defaults (ImageNet normalisation; COCO-17 when it has 17 keypoints).
+    defaults (ImageNet normalization; COCO-17 when it has 17 keypoints).
 
     Args:
         model: from `create_model` or `load_checkpoint`.
@@ -63,7 +63,7 @@ def describe(
             input_size_hw=(height, width),
             heatmap_size_hw=model.heatmap_size_hw if isinstance(model, HeatmapModel) else cells_hw,
             options=dict(model.preset_options),
-            normalisation=Normalisation(),
+            normalization=Normalization(),
             skeleton=skeleton or COCO_17,
         )
     known = replace(known, skeleton=skeleton or known.skeleton, training=dict(training or known.training))
@@ -158,7 +158,7 @@ def convert_released(path: str | Path) -> PoseModel:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} must hold a 'state_dict' of tensors, as the released checkpoints do")
-    name = _recognise_released(path, state)
+    name = _recognize_released(path, state)
     tensors = {_released_to_own(key): value for key, value in state.items()}
     model = create_model(name)
     assert isinstance(model, DistilPose | TokenPose)
@@ -320,7 +320,7 @@ def _released_to_own(name: str) -> str:
     return name
 
 
-def _recognise_released(path: Path, state: Mapping[str, Tensor]) -> str:
+def _recognize_released(path: Path, state: Mapping[str, Tensor]) -> str:
     student = any(name.startswith("keypoint_head.tokenhead.") for name in state)
     teacher = any(name.startswith("keypoint_head.tokenpose.") for name in state)
     if student == teacher:

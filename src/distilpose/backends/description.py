@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from distilpose import __version__
-from distilpose.data.preprocess import Normalisation
+from distilpose.compat import current_names
+from distilpose.data.preprocess import Normalization
 from distilpose.errors import CheckpointError, DistilPoseError
 from distilpose.skeletons import COCO_17, Skeleton
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # Presets that files of an earlier format know by another name: `distilpose_m` became faster and changed its layers.
 RENAMED = {1: {"distilpose_m": "distilpose_p"}}
 METADATA_KEY = "distilpose"  # of the description in a file's metadata, whatever the kind of file
@@ -31,7 +32,7 @@ class ModelDescription:
         output: ``"regression"`` (`PoseOutput`) or ``"heatmap"`` (`HeatmapOutput`).
         input_size_hw: (H, W) of a crop in pixels.
         heatmap_size_hw: (H, W) of the grid in whose cells sigma is measured and heatmaps are drawn.
-        normalisation: of the input pixels; None for a file that takes uint8 pixels and normalises by itself.
+        normalization: of the input pixels; None for a file that takes uint8 pixels and normalizes by itself.
         skeleton: the keypoints and their order.
         training: what is known of the training run, free-form JSON values.
         precision: of an exported file's weights; a checkpoint is ``"float32"`` once it is loaded.
@@ -42,7 +43,7 @@ class ModelDescription:
     input_size_hw: tuple[int, int]
     heatmap_size_hw: tuple[int, int]
     options: Mapping[str, Any] = field(default_factory=dict)
-    normalisation: Normalisation | None = field(default_factory=Normalisation)
+    normalization: Normalization | None = field(default_factory=Normalization)
     skeleton: Skeleton = COCO_17
     training: Mapping[str, Any] = field(default_factory=dict)
     precision: Precision = "float32"
@@ -53,7 +54,7 @@ class ModelDescription:
             "format": FORMAT_VERSION,
             "written_by": f"distilpose {__version__}",
             **{f.name: getattr(self, f.name) for f in fields(self)},
-            "normalisation": None if self.normalisation is None else asdict(self.normalisation),
+            "normalization": None if self.normalization is None else asdict(self.normalization),
             "skeleton": self.skeleton.to_dict(),
         }
 
@@ -64,6 +65,7 @@ class ModelDescription:
         Raises:
             CheckpointError: a field is missing or broken, or the format is newer than this package.
         """
+        values = current_names(values)
         version = values.get("format")
         if not isinstance(version, int) or version < 1:
             raise CheckpointError(f"the model description must name its format (1..{FORMAT_VERSION}), got {version!r}")
@@ -83,7 +85,7 @@ class ModelDescription:
                 input_size_hw=_size(values["input_size_hw"]),
                 heatmap_size_hw=_size(values["heatmap_size_hw"]),
                 options=dict(values["options"]),
-                normalisation=_normalisation(values["normalisation"]),
+                normalization=_normalization(values["normalization"]),
                 skeleton=Skeleton.from_dict(values["skeleton"]),
                 training=dict(values["training"]),
                 precision=precision,
@@ -112,8 +114,8 @@ def parse_description(path: Path, text: str | None) -> ModelDescription:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _normalisation(values: Any) -> Normalisation | None:
-    return None if values is None else Normalisation(mean=_triple(values["mean"]), std=_triple(values["std"]))
+def _normalization(values: Any) -> Normalization | None:
+    return None if values is None else Normalization(mean=_triple(values["mean"]), std=_triple(values["std"]))
 
 
 def _size(values: Any) -> tuple[int, int]:

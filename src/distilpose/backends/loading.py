@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from distilpose.backends.base import Runner
-from distilpose.backends.onnxruntime import OnnxRunner
-from distilpose.backends.openvino import OpenVinoRunner
-from distilpose.backends.torch import TorchRunner
+from distilpose.backends.base import InferenceBackend
+from distilpose.backends.onnxruntime import OnnxRuntimeBackend
+from distilpose.backends.openvino import OpenVinoBackend
+from distilpose.backends.torch import TorchBackend
 from distilpose.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from distilpose.models import PoseModel
 
-# Weights inside the package, by name; their licence notice lies beside them.
+# Weights inside the package, by name; their license notice lies beside them.
 DEFAULT_MODEL = "distilpose_s_demo"
 SHIPPED_WEIGHTS: dict[str, Path] = {
     DEFAULT_MODEL: Path(__file__).parents[1] / "weights" / "distilpose_s_demo.safetensors",
@@ -25,10 +25,13 @@ SHIPPED_WEIGHTS: dict[str, Path] = {
 
 
 # Which runtime reads an exported file, by its suffix.
-FILE_RUNNERS: dict[str, Callable[[str | Path], Runner]] = {".onnx": OnnxRunner, ".xml": OpenVinoRunner}
+FILE_BACKENDS: dict[str, Callable[[str | Path], InferenceBackend]] = {
+    ".onnx": OnnxRuntimeBackend,
+    ".xml": OpenVinoBackend,
+}
 
 
-def load_model(name_or_path: str | Path) -> PoseModel | Runner:
+def load_model(name_or_path: str | Path) -> PoseModel | InferenceBackend:
     """Load a model with its weights.
 
     Args:
@@ -37,15 +40,15 @@ def load_model(name_or_path: str | Path) -> PoseModel | Runner:
             ``.xml``.
 
     Returns:
-        Of a checkpoint, the torch model in evaluation mode, on the CPU. Of an exported file, a `Runner` from numpy
-        arrays to numpy arrays, for which torch is neither needed nor imported. `PosePredictor` takes either.
+        Of a checkpoint, the torch model in evaluation mode, on the CPU. Of an exported file, an
+        `InferenceBackend` from numpy arrays to numpy arrays, for which torch is neither needed nor imported. `PosePredictor` takes either.
 
     Raises:
         CheckpointError: the file is missing, broken, foreign, newer, or does not match its model.
         ConfigError: the name is a preset, which has no weights of its own, or the file's runtime is not installed.
     """
-    if Path(name_or_path).suffix in FILE_RUNNERS:
-        return FILE_RUNNERS[Path(name_or_path).suffix](name_or_path)
+    if Path(name_or_path).suffix in FILE_BACKENDS:
+        return FILE_BACKENDS[Path(name_or_path).suffix](name_or_path)
     from distilpose.backends import checkpoint
     from distilpose.models import list_models
 
@@ -65,11 +68,11 @@ def load_model(name_or_path: str | Path) -> PoseModel | Runner:
     return checkpoint.load_checkpoint(path)
 
 
-def as_runner(model: nn.Module | Runner | str | Path, device: str | None = None) -> Runner:
-    """Any model as a `Runner` on numpy arrays.
+def as_backend(model: nn.Module | InferenceBackend | str | Path, device: str | None = None) -> InferenceBackend:
+    """Any model as an `InferenceBackend` on numpy arrays.
 
     Args:
-        model: a torch model from `create_model` or `load_model`, a `Runner`, or what `load_model` takes.
+        model: a torch model from `create_model` or `load_model`, an `InferenceBackend`, or what `load_model` takes.
         device: torch device; where the weights are when None.
 
     Raises:
@@ -79,12 +82,12 @@ def as_runner(model: nn.Module | Runner | str | Path, device: str | None = None)
     if isinstance(model, str | Path):
         model = load_model(model)
     if not hasattr(model, "parameters"):
-        if not isinstance(model, Runner):
-            raise InputError(f"model must be a model, a runner, a name or a path, got {type(model).__name__}")
+        if not isinstance(model, InferenceBackend):
+            raise InputError(f"model must be a model, a backend, a name or a path, got {type(model).__name__}")
         if device is not None:
             raise ConfigError(f"device is for torch models, got {device!r} for a {type(model).__name__}: leave it out")
         return model
     from distilpose.backends import checkpoint
 
-    module = cast("nn.Module", model)  # a loaded module also looks like a Runner
-    return TorchRunner(module, checkpoint.describe(module), device)
+    module = cast("nn.Module", model)  # a loaded module also looks like an InferenceBackend
+    return TorchBackend(module, checkpoint.describe(module), device)

@@ -20,7 +20,7 @@ from distilpose.backends.description import METADATA_KEY, ModelDescription, pars
 from distilpose.data.preprocess import NetworkInput
 
 
-class OnnxRunner:
+class OnnxRuntimeBackend:
     """An exported ``.onnx`` file in ONNX Runtime, on the CPU.
 
     Args:
@@ -68,7 +68,7 @@ def open_onnx_session(path: Path, threads: int | None = None, gpu: int | None = 
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
-    options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimiser
+    options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimizer
     providers: list[Any] = ["CPUExecutionProvider"]
     if gpu is not None and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu}))

@@ -20,7 +20,7 @@ from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import CheckpointError
 
 
-class OpenVinoRunner:
+class OpenVinoBackend:
     """An exported ``.xml`` file, with its ``.bin`` beside it, in OpenVINO on the CPU.
 
     Args:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class TorchRunner:
-    """A torch model as a `Runner`: evaluation mode, no gradients.
+class TorchBackend:
+    """A torch model as an `InferenceBackend`: evaluation mode, no gradients.
 
     Args:
         model: a module returning `PoseOutput` or `HeatmapOutput`. It is put into evaluation mode.
@@ -33,7 +33,7 @@ class TorchRunner:
         return self._description
 
     def __call__(self, images: NetworkInput) -> NumpyOutput:
-        """(B, 3, H, W) normalised crops -> the model's output as float32 arrays."""
+        """(B, 3, H, W) normalized crops -> the model's output as float32 arrays."""
         import torch
 
         parameter = next(self._model.parameters())

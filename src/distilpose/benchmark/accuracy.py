@@ -11,8 +11,8 @@ from typing import NamedTuple
 from rich.table import Table
 
 from distilpose.backends.checkpoint import describe
-from distilpose.backends.loading import as_runner
-from distilpose.backends.openvino import OpenVinoRunner
+from distilpose.backends.loading import as_backend
+from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.inference_speed import BATCHES, ROUNDS, Way, file_bytes, run_worker, way_file
 from distilpose.evaluation.evaluate import evaluate_set
 from distilpose.evaluation.evaluation_set import EvaluationSet
@@ -40,7 +40,7 @@ class Accuracy(NamedTuple):
         file_megabytes: size of the file in 1e6 bytes.
         ap: COCO AP as a fraction.
         ar: COCO AR as a fraction.
-        pck: PCK@0.2 over all keypoints as a fraction; None where nothing is labelled.
+        pck: PCK@0.2 over all keypoints as a fraction; None where nothing is labeled.
         milliseconds: of one crop, by batch size.
         images: how many were evaluated.
     """
@@ -90,8 +90,8 @@ def measure_accuracy(
         for way in WAYS:
             say(f"accuracy of {model}, {way.runtime}, {way.variant}")
             path = way_file(loaded, way, Path(folder), crops)
-            runner = OpenVinoRunner(path, bfloat16=True) if way.bfloat16 else as_runner(path)
-            result = evaluate_set(runner, people)
+            backend = OpenVinoBackend(path, bfloat16=True) if way.bfloat16 else as_backend(path)
+            result = evaluate_set(backend, people)
             seconds = [run_worker(path, way, BATCHES)["seconds"] for _ in range(ROUNDS)]
             found.append(
                 Accuracy(

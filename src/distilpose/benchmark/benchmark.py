@@ -76,10 +76,10 @@ def benchmark(
     runtimes = sorted({way.runtime for way in WAYS})
     if set(options.runtimes) - set(runtimes):
         raise ConfigError(f"runtimes must be among {', '.join(runtimes)}, got {', '.join(options.runtimes)}")
-    labelled = (options.annotations, options.images)
-    if any((*labelled, options.calibration)) and not all(labelled):
+    labeled = (options.annotations, options.images)
+    if any((*labeled, options.calibration)) and not all(labeled):
         raise ConfigError("accuracy needs --annotations and --images together: name both or none")
-    if all(labelled) and not options.calibration and not options.detector:
+    if all(labeled) and not options.calibration and not options.detector:
         raise ConfigError("with --annotations name --calibration for the exports of --model, or --detector, or both")
 
     def say(what: str) -> None:

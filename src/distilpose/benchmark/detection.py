@@ -1,4 +1,4 @@
-"""How many people a detector finds, on labelled pictures."""
+"""How many people a detector finds, on labeled images."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class DetectionQuality(NamedTuple):
     """A detector on the people of an annotation file, crowds left out.
 
     Attributes:
-        people: labelled.
+        people: labeled.
         tall: those at least `TALL` pixels high.
         boxes: found, those on crowds left out.
         found: people with a box of their own (IoU of at least `IOU`).
         tall_found: likewise.
-        milliseconds: of a picture, median.
+        milliseconds: of an image, median.
     """
 
     people: int
@@ -59,11 +59,11 @@ class DetectionQuality(NamedTuple):
 
 
 def measure_detection(name: str, annotations: Path, images: Path) -> DetectionQuality:
-    """Run a detector, with its own threshold, on every picture of a COCO file.
+    """Run a detector, with its own threshold, on every image of a COCO file.
 
     Args:
         name: what `create_detector` takes.
-        annotations: COCO keypoint file, with all people labelled.
+        annotations: COCO keypoint file, with all people labeled.
         images: folder.
     """
     detector = create_detector(name)
@@ -110,5 +110,5 @@ def detection_table(quality: DetectionQuality, name: str, annotations: Path) -> 
     table.add_row(f"of {quality.people} people", f"{100 * quality.recall:.0f} %")
     table.add_row(f"of the {quality.tall} at least {TALL} pixels high", f"{100 * quality.tall_recall:.0f} %")
     table.add_row(f"of {quality.boxes} boxes a person", f"{100 * quality.precision:.0f} %")
-    table.add_row("milliseconds a picture", f"{quality.milliseconds:.0f}")
+    table.add_row("milliseconds an image", f"{quality.milliseconds:.0f}")
     return table

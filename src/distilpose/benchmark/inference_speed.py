@@ -18,7 +18,7 @@ from rich.table import Table
 
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.backends.description import Precision
-from distilpose.backends.loading import as_runner
+from distilpose.backends.loading import as_backend
 from distilpose.benchmark.complexity import Complexity, measure_complexity
 from distilpose.benchmark.measure import Peaks, measure_peaks
 from distilpose.data.synthetic import write_synthetic_dataset
@@ -31,7 +31,7 @@ from distilpose.skeletons import COCO_17
 
 BATCHES = (1, 8)
 ROUNDS = 3
-CALIBRATION_PICTURES = 48
+CALIBRATION_IMAGES = 48
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def measure_speeds(
     """
     jobs = []
     with tempfile.TemporaryDirectory() as folder:
-        annotations = write_synthetic_dataset(Path(folder) / "people", CALIBRATION_PICTURES)
+        annotations = write_synthetic_dataset(Path(folder) / "people", CALIBRATION_IMAGES)
         for name in models:
             model = create_model(name).eval()
             crops = calibration_crops(annotations, model.input_size_hw, COCO_17)
@@ -176,7 +176,7 @@ def measure_files(
     """
     jobs = []
     for file in files:
-        description = as_runner(file).description
+        description = as_backend(file).description
         way = Way(RUNTIMES.get(file.suffix, "torch"), description.precision, description.precision)
         cost = measure_complexity(create_model(description.model, **description.options))
         jobs.append(Job(file.name, cost, file, way))

@@ -1,4 +1,4 @@
-"""A picture of accuracy against speed."""
+"""An image of accuracy against speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def plot_accuracy_against_speed(speeds: Sequence[Speed], path: Path, batch: int 
 
     Args:
         speeds: measured.
-        path: picture to write, of a format that matplotlib knows.
+        path: image to write, of a format that matplotlib knows.
         batch: whose speed.
 
     Raises:

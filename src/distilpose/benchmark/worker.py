@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from distilpose.backends.description import ModelDescription
-from distilpose.backends.loading import as_runner
-from distilpose.backends.openvino import OpenVinoRunner
+from distilpose.backends.loading import as_backend
+from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.data.preprocess import network_input
 
 FEWEST_RUNS = 5
@@ -37,7 +37,7 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     run, description = _model(job)
     for batch in job["batches"]:
         crops = np.random.default_rng(0).integers(0, 256, (batch, *description.input_size_hw, 3), dtype=np.uint8)
-        images = network_input(crops, description.normalisation)
+        images = network_input(crops, description.normalization)
         run(images)
         times: list[float] = []
         while len(times) < FEWEST_RUNS or sum(times) < LEAST_SECONDS:
@@ -49,8 +49,8 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model(job: Mapping[str, Any]) -> tuple[Callable[[Any], object], ModelDescription]:
-    runner = OpenVinoRunner(job["file"], bfloat16=True) if job["bfloat16"] else as_runner(job["file"])
-    return runner, runner.description
+    backend = OpenVinoBackend(job["file"], bfloat16=True) if job["bfloat16"] else as_backend(job["file"])
+    return backend, backend.description
 
 
 def peak_megabytes() -> float | None:

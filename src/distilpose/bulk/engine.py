@@ -1,7 +1,7 @@
 """Shards shared out among worker processes by Ray Data, on this machine or a cluster.
 
-A shard is one block: a worker takes it whole, reads its pictures itself and writes its results itself, so that no
-picture passes through Ray's object store, and the driver hears one row per shard. Ray Data gives a worker its next
+A shard is one block: a worker takes it whole, reads its images itself and writes its results itself, so that no
+image passes through Ray's object store, and the driver hears one row per shard. Ray Data gives a worker its next
 shard when it has finished one, starts killed workers again, and gives their shards to others.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SHARD_COLUMN = "shard"
 _CONNECT_SECONDS = 10.0
-_OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster of this machine: lists of names, no pictures
+_OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster of this machine: lists of names, no images
 
 
 def check_address(address: str | None) -> None:
@@ -85,7 +85,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def most_workers(threads: int) -> int:
+def max_workers(threads: int) -> int:
     """How many workers of ``threads`` cores the machines of the session hold; none reaches over two machines.
 
     Raises:
@@ -131,7 +131,7 @@ def work_in_ray(job: Job, shards: list[tuple[int, pyarrow.Table]], workers: int)
     """Do every shard; reports come as shards are finished, in any order.
 
     A killed worker is started again, and its shard done again, as often as it takes: it is `ShardWorker` that finds the
-    picture that kills its workers. One that dies while it starts is not started for ever.
+    image that kills its workers. One that dies while it starts is not started for ever.
 
     Args:
         job: what to do.

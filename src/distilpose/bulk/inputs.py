@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     import pyarrow
 
 _PACKED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_FORMS = "a folder of pictures, a list of them (.parquet), tar shards (.tar), or a pattern such as 'shards/*.tar'"
+_FORMS = "a folder of images, a list of them (.parquet), tar shards (.tar), or a pattern such as 'shards/*.tar'"
 
 
 class BulkItem(NamedTuple):
-    """One picture of the list.
+    """One image of the list.
 
     Attributes:
         row: its place in the list, from 0.
         source: what it is called in the results.
-        file: absolute path of the picture, or of the tar file that holds it.
+        file: absolute path of the image, or of the tar file that holds it.
         offset: of its first byte in the tar file; None for a file of its own.
         size: in bytes, in a tar file.
         image_id: from the list.
@@ -53,11 +53,11 @@ class BulkItem(NamedTuple):
 def list_inputs(
     source: str | Path, columns: ListColumns | None = None, root: str | Path | None = None
 ) -> pyarrow.Table:
-    """Every picture of ``source`` once, in an order that depends on nothing but ``source``.
+    """Every image of ``source`` once, in an order that depends on nothing but ``source``.
 
     Args:
         source: a folder, with all folders below it; ``.parquet`` files; ``.tar`` files, not compressed; or a pattern.
-            A folder holds pictures, ``.tar`` or ``.parquet`` files, of one kind.
+            A folder holds images, ``.tar`` or ``.parquet`` files, of one kind.
         columns: of Parquet lists; a column that is named must be there, and only lists have any.
         root: folder that relative paths of a list start from; where the list lies when None.
 
@@ -80,7 +80,7 @@ def list_inputs(
         rows = [row for file in files for row in list_members(file)] if in_tar else [_own_file(file) for file in files]
         table = pa.Table.from_pylist(rows, schema=schema(pa.null(), pa.null(), pa.null()))
     if not len(table):
-        raise InputError(f"{source} lists no picture: expected {_FORMS}")
+        raise InputError(f"{source} lists no image: expected {_FORMS}")
     return table.add_column(0, "row", pa.array(range(len(table)), pa.int64()))
 
 
@@ -90,7 +90,7 @@ def items_of(table: pyarrow.Table) -> list[BulkItem]:
 
 
 def fingerprint(table: pyarrow.Table) -> str:
-    """A digest of names, places in tar files, ids and boxes; not of what the pictures show."""
+    """A digest of names, places in tar files, ids and boxes; not of what the images show."""
     digest = hashlib.sha256()
     for row in table.drop_columns(["file"]).to_batches(max_chunksize=10_000):
         for values in row.to_pylist():
@@ -149,13 +149,11 @@ def _find(source: str | Path) -> list[Path]:
 def _kind(file: Path) -> str:
     name, suffix = file.name.lower(), file.suffix.lower()
     if name.endswith(_PACKED_SUFFIXES):
-        raise InputError(
-            f"{file} is compressed, so pictures in it have no place of their own: unpack it to a .tar file"
-        )
+        raise InputError(f"{file} is compressed, so images in it have no place of their own: unpack it to a .tar file")
     if suffix in (LIST_SUFFIX, TAR_SUFFIX):
         return suffix
     if suffix in IMAGE_SUFFIXES:
-        return "pictures"
+        return "images"
     raise InputError(f"{file} is none of what bulk prediction reads: expected {_FORMS}")
 
 

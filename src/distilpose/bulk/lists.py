@@ -1,4 +1,4 @@
-"""Parquet lists of pictures, with their ids and people."""
+"""Parquet lists of images, with their ids and people."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class ListColumns:
     """The columns of a Parquet list.
 
     Attributes:
-        path: of each picture.
-        image_id: whole numbers or texts; None: the pictures have no ids.
-        boxes: the people of each picture as a list of (x1, y1, x2, y2) in image pixels; null is nobody. None: a
+        path: of each image.
+        image_id: whole numbers or texts; None: the images have no ids.
+        boxes: the people of each image as a list of (x1, y1, x2, y2) in image pixels; null is nobody. None: a
             detector finds them.
         box_scores: of the boxes, a list of numbers; 1 each when None.
     """
@@ -78,7 +78,7 @@ def read_lists(files: Sequence[Path], columns: ListColumns, root: str | Path | N
 
 
 def schema(image_id: pyarrow.DataType, boxes: pyarrow.DataType, scores: pyarrow.DataType) -> pyarrow.Schema:
-    """The columns of a table of pictures, without their numbers: the fields of `inputs.BulkItem` but ``row``."""
+    """The columns of a table of images, without their numbers: the fields of `inputs.BulkItem` but ``row``."""
     import pyarrow as pa
 
     fields = {"source": pa.string(), "file": pa.string(), "offset": pa.int64(), "size": pa.int64()}
@@ -94,7 +94,7 @@ def _read_list(file: Path, columns: ListColumns, root: str | Path | None) -> pya
     paths = _column(file, table, columns.path, pa.string()).to_pylist()
     if None in paths:
         raise InputError(
-            f"{file}: column {columns.path!r} must name a picture in each row, got null in row {paths.index(None)}"
+            f"{file}: column {columns.path!r} must name an image in each row, got null in row {paths.index(None)}"
         )
     nothing, numbers = pa.nulls(len(table)), pa.list_(pa.float64())
     boxes = scores = nothing

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose.errors import InputError
-from distilpose.formats.writers import FrameResult, parquet_rows, parquet_schema
+from distilpose.formats.writers import PoseRecord, parquet_rows, parquet_schema
 from distilpose.inference.result import PoseResult
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _REMEDIES = {
 
 
 class BulkImage(NamedTuple):
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         row: its place in the list.
@@ -60,7 +60,7 @@ class Attempts(NamedTuple):
 
     Attributes:
         deaths: how many.
-        of_row: how many of them while they were alone with the picture of a row.
+        of_row: how many of them while they were alone with the image of a row.
     """
 
     deaths: int
@@ -71,9 +71,9 @@ class ShardSummary(NamedTuple):
     """What a finished shard holds.
 
     Attributes:
-        images: pictures, failed ones counted.
+        images: images, failed ones counted.
         people: in all of them.
-        failed: pictures.
+        failed: images.
     """
 
     images: int
@@ -148,7 +148,7 @@ class RunFolder:
 
         Args:
             num_shards: of the run.
-            retry_failed: shards with failed pictures are made unfinished.
+            retry_failed: shards with failed images are made unfinished.
 
         Raises:
             InputError: a file of a finished shard is broken.
@@ -177,7 +177,7 @@ class RunFolder:
     def begin_shard(self, shard: int) -> Attempts:
         """Note that a worker takes up a shard; what became of those before it since the run was started.
 
-        The note outlives a killed worker, so that a shard or picture that kills every worker is known.
+        The note outlives a killed worker, so that a shard or image that kills every worker is known.
 
         Raises:
             OSError: the disk is full, or the like.
@@ -188,7 +188,7 @@ class RunFolder:
         return before
 
     def note_row(self, shard: int, row: int) -> None:
-        """Note which picture a worker is alone with.
+        """Note which image a worker is alone with.
 
         Raises:
             OSError: the disk is full, or the like.
@@ -207,7 +207,7 @@ class RunFolder:
 
         Args:
             shard: its number.
-            images: its pictures, in order.
+            images: its images, in order.
             keypoint_names: of the model.
             id_type: "int64" or "string", of ``image_id``.
 
@@ -243,7 +243,7 @@ class RunFolder:
             raise InputError(f"{file} is broken ({error}): delete it, and the same command does it again") from error
 
     def read_failures(self, shard: int) -> list[dict[str, Any]]:
-        """The rows of a finished shard's failed pictures."""
+        """The rows of a finished shard's failed images."""
         import pyarrow.parquet
 
         table = pyarrow.parquet.read_table(self.path / IMAGES_NAME / shard_name(shard))
@@ -271,7 +271,7 @@ def shard_name(shard: int) -> str:
 
 
 def poses_schema(id_type: str) -> pyarrow.Schema:
-    """A row per person: the columns of `parquet_schema`, with the list's kind of id, behind the picture's place."""
+    """A row per person: the columns of `parquet_schema`, with the list's kind of id, behind the image's place."""
     import pyarrow as pa
 
     columns = parquet_schema()
@@ -280,7 +280,7 @@ def poses_schema(id_type: str) -> pyarrow.Schema:
 
 
 def images_schema(id_type: str) -> pyarrow.Schema:
-    """A row per picture, whatever became of it: its size in pixels, how many people, and the error if it failed."""
+    """A row per image, whatever became of it: its size in pixels, how many people, and the error if it failed."""
     import pyarrow as pa
 
     fields = {"row": pa.int64(), "source": pa.string(), "image_id": id_type}
@@ -300,7 +300,7 @@ def _people(images: Iterable[BulkImage]) -> Iterator[dict[str, Any]]:
     for image in images:
         if image.result is not None:
             assert image.size_hw is not None
-            for person in parquet_rows(FrameResult(image.source, image.result, image.size_hw)):
+            for person in parquet_rows(PoseRecord(image.source, image.result, image.size_hw)):
                 yield {**person, "row": image.row, "image_id": image.image_id}
 
 

@@ -1,4 +1,4 @@
-"""Lists of pictures in, Parquet out, on one machine or many: ``distilpose predict-bulk``."""
+"""Lists of images in, Parquet out, on one machine or many: ``distilpose predict-bulk``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose import __version__
-from distilpose.backends.loading import FILE_RUNNERS, SHIPPED_WEIGHTS
+from distilpose.backends.loading import FILE_BACKENDS, SHIPPED_WEIGHTS
 from distilpose.bulk import SHARD_SIZE
-from distilpose.bulk.engine import check_address, most_workers, ray_session, work_in_ray
+from distilpose.bulk.engine import check_address, max_workers, ray_session, work_in_ray
 from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
 from distilpose.bulk.lists import ListColumns, import_pyarrow
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
@@ -37,10 +37,10 @@ class BulkReport(NamedTuple):
 
     Attributes:
         poses: folder of the table with a row per person.
-        images: folder of the table with a row per picture.
-        num_images: pictures predicted, with people or without.
+        images: folder of the table with a row per image.
+        num_images: images predicted, with people or without.
         num_people: people in all of them.
-        num_failed: pictures that could not be predicted. A command that has any exits with 1.
+        num_failed: images that could not be predicted. A command that has any exits with 1.
         failures: name and reason of the first `FAILURES_TOLD` of them.
         num_shards: of the run.
         num_resumed: shards that were there before.
@@ -76,7 +76,7 @@ def predict_bulk(
     accept_failures: bool = False,
     progress: bool = False,
 ) -> BulkReport:
-    """Predict the poses in many pictures, by many processes, into two Parquet tables.
+    """Predict the poses in many images, by many processes, into two Parquet tables.
 
     ``images/`` has a row for every row of the list: ``row`` (its place from 0), ``source``, ``image_id``, ``height``,
     ``width``, ``people``, and ``error``, which is null for all that were predicted. ``poses/`` has a row for every
@@ -93,15 +93,15 @@ def predict_bulk(
         root: folder that relative paths of a list start from.
         detector: what `create_detector` takes; either this or ``columns.boxes``.
         detection_threshold: boxes with a lower score are left out.
-        max_people: of a picture, those with the best boxes.
+        max_people: of an image, those with the best boxes.
         flip_test: see `PosePredictor`.
         workers: processes; None, or more than the cores allow, takes as many as they allow.
         threads: cores of each.
         batch_size: crops that the model sees at once.
-        shard_size: pictures of a shard.
-        retry_failed: do shards with failed pictures again.
-        accept_failures: write failures as rows also where they do not look like faults of the pictures: storage or
-            memory failed, or all pictures of a shard of 10 and more are missing. Else such shards stay unfinished.
+        shard_size: images of a shard.
+        retry_failed: do shards with failed images again.
+        accept_failures: write failures as rows also where they do not look like faults of the images: storage or
+            memory failed, or all images of a shard of 10 and more are missing. Else such shards stay unfinished.
         progress: show a bar on the standard error stream.
 
     Raises:
@@ -132,7 +132,7 @@ def predict_bulk(
         "model": _digest(given),
         "detector_content": _digest(_detector_files(chosen)),
     }
-    numbers = {"pictures": len(table), "shard_size": shard_size}
+    numbers = {"images": len(table), "shard_size": shard_size}
     folder.start({"distilpose": __version__, **places, **contents, **numbers, **settings})
     num_shards = -(-len(table) // shard_size)
     finished = folder.finished(num_shards, retry_failed=retry_failed)
@@ -143,7 +143,7 @@ def predict_bulk(
                   accept_failures=accept_failures)  # fmt: skip
         ShardWorker(job)  # what is wrong with model or detector is told here, once and in plain words
         with ray_session(address):
-            most = most_workers(threads)
+            most = max_workers(threads)
             reports = work_in_ray(job, left, min(len(left), most, workers or most))
             _drive(reports, dict(left), len(table), progress)
     return _report(folder, num_shards, len(finished), len(table))
@@ -196,7 +196,7 @@ def _digest(files: Sequence[Path]) -> str | None:
 
 def _ready_model(model: Path, out: Path) -> Path:
     """A file that workers load: exported files as they are, checkpoints exported, or themselves if that cannot be."""
-    if model.suffix in FILE_RUNNERS:
+    if model.suffix in FILE_BACKENDS:
         return model
     exported = out / _MODEL_NAME / "model.xml"
     if exported.is_file():  # the manifest says that it is of the same model
@@ -233,7 +233,7 @@ def _drive(
     reasons: dict[int, str | None] = dict.fromkeys(left)
     before = total - sum(map(len, left.values()))
 
-    def pictures() -> Generator[None]:
+    def images() -> Generator[None]:
         yield from (None for _ in range(before))
         for report in reports:
             if report.disk_error is not None:
@@ -244,8 +244,8 @@ def _drive(
                 reasons[report.shard] = report.error
             yield from (None for _ in range(report.images))
 
-    with Meter(progress) as meter, closing(pictures()) as done:
-        for _ in meter.track(done, "Predicting", "pictures", total):
+    with Meter(progress) as meter, closing(images()) as done:
+        for _ in meter.track(done, "Predicting", "images", total):
             pass
     if reasons:
         shard, reason = next(iter(reasons.items()))
@@ -267,9 +267,7 @@ def _report(folder: RunFolder, num_shards: int, num_resumed: int, num_rows: int)
             for row in folder.read_failures(shard)[: FAILURES_TOLD - len(failures)]:
                 failures.append(row["error"] if row["source"] in row["error"] else f"{row['source']}: {row['error']}")
     if images != num_rows:
-        raise InputError(
-            f"{folder.path / IMAGES_NAME} has {images} rows for {num_rows} pictures: it was changed by hand"
-        )
+        raise InputError(f"{folder.path / IMAGES_NAME} has {images} rows for {num_rows} images: it was changed by hand")
     return BulkReport(
         folder.path / POSES_NAME, folder.path / IMAGES_NAME, images - failed, people, failed, tuple(failures),
         num_shards, num_resumed,

@@ -1,4 +1,4 @@
-"""The pictures in a tar file, by the places of their bytes; a file that is not whole is refused."""
+"""The images in a tar file, by the places of their bytes; a file that is not whole is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 2**20
 
 
 def list_members(file: Path) -> Iterator[dict[str, object]]:
-    """Every picture of a tar file, in its order; hidden ones (``._name.jpg``) are left out.
+    """Every image of a tar file, in its order; hidden ones (``._name.jpg``) are left out.
 
     A hard link stands for the bytes of its target. Symbolic links and sparse files have no bytes of their own in one
     piece: they are listed with the reason, and become failures.
@@ -38,7 +38,7 @@ def list_members(file: Path) -> Iterator[dict[str, object]]:
             for member in archive:
                 if member.isfile() and not member.issparse():
                     places[member.name] = member.offset_data, member.size
-                if _is_picture(member):
+                if _is_image(member):
                     named = {"source": f"{file.as_posix()}/{member.name}", "file": str(file.absolute())}
                     yield {**named, **_place(member, places)}
             _check_end(file, content, archive.offset)  # where the last member ends
@@ -46,7 +46,7 @@ def list_members(file: Path) -> Iterator[dict[str, object]]:
         raise InputError(f"{file} cannot be read as a tar file: {error}") from error
 
 
-def _is_picture(member: tarfile.TarInfo) -> bool:
+def _is_image(member: tarfile.TarInfo) -> bool:
     name = os.path.basename(member.name)
     has_content = member.isfile() or member.islnk() or member.issym()
     return has_content and not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
@@ -56,7 +56,7 @@ def _place(member: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> dict[
     if member.issparse():
         return {"problem": "it is stored as a sparse file: pack it with a tar that stores it whole"}
     if member.issym():
-        return {"problem": f"it is a symbolic link to {member.linkname}: pack the picture itself (tar --dereference)"}
+        return {"problem": f"it is a symbolic link to {member.linkname}: pack the image itself (tar --dereference)"}
     name = member.linkname if member.islnk() else member.name
     if name not in places:
         return {"problem": f"it is a hard link to {name}, which does not stand before it in the tar file"}

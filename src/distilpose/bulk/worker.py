@@ -12,27 +12,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distilpose.backends.base import Runner
-from distilpose.backends.loading import as_runner
-from distilpose.backends.onnxruntime import OnnxRunner
-from distilpose.backends.openvino import OpenVinoRunner
+from distilpose.backends.base import InferenceBackend
+from distilpose.backends.loading import as_backend
+from distilpose.backends.onnxruntime import OnnxRuntimeBackend
+from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.bulk.inputs import BulkItem
 from distilpose.bulk.output_files import Attempts, BulkImage, RunFolder
 from distilpose.bulk.reading import TransientError, is_absent, read_item
 from distilpose.data.prefetch import map_in_threads
 from distilpose.detection.detectors import Detector, check_detector_fits, create_detector
 from distilpose.errors import DistilPoseError, InputError
-from distilpose.inference.batching import Scene, predict_stream
+from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.decoding import FlipTest
-from distilpose.inference.people import Place, Shot, best_rows, locate, people_by_detector
+from distilpose.inference.people import Frame, FrameId, best_rows, locate, people_by_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.types import FloatArray, ImageArray
 
 READERS = 1  # threads that read ahead; the cores are shared out among the workers already
-PICTURES_AHEAD = 4
-ATTEMPTS = 3  # at a shard that kills its worker; after them it is done picture by picture
-ATTEMPTS_ALONE = 2  # at a picture that kills its worker
-ALIKE = 10  # pictures: that so many fail together, all of a shard, is no chance
+IMAGES_AHEAD = 4
+ATTEMPTS = 3  # at a shard that kills its worker; after them it is done image by image
+ATTEMPTS_ALONE = 2  # at an image that kills its worker
+ALIKE = 10  # images: that so many fail together, all of a shard, is no chance
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Job:
         id_type: "int64" or "string", of the ids.
         detector: what `create_detector` takes; None takes the boxes of the list.
         detection_threshold: boxes with a lower score are left out; None leaves it to the detector.
-        max_people: of a picture, those with the best boxes.
+        max_people: of an image, those with the best boxes.
         flip_test: see `PosePredictor`.
         batch_size: crops that the model sees at once.
         threads: of the model's computation in one worker.
-        accept_failures: write rows of failed pictures also where it looks as if storage or program failed, not they.
+        accept_failures: write rows of failed images also where it looks as if storage or program failed, not they.
     """
 
     out: str
@@ -69,7 +69,7 @@ class ShardReport(NamedTuple):
 
     Attributes:
         shard: its number.
-        images: pictures in it, failed ones counted.
+        images: images in it, failed ones counted.
         disk_error: why its files could not be written, and where; None if they could.
         error: what else kept it from being done, such as storage that fails; None if nothing.
     """
@@ -96,7 +96,7 @@ class ShardWorker:
         self._job = job
         self._folder = RunFolder(job.out)
         self._predictor = PosePredictor(
-            load_runner(job.model, job.threads), flip_test=job.flip_test, batch_size=job.batch_size
+            load_backend(job.model, job.threads), flip_test=job.flip_test, batch_size=job.batch_size
         )
         self._detector: Detector | None = None
         if job.detector is not None:
@@ -104,7 +104,7 @@ class ShardWorker:
             self._detector = create_detector(job.detector, threshold=job.detection_threshold)
 
     def work(self, shard: int, items: Sequence[BulkItem]) -> ShardReport:
-        """Predict a shard and write its files; a picture that cannot be predicted is a row with the reason."""
+        """Predict a shard and write its files; an image that cannot be predicted is a row with the reason."""
         names, id_type = self._predictor.skeleton.keypoint_names, self._job.id_type
         try:
             if self._folder.is_finished(shard):  # by a worker that was killed before it could say so
@@ -121,14 +121,14 @@ class ShardWorker:
         """All at once, or one by one where one of them is known to break more than itself.
 
         Raises:
-            TransientError: storage or memory failed, or all pictures fail in a way that is not theirs.
+            TransientError: storage or memory failed, or all images fail in a way that is not theirs.
         """
         if before.deaths < ATTEMPTS:
             try:
                 return self._checked(self.predict(items))
             except TransientError:
                 raise
-            except Exception as error:  # of which picture is not known
+            except Exception as error:  # of which image is not known
                 self._raise_transient(error)
         return self._checked(self._predict_alone(shard, item, before.of_row[item.row]) for item in items)
 
@@ -141,7 +141,7 @@ class ShardWorker:
             (image,) = self.predict([item])
         except TransientError:
             raise
-        except Exception as error:  # a fault of the program: this picture shows it, the others go on
+        except Exception as error:  # a fault of the program: this image shows it, the others go on
             self._raise_transient(error)
             return failed._replace(error=f"{type(error).__name__}: {error}")
         return image
@@ -154,45 +154,45 @@ class ShardWorker:
         found = list(images)
         if len(found) >= ALIKE and all(image.suspect for image in found) and not self._job.accept_failures:
             raise TransientError(
-                f"all {len(found)} pictures failed, the first one so: {found[0].error}. If the pictures are not to "
+                f"all {len(found)} images failed, the first one so: {found[0].error}. If the images are not to "
                 "blame, see that their folder is mounted there; if they are, accept_failures (--accept-failures) "
                 "writes them as failed"
             )
         return found
 
     def predict(self, items: Sequence[BulkItem]) -> Iterator[BulkImage]:
-        """What becomes of each picture, in their order; memory is bounded by the pictures that are read ahead."""
+        """What becomes of each image, in their order; memory is bounded by the images that are read ahead."""
         read = partial(read_item, accept_failures=self._job.accept_failures)
-        shots = map_in_threads(read, items, threads=READERS, ahead=PICTURES_AHEAD)
-        stream = predict_stream(self._predictor, self._scenes(items, shots), threads=1)
+        frames = map_in_threads(read, items, threads=READERS, ahead=IMAGES_AHEAD)
+        stream = predict_stream(self._predictor, self._located_images(items, frames), threads=1)
         with closing(stream):
-            for item, (place, _, result, error) in zip(items, stream, strict=True):
-                size_hw = None if place.size_hw == (0, 0) else place.size_hw
+            for item, (frame_id, _, result, error) in zip(items, stream, strict=True):
+                size_hw = None if frame_id.size_hw == (0, 0) else frame_id.size_hw
                 reason = None if error is None else str(error)
                 yield BulkImage(item.row, item.source, item.image_id, size_hw, result, reason, is_absent(error))
 
-    def _scenes(
-        self, items: Iterable[BulkItem], shots: Iterable[Shot]
-    ) -> Iterator[tuple[Place, Scene | DistilPoseError]]:
-        most = self._job.max_people
+    def _located_images(
+        self, items: Iterable[BulkItem], frames: Iterable[Frame]
+    ) -> Iterator[tuple[FrameId, LocatedImage | DistilPoseError]]:
+        max_people = self._job.max_people
         if self._detector is not None:
-            yield from locate(shots, people_by_detector(self._detector, [], None).find, most=most)
+            yield from locate(frames, people_by_detector(self._detector, [], None).find, max_people=max_people)
             return
-        for item, (place, image) in zip(items, shots, strict=True):
+        for item, (frame_id, image) in zip(items, frames, strict=True):
             if isinstance(image, DistilPoseError):
-                yield place, image
+                yield frame_id, image
                 continue
             try:
-                yield place, self._scene_by_list(item, image)
+                yield frame_id, self._located_by_list(item, image)
             except DistilPoseError as error:
-                yield place, error
+                yield frame_id, error
 
-    def _scene_by_list(self, item: BulkItem, image: ImageArray) -> Scene:
+    def _located_by_list(self, item: BulkItem, image: ImageArray) -> LocatedImage:
         boxes, score = _people_of(item)
         threshold = self._job.detection_threshold
         good = np.flatnonzero(score >= (-np.inf if threshold is None else threshold))
         kept = good[best_rows(score[good], self._job.max_people)]
-        return Scene(image, boxes[kept], score[kept])
+        return LocatedImage(image, boxes[kept], score[kept])
 
 
 def _people_of(item: BulkItem) -> tuple[FloatArray, FloatArray]:
@@ -212,7 +212,7 @@ def _people_of(item: BulkItem) -> tuple[FloatArray, FloatArray]:
     return np.asarray(boxes, dtype=np.float64).reshape(-1, 4), score
 
 
-def load_runner(model: str | Path, threads: int) -> Runner:
+def load_backend(model: str | Path, threads: int) -> InferenceBackend:
     """A model that computes on ``threads`` cores; torch is imported for checkpoints only.
 
     Raises:
@@ -221,10 +221,10 @@ def load_runner(model: str | Path, threads: int) -> Runner:
     """
     suffix = Path(model).suffix
     if suffix == ".onnx":
-        return OnnxRunner(model, threads)
+        return OnnxRuntimeBackend(model, threads)
     if suffix == ".xml":
-        return OpenVinoRunner(model, threads)
+        return OpenVinoBackend(model, threads)
     import torch
 
     torch.set_num_threads(threads)
-    return as_runner(model)
+    return as_backend(model)

@@ -16,7 +16,7 @@ def _ablate_arguments(parser: ArgumentParser) -> None:
 
     parser.usage = "distilpose ablate CONFIG [--only NAME ...] [--key value ...]"
     parser.add_argument("--config", action="config", metavar="CONFIG", help="configuration file (first argument)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="train these rungs now, not all")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="train these variants now, not all")
     parser.add_class_arguments(AblationConfig, as_group=False)
 
 
@@ -25,11 +25,11 @@ def _ablate(args: Namespace) -> int:
 
     from rich.console import Console
 
-    from distilpose.training.ablation import AblationConfig, Rung, ablate, ablation_table, merge_settings
+    from distilpose.training.ablation import AblationConfig, Variant, ablate, ablation_table, merge_settings
 
     values = {f.name: args[f.name] for f in fields(AblationConfig)}
     values["base"] = merge_settings(args.base, args.get("base_changes", {}))
-    values["rungs"] = [Rung(**vars(rung)) for rung in args.rungs]
+    values["variants"] = [Variant(**vars(variant)) for variant in args.variants]
     result = ablate(AblationConfig(**values), only=args.only, console=Console(stderr=True))
     for failure in result.failures:
         print(f"failed: {failure}", file=sys.stderr)
@@ -41,8 +41,8 @@ def _ablate(args: Namespace) -> int:
 ABLATE = Command(
     "train and compare runs that differ in one thing each; goes on where it stopped",
     (
-        "configs/ablation/ladder.yaml --base.data.root data",
-        "configs/ablation/ladder.yaml --only 'student alone' 'all four'",
+        "configs/ablation/sweep.yaml --base.data.root data",
+        "configs/ablation/sweep.yaml --only 'student alone' 'all four'",
     ),
     _ablate_arguments,
     _ablate,

@@ -10,7 +10,7 @@ from distilpose.cli.command import FLIP_TEST_HELP, FLIP_TESTS, MODEL_HELP, Comma
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-    from distilpose.backends.base import Runner
+    from distilpose.backends.base import InferenceBackend
 
 
 METRICS = ("coco", "pckh", "pck_torso", "crowdpose")  # also in `evaluation.protocols`, which a --help need not import
@@ -39,7 +39,7 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--metrics", nargs="+", choices=METRICS, metavar="NAME", help=METRICS_HELP)
     parser.add_argument("--skeleton", metavar="NAME|FILE", help=SKELETON_HELP)
     parser.add_argument("--out", metavar="DIR", help="folder for metrics.json and the COCO submission file")
-    parser.add_argument("--report", metavar="DIR", help="folder for report.html: curves, kinds of error, pictures")
+    parser.add_argument("--report", metavar="DIR", help="folder for report.html: curves, kinds of error, images")
     parser.add_argument("--quiet", action="store_true", help="do not print the table")
 
 
@@ -69,15 +69,15 @@ def _evaluate(args: Namespace) -> int:
     return 0
 
 
-def _teacher(args: Namespace) -> Runner:
+def _teacher(args: Namespace) -> InferenceBackend:
     from distilpose.errors import ConfigError
-    from distilpose.teachers.build import TeacherRunner
+    from distilpose.teachers.build import TeacherBackend
     from distilpose.teachers.config import read_teacher_file
 
     if args.model is not None:
         raise ConfigError("--teacher and --model are two things to evaluate: pass one of them")
     values, flip = read_teacher_file(args.teacher)
-    return TeacherRunner(values, flip=flip)
+    return TeacherBackend(values, flip=flip)
 
 
 EVALUATE = Command(

@@ -19,10 +19,10 @@ def _export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--calibration",
         metavar="FILE|DIR",
-        help="for --int8: COCO keypoint json of people like those to come, or a folder of pictures of one person each",
+        help="for --int8: COCO keypoint json of people like those to come, or a folder of images of one person each",
     )
     parser.add_argument("--images", metavar="DIR", help="images of a --calibration FILE (default: images/ beside it)")
-    parser.add_argument("--uint8-input", action="store_true", help="read uint8 pixels and normalise inside the file")
+    parser.add_argument("--uint8-input", action="store_true", help="read uint8 pixels and normalize inside the file")
 
 
 def _export(args: Namespace) -> int:

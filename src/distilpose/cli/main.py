@@ -21,6 +21,7 @@ from distilpose.cli.predict_bulk import PREDICT_BULK
 from distilpose.cli.serve import SERVE
 from distilpose.cli.train import TRAIN
 from distilpose.cli.web import WEB
+from distilpose.compat import current_names, current_options
 from distilpose.errors import ConfigError, DistilPoseError
 
 COMMANDS: dict[str, Command] = {
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: all went well. 1: bad input, or part of a batch failed. 2: wrong usage. 130: interrupted.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = current_options(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
         return 0 if args else 2
@@ -97,7 +98,7 @@ def _run(name: str, args: list[str]) -> int:
     )
     command.add_arguments(parser)
     if name in ("train", "ablate") and args and not args[0].startswith("-"):
-        args = ["--config", *args]
+        args = ["--config", _current_config(args[0]), *args[1:]]
     changes: dict[str, Any] = {}
     if name == "ablate":
         args, changes = _take_base_changes(args)
@@ -105,6 +106,19 @@ def _run(name: str, args: list[str]) -> int:
     if changes:
         parsed.base_changes = changes
     return command.run(parsed)
+
+
+def _current_config(file: str) -> str:
+    """The file; where it uses names of an earlier version, its content with the names of this one."""
+    import yaml
+
+    try:
+        with open(file, encoding="utf-8") as text:
+            content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return file  # the parser says what is wrong
+    current = current_names(content)
+    return file if current == content else yaml.safe_dump(current, sort_keys=False)
 
 
 def _take_base_changes(args: list[str]) -> tuple[list[str], dict[str, Any]]:

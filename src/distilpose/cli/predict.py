@@ -1,4 +1,4 @@
-"""Poses in pictures, films and what a camera sees."""
+"""Poses in images, videos and what a camera sees."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
     from distilpose.inference.predict import PredictReport
 
-SOURCE_HELP = "pictures, films, folders, patterns such as 'photos/**/*.jpg', file: addresses, webcam:0"
+SOURCE_HELP = "images, videos, folders, patterns such as 'photos/**/*.jpg', file: addresses, webcam:0"
 DETECTOR_HELP = (
     "where boxes come from without --boxes. hf:FOLDER or hf:ID: a detector of the transformers library; onnx:FILE; "
-    "hog: OpenCV's, which finds whole upright people only; whole-image: one person fills the picture. Default: a small "
+    "hog: OpenCV's, which finds whole upright people only; whole-image: one person fills the image. Default: a small "
     "hf: model if it is there or can be downloaded, else hog"
 )
 DETECT_EVERY_HELP = (
-    "films and cameras: run the detector in each n-th frame; in between, people are where their pose leads (default: 1)"
+    "videos and cameras: run the detector in each n-th frame; between detections, boxes follow the tracked poses; use it "
+    "when detection is the bottleneck (default: 1)"
 )
 
 
@@ -34,20 +35,20 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     add("--annotations", metavar="FILE", help="COCO json whose images tell which id each file has")
     add("--detector", metavar="NAME", help=DETECTOR_HELP)
     add("--detection-threshold", type=float, metavar="S", help="leave out boxes with a lower score")
-    add("--max-people", type=int, metavar="N", help="of each picture, those with the best boxes")
+    add("--max-people", type=int, metavar="N", help="of each image, those with the best boxes")
     add("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
     add("--batch-size", type=int, default=8, metavar="N", help="crops per run of the model (default: 8)")
-    add("--every", type=int, default=1, metavar="N", help="films: take each n-th frame")
-    add("--start", type=_seconds, default=0.0, metavar="TIME", help="films: first second, or [HOURS:]MINUTES:SECONDS")
-    add("--end", type=_seconds, metavar="TIME", help="films and cameras: where to stop")
+    add("--every", type=int, default=1, metavar="N", help="videos: take each n-th frame")
+    add("--start", type=_seconds, default=0.0, metavar="TIME", help="videos: first second, or [HOURS:]MINUTES:SECONDS")
+    add("--end", type=_seconds, metavar="TIME", help="videos and cameras: where to stop")
     add("--detect-every", type=int, default=1, metavar="N", help=DETECT_EVERY_HELP)
-    add("--no-smoothing", action="store_true", help="films: write poses as the model gives them, frame by frame")
-    add("--style", choices=tuple(STYLES), help="how people are drawn (default: sides on pictures, people on films)")
-    add("--anonymise", action="store_true", help="blur faces of the people found in all that is drawn")
+    add("--no-smoothing", action="store_true", help="videos: write poses as the model gives them, frame by frame")
+    add("--style", choices=tuple(STYLES), help="how people are drawn (default: sides on images, people on videos)")
+    add("--anonymize", action="store_true", help="blur faces of the people found in all that is drawn")
     add("--keypoint-threshold", type=float, default=0.0, metavar="S", help="do not draw keypoints of a lower score")
-    add("--no-pictures", action="store_true", help="draw neither pictures nor films")
-    add("--save-crops", action="store_true", help="write each person cut out of the picture, in crops/")
-    add("--json-lines", action="store_true", help="write poses.jsonl: a line per picture or frame")
+    add("--no-images", action="store_true", help="draw neither images nor videos")
+    add("--save-crops", action="store_true", help="write each person cut out of the image, in crops/")
+    add("--json-lines", action="store_true", help="write poses.jsonl: a line per image or frame")
     add("--preview", type=int, metavar="PORT", help="camera: show it on a page of this machine; 0: any free port")
     add("--parquet", action="store_true", help="write poses.parquet: a row per person")
 
@@ -65,7 +66,7 @@ def _seconds(text: str) -> float:
 
 
 def _predict(args: Namespace) -> int:
-    from distilpose.inference.options import FilmOptions, OutputOptions
+    from distilpose.inference.options import OutputOptions, VideoOptions
     from distilpose.inference.predict import PredictInterruptedError, predict_files
 
     try:
@@ -80,7 +81,7 @@ def _predict(args: Namespace) -> int:
             max_people=args.max_people,
             flip_test=args.flip_test,
             batch_size=args.batch_size,
-            film=FilmOptions(
+            video=VideoOptions(
                 every=args.every,
                 start=args.start,
                 end=args.end,
@@ -88,9 +89,9 @@ def _predict(args: Namespace) -> int:
                 smooth=not args.no_smoothing,
             ),
             output=OutputOptions(
-                pictures=not args.no_pictures,
+                images=not args.no_images,
                 style=args.style,
-                anonymise=args.anonymise,
+                anonymize=args.anonymize,
                 keypoint_threshold=args.keypoint_threshold,
                 crops=args.save_crops,
                 json_lines=args.json_lines,
@@ -116,10 +117,10 @@ def _tell(report: PredictReport, out: str) -> None:
 
 
 PREDICT = Command(
-    "find poses in pictures, films and what a camera sees; writes predictions.json, drawn pictures and films",
+    "find poses in images, videos and what a camera sees; writes predictions.json, drawn images and videos",
     (
         "photo.jpg",
-        "film.mp4 --detect-every 5 --start 1:30 --end 2:00",
+        "video.mp4 --detect-every 5 --start 1:30 --end 2:00",
         "webcam:0 --detect-every 10 --end 60",
         "photos clips --detector onnx:detector.onnx --style labels --json-lines",
         "val2017 --boxes detections.json --annotations val2017.json --out out",

@@ -1,4 +1,4 @@
-"""Poses in more pictures than one process can do."""
+"""Poses in more images than one process can do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distilpose.cli.command import DEFAULT_MODEL, FLIP_TEST_HELP, FLIP_TESTS, Co
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-SOURCE_HELP = "folder of pictures, with all below it; Parquet list of paths; tar shards; or a pattern: 'shards/*.tar'"
+SOURCE_HELP = "folder of images, with all below it; Parquet list of paths; tar shards; or a pattern: 'shards/*.tar'"
 MODEL_HELP = (
     "exported file (.onnx, .xml), checkpoint, or "
     f"{DEFAULT_MODEL}, which comes with the package (default); a checkpoint is exported first where that is possible"
@@ -19,10 +19,10 @@ MODEL_HELP = (
 ADDRESS_HELP = "Ray cluster: auto on one of its machines, or HOST:6379; it sees SOURCE and DIR where this machine does"
 DETECTOR_HELP = "as of predict: hog, hf:FOLDER, onnx:FILE, whole-image (default: auto, if there is no --boxes)"
 ACCEPT_HELP = (
-    "write failures as rows also where storage seems to be at fault: input or output errors, or a shard whose pictures "
+    "write failures as rows also where storage seems to be at fault: input or output errors, or a shard whose images "
     "are all missing"
 )
-BOXES_HELP = "column of a list with the people of each picture, a list of x1, y1, x2, y2; in place of a detector"
+BOXES_HELP = "column of a list with the people of each image, a list of x1, y1, x2, y2; in place of a detector"
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -34,11 +34,11 @@ def _arguments(parser: ArgumentParser) -> None:
     add("--detector", metavar="NAME", help=DETECTOR_HELP)
     add("--boxes", metavar="COLUMN", help=BOXES_HELP)
     add("--box-scores", metavar="COLUMN", help="column of a list with the scores of --boxes (default: 1 each)")
-    add("--paths", default="path", metavar="COLUMN", help="column of a list with the pictures (default: path)")
+    add("--paths", default="path", metavar="COLUMN", help="column of a list with the images (default: path)")
     add("--ids", metavar="COLUMN", help="column of a list that becomes image_id: whole numbers or texts")
     add("--root", metavar="DIR", help="folder that relative paths of a list start from (default: where the list lies)")
     add("--detection-threshold", type=float, metavar="S", help="leave out boxes with a lower score")
-    add("--max-people", type=int, metavar="N", help="of each picture, those with the best boxes")
+    add("--max-people", type=int, metavar="N", help="of each image, those with the best boxes")
     add("--flip-test", choices=FLIP_TESTS, default="off", help=FLIP_TEST_HELP)
     add("--workers", type=int, metavar="N", help="processes (default: cores of all machines / --threads)")
     add("--threads", type=int, default=1, metavar="N", help="cores of each worker (default: 1)")
@@ -48,9 +48,9 @@ def _arguments(parser: ArgumentParser) -> None:
         type=int,
         default=SHARD_SIZE,
         metavar="N",
-        help=f"pictures per output file (default: {SHARD_SIZE})",
+        help=f"images per output file (default: {SHARD_SIZE})",
     )
-    add("--retry-failed", action="store_true", help="do output files with failed pictures again")
+    add("--retry-failed", action="store_true", help="do output files with failed images again")
     add("--accept-failures", action="store_true", help=ACCEPT_HELP)
 
 
@@ -89,7 +89,7 @@ def _run(args: Namespace) -> int:
 
 
 PREDICT_BULK = Command(
-    "find poses in very many pictures, by many processes or machines; writes Parquet, goes on where it was stopped",
+    "find poses in very many images, by many processes or machines; writes Parquet, goes on where it was stopped",
     (
         "photos --out poses --detector onnx:detector.onnx",
         "'shards/*.tar' --out poses --detector whole-image --model student.onnx",

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "DISTILPOSE_API_KEY"
 DETECTOR_HELP = (
-    "who looks for people in pictures that come without boxes: whole-image (default; one person fills the picture), "
+    "who looks for people in images that come without boxes: whole-image (default; one person fills the image), "
     "hog, hf:FOLDER, hf:ID, onnx:FILE, auto; see distilpose predict --help"
 )
 QUEUE_HELP = (
-    "pictures accepted at once, then 503; so do uploads that together would hold more than 8 times --max-megabytes "
+    "images accepted at once, then 503; so do uploads that together would hold more than 8 times --max-megabytes "
     "(default: 128)"
 )
 KEY_HELP = (
@@ -55,9 +55,9 @@ def _serve_arguments(parser: ArgumentParser) -> None:
         type=float,
         default=25.0,
         metavar="MP",
-        help="of a picture, else 413; at most 178 (default: 25)",
+        help="of an image, else 413; at most 178 (default: 25)",
     )
-    add("--max-people", type=int, default=50, metavar="N", help="of a picture; more boxes: 422 (default: 50)")
+    add("--max-people", type=int, default=50, metavar="N", help="of an image; more boxes: 422 (default: 50)")
     add("--api-key-file", metavar="FILE", help=KEY_HELP)
     add("--cors", nargs="+", default=[], metavar="ORIGIN", help="sites whose pages may ask; '*': any (default: none)")
 
@@ -106,7 +106,7 @@ def _serve(args: Namespace) -> int:
 
 
 SERVE = Command(
-    "answer pictures over HTTP with their poses; POST /v1/predict, described at /openapi.json",
+    "answer images over HTTP with their poses; POST /v1/predict, described at /openapi.json",
     (
         "",
         "--model student.onnx --port 9000",

@@ -1,4 +1,4 @@
-"""Where a training crop lies and how its colours shift: drawn per sample from a generator that the caller seeds."""
+"""Where a training crop lies and how its colors shift: drawn per sample from a generator that the caller seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, ImageArray
 
 HALF_BODY_PADDING = 1.5  # the COCO top-down baselines
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 grey of RGB
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 gray of RGB
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class AugmentOptions:
     Attributes:
         flip_prob: of mirroring left and right.
         half_body_prob: of cropping to the upper or lower body only.
-        half_body_min_keypoints: half bodies are cut only when more than this many keypoints are labelled.
+        half_body_min_keypoints: half bodies are cut only when more than this many keypoints are labeled.
         rotation_deg: standard deviation of the turn, cut off at twice this value.
         rotation_prob: of turning at all.
         scale_std: standard deviation of the crop's size factor around 1, cut off at 1 +- this value.
         shift_prob: of moving the box.
         shift_fraction: largest move along each axis, as a fraction of the box's width and height.
-        colour_jitter: brightness, contrast and saturation factors are uniform in 1 +- this value; the recipe has
+        color_jitter: brightness, contrast and saturation factors are uniform in 1 +- this value; the recipe has
             0, small training sets gain from about 0.3.
 
     Raises:
@@ -45,12 +45,12 @@ class AugmentOptions:
     scale_std: float = 0.35
     shift_prob: float = 0.3
     shift_fraction: float = 0.2
-    colour_jitter: float = 0.0
+    color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            below_one = field.name in ("scale_std", "colour_jitter")
+            below_one = field.name in ("scale_std", "color_jitter")
             if not 0 <= value < np.inf or (field.name.endswith("_prob") and value > 1) or (below_one and value >= 1):
                 limit = "in [0, 1]" if field.name.endswith("_prob") else "in [0, 1)" if below_one else ">= 0"
                 raise ConfigError(f"{field.name} must be {limit}, got {value}")
@@ -63,7 +63,7 @@ def draw_crop_transform(
     options: AugmentOptions,
     rng: np.random.Generator,
 ) -> CropTransform:
-    """Draw one training crop of a person: half body or shifted box, then mirror, turn and scale around its centre.
+    """Draw one training crop of a person: half body or shifted box, then mirror, turn and scale around its center.
 
     Args:
         sample: the person.
@@ -96,11 +96,11 @@ def draw_crop_transform(
 def _draw_half_body(
     sample: PersonSample, skeleton: Skeleton, options: AugmentOptions, rng: np.random.Generator
 ) -> FloatArray | None:
-    """(4,) box around the labelled keypoints of one half of the body; None when no half is cut."""
-    labelled = sample.visibility > 0
-    if labelled.sum() <= options.half_body_min_keypoints or rng.random() >= options.half_body_prob:
+    """(4,) box around the labeled keypoints of one half of the body; None when no half is cut."""
+    labeled = sample.visibility > 0
+    if labeled.sum() <= options.half_body_min_keypoints or rng.random() >= options.half_body_prob:
         return None
-    halves = [[index for index in half if labelled[index]] for half in (skeleton.upper_body, skeleton.lower_body)]
+    halves = [[index for index in half if labeled[index]] for half in (skeleton.upper_body, skeleton.lower_body)]
     usable = [half for half in halves if len(half) > 2]
     if not usable:
         return None
@@ -118,22 +118,22 @@ def _draw_shift(box_xyxy: FloatArray, options: AugmentOptions, rng: np.random.Ge
     return box_xyxy + np.tile(rng.uniform(-reach, reach), 2)
 
 
-def jitter_colours(crop: ImageArray, options: AugmentOptions, rng: np.random.Generator) -> ImageArray:
-    """Shift saturation, contrast around the mean grey, and brightness of one crop, in this order.
+def jitter_colors(crop: ImageArray, options: AugmentOptions, rng: np.random.Generator) -> ImageArray:
+    """Shift saturation, contrast around the mean gray, and brightness of one crop, in this order.
 
     Args:
         crop: (H, W, 3) uint8 RGB; not changed.
-        options: ``colour_jitter`` is the strength of all three.
+        options: ``color_jitter`` is the strength of all three.
         rng: the source of chance; nothing is drawn at strength 0.
 
     Returns:
         (H, W, 3) uint8, clipped to 0..255.
     """
-    if options.colour_jitter == 0:
+    if options.color_jitter == 0:
         return crop
-    saturation, contrast, brightness = rng.uniform(1 - options.colour_jitter, 1 + options.colour_jitter, 3)
-    # All three are affine in the colour, so one 3 x 4 matrix does them in one pass.
+    saturation, contrast, brightness = rng.uniform(1 - options.color_jitter, 1 + options.color_jitter, 3)
+    # All three are affine in the color, so one 3 x 4 matrix does them in one pass.
     mix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA, (3, 1)))
-    mean_grey = float(_LUMA @ np.array(cv2.mean(crop)[:3]))
-    offset = np.full((3, 1), brightness * (1 - contrast) * mean_grey)
+    mean_gray = float(_LUMA @ np.array(cv2.mean(crop)[:3]))
+    offset = np.full((3, 1), brightness * (1 - contrast) * mean_gray)
     return np.asarray(cv2.transform(crop, np.concatenate([mix, offset], axis=1)), dtype=np.uint8)

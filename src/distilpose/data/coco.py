@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.data.categories import assumed_keypoints, keypoint_category_ids, seen_categories
-from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabelled, join_whole_body, log_filled_in
+from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabeled, join_whole_body, log_filled_in
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.geometry import clip_boxes_xyxy, xywh_to_xyxy
 from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton, map_keypoints
@@ -25,7 +25,7 @@ _PROBLEMS_SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class PersonSample:
-    """One labelled person of one image.
+    """One labeled person of one image.
 
     Attributes:
         image_path: existing file.
@@ -34,9 +34,9 @@ class PersonSample:
         image_hw: (H, W) of the image in pixels, as the annotation file says.
         box_xyxy: (4,) person box in image pixels, clipped by `clip_boxes_xyxy`.
         xy_img: (K, 2) keypoints in image pixels, (0, 0) where ``visibility`` is 0.
-        visibility: (K,) 0 no label to learn from, 1 labelled but hidden, 2 labelled and visible.
+        visibility: (K,) 0 no label to learn from, 1 labeled but hidden, 2 labeled and visible.
         annotated: (K,) False where nothing is known: the dataset does not label this keypoint, so neither
-            a label loss nor a distillation loss may read its 0 as "not in the picture".
+            a label loss nor a distillation loss may read its 0 as "not in the image".
         area: of the person in square pixels, > 0.
     """
 
@@ -91,9 +91,9 @@ def load_person_samples(
 ) -> LoadedSamples:
     """Read the people of a COCO keypoint file.
 
-    Crowds and people without a labelled keypoint are no training samples and are passed over. Labels outside the
+    Crowds and people without a labeled keypoint are no training samples and are passed over. Labels outside the
     image are masked (visibility 0). ``segmentation`` is not read; a missing ``area`` becomes `AREA_SHARE_OF_BOX` of
-    the box, a missing ``bbox`` that of the labelled keypoints (`fill_in`), both of which is logged; labels are
+    the box, a missing ``bbox`` that of the labeled keypoints (`fill_in`), both of which is logged; labels are
     counted, whatever ``num_keypoints`` says. COCO-WholeBody's five lists are read as one (`join_whole_body`).
 
     Args:
@@ -102,7 +102,7 @@ def load_person_samples(
         skeleton: keypoints and order of the samples, and of the file without ``mapping``.
         mapping: of a file with other keypoints to ``skeleton``; what the file lacks is not annotated.
         unannotated: names of keypoints of ``skeleton`` that this dataset never labels.
-        zero_means_unknown: visibility 0 says "nobody looked" (machine-made labels), not "not in the picture".
+        zero_means_unknown: visibility 0 says "nobody looked" (machine-made labels), not "not in the image".
         skip_invalid: leave invalid annotations out and return their problems instead of raising.
 
     Raises:
@@ -132,7 +132,7 @@ def load_person_samples(
         raise DatasetError(_problem_text(annotations, problems, assumed))
     if not samples:
         raise DatasetError(
-            f"{annotations}: expected people with labelled keypoints, got none among "
+            f"{annotations}: expected people with labeled keypoints, got none among "
             f"{len(document['annotations'])} annotations ({len(problems)} of them invalid)"
             f"{seen_categories(document['annotations'], people)}: check that this is a COCO keypoint file. {assumed}"
         )
@@ -229,7 +229,7 @@ def _read_person(
     entry: Mapping[str, Any], annotation_id: int, images: Mapping[Any, _Image], rules: _Rules
 ) -> PersonSample | None:
     """One annotation as a sample; None when it is a crowd or labels no keypoint."""
-    if entry.get("iscrowd") or is_unlabelled(entry):
+    if entry.get("iscrowd") or is_unlabeled(entry):
         return None
     image_id = entry.get("image_id")
     image = images.get(image_id) if isinstance(image_id, int) else None
@@ -271,7 +271,7 @@ def _read_box(values: Any, image_hw: tuple[int, int], where: str) -> tuple[Float
 def _read_keypoints(
     values: Any, image_hw: tuple[int, int], rules: _Rules, where: str
 ) -> tuple[FloatArray, IntArray, NDArray[np.bool_]]:
-    """(K, 2) points, (K,) visibility and (K,) annotated, with labels outside the image and unlabelled names masked."""
+    """(K, 2) points, (K,) visibility and (K,) annotated, with labels outside the image and unlabeled names masked."""
     count = rules.mapping.source.num_keypoints
     numbers = _numbers(values, 3 * count, f"keypoints ({count} times x, y, visibility)", where).reshape(count, 3)
     if not np.isin(numbers[:, 2], (0, 1, 2)).all():

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_colours
+from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_colors
 from distilpose.data.coco import PersonSample
 from distilpose.data.images import read_image
-from distilpose.data.preprocess import Normalisation, crop_image, normalise
+from distilpose.data.preprocess import Normalization, crop_image, normalize
 from distilpose.errors import ConfigError, DatasetError, InputError
 from distilpose.geometry import CropTransform
 from distilpose.skeletons import COCO_17, Skeleton
@@ -49,7 +49,7 @@ class TrainingItem(NamedTuple):
     Attributes:
         crop: (H, W, 3) uint8 RGB.
         xy_norm: (K, 2) float32 fractions of the crop; 0 where ``target_weight`` is 0.
-        target_weight: (K,) float32, 1 where labelled and inside the crop, else 0.
+        target_weight: (K,) float32, 1 where labeled and inside the crop, else 0.
         annotated: (K,) bool, False where nothing is known of the keypoint (`PersonSample.annotated`).
         sample_index: of the sample in the dataset.
         variant: of the sample's augmented crops, where they are a fixed pool; else 0.
@@ -69,9 +69,9 @@ class Batch(NamedTuple):
     """B crops with their labels; the fields of `TrainingItem`, stacked.
 
     Attributes:
-        images: (B, 3, H, W) float32, normalised.
+        images: (B, 3, H, W) float32, normalized.
         xy_norm: (B, K, 2) float32 fractions of the crop; 0 where ``target_weight`` is 0.
-        target_weight: (B, K) float32, 1 where labelled and inside the crop, else 0.
+        target_weight: (B, K) float32, 1 where labeled and inside the crop, else 0.
         annotated: (B, K) bool, False where nothing is known of the keypoint: no loss may read it.
         sample_index: (B,) int64 indices of the samples in the dataset.
         variant: (B,) int64, which of a sample's augmented crops, where they are a fixed pool; else 0.
@@ -95,7 +95,7 @@ class PersonDataset(Dataset[TrainingItem]):
         size_hw: (H, W) of a crop in pixels.
         skeleton: of the samples.
         augment: None gives each person's plain evaluation crop.
-        normalisation: of the batches' pixels.
+        normalization: of the batches' pixels.
         seed: of the augmentation, >= 0.
         variants: draw only this many augmented crops of each sample, the same for every seed, and go through them
             from epoch to epoch; None draws anew each time.
@@ -113,7 +113,7 @@ class PersonDataset(Dataset[TrainingItem]):
         *,
         skeleton: Skeleton = COCO_17,
         augment: AugmentOptions | None = None,
-        normalisation: Normalisation = Normalisation(),  # noqa: B008 - frozen
+        normalization: Normalization = Normalization(),  # noqa: B008 - frozen
         seed: int = 0,
         variants: int | None = None,
         cache_images: bool = False,
@@ -128,7 +128,7 @@ class PersonDataset(Dataset[TrainingItem]):
         self.size_hw = size_hw
         self.skeleton = skeleton
         self.augment = augment
-        self.normalisation = normalisation
+        self.normalization = normalization
         self.seed = seed
         self.variants = variants
         self._flip_index = skeleton.flip_index
@@ -157,14 +157,14 @@ class PersonDataset(Dataset[TrainingItem]):
             variant = key.epoch % self.variants
             rng = np.random.default_rng((_POOL_STREAM, variant, key.sample_index))
         transform = draw_crop_transform(sample, self.size_hw, self.skeleton, self.augment, rng)
-        crop = jitter_colours(crop_image(image, transform), self.augment, rng)
+        crop = jitter_colors(crop_image(image, transform), self.augment, rng)
         return self._item(crop, transform, key.sample_index, variant)
 
     def collate(self, items: Sequence[TrainingItem]) -> Batch:
-        """Stack items and normalise their pixels, all crops at once."""
+        """Stack items and normalize their pixels, all crops at once."""
         crops, xy_norm, target_weight, annotated, sample_index, variant, image_to_crop = zip(*items, strict=True)
         return Batch(
-            torch.from_numpy(normalise(np.stack(crops), self.normalisation)),
+            torch.from_numpy(normalize(np.stack(crops), self.normalization)),
             torch.from_numpy(np.stack(xy_norm)),
             torch.from_numpy(np.stack(target_weight)),
             torch.from_numpy(np.stack(annotated)),
@@ -321,7 +321,7 @@ def _read(sample: PersonSample) -> ImageArray:
     if image.shape[:2] != sample.image_hw:
         raise DatasetError(
             f"annotation {sample.annotation_id}: expected {sample.image_path} to have (height, width) "
-            f"{sample.image_hw} as its annotation file says, got {image.shape[:2]}: put the labelled picture there"
+            f"{sample.image_hw} as its annotation file says, got {image.shape[:2]}: put the labeled image there"
         )
     return image
 

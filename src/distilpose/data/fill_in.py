@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 # An annotation without a segment's area gets this share of its box, as is usual for people (MPII, CrowdPose tools).
 AREA_SHARE_OF_BOX = 0.53
-NO_BOX = "no bbox, and none can be made of its keypoints, for which two in different places must be labelled: add bbox"
+NO_BOX = "no bbox, and none can be made of its keypoints, for which two in different places must be labeled: add bbox"
 # Lists of a COCO-WholeBody annotation beside ``keypoints``, in the order of the skeleton, and how many points each has.
 _PARTS = {"foot": 6, "face": 68, "lefthand": 21, "righthand": 21}
 
@@ -32,7 +32,7 @@ def fill_in(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return filled
 
 
-def is_unlabelled(entry: Mapping[str, Any]) -> bool:
+def is_unlabeled(entry: Mapping[str, Any]) -> bool:
     """Whether an annotation labels no keypoint. Labels are counted; ``num_keypoints`` is asked where there is no list.
 
     A list that is broken is not said to be without labels: those who read it refuse it.
@@ -44,13 +44,13 @@ def is_unlabelled(entry: Mapping[str, Any]) -> bool:
 
 
 def log_filled_in(entries: Sequence[Any], file: Path) -> None:
-    """Tell, once for a file, how many labelled annotations had no box or no area, and what was taken instead."""
+    """Tell, once for a file, how many labeled annotations had no box or no area, and what was taken instead."""
     people = [entry for entry in entries if isinstance(entry, dict) and not entry.get("iscrowd")]
-    people = [entry for entry in people if not is_unlabelled(entry)]
+    people = [entry for entry in people if not is_unlabeled(entry)]
     for field, instead in (
         (
             "bbox",
-            f"the box of the labelled keypoints, grown by {BOX_GROWTH:g} of its longer side on each side, is taken",
+            f"the box of the labeled keypoints, grown by {BOX_GROWTH:g} of its longer side on each side, is taken",
         ),
         ("area", f"{AREA_SHARE_OF_BOX:g} of the box is taken, a person's share; similarity (OKS) depends on it"),
     ):
@@ -70,7 +70,7 @@ def log_filled_in(entries: Sequence[Any], file: Path) -> None:
 def join_whole_body(document: Mapping[str, Any], skeleton: Skeleton) -> Mapping[str, Any]:
     """A COCO-WholeBody file with the 133 keypoints of an annotation in one list; any other file as it is.
 
-    Its annotations hold body, feet, face and hands in five fields; a part whose ``*_valid`` is false is not labelled.
+    Its annotations hold body, feet, face and hands in five fields; a part whose ``*_valid`` is false is not labeled.
 
     Args:
         document: with a list of ``annotations``.

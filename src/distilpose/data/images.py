@@ -19,15 +19,15 @@ from distilpose.types import ImageArray
 IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels: white, as viewers show them
-_BAND_PIXELS = 2**20  # converted at a time, so that a large picture is not in memory three times
-_JPEG_OPTIONS = {"quality": 95, "subsampling": 0}  # thin coloured lines bleed with subsampled colour
+_BAND_PIXELS = 2**20  # converted at a time, so that a large image is not in memory three times
+_JPEG_OPTIONS = {"quality": 95, "subsampling": 0}  # thin colored lines bleed with subsampled color
 
 
 def read_image(path: str | os.PathLike[str]) -> ImageArray:
-    """Read a picture as viewers show it.
+    """Read an image as viewers show it.
 
-    The EXIF orientation is applied. Grey, palette, 1-bit and CMYK become RGB; transparent pixels are laid on white;
-    16 bits are scaled to 8 over their full range; an animation gives its first frame. Colour profiles are ignored.
+    The EXIF orientation is applied. Gray, palette, 1-bit and CMYK become RGB; transparent pixels are laid on white;
+    16 bits are scaled to 8 over their full range; an animation gives its first frame. Color profiles are ignored.
 
     Args:
         path: of a JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF file, whatever its suffix says.
@@ -36,42 +36,42 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: the file is missing, not a picture, truncated, or larger than Pillow's limit (179 million pixels).
+        InputError: the file is missing, not an image, truncated, or larger than Pillow's limit (179 million pixels).
     """
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
-            ImageOps.exif_transpose(picture, in_place=True)
-            return _to_rgb(picture)
+        with Image.open(path, formats=_FORMATS) as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # decoders answer broken bytes with exceptions of a dozen types
         raise InputError(f"{path} cannot be read as an image: {_reason(error)}") from error
 
 
-def _to_rgb(picture: Image.Image) -> ImageArray:
+def _to_rgb(image: Image.Image) -> ImageArray:
     """(H, W, 3), made band by band: each needs memory for its conversion."""
-    width, height = picture.size
+    width, height = image.size
     rows = max(1, _BAND_PIXELS // max(1, width))
     if height <= rows:
-        return _band_to_rgb(picture)
+        return _band_to_rgb(image)
     rgb = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        rgb[top:bottom] = _band_to_rgb(picture.crop((0, top, width, bottom)))
+        rgb[top:bottom] = _band_to_rgb(image.crop((0, top, width, bottom)))
     return rgb
 
 
-def _band_to_rgb(picture: Image.Image) -> ImageArray:
-    if picture.mode.startswith("I;16"):
-        grey = np.rint(np.asarray(picture, dtype=np.float32) / 257).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if picture.mode in ("I", "F"):
-        raise InputError(f"expected 8 or 16 bits per channel, got 32 (mode {picture.mode}): convert the picture")
-    if picture.has_transparency_data:
-        shown = picture.convert("RGBA")
-        picture = Image.new("RGB", picture.size, _BACKGROUND)
-        picture.paste(shown, mask=shown)
-    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"), dtype=np.uint8)
+def _band_to_rgb(image: Image.Image) -> ImageArray:
+    if image.mode.startswith("I;16"):
+        gray = np.rint(np.asarray(image, dtype=np.float32) / 257).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise InputError(f"expected 8 or 16 bits per channel, got 32 (mode {image.mode}): convert the image")
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        image = Image.new("RGB", image.size, _BACKGROUND)
+        image.paste(shown, mask=shown)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 def _reason(error: Exception) -> str:
@@ -85,7 +85,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
-    """Write a picture in the format of its suffix; an interrupted write leaves no half file behind.
+    """Write an image in the format of its suffix; an interrupted write leaves no half file behind.
 
     Args:
         path: ending in one of `IMAGE_SUFFIXES`; its folder exists.
@@ -105,15 +105,15 @@ def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
         Image.fromarray(image).save(part, format=Image.registered_extensions()[suffix], **options)
         part.replace(path)
     except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the picture's
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the image's
             raise
-        raise InputError(f"{path} cannot hold a picture of {image.shape[1]} x {image.shape[0]}: {error}") from error
+        raise InputError(f"{path} cannot hold an image of {image.shape[1]} x {image.shape[0]}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def check_image(image: ImageArray) -> None:
-    """Refuse anything but an RGB picture.
+    """Refuse anything but an RGB image.
 
     Raises:
         InputError: ``image`` is not an (H, W, 3) uint8 array with H, W >= 1.
@@ -127,7 +127,7 @@ def check_image(image: ImageArray) -> None:
 def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...] = ()) -> list[Path]:
     """Turn files and folders into image files, each once, in the order given.
 
-    A folder stands for the pictures directly in it (`IMAGE_SUFFIXES`, hidden files left out), sorted by name.
+    A folder stands for the images directly in it (`IMAGE_SUFFIXES`, hidden files left out), sorted by name.
     Any other source is taken as a file as it is, so that a missing one is reported when it is read.
 
     Args:
@@ -135,7 +135,7 @@ def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...]
         also: further suffixes to take from folders.
 
     Raises:
-        InputError: there is no source, or a folder holds no picture.
+        InputError: there is no source, or a folder holds no image.
     """
     files: dict[Path, Path] = {}
     for source in map(Path, sources):

@@ -14,7 +14,7 @@ ResultT = TypeVar("ResultT")
 _END: Any = object()
 
 
-def run_ahead(items: Iterable[ItemT], size: int) -> Generator[ItemT]:
+def prefetch(items: Iterable[ItemT], size: int) -> Generator[ItemT]:
     """The same items, produced by a thread of their own up to ``size`` ahead.
 
     An error of ``items`` is raised in its place. Closing waits for the item in production, then closes ``items``.

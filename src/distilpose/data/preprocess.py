@@ -20,7 +20,7 @@ NetworkInput = Float32Array | ImageArray
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """Mean and standard deviation per RGB channel, in units of pixel value / 255."""
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -42,9 +42,9 @@ def crop_image(image: ImageArray, transform: CropTransform) -> ImageArray:
     return np.asarray(crop, dtype=np.uint8)
 
 
-def normalise(crops: ImageArray, normalisation: Normalisation) -> Float32Array:
+def normalize(crops: ImageArray, normalization: Normalization) -> Float32Array:
     """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 with the channels' mean removed and spread scaled."""
-    mean, std = (np.array(values, dtype=np.float32)[:, None] for values in (normalisation.mean, normalisation.std))
+    mean, std = (np.array(values, dtype=np.float32)[:, None] for values in (normalization.mean, normalization.std))
     # A pixel has 256 values: looking them up is several times as fast as computing on a float copy of the crops.
     tables = (np.arange(256, dtype=np.float32) / np.float32(255) - mean) / std
     *leading, height, width, _ = crops.shape
@@ -55,26 +55,26 @@ def normalise(crops: ImageArray, normalisation: Normalisation) -> Float32Array:
     return images
 
 
-def network_input(crops: ImageArray, normalisation: Normalisation | None) -> NetworkInput:
-    """(N, H, W, 3) uint8 crops -> (N, 3, H, W): normalised float32, or uint8 for a model that normalises by itself.
+def network_input(crops: ImageArray, normalization: Normalization | None) -> NetworkInput:
+    """(N, H, W, 3) uint8 crops -> (N, 3, H, W): normalized float32, or uint8 for a model that normalizes by itself.
 
     Args:
         crops: uint8 RGB.
-        normalisation: of the model; None for a file exported with uint8 input.
+        normalization: of the model; None for a file exported with uint8 input.
     """
-    if normalisation is None:
+    if normalization is None:
         return np.ascontiguousarray(np.moveaxis(crops, -1, -3))
-    return normalise(crops, normalisation)
+    return normalize(crops, normalization)
 
 
 def preprocess(
-    image: ImageArray, transforms: Sequence[CropTransform], normalisation: Normalisation | None
+    image: ImageArray, transforms: Sequence[CropTransform], normalization: Normalization | None
 ) -> NetworkInput:
     """One image and N crops of it -> network input (N, 3, H, W), see `network_input`.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         transforms: N >= 1 crops of one size.
-        normalisation: of the model.
+        normalization: of the model.
     """
-    return network_input(np.stack([crop_image(image, transform) for transform in transforms]), normalisation)
+    return network_input(np.stack([crop_image(image, transform) for transform in transforms]), normalization)

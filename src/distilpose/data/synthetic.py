@@ -1,4 +1,4 @@
-"""Pictures of drawn people with exact keypoints, for tests, quick starts and demos where there is no real data."""
+"""Images of drawn people with exact keypoints, for tests, quick starts and demos where there is no real data."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class DrawnPerson(NamedTuple):
 def draw_people(
     rng: np.random.Generator, image_hw: tuple[int, int], num_people: int = 1, *, uniform: bool = False
 ) -> tuple[ImageArray, list[DrawnPerson]]:
-    """Draw a picture with people in it.
+    """Draw an image with people in it.
 
     Args:
         rng: the source of chance.
-        image_hw: (H, W) of the picture in pixels.
+        image_hw: (H, W) of the image in pixels.
         num_people: how many are drawn, back to front. One who is almost wholly covered gets no labels.
         uniform: everyone wears the same clothes, see `figure.draw_figure`.
 
     Returns:
-        The (H, W, 3) uint8 RGB picture and the labelled people, back to front, at most ``num_people``.
+        The (H, W, 3) uint8 RGB image and the labeled people, back to front, at most ``num_people``.
     """
     image = _draw_background(rng, image_hw)
     patch_map = np.full(image_hw, _NO_PATCH, dtype=np.uint16)
@@ -59,30 +59,30 @@ def draw_people(
     next_id = _NO_PATCH + 1
     for person in people:
         first_ids.append(next_id)
-        next_id = _paint(image, patch_map, person, next_id)
+        next_id = _rasterize(image, patch_map, person, next_id)
         drawn_area.append(int(np.count_nonzero(patch_map >= first_ids[-1])))
     if rng.random() < 0.2:
         _draw_thing(image, patch_map, rng, largest=0.3)
-    labelled = []
+    labeled = []
     for person, first_id, area in zip(people, first_ids, drawn_area, strict=True):
         label = _label(person, patch_map, first_id, area)
         if label is not None:
-            labelled.append(label)
-    return _finish(image, rng), labelled
+            labeled.append(label)
+    return _finish(image, rng), labeled
 
 
 def write_synthetic_dataset(
     folder: Path, num_images: int, *, seed: int = 0, max_people: int = 2, uniform: bool = False
 ) -> Path:
-    """Write pictures of drawn people as a COCO keypoint data set.
+    """Write images of drawn people as a COCO keypoint data set.
 
     Image i depends on ``seed`` and i only, so a larger set begins with the smaller one.
 
     Args:
         folder: is made; gets ``images/`` and ``person_keypoints.json``.
-        num_images: pictures to draw, >= 1.
+        num_images: images to draw, >= 1.
         seed: >= 0.
-        max_people: 1 to this many people stand in a picture.
+        max_people: 1 to this many people stand in an image.
         uniform: everyone wears the same clothes, see `figure.draw_figure`: learned within a minute.
 
     Returns:
@@ -113,7 +113,7 @@ def write_synthetic_dataset(
 
 
 def _place(figure: Figure, rng: np.random.Generator, image_hw: tuple[int, int], num_people: int) -> Figure:
-    """Scale and move a figure into the picture; now and then it is cut by the edge."""
+    """Scale and move a figure into the image; now and then it is cut by the edge."""
     height, width = image_hw
     corners = np.concatenate([patch.outline for patch in figure.patches])
     low, high = corners.min(axis=0), corners.max(axis=0)
@@ -125,13 +125,13 @@ def _place(figure: Figure, rng: np.random.Generator, image_hw: tuple[int, int], 
     return Figure(zoom * figure.xy + shift, patches)
 
 
-def _paint(image: ImageArray, patch_map: NDArray[np.uint16], person: Figure, first_id: int) -> int:
+def _rasterize(image: ImageArray, patch_map: NDArray[np.uint16], person: Figure, first_id: int) -> int:
     """Draw a person back to front, noting in the map which patch is seen at each pixel; returns the next free id."""
     for patch_id, patch in enumerate(person.patches, start=first_id):
         corners = np.rint(patch.outline * 2**_SUBPIXEL_BITS).astype(np.int32)
-        cv2.fillConvexPoly(image, corners, patch.colour, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.fillConvexPoly(image, corners, patch.color, cv2.LINE_AA, _SUBPIXEL_BITS)
         if patch.edged:
-            rim = [0.6 * value for value in patch.colour]
+            rim = [0.6 * value for value in patch.color]
             cv2.polylines(image, [corners], True, rim, 1, cv2.LINE_AA, _SUBPIXEL_BITS)
         cv2.fillConvexPoly(patch_map, corners, (patch_id,), cv2.LINE_8, _SUBPIXEL_BITS)
     return first_id + len(person.patches)
@@ -156,7 +156,7 @@ def _label(person: Figure, patch_map: NDArray[np.uint16], first_id: int, drawn_a
 
 
 def _draw_background(rng: np.random.Generator, image_hw: tuple[int, int]) -> ImageArray:
-    """A smooth, coloured, cloudy ground with things on it."""
+    """A smooth, colored, cloudy ground with things on it."""
     height, width = image_hw
     grid = rng.integers(0, 256, (int(rng.integers(2, 9)), int(rng.integers(2, 9)), 3), dtype=np.uint8)
     base = rng.integers(0, 256, 3)
@@ -170,17 +170,17 @@ def _draw_background(rng: np.random.Generator, image_hw: tuple[int, int]) -> Ima
 def _draw_thing(
     image: ImageArray, patch_map: NDArray[np.uint16] | None, rng: np.random.Generator, largest: float
 ) -> None:
-    """Draw a bar, box or ball of random colour; it covers what the map says is seen there."""
+    """Draw a bar, box or ball of random color; it covers what the map says is seen there."""
     size = np.array(image.shape[1::-1])
-    centre = (rng.random(2) * size).astype(int)
+    center = (rng.random(2) * size).astype(int)
     axes = np.maximum(2, rng.uniform(0.02, largest / 2, 2) * size).astype(int)
-    colour = [int(value) for value in rng.integers(0, 256, 3)]
+    color = [int(value) for value in rng.integers(0, 256, 3)]
     angle = float(rng.uniform(0, 180))
     if rng.random() < 0.5:
-        corners = np.rint(cv2.boxPoints((centre.tolist(), (2 * axes).tolist(), angle))).astype(np.int32)
+        corners = np.rint(cv2.boxPoints((center.tolist(), (2 * axes).tolist(), angle))).astype(np.int32)
     else:
-        corners = np.array(cv2.ellipse2Poly(centre.tolist(), axes.tolist(), int(angle), 0, 360, 15), dtype=np.int32)
-    cv2.fillConvexPoly(image, corners, colour, cv2.LINE_AA)
+        corners = np.array(cv2.ellipse2Poly(center.tolist(), axes.tolist(), int(angle), 0, 360, 15), dtype=np.int32)
+    cv2.fillConvexPoly(image, corners, color, cv2.LINE_AA)
     if patch_map is not None:
         cv2.fillConvexPoly(patch_map, corners, (_NO_PATCH,))
 
@@ -194,8 +194,8 @@ def _finish(image: ImageArray, rng: np.random.Generator) -> ImageArray:
 
 
 def _to_coco(person: DrawnPerson, image_id: int) -> dict[str, Any]:
-    labelled = person.visibility[:, None] > 0
-    keypoints = np.concatenate([np.where(labelled, person.xy_img, 0), person.visibility[:, None]], axis=1)
+    labeled = person.visibility[:, None] > 0
+    keypoints = np.concatenate([np.where(labeled, person.xy_img, 0), person.visibility[:, None]], axis=1)
     x1, y1, x2, y2 = person.box_xyxy.tolist()
     return {
         "image_id": image_id,
@@ -203,6 +203,6 @@ def _to_coco(person: DrawnPerson, image_id: int) -> dict[str, Any]:
         "iscrowd": 0,
         "bbox": [x1, y1, x2 - x1, y2 - y1],
         "area": person.area,
-        "num_keypoints": int(labelled.sum()),
+        "num_keypoints": int(labeled.sum()),
         "keypoints": [round(value, 2) for value in keypoints.ravel().tolist()],
     }

@@ -1,4 +1,4 @@
-"""One drawn person: a jointed body in a random pose, seen from a random side, as coloured patches and keypoints.
+"""One drawn person: a jointed body in a random pose, seen from a random side, as colored patches and keypoints.
 
 A body frame is a 3 x 3 matrix whose columns point to the person's left, down and front. Lengths are fractions of the
 body's height. Seen from the viewer, x goes right, y down and z towards the viewer; depth is simply left out (no
@@ -17,12 +17,12 @@ from numpy.typing import ArrayLike
 from distilpose.skeletons import COCO_17
 from distilpose.types import FloatArray
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 _SPINE, _SHOULDER, _HIP, _NECK = 0.29, 0.105, 0.058, 0.105
 _UPPER_ARM, _FOREARM, _HAND = 0.165, 0.145, 0.045
 _THIGH, _SHIN, _FOOT = 0.235, 0.235, 0.075
-_FACE = {  # left, down, front of the head's centre
+_FACE = {  # left, down, front of the head's center
     "nose": (0.0, 0.012, 0.068),
     "left_eye": (0.026, -0.010, 0.054),
     "right_eye": (-0.026, -0.010, 0.054),
@@ -58,24 +58,24 @@ _LEG_REACHES = (
 
 
 class Patch(NamedTuple):
-    """A convex, evenly coloured piece of a body.
+    """A convex, evenly colored piece of a body.
 
     Attributes:
         outline: (P, 2) corners.
         depth: patches with a larger depth lie in front.
-        colour: RGB, 0..255.
+        color: RGB, 0..255.
         shows: indices of the keypoints that are seen where this patch is seen.
         edged: whether the patch has a dark rim.
     """
 
     outline: FloatArray
     depth: float
-    colour: Colour
+    color: Color
     shows: tuple[int, ...] = ()
     edged: bool = True
 
 
-_UNIFORM: dict[str, Colour] = {  # by side and upper end of the piece of limb
+_UNIFORM: dict[str, Color] = {  # by side and upper end of the piece of limb
     "left_shoulder": (255, 140, 0),
     "left_elbow": (255, 220, 0),
     "left_wrist": (255, 255, 160),
@@ -92,7 +92,7 @@ _UNIFORM: dict[str, Colour] = {  # by side and upper end of the piece of limb
 
 
 class Figure(NamedTuple):
-    """A person of height about 1, pelvis at (0, 0), x to the right and y down as in pictures.
+    """A person of height about 1, pelvis at (0, 0), x to the right and y down as in images.
 
     Attributes:
         xy: (17, 2) keypoints in COCO order.
@@ -104,11 +104,11 @@ class Figure(NamedTuple):
 
 
 class _Looks(NamedTuple):
-    skin: Colour
-    hair: Colour
-    shirt: Colour
-    trousers: Colour
-    shoes: Colour
+    skin: Color
+    hair: Color
+    shirt: Color
+    trousers: Color
+    shoes: Color
     long_sleeves: bool
     long_legs: bool
     long_hair: bool
@@ -124,7 +124,7 @@ def draw_figure(rng: np.random.Generator, uniform: bool = False) -> Figure:
 
     Args:
         rng: the source of chance.
-        uniform: everyone wears the same clothes, every piece of a limb in a colour of its own: easy to learn.
+        uniform: everyone wears the same clothes, every piece of a limb in a color of its own: easy to learn.
     """
     joints, head = _pose(rng)
     patches = _patches(joints, head, _draw_looks(rng, uniform))
@@ -133,7 +133,7 @@ def draw_figure(rng: np.random.Generator, uniform: bool = False) -> Figure:
 
 
 def _draw_looks(rng: np.random.Generator, uniform: bool) -> _Looks:
-    shirt, trousers, shoes = (_colour(rng.integers(0, 256, 3)) for _ in range(3))
+    shirt, trousers, shoes = (_color(rng.integers(0, 256, 3)) for _ in range(3))
     skin, hair = _SKINS[rng.integers(len(_SKINS))], _HAIRS[rng.integers(len(_HAIRS))]
     long_sleeves, long_legs, long_hair = (bool(value) for value in rng.random(3) < (0.5, 0.7, 0.4))
     girth = float(rng.uniform(0.8, 1.35))
@@ -142,7 +142,7 @@ def _draw_looks(rng: np.random.Generator, uniform: bool) -> _Looks:
     return _Looks(skin, hair, shirt, trousers, shoes, long_sleeves, long_legs, long_hair, girth, uniform)
 
 
-def _colour(values: ArrayLike) -> Colour:
+def _color(values: ArrayLike) -> Color:
     red, green, blue = np.asarray(values, dtype=int).tolist()
     return red, green, blue
 
@@ -205,7 +205,7 @@ def _draw_limb(
 def _patches(joints: dict[str, FloatArray], head: FloatArray, looks: _Looks) -> list[Patch]:
     index = COCO_17.keypoint_names.index
     patches = [*_head_patches(joints, head, looks), *_torso_patches(joints, looks)]
-    limbs = (  # from, to, radii, colour, keypoints at the ends
+    limbs = (  # from, to, radii, color, keypoints at the ends
         ("shoulder", "elbow", 0.034, 0.027, looks.shirt, ("shoulder", "elbow")),
         ("elbow", "wrist", 0.027, 0.020, looks.shirt if looks.long_sleeves else looks.skin, ("elbow", "wrist")),
         ("wrist", "hand", 0.021, 0.018, looks.skin, ("wrist",)),
@@ -214,10 +214,10 @@ def _patches(joints: dict[str, FloatArray], head: FloatArray, looks: _Looks) -> 
         ("ankle", "toe", 0.026, 0.018, looks.shoes, ("ankle",)),
     )
     for side in ("left", "right"):
-        for start, end, wide, narrow, colour, names in limbs:
+        for start, end, wide, narrow, color, names in limbs:
             ends = [joints[f"{side}_{start}"], joints[f"{side}_{end}"]]
             shows = tuple(index(f"{side}_{name}") for name in names)
-            seen = _UNIFORM[f"{side}_{start}"] if looks.uniform else colour
+            seen = _UNIFORM[f"{side}_{start}"] if looks.uniform else color
             patches.append(_patch(ends, (wide * looks.girth, narrow * looks.girth), seen, shows))
     return patches
 
@@ -240,7 +240,7 @@ def _head_patches(joints: dict[str, FloatArray], frame: FloatArray, looks: _Look
         return point
 
     hair_discs = [at(0, -0.016, -0.018)] + [at(0, 0.07, -0.045)] * looks.long_hair
-    dark_skin = _colour(0.75 * np.array(looks.skin))
+    dark_skin = _color(0.75 * np.array(looks.skin))
     patches = [
         _patch([joints["neck"], joints["head"]], (0.03, 0.028), looks.skin, depth_shift=-0.03),
         _patch([at(0, -0.005, 0), at(0, 0.042, 0.012)], (0.062, 0.04), looks.skin),
@@ -257,15 +257,15 @@ def _head_patches(joints: dict[str, FloatArray], frame: FloatArray, looks: _Look
 
 
 def _patch(
-    centres: Sequence[FloatArray],
+    centers: Sequence[FloatArray],
     radii: Sequence[float],
-    colour: Colour,
+    color: Color,
     shows: tuple[int, ...] = (),
     depth_shift: float = 0.0,
     edged: bool = True,
 ) -> Patch:
     """The convex hull of discs."""
-    points = [centre[:2] + radius * _CIRCLE for centre, radius in zip(centres, radii, strict=True)]
+    points = [center[:2] + radius * _CIRCLE for center, radius in zip(centers, radii, strict=True)]
     outline = cv2.convexHull(np.concatenate(points).astype(np.float32))[:, 0].astype(np.float64)
-    depth = float(np.mean([centre[2] for centre in centres])) + depth_shift
-    return Patch(outline, depth, colour, shows, edged)
+    depth = float(np.mean([center[2] for center in centers])) + depth_shift
+    return Patch(outline, depth, color, shows, edged)

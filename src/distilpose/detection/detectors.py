@@ -8,7 +8,7 @@ What ``--detector`` takes, with the defaults of ``threshold`` (least score) and 
 - ``hf:ID_OR_FOLDER``: an object detection model of transformers. 0.5, 0.7. See `hf_detector`;
 - ``onnx:FILE`` or ``onnx:FILE?key=value&...``: a detector in an ONNX file. 0.5 for the DETR layouts, else 0.3; 0.7. See
   `onnx_detector` for the layouts and keys;
-- ``whole-image``: the picture is one person.
+- ``whole-image``: the image is one person.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Detector(Protocol):
 
 
 class WholeImage:
-    """Takes the image for a picture of one person that fills it, such as a crop made elsewhere."""
+    """Takes the image for an image of one person that fills it, such as a crop made elsewhere."""
 
     def __call__(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
         """(H, W, 3) uint8 RGB each -> one box of score 1 each, from edge to edge."""
@@ -88,7 +88,7 @@ def check_detector_fits(name: str, skeleton: Skeleton) -> None:
     if not skeleton.is_person and name.partition(":")[0] in _OF_PEOPLE:
         raise ConfigError(
             f"the model finds {skeleton.name} ({', '.join(skeleton.keypoint_names[:4])}, ...), which is no person, and "
-            f"the detector {name} finds people only: give boxes (--boxes FILE), --detector whole-image for pictures of "
+            f"the detector {name} finds people only: give boxes (--boxes FILE), --detector whole-image for images of "
             "one, or --detector onnx:FILE with a detector of these things"
         )
 

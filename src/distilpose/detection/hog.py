@@ -17,17 +17,17 @@ HOG_NMS_IOU = 0.5  # windows lie densely around a person: 0.7 leaves several of 
 _WINDOW_WH = (64, 128)
 # The people it was trained on stand in the window's middle, 96 pixels high with 16 pixels of margin on all four sides.
 _PERSON_HEIGHT, _MARGIN = 96, 16
-_LONG_SIDE = (320, 800)  # a picture is searched at a size within these: people are at least 96 pixels high in it
+_LONG_SIDE = (320, 800)  # an image is searched at a size within these: people are at least 96 pixels high in it
 _STRIDE = (8, 8)
 _SCALE_STEP = 1.05
-_NEIGHBOURS = 2  # OpenCV's default: a person is seen in more windows than so many, a chance likeness in fewer
+_NEIGHBORS = 2  # OpenCV's default: a person is seen in more windows than so many, a chance likeness in fewer
 
 
 class HogDetector:
     """Finds people who stand upright and are seen from head to foot.
 
-    A picture is searched with its longer side at 320 to 800 pixels, and a person must be 96 pixels high there: 96
-    pixels in a picture of 800 or less, an eighth of the longer side in a larger one. It misses people who sit,
+    An image is searched with its longer side at 320 to 800 pixels, and a person must be 96 pixels high there: 96
+    pixels in an image of 800 or less, an eighth of the longer side in a larger one. It misses people who sit,
     bend or lie, are cut by the edge or by something in front, or stand in a crowd, and it takes posts, trees and
     furniture for people. On the everyday photographs of coco_val_dev (120 images) it finds 16 % of the people at least
     100 pixels high and 14 % of all, and 31 % of its boxes are people (overlap of at least 0.5). It is meant for trying
@@ -64,7 +64,7 @@ class HogDetector:
         left, top = border_xy
         framed = cv2.copyMakeBorder(searched, top, top, left, left, cv2.BORDER_REPLICATE)
         windows_xywh, distance = hog.detectMultiScale(
-            framed, hitThreshold=0, winStride=_STRIDE, scale=_SCALE_STEP, groupThreshold=_NEIGHBOURS
+            framed, hitThreshold=0, winStride=_STRIDE, scale=_SCALE_STEP, groupThreshold=_NEIGHBORS
         )
         boxes_searched = _person_in_window(np.asarray(windows_xywh, dtype=np.float64).reshape(-1, 4))
         boxes_xyxy = (boxes_searched - [*border_xy, *border_xy]) / [*scale_xy, *scale_xy]
@@ -73,7 +73,7 @@ class HogDetector:
 
 
 def _resized(image: ImageArray) -> tuple[ImageArray, tuple[float, float]]:
-    """The picture at the size it is searched at, and its pixels per image pixel along x and y."""
+    """The image at the size it is searched at, and its pixels per image pixel along x and y."""
     height, width = image.shape[:2]
     long_side = max(height, width)
     scale = min(max(long_side, _LONG_SIDE[0]), _LONG_SIDE[1]) / long_side

@@ -2,16 +2,16 @@
 
 A file is named as ``FILE`` or ``FILE?key=value&key=value``. The keys, none of which is needed as a rule:
 
-- ``layout``: what the file returns, one of the names below; recognised from the outputs when left out;
+- ``layout``: what the file returns, one of the names below; recognized from the outputs when left out;
 - ``person``: index of the class that is a person; 0, for ``detr-softmax`` 1;
 - ``size``: input size where the file leaves it free, ``640`` or ``HEIGHTxWIDTH``; 640;
-- ``fit``: how a picture gets that size: ``stretch``, ``letterbox`` (in its own shape at the top left, the rest grey) or
-  ``letterbox-centre`` (in the middle);
-- ``colour``: order of the channels, ``rgb`` or ``bgr``;
-- ``normalise``: ``raw`` (0 to 255), ``unit`` (0 to 1) or ``imagenet`` (less ImageNet's mean, divided by its standard
+- ``fit``: how an image gets that size: ``stretch``, ``letterbox`` (in its own shape at the top left, the rest gray) or
+  ``letterbox-center`` (in the middle);
+- ``color``: order of the channels, ``rgb`` or ``bgr``;
+- ``normalize``: ``raw`` (0 to 255), ``unit`` (0 to 1) or ``imagenet`` (less ImageNet's mean, divided by its standard
   deviation).
 
-The layouts (B pictures, Q queries, N boxes, A cells, C classes), each with its defaults for the last three and for the
+The layouts (B images, Q queries, N boxes, A cells, C classes), each with its defaults for the last three and for the
 threshold:
 
 - ``detr-focal``: RT-DETR, RT-DETRv2, D-FINE from transformers. ``logits`` (B, Q, C) and ``pred_boxes`` (B, Q, 4).
@@ -21,9 +21,9 @@ threshold:
 - ``detr-deploy``: RT-DETR and D-FINE as their authors export them. ``labels``, ``scores`` (B, Q), ``boxes`` (B, Q, 4);
   a second input ``orig_target_sizes``. stretch, rgb, unit, 0.5.
 - ``yolox``: YOLOX with its cells not decoded. One output (B, A, 5 + C). letterbox, bgr, raw, 0.3.
-- ``yolov8``: YOLOv8 and its like. One output (B, 4 + C, A). letterbox-centre, rgb, unit, 0.3.
+- ``yolov8``: YOLOv8 and its like. One output (B, 4 + C, A). letterbox-center, rgb, unit, 0.3.
 - ``suppressed``: MMDeploy's files. ``dets`` (B, N, 5) and ``labels`` (B, N). letterbox, bgr, raw, 0.3; RTMDet wants
-  ``normalise=imagenet``.
+  ``normalize=imagenet``.
 """
 
 from __future__ import annotations
@@ -40,23 +40,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distilpose.data.preprocess import Normalisation, normalise
+from distilpose.compat import current_names
+from distilpose.data.preprocess import Normalization, normalize
 from distilpose.detection.filtering import keep_people
-from distilpose.detection.onnx_layouts import LAYOUTS, Colour, Fit, Layout, Normalise, TensorSpec, recognise_layout
+from distilpose.detection.onnx_layouts import LAYOUTS, Color, Fit, Layout, Normalize, TensorSpec, recognize_layout
 from distilpose.errors import ConfigError, InputError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.types import Float32Array, FloatArray, ImageArray
 
 ONNX_NMS_IOU = 0.7
 
-_KEYS = ("layout", "person", "size", "fit", "colour", "normalise")
+_KEYS = ("layout", "person", "size", "fit", "color", "normalize")
 _DEFAULT_SIZE = 640
 _BATCH_SIZE = 8  # where the file leaves it free; bounds the memory
-_GREY = (114, 114, 114)
-_NORMALISATIONS: dict[Normalise, Normalisation] = {
-    "raw": Normalisation((0, 0, 0), (1 / 255, 1 / 255, 1 / 255)),
-    "unit": Normalisation((0, 0, 0), (1, 1, 1)),
-    "imagenet": Normalisation(),
+_GRAY = (114, 114, 114)
+_NORMALIZATIONS: dict[Normalize, Normalization] = {
+    "raw": Normalization((0, 0, 0), (1 / 255, 1 / 255, 1 / 255)),
+    "unit": Normalization((0, 0, 0), (1, 1, 1)),
+    "imagenet": Normalization(),
 }
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -74,12 +75,12 @@ class OnnxOptions(NamedTuple):
     person: int | None = None
     size_hw: tuple[int, int] | None = None
     fit: Fit | None = None
-    colour: Colour | None = None
-    normalise: Normalise | None = None
+    color: Color | None = None
+    normalize: Normalize | None = None
 
 
 class Placement(NamedTuple):
-    """Where a picture lies in the network's input: input = image * scale + offset.
+    """Where an image lies in the network's input: input = image * scale + offset.
 
     Attributes:
         scale_xy: input pixels per image pixel.
@@ -105,7 +106,7 @@ class OnnxDetector:
     Raises:
         ConfigError: onnxruntime is not installed, the query is wrong or does not fit the file, or the file has none of
             the layouts.
-        InputError: the file is missing or broken, or fails on a picture.
+        InputError: the file is missing or broken, or fails on an image.
     """
 
     def __init__(self, source: str, *, threshold: float | None = None, nms_iou: float = ONNX_NMS_IOU) -> None:
@@ -117,11 +118,11 @@ class OnnxDetector:
         self._decode = layout.decode
         self._person = layout.person if options.person is None else options.person
         self._fit = options.fit or layout.fit
-        self._colour = options.colour or layout.colour
-        self._normalisation = _NORMALISATIONS[options.normalise or layout.normalise]
+        self._color = options.color or layout.color
+        self._normalization = _NORMALIZATIONS[options.normalize or layout.normalize]
         self._threshold = layout.threshold if threshold is None else threshold
         self._nms_iou = nms_iou
-        self([np.zeros((*self._size_hw, 3), np.uint8)])  # what does not fit shows here, not at the first picture
+        self([np.zeros((*self._size_hw, 3), np.uint8)])  # what does not fit shows here, not at the first image
 
     def __call__(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
         """(H, W, 3) uint8 RGB each, of any sizes -> for each N >= 0 boxes in its pixels, best score first."""
@@ -132,8 +133,8 @@ class OnnxDetector:
     def _find(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
         placed = [place_image(image, self._size_hw, self._fit) for image in images]
         padding = [placed[-1][0]] * ((self._batch_size or 0) - len(images))  # a file of a fixed batch wants all of it
-        pixels = normalise(np.stack([canvas for canvas, _ in placed] + padding), self._normalisation)
-        found = self._run(pixels[:, ::-1] if self._colour == "bgr" else pixels)
+        pixels = normalize(np.stack([canvas for canvas, _ in placed] + padding), self._normalization)
+        found = self._run(pixels[:, ::-1] if self._color == "bgr" else pixels)
         return [
             keep_people(
                 placement.to_img(boxes), score, image.shape[:2], threshold=self._threshold, nms_iou=self._nms_iou
@@ -147,7 +148,7 @@ class OnnxDetector:
             outputs = self._session.run(self._names, feeds)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise InputError(
-                f"{self._file} fails on {len(pixels)} pictures of {self._size_hw[0]}x{self._size_hw[1]} pixels "
+                f"{self._file} fails on {len(pixels)} images of {self._size_hw[0]}x{self._size_hw[1]} pixels "
                 f"({_reason(error)}): export it again, with this input size and batch size, or pass size=HEIGHTxWIDTH"
             ) from error
         try:
@@ -156,15 +157,15 @@ class OnnxDetector:
             raise ConfigError(f"{self._file}: {error}") from error
 
     def _read_inputs(self, asked_hw: tuple[int, int] | None) -> tuple[int | None, tuple[int, int]]:
-        """Batch size (None: free) and (H, W) of the input; how each input is made from the pictures."""
+        """Batch size (None: free) and (H, W) of the input; how each input is made from the images."""
         inputs = self._session.get_inputs()
-        pictures = [item for item in inputs if len(item.shape) == 4 and _side(item.shape[1]) in (3, None)]
-        if len(pictures) != 1 or pictures[0].type not in ("tensor(float)", "tensor(float16)"):
+        images = [item for item in inputs if len(item.shape) == 4 and _side(item.shape[1]) in (3, None)]
+        if len(images) != 1 or images[0].type not in ("tensor(float)", "tensor(float16)"):
             raise ConfigError(
-                f"{self._file}: expected one float input of pictures (B, 3, H, W), got "
+                f"{self._file}: expected one float input of images (B, 3, H, W), got "
                 f"{_listed(inputs)}: export the detector without its preprocessing"
             )
-        batch_size, _, *sides = (_side(side) for side in pictures[0].shape)
+        batch_size, _, *sides = (_side(side) for side in images[0].shape)
         wanted = asked_hw or (_DEFAULT_SIZE, _DEFAULT_SIZE)
         size_hw = (sides[0] or wanted[0], sides[1] or wanted[1])
         if asked_hw is not None and size_hw != asked_hw:
@@ -172,13 +173,13 @@ class OnnxDetector:
                 f"{self._file}: size must be {size_hw[0]}x{size_hw[1]}, which the file fixes, got "
                 f"{asked_hw[0]}x{asked_hw[1]}: leave it out"
             )
-        self._feeds = {item.name: self._feed(item, is_picture=item is pictures[0]) for item in inputs}
+        self._feeds = {item.name: self._feed(item, is_image=item is images[0]) for item in inputs}
         return batch_size, size_hw
 
-    def _feed(self, item: Any, *, is_picture: bool) -> Callable[[Float32Array], NDArray[Any]]:
-        """How an input is made from the pictures."""
+    def _feed(self, item: Any, *, is_image: bool) -> Callable[[Float32Array], NDArray[Any]]:
+        """How an input is made from the images."""
         dtype = _DTYPES.get(item.type)
-        if dtype is not None and is_picture:
+        if dtype is not None and is_image:
             return lambda pixels: np.ascontiguousarray(pixels, dtype=dtype)
         if dtype is not None and item.name == "orig_target_sizes":
             # Boxes come out as fractions then, whether the file means (height, width) or (width, height).
@@ -186,16 +187,16 @@ class OnnxDetector:
         if dtype is not None and item.name == "pixel_mask":
             return lambda pixels: np.ones((len(pixels), *pixels.shape[2:]), dtype)
         raise ConfigError(
-            f"{self._file}: expected no input but the pictures, orig_target_sizes or pixel_mask, got {item.name} "
+            f"{self._file}: expected no input but the images, orig_target_sizes or pixel_mask, got {item.name} "
             f"({item.type}): export the detector without it"
         )
 
     def _layout(self, name: str | None) -> Layout:
         if name is None:
-            name = recognise_layout(self._outputs(), self._size_hw)
+            name = recognize_layout(self._outputs(), self._size_hw)
         if name is None:
             raise ConfigError(
-                f"{self._file}: its layout is not recognised, its outputs are {_listed(self._session.get_outputs())}: "
+                f"{self._file}: its layout is not recognized, its outputs are {_listed(self._session.get_outputs())}: "
                 f"name it as {self._file}?layout=NAME, where NAME is one of {_layouts_text()}"
             )
         return LAYOUTS[name]
@@ -226,7 +227,7 @@ def parse_source(source: str) -> tuple[Path, OnnxOptions]:
         raise ConfigError(
             f"detector onnx:{source}: expected FILE?key=value&key=value, got the query {query!r}"
         ) from error
-    values = dict(pairs)
+    values = current_names(dict(pairs))
     for key in values:
         _one_of(source, "key", key, _KEYS)
     options = OnnxOptions(
@@ -234,14 +235,14 @@ def parse_source(source: str) -> tuple[Path, OnnxOptions]:
         person=_whole(source, "person", values["person"]) if "person" in values else None,
         size_hw=_size(source, values["size"]) if "size" in values else None,
         fit=cast("Fit | None", _choice(source, "fit", values, get_args(Fit))),
-        colour=cast("Colour | None", _choice(source, "colour", values, get_args(Colour))),
-        normalise=cast("Normalise | None", _choice(source, "normalise", values, get_args(Normalise))),
+        color=cast("Color | None", _choice(source, "color", values, get_args(Color))),
+        normalize=cast("Normalize | None", _choice(source, "normalize", values, get_args(Normalize))),
     )
     return Path(file).expanduser(), options
 
 
 def place_image(image: ImageArray, size_hw: tuple[int, int], fit: Fit) -> tuple[ImageArray, Placement]:
-    """Bring a picture to the network's input size.
+    """Bring an image to the network's input size.
 
     Args:
         image: (H, W, 3) uint8.
@@ -249,7 +250,7 @@ def place_image(image: ImageArray, size_hw: tuple[int, int], fit: Fit) -> tuple[
         fit: see the module.
 
     Returns:
-        (h, w, 3) uint8 and where the picture lies in it.
+        (h, w, 3) uint8 and where the image lies in it.
     """
     height, width = image.shape[:2]
     if fit == "stretch":
@@ -259,8 +260,8 @@ def place_image(image: ImageArray, size_hw: tuple[int, int], fit: Fit) -> tuple[
     scale = min(size_hw[0] / height, size_hw[1] / width)
     inner_hw = (max(1, int(height * scale)), max(1, int(width * scale)))
     free_hw = (size_hw[0] - inner_hw[0], size_hw[1] - inner_hw[1])
-    top, left = (free_hw[0] // 2, free_hw[1] // 2) if fit == "letterbox-centre" else (0, 0)
-    canvas = np.full((*size_hw, 3), _GREY, dtype=np.uint8)
+    top, left = (free_hw[0] // 2, free_hw[1] // 2) if fit == "letterbox-center" else (0, 0)
+    canvas = np.full((*size_hw, 3), _GRAY, dtype=np.uint8)
     canvas[top : top + inner_hw[0], left : left + inner_hw[1]] = cv2.resize(
         image, (inner_hw[1], inner_hw[0]), interpolation=cv2.INTER_LINEAR
     )
@@ -277,7 +278,7 @@ def _open(file: Path) -> Any:
     options = onnxruntime.SessionOptions()
     if hasattr(os, "sched_getaffinity"):  # ONNX Runtime counts the machine's cores, not those this process may use
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimiser
+    options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimizer
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from distilpose.errors import ConfigError
 from distilpose.types import FloatArray
 
-Fit = Literal["stretch", "letterbox", "letterbox-centre"]
-Colour = Literal["rgb", "bgr"]
-Normalise = Literal["raw", "unit", "imagenet"]
+Fit = Literal["stretch", "letterbox", "letterbox-center"]
+Color = Literal["rgb", "bgr"]
+Normalize = Literal["raw", "unit", "imagenet"]
 
 YOLO_STRIDES = (8, 16, 32)
 
@@ -54,9 +54,9 @@ class Layout(NamedTuple):
         pick: outputs of a file -> names of those that `decode` takes, in its order; None if they do not fit.
         decode: outputs, index of the person class and (H, W) of the input -> boxes and scores. Raises `ConfigError`
             when their shapes do not fit.
-        fit: how pictures get the input's size.
-        colour: order of the channels.
-        normalise: range of the values.
+        fit: how images get the input's size.
+        color: order of the channels.
+        normalize: range of the values.
         threshold: default for the least score.
         person: default for the index of the person class.
     """
@@ -65,13 +65,13 @@ class Layout(NamedTuple):
     pick: Callable[[Sequence[TensorSpec]], list[str] | None]
     decode: Callable[[Sequence[NDArray[Any]], int, tuple[int, int]], DecodedBatch]
     fit: Fit
-    colour: Colour
-    normalise: Normalise
+    color: Color
+    normalize: Normalize
     threshold: float
     person: int = 0
 
 
-def recognise_layout(outputs: Sequence[TensorSpec], input_hw: tuple[int, int]) -> str | None:
+def recognize_layout(outputs: Sequence[TensorSpec], input_hw: tuple[int, int]) -> str | None:
     """The name of the layout in `LAYOUTS` that a file's outputs have; None when they fit none, or more than one.
 
     Args:
@@ -86,11 +86,11 @@ def recognise_layout(outputs: Sequence[TensorSpec], input_hw: tuple[int, int]) -
     if names >= {"dets", "labels"} and _pick_suppressed(outputs):
         return "suppressed"
     if len(outputs) == 1 and len(outputs[0].shape) == 3:
-        return _recognise_yolo(*outputs[0].shape[1:], cells=_num_cells(input_hw))
+        return _recognize_yolo(*outputs[0].shape[1:], cells=_num_cells(input_hw))
     return None
 
 
-def _recognise_yolo(first: int | None, second: int | None, cells: int) -> str | None:
+def _recognize_yolo(first: int | None, second: int | None, cells: int) -> str | None:
     if first == second:
         return None
     if cells in (first, second):
@@ -186,7 +186,7 @@ def _sigmoid(logits: FloatArray) -> FloatArray:
 
 
 def _from_fractions(boxes: NDArray[Any], input_hw: tuple[int, int]) -> FloatArray:
-    """(B, N, 4) centre, width, height as fractions of the input -> left, top, right, bottom in its pixels."""
+    """(B, N, 4) center, width, height as fractions of the input -> left, top, right, bottom in its pixels."""
     _expect(boxes.ndim == 3 and boxes.shape[2] == 4, "boxes (B, Q, 4)", boxes)
     height, width = input_hw
     return _corners(boxes * np.array([width, height] * 2, dtype=np.float64))
@@ -235,7 +235,7 @@ LAYOUTS: dict[str, Layout] = {
         "labels (B, Q), boxes (B, Q, 4), scores (B, Q)", _pick_deploy, _decode_deploy, "stretch", "rgb", "unit", 0.5
     ),
     "yolox": Layout("one output (B, A, 5 + C)", _pick_yolo, _decode_yolox, "letterbox", "bgr", "raw", 0.3),
-    "yolov8": Layout("one output (B, 4 + C, A)", _pick_yolo, _decode_yolov8, "letterbox-centre", "rgb", "unit", 0.3),
+    "yolov8": Layout("one output (B, 4 + C, A)", _pick_yolo, _decode_yolov8, "letterbox-center", "rgb", "unit", 0.3),
     "suppressed": Layout(
         "dets (B, N, 5), labels (B, N)", _pick_suppressed, _decode_suppressed, "letterbox", "bgr", "raw", 0.3
     ),

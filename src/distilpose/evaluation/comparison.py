@@ -1,4 +1,4 @@
-"""Who is compared with what: every labelled person beside the prediction that is meant for it."""
+"""Who is compared with what: every labeled person beside the prediction that is meant for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.evaluation.ground_truth import GroundTruth, LabelledPerson
+from distilpose.evaluation.ground_truth import GroundTruth, LabeledPerson
 from distilpose.geometry.oks import oks
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, IntArray
@@ -19,7 +19,7 @@ NOBODY = -1
 
 @dataclass(frozen=True, eq=False)
 class ComparedPeople:
-    """P labelled people as aligned arrays, and what was predicted for each.
+    """P labeled people as aligned arrays, and what was predicted for each.
 
     Attributes:
         skeleton: names and order of the K keypoints.
@@ -28,7 +28,7 @@ class ComparedPeople:
         box_xyxy: (P, 4) boxes as annotated, in image pixels.
         area: (P,) of the person in square pixels.
         true_xy_img: (P, K, 2) labels in image pixels.
-        labelled: (P, K) True where the label counts.
+        labeled: (P, K) True where the label counts.
         xy_img: (P, K, 2) prediction in image pixels; NaN for a person without one.
         raw_score: (P, K) of the prediction, likewise; None from a model without a score.
         sigma_img: (P, K, 2) along x and y in image pixels, likewise; None from a model without sigma.
@@ -40,7 +40,7 @@ class ComparedPeople:
     box_xyxy: FloatArray
     area: FloatArray
     true_xy_img: FloatArray
-    labelled: NDArray[np.bool_]
+    labeled: NDArray[np.bool_]
     xy_img: FloatArray
     raw_score: FloatArray | None = None
     sigma_img: FloatArray | None = None
@@ -56,7 +56,7 @@ class ComparedPeople:
     @property
     def counted(self) -> NDArray[np.bool_]:
         """(P, K) True where a label can be compared with a prediction."""
-        return self.labelled & self.predicted[:, None]
+        return self.labeled & self.predicted[:, None]
 
 
 def compare_people(
@@ -68,10 +68,10 @@ def compare_people(
     raw_score: FloatArray | None = None,
     sigma_img: FloatArray | None = None,
 ) -> ComparedPeople:
-    """Put the labelled people beside their predictions.
+    """Put the labeled people beside their predictions.
 
     Args:
-        ground_truth: with P >= 1 labelled people.
+        ground_truth: with P >= 1 labeled people.
         rows: (P,) which of N predictions each of them is compared with, or `NOBODY`.
         skeleton: of both.
         xy_img: (N, K, 2) predictions in image pixels.
@@ -87,18 +87,18 @@ def compare_people(
         box_xyxy=np.stack([person.box_xyxy for person in people]),
         area=np.array([person.area for person in people], dtype=np.float64),
         true_xy_img=np.stack([person.xy_img for person in people]),
-        labelled=np.stack([person.labelled for person in people]),
+        labeled=np.stack([person.labeled for person in people]),
         xy_img=_take(xy_img, rows),
         raw_score=None if raw_score is None else _take(raw_score, rows),
         sigma_img=None if sigma_img is None else _take(sigma_img, rows),
     )
 
 
-def match_people(people: Sequence[LabelledPerson], image_id: IntArray, xy_img: FloatArray, skeleton: Skeleton) -> Rows:
-    """Give each labelled person at most one prediction of the same image, the most similar pairs (by OKS) first.
+def match_people(people: Sequence[LabeledPerson], image_id: IntArray, xy_img: FloatArray, skeleton: Skeleton) -> Rows:
+    """Give each labeled person at most one prediction of the same image, the most similar pairs (by OKS) first.
 
     Args:
-        people: P labelled people.
+        people: P labeled people.
         image_id: (N,) of the predictions.
         xy_img: (N, K, 2) predictions in image pixels.
         skeleton: of both.
@@ -117,7 +117,7 @@ def match_people(people: Sequence[LabelledPerson], image_id: IntArray, xy_img: F
             xy_img[candidates],
             np.array([[people[row].area] for row in rows]),
             skeleton.oks_sigmas,
-            np.stack([people[row].labelled for row in rows]),
+            np.stack([people[row].labeled for row in rows]),
         )
         for person, candidate in _greedy_pairs(similarity):
             matched[rows[person]] = candidates[candidate]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from distilpose.backends.base import Runner
-from distilpose.backends.loading import DEFAULT_MODEL, as_runner
+from distilpose.backends.base import InferenceBackend
+from distilpose.backends.loading import DEFAULT_MODEL, as_backend
 from distilpose.data.categories import skeleton_of_file
 from distilpose.errors import ConfigError
 from distilpose.evaluation.comparison import NOBODY, ComparedPeople, compare_people, match_people
@@ -68,7 +68,7 @@ def evaluate_files(
     *,
     annotations: str | Path,
     images: str | Path | None = None,
-    model: str | Path | Runner | None = None,
+    model: str | Path | InferenceBackend | None = None,
     detections: str | Path | None = None,
     predictions: str | Path | None = None,
     flip_test: FlipTest = "off",
@@ -84,7 +84,7 @@ def evaluate_files(
 
     Args:
         annotations: ground truth.
-        images: folder of the images; needed with a model, and for the pictures of a report.
+        images: folder of the images; needed with a model, and for the images of a report.
         model: name or file, or a model that runs; the shipped model without it.
         detections: person boxes of a detector; ground-truth boxes without it.
         predictions: COCO results file, instead of a model.
@@ -120,7 +120,7 @@ def evaluate_files(
         raise ConfigError("expected --images, or --predictions alone, to evaluate: pass one or the other")
     else:
         result = evaluate_model(
-            as_runner(model or DEFAULT_MODEL, device),
+            as_backend(model or DEFAULT_MODEL, device),
             Path(annotations),
             Path(images),
             detections=None if detections is None else Path(detections),
@@ -138,7 +138,7 @@ def evaluate_files(
 
 
 def evaluate_model(
-    model: nn.Module | Runner,
+    model: nn.Module | InferenceBackend,
     annotations: Path,
     images: Path,
     *,
@@ -154,21 +154,21 @@ def evaluate_model(
 
     A file with another ``skeleton`` than the model's is mapped to the model's by name (`map_keypoints`).
     """
-    runner = as_runner(model)
-    own = runner.description.skeleton
+    backend = as_backend(model)
+    own = backend.description.skeleton
     mapping = None if skeleton is None else map_keypoints(skeleton, own)
     if mapping is not None and mapping.missing_names:
         logger.warning("%s does not label %s: not compared", annotations, ", ".join(mapping.missing_names))
     evaluation_set = EvaluationSet.load(
         annotations,
         images,
-        input_size_hw=runner.description.input_size_hw,
+        input_size_hw=backend.description.input_size_hw,
         detections=detections,
         skeleton=own,
         mapping=mapping,
     )
     return evaluate_set(
-        runner,
+        backend,
         evaluation_set,
         flip_test=flip_test,
         nms_threshold=nms_threshold,
@@ -179,7 +179,7 @@ def evaluate_model(
 
 
 def evaluate_set(
-    runner: Runner,
+    backend: InferenceBackend,
     evaluation_set: EvaluationSet,
     *,
     flip_test: FlipTest = "off",
@@ -191,11 +191,11 @@ def evaluate_set(
     """Evaluate a model on crops made before, such as those of a validation set once per epoch.
 
     Heatmaps are read by DARK. A person's score is the box score times the mean of its keypoint scores above 0.2;
-    near-copies within an image are suppressed by OKS. PCK compares each labelled person with the prediction in
+    near-copies within an image are suppressed by OKS. PCK compares each labeled person with the prediction in
     its own box, or, given detections, with the most similar result of the image.
 
     Args:
-        runner: the model.
+        backend: the model.
         evaluation_set: built for the model's input size and skeleton.
         flip_test: see `run_with_flip`.
         nms_threshold: see `oks_nms`.
@@ -209,9 +209,9 @@ def evaluate_set(
         InputError: an image cannot be read, or the model returns numbers that are not finite.
     """
     check_flip_test(flip_test)
-    _check_fits(runner, evaluation_set)
+    _check_fits(backend, evaluation_set)
     check_measurable(metrics or (), evaluation_set.ground_truth.people, evaluation_set.skeleton)
-    everybody = _predict(runner, evaluation_set, flip_test, batch_size, progress)
+    everybody = _predict(backend, evaluation_set, flip_test, batch_size, progress)
     kept, results = _suppress(everybody, evaluation_set, nms_threshold)
     boxes, ground_truth = evaluation_set.boxes, evaluation_set.ground_truth
     if boxes.person is None:
@@ -230,14 +230,14 @@ def evaluate_set(
         sigma_img=predicted.sigma,
     )
     protocol = {
-        "model": runner.description.model,
+        "model": backend.description.model,
         "boxes": boxes.source,
         "flip_test": flip_test,
         "oks_nms": nms_threshold,
         "pose_score": BOX_SCORE if everybody.raw_score is None else RESCORED,
         "pck_compares": OWN_BOX if boxes.person is not None else MOST_SIMILAR,
     }
-    return _summarise(ground_truth, results, people, protocol, metrics)
+    return _summarize(ground_truth, results, people, protocol, metrics)
 
 
 def evaluate_predictions(
@@ -271,7 +271,7 @@ def evaluate_predictions(
     raw_score = score if len(np.unique(score)) > 1 else None
     people = compare_people(ground_truth, rows, skeleton, xy_img=xy_img, raw_score=raw_score)
     protocol = {"predictions": predictions.name, "pck_compares": MOST_SIMILAR}
-    return _summarise(ground_truth, results, people, protocol, metrics)
+    return _summarize(ground_truth, results, people, protocol, metrics)
 
 
 def _refuse_model_options(**options: object) -> None:
@@ -282,8 +282,8 @@ def _refuse_model_options(**options: object) -> None:
         )
 
 
-def _check_fits(runner: Runner, evaluation_set: EvaluationSet) -> None:
-    description = runner.description
+def _check_fits(backend: InferenceBackend, evaluation_set: EvaluationSet) -> None:
+    description = backend.description
     if description.input_size_hw != evaluation_set.input_size_hw:
         raise ConfigError(
             f"the model reads crops of (H, W) {description.input_size_hw}, the evaluation set was loaded for "
@@ -297,21 +297,21 @@ def _check_fits(runner: Runner, evaluation_set: EvaluationSet) -> None:
 
 
 def _predict(
-    runner: Runner, evaluation_set: EvaluationSet, flip_test: FlipTest, batch_size: int, progress: bool
+    backend: InferenceBackend, evaluation_set: EvaluationSet, flip_test: FlipTest, batch_size: int, progress: bool
 ) -> PoseResult:
     """Everybody in every image, in the order of the boxes."""
     if len(evaluation_set) == 0:
         return PoseResult.empty(evaluation_set.skeleton)
     batches = track(
-        evaluation_set.batches(batch_size, runner.description.normalisation),
+        evaluation_set.batches(batch_size, backend.description.normalization),
         description="evaluating",
         total=math.ceil(len(evaluation_set) / batch_size),
         console=Console(stderr=True),
         disable=not progress,
     )
-    parts = [decode(run_with_flip(runner, images, flip_test)) for images in batches]
+    parts = [decode(run_with_flip(backend, images, flip_test)) for images in batches]
     keypoints = join_keypoints(parts)
-    xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, runner.description.heatmap_size_hw)
+    xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, backend.description.heatmap_size_hw)
     boxes = evaluation_set.boxes
     return PoseResult(
         xy=xy_img,
@@ -340,14 +340,14 @@ def _suppress(
     return np.array(left, dtype=np.intp), results
 
 
-def _summarise(
+def _summarize(
     ground_truth: GroundTruth,
     results: list[dict[str, Any]],
     people: ComparedPeople,
     protocol: Mapping[str, Any],
     metrics: Sequence[str] | None,
 ) -> EvaluationResult:
-    """Compare results, and for PCK the predictions of the labelled people, with the ground truth."""
+    """Compare results, and for PCK the predictions of the labeled people, with the ground truth."""
     chosen = default_metrics(people.skeleton) if metrics is None else metrics
     average = coco_keypoint_curves(ground_truth.coco, results, people.skeleton)
     return EvaluationResult(

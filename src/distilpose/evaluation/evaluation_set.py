@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distilpose.data.images import read_image
-from distilpose.data.preprocess import NetworkInput, Normalisation, crop_image, network_input
+from distilpose.data.preprocess import NetworkInput, Normalization, crop_image, network_input
 from distilpose.errors import DatasetError
 from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
 from distilpose.evaluation.person_boxes import (
@@ -84,7 +84,7 @@ class EvaluationSet:
             annotations: COCO keypoint file.
             images: folder that its ``file_name`` entries lie in.
             input_size_hw: (H, W) of the model's input in pixels.
-            detections: boxes file as `match_boxes` reads it. Without it, every labelled person's own box is used.
+            detections: boxes file as `match_boxes` reads it. Without it, every labeled person's own box is used.
             skeleton: of the model.
             mapping: of a file with other keypoints to ``skeleton``.
             keep_crops: hold the crops in memory, for one evaluation per epoch.
@@ -103,7 +103,7 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.transforms)
 
-    def batches(self, batch_size: int, normalisation: Normalisation | None) -> Iterator[NetworkInput]:
+    def batches(self, batch_size: int, normalization: Normalization | None) -> Iterator[NetworkInput]:
         """All crops in order, as network input (B, 3, H, W), the last batch perhaps smaller.
 
         Raises:
@@ -114,10 +114,10 @@ class EvaluationSet:
         for crop in self._all_crops():
             pending.append(crop)
             if len(pending) == batch_size:
-                yield network_input(np.stack(pending), normalisation)
+                yield network_input(np.stack(pending), normalization)
                 pending = []
         if pending:
-            yield network_input(np.stack(pending), normalisation)
+            yield network_input(np.stack(pending), normalization)
 
     def crops(self, rows: Iterable[int]) -> Iterator[ImageArray]:
         """The crops (H, W, 3) of some boxes; an image is decoded once if its rows stand together.

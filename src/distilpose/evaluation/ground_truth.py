@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.data.categories import assumed_keypoints, keypoint_category_ids, seen_categories
-from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabelled, join_whole_body, log_filled_in
+from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabeled, join_whole_body, log_filled_in
 from distilpose.errors import DatasetError
 from distilpose.geometry import xywh_to_xyxy
 from distilpose.inference.result import PERSON_CATEGORY_ID
@@ -25,14 +25,14 @@ _SHOWN = 80  # characters of a broken value in an error
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledPerson:
+class LabeledPerson:
     """One person whose keypoints count.
 
     Attributes:
         image_id: of the annotation file.
         box_xyxy: (4,) box as annotated, in image pixels.
         xy_img: (K, 2) keypoints in image pixels.
-        labelled: (K,) True where the label counts.
+        labeled: (K,) True where the label counts.
         area: of the person in square pixels.
         head_box_xyxy: (4,) box around the head in image pixels; None where the file has no ``head_box``.
         head_length: from the top of the head to the neck in image pixels; None where the file does not label both.
@@ -41,7 +41,7 @@ class LabelledPerson:
     image_id: int
     box_xyxy: FloatArray
     xy_img: FloatArray
-    labelled: NDArray[np.bool_]
+    labeled: NDArray[np.bool_]
     area: float
     head_box_xyxy: FloatArray | None = None
     head_length: float | None = None
@@ -54,7 +54,7 @@ class GroundTruth:
     Attributes:
         file: where it came from.
         images: entry of each image by id; only the id itself has been checked.
-        people: everybody with a labelled keypoint who is not part of a crowd, in file order.
+        people: everybody with a labeled keypoint who is not part of a crowd, in file order.
         coco: the same in COCO's layout, crowds and people without keypoints included, with the fields that
             COCO's evaluation reads filled in.
         category_ids: of the file's categories with keypoints; empty where it names none.
@@ -62,7 +62,7 @@ class GroundTruth:
 
     file: Path
     images: Mapping[int, Mapping[str, Any]]
-    people: tuple[LabelledPerson, ...]
+    people: tuple[LabeledPerson, ...]
     coco: Mapping[str, Any]
     category_ids: frozenset[int] = frozenset()
 
@@ -80,10 +80,10 @@ def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping |
     Args:
         file: json with ``images`` and ``annotations``.
         skeleton: keypoints and order of the ground truth, and of the file without ``mapping``.
-        mapping: of a file with other keypoints to ``skeleton``; what the file lacks is not labelled.
+        mapping: of a file with other keypoints to ``skeleton``; what the file lacks is not labeled.
 
     Raises:
-        DatasetError: the file is unusable, an annotation is invalid, or nobody is labelled.
+        DatasetError: the file is unusable, an annotation is invalid, or nobody is labeled.
     """
     document = read_json(file, "a COCO keypoint file")
     for key in ("images", "annotations"):
@@ -102,13 +102,13 @@ def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping |
     except DatasetError as error:
         raise DatasetError(f"{error}. {assumed_keypoints(document, mapping.source)}".removesuffix(". ")) from error
     people = [
-        _labelled_person(checked, _head_box(entry, file), _head_length(entry, mapping.source))
+        _labeled_person(checked, _head_box(entry, file), _head_length(entry, mapping.source))
         for checked, entry in zip(annotations, entries, strict=True)
         if checked["num_keypoints"] and not checked["iscrowd"]
     ]
     if not people:
         raise DatasetError(
-            f"{file}: expected at least one person with labelled keypoints, got none among "
+            f"{file}: expected at least one person with labeled keypoints, got none among "
             f"{len(document['annotations'])} annotations{seen_categories(document['annotations'], categories)}: check "
             "that this is a keypoint file, not one of boxes only"
         )
@@ -185,7 +185,7 @@ def _entries(entries: list[Any], categories: Collection[int], file: Path) -> lis
                 )
             if category_id not in categories:
                 continue
-        if not (isinstance(entry, dict) and entry.get("bbox") is None and is_unlabelled(entry)):
+        if not (isinstance(entry, dict) and entry.get("bbox") is None and is_unlabeled(entry)):
             chosen.append(entry)
     return chosen
 
@@ -220,7 +220,7 @@ def _check_annotation(
     if area is None or area[0] < 0:
         raise DatasetError(f"{where}: expected a finite area >= 0, got {entry['area']!r}: correct or remove it")
     count = mapping.source.num_keypoints
-    nothing = not entry.get("keypoints") and is_unlabelled(entry)
+    nothing = not entry.get("keypoints") and is_unlabeled(entry)
     keypoints = finite_numbers([0] * (3 * count) if nothing else entry.get("keypoints"), 3 * count)
     if keypoints is None or not np.isin(keypoints[2::3], (0, 1, 2)).all():
         raise DatasetError(
@@ -268,15 +268,15 @@ def _head_length(entry: Mapping[str, Any], skeleton: Skeleton) -> float | None:
     return math.dist(top[:2], neck[:2]) if top[2] > 0 and neck[2] > 0 else None
 
 
-def _labelled_person(
+def _labeled_person(
     annotation: Mapping[str, Any], head_box_xyxy: FloatArray | None, head_length: float | None
-) -> LabelledPerson:
+) -> LabeledPerson:
     keypoints = np.array(annotation["keypoints"]).reshape(-1, 3)
-    return LabelledPerson(
+    return LabeledPerson(
         image_id=annotation["image_id"],
         box_xyxy=xywh_to_xyxy(annotation["bbox"])[0],
         xy_img=keypoints[:, :2],
-        labelled=keypoints[:, 2] > 0,
+        labeled=keypoints[:, 2] > 0,
         area=annotation["area"],
         head_box_xyxy=head_box_xyxy,
         head_length=head_length,

@@ -1,4 +1,4 @@
-"""Whose crops an evaluation takes: everybody labelled, or what a detector found."""
+"""Whose crops an evaluation takes: everybody labeled, or what a detector found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EvaluationBoxes(NamedTuple):
 
 
 def ground_truth_boxes(ground_truth: GroundTruth) -> EvaluationBoxes:
-    """One box for each labelled person, clipped as the COCO top-down baselines do.
+    """One box for each labeled person, clipped as the COCO top-down baselines do.
 
     A person whose box has no area inside the image gets none, and so counts as missed.
 

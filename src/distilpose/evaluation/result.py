@@ -30,12 +30,12 @@ class EvaluationResult:
     Attributes:
         metrics: the ten COCO numbers as fractions (`coco_keypoint_ap`).
         per_joint: PCK@0.2 by keypoint name, and ``"all"`` (`pck`).
-        people_by_size: labelled people in each of `SIZE_CLASSES`.
-        counts: images, labelled people and results (people found, after suppression).
+        people_by_size: labeled people in each of `SIZE_CLASSES`.
+        counts: images, labeled people and results (people found, after suppression).
         protocol: how the results came about; JSON values.
         results: people found, in COCO's results layout.
         precision: (10, 101) precision by OKS threshold and recall (`KeypointAP`).
-        people: every labelled person beside the prediction it is compared with.
+        people: every labeled person beside the prediction it is compared with.
         protocols: measures of other data sets by name (`protocols.METRICS`), those that were asked for.
         with_coco: whether COCO's numbers were asked for; they are always there.
     """
@@ -53,7 +53,7 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, JSON-ready: the content of ``metrics.json``."""
-        joints = {name: {"PCK@0.2": joint.pck, "labelled": joint.labelled} for name, joint in self.per_joint.items()}
+        joints = {name: {"PCK@0.2": joint.pck, "labeled": joint.labeled} for name, joint in self.per_joint.items()}
         return {
             **self.metrics,
             "PCK@0.2": joints.pop(ALL_JOINTS)["PCK@0.2"],
@@ -104,7 +104,7 @@ def write_evaluation(result: EvaluationResult, out: Path) -> None:
 
 
 def metrics_table(result: EvaluationResult) -> Table:
-    """The numbers x 100 that were asked for, for reading; "-" where nobody of that kind is labelled."""
+    """The numbers x 100 that were asked for, for reading; "-" where nobody of that kind is labeled."""
     table = Table("metric", "x 100")
     if result.with_coco:
         for name in COCO_METRICS:

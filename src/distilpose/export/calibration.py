@@ -29,7 +29,7 @@ def calibration_crops(
     """Crops spread evenly over a data set.
 
     Args:
-        source: a folder of pictures of one person each, or a COCO keypoint file.
+        source: a folder of images of one person each, or a COCO keypoint file.
         input_size_hw: (H, W) of a crop.
         skeleton: of the model.
         images: folder of a COCO file's images; ``images`` beside it when None.
@@ -40,7 +40,7 @@ def calibration_crops(
 
     Raises:
         ConfigError: ``source`` is neither file nor folder, or ``count`` is too small.
-        InputError: there are too few crops, or a picture cannot be read.
+        InputError: there are too few crops, or an image cannot be read.
         DatasetError: the annotations or their images are unusable.
     """
     source = Path(source)
@@ -54,11 +54,11 @@ def calibration_crops(
         crops = list(people.crops(_spread(len(people), count)))
     else:
         raise ConfigError(
-            f"{source} is neither a folder nor a file: calibrate with a folder of pictures of one person each, or "
+            f"{source} is neither a folder nor a file: calibrate with a folder of images of one person each, or "
             "with a COCO keypoint file"
         )
     if len(crops) < FEWEST_CROPS:
-        raise InputError(f"{source} gives {len(crops)} crops, calibration needs at least {FEWEST_CROPS}: add pictures")
+        raise InputError(f"{source} gives {len(crops)} crops, calibration needs at least {FEWEST_CROPS}: add images")
     return np.stack(crops)
 
 

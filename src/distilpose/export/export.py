@@ -14,8 +14,8 @@ import numpy as np
 
 from distilpose.backends.checkpoint import describe
 from distilpose.backends.description import ModelDescription, Precision
-from distilpose.backends.loading import FILE_RUNNERS, load_model
-from distilpose.backends.torch import TorchRunner
+from distilpose.backends.loading import FILE_BACKENDS, load_model
+from distilpose.backends.torch import TorchBackend
 from distilpose.errors import ConfigError, InputError
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.rewrite import ExportForm
@@ -25,7 +25,7 @@ from distilpose.types import ImageArray
 
 Format = Literal["onnx", "openvino"]
 _CALIBRATION_RULE = (
-    "int8 needs calibration pictures of people, and nothing else takes them; got {}: give --int8 and --calibration "
+    "int8 needs calibration images of people, and nothing else takes them; got {}: give --int8 and --calibration "
     "together"
 )
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
@@ -80,7 +80,7 @@ def export_model(
             int8, the head apart.
         calibration: (N, H, W, 3) uint8 crops of people as the model will see them, for int8;
             see `calibration.calibration_crops`.
-        uint8_input: read (B, 3, H, W) uint8 pixels and normalise inside the file.
+        uint8_input: read (B, 3, H, W) uint8 pixels and normalize inside the file.
         rewrite: put the encoder in the form that runtimes run fastest (`rewrite`); False is for comparing.
 
     Raises:
@@ -97,15 +97,15 @@ def export_model(
     inside = describe(model)
     if calibration is not None:
         _check_crops(calibration, inside.input_size_hw)
-    description = replace(inside, precision=precision, normalisation=None if uint8_input else inside.normalisation)
-    runner = TorchRunner(model, inside)
-    form = ExportForm(model, inside.normalisation if uint8_input else None, rewrite=rewrite)
+    description = replace(inside, precision=precision, normalization=None if uint8_input else inside.normalization)
+    backend = TorchBackend(model, inside)
+    form = ExportForm(model, inside.normalization if uint8_input else None, rewrite=rewrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
         part = Path(folder) / out.name
         _write(form, description, part, format, calibration)
         crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
-        errors = verify(FILE_RUNNERS[part.suffix](part), runner, crops[: max(BATCH_SIZES)])
+        errors = verify(FILE_BACKENDS[part.suffix](part), backend, crops[: max(BATCH_SIZES)])
         files = [part.with_suffix(".bin"), part] if format == "openvino" else [part]
         written = tuple(file.replace(out.parent / file.name) for file in files)
     return ExportReport(written, description, errors)
@@ -182,7 +182,7 @@ def _write(
         return
     if description.precision == "int8":
         assert calibration is not None
-        onnx_file.quantise_onnx(graph, description, calibration)
+        onnx_file.quantize_onnx(graph, description, calibration)
     elif description.precision == "float16":
         onnx_file.halve_onnx(graph)
     onnx_file.describe_onnx(graph, description)

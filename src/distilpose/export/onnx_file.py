@@ -76,7 +76,7 @@ def halve_onnx(path: Path) -> None:
     onnx.save(model, path)
 
 
-def quantise_onnx(path: Path, description: ModelDescription, crops: ImageArray) -> None:
+def quantize_onnx(path: Path, description: ModelDescription, crops: ImageArray) -> None:
     """Turn convolutions and products with weights into int8, in place.
 
     Weights are signed per channel, activations unsigned per array over the range that ``crops`` need. The head, the
@@ -88,7 +88,7 @@ def quantise_onnx(path: Path, description: ModelDescription, crops: ImageArray) 
         crops: (N, H, W, 3) uint8.
 
     Source:
-        ONNX Runtime's static quantisation, QDQ format.
+        ONNX Runtime's static quantization, QDQ format.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -98,7 +98,7 @@ def quantise_onnx(path: Path, description: ModelDescription, crops: ImageArray) 
 
         def get_next(self) -> dict[str, Any] | None:
             crop = next(self._rest, None)
-            return None if crop is None else {INPUT_NAME: network_input(crop[None], description.normalisation)}
+            return None if crop is None else {INPUT_NAME: network_input(crop[None], description.normalization)}
 
     graph = onnx.load(path).graph
     with _quiet():
@@ -148,4 +148,4 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-__all__ = ["describe_onnx", "export_onnx", "halve_onnx", "head_nodes", "quantise_onnx"]
+__all__ = ["describe_onnx", "export_onnx", "halve_onnx", "head_nodes", "quantize_onnx"]

@@ -25,7 +25,7 @@ def write_openvino(
     crops: ImageArray | None = None,
     keep_float: Sequence[str] = (),
 ) -> None:
-    """Convert, quantise when the description says int8, and write ``path`` and the weights beside it.
+    """Convert, quantize when the description says int8, and write ``path`` and the weights beside it.
 
     Args:
         onnx_file: float32 file.
@@ -37,18 +37,18 @@ def write_openvino(
     model = openvino.Core().read_model(onnx_file)
     if description.precision == "int8":
         assert crops is not None
-        model = _quantise(model, description, crops, keep_float)
+        model = _quantize(model, description, crops, keep_float)
     model.set_rt_info(json.dumps(description.to_dict()), [METADATA_KEY])
     openvino.save_model(model, path, compress_to_fp16=description.precision == "float16")
 
 
-def _quantise(model: Any, description: ModelDescription, crops: ImageArray, keep_float: Sequence[str]) -> Any:
+def _quantize(model: Any, description: ModelDescription, crops: ImageArray, keep_float: Sequence[str]) -> Any:
     """int8 by NNCF's recipe for transformers: activations smoothed, biases corrected on the crops."""
     import nncf
 
     # Not its set_log_level, which changes handlers of others as well.
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    images = [network_input(crop[None], description.normalisation) for crop in crops]
+    images = [network_input(crop[None], description.normalization) for crop in crops]
     with redirect_stdout(sys.stderr):  # its progress bars
         return nncf.quantize(
             model,

@@ -1,7 +1,7 @@
 """A model in the form that inference runtimes run fastest. Every rewrite is exact but for rounding.
 
 - Queries, keys and values come from three products instead of one: no slicing and moving of a (B, T, 3 D) array
-  afterwards, and OpenVINO recognises the attention as one operation, moves included.
+  afterwards, and OpenVINO recognizes the attention as one operation, moves included.
 - The scale of the attention is in the weights of the queries.
 - Patches are embedded by one strided convolution instead of a copy of the feature map and a product.
 - The position code is padded once.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distilpose.backends.base import HEATMAP_OUTPUT, POSE_OUTPUTS
-from distilpose.data.preprocess import Normalisation
+from distilpose.data.preprocess import Normalization
 from distilpose.models import PoseModel
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.models.token_encoder import TokenEncoder, TransformerBlock, most_attended, take_rows, with_keypoints
@@ -30,14 +30,14 @@ class ExportForm(nn.Module):
 
     Args:
         model: in evaluation mode.
-        pixels: the model's normalisation, to read (B, 3, H, W) uint8; None to read what the model reads.
+        pixels: the model's normalization, to read (B, 3, H, W) uint8; None to read what the model reads.
         rewrite: False leaves the encoder as it is, to measure what the rewrites are worth.
 
     Attributes:
         output_names: of the tuple's arrays.
     """
 
-    def __init__(self, model: PoseModel, pixels: Normalisation | None = None, *, rewrite: bool = True) -> None:
+    def __init__(self, model: PoseModel, pixels: Normalization | None = None, *, rewrite: bool = True) -> None:
         super().__init__()
         self.backbone = model.backbone
         self.encoder = _keypoint_tokens(model, rewrite)
@@ -162,14 +162,14 @@ class FlatBlock(nn.Module):
 
 
 class _Pixels(nn.Module):
-    """(B, 3, H, W) uint8 -> what `preprocess.normalise` makes of it.
+    """(B, 3, H, W) uint8 -> what `preprocess.normalize` makes of it.
 
-    A factor and an offset beside the first convolution, not inside: its border is zero after normalising.
+    A factor and an offset beside the first convolution, not inside: its border is zero after normalizing.
     """
 
-    def __init__(self, normalisation: Normalisation) -> None:
+    def __init__(self, normalization: Normalization) -> None:
         super().__init__()
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (normalisation.mean, normalisation.std))
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (normalization.mean, normalization.std))
         self.factor: Tensor
         self.offset: Tensor
         self.register_buffer("factor", 1 / (255 * std))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distilpose.backends.base import HEATMAP_OUTPUT, POSE_OUTPUTS, NumpyOutput, Runner
+from distilpose.backends.base import HEATMAP_OUTPUT, POSE_OUTPUTS, InferenceBackend, NumpyOutput
 from distilpose.backends.description import Precision
 from distilpose.data.preprocess import network_input
 from distilpose.errors import CheckpointError
@@ -36,7 +36,7 @@ class OutputError(NamedTuple):
     mean: float
 
 
-def verify(exported: Runner, model: Runner, crops: ImageArray) -> tuple[OutputError, ...]:
+def verify(exported: InferenceBackend, model: InferenceBackend, crops: ImageArray) -> tuple[OutputError, ...]:
     """Run both on the same crops in batches of `BATCH_SIZES`.
 
     Args:
@@ -64,8 +64,8 @@ def verify(exported: Runner, model: Runner, crops: ImageArray) -> tuple[OutputEr
     return tuple(errors)
 
 
-def _run(runner: Runner, crops: ImageArray) -> NumpyOutput:
-    return runner(network_input(crops, runner.description.normalisation))
+def _run(backend: InferenceBackend, crops: ImageArray) -> NumpyOutput:
+    return backend(network_input(crops, backend.description.normalization))
 
 
 def _judged(error: OutputError, precision: Precision) -> float:

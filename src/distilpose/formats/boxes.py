@@ -4,9 +4,9 @@ Two layouts are read:
 
 - a list of rows, COCO's detection results: ``bbox`` (x, y, width, height) or ``box_xyxy``; ``image_id``, ``image``
   (file name or path) or both; ``box_score`` or ``score``, else 1; ``category_id``, else a person. ``predictions.json``
-  is such a file. Rows of a film have a ``frame``, its number from 0;
-- a COCO annotation file: labelled people are the boxes, clipped as in evaluation, crowds left out. One without
-  ``bbox`` has the box of its labelled keypoints (`box_of_keypoints`), as in training and evaluation.
+  is such a file. Rows of a video have a ``frame``, its number from 0;
+- a COCO annotation file: labeled people are the boxes, clipped as in evaluation, crowds left out. One without
+  ``bbox`` has the box of its labeled keypoints (`box_of_keypoints`), as in training and evaluation.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MatchedBoxes(NamedTuple):
     Attributes:
         people: of every image; an image that the file does not mention has nobody.
         image_ids: of every image, as `match_image_ids` defines them.
-        frames: of the films among the images, by the number of the frame; others have nobody.
+        frames: of the videos among the images, by the number of the frame; others have nobody.
     """
 
     people: dict[Path, PersonBoxes]
@@ -95,7 +95,7 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
     coco = None if annotations is None else _read_coco_images(_read_json(annotations), annotations)
     if isinstance(document, dict):
         own = _read_coco_images(document, boxes)
-        rows = _labelled_people(document, own, boxes)
+        rows = _labeled_people(document, own, boxes)
         coco = coco or own
     else:
         rows = _detected_people(document, _COCO_PERSON if coco is None else coco.person_ids, boxes)
@@ -253,7 +253,7 @@ def _read_coco_images(document: Any, file: Path) -> _CocoImages:
     return _CocoImages(file_names, sizes_hw, person_ids if categories else None)
 
 
-def _labelled_people(document: Mapping[str, Any], coco: _CocoImages, file: Path) -> list[_Row]:
+def _labeled_people(document: Mapping[str, Any], coco: _CocoImages, file: Path) -> list[_Row]:
     """The annotations as rows, clipped as `clip_boxes_xyxy` does."""
     entries = document.get("annotations")
     if isinstance(entries, list):

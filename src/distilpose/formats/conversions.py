@@ -201,7 +201,7 @@ def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
     if order["_place"].tolist() != list(range(len(names))) * people:
         raise InputError(
             f"expected each of the {len(names)} keypoints of {skeleton.name} once per person, got {len(order)} rows "
-            f"for {people} people: pass the rows of one picture"
+            f"for {people} people: pass the rows of one image"
         )
 
     def grid(*columns: str) -> FloatArray | None:

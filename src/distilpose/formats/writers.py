@@ -23,16 +23,16 @@ PARQUET_ROWS = 10_000  # people in a file of the Parquet folder, and most that a
 _OF_COCO = ("image_id", "category_id")  # said once for all people of a line, or not at all
 
 
-class FrameResult(NamedTuple):
-    """The people of one picture or frame.
+class PoseRecord(NamedTuple):
+    """The people of one image or frame.
 
     Attributes:
-        source: the picture, film or camera, as written into the files.
+        source: the image, video or camera, as written into the files.
         result: its people.
-        size_hw: (H, W) of the picture in pixels.
-        image_id: of a picture; None if it has none.
-        frame: number of the frame in a film; None for a picture.
-        time: of the frame in seconds; None for a picture.
+        size_hw: (H, W) of the image in pixels.
+        image_id: of an image; None if it has none.
+        frame: number of the frame in a video; None for an image.
+        time: of the frame in seconds; None for an image.
     """
 
     source: str
@@ -43,10 +43,10 @@ class FrameResult(NamedTuple):
     time: float | None = None
 
 
-class Sink(Protocol):
+class PoseWriter(Protocol):
     """Takes frame after frame. Its file has its name when it is closed, and can be read before as ``.NAME.part``."""
 
-    def add(self, found: FrameResult) -> None:
+    def add(self, found: PoseRecord) -> None:
         """Write the people of a frame; an error leaves the frames before it readable."""
         ...
 
@@ -55,15 +55,15 @@ class Sink(Protocol):
         ...
 
 
-def prediction_rows(found: FrameResult) -> list[dict[str, Any]]:
-    """The people of one picture as entries of ``predictions.json``."""
-    place: dict[str, Any] = {"image": found.source}
+def prediction_rows(found: PoseRecord) -> list[dict[str, Any]]:
+    """The people of one image as entries of ``predictions.json``."""
+    frame_id: dict[str, Any] = {"image": found.source}
     if found.frame is not None:
-        place |= {"frame": found.frame, "time": found.time}
-    return [{**place, **person} for person in _people(found)]
+        frame_id |= {"frame": found.frame, "time": found.time}
+    return [{**frame_id, **person} for person in _people(found)]
 
 
-def _people(found: FrameResult) -> list[dict[str, Any]]:
+def _people(found: PoseRecord) -> list[dict[str, Any]]:
     result = found.result
     people = []
     for person, entry in enumerate(result.to_coco(found.image_id)):
@@ -118,7 +118,7 @@ class JsonList:
         self._file.append(b"[")
         self._first = True
 
-    def add(self, found: FrameResult) -> None:
+    def add(self, found: PoseRecord) -> None:
         """See `Sink`."""
         self.extend(prediction_rows(found))
 
@@ -135,12 +135,12 @@ class JsonList:
 
 
 class JsonLines:
-    """``poses.jsonl``: one line per picture or frame, those without people as well."""
+    """``poses.jsonl``: one line per image or frame, those without people as well."""
 
     def __init__(self, path: Path) -> None:
         self._file = _GrowingFile(path, b"")
 
-    def add(self, found: FrameResult) -> None:
+    def add(self, found: PoseRecord) -> None:
         """See `Sink`."""
         line = {
             "source": found.source,
@@ -160,7 +160,7 @@ class JsonLines:
 class ParquetFolder:
     """``poses.parquet``: a folder of Parquet files, as pandas, Polars, DuckDB and Spark read them; a row per person.
 
-    A Parquet file can be read only when it is whole, so a long film goes into several.
+    A Parquet file can be read only when it is whole, so a long video goes into several.
     """
 
     def __init__(self, path: Path) -> None:
@@ -175,7 +175,7 @@ class ParquetFolder:
         self._written = 0
         self._closed = False
 
-    def add(self, found: FrameResult) -> None:
+    def add(self, found: PoseRecord) -> None:
         """See `Sink`."""
         self._rows += parquet_rows(found)
         self._names = found.result.skeleton.keypoint_names
@@ -208,8 +208,8 @@ class ParquetFolder:
         self._written += 1
 
 
-def parquet_rows(found: FrameResult) -> list[dict[str, Any]]:
-    """The people of one picture or frame as rows of `parquet_schema`."""
+def parquet_rows(found: PoseRecord) -> list[dict[str, Any]]:
+    """The people of one image or frame as rows of `parquet_schema`."""
     result = found.result
     rows = []
     for person in range(len(result)):
@@ -260,8 +260,8 @@ def parquet_schema() -> pyarrow.Schema:
 
 def write_predictions(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write entries as a json list, one person per line."""
-    sink = JsonList(path)
+    writer = JsonList(path)
     try:
-        sink.extend(rows)
+        writer.extend(rows)
     finally:
-        sink.close()
+        writer.close()

@@ -74,13 +74,13 @@ def clip_boxes_xyxy(boxes_xyxy: ArrayLike, image_hw: tuple[int, int]) -> FloatAr
 
 
 def box_of_keypoints(values: object) -> list[float] | None:
-    """The box of the labelled keypoints of an annotation, grown by `BOX_GROWTH`.
+    """The box of the labeled keypoints of an annotation, grown by `BOX_GROWTH`.
 
     Args:
         values: COCO's flat list of K times x, y in image pixels and visibility, unchecked.
 
     Returns:
-        Left, top, width, height; None where fewer than two keypoints in different places are labelled, or the list is
+        Left, top, width, height; None where fewer than two keypoints in different places are labeled, or the list is
         broken.
     """
     if not isinstance(values, list) or len(values) % 3:

@@ -17,11 +17,11 @@ CROP_PADDING = 1.25  # DistilPose and the COCO top-down baselines
 class CropTransform:
     """A box of the image, turned, perhaps mirrored, and scaled onto a crop of ``size_hw`` pixels.
 
-    A point moves to the box's centre, is mirrored, turned, scaled by ``W / box_wh[0]`` along both axes,
+    A point moves to the box's center, is mirrored, turned, scaled by ``W / box_wh[0]`` along both axes,
     and moves to (W / 2, H / 2): the affine map of the COCO top-down baselines, not the "unbiased" one.
 
     Attributes:
-        center_xy: box centre in image pixels.
+        center_xy: box center in image pixels.
         box_wh: width and height of the padded box in image pixels, in the crop's aspect ratio.
         size_hw: (H, W) of the crop in pixels.
         rotation_deg: turn of the crop window; positive turns its content counter-clockwise.

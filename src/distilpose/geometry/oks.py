@@ -39,7 +39,7 @@ def oks(
     xy_b: ArrayLike,
     area: ArrayLike,
     sigmas: Sequence[float],
-    labelled_a: NDArray[np.bool_] | None = None,
+    labeled_a: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
     """Compare every pose of one list with every pose of another.
 
@@ -48,10 +48,10 @@ def oks(
         xy_b: (M, K, 2) keypoints in image pixels.
         area: squared size of the person in pixels; any shape that broadcasts to (N, M), such as (N, 1).
         sigmas: K OKS constants (`Skeleton.oks_sigmas`).
-        labelled_a: (N, K) True where ``xy_a`` is labelled; only these keypoints count. All count when None.
+        labeled_a: (N, K) True where ``xy_a`` is labeled; only these keypoints count. All count when None.
 
     Returns:
-        (N, M) similarity in [0, 1]; 0 for a pose without labelled keypoints.
+        (N, M) similarity in [0, 1]; 0 for a pose without labeled keypoints.
 
     Source:
         COCO keypoint evaluation, https://cocodataset.org/#keypoints-eval: the mean of `keypoint_similarity`.
@@ -59,10 +59,10 @@ def oks(
     a, b = np.asarray(xy_a, dtype=np.float64), np.asarray(xy_b, dtype=np.float64)
     area_nm = np.broadcast_to(np.asarray(area, dtype=np.float64), (len(a), len(b)))
     similarity = keypoint_similarity(a[:, None], b[None], area_nm, sigmas)
-    if labelled_a is None:
+    if labeled_a is None:
         return np.asarray(similarity.mean(-1))
-    count = np.maximum(1, labelled_a.sum(-1))
-    return np.asarray((similarity * labelled_a[:, None]).sum(-1) / count[:, None])
+    count = np.maximum(1, labeled_a.sum(-1))
+    return np.asarray((similarity * labeled_a[:, None]).sum(-1) / count[:, None])
 
 
 def oks_nms(

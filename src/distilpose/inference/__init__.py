@@ -1,1 +1,1 @@
-"""Prediction: from pictures and person boxes to poses, drawings and files. Nothing here imports torch by itself."""
+"""Prediction: from images and person boxes to poses, drawings and files. Nothing here imports torch by itself."""

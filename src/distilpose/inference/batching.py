@@ -1,4 +1,4 @@
-"""Many pictures through one predictor: batches reach across pictures, and cropping overlaps with the network."""
+"""Many images through one predictor: batches reach across images, and cropping overlaps with the network."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from distilpose.types import ImageArray
 KeyT = TypeVar("KeyT")
 
 THREADS = 2
-MOST_IMAGE_BYTES = 256 * 2**20  # of pictures held at once, when they are kept
+MAX_IMAGE_BYTES = 256 * 2**20  # of images held at once, when they are kept
 
 
-class Scene(NamedTuple):
-    """A picture and who is in it.
+class LocatedImage(NamedTuple):
+    """An image and who is in it.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -41,11 +41,11 @@ class Scene(NamedTuple):
 
 
 class Predicted(NamedTuple, Generic[KeyT]):
-    """What became of one picture; either ``result`` or ``error`` is there.
+    """What became of one image; either ``result`` or ``error`` is there.
 
     Attributes:
         key: as it was given.
-        image: the picture, when pictures are kept.
+        image: the image, when images are kept.
         result: its people.
         error: why there is none.
     """
@@ -58,7 +58,7 @@ class Predicted(NamedTuple, Generic[KeyT]):
 
 @dataclass
 class _Waiting(Generic[KeyT]):
-    """A picture some of whose crops have not been through the network."""
+    """An image some of whose crops have not been through the network."""
 
     key: KeyT
     image: ImageArray | None
@@ -74,48 +74,48 @@ class _Waiting(Generic[KeyT]):
 
 def predict_stream(
     predictor: PosePredictor,
-    scenes: Iterable[tuple[KeyT, Scene | DistilPoseError]],
+    located_images: Iterable[tuple[KeyT, LocatedImage | DistilPoseError]],
     *,
     keep_images: bool = False,
     threads: int = THREADS,
 ) -> Generator[Predicted[KeyT]]:
-    """Predict pictures in order, the crops of several in one batch, while threads cut the crops of the next ones.
+    """Predict images in order, the crops of several in one batch, while threads cut the crops of the next ones.
 
-    Memory is bounded: no more than a batch of pictures is taken ahead, and kept pictures no further than
-    `MOST_IMAGE_BYTES`.
+    Memory is bounded: no more than a batch of images is taken ahead, and kept images no further than
+    `MAX_IMAGE_BYTES`.
 
     Args:
         predictor: its batch size is the number of crops that reach the network at once.
-        scenes: what each picture is called, and the picture, or why there is none.
-        keep_images: hand the pictures on.
+        located_images: what each image is called, and the image, or why there is none.
+        keep_images: hand the images on.
         threads: that cut crops.
 
     Yields:
         One `Predicted` per scene, in their order. The `DistilPoseError` of a scene or of the network is in it; any
         other is raised.
     """
-    rest = iter(scenes)
+    rest = iter(located_images)
     loading: deque[Future[_Waiting[KeyT]]] = deque()
     waiting: deque[_Waiting[KeyT]] = deque()
     largest_image = 0
 
-    def prepare(key: KeyT, scene: Scene | DistilPoseError) -> _Waiting[KeyT]:
+    def prepare(key: KeyT, located: LocatedImage | DistilPoseError) -> _Waiting[KeyT]:
         try:
-            if isinstance(scene, DistilPoseError):
-                raise scene
-            prepared = predictor.prepare(scene.image, scene.boxes_xyxy, scene.box_score)
+            if isinstance(located, DistilPoseError):
+                raise located
+            prepared = predictor.prepare(located.image, located.boxes_xyxy, located.box_score)
         except DistilPoseError as error:
             return _Waiting(key, None, None, error)
-        return _Waiting(key, scene.image if keep_images else None, prepared)
+        return _Waiting(key, located.image if keep_images else None, prepared)
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="crop")
     try:
         while True:
             room = predictor.batch_size
             if keep_images:  # until one was seen, no more than the threads hold anyway
-                room = MOST_IMAGE_BYTES // largest_image if largest_image else threads
+                room = MAX_IMAGE_BYTES // largest_image if largest_image else threads
             ahead = max(threads, min(predictor.batch_size, room - len(waiting)))  # at least one
-            loading.extend(pool.submit(prepare, *scene) for scene in islice(rest, max(0, ahead - len(loading))))
+            loading.extend(pool.submit(prepare, *located) for located in islice(rest, max(0, ahead - len(loading))))
             at_end = not loading
             if not at_end:
                 item = loading.popleft().result()
@@ -136,7 +136,7 @@ def predict_stream(
 
 
 def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[KeyT]]) -> None:
-    """Send the first crops that wait through the network; a failure stays with their pictures."""
+    """Send the first crops that wait through the network; a failure stays with their images."""
     shares: list[tuple[_Waiting[KeyT], int]] = []
     free = predictor.batch_size
     for item in waiting:

@@ -15,7 +15,7 @@ from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.types import Float32Array, FloatArray
 
 if TYPE_CHECKING:
-    from distilpose.backends.base import NumpyOutput, Runner
+    from distilpose.backends.base import InferenceBackend, NumpyOutput
     from distilpose.data.preprocess import NetworkInput
 
 FlipTest = Literal["off", "aligned", "reference"]
@@ -62,7 +62,7 @@ def check_flip_test(flip_test: str) -> None:
         raise ConfigError(f"flip_test must be one of {', '.join(get_args(FlipTest))}, got {flip_test!r}")
 
 
-def run_with_flip(runner: Runner, images: NetworkInput, flip_test: FlipTest) -> NumpyOutput:
+def run_with_flip(backend: InferenceBackend, images: NetworkInput, flip_test: FlipTest) -> NumpyOutput:
     """Run a model, and unless "off" average with its answer to the mirrored crops.
 
     ``"aligned"`` puts the mirrored answer back where it belongs: left and right change places in coordinates,
@@ -73,18 +73,18 @@ def run_with_flip(runner: Runner, images: NetworkInput, flip_test: FlipTest) -> 
     At 4 pixels per cell the exact shift is 3/4 of a cell; the whole cell is the baselines' rule.
 
     Args:
-        runner: the model.
+        backend: the model.
         images: (B, 3, H, W) crops, as the model reads them.
         flip_test: "off" calls the model once, the others twice.
 
     Returns:
         The model's own output type; an average has no tokens.
     """
-    output = runner(images)
+    output = backend(images)
     if flip_test == "off":
         return output
-    mirrored = runner(images[..., ::-1].copy())
-    flip_index = runner.description.skeleton.flip_index
+    mirrored = backend(images[..., ::-1].copy())
+    flip_index = backend.description.skeleton.flip_index
     if isinstance(output, HeatmapOutput):
         assert isinstance(mirrored, HeatmapOutput)
         return HeatmapOutput(_mean(output.heatmaps, _unmirror_heatmaps(mirrored.heatmaps, flip_index)))
@@ -142,7 +142,7 @@ def dark_peaks(heatmaps: Float32Array, kernel: int = DARK_KERNEL) -> tuple[Float
     """Find the peak of each heatmap to a fraction of a cell.
 
     The heatmap is smoothed, and one Newton step on its logarithm leads from the highest cell to the maximum of
-    the Gaussian through its neighbours. No step is taken within two cells of the border. As in the paper nothing
+    the Gaussian through its neighbors. No step is taken within two cells of the border. As in the paper nothing
     bounds the step: on a heatmap without a clear peak (untrained weights) it may lead far out of the crop.
 
     Args:

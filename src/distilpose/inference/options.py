@@ -1,4 +1,4 @@
-"""What ``predict_files`` may be told: how films are read, and what is written."""
+"""What ``predict_files`` may be told: how videos are read, and what is written."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from distilpose.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class FilmOptions:
-    """How films and cameras are read and followed.
+class VideoOptions:
+    """How videos and cameras are read and followed.
 
     Attributes:
         every: take each n-th frame.
@@ -40,19 +40,19 @@ class OutputOptions:
     """What is written beside ``predictions.json``.
 
     Attributes:
-        pictures: drawn pictures and films.
-        style: name in `draw.STYLES`; None draws sides on pictures, and people on films.
-        anonymise: blur the faces in pictures, films and crops.
+        images: drawn images and videos.
+        style: name in `draw.STYLES`; None draws sides on images, and people on videos.
+        anonymize: blur the faces in images, videos and crops.
         keypoint_threshold: keypoints with a lower score are not drawn.
-        crops: each person cut out of the picture, in ``crops/``.
-        json_lines: ``poses.jsonl``, a line per picture or frame.
+        crops: each person cut out of the image, in ``crops/``.
+        json_lines: ``poses.jsonl``, a line per image or frame.
         parquet: ``poses.parquet``, a row per person.
         preview: port of a page on this machine that shows what a camera sees; 0 takes a free one, None shows none.
     """
 
-    pictures: bool = True
+    images: bool = True
     style: str | None = None
-    anonymise: bool = False
+    anonymize: bool = False
     keypoint_threshold: float = 0.0
     crops: bool = False
     json_lines: bool = False

@@ -1,4 +1,4 @@
-"""Who is in a picture: the stage between reading and poses."""
+"""Who is in an image: the stage between reading and poses."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from distilpose.detection.detectors import Detector
 from distilpose.errors import DistilPoseError, InputError
 from distilpose.formats.boxes import PersonBoxes, match_boxes, match_image_ids
 from distilpose.geometry import check_boxes_xyxy
-from distilpose.inference.batching import Scene
+from distilpose.inference.batching import LocatedImage
 from distilpose.types import FloatArray, ImageArray
 
 NOBODY = PersonBoxes(np.zeros((0, 4)), np.zeros(0))
-DETECTION_BATCH = 4  # pictures that a detector sees at once
+DETECTION_BATCH = 4  # images that a detector sees at once
 
 
-class Place(NamedTuple):
-    """Which picture, or which frame of which film or camera.
+class FrameId(NamedTuple):
+    """Which image, or which frame of which video or camera.
 
     Attributes:
         source: file, or ``webcam:NUMBER``.
-        frame: number in its film, from 0; None for a picture.
-        time: of the frame in seconds; None for a picture.
+        frame: number in its video, from 0; None for an image.
+        time: of the frame in seconds; None for an image.
         size_hw: (H, W) in pixels; (0, 0) if it could not be read.
     """
 
@@ -37,104 +37,104 @@ class Place(NamedTuple):
     size_hw: tuple[int, int] = (0, 0)
 
 
-Shot = tuple[Place, ImageArray | DistilPoseError]
-Finder = Callable[[Sequence[tuple[Place, ImageArray]]], Sequence[PersonBoxes]]
+Frame = tuple[FrameId, ImageArray | DistilPoseError]
+Finder = Callable[[Sequence[tuple[FrameId, ImageArray]]], Sequence[PersonBoxes]]
 
 
 class People(NamedTuple):
-    """Where boxes come from, and the ids of the pictures.
+    """Where boxes come from, and the ids of the images.
 
     Attributes:
-        find: pictures to the boxes of each.
-        image_ids: of the pictures; None for one without.
+        find: images to the boxes of each.
+        image_ids: of the images; None for one without.
     """
 
     find: Finder
     image_ids: dict[Path, int | None]
 
 
-def people_by_detector(detector: Detector, pictures: Sequence[Path], annotations: Path | None) -> People:
+def people_by_detector(detector: Detector, images: Sequence[Path], annotations: Path | None) -> People:
     """Boxes by a detector.
 
     Raises:
         InputError: ``annotations`` is unreadable or broken.
     """
-    return People(lambda shots: detector([image for _, image in shots]), match_image_ids(pictures, annotations))
+    return People(lambda frames: detector([image for _, image in frames]), match_image_ids(images, annotations))
 
 
 def people_by_file(
-    boxes: Path, pictures: Sequence[Path], films: Sequence[Path], annotations: Path | None, threshold: float
+    boxes: Path, images: Sequence[Path], videos: Sequence[Path], annotations: Path | None, threshold: float
 ) -> People:
     """Boxes from a file, those with a score of ``threshold`` and above.
 
     Raises:
-        InputError: a file is unreadable or broken, fits no source, or has boxes of a film without frame numbers.
+        InputError: a file is unreadable or broken, fits no source, or has boxes of a video without frame numbers.
     """
-    matched = match_boxes(boxes, [*pictures, *films], annotations)
-    for film in films:
-        if len(matched.people[film].box_score):
-            raise InputError(f"{boxes}: boxes of the film {film} need a frame field, the number of the frame from 0")
-    for picture in pictures:
-        if picture in matched.frames:
-            raise InputError(f"{boxes}: boxes of the picture {picture} have a frame field, which only films have")
+    matched = match_boxes(boxes, [*images, *videos], annotations)
+    for video in videos:
+        if len(matched.people[video].box_score):
+            raise InputError(f"{boxes}: boxes of the video {video} need a frame field, the number of the frame from 0")
+    for image in images:
+        if image in matched.frames:
+            raise InputError(f"{boxes}: boxes of the image {image} have a frame field, which only videos have")
 
-    def find(shots: Sequence[tuple[Place, ImageArray]]) -> list[PersonBoxes]:
+    def find(frames: Sequence[tuple[FrameId, ImageArray]]) -> list[PersonBoxes]:
         found = []
-        for place, _ in shots:
-            if place.frame is None:
-                people = matched.people[place.source]
+        for frame_id, _ in frames:
+            if frame_id.frame is None:
+                people = matched.people[frame_id.source]
             else:
-                people = matched.frames.get(place.source, {}).get(place.frame, NOBODY)
+                people = matched.frames.get(frame_id.source, {}).get(frame_id.frame, NOBODY)
             good = people.box_score >= threshold
             found.append(PersonBoxes(people.boxes_xyxy[good], people.box_score[good]))
         return found
 
-    return People(find, {picture: matched.image_ids[picture] for picture in pictures})
+    return People(find, {image: matched.image_ids[image] for image in images})
 
 
-def best_rows(score: FloatArray, most: int | None) -> NDArray[np.intp]:
+def best_rows(score: FloatArray, max_people: int | None) -> NDArray[np.intp]:
     """Which rows to keep: the ``most`` of highest score, best first; all in their order when there are no more."""
-    if most is None or len(score) <= most:
+    if max_people is None or len(score) <= max_people:
         return np.arange(len(score))
-    return np.argsort(-score, kind="stable")[:most]
+    return np.argsort(-score, kind="stable")[:max_people]
 
 
 def locate(
-    shots: Iterable[Shot], find: Finder, *, most: int | None = None, batch: int = DETECTION_BATCH
-) -> Generator[tuple[Place, Scene | DistilPoseError]]:
-    """Find the people of picture after picture, ``batch`` at once.
+    frames: Iterable[Frame], find: Finder, *, max_people: int | None = None, batch: int = DETECTION_BATCH
+) -> Generator[tuple[FrameId, LocatedImage | DistilPoseError]]:
+    """Find the people of image after image, ``batch`` at once.
 
     Args:
-        shots: pictures, or why there is none.
+        frames: images, or why there is none.
         find: their boxes.
-        most: people of a picture that are kept.
-        batch: pictures given to ``find`` at once. An error of one batch is tried again one by one.
+        max_people: people of an image that are kept.
+        batch: images given to ``find`` at once. An error of one batch is tried again one by one.
     """
-    rest = iter(shots)
+    rest = iter(frames)
     while several := list(islice(rest, batch)):
-        readable = [(place, image) for place, image in several if not isinstance(image, DistilPoseError)]
+        readable = [(frame_id, image) for frame_id, image in several if not isinstance(image, DistilPoseError)]
         found = iter(_find_all(readable, find))
-        for place, image in several:
+        for frame_id, image in several:
             if isinstance(image, DistilPoseError):
-                yield place, image
+                yield frame_id, image
                 continue
             people = next(found)
             if isinstance(people, DistilPoseError):
-                yield place, people
+                yield frame_id, people
             else:
-                kept = best_rows(people.box_score, most)
-                yield place, Scene(image, people.boxes_xyxy[kept], people.box_score[kept])
+                kept = best_rows(people.box_score, max_people)
+                yield frame_id, LocatedImage(image, people.boxes_xyxy[kept], people.box_score[kept])
 
 
-def _find_all(shots: Sequence[tuple[Place, ImageArray]], find: Finder) -> Sequence[PersonBoxes | DistilPoseError]:
-    if not shots:
+def _find_all(frames: Sequence[tuple[FrameId, ImageArray]], find: Finder) -> Sequence[PersonBoxes | DistilPoseError]:
+    if not frames:
         return ()
     try:
-        return _checked(find(shots))
+        return _checked(find(frames))
     except DistilPoseError as error:
-        if len(shots) == 1:
+        if len(frames) == 1:
             return (error,)
-    return [found for shot in shots for found in _find_all([shot], find)]
+    return [found for frame in frames for found in _find_all([frame], find)]
 
 
 def _checked(people: Sequence[PersonBoxes]) -> Sequence[PersonBoxes]:

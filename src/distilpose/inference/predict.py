@@ -12,7 +12,7 @@ from distilpose.errors import ConfigError, InputError
 from distilpose.formats.writers import PREDICTIONS_NAME
 from distilpose.inference.decoding import FlipTest
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.options import FilmOptions, OutputOptions
+from distilpose.inference.options import OutputOptions, VideoOptions
 from distilpose.inference.people import People, people_by_detector, people_by_file
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.progress import Meter
@@ -25,7 +25,7 @@ from distilpose.visualization.draw import style_named
 if TYPE_CHECKING:
     from torch import nn
 
-    from distilpose.backends.base import Runner
+    from distilpose.backends.base import InferenceBackend
 
 BATCH_SIZE = 8  # on CPUs more is no faster and takes memory
 
@@ -35,10 +35,10 @@ class PredictReport(NamedTuple):
 
     Attributes:
         predictions: the file written.
-        num_images: pictures predicted, with people or without.
-        num_frames: frames of films and cameras predicted.
+        num_images: images predicted, with people or without.
+        num_frames: frames of videos and cameras predicted.
         num_people: people in all of them, each once per frame.
-        failures: a line for each picture, film or frame left out: its name and why. A command that has any exits
+        failures: a line for each image, video or frame left out: its name and why. A command that has any exits
             with 1.
     """
 
@@ -65,7 +65,7 @@ def predict_files(
     sources: Iterable[str | Path],
     out: str | Path,
     *,
-    model: nn.Module | Runner | str | Path,
+    model: nn.Module | InferenceBackend | str | Path,
     boxes: str | Path | None = None,
     annotations: str | Path | None = None,
     detector: str | Detector | None = None,
@@ -73,19 +73,19 @@ def predict_files(
     max_people: int | None = None,
     flip_test: FlipTest = "off",
     batch_size: int = BATCH_SIZE,
-    film: FilmOptions | None = None,
+    video: VideoOptions | None = None,
     output: OutputOptions | None = None,
     progress: bool = False,
 ) -> PredictReport:
-    """Predict the poses in pictures, films and what a camera sees, and write them to ``out``.
+    """Predict the poses in images, videos and what a camera sees, and write them to ``out``.
 
     ``predictions.json`` is a COCO results list, one entry per person: ``image_id``, ``category_id``, ``keypoints``
     (x, y, score in [0, 1] each), ``score`` (of the pose), and besides ``image`` (path), ``box_xyxy``, ``box_score``,
     ``raw_score`` (K) as the model gave it and ``sigma`` (K, 2) in image pixels; the last two are null from a model
-    that has none. ``image_id`` is null where `boxes_file.match_image_ids` finds none. People in films have also
+    that has none. ``image_id`` is null where `boxes_file.match_image_ids` finds none. People in videos have also
     ``frame`` (number from 0), ``time`` (seconds) and ``track_id``.
 
-    A drawn picture or film is called after its source, with the folder's name in front where two share a name. People
+    A drawn image or video is called after its source, with the folder's name in front where two share a name. People
     with a pose score below `artist.DRAWN_POSE_SCORE` are not drawn. An unreadable source or frame does not stop the
     rest. After an interrupt (Ctrl-C) or on a full disk all files hold what was predicted until then.
 
@@ -97,10 +97,10 @@ def predict_files(
         annotations: COCO file that gives images their ids.
         detector: what `create_detector` takes, or a detector; either this or ``boxes``.
         detection_threshold: boxes with a lower score are left out; None leaves it to the detector.
-        max_people: of a picture, those with the best boxes.
+        max_people: of an image, those with the best boxes.
         flip_test: see `PosePredictor`.
-        batch_size: crops that the model sees at once, of one or several pictures.
-        film: how films and cameras are read.
+        batch_size: crops that the model sees at once, of one or several images.
+        video: how videos and cameras are read.
         output: what is written.
         progress: show bars on the standard error stream.
 
@@ -110,20 +110,20 @@ def predict_files(
         CheckpointError: the model file is unusable.
         PredictInterruptedError: after an interrupt, when all files are closed. It ends a camera without an error.
     """
-    film, output = film or FilmOptions(), output or OutputOptions()
+    video, output = video or VideoOptions(), output or OutputOptions()
     found = find_sources(sources)
-    _check_options(found, film, output, max_people)
+    _check_options(found, video, output, max_people)
     style = None if output.style is None else style_named(output.style)
     predictor = PosePredictor(model, flip_test=flip_test, batch_size=batch_size)
     if isinstance(detector, str):
         check_detector_fits(detector, predictor.skeleton)
-    if output.anonymise:
+    if output.anonymize:
         check_has_face(predictor.skeleton)
     people = _people(found, boxes, annotations, detector, detection_threshold)
     folder, drawings = Path(out), _drawing_paths(found, Path(out))
-    inputs = [*found.pictures, *found.films, *(Path(file) for file in (boxes, annotations) if file is not None)]
-    _prepare_folder(folder, inputs, [*found.pictures, *found.films] if output.pictures else [])
-    run = Run(predictor, people, folder, film, output, style, drawings, max_people)
+    inputs = [*found.images, *found.videos, *(Path(file) for file in (boxes, annotations) if file is not None)]
+    _prepare_folder(folder, inputs, [*found.images, *found.videos] if output.images else [])
+    run = Run(predictor, people, folder, video, output, style, drawings, max_people)
     try:
         with Interruption() as interruption, Meter(progress, interruption) as meter:
             run.predict(found, interruption, meter)
@@ -138,15 +138,15 @@ def predict_files(
     return report
 
 
-def _check_options(found: Sources, film: FilmOptions, output: OutputOptions, max_people: int | None) -> None:
-    if found.films or found.cameras:
+def _check_options(found: Sources, video: VideoOptions, output: OutputOptions, max_people: int | None) -> None:
+    if found.videos or found.cameras:
         import_av()
     if max_people is not None and max_people < 1:
         raise ConfigError(f"max_people must be at least 1, got {max_people}")
     if len(found.cameras) > 1:
         raise ConfigError(f"expected one camera, got {len(found.cameras)}: watch the others in runs of their own")
-    if found.cameras and not found.films and (film.every != 1 or film.start != 0):
-        raise ConfigError("every and start choose frames of films, got a camera, of which the newest frame is taken")
+    if found.cameras and not found.videos and (video.every != 1 or video.start != 0):
+        raise ConfigError("every and start choose frames of videos, got a camera, of which the newest frame is taken")
     if output.preview is not None and not found.cameras:
         raise ConfigError("preview shows what a camera sees, got no camera among the sources")
 
@@ -163,12 +163,12 @@ def _people(
         if found.cameras:
             raise ConfigError("a boxes file knows nothing of a camera: give a detector in place of it")
         least = float("-inf") if threshold is None else threshold
-        return people_by_file(Path(boxes), found.pictures, found.films, annotation_file, least)
+        return people_by_file(Path(boxes), found.images, found.videos, annotation_file, least)
     if boxes is not None or detector is None:
         given = "neither" if boxes is None else "both"
         raise ConfigError(f"expected either a boxes file or a detector (such as whole-image), got {given}")
     built = create_detector(detector, threshold=threshold) if isinstance(detector, str) else detector
-    return people_by_detector(built, found.pictures, annotation_file)
+    return people_by_detector(built, found.images, annotation_file)
 
 
 def _prepare_folder(out: Path, inputs: Sequence[Path], sources: Sequence[Path]) -> None:
@@ -186,8 +186,8 @@ def _prepare_folder(out: Path, inputs: Sequence[Path], sources: Sequence[Path]) 
 def _drawing_paths(found: Sources, out: Path) -> dict[Path, Path]:
     """One name per source; names may not differ in case only, which some file systems ignore."""
     cameras = {Path(f"{CAMERA_PREFIX}{number}"): f"webcam_{number}" for number in found.cameras}
-    paths = [*found.pictures, *found.films, *cameras]
-    films = {*found.films, *cameras}
+    paths = [*found.images, *found.videos, *cameras]
+    videos = {*found.videos, *cameras}
     stems = Counter((cameras.get(path) or path.stem).lower() for path in paths)
     used: set[str] = set()
     drawings = {}
@@ -199,5 +199,5 @@ def _drawing_paths(found: Sources, out: Path) -> dict[Path, Path]:
             number += 1
             name = f"{base}_{number}"
         used.add(name.lower())
-        drawings[path] = out / f"{name}{'.mp4' if path in films else '.jpg'}"
+        drawings[path] = out / f"{name}{'.mp4' if path in videos else '.jpg'}"
     return drawings

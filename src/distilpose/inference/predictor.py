@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distilpose.backends.loading import as_runner
+from distilpose.backends.loading import as_backend
 from distilpose.data.images import check_image
 from distilpose.data.preprocess import NetworkInput, network_input, preprocess
 from distilpose.errors import ConfigError, InputError
@@ -32,7 +32,7 @@ from distilpose.types import FloatArray, ImageArray
 if TYPE_CHECKING:
     from torch import nn
 
-    from distilpose.backends.base import Runner
+    from distilpose.backends.base import InferenceBackend
 
 
 class PreparedImage(NamedTuple):
@@ -55,7 +55,7 @@ class PosePredictor:
     """Finds the keypoints of the people in given boxes.
 
     Args:
-        model: from `create_model` or `load_model`, a `Runner`, or a name or file that `load_model` takes.
+        model: from `create_model` or `load_model`, an `InferenceBackend`, or a name or file that `load_model` takes.
         flip_test: "off"; "aligned" averages with the mirrored crops, slower and a little better; "reference" does so
             with the released code's errors, to reproduce published numbers.
         device: torch device; where the model's weights are when None.
@@ -79,7 +79,7 @@ class PosePredictor:
 
     def __init__(
         self,
-        model: nn.Module | Runner | str | Path,
+        model: nn.Module | InferenceBackend | str | Path,
         *,
         flip_test: FlipTest = "off",
         device: str | None = None,
@@ -88,14 +88,14 @@ class PosePredictor:
         check_flip_test(flip_test)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        self._runner = as_runner(model, device)
+        self._backend = as_backend(model, device)
         self._flip_test: FlipTest = flip_test
         self.batch_size = batch_size
 
     @property
     def skeleton(self) -> Skeleton:
         """The keypoints that the model finds."""
-        return self._runner.description.skeleton
+        return self._backend.description.skeleton
 
     def __call__(self, image: ImageArray, boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None) -> PoseResult:
         """Find the keypoints of each person; no boxes give an empty result.
@@ -125,17 +125,17 @@ class PosePredictor:
         check_image(image)
         boxes = check_boxes_xyxy(boxes_xyxy)
         detector_score = _check_box_score(box_score, len(boxes))
-        description = self._runner.description
+        description = self._backend.description
         transforms = crops_from_boxes(boxes, description.input_size_hw)
         if not transforms:
             empty = np.zeros((0, *description.input_size_hw, 3), dtype=np.uint8)
-            return PreparedImage(network_input(empty, description.normalisation), transforms, boxes, detector_score)
-        images = preprocess(image, transforms, description.normalisation)
+            return PreparedImage(network_input(empty, description.normalization), transforms, boxes, detector_score)
+        images = preprocess(image, transforms, description.normalization)
         return PreparedImage(images, transforms, boxes, detector_score)
 
     def run(self, images: NetworkInput) -> Keypoints:
         """The network, flip test and decoding on 1 to ``batch_size`` crops."""
-        return decode(run_with_flip(self._runner, images, self._flip_test))
+        return decode(run_with_flip(self._backend, images, self._flip_test))
 
     def finish(self, prepared: PreparedImage, keypoints: Keypoints | None) -> PoseResult:
         """Bring the keypoints of an image's crops back into its pixels: the part behind the network.
@@ -149,7 +149,9 @@ class PosePredictor:
         """
         if keypoints is None:
             return PoseResult.empty(self.skeleton)
-        xy_img, sigma_img = keypoints_to_image(keypoints, prepared.transforms, self._runner.description.heatmap_size_hw)
+        xy_img, sigma_img = keypoints_to_image(
+            keypoints, prepared.transforms, self._backend.description.heatmap_size_hw
+        )
         return PoseResult(
             xy=xy_img,
             box=prepared.boxes_xyxy,

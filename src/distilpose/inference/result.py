@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 PERSON_CATEGORY_ID = 1  # COCO's id of "person"
 _OPTIONAL = ("raw_score", "sigma", "track_id")
 _PER_PERSON = PoseArrays._fields
-_CANVAS_MARGIN, _LARGEST_CANVAS = 20, 2048  # pixels, of the plain canvas for people without a picture
-_NOTEBOOK_SIZE = 1024  # longer side of a picture in a notebook, in pixels
+_CANVAS_MARGIN, _LARGEST_CANVAS = 20, 2048  # pixels, of the plain canvas for people without an image
+_NOTEBOOK_SIZE = 1024  # longer side of an image in a notebook, in pixels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,9 +44,9 @@ class PoseResult:
         pose_score: (N,) confidence of the whole pose, by which people are ranked.
         raw_score: (N, K) the model's own, unbounded confidence; None from a model without a score output.
         sigma: (N, K, 2) spread along x and y in image pixels; None from a model without a sigma output.
-        track_id: (N,) whole numbers, the same for the same person in every frame of a film; None outside of films.
+        track_id: (N,) whole numbers, the same for the same person in every frame of a video; None outside of videos.
         skeleton: names and order of the K keypoints.
-        image: (H, W, 3) uint8 RGB, the picture itself, not a copy; None if it was not kept. It is no part of
+        image: (H, W, 3) uint8 RGB, the image itself, not a copy; None if it was not kept. It is no part of
             `to_dict` and the other conversions.
 
     Raises:
@@ -135,11 +135,11 @@ class PoseResult:
         return f"PoseResult({', '.join(parts)})"
 
     def draw(self, image: ImageArray | None = None, style: str | DrawStyle | None = None) -> ImageArray:
-        """The people on a copy of their picture; see `draw_poses`.
+        """The people on a copy of their image; see `draw_poses`.
 
         Args:
             image: (H, W, 3) uint8 RGB; None takes the result's own, and without one a plain canvas.
-            style: name in `draw.STYLES`, or a style; None colours by person where there are track ids ("people"), else
+            style: name in `draw.STYLES`, or a style; None colors by person where there are track ids ("people"), else
                 by body side ("sides").
 
         Returns:
@@ -153,7 +153,7 @@ class PoseResult:
 
         style = style or ("sides" if self.track_id is None else "people")
         return draw_poses(
-            self._picture() if image is None else image,
+            self._image() if image is None else image,
             self.xy,
             self.skeleton,
             score=self.score,
@@ -165,51 +165,51 @@ class PoseResult:
         )
 
     def blur_faces(self, image: ImageArray | None = None) -> ImageArray:
-        """A copy of the picture in which nobody can be recognised by the face; see `anonymise.blur_faces`.
+        """A copy of the image in which nobody can be recognized by the face; see `anonymize.blur_faces`.
 
         Args:
             image: (H, W, 3) uint8 RGB; None takes the result's own.
 
         Raises:
-            InputError: there is no picture.
+            InputError: there is no image.
             ConfigError: the skeleton has neither a keypoint of the face nor shoulders.
         """
         from distilpose.visualization.anonymize import blur_faces
 
-        picture = self.image if image is None else image
-        if picture is None:
-            raise InputError("expected a picture, this result has none: pass the one that it was predicted on")
-        return blur_faces(picture, self.xy, self.skeleton, score=self.score, sigma=self.sigma, box=self.box)
+        shown = self.image if image is None else image
+        if shown is None:
+            raise InputError("expected an image, this result has none: pass the one that it was predicted on")
+        return blur_faces(shown, self.xy, self.skeleton, score=self.score, sigma=self.sigma, box=self.box)
 
     def show(self, style: str | DrawStyle | None = None) -> None:
-        """Show `draw`'s picture: in a notebook below the cell, else in the system's viewer of pictures."""
-        picture = PillowImage.fromarray(self.draw(style=style))
+        """Show `draw`'s image: in a notebook below the cell, else in the system's viewer of images."""
+        image = PillowImage.fromarray(self.draw(style=style))
         notebook = sys.modules.get("IPython")  # imported by every notebook, never by us
         if notebook is not None and notebook.get_ipython() is not None:
-            notebook.display.display(picture)
+            notebook.display.display(image)
         else:
-            picture.show()
+            image.show()
 
     def _repr_png_(self) -> bytes:
         """What notebooks show of a result."""
-        picture = self.draw()
-        shrink = _NOTEBOOK_SIZE / max(picture.shape)
+        image = self.draw()
+        shrink = _NOTEBOOK_SIZE / max(image.shape)
         if shrink < 1:
-            size = (max(1, round(shrink * picture.shape[1])), max(1, round(shrink * picture.shape[0])))
-            picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+            size = (max(1, round(shrink * image.shape[1])), max(1, round(shrink * image.shape[0])))
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
         file = BytesIO()
-        PillowImage.fromarray(picture).save(file, format="PNG")
+        PillowImage.fromarray(image).save(file, format="PNG")
         return file.getvalue()
 
-    def _picture(self) -> ImageArray:
+    def _image(self) -> ImageArray:
         """The result's own, else a plain canvas on which its people have room."""
         if self.image is not None:
             return self.image
-        from distilpose.visualization.draw import PLAIN_COLOUR
+        from distilpose.visualization.draw import PLAIN_COLOR
 
         corners = np.concatenate([self.xy.reshape(-1, 2), self.box.reshape(-1, 2), np.full((1, 2), 100.0)])
         width, height = np.clip(corners.max(0) + _CANVAS_MARGIN, 1, _LARGEST_CANVAS).astype(int)
-        return np.full((height, width, 3), PLAIN_COLOUR, dtype=np.uint8)
+        return np.full((height, width, 3), PLAIN_COLOR, dtype=np.uint8)
 
     def _arrays(self) -> PoseArrays:
         return PoseArrays(*(getattr(self, name) for name in _PER_PERSON))

@@ -9,41 +9,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distilpose.data.images import read_image
-from distilpose.data.prefetch import map_in_threads, run_ahead
+from distilpose.data.prefetch import map_in_threads, prefetch
 from distilpose.errors import DistilPoseError, InputError
 from distilpose.formats.writers import (
     JSON_LINES_NAME,
     PARQUET_NAME,
     PREDICTIONS_NAME,
-    FrameResult,
     JsonLines,
     JsonList,
     ParquetFolder,
-    Sink,
+    PoseRecord,
+    PoseWriter,
 )
 from distilpose.inference.batching import predict_stream
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.options import FilmOptions, OutputOptions
-from distilpose.inference.people import People, Place, Shot, locate
+from distilpose.inference.options import OutputOptions, VideoOptions
+from distilpose.inference.people import Frame, FrameId, People, locate
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.progress import Meter
 from distilpose.inference.result import PoseResult
 from distilpose.inference.sources import CAMERA_PREFIX, Sources
 from distilpose.types import ImageArray
 from distilpose.video.camera import Webcam, watch_camera
-from distilpose.video.pipeline import Seen, watch_film
+from distilpose.video.pipeline import FrameResult, watch_video
 from distilpose.video.preview import Preview
 from distilpose.video.reader import VideoReader
 from distilpose.video.writer import VideoWriter
-from distilpose.visualization.annotators import Brush, FilmArtist, PictureArtist, naming
+from distilpose.visualization.annotators import AnnotatedImageWriter, AnnotatedVideoWriter, Annotator, naming
 from distilpose.visualization.draw import DrawStyle, style_named
 
 logger = logging.getLogger(__name__)
 
 READERS = 2
-PICTURES_AHEAD = 4
+IMAGES_AHEAD = 4
 CROPS_NAME = "crops"
-FAILURES_OF_A_FILM = 10  # that are told one by one
+FAILURES_OF_A_VIDEO = 10  # that are told one by one
 
 
 @dataclass
@@ -54,22 +54,22 @@ class Run:
         predictor: of the poses.
         people: where boxes come from.
         out: folder of the results.
-        film: how films and cameras are read.
+        video: how videos and cameras are read.
         output: what is written.
-        style: of drawing; None: sides on pictures, people on films.
-        drawings: file of the drawn picture or film of each source.
-        max_people: of a picture.
-        num_images: pictures predicted.
+        style: of drawing; None: sides on images, people on videos.
+        drawings: file of the drawn image or video of each source.
+        max_people: of an image.
+        num_images: images predicted.
         num_frames: frames predicted.
         num_people: people in them.
         failures: a line for each source or frame that was left out.
-        interrupted: whether pictures or films were ended early.
+        interrupted: whether images or videos were ended early.
     """
 
     predictor: PosePredictor
     people: People
     out: Path
-    film: FilmOptions
+    video: VideoOptions
     output: OutputOptions
     style: DrawStyle | None
     drawings: dict[Path, Path]
@@ -79,25 +79,25 @@ class Run:
     num_people: int = 0
     failures: list[str] = field(default_factory=list)
     interrupted: bool = False
-    _sinks: list[Sink] = field(default_factory=list)
+    _writers: list[PoseWriter] = field(default_factory=list)
 
     def predict(self, found: Sources, interruption: Interruption, meter: Meter) -> None:
         """Everything; sinks are closed whatever happens."""
         with ExitStack() as stack:
-            for sink in self._open_sinks():
-                stack.callback(sink.close)
-                self._sinks.append(sink)
-            if found.pictures:
-                self._pictures(found.pictures, interruption, meter)
-            for path in found.films:
+            for writer in self._open_writers():
+                stack.callback(writer.close)
+                self._writers.append(writer)
+            if found.images:
+                self._images(found.images, interruption, meter)
+            for path in found.videos:
                 if not interruption.requested:
-                    self._film_file(path, interruption, meter)
+                    self._video_file(path, interruption, meter)
             self.interrupted = interruption.requested
             for number in found.cameras:  # which an interrupt ends as it should
                 if not interruption.requested:
                     self._camera(number, interruption, meter)
 
-    def _open_sinks(self) -> Iterator[Sink]:
+    def _open_writers(self) -> Iterator[PoseWriter]:
         """``predictions.json`` last: should another fail to open, an earlier run's stays."""
         if self.output.parquet:
             yield ParquetFolder(self.out / PARQUET_NAME)
@@ -105,57 +105,57 @@ class Run:
             yield JsonLines(self.out / JSON_LINES_NAME)
         yield JsonList(self.out / PREDICTIONS_NAME)
 
-    def _brush(self, default: str) -> Brush:
+    def _annotator(self, default: str) -> Annotator:
         style = self.style or style_named(default)
-        return Brush(style, self.output.anonymise, self.output.keypoint_threshold)
+        return Annotator(style, self.output.anonymize, self.output.keypoint_threshold)
 
-    def _pictures(self, paths: Sequence[Path], interruption: Interruption, meter: Meter) -> None:
+    def _images(self, paths: Sequence[Path], interruption: Interruption, meter: Meter) -> None:
         def unread() -> Iterator[Path]:
             for path in paths:
                 if interruption.requested:
                     return
                 yield path
 
-        shots = map_in_threads(_read, unread(), threads=READERS, ahead=PICTURES_AHEAD)
-        scenes = run_ahead(locate(shots, self.people.find, most=self.max_people), PICTURES_AHEAD)
-        stream = predict_stream(self.predictor, scenes, keep_images=self.output.pictures or self.output.crops)
-        with PictureArtist(self._brush("sides"), self.failures) as artist, closing(stream):
-            for place, image, result, error in meter.track(stream, "Predicting", "pictures", len(paths)):
+        frames = map_in_threads(_read, unread(), threads=READERS, ahead=IMAGES_AHEAD)
+        located_images = prefetch(locate(frames, self.people.find, max_people=self.max_people), IMAGES_AHEAD)
+        stream = predict_stream(self.predictor, located_images, keep_images=self.output.images or self.output.crops)
+        with AnnotatedImageWriter(self._annotator("sides"), self.failures) as annotated, closing(stream):
+            for frame_id, image, result, error in meter.track(stream, "Predicting", "images", len(paths)):
                 if result is None:
                     assert error is not None
-                    self.failures.append(naming(place.source, error))
+                    self.failures.append(naming(frame_id.source, error))
                     continue
                 self.num_images += 1
-                self._write(place, result)
-                if image is not None and self.output.pictures:
-                    artist.draw(place.source, self.drawings[place.source], image, result)
-                self._cut(artist, place, image, result)
+                self._write(frame_id, result)
+                if image is not None and self.output.images:
+                    annotated.draw(frame_id.source, self.drawings[frame_id.source], image, result)
+                self._cut(annotated, frame_id, image, result)
 
-    def _film_file(self, path: Path, interruption: Interruption, meter: Meter) -> None:
-        """A film that cannot be read or drawn is a failure; what was predicted of it stays."""
+    def _video_file(self, path: Path, interruption: Interruption, meter: Meter) -> None:
+        """A video that cannot be read or drawn is a failure; what was predicted of it stays."""
         before = self.num_frames, len(self.failures)
         try:
             with (
-                VideoReader(path, every=self.film.every, start=self.film.start, end=self.film.end) as reader,
+                VideoReader(path, every=self.video.every, start=self.video.start, end=self.video.end) as reader,
                 ExitStack() as stack,
             ):
-                takers: list[Callable[[ImageArray, float], None]] = []
-                if self.output.pictures:
+                frame_writers: list[Callable[[ImageArray, float], None]] = []
+                if self.output.images:
                     writer = VideoWriter(
-                        self.drawings[path], reader.size_hw, rate=reader.rate, sound_of=path, start=self.film.start
+                        self.drawings[path], reader.size_hw, rate=reader.rate, sound_of=path, start=self.video.start
                     )
-                    takers.append(stack.enter_context(writer).write)
-                seen = watch_film(
+                    frame_writers.append(stack.enter_context(writer).write)
+                frame_results = watch_video(
                     reader,
                     self.predictor,
                     self.people.find,
-                    self.film,
-                    most=self.max_people,
-                    keep_images=self.output.pictures or self.output.crops,
+                    self.video,
+                    max_people=self.max_people,
+                    keep_images=self.output.images or self.output.crops,
                     interruption=interruption,
                 )
-                stack.enter_context(closing(seen))
-                self._frames(meter.track(seen, path.name, "frames", reader.num_frames), takers)
+                stack.enter_context(closing(frame_results))
+                self._frames(meter.track(frame_results, path.name, "frames", reader.num_frames), frame_writers)
                 lasts = "" if reader.duration is None else f" (it lasts {reader.duration:.1f} s)"
         except DistilPoseError as error:
             self.failures.append(naming(path, error))
@@ -169,82 +169,93 @@ class Run:
         except InputError as error:
             self.failures.append(str(error))
             return
-        seen = watch_camera(
+        frame_results = watch_camera(
             camera,
             name,
             self.predictor,
             self.people.find,
-            self.film,
-            most=self.max_people,
+            self.video,
+            max_people=self.max_people,
             interruption=interruption,
             show=meter.note,
         )
-        with closing(seen), ExitStack() as stack:
-            first = next(seen, None)
+        with closing(frame_results), ExitStack() as stack:
+            first = next(frame_results, None)
             if first is None:
-                self.failures.append(f"{name}: it gave no picture")
+                self.failures.append(f"{name}: it gave no image")
                 return
-            takers: list[Callable[[ImageArray, float], None]] = []
+            frame_writers: list[Callable[[ImageArray, float], None]] = []
             if self.output.preview is not None:
                 preview = stack.enter_context(Preview(self.output.preview))
                 logger.warning("what %s sees: %s", name, preview.address)
-                takers.append(preview.show)
-            if self.output.pictures:
-                writer = VideoWriter(self.drawings[Path(name)], first.place.size_hw)
-                takers.append(stack.enter_context(writer).write)
-            self._frames(meter.track(_after(first, seen), f"{name} (Ctrl-C ends)", "frames", None), takers)
+                frame_writers.append(preview.show)
+            if self.output.images:
+                writer = VideoWriter(self.drawings[Path(name)], first.frame_id.size_hw)
+                frame_writers.append(stack.enter_context(writer).write)
+            self._frames(
+                meter.track(_after(first, frame_results), f"{name} (Ctrl-C ends)", "frames", None), frame_writers
+            )
 
-    def _frames(self, seen: Iterable[Seen], takers: Sequence[Callable[[ImageArray, float], None]]) -> None:
+    def _frames(
+        self, frame_results: Iterable[FrameResult], frame_writers: Sequence[Callable[[ImageArray, float], None]]
+    ) -> None:
         """Write frame after frame; ``takers`` get the drawn ones."""
         failed = 0
-        brush = self._brush("people")
-        with PictureArtist(brush, self.failures) as cutter, FilmArtist(brush, takers) as artist:
-            for place, image, result, error in seen:
+        annotator = self._annotator("people")
+        with (
+            AnnotatedImageWriter(annotator, self.failures) as cutter,
+            AnnotatedVideoWriter(annotator, frame_writers) as annotated,
+        ):
+            for frame_id, image, result, error in frame_results:
                 if result is None:
                     assert error is not None
                     failed += 1
-                    if failed <= FAILURES_OF_A_FILM:
-                        self.failures.append(naming(place.source, error))
+                    if failed <= FAILURES_OF_A_VIDEO:
+                        self.failures.append(naming(frame_id.source, error))
                     continue
                 self.num_frames += 1
-                self._write(place, result)
-                if image is not None and takers:
-                    assert place.time is not None
-                    artist.draw(image, result, place.time)
-                self._cut(cutter, place, image, result)
-        if failed > FAILURES_OF_A_FILM:
-            self.failures.append(f"{place.source}: {failed - FAILURES_OF_A_FILM} more frames")
+                self._write(frame_id, result)
+                if image is not None and frame_writers:
+                    assert frame_id.time is not None
+                    annotated.draw(image, result, frame_id.time)
+                self._cut(cutter, frame_id, image, result)
+        if failed > FAILURES_OF_A_VIDEO:
+            self.failures.append(f"{frame_id.source}: {failed - FAILURES_OF_A_VIDEO} more frames")
 
-    def _write(self, place: Place, result: PoseResult) -> None:
+    def _write(self, frame_id: FrameId, result: PoseResult) -> None:
         self.num_people += len(result)
-        found = FrameResult(
-            source=place.source.as_posix(),
+        found = PoseRecord(
+            source=frame_id.source.as_posix(),
             result=result,
-            size_hw=place.size_hw,
-            image_id=self.people.image_ids.get(place.source),
-            frame=place.frame,
-            time=place.time,
+            size_hw=frame_id.size_hw,
+            image_id=self.people.image_ids.get(frame_id.source),
+            frame=frame_id.frame,
+            time=frame_id.time,
         )
-        for sink in self._sinks:
-            sink.add(found)
+        for writer in self._writers:
+            writer.add(found)
 
-    def _cut(self, artist: PictureArtist, place: Place, image: ImageArray | None, result: PoseResult) -> None:
+    def _cut(
+        self, annotated: AnnotatedImageWriter, frame_id: FrameId, image: ImageArray | None, result: PoseResult
+    ) -> None:
         if image is None or not self.output.crops:
             return
         folder = self.out / CROPS_NAME
         folder.mkdir(exist_ok=True)
-        stem = self.drawings[place.source].stem
-        artist.cut(place.source, stem if place.frame is None else f"{stem}_{place.frame:06}", folder, image, result)
+        stem = self.drawings[frame_id.source].stem
+        annotated.cut(
+            frame_id.source, stem if frame_id.frame is None else f"{stem}_{frame_id.frame:06}", folder, image, result
+        )
 
 
-def _read(path: Path) -> Shot:
+def _read(path: Path) -> Frame:
     try:
         image = read_image(path)
     except DistilPoseError as error:
-        return Place(path), error
-    return Place(path, size_hw=(image.shape[0], image.shape[1])), image
+        return FrameId(path), error
+    return FrameId(path, size_hw=(image.shape[0], image.shape[1])), image
 
 
-def _after(first: Seen, rest: Iterable[Seen]) -> Iterator[Seen]:
+def _after(first: FrameResult, rest: Iterable[FrameResult]) -> Iterator[FrameResult]:
     yield first
     yield from rest

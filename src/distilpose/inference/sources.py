@@ -1,4 +1,4 @@
-"""What a user points at - files, folders, patterns, cameras - sorted into pictures, films and cameras."""
+"""What a user points at - files, folders, patterns, cameras - sorted into images, videos and cameras."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Sources(NamedTuple):
     """What there is to predict, each once.
 
     Attributes:
-        pictures: image files.
-        films: video files.
+        images: image files.
+        videos: video files.
         cameras: numbers of webcams.
     """
 
-    pictures: list[Path]
-    films: list[Path]
+    images: list[Path]
+    videos: list[Path]
     cameras: list[int]
 
 
@@ -35,8 +35,8 @@ def find_sources(sources: Iterable[str | Path]) -> Sources:
     """Sort sources by what they are.
 
     Args:
-        sources: files, folders (the pictures and films directly in them), patterns such as ``photos/**/*.jpg``,
-            ``file:`` addresses, and ``webcam:NUMBER``. A file is a film by its suffix, else a picture.
+        sources: files, folders (the images and videos directly in them), patterns such as ``photos/**/*.jpg``,
+            ``file:`` addresses, and ``webcam:NUMBER``. A file is a video by its suffix, else an image.
 
     Raises:
         InputError: there is no source, a folder or pattern holds none, or an address is of another kind.
@@ -51,8 +51,8 @@ def find_sources(sources: Iterable[str | Path]) -> Sources:
     if cameras and not paths:
         return Sources([], [], list(cameras))
     files = list_images(paths, also=VIDEO_SUFFIXES)
-    films = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    return Sources([path for path in files if path not in set(films)], films, list(cameras))
+    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    return Sources([path for path in files if path not in set(videos)], videos, list(cameras))
 
 
 def _camera_number(source: str) -> int:

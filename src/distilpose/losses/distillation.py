@@ -45,9 +45,9 @@ class DistillationOptions:
             grid, else off; a number insists on such tokens.
         simulated_heatmap: weight of the simulated-heatmap loss.
         score: weight of the confidence loss.
-        mask: keypoints of the distillation on heatmaps and scores. ``"visible"``: the labelled ones;
-            ``"all"``: also the unlabelled ones, whose place only the teacher knows; ``"reference"``: what
-            the released code does, every keypoint weighted by the share of the batch in which it is labelled.
+        mask: keypoints of the distillation on heatmaps and scores. ``"visible"``: the labeled ones;
+            ``"all"``: also the unlabeled ones, whose place only the teacher knows; ``"reference"``: what
+            the released code does, every keypoint weighted by the share of the batch in which it is labeled.
         distil_unannotated: whether keypoints that a dataset does not annotate at all are distilled too
             (never in ``"reference"`` without it).
         score_reading: how the teacher's heatmap is read at the student's keypoint.
@@ -80,7 +80,7 @@ class DistillationOptions:
 
     @classmethod
     def reference(cls) -> DistillationOptions:
-        """The released code's behaviour, to the digit."""
+        """The released code's behavior, to the digit."""
         return cls(mask="reference", distil_unannotated=True, score_reading="reference", sigma_floor=0.0)
 
     @property
@@ -114,7 +114,7 @@ def keypoint_loss(xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor
 
     Args:
         xy_norm: (B, K, 2) predicted.
-        target_xy_norm: (B, K, 2) labelled.
+        target_xy_norm: (B, K, 2) labeled.
         target_weight: (B, K), 0 where there is no label.
 
     Source:
@@ -136,7 +136,7 @@ def pixel_keypoint_loss(
 
     Args:
         xy_norm: (B, K, 2) predicted.
-        target_xy_norm: (B, K, 2) labelled.
+        target_xy_norm: (B, K, 2) labeled.
         target_weight: (B, K), 0 where there is no label.
         crop_size_hw: (H, W) of the input crop in pixels.
 
@@ -155,12 +155,12 @@ def heatmap_loss(
 
     Args:
         output: of a heatmap model, heatmaps (B, K, H, W).
-        target_xy_norm: (B, K, 2) labelled.
+        target_xy_norm: (B, K, 2) labeled.
         target_weight: (B, K), 0 where there is no label.
         target_sigma: of the Gaussians, in heatmap cells.
 
     Source:
-        TokenPose (arXiv:2104.03516): sigma of 2 cells on 64 x 48, sub-pixel centre.
+        TokenPose (arXiv:2104.03516): sigma of 2 cells on 64 x 48, sub-pixel center.
     """
     heatmaps = output.heatmaps.float()
     height, width = heatmaps.shape[-2:]
@@ -170,14 +170,14 @@ def heatmap_loss(
 
 
 def distillation_weight(
-    target_weight: Tensor, annotated: Tensor, labelled_share: Tensor, options: DistillationOptions
+    target_weight: Tensor, annotated: Tensor, labeled_share: Tensor, options: DistillationOptions
 ) -> Tensor:
     """The weight of each keypoint in the distillation on heatmaps: the one home of the mask rule.
 
     Args:
-        target_weight: (B, K), 1 where labelled.
+        target_weight: (B, K), 1 where labeled.
         annotated: (B, K) bool, False where the dataset does not annotate this keypoint at all.
-        labelled_share: (K,) mean of ``target_weight`` over the batch, of all ranks.
+        labeled_share: (K,) mean of ``target_weight`` over the batch, of all ranks.
         options: mask and ``distil_unannotated``.
 
     Returns:
@@ -188,7 +188,7 @@ def distillation_weight(
     elif options.mask == "all":
         weight = torch.ones_like(target_weight)
     else:
-        weight = labelled_share.expand_as(target_weight)
+        weight = labeled_share.expand_as(target_weight)
     if options.distil_unannotated:
         return weight if options.mask == "reference" else torch.where(annotated, weight, 1.0)
     return weight * annotated
@@ -201,11 +201,11 @@ def distillation_losses(
     target_weight: Tensor,
     annotated: Tensor,
     options: DistillationOptions,
-    labelled_share: Tensor | None = None,
+    labeled_share: Tensor | None = None,
     *,
     crop_size_hw: tuple[int, int] | None = None,
     flow: ResidualFlow | None = None,
-    taught: Tensor | None = None,
+    keypoint_mask: Tensor | None = None,
 ) -> DistillationLosses:
     """All terms of one batch.
 
@@ -213,15 +213,15 @@ def distillation_losses(
         student: with gradient.
         teacher: of the same crops, without gradient; None for a student trained on labels alone.
         target_xy_norm: (B, K, 2) labels as fractions of the crop.
-        target_weight: (B, K), 1 where labelled inside the crop, else 0.
+        target_weight: (B, K), 1 where labeled inside the crop, else 0.
         annotated: (B, K) bool, False where the dataset does not annotate this keypoint at all.
         options: weights and variants.
-        labelled_share: (K,) share of samples in which a keypoint is labelled, over all ranks; of this
+        labeled_share: (K,) share of samples in which a keypoint is labeled, over all ranks; of this
             batch when None. Used by the ``"reference"`` mask alone.
         crop_size_hw: (H, W) of the student's input crops in pixels, for the keypoint forms ``"pixels"`` and ``"rle"``
             and for teacher heatmaps with cells of another size than `CELL`; None says that they are of that size.
         flow: learned density of the errors, for ``"rle"``.
-        taught: (K,) bool, False where the teacher has no heatmap of a keypoint; it has all of them when None.
+        keypoint_mask: (K,) bool, False where the teacher has no heatmap of a keypoint; it has all of them when None.
 
     Raises:
         ConfigError: a term is switched on that student or teacher cannot provide.
@@ -232,12 +232,12 @@ def distillation_losses(
     label_term = options.keypoint * _label_loss(student, target_xy_norm, target_weight, options, crop_size_hw, flow)
     if teacher is None:
         return DistillationLosses(label_term)
-    share = target_weight.mean(0) if labelled_share is None else labelled_share
+    share = target_weight.mean(0) if labeled_share is None else labeled_share
     weight = distillation_weight(target_weight, annotated, share, options)
     visual, keypoint = _token_terms(student, teacher, options.token)
     score_weight = target_weight if options.mask == "reference" else weight
-    if taught is not None:
-        weight, score_weight = weight * taught, score_weight * taught
+    if keypoint_mask is not None:
+        weight, score_weight = weight * keypoint_mask, score_weight * keypoint_mask
     heatmaps = teacher.heatmaps.detach().float()
     return DistillationLosses(
         keypoint=label_term,

@@ -32,10 +32,10 @@ class ResidualFlow(nn.Module):
     def forward(self, residual: Tensor) -> Tensor:
         """(..., 2) residuals -> (...) logarithm of the density there."""
         with torch.autocast(residual.device.type, enabled=False):
-            base, log_volume = self.normalise(residual.float())
+            base, log_volume = self.normalize(residual.float())
             return log_volume - 0.5 * base.square().sum(-1) - math.log(2 * math.pi)
 
-    def normalise(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def normalize(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         """(..., 2) residuals -> (..., 2) their places under the standard normal, (...) log of the volume change."""
         log_volume = torch.zeros_like(residual[..., 0])
         for coupling in self.couplings:
@@ -72,14 +72,14 @@ def residual_likelihood_loss(
 ) -> Tensor:
     """Negative log-likelihood of the labels, averaged over all coordinates, masked zeros included.
 
-    A keypoint's likelihood is the product of two densities of its label, both centred at the prediction and scaled by
+    A keypoint's likelihood is the product of two densities of its label, both centered at the prediction and scaled by
     its sigma: a Laplace density in each coordinate, which teaches from the first step, and the flow's, which learns
     what the Laplace shape misses. Sigma then measures the mean absolute error along its axis.
 
     Args:
         xy_norm: (B, K, 2) predicted.
         sigma_norm: (B, K, 2) predicted spread as a fraction of the crop's width and height, > 0.
-        target_xy_norm: (B, K, 2) labelled.
+        target_xy_norm: (B, K, 2) labeled.
         target_weight: (B, K), 0 where there is no label.
         flow: of the residuals (prediction - label) / sigma.
 

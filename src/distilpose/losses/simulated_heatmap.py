@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-SIGMA_FLOOR = 0.3  # cells: below it no cell centre lies inside the curve and its gradient is gone
+SIGMA_FLOOR = 0.3  # cells: below it no cell center lies inside the curve and its gradient is gone
 
 ScoreReading = Literal["bilinear", "nearest", "reference"]
 
@@ -17,11 +17,11 @@ def render_gaussian_heatmaps(
 ) -> Tensor:
     """Draw one axis-aligned Gaussian per keypoint, differentiable in both inputs.
 
-    The curve has height 1 at its centre (u W, v H); nothing is cut off. Sigma enters as
+    The curve has height 1 at its center (u W, v H); nothing is cut off. Sigma enters as
     sqrt(sigma^2 + floor^2), so that it cannot collapse and never loses its gradient.
 
     Args:
-        xy_norm: (B, K, 2) centre as a fraction of the crop, (x, y) in [0, 1].
+        xy_norm: (B, K, 2) center as a fraction of the crop, (x, y) in [0, 1].
         sigma: (B, K, 2) standard deviation along x and y in heatmap cells, > 0.
         size_hw: (H, W) of the heatmap in cells.
         sigma_floor: in cells; 0 draws sigma as it is.

@@ -22,7 +22,7 @@ class TokenLayout(NamedTuple):
 
 
 class PoseNetwork(nn.Module):
-    """Person crops (B, 3, H, W), normalised -> keypoints of one person each.
+    """Person crops (B, 3, H, W), normalized -> keypoints of one person each.
 
     Attributes:
         preset: name in the zoo, set by `create_model`: what a checkpoint needs to build the network again.

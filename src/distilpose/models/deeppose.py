@@ -62,6 +62,6 @@ class DeepPose(RegressionModel):
         self.num_sigmas, self.with_score = head.num_sigmas, head.with_score
 
     def forward(self, images: Tensor) -> PoseOutput[Tensor]:
-        """(B, 3, H, W) normalised crops -> keypoints, spread, confidence."""
+        """(B, 3, H, W) normalized crops -> keypoints, spread, confidence."""
         xy_norm, sigma, score = self.head(self.backbone(images))
         return PoseOutput(xy_norm, sigma, score)

@@ -98,7 +98,7 @@ class DistilPose(RegressionModel):
         self.num_sigmas, self.with_score = head.num_sigmas, head.with_score
 
     def forward(self, images: Tensor) -> PoseOutput[Tensor]:
-        """(B, 3, H, W) normalised crops -> keypoints, spread, confidence and tokens."""
+        """(B, 3, H, W) normalized crops -> keypoints, spread, confidence and tokens."""
         return self._read(*self.encoder(self.backbone(images)))
 
     def cycle(self, output: PoseOutput[Tensor]) -> PoseOutput[Tensor]:

@@ -99,5 +99,5 @@ class HeatmapNet(HeatmapModel):
         self.heatmap_size_hw = (input_size_hw[0] // stride, input_size_hw[1] // stride)
 
     def forward(self, images: Tensor) -> HeatmapOutput[Tensor]:
-        """(B, 3, H, W) normalised crops -> heatmaps (B, K, H / 4, W / 4)."""
+        """(B, 3, H, W) normalized crops -> heatmaps (B, K, H / 4, W / 4)."""
         return HeatmapOutput(self.head(self.backbone(images)))

@@ -231,7 +231,7 @@ def sine_position_code(grid_hw: tuple[int, int], dim: int) -> Tensor:
     cosines alternate.
 
     Source:
-        End-to-End Object Detection with Transformers (arXiv:2005.12872), normalised variant.
+        End-to-End Object Detection with Transformers (arXiv:2005.12872), normalized variant.
     """
     half = dim // 2
     frequency = 10000.0 ** (-torch.div(torch.arange(half), 2, rounding_mode="floor") * 2 / half)
@@ -248,7 +248,7 @@ def sine_position_code(grid_hw: tuple[int, int], dim: int) -> Tensor:
 
 
 def init_linear(module: nn.Module) -> None:
-    """Truncated normal weights of spread 0.02 and zero biases, as DistilPose initialises its linear layers."""
+    """Truncated normal weights of spread 0.02 and zero biases, as DistilPose initializes its linear layers."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -59,6 +59,6 @@ class TokenPose(HeatmapModel):
         self.heatmap_size_hw = head.heatmap_size_hw
 
     def forward(self, images: Tensor) -> HeatmapOutput[Tensor]:
-        """(B, 3, H, W) normalised crops -> heatmaps (B, K, H / 4, W / 4) and tokens."""
+        """(B, 3, H, W) normalized crops -> heatmaps (B, K, H / 4, W / 4) and tokens."""
         keypoint_tokens, visual_tokens = self.encoder(self.backbone(images))
         return HeatmapOutput(self.head(keypoint_tokens), keypoint_tokens, visual_tokens)

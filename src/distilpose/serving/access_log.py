@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from distilpose.serving.errors import Problem
+from distilpose.serving.errors import HTTPError
 from distilpose.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Entry:
         people: in the answer.
         batches: crops in the runs of the model that it was part of.
         error: code of the problem it was answered with.
-        failed: codes of single pictures of a request that was answered all the same.
+        failed: codes of single images of a request that was answered all the same.
     """
 
     request_id: str
@@ -66,21 +66,21 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def problem_response(problem: Problem, entry: Entry, metrics: Metrics) -> JSONResponse:
+def error_response(http_error: HTTPError, entry: Entry, metrics: Metrics) -> JSONResponse:
     """The answer to a request that ended with a problem, which is counted."""
-    entry.error = problem.code
-    metrics.rejected(problem.code)
-    content = {"error": problem.code, "message": problem.message, "request_id": entry.request_id}
-    return JSONResponse(content, problem.status, problem.headers)
+    entry.error = http_error.code
+    metrics.rejected(http_error.code)
+    content = {"error": http_error.code, "message": http_error.message, "request_id": entry.request_id}
+    return JSONResponse(content, http_error.status, http_error.headers)
 
 
-def picture_failed(problem: Problem, entry: Entry, metrics: Metrics) -> None:
-    """Count one picture of several that could not be used."""
-    entry.failed.append(problem.code)
-    metrics.rejected(problem.code)
+def image_failed(http_error: HTTPError, entry: Entry, metrics: Metrics) -> None:
+    """Count one image of several that could not be used."""
+    entry.failed.append(http_error.code)
+    metrics.rejected(http_error.code)
 
 
-class Journal:
+class AccessLog:
     """ASGI middleware around everything: request id, log line, counts, and the traceback of what nobody expected.
 
     Args:

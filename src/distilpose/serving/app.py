@@ -24,21 +24,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distilpose import __version__
 from distilpose.backends.description import ModelDescription
-from distilpose.formats.writers import FrameResult, prediction_rows
+from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.serving import schemas
 from distilpose.serving.access_log import (
     CLIENT_LEFT,
     REQUEST_ID_HEADER,
-    Journal,
+    AccessLog,
     entry_of,
-    picture_failed,
-    problem_response,
+    error_response,
+    image_failed,
 )
-from distilpose.serving.errors import Problem
+from distilpose.serving.errors import HTTPError
 from distilpose.serving.metrics import CONTENT_TYPE, Metrics
-from distilpose.serving.options import MOST_PICTURES, ServeOptions
+from distilpose.serving.options import MAX_IMAGES, ServeOptions
 from distilpose.serving.service import Answer, PoseService
-from distilpose.serving.uploads import Hold, Intake, Upload, one_picture, several_pictures
+from distilpose.serving.uploads import Upload, UploadLease, UploadReader, one_image, several_images
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +53,12 @@ PAGE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",  # asked for again each time, and not sent again unless `make web` changed it
 }
-DESCRIPTION = (
-    "Send a picture, get the people in it with their keypoints. Coordinates are pixels of the upright picture."
-)
+DESCRIPTION = "Send an image, get the people in it with their keypoints. Coordinates are pixels of the upright image."
 
 
 def create_app(
     service: PoseService,
-    intake: Intake,
+    upload_reader: UploadReader,
     description: ModelDescription,
     options: ServeOptions,
     metrics: Metrics,
@@ -70,7 +68,7 @@ def create_app(
 
     Args:
         service: that finds poses.
-        intake: that reads what is sent.
+        upload_reader: that reads what is sent.
         description: of its model.
         options: limits and manners.
         metrics: counts.
@@ -94,9 +92,9 @@ def create_app(
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
-    _answer_problems(app, metrics)
+    _answer_errors(app, metrics)
     _add_state(app, service, metrics)
-    _add_predictions(app, service, intake, description, options, metrics)
+    _add_predictions(app, service, upload_reader, description, options, metrics)
     _add_page(app, static)
     wrapped: ASGIApp = app
     if options.cors:
@@ -104,35 +102,35 @@ def create_app(
         wrapped = CORSMiddleware(
             app, options.cors, allow_methods=("GET", "POST"), allow_headers=headers, expose_headers=headers[1:]
         )
-    return Journal(wrapped, metrics, list(app.routes), options.max_bytes)
+    return AccessLog(wrapped, metrics, list(app.routes), options.max_bytes)
 
 
-def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
+def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
     """Every error is a JSON object of the same kind."""
 
-    @app.exception_handler(Problem)
-    async def problem(request: Request, error: Problem) -> Response:
-        return problem_response(error, entry_of(request.scope), metrics)
+    @app.exception_handler(HTTPError)
+    async def http_error(request: Request, error: HTTPError) -> Response:
+        return error_response(error, entry_of(request.scope), metrics)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         name = HTTPStatus(error.status_code).phrase
         text = f"{name}: {request.method} {request.url.path[:200]} is not served here; /openapi.json lists what is"
-        found = Problem(error.status_code, name.lower().replace(" ", "-"), text, dict(error.headers or {}))
-        return problem_response(found, entry_of(request.scope), metrics)
+        found = HTTPError(error.status_code, name.lower().replace(" ", "-"), text, dict(error.headers or {}))
+        return error_response(found, entry_of(request.scope), metrics)
 
     @app.exception_handler(ClientDisconnect)
     async def left(request: Request, error: ClientDisconnect) -> Response:
-        return problem_response(_client_left(), entry_of(request.scope), metrics)
+        return error_response(_client_left(), entry_of(request.scope), metrics)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        fault = Problem(500, "internal", "the server failed; its log tells why, under this request_id")
-        return problem_response(fault, entry_of(request.scope), metrics)
+        fault = HTTPError(500, "internal", "the server failed; its log tells why, under this request_id")
+        return error_response(fault, entry_of(request.scope), metrics)
 
 
-def _client_left() -> Problem:
-    return Problem(CLIENT_LEFT, "client-left", "the client closed the connection")
+def _client_left() -> HTTPError:
+    return HTTPError(CLIENT_LEFT, "client-left", "the client closed the connection")
 
 
 def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
@@ -157,7 +155,7 @@ def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
 def _add_predictions(
     app: FastAPI,
     service: PoseService,
-    intake: Intake,
+    upload_reader: UploadReader,
     description: ModelDescription,
     options: ServeOptions,
     metrics: Metrics,
@@ -169,7 +167,7 @@ def _add_predictions(
         # Compared in constant time, so that the time of an answer tells nothing of the key.
         if wanted is not None and not hmac.compare_digest((given or "").encode(), wanted.encode()):
             text = f"expected the server's key in the header {API_KEY_HEADER}, got {'another' if given else 'none'}"
-            raise Problem(401, "unauthorised", text, {"WWW-Authenticate": "ApiKey"})
+            raise HTTPError(401, "unauthorised", text, {"WWW-Authenticate": "ApiKey"})
 
     guarded = [Depends(check_key)] if options.api_key is not None else []
 
@@ -189,11 +187,11 @@ def _add_predictions(
         tags=["v1"],
     )
     async def predict(request: Request) -> Response:
-        """Find the people of a picture, or the poses of the people in given boxes."""
-        with service.request(), Hold(intake) as hold:
+        """Find the people of an image, or the poses of the people in given boxes."""
+        with service.request(), UploadLease(upload_reader) as lease:
             async with service.receiving():
-                parts = await intake.read(request, hold)
-            upload = one_picture(parts, options)
+                parts = await upload_reader.read(request, lease)
+            upload = one_image(parts, options)
             with service.accept(1) as due:
                 answer = await _unless_left(request, service.predict(upload, due))
         entry = entry_of(request.scope)
@@ -210,11 +208,11 @@ def _add_predictions(
         tags=["v1"],
     )
     async def predict_batch(request: Request) -> Response:
-        """The same for several pictures; one that cannot be used does not spoil the others."""
-        with service.request(), Hold(intake) as hold:
+        """The same for several images; one that cannot be used does not spoil the others."""
+        with service.request(), UploadLease(upload_reader) as lease:
             async with service.receiving():
-                parts = await intake.read(request, hold)
-            uploads = several_pictures(parts, options, MOST_PICTURES)
+                parts = await upload_reader.read(request, lease)
+            uploads = several_images(parts, options, MAX_IMAGES)
             with service.accept(len(uploads)) as due:
                 work = asyncio.gather(*(_attempt(service, upload, due) for upload in uploads))
                 answers = await _unless_left(request, work)
@@ -222,8 +220,8 @@ def _add_predictions(
         results = [_one_of_several(upload, answer) for upload, answer in zip(uploads, answers, strict=True)]
         good = [answer for answer in answers if isinstance(answer, Answer)]
         for answer in answers:
-            if isinstance(answer, Problem):
-                picture_failed(answer, entry, metrics)
+            if isinstance(answer, HTTPError):
+                image_failed(answer, entry, metrics)
         entry.people = sum(len(answer.result) for answer in good)
         entry.batches = [crops for answer in good for crops in answer.batches]
         content = {"request_id": entry.request_id, "model": description.model, "results": results}
@@ -249,26 +247,26 @@ async def _disconnected(receive: Callable[[], Awaitable[Message]]) -> None:
         pass
 
 
-async def _attempt(service: PoseService, upload: Upload | Problem, due: float) -> Answer | Problem:
-    if isinstance(upload, Problem):
+async def _attempt(service: PoseService, upload: Upload | HTTPError, due: float) -> Answer | HTTPError:
+    if isinstance(upload, HTTPError):
         return upload
     try:
         return await service.predict(upload, due)
-    except Problem as problem:
-        return problem
+    except HTTPError as http_error:
+        return http_error
     except Exception:
-        logger.exception("a picture failed")
-        return Problem(500, "internal", "the server failed on this picture; its log tells why")
+        logger.exception("an image failed")
+        return HTTPError(500, "internal", "the server failed on this image; its log tells why")
 
 
 def _poses(upload: Upload, answer: Answer) -> dict[str, Any]:
-    rows = prediction_rows(FrameResult(upload.filename, answer.result, answer.size_hw))
+    rows = prediction_rows(PoseRecord(upload.filename, answer.result, answer.size_hw))
     return {"size_hw": answer.size_hw, "people": rows}
 
 
-def _one_of_several(upload: Upload | Problem, answer: Answer | Problem) -> dict[str, Any]:
-    name = "" if isinstance(upload, Problem) else upload.filename
-    if isinstance(answer, Problem):
+def _one_of_several(upload: Upload | HTTPError, answer: Answer | HTTPError) -> dict[str, Any]:
+    name = "" if isinstance(upload, HTTPError) else upload.filename
+    if isinstance(answer, HTTPError):
         return {"image": name, "status": answer.status, "error": answer.code, "message": answer.message}
     assert isinstance(upload, Upload)
     return {"image": name, "status": 200, **_poses(upload, answer)}
@@ -287,7 +285,7 @@ def _model_card(description: ModelDescription, options: ServeOptions) -> dict[st
         "max_bytes": options.max_bytes,
         "max_pixels": options.max_pixels,
         "max_people": options.max_people,
-        "max_pictures": MOST_PICTURES,
+        "max_images": MAX_IMAGES,
     }
 
 

@@ -21,7 +21,7 @@ ROOM_BATCHES = 4  # crops waiting beyond so many batches: no new ones are cut
 
 @dataclass(eq=False)
 class _Waiting:
-    """The crops of one picture."""
+    """The crops of one image."""
 
     images: NetworkInput
     done: asyncio.Future[Keypoints]
@@ -46,7 +46,7 @@ class Batcher:
         run: 1 to ``batch_size`` crops to their keypoints; never called twice at the same time.
         batch_size: most crops of a run.
         max_wait: seconds.
-        more_to_come: whether pictures are being prepared right now.
+        more_to_come: whether images are being prepared right now.
         on_batch: told the crops and seconds of each run.
     """
 
@@ -69,7 +69,7 @@ class Batcher:
         self._room.set()
 
     async def __call__(self, images: NetworkInput) -> tuple[Keypoints, list[int]]:
-        """Wait for the keypoints of one picture.
+        """Wait for the keypoints of one image.
 
         When the caller is cancelled, its crops that have not been run are dropped.
 

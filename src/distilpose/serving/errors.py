@@ -5,8 +5,8 @@ from __future__ import annotations
 RETRY_SECONDS = 1
 
 
-class Problem(Exception):  # noqa: N818  # what HTTP's own standard calls it
-    """Ends a request, or one picture of it.
+class HTTPError(Exception):  # what HTTP's own standard calls it
+    """Ends a request, or one image of it.
 
     Args:
         status: HTTP status.
@@ -21,21 +21,21 @@ class Problem(Exception):  # noqa: N818  # what HTTP's own standard calls it
         self.headers = headers or {}
 
 
-def busy(message: str, code: str = "queue-full") -> Problem:
+def busy(message: str, code: str = "queue-full") -> HTTPError:
     """503: nothing wrong with the request; the same one may go well a little later."""
-    return Problem(503, code, message, {"Retry-After": str(RETRY_SECONDS)})
+    return HTTPError(503, code, message, {"Retry-After": str(RETRY_SECONDS)})
 
 
-def malformed(message: str) -> Problem:
+def malformed(message: str) -> HTTPError:
     """400: the body is not what its Content-Type says."""
-    return Problem(400, "malformed-body", message)
+    return HTTPError(400, "malformed-body", message)
 
 
-def too_large(message: str, code: str = "too-large") -> Problem:
+def too_large(message: str, code: str = "too-large") -> HTTPError:
     """413: beyond a limit of the server."""
-    return Problem(413, code, message)
+    return HTTPError(413, code, message)
 
 
-def unusable(code: str, message: str) -> Problem:
+def unusable(code: str, message: str) -> HTTPError:
     """422: the body could be read, but a value in it cannot be used."""
-    return Problem(422, code, message)
+    return HTTPError(422, code, message)

@@ -30,10 +30,10 @@ class Metrics:
             registry=registry,
         )
         self._rejected = Counter(
-            "distilpose_rejected", "Pictures and requests refused, by the code of the answer.", ("reason",),
+            "distilpose_rejected", "Images and requests refused, by the code of the answer.", ("reason",),
             registry=registry,
         )  # fmt: skip
-        self._queue = Gauge("distilpose_queue_length", "Pictures accepted and not answered yet.", registry=registry)
+        self._queue = Gauge("distilpose_queue_length", "Images accepted and not answered yet.", registry=registry)
         self._held = Gauge("distilpose_uploads_bytes", "Bytes of requests in work, as announced.", registry=registry)
         self._ready = Gauge("distilpose_ready", "1 when /readyz says so.", registry=registry)
         self._crops = Histogram(
@@ -43,10 +43,10 @@ class Metrics:
             "distilpose_model_seconds", "Of one run of the model.", buckets=_SECONDS, registry=registry
         )
         self._people = Counter("distilpose_people", "People in answers.", registry=registry)
-        self._pictures = Counter("distilpose_pictures", "Pictures answered with poses.", registry=registry)
+        self._images = Counter("distilpose_images", "Images answered with poses.", registry=registry)
 
     def watch(self, queue_length: Callable[[], float], ready: Callable[[], bool]) -> None:
-        """Say where the gauges of pictures are read."""
+        """Say where the gauges of images are read."""
         self._queue.set_function(queue_length)
         self._ready.set_function(ready)
 
@@ -68,9 +68,9 @@ class Metrics:
         self._crops.observe(crops)
         self._model_seconds.observe(seconds)
 
-    def picture(self, people: int) -> None:
-        """Count a picture that was answered."""
-        self._pictures.inc()
+    def image(self, people: int) -> None:
+        """Count an image that was answered."""
+        self._images.inc()
         self._people.inc(people)
 
     def text(self) -> bytes:

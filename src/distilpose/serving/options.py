@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from distilpose.errors import ConfigError
 
-MOST_PICTURES = 16  # of one request to /v1/predict/batch
+MAX_IMAGES = 16  # of one request to /v1/predict/batch
 UPLOADS_AT_ONCE = 8  # all requests together may hold the bytes of so many of the largest size
 SMALL_UPLOADS = 16  # so many of one size make up a largest one: they are small, and have its room to themselves
-MOST_DECODERS = 4  # threads; each may need 8 bytes for every pixel of the largest picture
-PILLOW_MOST_PIXELS = 178_956_970  # of a picture; Pillow refuses larger ones by itself
+MAX_DECODERS = 4  # threads; each may need 8 bytes for every pixel of the largest image
+PILLOW_MAX_PIXELS = 178_956_970  # of an image; Pillow refuses larger ones by itself
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class ServeOptions:
     Attributes:
         batch_size: most crops that the model sees at once.
         max_wait_ms: how long crops wait for others while more are being prepared; a lone request never waits.
-        queue: pictures accepted and not answered yet; beyond it requests are refused at once.
+        queue: images accepted and not answered yet; beyond it requests are refused at once.
         deadline: seconds from the complete upload to the answer.
         max_megabytes: 1e6 bytes of one request.
-        max_megapixels: 1e6 pixels of one picture, read from its header before it is decoded; Pillow's own limit, 178,
+        max_megapixels: 1e6 pixels of one image, read from its header before it is decoded; Pillow's own limit, 178,
             cannot be passed.
-        max_people: of one picture. More boxes are refused, of more detected people the best are kept.
+        max_people: of one image. More boxes are refused, of more detected people the best are kept.
         api_key: that requests to ``/v1`` must carry; None for an open server.
         cors: origins whose pages may ask, such as ``https://example.org``; ``*`` for all.
         upload_seconds: that the upload of one request may take.
@@ -62,8 +62,8 @@ class ServeOptions:
         for name in ("deadline", "max_megabytes", "max_megapixels", "upload_seconds", "head_seconds", "upload_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
-        if self.max_pixels > PILLOW_MOST_PIXELS:
-            most = PILLOW_MOST_PIXELS / 1e6
+        if self.max_pixels > PILLOW_MAX_PIXELS:
+            most = PILLOW_MAX_PIXELS / 1e6
             raise ConfigError(f"max_megapixels must be at most {most:g}, Pillow's limit, got {self.max_megapixels:g}")
         if not 0 <= self.max_wait_ms < math.inf:
             raise ConfigError(f"max_wait_ms must be at least 0 and finite, got {self.max_wait_ms}")
@@ -80,5 +80,5 @@ class ServeOptions:
 
     @property
     def max_pixels(self) -> int:
-        """Of one picture."""
+        """Of one image."""
         return int(self.max_megapixels * 1e6)

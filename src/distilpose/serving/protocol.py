@@ -9,11 +9,11 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from distilpose.serving.errors import Problem, busy, malformed
+from distilpose.serving.errors import HTTPError, busy, malformed
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
 
-MOST_HEAD_BYTES = 2**16  # of request line and headers, and of what a body has around its bytes
+MAX_HEAD_BYTES = 2**16  # of request line and headers, and of what a body has around its bytes
 CHUNK_HEAD_BYTES = 32  # that a chunk of a body may add to that
 UNREAD_SECONDS = 60.0  # that a client may leave an answer unread
 
@@ -56,9 +56,9 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-            text = f"expected at most {MOST_HEAD_BYTES} bytes of headers, got more: send fewer"
-            self._refuse(Problem(431, "headers-too-large", text))
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            text = f"expected at most {MAX_HEAD_BYTES} bytes of headers, got more: send fewer"
+            self._refuse(HTTPError(431, "headers-too-large", text))
 
     def on_headers_complete(self) -> None:
         """A request has begun."""
@@ -109,17 +109,17 @@ class BoundedProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
 
-    def _refuse(self, problem: Problem) -> None:
+    def _refuse(self, http_error: HTTPError) -> None:
         """Answer in the place of the application, in the same form, and hang up."""
         self._refused = True
-        self._metrics.rejected(problem.code)
+        self._metrics.rejected(http_error.code)
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()  # in the middle of another answer
             return
-        fault = {"error": problem.code, "message": problem.message, "request_id": uuid.uuid4().hex}
+        fault = {"error": http_error.code, "message": http_error.message, "request_id": uuid.uuid4().hex}
         body = json.dumps(fault).encode()
         headers = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close"}
-        lines = [f"{name}: {value}" for name, value in {**headers, **problem.headers}.items()]
-        head = STATUS_LINE[problem.status] + "\r\n".join([*lines, "", ""]).encode()
+        lines = [f"{name}: {value}" for name, value in {**headers, **http_error.headers}.items()]
+        head = STATUS_LINE[http_error.status] + "\r\n".join([*lines, "", ""]).encode()
         self.transport.write(head + body)
         self.transport.close()

@@ -32,19 +32,19 @@ class Person(BaseModel):
     keypoints: list[float] = Field(description="x, y in image pixels and score in [0, 1] of each keypoint")
     score: float = Field(description="of the pose")
     box_xyxy: list[float] = Field(description="left, top, right, bottom in image pixels")
-    box_score: float = Field(description="of the detector; 1 for boxes that came with the picture")
+    box_score: float = Field(description="of the detector; 1 for boxes that came with the image")
     raw_score: list[float] | None = Field(description="of each keypoint as the model gave it")
     sigma: list[list[float]] | None = Field(description="spread of each keypoint along x and y in image pixels")
 
 
 class Poses(BaseModel):
-    """The people of a picture, in the order of the boxes."""
+    """The people of an image, in the order of the boxes."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_ANSWER]})
 
     request_id: str
     model: str
-    size_hw: list[int] = Field(description="height and width of the upright picture in pixels")
+    size_hw: list[int] = Field(description="height and width of the upright image in pixels")
     people: list[Person]
 
 
@@ -68,11 +68,11 @@ class Fault(BaseModel):
     request_id: str
 
 
-class PictureAnswer(BaseModel):
-    """What became of one of several pictures: ``people`` with status 200, else ``error`` and ``message``."""
+class ImageAnswer(BaseModel):
+    """What became of one of several images: ``people`` with status 200, else ``error`` and ``message``."""
 
     image: str
-    status: int = Field(description="what the picture alone would have been answered with")
+    status: int = Field(description="what the image alone would have been answered with")
     size_hw: list[int] | None = None
     people: list[Person] | None = None
     error: str | None = None
@@ -80,11 +80,11 @@ class PictureAnswer(BaseModel):
 
 
 class SeveralPoses(BaseModel):
-    """One answer for each picture, in their order."""
+    """One answer for each image, in their order."""
 
     request_id: str
     model: str
-    results: list[PictureAnswer]
+    results: list[ImageAnswer]
 
 
 class State(BaseModel):
@@ -107,16 +107,16 @@ class ModelCard(BaseModel):
     max_bytes: int
     max_pixels: int
     max_people: int
-    max_pictures: int
+    max_images: int
 
 
 _FAULTS = {
     400: "the body is not what its Content-Type says",
     401: "the key is missing or wrong",
     408: "the upload took too long",
-    413: "too many bytes, pixels or pictures",
+    413: "too many bytes, pixels or images",
     415: "a Content-Type that is not read",
-    422: "a picture, box or field that cannot be used",
+    422: "an image, box or field that cannot be used",
     500: "the server or its model failed",
     503: "too much to do, loading, or about to end: try again after Retry-After",
     504: "no answer within the deadline",
@@ -128,20 +128,20 @@ def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Fault, "description": _FAULTS[status]} for status in statuses or _FAULTS}
 
 
-_PICTURE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, TIFF, BMP or GIF"}
+_IMAGE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, TIFF, BMP or GIF"}
 _MAX_PEOPLE = {"type": "integer", "minimum": 1, "description": "of detected people, so many of the best"}
 _BOXES_TEXT = "person boxes as JSON, [[x1, y1, x2, y2], ...] in image pixels; without it the server looks for people"
 
 
-def _form(image: str, picture: dict[str, Any], boxes: dict[str, Any]) -> dict[str, Any]:
-    properties = {image: picture, "boxes": boxes, "max_people": _MAX_PEOPLE}
-    return {"schema": {"type": "object", "required": [image], "properties": properties, "additionalProperties": False}}
+def _form(name: str, image: dict[str, Any], boxes: dict[str, Any]) -> dict[str, Any]:
+    properties = {name: image, "boxes": boxes, "max_people": _MAX_PEOPLE}
+    return {"schema": {"type": "object", "required": [name], "properties": properties, "additionalProperties": False}}
 
 
 def one_request() -> dict[str, Any]:
     """The body and parameters of ``/v1/predict``."""
     boxes = {"type": "string", "description": _BOXES_TEXT, "example": "[[200, 100, 300, 400]]"}
-    form = _form("image", _PICTURE, boxes)
+    form = _form("image", _IMAGE, boxes)
     raw = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in RAW_TYPES}
     parameters = [
         {"name": "boxes", "in": "query", "schema": {"type": "string"}, "description": f"without a form: {_BOXES_TEXT}"},
@@ -154,8 +154,8 @@ def several_request() -> dict[str, Any]:
     """The body of ``/v1/predict/batch``."""
     boxes = {
         "type": "string",
-        "description": "a JSON list with an entry for each picture: its boxes, or null",
+        "description": "a JSON list with an entry for each image: its boxes, or null",
         "example": "[[[200, 100, 300, 400]], null]",
     }
-    form = _form("images", {"type": "array", "items": _PICTURE, "minItems": 1}, boxes)
+    form = _form("images", {"type": "array", "items": _IMAGE, "minItems": 1}, boxes)
     return {"requestBody": {"required": True, "content": {MULTIPART: form}}}

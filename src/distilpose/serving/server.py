@@ -18,8 +18,8 @@ from typing import Self
 
 import uvicorn
 
-from distilpose.backends.base import Runner
-from distilpose.backends.loading import as_runner
+from distilpose.backends.base import InferenceBackend
+from distilpose.backends.loading import as_backend
 from distilpose.detection.detectors import Detector, check_detector_fits, create_detector
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.inference.predictor import PosePredictor
@@ -29,7 +29,7 @@ from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
 from distilpose.serving.protocol import BoundedProtocol
 from distilpose.serving.service import PoseService
-from distilpose.serving.uploads import Intake
+from distilpose.serving.uploads import UploadReader
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ class PoseServer:
     """A server that is bound to its port and has its model; `run` serves until it is told to end.
 
     Args:
-        model: a `Runner`, or a name or file that `load_model` takes.
+        model: an `InferenceBackend`, or a name or file that `load_model` takes.
         host: address to listen at.
         port: 0 takes a free one.
-        detector: what `create_detector` takes, or a detector; for pictures without boxes.
+        detector: what `create_detector` takes, or a detector; for images without boxes.
         options: limits and manners.
 
     Attributes:
@@ -62,7 +62,7 @@ class PoseServer:
 
     def __init__(
         self,
-        model: Runner | str | Path,
+        model: InferenceBackend | str | Path,
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
@@ -73,16 +73,16 @@ class PoseServer:
         self._options = options
         self._socket = _listen(host, port)  # first: it fails fast
         try:
-            runner = as_runner(model)
+            backend = as_backend(model)
             if isinstance(detector, str):
-                check_detector_fits(detector, runner.description.skeleton)
+                check_detector_fits(detector, backend.description.skeleton)
             found = create_detector(detector) if isinstance(detector, str) else detector
             metrics = Metrics()
-            predictor = PosePredictor(runner, batch_size=options.batch_size)
+            predictor = PosePredictor(backend, batch_size=options.batch_size)
             self.service = PoseService(predictor, found, options, metrics)
-            self.intake = Intake(options)
-            metrics.watch_uploads(lambda: self.intake.held)
-            app = create_app(self.service, self.intake, runner.description, options, metrics)
+            self.upload_reader = UploadReader(options)
+            metrics.watch_uploads(lambda: self.upload_reader.held)
+            app = create_app(self.service, self.upload_reader, backend.description, options, metrics)
         except BaseException:
             self._socket.close()
             raise
@@ -178,7 +178,7 @@ class _DrainingServer(uvicorn.Server):
             self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        logger.info("ending: %d pictures in work", self._service.accepted)
+        logger.info("ending: %d images in work", self._service.accepted)
         end = time.monotonic() + self._drain_seconds
         while self._service.in_flight and time.monotonic() < end:
             await asyncio.sleep(0.02)

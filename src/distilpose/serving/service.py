@@ -1,4 +1,4 @@
-"""A picture's way through the server: queue, decoding, people, crops, the model in batches, poses."""
+"""An image's way through the server: queue, decoding, people, crops, the model in batches, poses."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from distilpose.inference.people import best_rows
 from distilpose.inference.predictor import PosePredictor, PreparedImage
 from distilpose.inference.result import PoseResult
 from distilpose.serving.batcher import Batcher
-from distilpose.serving.errors import Problem, busy
-from distilpose.serving.images import check_header, decode_picture
+from distilpose.serving.errors import HTTPError, busy
+from distilpose.serving.images import check_header, decode_image
 from distilpose.serving.metrics import Metrics
-from distilpose.serving.options import MOST_DECODERS, ServeOptions
+from distilpose.serving.options import MAX_DECODERS, ServeOptions
 from distilpose.serving.uploads import Upload
 from distilpose.types import ImageArray
 
@@ -32,15 +32,15 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PIXELS_AT_ONCE = 2  # pictures of one kind in memory may have the pixels of so many of the largest together
+PIXELS_AT_ONCE = 2  # images of one kind in memory may have the pixels of so many of the largest together
 
 
 class Answer(NamedTuple):
-    """What became of a picture.
+    """What became of an image.
 
     Attributes:
         result: its people.
-        size_hw: (H, W) of the upright picture in pixels.
+        size_hw: (H, W) of the upright image in pixels.
         batches: crops in the runs of the model that it was part of.
     """
 
@@ -55,15 +55,15 @@ class _Cut(NamedTuple):
 
 
 class _Room:
-    """Memory for decoded pictures: so many at most, and so many pixels together. First come, first served."""
+    """Memory for decoded images: so many at most, and so many pixels together. First come, first served."""
 
-    def __init__(self, pictures: int, pixels: int) -> None:
-        self._places, self._most, self._free = asyncio.Semaphore(pictures), pixels, pixels
+    def __init__(self, images: int, pixels: int) -> None:
+        self._places, self._most, self._free = asyncio.Semaphore(images), pixels, pixels
         self._turn, self._freed = asyncio.Lock(), asyncio.Event()
 
     @asynccontextmanager
     async def taken(self, pixels: int) -> AsyncGenerator[None]:
-        """Room for a picture, as soon as there is some; one that is too large for it has it alone."""
+        """Room for an image, as soon as there is some; one that is too large for it has it alone."""
         pixels = min(pixels, self._most)
         async with self._places:
             async with self._turn:
@@ -81,12 +81,12 @@ class _Room:
 class PoseService:
     """Poses for many requests at once, in bounded memory. Used from one event loop, made in any thread.
 
-    At most ``queue`` pictures are accepted. Of those only a few are decoded at a time, and no more crops are cut than
-    the model will soon want. Pictures with boxes do not wait for those that the detector has to look at.
+    At most ``queue`` images are accepted. Of those only a few are decoded at a time, and no more crops are cut than
+    the model will soon want. Images with boxes do not wait for those that the detector has to look at.
 
     Args:
         predictor: its batch size is that of the server.
-        detector: of people in pictures that come without boxes; used by one thread at a time.
+        detector: of people in images that come without boxes; used by one thread at a time.
         options: limits.
         metrics: counts.
 
@@ -104,7 +104,7 @@ class PoseService:
         self.failure: Exception | None = None
         self._detector, self._options, self._metrics = detector, options, metrics
         self._whole_image = isinstance(detector, WholeImage)
-        threads = options.decoders or max(2, min(MOST_DECODERS, usable_cores()))
+        threads = options.decoders or max(2, min(MAX_DECODERS, usable_cores()))
         self._cutters = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._finders = ThreadPoolExecutor(1, thread_name_prefix="detect")
         self._to_cut, self._to_search = (_Room(threads, PIXELS_AT_ONCE * options.max_pixels) for _ in range(2))
@@ -127,7 +127,7 @@ class PoseService:
 
     @property
     def accepted(self) -> int:
-        """Pictures accepted and not answered yet."""
+        """Images accepted and not answered yet."""
         return self._accepted
 
     async def warm_up(self) -> None:
@@ -135,10 +135,10 @@ class PoseService:
 
         A model that fails here fails always: `failure` is set, and the server ends.
         """
-        picture = np.zeros((64, 48, 3), dtype=np.uint8)
+        image = np.zeros((64, 48, 3), dtype=np.uint8)
         try:
             for people in {1, self.predictor.batch_size}:
-                await self._batcher(self.predictor.prepare(picture, [[0, 0, 48, 64]] * people).images)
+                await self._batcher(self.predictor.prepare(image, [[0, 0, 48, 64]] * people).images)
         except Exception as error:  # each runtime has exceptions of its own
             logger.exception("the model failed on its first crops")
             self.failure = error
@@ -194,39 +194,39 @@ class PoseService:
             self._receiving.discard(limit)
 
     @contextmanager
-    def accept(self, pictures: int) -> Generator[float]:
+    def accept(self, images: int) -> Generator[float]:
         """Take places in the queue; gives the time of the event loop by which the answer is due.
 
         Raises:
             Problem: 503.
         """
-        self._check_room(pictures)
-        self._accepted += pictures
+        self._check_room(images)
+        self._accepted += images
         try:
             yield asyncio.get_running_loop().time() + self._options.deadline
         finally:
-            self._accepted -= pictures
+            self._accepted -= images
 
-    def _check_room(self, pictures: int) -> None:
-        if self._accepted + pictures > self._options.queue:
+    def _check_room(self, images: int) -> None:
+        if self._accepted + images > self._options.queue:
             raise busy(f"{self._accepted} of {self._options.queue} places are taken: try again a little later")
 
     async def predict(self, upload: Upload, due: float) -> Answer:
-        """Poses of one accepted picture.
+        """Poses of one accepted image.
 
         Args:
-            upload: the picture.
+            upload: the image.
             due: see `accept`.
 
         Raises:
-            Problem: 413 or 422 for the picture, 504 when it is too late, 500 when the model failed.
+            Problem: 413 or 422 for the image, 504 when it is too late, 500 when the model failed.
         """
         try:
             async with asyncio.timeout_at(due):
                 return await self._predict(upload)
         except TimeoutError:
             text = f"no answer within {self._options.deadline:g} seconds: the server has too much to do, or it is stuck"
-            raise Problem(504, "deadline", text) from None
+            raise HTTPError(504, "deadline", text) from None
 
     async def _predict(self, upload: Upload) -> Answer:
         keypoints, batches = None, list[int]()
@@ -237,7 +237,7 @@ class PoseService:
             result = self.predictor.finish(prepared, keypoints)
         except DistilPoseError as error:
             raise _model_failed(error) from error
-        self._metrics.picture(len(result))
+        self._metrics.image(len(result))
         return Answer(result, size_hw, batches)
 
     async def _run(self, images: NetworkInput) -> tuple[Keypoints, list[int]]:
@@ -255,9 +255,9 @@ class PoseService:
             try:
                 if has_boxes:
                     return await self._in(self._cutters, lambda: self._decode_and_cut(upload))
-                picture = await self._in(self._cutters, lambda: self._decode(upload))
-                people = await self._in(self._finders, lambda: self._find(picture, upload))
-                return await self._in(self._cutters, lambda: self._cut(picture, people))
+                image = await self._in(self._cutters, lambda: self._decode(upload))
+                people = await self._in(self._finders, lambda: self._find(image, upload))
+                return await self._in(self._cutters, lambda: self._cut(image, people))
             finally:
                 self._preparing -= 1
 
@@ -266,31 +266,31 @@ class PoseService:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
     def _decode(self, upload: Upload) -> ImageArray:
-        return decode_picture(upload.content, self._options.max_pixels)
+        return decode_image(upload.content, self._options.max_pixels)
 
     def _decode_and_cut(self, upload: Upload) -> _Cut:
-        picture = self._decode(upload)
+        image = self._decode(upload)
         if upload.boxes_xyxy is None:
-            return self._cut(picture, self._find(picture, upload))
-        return self._cut(picture, PersonBoxes(upload.boxes_xyxy, np.ones(len(upload.boxes_xyxy))))
+            return self._cut(image, self._find(image, upload))
+        return self._cut(image, PersonBoxes(upload.boxes_xyxy, np.ones(len(upload.boxes_xyxy))))
 
-    def _find(self, picture: ImageArray, upload: Upload) -> PersonBoxes:
-        (found,) = self._detector([picture])
+    def _find(self, image: ImageArray, upload: Upload) -> PersonBoxes:
+        (found,) = self._detector([image])
         kept = best_rows(found.box_score, upload.max_people)
         return PersonBoxes(found.boxes_xyxy[kept], found.box_score[kept])
 
-    def _cut(self, picture: ImageArray, people: PersonBoxes) -> _Cut:
-        prepared = self.predictor.prepare(picture, people.boxes_xyxy, people.box_score)
-        return _Cut((picture.shape[0], picture.shape[1]), prepared)
+    def _cut(self, image: ImageArray, people: PersonBoxes) -> _Cut:
+        prepared = self.predictor.prepare(image, people.boxes_xyxy, people.box_score)
+        return _Cut((image.shape[0], image.shape[1]), prepared)
 
 
-def _about_to_end() -> Problem:
-    problem = busy("the server is about to end: ask another one", "draining")
-    problem.headers["Connection"] = "close"
-    return problem
+def _about_to_end() -> HTTPError:
+    http_error = busy("the server is about to end: ask another one", "draining")
+    http_error.headers["Connection"] = "close"
+    return http_error
 
 
-def _model_failed(error: Exception) -> Problem:
+def _model_failed(error: Exception) -> HTTPError:
     expected = isinstance(error, DistilPoseError)
     logger.error("the model failed: %s", error, exc_info=None if expected else error)
-    return Problem(500, "model", f"the model failed on this picture: {' '.join(str(error).split())[:500]}")
+    return HTTPError(500, "model", f"the model failed on this image: {' '.join(str(error).split())[:500]}")

@@ -1,4 +1,4 @@
-"""From the bytes of a request to pictures and boxes; everything a client can get wrong is found here."""
+"""From the bytes of a request to images and boxes; everything a client can get wrong is found here."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from starlette.requests import ClientDisconnect, Request
 
 from distilpose.errors import InputError
 from distilpose.geometry import check_boxes_xyxy
-from distilpose.serving.errors import Problem, busy, malformed, too_large, unusable
+from distilpose.serving.errors import HTTPError, busy, malformed, too_large, unusable
 from distilpose.serving.options import SMALL_UPLOADS, UPLOADS_AT_ONCE, ServeOptions
 from distilpose.types import FloatArray
 
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 MULTIPART = "multipart/form-data"
-_MOST_PARTS = 64
-_MOST_TEXT = 2**18  # bytes of a field that is no picture
+_MAX_PARTS = 64
+_MAX_TEXT = 2**18  # bytes of a field that is no image
 _DISCARD_BYTES, _DISCARD_SECONDS = 2**26, 1.0
 UPLOAD_GRACE = 3.0  # seconds in which nothing need come
 
@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """One picture as it came.
+    """One image as it came.
 
     Attributes:
         content: of the file.
@@ -55,21 +55,21 @@ class Upload(NamedTuple):
     max_people: int
 
 
-class Hold:
+class UploadLease:
     """Bytes that one request holds; given back when it ends.
 
     Args:
         intake: that counts them.
     """
 
-    def __init__(self, intake: Intake) -> None:
-        self._intake, self._held = intake, 0
+    def __init__(self, upload_reader: UploadReader) -> None:
+        self._upload_reader, self._held = upload_reader, 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._intake.held -= self._held
+        self._upload_reader.held -= self._held
 
     def grow(self, size: int) -> None:
         """Hold ``size`` bytes, unless it is more already.
@@ -78,13 +78,13 @@ class Hold:
             Problem: 503, all requests together would hold too much.
         """
         more = max(0, size - self._held)
-        if more > self._intake.free(size):
+        if more > self._upload_reader.free(size):
             raise busy("the server holds as many uploads as it may: try again a little later")
         self._held += more
-        self._intake.held += more
+        self._upload_reader.held += more
 
 
-class Intake:
+class UploadReader:
     """Reads bodies within the limits of a server.
 
     All requests together hold as much as `UPLOADS_AT_ONCE` of the largest. The last of these is kept for small ones,
@@ -107,8 +107,8 @@ class Intake:
         small = size * SMALL_UPLOADS <= largest
         return (UPLOADS_AT_ONCE if small else UPLOADS_AT_ONCE - 1) * largest - self.held
 
-    async def read(self, request: Request, hold: Hold) -> list[Part]:
-        """The body as the fields of a form; a bare picture is the one field ``image``, query parameters are others.
+    async def read(self, request: Request, lease: UploadLease) -> list[Part]:
+        """The body as the fields of a form; a bare image is the one field ``image``, query parameters are others.
 
         Raises:
             Problem: 400, 408, 413, 415 or 503.
@@ -117,34 +117,34 @@ class Intake:
         content_type = kind.decode("latin-1")
         if content_type != MULTIPART and content_type not in RAW_TYPES:
             expected = f"{MULTIPART}, {', '.join(RAW_TYPES)}"
-            raise Problem(415, "media-type", f"expected Content-Type {expected}, got {content_type[:100]!r}")
+            raise HTTPError(415, "media-type", f"expected Content-Type {expected}, got {content_type[:100]!r}")
         if content_type != MULTIPART:
             content = bytearray()
-            await self._feed(request, content.extend, hold)
+            await self._feed(request, content.extend, lease)
             query = [Part(name, None, value.encode()) for name, value in request.query_params.multi_items()]
             return [Part("image", "", bytes(content)), *query]
         if request.query_params:
             raise unusable("unknown-field", "expected no query parameters beside a form: make them fields of the form")
         form = _Form(parameters.get(b"boundary", b""))
-        await self._feed(request, form.feed, hold)
+        await self._feed(request, form.feed, lease)
         return form.finish()
 
-    async def _feed(self, request: Request, take: Callable[[bytes], None], hold: Hold) -> None:
+    async def _feed(self, request: Request, take: Callable[[bytes], None], lease: UploadLease) -> None:
         """Hand on the body while it comes, within the limits on its size and time, and on what all hold together."""
         limit, stream = self._options.max_bytes, request.stream()
-        message = f"expected at most {limit} bytes, got more: send a smaller picture or fewer at once"
+        message = f"expected at most {limit} bytes, got more: send a smaller image or fewer at once"
         length = request.headers.get("content-length", "")
         if length.isdecimal():
             if int(length) > limit:
                 if "expect" not in request.headers:  # else the client waits to be asked
                     await _discard(stream)
                 raise too_large(message)
-            hold.grow(int(length))  # now, so that no two uploads wait for each other half way
+            lease.grow(int(length))  # now, so that no two uploads wait for each other half way
         async for chunk, received in self._in_time(stream):
             if received > limit:
                 await _discard(stream)
                 raise too_large(message)
-            hold.grow(received)
+            lease.grow(received)
             take(chunk)
 
     async def _in_time(self, stream: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, int]]:
@@ -169,12 +169,12 @@ class Intake:
             yield chunk, received
 
 
-def _too_slow(received: int, seconds: float, options: ServeOptions) -> Problem:
+def _too_slow(received: int, seconds: float, options: ServeOptions) -> HTTPError:
     text = (
         f"expected the whole request within {options.upload_seconds:g} seconds and {options.upload_rate:g} bytes per "
-        f"second, got {received} bytes in {seconds:.1f} seconds: send a smaller picture"
+        f"second, got {received} bytes in {seconds:.1f} seconds: send a smaller image"
     )
-    return Problem(408, "upload-slow", text, {"Connection": "close"})
+    return HTTPError(408, "upload-slow", text, {"Connection": "close"})
 
 
 async def _discard(stream: AsyncIterator[bytes]) -> None:
@@ -231,8 +231,8 @@ class _Form:
         return self._parts
 
     def _begin(self) -> None:
-        if len(self._parts) >= _MOST_PARTS:
-            raise too_large(f"expected at most {_MOST_PARTS} fields in a form, got more")
+        if len(self._parts) >= _MAX_PARTS:
+            raise too_large(f"expected at most {_MAX_PARTS} fields in a form, got more")
         self._disposition, self._content = None, bytearray()
 
     def _header_end(self) -> None:
@@ -249,8 +249,8 @@ class _Form:
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         self._content += data[start:end]
-        if self._filename is None and self._name not in ("image", "images") and len(self._content) > _MOST_TEXT:
-            raise too_large(f"expected at most {_MOST_TEXT} bytes in the field {self._name[:100]!r}, got more")
+        if self._filename is None and self._name not in ("image", "images") and len(self._content) > _MAX_TEXT:
+            raise too_large(f"expected at most {_MAX_TEXT} bytes in the field {self._name[:100]!r}, got more")
 
     def _end_part(self) -> None:
         self._parts.append(Part(self._name, self._filename, bytes(self._content)))
@@ -267,7 +267,7 @@ def _text(data: bytes, what: str) -> str:
         raise malformed(f"expected UTF-8 in {what}, got {data[:100]!r}") from error
 
 
-def one_picture(parts: list[Part], options: ServeOptions) -> Upload:
+def one_image(parts: list[Part], options: ServeOptions) -> Upload:
     """The request of ``/v1/predict``.
 
     Raises:
@@ -275,39 +275,39 @@ def one_picture(parts: list[Part], options: ServeOptions) -> Upload:
     """
     fields = _unique(parts, ("image",))
     if "image" not in fields:
-        raise unusable("missing-image", f"expected the picture in the field image, got {_names(parts)}")
-    picture = fields["image"]
+        raise unusable("missing-image", f"expected the image in the field image, got {_names(parts)}")
+    image = fields["image"]
     boxes = None
     if "boxes" in fields:
         boxes = _boxes(_json(fields["boxes"], "boxes"), "boxes", options.max_people)
-    return Upload(_filled(picture), picture.filename or "", boxes, _max_people(fields, options))
+    return Upload(_filled(image), image.filename or "", boxes, _max_people(fields, options))
 
 
-def several_pictures(parts: list[Part], options: ServeOptions, most: int) -> list[Upload | Problem]:
-    """The request of ``/v1/predict/batch``: pictures, or why one cannot be used.
+def several_images(parts: list[Part], options: ServeOptions, most: int) -> list[Upload | HTTPError]:
+    """The request of ``/v1/predict/batch``: images, or why one cannot be used.
 
     Raises:
         Problem: 413 or 422: the request as a whole cannot be used.
     """
-    pictures = [part for part in parts if part.name == "images"]
+    images = [part for part in parts if part.name == "images"]
     fields = _unique([part for part in parts if part.name != "images"], ("images",))
-    if not pictures:
-        raise unusable("missing-image", f"expected pictures in fields named images, got {_names(parts)}")
-    if len(pictures) > most:
-        raise too_large(f"expected at most {most} pictures in a request, got {len(pictures)}", "too-many-pictures")
-    boxes = _json(fields["boxes"], "boxes") if "boxes" in fields else [None] * len(pictures)
-    if not isinstance(boxes, list) or len(boxes) != len(pictures):
+    if not images:
+        raise unusable("missing-image", f"expected images in fields named images, got {_names(parts)}")
+    if len(images) > most:
+        raise too_large(f"expected at most {most} images in a request, got {len(images)}", "too-many-images")
+    boxes = _json(fields["boxes"], "boxes") if "boxes" in fields else [None] * len(images)
+    if not isinstance(boxes, list) or len(boxes) != len(images):
         got = f"{len(boxes)} entries" if isinstance(boxes, list) else type(boxes).__name__
-        text = f"boxes must be a list with an entry for each of the {len(pictures)} pictures, null or boxes, got {got}"
+        text = f"boxes must be a list with an entry for each of the {len(images)} images, null or boxes, got {got}"
         raise unusable("boxes", text)
     max_people = _max_people(fields, options)
-    found: list[Upload | Problem] = []
-    for number, (picture, value) in enumerate(zip(pictures, boxes, strict=True)):
+    found: list[Upload | HTTPError] = []
+    for number, (image, value) in enumerate(zip(images, boxes, strict=True)):
         try:
-            of_picture = None if value is None else _boxes(value, f"boxes[{number}]", options.max_people)
-            found.append(Upload(_filled(picture), picture.filename or "", of_picture, max_people))
-        except Problem as problem:
-            found.append(problem)
+            of_image = None if value is None else _boxes(value, f"boxes[{number}]", options.max_people)
+            found.append(Upload(_filled(image), image.filename or "", of_image, max_people))
+        except HTTPError as http_error:
+            found.append(http_error)
     return found
 
 
@@ -324,10 +324,10 @@ def _unique(parts: list[Part], files: tuple[str, ...]) -> dict[str, Part]:
     return fields
 
 
-def _filled(picture: Part) -> bytes:
-    if not picture.content:
-        raise unusable("empty-image", "expected the bytes of a picture, got none")
-    return picture.content
+def _filled(image: Part) -> bytes:
+    if not image.content:
+        raise unusable("empty-image", "expected the bytes of an image, got none")
+    return image.content
 
 
 def _names(parts: list[Part]) -> str:

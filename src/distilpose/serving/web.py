@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 from distilpose.backends.base import INPUT_NAME
 from distilpose.backends.description import ModelDescription
 from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
-from distilpose.backends.onnxruntime import OnnxRunner
+from distilpose.backends.onnxruntime import OnnxRuntimeBackend
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CROP_PADDING
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
 from distilpose.video.pose_boxes import BOX_MARGIN, BOX_MARGIN_HIGH, BOX_MARGIN_LOW, DUPLICATE_OKS
 from distilpose.video.tracking import TrackingOptions
-from distilpose.visualization.draw import SIDE_COLOURS
+from distilpose.visualization.draw import SIDE_COLORS
 
 STATIC = Path(__file__).parent / "static"
 MANIFEST_NAME = "manifest.json"
@@ -87,7 +87,7 @@ def build_page(
             shutil.copyfile(source, out / VENDOR_NAME / name)
     (out / VENDOR_NAME / "NOTICE.txt").write_text(
         f"{RUNTIME_PACKAGE} {RUNTIME_VERSION} from npm, unchanged, files renamed. "
-        "Copyright (c) Microsoft Corporation. MIT licence.\n"
+        "Copyright (c) Microsoft Corporation. MIT license.\n"
     )
     written = tuple(_write_models(models, out / MODELS_NAME))
     content = json.dumps(manifest(written), indent=1) + "\n"
@@ -145,7 +145,7 @@ def manifest(models: Sequence[Path]) -> dict[str, Any]:
     return {
         "runtime": {"name": f"{RUNTIME_PACKAGE} {RUNTIME_VERSION}", "script": script, "glue": glue, "wasm": wasm},
         "rules": shared_rules(),
-        "side_colours": {side: list(colour) for side, colour in SIDE_COLOURS.items()},
+        "side_colors": {side: list(color) for side, color in SIDE_COLORS.items()},
         "models": [_file_entry(path) for path in models],
     }
 
@@ -170,13 +170,13 @@ def model_entry(description: ModelDescription) -> dict[str, Any]:
         "input": INPUT_NAME,
         "input_size_hw": list(description.input_size_hw),
         "heatmap_size_hw": list(description.heatmap_size_hw),
-        "normalisation": None if description.normalisation is None else asdict(description.normalisation),
+        "normalization": None if description.normalization is None else asdict(description.normalization),
         "skeleton": {**description.skeleton.to_dict(), "sides": list(description.skeleton.sides)},
     }
 
 
 def _file_entry(path: Path) -> dict[str, Any]:
-    description = OnnxRunner(path, threads=1).description
+    description = OnnxRuntimeBackend(path, threads=1).description
     if description.output != "regression":
         raise ConfigError(f"{path} predicts heatmaps; the page reads coordinates: choose a student (distilpose_*)")
     content = path.read_bytes()
@@ -213,7 +213,7 @@ def _write_models(models: Sequence[str | Path], folder: Path) -> list[Path]:
             from distilpose.export.export import export_model
 
             export_model(model, path, format="onnx", precision="float16", uint8_input=True)
-        if str(model) in SHIPPED_WEIGHTS:  # they have a licence of their own
+        if str(model) in SHIPPED_WEIGHTS:  # they have a license of their own
             shutil.copyfile(SHIPPED_WEIGHTS[str(model)].with_name("NOTICE.md"), folder / "NOTICE.md")
         written.append(path)
     return written

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from distilpose.errors import ConfigError
 from distilpose.skeletons.names import name_key
 
-Side = Literal["left", "right", "centre"]
+Side = Literal["left", "right", "center"]
 _BODY_PARTS = ("shoulder", "hip", "elbow", "wrist", "ankle")
 _ANIMAL_PARTS = {"paw", "hoof", "tail", "tailbase"}
 
@@ -26,7 +26,7 @@ class Skeleton:
     Attributes:
         name: of the convention, such as ``"coco_17"``.
         keypoint_names: K unique names.
-        flip_pairs: (left, right) index pairs that a mirror swaps; the side decides the colour when drawn.
+        flip_pairs: (left, right) index pairs that a mirror swaps; the side decides the color when drawn.
         edges: index pairs joined by a limb when drawn.
         upper_body: indices of the upper half, for half-body augmentation.
         lower_body: indices of the lower half.
@@ -84,8 +84,8 @@ class Skeleton:
 
     @property
     def sides(self) -> tuple[Side, ...]:
-        """Body side of each keypoint: the first of a flip pair is left, the second right, the rest centre."""
-        side: list[Side] = ["centre"] * self.num_keypoints
+        """Body side of each keypoint: the first of a flip pair is left, the second right, the rest center."""
+        side: list[Side] = ["center"] * self.num_keypoints
         for left, right in self.flip_pairs:
             side[left], side[right] = "left", "right"
         return tuple(side)

@@ -179,7 +179,7 @@ def _pairs(
             assumed.append("edges: none, so that keypoints are drawn without lines")
         else:
             text = ", ".join(f"{names[a]} - {names[b]}" for a, b in pairs)
-            assumed.append(f"flip_pairs by their names: {text or 'none, a mirrored picture keeps its keypoints'}")
+            assumed.append(f"flip_pairs by their names: {text or 'none, a mirrored image keeps its keypoints'}")
         return pairs
     if not isinstance(given, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in given):
         raise ConfigError(f"{field} must be a list of pairs of names, such as [[{names[0]}, {names[-1]}]]; got {given}")

@@ -26,7 +26,7 @@ _FACE_MIRROR: tuple[tuple[range, range], ...] = (
     (range(60, 62), range(64, 62, -1)),  # inner lips, upper; 62 and 66 lie in the middle
     (range(67, 68), range(65, 64, -1)),  # inner lips, lower
 )
-# Lines of the face when drawn: runs of neighbours, and rings, whose last point joins the first.
+# Lines of the face when drawn: runs of neighbors, and rings, whose last point joins the first.
 _FACE_RUNS = (range(0, 17), range(17, 22), range(22, 27), range(27, 31), range(31, 36))
 _FACE_RINGS = (range(36, 42), range(42, 48), range(48, 60), range(60, 68))
 

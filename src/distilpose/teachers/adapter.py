@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distilpose.data.dataset import Batch
-from distilpose.data.preprocess import Normalisation
+from distilpose.data.preprocess import Normalization
 from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.teachers.base import CropSpec, HeatmapSource
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class SourceTeacher:
-    """Resizes, pads and normalises crops for a source, and puts its heatmaps into the student's order and frame.
+    """Resizes, pads and normalizes crops for a source, and puts its heatmaps into the student's order and frame.
 
     A source of another aspect sees the whole crop with black beside it, and the heatmaps of the black are cut off.
 
@@ -46,7 +46,7 @@ class SourceTeacher:
         self._mapping = match_keypoints(crops.skeleton, spec.skeleton, mapping or {}, what)
         self._index = torch.from_numpy(self._mapping.index)
         self._identity = self._index.tolist() == list(range(spec.skeleton.num_keypoints))
-        self._as_is = spec.normalisation == crops.normalisation and not spec.bgr
+        self._as_is = spec.normalization == crops.normalization and not spec.bgr
         self._as_is &= spec.input_size_hw == crops.size_hw and not spec.udp
         self._report(what)
 
@@ -59,18 +59,18 @@ class SourceTeacher:
             "student_keypoints": list(self._crops.skeleton.keypoint_names),
             "mapping": self._index.tolist(),
             "crop_size_hw": list(self._crops.size_hw),
-            "crop_normalisation": asdict(self._crops.normalisation),
+            "crop_normalization": asdict(self._crops.normalization),
         }
 
     @property
-    def taught(self) -> tuple[bool, ...]:
+    def keypoint_mask(self) -> tuple[bool, ...]:
         """K: which of the student's keypoints the source has."""
         return tuple((self._index >= 0).tolist())
 
     @property
     def tokens(self) -> TokenLayout | None:
         """The source's, if they cover the crop and nothing else, and there is one for each keypoint."""
-        return None if self._placement.padded or not all(self.taught) else self._source.spec.tokens
+        return None if self._placement.padded or not all(self.keypoint_mask) else self._source.spec.tokens
 
     @property
     def reads_images(self) -> bool:
@@ -93,9 +93,9 @@ class SourceTeacher:
         if self._as_is:
             return images
         spec = self._source.spec
-        mean, std = _columns(self._crops.normalisation, images)
+        mean, std = _columns(self._crops.normalization, images)
         pixels = self._placement.to_input(images * std + mean, spec.input_size_hw)
-        mean, std = _columns(spec.normalisation, images)
+        mean, std = _columns(spec.normalization, images)
         return ((pixels.flip(1) if spec.bgr else pixels) - mean) / std
 
     def _in_order(self, values: Tensor) -> Tensor:
@@ -109,7 +109,9 @@ class SourceTeacher:
 
     def _report(self, what: str) -> None:
         missing = [
-            name for name, known in zip(self._crops.skeleton.keypoint_names, self.taught, strict=True) if not known
+            name
+            for name, known in zip(self._crops.skeleton.keypoint_names, self.keypoint_mask, strict=True)
+            if not known
         ]
         if missing:
             logger.warning(
@@ -123,7 +125,7 @@ class SourceTeacher:
             logger.warning("%s reads %s: crops of %s are shown to it with black beside them", what, source, crop)
 
 
-def _columns(normalisation: Normalisation, like: Tensor) -> tuple[Tensor, Tensor]:
+def _columns(normalization: Normalization, like: Tensor) -> tuple[Tensor, Tensor]:
     """(3, 1, 1) mean and standard deviation."""
-    mean, std = (like.new_tensor(values).view(3, 1, 1) for values in (normalisation.mean, normalisation.std))
+    mean, std = (like.new_tensor(values).view(3, 1, 1) for values in (normalization.mean, normalization.std))
     return mean, std

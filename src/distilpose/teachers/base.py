@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distilpose.backends.description import ModelDescription
 from distilpose.data.dataset import Batch
-from distilpose.data.preprocess import Normalisation
+from distilpose.data.preprocess import Normalization
 from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import Skeleton
@@ -25,17 +25,17 @@ class CropSpec:
     Attributes:
         size_hw: (H, W) in pixels.
         skeleton: its keypoints and their order.
-        normalisation: of the pixels.
+        normalization: of the pixels.
     """
 
     size_hw: Size
     skeleton: Skeleton
-    normalisation: Normalisation = field(default_factory=Normalisation)
+    normalization: Normalization = field(default_factory=Normalization)
 
     @classmethod
     def of(cls, description: ModelDescription) -> CropSpec:
         """Those of a model."""
-        return cls(description.input_size_hw, description.skeleton, description.normalisation or Normalisation())
+        return cls(description.input_size_hw, description.skeleton, description.normalization or Normalization())
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class SourceSpec:
     Attributes:
         input_size_hw: (H, W) of its input in pixels.
         skeleton: of its heatmaps.
-        normalisation: of its input, in the order of its colours.
-        bgr: its first colour is blue.
-        udp: pixels and cells are counted from centre to centre of the outermost ones ("unbiased data processing",
+        normalization: of its input, in the order of its colors.
+        bgr: its first color is blue.
+        udp: pixels and cells are counted from center to center of the outermost ones ("unbiased data processing",
             arXiv:1911.07524), so that pixel W - 1 and cell w - 1 lie on the crop's right edge; else pixel W and
             cell w do (`CropTransform`).
         tokens: of its output; None without tokens.
@@ -56,7 +56,7 @@ class SourceSpec:
 
     input_size_hw: Size
     skeleton: Skeleton
-    normalisation: Normalisation = field(default_factory=Normalisation)
+    normalization: Normalization = field(default_factory=Normalization)
     bgr: bool = False
     udp: bool = False
     tokens: TokenLayout | None = None
@@ -89,7 +89,7 @@ class Teacher(Protocol):
         ...
 
     @property
-    def taught(self) -> tuple[bool, ...]:
+    def keypoint_mask(self) -> tuple[bool, ...]:
         """K: which of the student's keypoints it knows; the heatmaps of the others are zero and mean nothing."""
         ...
 

@@ -11,7 +11,7 @@ import torch
 from distilpose.backends.description import ModelDescription
 from distilpose.data.coco import PersonSample
 from distilpose.data.dataset import Batch
-from distilpose.data.preprocess import NetworkInput, Normalisation
+from distilpose.data.preprocess import NetworkInput, Normalization
 from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import COCO_17, name_key
@@ -100,8 +100,8 @@ def _place(config: _NETWORKS) -> str:
     return config.model if isinstance(config, VitPoseTeacher) else config.file
 
 
-class TeacherRunner:
-    """A teacher alone as a `Runner`, to be evaluated like any model: on crops of its own size.
+class TeacherBackend:
+    """A teacher alone as an `InferenceBackend`, to be evaluated like any model: on crops of its own size.
 
     Its keypoints are COCO's 17 in COCO's order if it has them all, else its own. An ensemble is asked at the crops of
     its first member.
@@ -122,7 +122,7 @@ class TeacherRunner:
         source = load_source(network)
         crops = _own_crops(network, source.spec)
         self._teacher = _open(config, crops, (), flip, source)
-        if not all(self._teacher.taught):
+        if not all(self._teacher.keypoint_mask):
             raise ConfigError(
                 f"a teacher is evaluated on all keypoints of {crops.skeleton.name}, it lacks some of them: "
                 "name them in 'mapping', or train with it only"
@@ -134,7 +134,7 @@ class TeacherRunner:
             output="heatmap",
             input_size_hw=crops.size_hw,
             heatmap_size_hw=(heatmaps.shape[-2], heatmaps.shape[-1]),
-            normalisation=crops.normalisation,
+            normalization=crops.normalization,
             skeleton=crops.skeleton,
         )
 
@@ -144,11 +144,11 @@ class TeacherRunner:
         return self._description
 
     def __call__(self, images: NetworkInput) -> HeatmapOutput[Float32Array]:
-        """(B, 3, H, W) normalised crops -> heatmaps."""
+        """(B, 3, H, W) normalized crops -> heatmaps."""
         return HeatmapOutput(self._ask(torch.from_numpy(images)).heatmaps.float().numpy())
 
     def _ask(self, images: torch.Tensor) -> HeatmapOutput[torch.Tensor]:
-        count, keypoints = len(images), len(self._teacher.taught)
+        count, keypoints = len(images), len(self._teacher.keypoint_mask)
         nothing = torch.zeros(count, keypoints)
         index = torch.zeros(count, dtype=torch.int64)
         batch = Batch(images, torch.zeros(count, keypoints, 2), nothing, nothing > 0, index, index)
@@ -175,8 +175,8 @@ def _single_teachers(config: TeacherConfig) -> list[_NETWORKS | HeatmapFilesTeac
 def _own_crops(config: _NETWORKS, spec: SourceSpec) -> CropSpec:
     own = {name_key(name) for name in spec.skeleton.keypoint_names}
     if all(name in config.mapping or name_key(name) in own for name in COCO_17.keypoint_names):
-        return CropSpec(spec.input_size_hw, COCO_17, Normalisation())
+        return CropSpec(spec.input_size_hw, COCO_17, Normalization())
     if not isinstance(config, CheckpointTeacher) and config.keypoints is not None:
         # It is measured with what its keypoints leave out: now that is said.
         teacher_skeleton(config.keypoints, f"teacher {_place(config)}", only_labels=False)
-    return CropSpec(spec.input_size_hw, spec.skeleton, Normalisation())
+    return CropSpec(spec.input_size_hw, spec.skeleton, Normalization())

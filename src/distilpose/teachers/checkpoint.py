@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distilpose.backends.checkpoint import load_checkpoint
 from distilpose.backends.description import ModelDescription
-from distilpose.data.preprocess import Normalisation
+from distilpose.data.preprocess import Normalization
 from distilpose.errors import ConfigError
 from distilpose.models.base import HeatmapModel
 from distilpose.models.outputs import HeatmapOutput
@@ -75,7 +75,7 @@ def model_source(model: HeatmapModel, weights: str | None = None) -> NetworkSour
     spec = SourceSpec(
         input_size_hw=model.input_size_hw,
         skeleton=unnamed_skeleton(model.num_keypoints) if known is None else known.skeleton,
-        normalisation=(None if known is None else known.normalisation) or Normalisation(),
+        normalization=(None if known is None else known.normalization) or Normalization(),
         tokens=model.token_layout,
         description={"kind": "checkpoint", "weights": weights},
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from distilpose.compat import current_names
 from distilpose.errors import ConfigError
 
 Keypoints = str | list[str]
@@ -60,10 +61,10 @@ class OnnxTeacher:
         file: with one image input (B, 3, H, W).
         output: name of the heatmaps (B, K, h, w); the only output of that form when not given.
         input_size_hw: (H, W) in pixels, where the file leaves them free.
-        mean: of each colour in units of pixel / 255, in the order of the input's colours; ImageNet's when not given.
+        mean: of each color in units of pixel / 255, in the order of the input's colors; ImageNet's when not given.
         std: likewise. A network that reads 0..255 has mean 0 and std 1/255.
-        colour: order of the input's colours; rgb when not given.
-        udp: pixels and cells are counted between the centres of the outermost ones ("unbiased data processing"); no
+        color: order of the input's colors; rgb when not given.
+        udp: pixels and cells are counted between the centers of the outermost ones ("unbiased data processing"); no
             when not given.
         keypoints: of the heatmaps: a known set or names in order; COCO's when not given.
         mapping: student's keypoint -> this teacher's, where their names differ.
@@ -75,7 +76,7 @@ class OnnxTeacher:
     input_size_hw: tuple[int, int] | None = None
     mean: Triple | None = None
     std: Triple | None = None
-    colour: Literal["rgb", "bgr"] | None = None
+    color: Literal["rgb", "bgr"] | None = None
     udp: bool | None = None
     keypoints: Keypoints | None = None
     mapping: dict[str, str] = field(default_factory=dict)
@@ -98,7 +99,7 @@ class SimccTeacher:
         input_size_hw: (H, W) in pixels, where the file leaves them free.
         mean: as in `OnnxTeacher`.
         std: likewise.
-        colour: as in `OnnxTeacher`.
+        color: as in `OnnxTeacher`.
         keypoints: of the axes: a known set or names in order; COCO's when not given.
         mapping: student's keypoint -> this teacher's, where their names differ.
         flip: average the heatmaps with those of the mirrored crops.
@@ -113,7 +114,7 @@ class SimccTeacher:
     input_size_hw: tuple[int, int] | None = None
     mean: Triple | None = None
     std: Triple | None = None
-    colour: Literal["rgb", "bgr"] | None = None
+    color: Literal["rgb", "bgr"] | None = None
     keypoints: Keypoints | None = None
     mapping: dict[str, str] = field(default_factory=dict)
     flip: bool = False
@@ -167,7 +168,7 @@ def teacher_config_from(values: str | Mapping[str, Any]) -> TeacherConfig:
     """
     if isinstance(values, str):
         return OnnxTeacher(values) if values.endswith(ONNX_SUFFIX) else CheckpointTeacher(values)
-    fields = dict(values)
+    fields = current_names(values)
     kind = fields.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"teacher: kind must be one of {', '.join(KINDS)}, got {kind!r}")

@@ -46,9 +46,9 @@ class FlipAverage:
         return {**self._teacher.description, "flip": True}
 
     @property
-    def taught(self) -> tuple[bool, ...]:
+    def keypoint_mask(self) -> tuple[bool, ...]:
         """The teacher's."""
-        return self._teacher.taught
+        return self._teacher.keypoint_mask
 
     @property
     def tokens(self) -> TokenLayout | None:
@@ -66,8 +66,8 @@ class FlipAverage:
         mirrored = self._teacher(batch._replace(images=batch.images.flip(-1))).heatmaps
         back = unmirror_heatmaps(mirrored, self._flip_index, batch.images.shape[-1])
         # A keypoint whose mirror image is not taught has the plain answer alone.
-        taught = torch.tensor(self.taught)
-        both = (taught & taught[self._flip_index]).to(back.device).view(1, -1, 1, 1)
+        keypoint_mask = torch.tensor(self.keypoint_mask)
+        both = (keypoint_mask & keypoint_mask[self._flip_index]).to(back.device).view(1, -1, 1, 1)
         return plain._replace(heatmaps=torch.where(both, (plain.heatmaps + back) / 2, plain.heatmaps))
 
     def to(self, device: torch.device) -> None:
@@ -105,7 +105,7 @@ class Ensemble:
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
         self._members = tuple(members)
         share = torch.tensor([1.0] * len(members) if weights is None else list(weights))
-        share = share[:, None] * torch.tensor([member.taught for member in members])
+        share = share[:, None] * torch.tensor([member.keypoint_mask for member in members])
         self._share = share / share.sum(0).clamp(min=1e-12)  # (members, K), columns sum to 1 or 0
 
     @property
@@ -115,7 +115,7 @@ class Ensemble:
         return {"kind": "ensemble", "members": members, "share": self._share.tolist()}
 
     @property
-    def taught(self) -> tuple[bool, ...]:
+    def keypoint_mask(self) -> tuple[bool, ...]:
         """What any member knows."""
         return tuple(bool(known) for known in (self._share.sum(0) > 0).tolist())
 

@@ -34,7 +34,7 @@ _KEYS = {"format", "keypoints", "udp", "boxes"}
 _FARTHEST = 1e9  # pixels of a box; products of farther ones leave the range of numbers
 _DTYPES = {"float16", "float32", "F16", "F32"}  # as numpy and as safetensors call them
 _MANY = 1000  # files: reading the headers of more takes long enough for a progress bar
-_MOST_OPEN = 64  # safetensors files at a time
+_MAX_OPEN = 64  # safetensors files at a time
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Manifest:
 
     Attributes:
         keypoints: of the arrays, in their order: a known set or the names.
-        udp: cells are counted from centre to centre of the outermost ones (`SourceSpec.udp`).
+        udp: cells are counted from center to center of the outermost ones (`SourceSpec.udp`).
         boxes: by annotation id, the box x1, y1, x2, y2 in image pixels that its heatmaps cover.
     """
 
@@ -195,7 +195,7 @@ class _OpenFiles:
     """
 
     def __init__(self) -> None:
-        self._open = lru_cache(_MOST_OPEN)(lambda path, process: safe_open(path, "numpy"))
+        self._open = lru_cache(_MAX_OPEN)(lambda path, process: safe_open(path, "numpy"))
 
     def __call__(self, path: Path) -> Any:
         return self._open(path, os.getpid())

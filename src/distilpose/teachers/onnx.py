@@ -16,7 +16,7 @@ from distilpose.backends.base import HEATMAP_OUTPUT
 from distilpose.backends.description import METADATA_KEY, ModelDescription, parse_description
 from distilpose.backends.hub import reason
 from distilpose.backends.onnxruntime import open_onnx_session
-from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalisation
+from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import COCO_17
@@ -93,7 +93,7 @@ class OnnxFile:
         return [torch.from_numpy(values).to(images.device) for values in joined]
 
     def try_out(self, outputs: Sequence[str], size_hw: Size) -> list[tuple[int, ...]]:
-        """Shapes of the named outputs on two grey images, without the batch.
+        """Shapes of the named outputs on two gray images, without the batch.
 
         Raises:
             CheckpointError: it does not run, or its numbers are not finite.
@@ -112,7 +112,7 @@ class OnnxFile:
                 )
             if not value.isfinite().all():
                 raise CheckpointError(
-                    f"teacher {self.path}: output {name!r} has NaN or infinite numbers for grey images: check the file"
+                    f"teacher {self.path}: output {name!r} has NaN or infinite numbers for gray images: check the file"
                 )
         return [tuple(value.shape[1:]) for value in values]
 
@@ -127,7 +127,7 @@ def _input_fault(inputs: Sequence[Any]) -> str | None:
     if inputs[0].type not in _NUMBER_TYPES:
         return ": export it with float pixels"
     if isinstance(channels, int) and channels != 3:
-        return ": its channels come last, export it with (B, 3, H, W)" if last == 3 else ": it reads no colour images"
+        return ": its channels come last, export it with (B, 3, H, W)" if last == 3 else ": it reads no color images"
     if isinstance(count, int) and count > 1:
         return f": export it with a free batch size, or with 1 in place of {count}"
     return None
@@ -241,8 +241,8 @@ def _check_known(file: OnnxFile, names: Sequence[str]) -> None:
 
 def _check_own_words(file: OnnxFile, config: OnnxTeacher | SimccTeacher, known: ModelDescription) -> None:
     """Refuse options that contradict what an exported file says of itself."""
-    skeleton, normalisation = known.skeleton, known.normalisation or Normalisation()
-    own = {"mean": normalisation.mean, "std": normalisation.std, "colour": "rgb", "udp": False}
+    skeleton, normalization = known.skeleton, known.normalization or Normalization()
+    own = {"mean": normalization.mean, "std": normalization.std, "color": "rgb", "udp": False}
     for name, value in own.items():
         given = getattr(config, name, None)
         if given not in (None, value):
@@ -272,10 +272,10 @@ def _spec(
     known = file.description
     if known is not None:
         _check_own_words(file, config, known)
-        skeleton, normalisation = known.skeleton, known.normalisation or Normalisation()
+        skeleton, normalization = known.skeleton, known.normalization or Normalization()
     else:
         skeleton = teacher_skeleton(config.keypoints or COCO_17.name, f"teacher {file.path}")
-        normalisation = Normalisation(config.mean or IMAGENET_MEAN, config.std or IMAGENET_STD)
+        normalization = Normalization(config.mean or IMAGENET_MEAN, config.std or IMAGENET_STD)
     if skeleton.num_keypoints != shape[0]:
         last = shape[-1] == skeleton.num_keypoints
         raise ConfigError(
@@ -283,11 +283,11 @@ def _spec(
             f"output is {_batch_of(shape)}: "
             + ("they come last, export it with (B, K, ...)" if last else "name all of them, in order")
         )
-    colour = config.colour or "rgb"
+    color = config.color or "rgb"
     description: dict[str, Any] = {
         "kind": "onnx" if isinstance(config, OnnxTeacher) else "simcc",
         "weights": file_hash([file.path]),
     }
-    description |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
-    description |= {"colour": colour, "udp": udp, **more}
-    return SourceSpec(size_hw, skeleton, normalisation, colour == "bgr", udp, description=description)
+    description |= {"mean": list(normalization.mean), "std": list(normalization.std)}
+    description |= {"color": color, "udp": udp, **more}
+    return SourceSpec(size_hw, skeleton, normalization, color == "bgr", udp, description=description)

@@ -68,7 +68,7 @@ def resize(planes: Tensor, size_hw: Size) -> Tensor:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the crop lies in a teacher's input: it fills one axis and is centred, between black, along the other.
+    """Where the crop lies in a teacher's input: it fills one axis and is centered, between black, along the other.
 
     Attributes:
         share_hw: part of the input's height and width that the crop fills, in (0, 1].

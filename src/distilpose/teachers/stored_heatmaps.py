@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 class HeatmapFiles:
     """Heatmaps on disk, moved into each training crop by its own transform: turned, scaled, mirrored like the pixels.
 
-    They do not know how the crop's colours were changed, what lies outside their box is 0, and their blobs grow and
+    They do not know how the crop's colors were changed, what lies outside their box is 0, and their blobs grow and
     shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are taught or
     none.
 
@@ -61,8 +61,8 @@ class HeatmapFiles:
         self._index = torch.from_numpy(mapped.index)
         self._flip_index = torch.from_numpy(crops.skeleton.flip_index)
         known = self._index >= 0
-        self._taught = known & known[self._flip_index]
-        _report(f"teacher {folder}", crops.skeleton.keypoint_names, known, self._taught)
+        self._keypoint_mask = known & known[self._flip_index]
+        _report(f"teacher {folder}", crops.skeleton.keypoint_names, known, self._keypoint_mask)
         self._arrays = HeatmapArrays(folder, self._ids, skeleton.num_keypoints)
         self._crop_hw = crops.size_hw
         self._size_hw = _cells_of_crop(crops.size_hw, self._arrays.sizes_hw)
@@ -79,9 +79,9 @@ class HeatmapFiles:
         }
 
     @property
-    def taught(self) -> tuple[bool, ...]:
+    def keypoint_mask(self) -> tuple[bool, ...]:
         """K: which of the student's keypoints the files have, with the other side of each."""
-        return tuple(self._taught.tolist())
+        return tuple(self._keypoint_mask.tolist())
 
     @property
     def tokens(self) -> None:
@@ -111,7 +111,7 @@ class HeatmapFiles:
         """(K, h, w) of one crop."""
         array = self._arrays.read(self._ids[index])
         ordered = torch.from_numpy(array.astype(np.float32))[self._index.clamp(min=0)]
-        ordered[~self._taught] = 0
+        ordered[~self._keypoint_mask] = 0
         if torch.linalg.det(image_to_crop[:, :2]) < 0:  # a mirrored crop: left is right there
             ordered = ordered[self._flip_index]
         image_to_map = self._image_to_map(index, (array.shape[1], array.shape[2]))
@@ -171,14 +171,14 @@ def _check_ids(folder: Path, ids: Sequence[int]) -> None:
         )
 
 
-def _report(what: str, names: Sequence[str], known: Tensor, taught: Tensor) -> None:
+def _report(what: str, names: Sequence[str], known: Tensor, keypoint_mask: Tensor) -> None:
     """Say which keypoints are not taught.
 
     Raises:
         ConfigError: none is.
     """
-    one_sided = [name for name, has, used in zip(names, known, taught, strict=True) if has and not used]
-    if not taught.any():
+    one_sided = [name for name, has, used in zip(names, known, keypoint_mask, strict=True) if has and not used]
+    if not keypoint_mask.any():
         raise ConfigError(
             f"{what} knows only one side of {', '.join(one_sided)}, and mirrored crops need both: "
             "name the other side in 'mapping'"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distilpose.backends.hub import MODEL_CONFIG, PROCESSOR_CONFIG, check_complete, find_model_folder, load_whole
-from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalisation
+from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import Skeleton
@@ -25,7 +25,7 @@ EXAMPLE_ID = "usyd-community/vitpose-base-simple"
 
 
 def load_vitpose_source(id_or_folder: str, *, skeleton: Skeleton, dataset_index: int | None = None) -> NetworkSource:
-    """Load a ViTPose model with its own input size and normalisation; torchvision is not needed.
+    """Load a ViTPose model with its own input size and normalization; torchvision is not needed.
 
     Args:
         id_or_folder: folder written by ``save_pretrained`` (model and image processor), or a hub id.
@@ -48,7 +48,7 @@ def load_vitpose_source(id_or_folder: str, *, skeleton: Skeleton, dataset_index:
 
     folder = find_model_folder(id_or_folder, f"teacher {id_or_folder}", EXAMPLE_ID)
     check_complete(folder, KIND, CheckpointError)
-    input_size_hw, normalisation = read_processor(folder)
+    input_size_hw, normalization = read_processor(folder)
     model = load_whole(transformers.VitPoseForPoseEstimation, folder, KIND, CheckpointError)
     config = model.config
     if config.num_labels != skeleton.num_keypoints:
@@ -67,7 +67,7 @@ def load_vitpose_source(id_or_folder: str, *, skeleton: Skeleton, dataset_index:
     spec = SourceSpec(
         input_size_hw=input_size_hw,
         skeleton=skeleton,
-        normalisation=normalisation,
+        normalization=normalization,
         udp=True,
         description={"kind": "vitpose", "weights": file_hash(files), "dataset_index": dataset_index},
     )
@@ -87,11 +87,11 @@ class _VitPose(nn.Module):
         return HeatmapOutput(self.model(pixel_values=images, dataset_index=index).heatmaps)
 
 
-def read_processor(folder: Path) -> tuple[Size, Normalisation]:
-    """Input size and normalisation out of a folder's image processor.
+def read_processor(folder: Path) -> tuple[Size, Normalization]:
+    """Input size and normalization out of a folder's image processor.
 
     Raises:
-        CheckpointError: it is broken or asks for something else than a normalised picture.
+        CheckpointError: it is broken or asks for something else than a normalized image.
     """
     file = folder / PROCESSOR_CONFIG
     try:
@@ -105,7 +105,7 @@ def read_processor(folder: Path) -> tuple[Size, Normalisation]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} cannot be read as an image processor ({error!r}): copy it again") from error
     # (pixel / 255 * scale - mean) / std, in units of pixel / 255
-    return size, Normalisation(_scaled(mean, scale), _scaled(std, scale))
+    return size, Normalization(_scaled(mean, scale), _scaled(std, scale))
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distilpose.backends.checkpoint import load_checkpoint, read_description
+from distilpose.compat import current_names
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
@@ -31,7 +32,7 @@ LAST_WEIGHTS = "last.safetensors"
 
 
 @dataclass
-class Rung:
+class Variant:
     """One row of the comparison.
 
     Attributes:
@@ -52,17 +53,17 @@ class AblationConfig:
     """A comparison of runs.
 
     Attributes:
-        out: folder of all runs, the table and the picture.
+        out: folder of all runs, the table and the image.
         base: what all runs share: the fields of a training configuration, without ``out`` and ``seed``.
-        rungs: the rows.
+        variants: the rows.
         reference: name of the row that the others are compared with.
-        seeds: of every rung that names none.
+        seeds: of every variant that names none.
         flip_test: of the measurements, which take the last weights of a run on ``base.data.validation``.
     """
 
     out: str
     base: dict[str, Any]
-    rungs: list[Rung]
+    variants: list[Variant]
     reference: str
     seeds: list[int] = field(default_factory=lambda: [0])
     flip_test: FlipTest = "off"
@@ -73,22 +74,22 @@ class AblationConfig:
         Raises:
             ConfigError: with the field, the value and what is allowed.
         """
-        names = [rung.name for rung in self.rungs]
+        names = [variant.name for variant in self.variants]
         folders = [folder_name(name) for name in names]
         if len(set(folders)) < len(folders):
-            raise ConfigError(f"rungs must have different names, got {names}")
+            raise ConfigError(f"variants must have different names, got {names}")
         if self.reference not in names:
-            raise ConfigError(f"reference must name one of the rungs {names}, got {self.reference!r}")
+            raise ConfigError(f"reference must name one of the variants {names}, got {self.reference!r}")
         if not self.seeds:
             raise ConfigError("seeds must name at least one, got none")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a rung's runs reached.
+    """What a variant's runs reached.
 
     Attributes:
-        name: of the rung.
+        name: of the variant.
         metrics: one mapping per seed: fractions by the names of `METRICS`.
         samples: crops seen by one run; None for a file that was not trained here.
         minutes: of training, mean over the seeds; None likewise.
@@ -114,9 +115,9 @@ class AblationResult:
     """What was found, and what went wrong.
 
     Attributes:
-        rows: the finished rungs.
+        rows: the finished variants.
         failures: a message per run that failed.
-        files: what was written: table, figures, picture.
+        files: what was written: table, figures, image.
         reference: the row that the others are compared with; None until it is finished.
     """
 
@@ -127,7 +128,7 @@ class AblationResult:
 
 
 def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console | None = None) -> AblationResult:
-    """Train and measure every rung, then compare.
+    """Train and measure every variant, then compare.
 
     Finished runs are kept and unfinished ones go on where they stopped, so a stopped ablation is simply
     started again. A run that fails is reported and the next one begins. The table is written anew after every run,
@@ -135,18 +136,20 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
 
     Args:
         config: the comparison.
-        only: names of the rungs to train now, such as one per machine; all when empty.
+        only: names of the variants to train now, such as one per machine; all when empty.
         console: where progress is shown.
 
     Raises:
         ConfigError: the configuration contradicts itself, or a folder holds a run with other settings.
     """
     config.check()
-    unknown = sorted(set(only) - {rung.name for rung in config.rungs})
+    unknown = sorted(set(only) - {variant.name for variant in config.variants})
     if unknown:
-        raise ConfigError(f"--only must name rungs of {[rung.name for rung in config.rungs]}, got {unknown}")
+        raise ConfigError(
+            f"--only must name variants of {[variant.name for variant in config.variants]}, got {unknown}"
+        )
     console = console or Console(stderr=True)
-    runs = {rung.name: _plan(config, rung) for rung in config.rungs}
+    runs = {variant.name: _plan(config, variant) for variant in config.variants}
     failures = []
     result = _write(config, runs)
     for name, seeds in runs.items():
@@ -166,7 +169,7 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
 
 
 class _Run:
-    """One rung with one seed, and its folder."""
+    """One variant with one seed, and its folder."""
 
     def __init__(self, settings: TrainConfig, checkpoint: Path | None) -> None:
         self.settings = settings
@@ -186,7 +189,7 @@ class _Run:
         weights = self._checkpoint or self._train(console)
         validation = self.settings.data.validation
         if validation is None:
-            raise ConfigError("expected base.data.validation, the people that all rungs are measured on, got none")
+            raise ConfigError("expected base.data.validation, the people that all variants are measured on, got none")
         root = Path(self.settings.data.root)
         model = load_checkpoint(weights)
         result = evaluate_model(model, root / validation.annotations, root / validation.images, flip_test=flip_test)
@@ -222,18 +225,18 @@ class _Run:
             return list(csv.DictReader(rows))
 
 
-def _plan(config: AblationConfig, rung: Rung) -> list[_Run]:
-    folder = Path(config.out) / folder_name(rung.name)
-    checkpoint = None if rung.checkpoint is None else Path(rung.checkpoint)
-    seeds = config.seeds if rung.seeds is None else rung.seeds
+def _plan(config: AblationConfig, variant: Variant) -> list[_Run]:
+    folder = Path(config.out) / folder_name(variant.name)
+    checkpoint = None if variant.checkpoint is None else Path(variant.checkpoint)
+    seeds = config.seeds if variant.seeds is None else variant.seeds
     runs = []
     for seed in seeds[:1] if checkpoint else seeds:
-        values = merge_settings(config.base, rung.changes) | {"out": str(folder / f"seed{seed}"), "seed": seed}
+        values = merge_settings(config.base, variant.changes) | {"out": str(folder / f"seed{seed}"), "seed": seed}
         try:
             settings = train_config_from(values)
             settings.check()
         except ConfigError as error:
-            raise ConfigError(f"rung {rung.name!r}: {error}") from error
+            raise ConfigError(f"variant {variant.name!r}: {error}") from error
         runs.append(_Run(settings, checkpoint))
     return runs
 
@@ -255,7 +258,7 @@ def _keep_settings(out: Path, settings: TrainConfig) -> None:
         out.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = current_names(json.loads(file.read_text(encoding="utf-8")))
     changed = sorted(key for key in values if values[key] != before.get(key))
     if changed:
         raise ConfigError(
@@ -264,12 +267,12 @@ def _keep_settings(out: Path, settings: TrainConfig) -> None:
 
 
 def folder_name(name: str) -> str:
-    """The folder of a rung's runs, one below it per seed."""
+    """The folder of a variant's runs, one below it per seed."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def _write(config: AblationConfig, runs: Mapping[str, list[_Run]]) -> AblationResult:
-    rows = tuple(row for name, seeds in runs.items() if (row := _summarise(name, seeds)) is not None)
+    rows = tuple(row for name, seeds in runs.items() if (row := _summarize(name, seeds)) is not None)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     files = (out / "ablation.md", out / TABLE_FILE, out / "ablation.png")
@@ -277,7 +280,7 @@ def _write(config: AblationConfig, runs: Mapping[str, list[_Run]]) -> AblationRe
     files[0].write_text(_markdown(rows, reference, config), encoding="utf-8")
     with files[1].open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["rung", "seeds", "samples", "minutes", *METRICS, *(f"{name} spread" for name in METRICS)])
+        writer.writerow(["variant", "seeds", "samples", "minutes", *METRICS, *(f"{name} spread" for name in METRICS)])
         for row in rows:
             figures = [*map(row.mean, METRICS), *map(row.spread, METRICS)]
             writer.writerow([row.name, len(row.metrics), row.samples, row.minutes, *figures])
@@ -287,7 +290,7 @@ def _write(config: AblationConfig, runs: Mapping[str, list[_Run]]) -> AblationRe
     return AblationResult(rows, (), files, reference)
 
 
-def _summarise(name: str, runs: Iterable[_Run]) -> Row | None:
+def _summarize(name: str, runs: Iterable[_Run]) -> Row | None:
     finished = [(run, metrics) for run in runs if (metrics := run.metrics()) is not None]
     if not finished:
         return None
@@ -305,7 +308,7 @@ def ablation_table(rows: Sequence[Row], reference: Row | None) -> Table:
 
 
 def _headings(reference: Row | None) -> list[str]:
-    return ["rung", "seeds", "crops seen", "minutes", *METRICS, *(f"{name} +-" for name in RANKED_BY if reference)]
+    return ["variant", "seeds", "crops seen", "minutes", *METRICS, *(f"{name} +-" for name in RANKED_BY if reference)]
 
 
 def _cells(row: Row, reference: Row | None) -> list[str]:
@@ -326,7 +329,7 @@ def _cells(row: Row, reference: Row | None) -> list[str]:
 
 
 def _markdown(rows: Sequence[Row], reference: Row | None, config: AblationConfig) -> str:
-    """The table and, beneath it, the rungs from the most to the least helpful."""
+    """The table and, beneath it, the variants from the most to the least helpful."""
     headings = _headings(reference)
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     lines += ["| " + " | ".join(_cells(row, reference)) + " |" for row in rows]
@@ -336,7 +339,7 @@ def _markdown(rows: Sequence[Row], reference: Row | None, config: AblationConfig
         others = [row for row in rows if row is not reference and row.samples is not None]
         # By AP as it is printed; where that ties, as it does for short runs that all stand near 0, by PCK.
         ranked = sorted(others, key=lambda row: (round(row.mean("AP"), 3), row.mean("PCK@0.2")), reverse=True)
-        lines += ["", f"Trained rungs by what they add to '{config.reference}':", ""]
+        lines += ["", f"Trained variants by what they add to '{config.reference}':", ""]
         lines += [
             f"{place}. {row.name}: " + ", ".join(
                 f"{name} {100 * (row.mean(name) - reference.mean(name)):+.1f}" for name in RANKED_BY

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.backends.description import ModelDescription
-from distilpose.backends.torch import TorchRunner
+from distilpose.backends.torch import TorchBackend
+from distilpose.compat import current_names
 from distilpose.errors import ConfigError
 from distilpose.evaluation.evaluate import EvaluationSet, evaluate_set
 from distilpose.inference.decoding import FlipTest
@@ -76,7 +77,9 @@ class Checkpoints(Callback):
             ConfigError: the run was started with another teacher.
         """
         if "teacher" in state_dict:
-            _check_teacher(self._out, state_dict["teacher"] or {}, self._summary.get("teacher_description") or {})
+            _check_teacher(
+                self._out, current_names(state_dict["teacher"] or {}), self._summary.get("teacher_description") or {}
+            )
         self.best_ap, self.best_epoch = state_dict["best_ap"], state_dict["best_epoch"]
         self.metrics = state_dict["metrics"]
 
@@ -98,8 +101,8 @@ class Checkpoints(Callback):
         better = False
         if self._validation is not None and (last or epoch % self._every == 0):
             was_training = model.training
-            runner = TorchRunner(model, self._description)
-            self.metrics = dict(evaluate_set(runner, self._validation, flip_test=self._flip_test).metrics)
+            backend = TorchBackend(model, self._description)
+            self.metrics = dict(evaluate_set(backend, self._validation, flip_test=self._flip_test).metrics)
             model.train(was_training)
             training["validation"] = {"flip_test": self._flip_test, **self.metrics}
             better = self.best_ap is None or self.metrics["AP"] > self.best_ap

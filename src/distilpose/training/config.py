@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from distilpose.compat import current_names
 from distilpose.data.augment import AugmentOptions
 from distilpose.errors import ConfigError
 from distilpose.losses import TARGET_SIGMA, DistillationOptions
@@ -24,7 +25,7 @@ class DatasetConfig:
         images: folder of the images, below ``data.root``.
         weight: share of the draws, relative to the other sets; by size when not given for any set.
         unannotated: names of the model's keypoints that this set never labels: kept out of label losses.
-        zero_means_unknown: visibility 0 says "unknown" here, not "not in the picture" (machine-made labels).
+        zero_means_unknown: visibility 0 says "unknown" here, not "not in the image" (machine-made labels).
         skeleton: of this set, where it is not the model's: a built-in name or a file. Its labels are read by name, and
             what it lacks counts as unannotated.
         mapping: keypoints of the model by name -> of this set, where names do not say it; "" for none.
@@ -68,7 +69,7 @@ class DataConfig:
 
 
 @dataclass
-class OptimiserConfig:
+class OptimizerConfig:
     """Adam and its learning rate.
 
     Attributes:
@@ -106,17 +107,17 @@ class TrainConfig:
         model: preset to train.
         model_options: its options, such as ``{input_size_hw: [128, 96]}``.
         teacher: checkpoint of a heatmap model, or a mapping with a ``kind`` (`teachers.config`); frozen.
-        teacher_store: folder that keeps the teacher's outputs of a fixed pool of crops (``data.variants``), so that
+        teacher_cache: folder that keeps the teacher's outputs of a fixed pool of crops (``data.variants``), so that
             each crop is shown to the teacher once; runs on the same crops may share it.
         teacher_flip: average the teacher's heatmaps with those of the mirrored crops: a better teacher, twice the cost.
         init: checkpoint whose weights the model starts from, as far as names and shapes agree; or a state dict in
-            torchvision's layout for a model with a ResNet (`training.start_weights`).
+            torchvision's layout for a model with a ResNet (`training.initialization`).
         init_parts: which parts start from it; a part that neither model has is passed over.
-        start: of fresh weights: ``"plain"``, as the paper, or ``"pointing"``, from which short trainings learn much
-            faster (`training.pointing`).
+        start: of fresh weights: ``"plain"``, as the paper, or ``"pointer"``, from which short trainings learn much
+            faster (`training.initialization`).
         epochs: of training.
         seed: of weights, order and augmentation.
-        optimiser: Adam and its learning rate.
+        optimizer: Adam and its learning rate.
         losses: weights and variants of the student's loss terms.
         target_sigma: of the heatmaps that a teacher is trained on, in cells; small maps need a smaller one.
         augment: of the training crops.
@@ -141,14 +142,14 @@ class TrainConfig:
     model: str = "distilpose_s"
     model_options: dict[str, Any] = field(default_factory=dict)
     teacher: str | dict[str, Any] | None = None
-    teacher_store: str | None = None
+    teacher_cache: str | None = None
     teacher_flip: bool = False
     init: str | None = None
     init_parts: list[Part] = field(default_factory=lambda: ["backbone", "encoder", "head"])
-    start: Literal["plain", "pointing"] = "plain"
+    start: Literal["plain", "pointer"] = "plain"
     epochs: int = 300
     seed: int = 0
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     losses: DistillationOptions = field(default_factory=DistillationOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     target_sigma: float = TARGET_SIGMA
@@ -189,8 +190,8 @@ class TrainConfig:
             teacher_config_from(self.teacher)
         if self.teacher_flip and self.teacher is None:
             raise ConfigError("teacher_flip averages a teacher's heatmaps: name a teacher, or leave it out")
-        if self.teacher_store is not None and (self.teacher is None or self.data.variants is None):
-            raise ConfigError("teacher_store needs a teacher and a fixed pool of crops: set data.variants, such as 4")
+        if self.teacher_cache is not None and (self.teacher is None or self.data.variants is None):
+            raise ConfigError("teacher_cache needs a teacher and a fixed pool of crops: set data.variants, such as 4")
         self._check_numbers()
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
@@ -199,8 +200,8 @@ class TrainConfig:
         for dataset in (*self.data.train, *([self.data.validation] if self.data.validation else [])):
             if dataset.mapping and dataset.skeleton is None:
                 raise ConfigError(f"{dataset.annotations}: mapping needs the skeleton of this set: name it beside it")
-        if self.start == "pointing" and self.init is not None and set(self.init_parts) & {"encoder", "head"}:
-            raise ConfigError("start: pointing sets encoder and head itself: leave them out of init_parts")
+        if self.start == "pointer" and self.init is not None and set(self.init_parts) & {"encoder", "head"}:
+            raise ConfigError("start: pointer sets encoder and head itself: leave them out of init_parts")
         given = [dataset.weight is not None for dataset in self.data.train]
         if any(given) and not all(given):
             raise ConfigError("data.train: give a weight to every dataset or to none")
@@ -210,10 +211,10 @@ class TrainConfig:
             "backbone_heatmap": self.backbone_heatmap,
             "cycle_token": self.cycle_token,
             "cycle_keypoint": self.cycle_keypoint,
-            "optimiser.lr": self.optimiser.lr,
-            "optimiser.weight_decay": self.optimiser.weight_decay,
-            "optimiser.warmup_factor": self.optimiser.warmup_factor,
-            "optimiser.gamma": self.optimiser.gamma,
+            "optimizer.lr": self.optimizer.lr,
+            "optimizer.weight_decay": self.optimizer.weight_decay,
+            "optimizer.warmup_factor": self.optimizer.warmup_factor,
+            "optimizer.gamma": self.optimizer.gamma,
         }
         for name, value in not_negative.items():
             if not 0 <= value < math.inf:
@@ -230,7 +231,7 @@ def train_config_from(values: Mapping[str, Any]) -> TrainConfig:
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
-    values = dict(values)
+    values = dict(current_names(values))
     if values.get("flip_test") is False:
         values["flip_test"] = "off"  # YAML reads a bare off as False
     parser = ArgumentParser(exit_on_error=False)
@@ -243,7 +244,7 @@ def train_config_from(values: Mapping[str, Any]) -> TrainConfig:
     return parsed
 
 
-def learning_rate_factor(config: OptimiserConfig, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
+def learning_rate_factor(config: OptimizerConfig, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
     """The learning rate at a step, as a factor of ``config.lr``."""
     total = max(1, steps_per_epoch * epochs)
     milestones = [epoch * steps_per_epoch for epoch in config.milestones]

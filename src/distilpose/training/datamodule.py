@@ -14,7 +14,7 @@ from distilpose.data.augment import AugmentOptions
 from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import PersonSample, load_person_samples
 from distilpose.data.dataset import Batch, MixedSampler, PersonDataset, TrainingItem, build_loader
-from distilpose.data.preprocess import Normalisation
+from distilpose.data.preprocess import Normalization
 from distilpose.evaluation.evaluate import EvaluationSet
 from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton, find_skeleton, map_keypoints
 from distilpose.training.config import DataConfig, DatasetConfig, TrainConfig
@@ -53,7 +53,7 @@ def _warn_of_half_bodies(skeleton: Skeleton, augment: AugmentOptions) -> None:
     least = augment.half_body_min_keypoints
     if augment.half_body_prob > 0 and (skeleton.upper_body or skeleton.lower_body) and skeleton.num_keypoints <= least:
         logger.warning(
-            "%s has %d keypoints, and crops of half a body are drawn where more than %d are labelled: never. Set "
+            "%s has %d keypoints, and crops of half a body are drawn where more than %d are labeled: never. Set "
             "augment.half_body_min_keypoints lower, or augment.half_body_prob to 0.",
             skeleton.name, skeleton.num_keypoints, least,
         )  # fmt: skip
@@ -64,7 +64,7 @@ class TrainingData:
 
     Args:
         config: of the run.
-        description: of the model to train: crop size, normalisation, keypoints.
+        description: of the model to train: crop size, normalization, keypoints.
         skip_invalid: report invalid annotations and go on without them.
 
     Raises:
@@ -97,7 +97,7 @@ class TrainingData:
             description.input_size_hw,
             skeleton=description.skeleton,
             augment=config.augment,
-            normalisation=description.normalisation or Normalisation(),
+            normalization=description.normalization or Normalization(),
             seed=config.seed,
             variants=config.data.variants,
             cache_images=config.data.cache_images,

@@ -28,7 +28,7 @@ from distilpose.teachers.adapter import SourceTeacher
 from distilpose.teachers.base import CropSpec, Teacher
 from distilpose.teachers.checkpoint import model_source
 from distilpose.teachers.keypoints import unnamed_skeleton
-from distilpose.training.teacher_cache import TeacherStore
+from distilpose.training.teacher_cache import TeacherCache
 
 logger = logging.getLogger(__name__)
 
@@ -119,15 +119,15 @@ class DistillationTask:
         options: DistillationOptions,
         teacher: Teacher | None = None,
         student_dim: int | None = None,
-        store: TeacherStore | None = None,
+        store: TeacherCache | None = None,
     ) -> None:
         self._options = options
         self._store = store
         self._teacher = teacher
-        self._taught: Tensor | None = None
+        self._keypoint_mask: Tensor | None = None
         self._projection: nn.Linear | None = None
         if teacher is not None:
-            self._taught = None if all(teacher.taught) else torch.tensor(teacher.taught)
+            self._keypoint_mask = None if all(teacher.keypoint_mask) else torch.tensor(teacher.keypoint_mask)
             if options.token and student_dim and teacher.tokens is not None and student_dim != teacher.tokens.dim:
                 self._projection = nn.Linear(student_dim, teacher.tokens.dim)
         self._flow = ResidualFlow() if options.keypoint_form == "rle" else None
@@ -145,7 +145,7 @@ class DistillationTask:
             mean_over_ranks(batch.target_weight.mean(0)),
             crop_size_hw=(batch.images.shape[-2], batch.images.shape[-1]),
             flow=self._flow,
-            taught=self._taught,
+            keypoint_mask=self._keypoint_mask,
         )
         return dict(terms.terms())
 
@@ -166,7 +166,7 @@ class DistillationTask:
         """The teacher's outputs, if they are not finite."""
         if self._heard is None or all(value is None or value.isfinite().all() for value in self._heard[1]):
             return None
-        place = "" if self._store is None else ", and start with another teacher_store"
+        place = "" if self._store is None else ", and start with another teacher_cache"
         return f"the teacher's outputs are NaN or infinite: look at the teacher (distilpose evaluate --teacher){place}"
 
     def extra_parameters(self) -> list[nn.Parameter]:
@@ -176,8 +176,8 @@ class DistillationTask:
 
     def to(self, device: torch.device) -> None:
         """Move teacher, projection and flow."""
-        if self._taught is not None:
-            self._taught = self._taught.to(device)
+        if self._keypoint_mask is not None:
+            self._keypoint_mask = self._keypoint_mask.to(device)
         for part in (self._teacher, self._projection, self._flow):
             if part is not None:
                 part.to(device)
@@ -222,7 +222,7 @@ def make_task(
     teacher: HeatmapModel | Teacher | None,
     options: DistillationOptions,
     target_sigma: float,
-    store: TeacherStore | None = None,
+    store: TeacherCache | None = None,
 ) -> Task:
     """The task that fits a model and its teacher.
 

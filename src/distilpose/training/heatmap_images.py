@@ -20,19 +20,19 @@ from distilpose.visualization.draw import draw_poses
 
 NUM_CROPS = 4
 TAG = "heatmaps"
-_MIN_HEIGHT = 256  # of a crop in the picture; smaller ones are enlarged
+_MIN_HEIGHT = 256  # of a crop in the image; smaller ones are enlarged
 _TITLE_HEIGHT = 24
 _DIMMED = 0.4  # brightness of a crop under a heatmap
 
 
-class Pictures(Callback):
-    """Log one picture after each evaluated epoch: the same crops each time, so that heatmaps can be watched growing.
+class HeatmapImages(Callback):
+    """Log one image after each evaluated epoch: the same crops each time, so that heatmaps can be watched growing.
 
     Args:
         crops: (N, H, W, 3) uint8 RGB.
         batch: the same crops with their labels, as the model reads them.
         skeleton: of the keypoints.
-        every: epochs between pictures; the last epoch always gets one.
+        every: epochs between images; the last epoch always gets one.
     """
 
     def __init__(self, crops: ImageArray, batch: Batch, skeleton: Skeleton, every: int) -> None:
@@ -47,10 +47,10 @@ class Pictures(Callback):
         epoch = trainer.current_epoch + 1
         if not trainer.is_global_zero or (epoch != trainer.max_epochs and epoch % self._every):
             return
-        picture = self._draw(pl_module)
+        image = self._draw(pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(TAG, picture, trainer.global_step, dataformats="HWC")
+                logger.experiment.add_image(TAG, image, trainer.global_step, dataformats="HWC")
 
     def _draw(self, module: PoseTraining) -> ImageArray:
         view = module.view(move_data_to_device(self._batch, module.device))
@@ -102,8 +102,8 @@ def _stretch(plane: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
 
 def _overlay(crop: ImageArray, heatmap: Float32Array) -> ImageArray:
     heat = np.clip(heatmap, 0, 1)
-    colours = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]  # OpenCV's are BGR
-    mixed = heat[..., None] * colours + (1 - heat[..., None]) * _DIMMED * crop
+    colors = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]  # OpenCV's are BGR
+    mixed = heat[..., None] * colors + (1 - heat[..., None]) * _DIMMED * crop
     return np.rint(mixed).astype(np.uint8)
 
 

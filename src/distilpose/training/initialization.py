@@ -1,7 +1,7 @@
 """Weights that a run starts from: another run's model, a ResNet of ImageNet, or attention that points.
 
 Pointer initialization: with the usual small random weights a keypoint token sees the mean of all visual tokens,
-whatever the picture: nothing tells the head how to read a position before attention picks one, and nothing tells
+whatever the image: nothing tells the head how to read a position before attention picks one, and nothing tells
 attention what to pick before the head can read it. Training stays at the mean pose until it leaves this saddle. Here
 the last block starts as a pointer: its attention is sharp enough to differ between patches, its values carry a patch's
 token over unchanged, and the head is fitted to read the patch's place from it. The first gradients then say where to
@@ -145,10 +145,10 @@ TokenModel = DistilPose | TokenPose
 
 class _LastBlockInput(NamedTuple):
     keypoint_tokens: Tensor  # (B, K, D) as they enter the last block
-    visual_tokens: Tensor  # (B, P, D) as its attention reads them, normalised
+    visual_tokens: Tensor  # (B, P, D) as its attention reads them, normalized
 
 
-def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: float = TARGET_SIGMA) -> float:
+def initialize_pointer(model: PoseModel, images: Tensor, seed: int, target_sigma: float = TARGET_SIGMA) -> float:
     """Turn the last block of a fresh model into a pointer and fit the head to it.
 
     Args:
@@ -164,9 +164,9 @@ def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: fl
         ConfigError: the model has no tokens, or its encoder prunes: the last block does not see every patch.
     """
     if not isinstance(model, TokenModel):
-        raise ConfigError(f"start 'pointing' is for models with tokens, got {model.preset}: use start 'plain'")
+        raise ConfigError(f"start 'pointer' is for models with tokens, got {model.preset}: use start 'plain'")
     if model.encoder.prune_after is not None:
-        raise ConfigError("start: pointing needs all visual tokens: leave out model_options.prune_after or start plain")
+        raise ConfigError("start: pointer needs all visual tokens: leave out model_options.prune_after or start plain")
     generator = torch.Generator().manual_seed(seed)
     was_training = model.training
     model.eval()
@@ -179,7 +179,7 @@ def start_pointing(model: PoseModel, images: Tensor, seed: int, target_sigma: fl
         last.qkv.weight[: 2 * encoder.dim] *= SHARPNESS
         last.qkv.weight[2 * encoder.dim :] = carry
         last.attention_out.weight.copy_(carry.T)
-    error = _fit_head(model, tokens, _patch_centres(model), generator, target_sigma)
+    error = _fit_head(model, tokens, _patch_centers(model), generator, target_sigma)
     model.train(was_training)
     return error
 
@@ -196,8 +196,8 @@ def _last_block_input(model: TokenModel, last: TransformerBlock, images: Tensor)
     return _LastBlockInput(tokens[:, :count], last.attention_norm(tokens[:, count:]))
 
 
-def _patch_centres(model: TokenModel) -> Tensor:
-    """(P, 2) centres of the patches as fractions of the crop, in row-major order."""
+def _patch_centers(model: TokenModel) -> Tensor:
+    """(P, 2) centers of the patches as fractions of the crop, in row-major order."""
     height, width = (side // CELL for side in model.input_size_hw)
     patch_h, patch_w = model.encoder.patch_size_hw
     rows, columns = height // patch_h, width // patch_w
@@ -206,9 +206,9 @@ def _patch_centres(model: TokenModel) -> Tensor:
 
 
 def _fit_head(
-    model: TokenModel, tokens: _LastBlockInput, centres: Tensor, generator: torch.Generator, target_sigma: float
+    model: TokenModel, tokens: _LastBlockInput, centers: Tensor, generator: torch.Generator, target_sigma: float
 ) -> float:
-    """Teach the head to read places from what a pointing last block hands it: blends of neighbouring patches."""
+    """Teach the head to read places from what a pointing last block hands it: blends of neighboring patches."""
     adam = torch.optim.Adam(model.head.parameters(), HEAD_LEARNING_RATE)
     samples, keypoints = tokens.keypoint_tokens.shape[:2]
     error = torch.zeros(())
@@ -217,10 +217,10 @@ def _fit_head(
         keypoint = torch.randint(keypoints, (HEAD_BATCH,), generator=generator)
         place = torch.rand(HEAD_BATCH, 1, 2, generator=generator)
         reach = 0.03 + 0.6 * torch.rand(HEAD_BATCH, 1, generator=generator) ** 2
-        blend = torch.softmax(-(centres - place).square().sum(-1) / (2 * reach**2), dim=-1)
+        blend = torch.softmax(-(centers - place).square().sum(-1) / (2 * reach**2), dim=-1)
         carried = torch.einsum("np,npd->nd", blend, tokens.visual_tokens[sample])
         read = (tokens.keypoint_tokens[sample, keypoint] + carried).unsqueeze(1)
-        error = _reading_error(model, read, blend, centres, target_sigma)
+        error = _reading_error(model, read, blend, centers, target_sigma)
         adam.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]
         adam.step()
@@ -228,13 +228,13 @@ def _fit_head(
 
 
 def _reading_error(
-    model: TokenModel, keypoint_tokens: Tensor, blend: Tensor, centres: Tensor, target_sigma: float
+    model: TokenModel, keypoint_tokens: Tensor, blend: Tensor, centers: Tensor, target_sigma: float
 ) -> Tensor:
     """Error of reading (N, 1, D) tokens that blend patches by (N, P) weights: places and heatmaps blend alike."""
     if isinstance(model, DistilPose):
-        return F.mse_loss(model.head(keypoint_tokens)[0][:, 0], blend @ centres)
+        return F.mse_loss(model.head(keypoint_tokens)[0][:, 0], blend @ centers)
     heatmaps = model.head(keypoint_tokens)[:, 0]
     height, width = heatmaps.shape[-2:]
-    places = centres.unsqueeze(0)
+    places = centers.unsqueeze(0)
     of_patches = render_gaussian_heatmaps(places, torch.full_like(places, target_sigma), (height, width), 0.0)[0]
     return F.mse_loss(heatmaps, torch.einsum("np,phw->nhw", blend, of_patches))

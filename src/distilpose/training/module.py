@@ -15,7 +15,7 @@ from distilpose.errors import ConfigError, TrainingDivergedError
 from distilpose.losses import CELL, TARGET_SIGMA, heatmap_loss
 from distilpose.models import PoseModel
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.training.config import OptimiserConfig, learning_rate_factor
+from distilpose.training.config import OptimizerConfig, learning_rate_factor
 from distilpose.training.distillation import BatchView, Task
 from distilpose.training.self_distillation import SelfDistillation
 
@@ -23,7 +23,7 @@ from distilpose.training.self_distillation import SelfDistillation
 class DeepSupervision(nn.Module):
     """Heatmaps read straight off the backbone's features, in training only.
 
-    The convolutions learn what body parts look like from every cell of a picture, while the tokens are still learning
+    The convolutions learn what body parts look like from every cell of an image, while the tokens are still learning
     where to look.
 
     Args:
@@ -66,12 +66,12 @@ class DeepSupervision(nn.Module):
 
 
 class PoseTraining(LightningModule):
-    """Model, task and optimiser of one run.
+    """Model, task and optimizer of one run.
 
     Args:
         model: what is trained.
         task: what it learns; holds the teacher, which is neither a parameter nor in any checkpoint.
-        optimiser: Adam and its learning rate.
+        optimizer: Adam and its learning rate.
         epochs: of the run.
         ema_decay: keep a moving average of the weights.
         freeze_batchnorm: batch-norm uses its running statistics and keeps them.
@@ -84,7 +84,7 @@ class PoseTraining(LightningModule):
         self,
         model: PoseModel,
         task: Task,
-        optimiser: OptimiserConfig,
+        optimizer: OptimizerConfig,
         epochs: int,
         ema_decay: float | None = None,
         freeze_batchnorm: bool = False,
@@ -105,7 +105,7 @@ class PoseTraining(LightningModule):
             self.average = AveragedModel(model, multi_avg_fn=move).requires_grad_(False)
         self._task = task
         self._self_distillation = self_distillation
-        self._optimiser = optimiser
+        self._optimizer = optimizer
         self._epochs = epochs
         self._freeze_batchnorm = freeze_batchnorm
 
@@ -167,10 +167,10 @@ class PoseTraining(LightningModule):
         if self.deep_supervision is not None:
             parameters += self.deep_supervision.parameters()
         adam = torch.optim.Adam(
-            parameters, lr=self._optimiser.lr, weight_decay=self._optimiser.weight_decay, fused=True
+            parameters, lr=self._optimizer.lr, weight_decay=self._optimizer.weight_decay, fused=True
         )
         steps = int(self.trainer.estimated_stepping_batches) // self._epochs
-        schedule = torch.optim.lr_scheduler.LambdaLR(adam, learning_rate_factor(self._optimiser, steps, self._epochs))
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, learning_rate_factor(self._optimizer, steps, self._epochs))
         return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _mean_over_ranks(self, value: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class PoseTraining(LightningModule):
         if torch.stack(list(terms.values())).isfinite().all():
             return
         bad = [f"{name} = {value.item()}" for name, value in terms.items() if not value.isfinite()]
-        advice = self._task.find_fault() or "lower optimiser.lr or lengthen the warm-up"
+        advice = self._task.find_fault() or "lower optimizer.lr or lengthen the warm-up"
         raise TrainingDivergedError(
             f"{', '.join(bad)} in batch {batch_index} of epoch {self.current_epoch} (step {self.global_step}; samples "
             f"{batch.sample_index.tolist()[:8]}...): {advice}"

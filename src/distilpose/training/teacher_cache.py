@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distilpose.compat import current_names
 from distilpose.data.coco import PersonSample
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
@@ -24,11 +25,11 @@ from distilpose.types import IntArray
 CONTENT_FILE = "content.json"
 
 
-class TeacherStore:
+class TeacherCache:
     """Teacher outputs of a fixed pool of augmented crops, in float16 files that grow as crops come by.
 
-    A crop that the store does not know is shown to the teacher and kept; so the first run fills the store and later
-    ones, and later epochs, find the teacher's answer at the cost of reading some 60 KB. Runs may share a store when
+    A crop that the cache does not know is shown to the teacher and kept; so the first run fills the cache and later
+    ones, and later epochs, find the teacher's answer at the cost of reading some 60 KB. Runs may share a cache when
     teacher, data, crop size and augmentation agree.
 
     Args:
@@ -86,7 +87,7 @@ class TeacherStore:
 
 
 def hash_people(samples: Sequence[PersonSample], root: Path) -> str:
-    """SHA-256 of all that shapes the crops of people but their pixels: pictures' paths below root, boxes, keypoints."""
+    """SHA-256 of all that shapes the crops of people but their pixels: images' paths below root, boxes, keypoints."""
     digest = hashlib.sha256()
     for sample in samples:
         path = sample.image_path
@@ -108,12 +109,12 @@ def _check_content(file: Path, content: Mapping[str, Any]) -> None:
         part = file.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         _link_first(part, file)
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = current_names(json.loads(file.read_text(encoding="utf-8")))
     changed = sorted(key for key in {*values, *before} if values.get(key) != before.get(key))
     if changed:
         raise ConfigError(
             f"{file.parent} holds teacher outputs of other crops ({', '.join(changed)} changed): "
-            "choose another teacher_store, or delete it"
+            "choose another teacher_cache, or delete it"
         )
 
 

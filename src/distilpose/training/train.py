@@ -29,12 +29,12 @@ from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDispl
 from distilpose.training.config import TrainConfig
 from distilpose.training.datamodule import TrainingData, find_model_skeleton, load_validation_set
 from distilpose.training.distillation import make_task
-from distilpose.training.heatmap_images import NUM_CROPS, Pictures
-from distilpose.training.initialization import load_start_weights, start_pointing
+from distilpose.training.heatmap_images import NUM_CROPS, HeatmapImages
+from distilpose.training.initialization import initialize_pointer, load_start_weights
 from distilpose.training.module import PoseTraining
 from distilpose.training.processes import SameStart, companions
 from distilpose.training.self_distillation import make_self_distillation
-from distilpose.training.teacher_cache import TeacherStore, hash_people
+from distilpose.training.teacher_cache import TeacherCache, hash_people
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +78,9 @@ def train(
     """
     config.check()
     processes = find_processes(config.devices)
-    if processes.machines > 1 and config.teacher_store is not None:
+    if processes.machines > 1 and config.teacher_cache is not None:
         raise ConfigError(
-            f"a teacher_store serves the processes of one machine, got {processes.machines} machines: leave it out"
+            f"a teacher_cache serves the processes of one machine, got {processes.machines} machines: leave it out"
         )
     out = Path(config.out)
     state = _find_state(out, resume)
@@ -95,15 +95,15 @@ def train(
             "only a teacher teaches the score: without one it means nothing, and poses are drawn faintly. Set "
             "model_options.with_score to false, or name a teacher."
         )
-    store = None if teacher is None else _open_store(config, teacher, data, skeleton)
+    store = None if teacher is None else _open_cache(config, teacher, data, skeleton)
     task = make_task(model, teacher, config.losses, config.target_sigma, store)
-    if config.start == "pointing" and state is None:
+    if config.start == "pointer" and state is None:
         first = next(iter(data.train_loader(rank=0, world_size=1)))
-        start_pointing(model, first.images, config.seed, config.target_sigma)
+        initialize_pointer(model, first.images, config.seed, config.target_sigma)
     module = PoseTraining(
         model,
         task,
-        config.optimiser,
+        config.optimizer,
         config.epochs,
         ema_decay=config.ema_decay,
         freeze_batchnorm=config.freeze_batchnorm,
@@ -126,7 +126,7 @@ def train(
         checkpoints,
         ProgressDisplay(console or Console(stderr=True), checkpoints),
         Records(out, config.log_every, checkpoints),
-        Pictures(*data.first(NUM_CROPS), description.skeleton, config.evaluate_every),
+        HeatmapImages(*data.first(NUM_CROPS), description.skeleton, config.evaluate_every),
     ]
     _fit(config, processes, module, data, callbacks, state)
     best = None if checkpoints.best_ap is None else out / "best.safetensors"
@@ -164,8 +164,8 @@ def _open_teacher(config: TrainConfig, description: ModelDescription, data: Trai
     return open_teacher(config.teacher, CropSpec.of(description), data.samples, flip=config.teacher_flip)
 
 
-def _open_store(config: TrainConfig, teacher: Teacher, data: TrainingData, skeleton: Skeleton) -> TeacherStore | None:
-    if config.teacher_store is None or config.data.variants is None:
+def _open_cache(config: TrainConfig, teacher: Teacher, data: TrainingData, skeleton: Skeleton) -> TeacherCache | None:
+    if config.teacher_cache is None or config.data.variants is None:
         return None
     content: dict[str, object] = {
         "teacher": dict(teacher.description),
@@ -175,7 +175,7 @@ def _open_store(config: TrainConfig, teacher: Teacher, data: TrainingData, skele
     }
     if skeleton != COCO_17:  # its mirror pairs and halves shape the crops
         content["skeleton"] = skeleton.to_dict()
-    return TeacherStore(Path(config.teacher_store), content, len(data), config.data.variants)
+    return TeacherCache(Path(config.teacher_cache), content, len(data), config.data.variants)
 
 
 class Processes(NamedTuple):

@@ -15,22 +15,22 @@ import numpy as np
 
 from distilpose.errors import InputError
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.options import FilmOptions
-from distilpose.inference.people import Finder, Place, Shot
+from distilpose.inference.options import VideoOptions
+from distilpose.inference.people import Finder, Frame, FrameId
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.sources import CAMERA_PREFIX
 from distilpose.types import ImageArray
-from distilpose.video.pipeline import Seen, follow
+from distilpose.video.pipeline import FrameResult, follow
 from distilpose.video.smoothing import OneEuroSmoother
 
 LATENCIES_KEPT = 100  # frames over which latency is summed up
 
 
 class Camera(Protocol):
-    """Gives picture after picture."""
+    """Gives image after image."""
 
     def read(self) -> ImageArray | None:
-        """Wait for the next picture, (H, W, 3) uint8 RGB; None when there will be no more."""
+        """Wait for the next image, (H, W, 3) uint8 RGB; None when there will be no more."""
         ...
 
     def close(self) -> None:
@@ -54,12 +54,12 @@ class Webcam:
             raise InputError(
                 f"{CAMERA_PREFIX}{number} cannot be opened: is there a camera, is it free, and may this user read it?"
             )
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # older pictures are of no use
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # older images are of no use
 
     def read(self) -> ImageArray | None:
         """See `Camera`."""
-        good, picture = self._capture.read()
-        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8) if good else None
+        good, image = self._capture.read()
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8) if good else None
 
     def close(self) -> None:
         """See `Camera`."""
@@ -67,12 +67,12 @@ class Webcam:
 
 
 class Latency(NamedTuple):
-    """From a picture's arrival to its poses, over the last frames.
+    """From an image's arrival to its poses, over the last frames.
 
     Attributes:
         median: seconds.
         p95: seconds; one in twenty takes longer.
-        used: share of the camera's pictures that were predicted.
+        used: share of the camera's images that were predicted.
     """
 
     median: float
@@ -84,7 +84,7 @@ class Latency(NamedTuple):
 
 
 class NewestFrame:
-    """Reads a camera in a thread and keeps the newest picture alone."""
+    """Reads a camera in a thread and keeps the newest image alone."""
 
     def __init__(self, camera: Camera) -> None:
         self._camera = camera
@@ -100,11 +100,11 @@ class NewestFrame:
     def _read(self) -> None:
         try:
             while not self._stopping:
-                picture = self._camera.read()
-                if picture is None:
+                image = self._camera.read()
+                if image is None:
                     break
                 with self._condition:
-                    self._newest = (self.read_so_far, time.perf_counter(), picture)
+                    self._newest = (self.read_so_far, time.perf_counter(), image)
                     self.read_so_far += 1
                     self._condition.notify()
         except BaseException as error:
@@ -115,7 +115,7 @@ class NewestFrame:
                 self._condition.notify()
 
     def take(self, give_up: Callable[[], bool] = lambda: False) -> tuple[int, float, ImageArray] | None:
-        """Wait for a picture newer than the last: its number, when it came (``time.perf_counter``), and itself.
+        """Wait for an image newer than the last: its number, when it came (``time.perf_counter``), and itself.
 
         None when the camera gives no more, or ``give_up`` says so.
         """
@@ -140,15 +140,15 @@ def watch_camera(
     name: str,
     predictor: PosePredictor,
     find: Finder,
-    options: FilmOptions,
+    options: VideoOptions,
     *,
-    most: int | None = None,
+    max_people: int | None = None,
     interruption: Interruption,
     show: Callable[[Latency], None] = lambda _: None,
-) -> Generator[Seen]:
+) -> Generator[FrameResult]:
     """Predict what a camera sees, until it ends, ``options.end`` seconds are over or the user stops it.
 
-    Times are those of arrival, in seconds since the first picture; numbers count all pictures of the camera, so that
+    Times are those of arrival, in seconds since the first image; numbers count all images of the camera, so that
     gaps show what was passed over.
 
     Args:
@@ -157,7 +157,7 @@ def watch_camera(
         predictor: of the poses.
         find: the boxes of frames.
         options: how people are followed; ``every`` and ``start`` are left out of account.
-        most: people of a frame that are kept.
+        max_people: people of a frame that are kept.
         interruption: ends it.
         show: is told how long frames take.
     """
@@ -166,7 +166,7 @@ def watch_camera(
     latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
     used = 0
 
-    def shots() -> Generator[Shot]:
+    def frames() -> Generator[Frame]:
         first = None
         while (taken := newest.take(lambda: interruption.requested)) is not None and not interruption.requested:
             number, when, image = taken
@@ -174,16 +174,18 @@ def watch_camera(
             if options.end is not None and when - first >= options.end:
                 return
             arrived.append(when)
-            yield Place(Path(name), number, when - first, (image.shape[0], image.shape[1])), image
+            yield FrameId(Path(name), number, when - first, (image.shape[0], image.shape[1])), image
 
     smoother = OneEuroSmoother()
     try:
-        with closing(follow(shots(), predictor, find, options.detect_every, most=most, keep_images=True)) as seen:
-            for item in seen:
+        with closing(
+            follow(frames(), predictor, find, options.detect_every, max_people=max_people, keep_images=True)
+        ) as frame_results:
+            for item in frame_results:
                 used += 1
-                assert item.place.time is not None
+                assert item.frame_id.time is not None
                 if item.result is not None and options.smooth:
-                    item = item._replace(result=smoother(item.result, item.place.time))
+                    item = item._replace(result=smoother(item.result, item.frame_id.time))
                 latencies.append(time.perf_counter() - arrived[-1])
                 median, p95 = np.percentile(latencies, [50, 95])
                 show(Latency(float(median), float(p95), used / newest.read_so_far))

@@ -13,7 +13,7 @@ from distilpose.types import FloatArray
 
 # From the outermost keypoints to the edges of the person box (left, top, right, bottom; left and right averaged), in
 # longer sides of the keypoints' extent: median, 5th and 95th percentile over the 1,857 people with at least five
-# labelled keypoints among 1,943 of COCO val2017 (the labels of our training crops; none is in coco_val_dev).
+# labeled keypoints among 1,943 of COCO val2017 (the labels of our training crops; none is in coco_val_dev).
 BOX_MARGIN = np.array([0.08, 0.14, 0.08, 0.09])
 BOX_MARGIN_LOW = np.array([0.0, 0.05, 0.0, 0.0])
 BOX_MARGIN_HIGH = np.array([0.27, 0.42, 0.27, 0.42])

@@ -74,7 +74,7 @@ class Preview:
         self.close()
 
     def show(self, image: ImageArray, time: float = 0.0) -> None:
-        """Put an (H, W, 3) uint8 RGB picture on the page; its time does not matter."""
+        """Put an (H, W, 3) uint8 RGB image on the page; its time does not matter."""
         _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         with self._condition:
             self._jpeg = jpeg.tobytes()

@@ -1,4 +1,4 @@
-"""Films, read through PyAV: true times, upright pictures with square pixels."""
+"""Videos, read through PyAV: true times, upright images with square pixels."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 DEFAULT_RATE = 30.0
 _EPSILON = 1e-6  # seconds: times are fractions
-_JUMP_PERIODS = 3  # a time that steps back by more frames begins a new film in the file
+_JUMP_PERIODS = 3  # a time that steps back by more frames begins a new video in the file
 _INDEXED = {"mov", "mp4", "matroska", "webm"}  # formats that find a time surely, and time every frame
 
 
 class VideoFrame(NamedTuple):
-    """One frame of a film, or the place where one is missing.
+    """One frame of a video, or the place where one is missing.
 
     Attributes:
-        number: of the frame in its film, from 0, skipped ones counted.
-        time: seconds since the film began; it never steps back, but from a broken frame, whose time is estimated.
+        number: of the frame in its video, from 0, skipped ones counted.
+        time: seconds since the video began; it never steps back, but from a broken frame, whose time is estimated.
         image: (H, W, 3) uint8 RGB, upright, with square pixels; None if it is broken.
         error: why it is broken.
     """
@@ -45,7 +45,7 @@ class VideoFrame(NamedTuple):
 
 
 class VideoReader:
-    """The frames of a film as a player shows them.
+    """The frames of a video as a player shows them.
 
     A rotation stored by a phone is applied, pixels that are not square are stretched, times are those of the file.
 
@@ -53,7 +53,7 @@ class VideoReader:
         path: of any file that FFmpeg reads.
         every: take each n-th frame.
         start: first second to take.
-        end: second before which to stop; None for the end of the film.
+        end: second before which to stop; None for the end of the video.
 
     Attributes:
         path: as above.
@@ -62,7 +62,7 @@ class VideoReader:
         num_frames: about how many frames will come; None if the file does not say.
 
     Raises:
-        InputError: the file is missing, unreadable, or has no picture.
+        InputError: the file is missing, unreadable, or has no image.
         ConfigError: ``every``, ``start`` or ``end`` is out of range.
     """
 
@@ -73,9 +73,9 @@ class VideoReader:
             raise ConfigError(f"expected 0 <= start < end in seconds, got start {start} and end {end}")
         self.path = Path(path)
         self._every, self._start, self._end = every, start, end
-        self._container = open_film(self.path)
+        self._container = open_video(self.path)
         try:
-            self._stream = picture_stream(self._container, self.path)
+            self._stream = image_stream(self._container, self.path)
             self._zero = self._stream.start_time or 0
             self._period = 1 / float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_RATE)
             first = self._first_image()
@@ -98,7 +98,7 @@ class VideoReader:
 
     @property
     def duration(self) -> float | None:
-        """Of the whole film in seconds, some formats estimate it; None if the file does not say."""
+        """Of the whole video in seconds, some formats estimate it; None if the file does not say."""
         if self._stream.duration is not None and self._stream.time_base is not None:
             return float(self._stream.duration * self._stream.time_base)
         return None if self._container.duration is None else self._container.duration / 1e6
@@ -148,7 +148,7 @@ class VideoReader:
     def _seek(self) -> int | None:
         """Go to the last key frame before the start: how many frames lie before the start.
 
-        None where the format has no index that can be trusted: then the film is decoded from its beginning.
+        None where the format has no index that can be trusted: then the video is decoded from its beginning.
         """
         import av
 
@@ -170,8 +170,8 @@ class VideoReader:
 
     def _rewind(self) -> None:
         self._container.close()
-        self._container = open_film(self.path)
-        self._stream = picture_stream(self._container, self.path)
+        self._container = open_video(self.path)
+        self._stream = image_stream(self._container, self.path)
 
     def _decoded(self) -> Iterator[tuple[float, av.VideoFrame | None, str | None]]:
         """Time and frame, or what is wrong with it, from where the file stands; time never goes back."""
@@ -196,15 +196,15 @@ class VideoReader:
             for frame in decoded:
                 lost = 0
                 shown = time + self._period if frame.pts is None else (frame.pts - self._zero) * tick + offset
-                if shown < time - _JUMP_PERIODS * self._period:  # films joined end to end begin anew
+                if shown < time - _JUMP_PERIODS * self._period:  # videos joined end to end begin anew
                     offset += time + self._period - shown
                     shown = time + self._period
                 time = max(time, shown)
                 yield time, None if frame.is_corrupt else frame, "its data is damaged" if frame.is_corrupt else None
 
 
-def open_film(path: Path) -> InputContainer:
-    """Open a film for reading.
+def open_video(path: Path) -> InputContainer:
+    """Open a video for reading.
 
     Raises:
         InputError: it is missing or unreadable.
@@ -218,7 +218,7 @@ def open_film(path: Path) -> InputContainer:
     try:
         return av.open(str(path), metadata_errors="replace")
     except av.error.FFmpegError as error:
-        raise InputError(f"{path} cannot be read as a film ({why(error)}): is it one, and complete?") from error
+        raise InputError(f"{path} cannot be read as a video ({why(error)}): is it one, and complete?") from error
 
 
 def import_av() -> None:
@@ -230,21 +230,21 @@ def import_av() -> None:
     try:
         import av  # noqa: F401
     except ImportError as error:
-        raise ConfigError('films need PyAV: pip install "distilpose[video]"') from error
+        raise ConfigError('videos need PyAV: pip install "distilpose[video]"') from error
 
 
-def picture_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The film's pictures.
+def image_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The video's images.
 
     Raises:
         InputError: it has none.
     """
-    pictures = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]  # no cover art
-    if not pictures:
+    images = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]  # no cover art
+    if not images:
         held = ", ".join(stream.type for stream in container.streams) or "nothing"
-        raise InputError(f"{path}: expected a film, got a file without a picture track (it holds {held})")
-    pictures[0].thread_type = "AUTO"
-    return pictures[0]
+        raise InputError(f"{path}: expected a video, got a file without an image track (it holds {held})")
+    images[0].thread_type = "AUTO"
+    return images[0]
 
 
 def _upright_rgb(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> ImageArray:
@@ -257,7 +257,7 @@ def _upright_rgb(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> ImageAr
 
 
 def resize(image: ImageArray, size_wh: tuple[int, int]) -> ImageArray:
-    """(H, W, 3) -> the same picture at another size."""
+    """(H, W, 3) -> the same image at another size."""
     return np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 

@@ -24,7 +24,7 @@ _TRUST_LIMIT = 4.0  # no keypoint is smoothed more than this many times more or 
 _FASTEST_TURN = 30.0  # sizes per s^2: an arm swung over a quarter of the body's height twice a second
 _SMALLEST_STEP = 1e-3  # seconds; files with repeated time stamps exist
 _GIVEN_OUT: Any = None
-_MOST_AHEAD = 120  # items that wait, whatever their times say
+_MAX_AHEAD = 120  # items that wait, whatever their times say
 _HALF_PER_STD = 2.0  # a window ends two standard deviations from its middle
 
 
@@ -168,11 +168,11 @@ def smooth_zero_lag(
     max_gap: float = 0.25,
     uncertainty: Uncertainty = "auto",
 ) -> Iterator[tuple[Item, PoseResult | None]]:
-    """Smooth a film's poses by what comes before and after: no lag, at the price of a delay of half the window.
+    """Smooth a video's poses by what comes before and after: no lag, at the price of a delay of half the window.
 
     Through each person's poses around a frame goes a parabola (a line near the ends of a track or with few poses),
     fitted with weights that fall with distance in time and with uncertainty; a pose that one frame throws off both of
-    its neighbours, further than a body could turn in that time, counts little. Straight motion stays as it is.
+    its neighbors, further than a body could turn in that time, counts little. Straight motion stays as it is.
 
     Args:
         items: (anything, people with ``track_id``, seconds) in order of time; None for a frame without a result.
@@ -189,7 +189,7 @@ def smooth_zero_lag(
 
     Source:
         Local polynomial regression: Cleveland, "Robust locally weighted regression", JASA 1979; here with a Gaussian
-        in time and one robust weighting, by the median of three neighbours in place of his residuals.
+        in time and one robust weighting, by the median of three neighbors in place of his residuals.
     """
     if not 0 < window < np.inf or not 0 < max_gap < np.inf:
         raise ConfigError(f"window and max_gap must be greater than 0 seconds, got {window} and {max_gap}")
@@ -209,7 +209,7 @@ class _Poses(NamedTuple):
 class _Held(Generic[Item]):
     """An item that waits for those after it."""
 
-    item: Item  # taken out when it is given out: it may hold a picture
+    item: Item  # taken out when it is given out: it may hold an image
     result: PoseResult | None
     time: float
     rows: dict[int, int]  # row of each track id
@@ -235,7 +235,7 @@ def _smoothed(items: Iterator[_Held[Item]], window: float, max_gap: float) -> It
     middle = 0  # index in ``held`` of the next item to give out
     for item in items:
         held.append(item)
-        while item.time - held[middle].time > half or len(held) - middle > _MOST_AHEAD:
+        while item.time - held[middle].time > half or len(held) - middle > _MAX_AHEAD:
             yield _smooth_one(held, middle, half, max_gap)
             held[middle] = replace(held[middle], item=_GIVEN_OUT)
             middle += 1
@@ -247,15 +247,15 @@ def _smoothed(items: Iterator[_Held[Item]], window: float, max_gap: float) -> It
 
 
 def _smooth_one(held: deque[_Held[Item]], middle: int, half: float, max_gap: float) -> tuple[Item, PoseResult | None]:
-    centre = held[middle]
-    if centre.result is None:
-        return centre.item, None
-    near = [other for other in held if abs(other.time - centre.time) <= half]
-    xy = centre.result.xy.copy()
-    for number, row in centre.rows.items():
-        poses = _unbroken([_pose_of(other, number) for other in near if number in other.rows], centre.time, max_gap)
-        xy[row] = _fit(poses, centre.time, half / _HALF_PER_STD, xy[row])
-    return centre.item, replace(centre.result, xy=xy)
+    center = held[middle]
+    if center.result is None:
+        return center.item, None
+    near = [other for other in held if abs(other.time - center.time) <= half]
+    xy = center.result.xy.copy()
+    for number, row in center.rows.items():
+        poses = _unbroken([_pose_of(other, number) for other in near if number in other.rows], center.time, max_gap)
+        xy[row] = _fit(poses, center.time, half / _HALF_PER_STD, xy[row])
+    return center.item, replace(center.result, xy=xy)
 
 
 def _pose_of(held: _Held[Item], number: int) -> _Poses:
@@ -292,9 +292,9 @@ def _plausibility(poses: _Poses) -> FloatArray:
     """(M, K) near 0 for a keypoint that one frame alone puts elsewhere, such as one that changed sides; else near 1."""
     if len(poses.time) < 3:
         return np.ones(poses.spread.shape)
-    neighbours = np.stack([poses.xy[:-2], poses.xy[1:-1], poses.xy[2:]])
-    off = poses.xy[1:-1] - np.median(neighbours, axis=0)
-    # The outermost have one neighbour: a third of how far they lie off the line through the next two, which trembles
+    neighbors = np.stack([poses.xy[:-2], poses.xy[1:-1], poses.xy[2:]])
+    off = poses.xy[1:-1] - np.median(neighbors, axis=0)
+    # The outermost have one neighbor: a third of how far they lie off the line through the next two, which trembles
     # about as much.
     ends = (np.diff(poses.xy, 2, axis=0)[[0, -1]]) / 3
     away = np.linalg.norm(np.concatenate([ends[:1], off, ends[1:]]), axis=-1) / poses.size[:, None]

@@ -1,6 +1,6 @@
 """Who is who from frame to frame: poses of single frames -> the same number for the same person, as frames arrive.
 
-With a detector that runs in every n-th frame only, a film goes through here as::
+With a detector that runs in every n-th frame only, a video goes through here as::
 
     boxes = detect(image) if detecting else tracker.expected(time)
     result = drop_duplicates(predictor(image, *boxes))
@@ -45,7 +45,7 @@ _SMALLEST_STEP = 1e-3  # seconds; files with repeated time stamps exist
 
 @dataclass(frozen=True)
 class TrackingOptions:
-    """How people are recognised again; the defaults do best on generated scenes (`bench.people_over_time`).
+    """How people are recognized again; the defaults do best on generated scenes (`bench.people_over_time`).
 
     Attributes:
         oks_weight: share of pose similarity in [0, 1]; the rest is box overlap. 0 gives a tracker of boxes alone, whose
@@ -115,7 +115,7 @@ _Arrays = TypeVar("_Arrays", _Tracks, _Seen)
 
 
 class PoseTracker:
-    """Gives the people of a film numbers that last, one frame after the other.
+    """Gives the people of a video numbers that last, one frame after the other.
 
     A person is matched to the track whose predicted pose and box (constant velocity and growth, slowing down) are most
     like the found ones, over all people of the frame at once, in two rounds: confident people come first, then weak
@@ -124,7 +124,7 @@ class PoseTracker:
     remembered for ``max_lost`` seconds and looked for ever further around. `expected` names nobody who was only weak.
 
     Args:
-        options: how people are recognised.
+        options: how people are recognized.
 
     Example:
         >>> tracker = PoseTracker()
@@ -143,7 +143,7 @@ class PoseTracker:
         return len(self._tracks.id)
 
     def update(self, result: PoseResult, time: float, *, detected: bool | NDArray[np.bool_] = True) -> PoseResult:
-        """Recognise the people of the next frame.
+        """Recognize the people of the next frame.
 
         Args:
             result: the frame's people.
@@ -218,16 +218,16 @@ class PoseTracker:
         if not np.isfinite(time) or time < self._time:
             raise InputError(
                 f"time must be finite and not go backwards, got {time} s after {self._time} s: start a new PoseTracker "
-                "for another film"
+                "for another video"
             )
 
     def _predicted(self, tracks: _Tracks, xy: FloatArray, time: float) -> FloatArray:
-        """(T, P, 2) points of the tracks' last poses, moved on to ``time``; sizes about the centre of the box."""
+        """(T, P, 2) points of the tracks' last poses, moved on to ``time``; sizes about the center of the box."""
         damping = self._options.damping_time
         travel = damping * -np.expm1(-(time - tracks.seen) / damping)  # seconds, were the speed constant
-        centre = ((tracks.box[:, :2] + tracks.box[:, 2:]) / 2)[:, None]
+        center = ((tracks.box[:, :2] + tracks.box[:, 2:]) / 2)[:, None]
         scale = np.exp(np.clip(tracks.growth * travel, -np.log(_SCALE_LIMIT), np.log(_SCALE_LIMIT)))
-        return np.asarray(centre + (xy - centre) * scale[:, None, None] + (tracks.velocity * travel[:, None])[:, None])
+        return np.asarray(center + (xy - center) * scale[:, None, None] + (tracks.velocity * travel[:, None])[:, None])
 
     def _match(self, tracks: _Tracks, seen: _Seen, pose_score: FloatArray, time: float) -> NDArray[np.intp]:
         """(N,) row of each person's track, -1 where there is none."""
@@ -343,9 +343,9 @@ def _carried_anchor(tracks: _Tracks) -> FloatArray:
     """(T, 4) the detector's last boxes, moved and scaled as the poses were since then."""
     weight = tracks.anchor_weight * tracks.weight
     shift, growth = _motion(tracks.anchor_xy, tracks.xy, weight)
-    centre = _weighted_mean(tracks.anchor_xy, weight)[:, None]
+    center = _weighted_mean(tracks.anchor_xy, weight)[:, None]
     scale = np.exp(np.clip(growth, -np.log(_SCALE_LIMIT), np.log(_SCALE_LIMIT)))[:, None, None]
-    corners = (tracks.anchor_box.reshape(-1, 2, 2) - centre) * scale + centre + shift[:, None]
+    corners = (tracks.anchor_box.reshape(-1, 2, 2) - center) * scale + center + shift[:, None]
     return np.asarray(corners.reshape(-1, 4))
 
 
@@ -379,9 +379,9 @@ def _per_person(detected: bool | NDArray[np.bool_], people: int) -> NDArray[np.b
 
 
 def _scaled(boxes_xyxy: FloatArray, factor: float) -> FloatArray:
-    centre = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
+    center = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2
     half = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) / 2 * factor
-    return np.asarray(np.concatenate([centre - half, centre + half], axis=1))
+    return np.asarray(np.concatenate([center - half, center + half], axis=1))
 
 
 def _no_tracks(keypoints: int) -> _Tracks:

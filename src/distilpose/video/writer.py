@@ -1,4 +1,4 @@
-"""Films, written through PyAV: H.264 that browsers play, true times, and the sound of the original."""
+"""Videos, written through PyAV: H.264 that browsers play, true times, and the sound of the original."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from distilpose.errors import DistilPoseError, InputError
 from distilpose.types import ImageArray
-from distilpose.video.reader import DEFAULT_RATE, import_av, open_film, picture_stream, resize, why
+from distilpose.video.reader import DEFAULT_RATE, image_stream, import_av, open_video, resize, why
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LARGEST_SIDE = 4096  # pixels: what H.264 players are sure to show
-_CLOCK = Fraction(1, 90_000)  # ticks of written films: MPEG's own clock, fine enough for any frame rate
+_CLOCK = Fraction(1, 90_000)  # ticks of written videos: MPEG's own clock, fine enough for any frame rate
 _KEYFRAME_SECONDS = 2
-_BT709, _STUDIO_RANGE = 1, 1  # H.264's numbers for the colours that players expect
+_BT709, _STUDIO_RANGE = 1, 1  # H.264's numbers for the colors that players expect
 _H264_OPTIONS = {"crf": "20", "preset": "veryfast"}
 # Readable while it is written and after a crash, an ordinary MP4 once it is closed
 _MP4_OPTIONS = {
     "movflags": "hybrid_fragmented+negative_cts_offsets",
-    "use_editlist": "1",  # sound or pictures that begin later do so in the file as well
+    "use_editlist": "1",  # sound or images that begin later do so in the file as well
     "frag_duration": f"{_KEYFRAME_SECONDS}000000",  # microseconds: no more than this is lost when the machine stops
     "flush_packets": "1",
 }
@@ -39,22 +39,22 @@ _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, er
 
 
 class VideoWriter:
-    """Writes an MP4 that browsers play: H.264, true times, and the sound of another film.
+    """Writes an MP4 that browsers play: H.264, true times, and the sound of another video.
 
     The file grows under a hidden name ending in ``.part`` and takes its own when it is closed. Should the machine stop
     in between, the hidden file can be played up to a few seconds before.
 
     Args:
         path: ending in .mp4; its folder exists.
-        size_hw: (H, W) of the pictures; odd sides are written one pixel larger, and larger ones than `LARGEST_SIDE`
+        size_hw: (H, W) of the images; odd sides are written one pixel larger, and larger ones than `LARGEST_SIDE`
             scaled down.
         rate: about how many frames a second will come.
-        sound_of: film whose sound is copied, from ``start`` to the last frame. Damaged sound is left out.
-        start: second of ``sound_of`` at which the written film begins.
+        sound_of: video whose sound is copied, from ``start`` to the last frame. Damaged sound is left out.
+        start: second of ``sound_of`` at which the written video begins.
 
     Raises:
         OSError: the disk is full or not writable; on `write` and `close` too. What was written stays playable.
-        InputError: the pictures cannot be encoded; on `write` and `close`.
+        InputError: the images cannot be encoded; on `write` and `close`.
         ConfigError: PyAV is missing.
     """
 
@@ -80,14 +80,14 @@ class VideoWriter:
         self._is_open = True
         self._container = av.open(str(self._part), "w", format="mp4", options=_MP4_OPTIONS)
         try:
-            self._add_pictures(rate)
+            self._add_images(rate)
             if sound_of is not None:
                 self._sound = _Sound.of(Path(sound_of), self._container, start)
         except BaseException:
             self.close()
             raise
 
-    def _add_pictures(self, rate: float) -> None:
+    def _add_images(self, rate: float) -> None:
         rate_fraction = Fraction(max(rate, 0.01)).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate=rate_fraction, options=_H264_OPTIONS)
         self._stream.height, self._stream.width = (side + side % 2 for side in self._size_hw)
@@ -105,7 +105,7 @@ class VideoWriter:
         self.close()
 
     def write(self, image: ImageArray, time: float) -> None:
-        """Add a picture.
+        """Add an image.
 
         Args:
             image: (H, W, 3) uint8 RGB; another size than the one given is scaled to it.
@@ -139,7 +139,7 @@ class VideoWriter:
             raise InputError(f"{self._path} cannot be encoded as H.264 ({why(error)})") from error
 
     def close(self) -> None:
-        """Finish the file and give it its name; without a picture there is none. A second call does nothing."""
+        """Finish the file and give it its name; without an image there is none. A second call does nothing."""
         if not self._is_open:
             return
         self._is_open, written = False, self._last_tick >= 0
@@ -161,18 +161,18 @@ class VideoWriter:
 
 
 class _Sound:
-    """Brings the sound of a film into another, keeping step with its pictures.
+    """Brings the sound of a video into another, keeping step with its images.
 
     Sound that MP4 holds is copied packet by packet, other sound is encoded anew as AAC. What FFmpeg cannot do ends
-    the sound, with a warning, not the film.
+    the sound, with a warning, not the video.
     """
 
     def __init__(self, path: Path, source: InputContainer, stream: AudioStream, out: Any, start: float) -> None:
         import av
 
         self._path, self._source, self._out, self._start = path, source, out, start
-        pictures = picture_stream(source, path)
-        self._zero = float((pictures.start_time or 0) * (pictures.time_base or 1))
+        images = image_stream(source, path)
+        self._zero = float((images.start_time or 0) * (images.time_base or 1))
         self._tick = float(stream.time_base or 1)
         timed = bool(_COPIED_FROM & set(source.format.name.split(",")))
         self._resampler: Any = None
@@ -194,8 +194,8 @@ class _Sound:
         import av
 
         try:
-            source = open_film(path)
-        except DistilPoseError:  # the pictures came from somewhere else
+            source = open_video(path)
+        except DistilPoseError:  # the images came from somewhere else
             return None
         try:
             if source.streams.audio:
@@ -275,4 +275,4 @@ class _Sound:
 
 
 def _warn(path: Path, error: Exception) -> None:
-    logger.warning("%s: its sound cannot be brought over (%s); the pictures can", path, why(error))
+    logger.warning("%s: its sound cannot be brought over (%s); the images can", path, why(error))

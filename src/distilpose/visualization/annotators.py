@@ -1,4 +1,4 @@
-"""Drawing beside the network: pictures, frames of a film, crops of people."""
+"""Drawing beside the network: images, frames of a video, crops of people."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ DRAWN_POSE_SCORE = 0.2  # weaker people, mostly false boxes of a detector, are w
 
 
 @dataclass(frozen=True)
-class Brush:
+class Annotator:
     """How people are drawn.
 
     Attributes:
-        style: of lines, colours, labels.
-        anonymise: blur faces first, those of weak people too.
+        style: of lines, colors, labels.
+        anonymize: blur faces first, those of weak people too.
         keypoint_threshold: keypoints with a lower score are left out.
     """
 
     style: DrawStyle
-    anonymise: bool = False
+    anonymize: bool = False
     keypoint_threshold: float = 0.0
 
-    def paint(self, image: ImageArray, result: PoseResult) -> ImageArray:
-        """(H, W, 3) picture -> a drawn copy."""
-        image = self.anonymous(image, result)
+    def annotate(self, image: ImageArray, result: PoseResult) -> ImageArray:
+        """(H, W, 3) image -> a drawn copy."""
+        image = self.anonymized(image, result)
         shown = result.filter(result.pose_score >= DRAWN_POSE_SCORE)
         if shown.raw_score is not None and self.keypoint_threshold > 0:
             weak = shown.raw_score < self.keypoint_threshold
             shown = replace(shown, raw_score=np.where(weak, 0.0, shown.raw_score))
         return shown.draw(image, style=self.style)
 
-    def anonymous(self, image: ImageArray, result: PoseResult) -> ImageArray:
-        """The picture with faces blurred, if they are to be."""
-        return result.blur_faces(image) if self.anonymise else image
+    def anonymized(self, image: ImageArray, result: PoseResult) -> ImageArray:
+        """The image with faces blurred, if they are to be."""
+        return result.blur_faces(image) if self.anonymize else image
 
 
-class PictureArtist:
-    """Draws and writes pictures in threads; no more than a few wait, and on exit none.
+class AnnotatedImageWriter:
+    """Draws and writes images in threads; no more than a few wait, and on exit none.
 
     Args:
         brush: how.
-        failures: gets a line for each picture that could not be written.
+        failures: gets a line for each image that could not be written.
     """
 
-    def __init__(self, brush: Brush, failures: list[str]) -> None:
-        self._brush, self._failures = brush, failures
+    def __init__(self, annotator: Annotator, failures: list[str]) -> None:
+        self._annotator, self._failures = annotator, failures
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="draw")
         self._drawing: deque[tuple[Path, Future[None]]] = deque()
 
@@ -72,14 +72,14 @@ class PictureArtist:
             self._collect()
 
     def draw(self, source: Path, out: Path, image: ImageArray, result: PoseResult) -> None:
-        """Write the drawn picture to ``out``."""
-        self._do(source, lambda: write_image(out, self._brush.paint(image, result)))
+        """Write the drawn image to ``out``."""
+        self._do(source, lambda: write_image(out, self._annotator.annotate(image, result)))
 
     def cut(self, source: Path, stem: str, folder: Path, image: ImageArray, result: PoseResult) -> None:
-        """Write each person's part of the picture to ``folder``."""
+        """Write each person's part of the image to ``folder``."""
 
         def work() -> None:
-            plain = self._brush.anonymous(image, result)
+            plain = self._annotator.anonymized(image, result)
             for person, box in enumerate(result.box):
                 crop = crop_of(plain, box)
                 name = person + 1 if result.track_id is None else f"track{result.track_id[person]}"
@@ -102,15 +102,15 @@ class PictureArtist:
 
 
 def crop_of(image: ImageArray, box_xyxy: FloatArray) -> ImageArray:
-    """The part of a picture around a person box, padded as the network's crop is; empty for a box outside."""
-    centre, half = (box_xyxy[:2] + box_xyxy[2:]) / 2, (box_xyxy[2:] - box_xyxy[:2]) / 2 * CROP_PADDING
+    """The part of an image around a person box, padded as the network's crop is; empty for a box outside."""
+    center, half = (box_xyxy[:2] + box_xyxy[2:]) / 2, (box_xyxy[2:] - box_xyxy[:2]) / 2 * CROP_PADDING
     height, width = image.shape[:2]
-    left, top = np.clip(np.floor(centre - half), 0, (width, height)).astype(int)
-    right, bottom = np.clip(np.ceil(centre + half), 0, (width, height)).astype(int)
+    left, top = np.clip(np.floor(center - half), 0, (width, height)).astype(int)
+    right, bottom = np.clip(np.ceil(center + half), 0, (width, height)).astype(int)
     return image[top:bottom, left:right]
 
 
-class FilmArtist:
+class AnnotatedVideoWriter:
     """Draws frames in threads and hands them on, in their order, in another; on exit none waits.
 
     Args:
@@ -118,8 +118,8 @@ class FilmArtist:
         takers: get each drawn frame and its time in seconds, such as `VideoWriter.write`.
     """
 
-    def __init__(self, brush: Brush, takers: Sequence[Callable[[ImageArray, float], None]]) -> None:
-        self._brush, self._takers = brush, takers
+    def __init__(self, annotator: Annotator, takers: Sequence[Callable[[ImageArray, float], None]]) -> None:
+        self._annotator, self._takers = annotator, takers
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="draw")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._encoding: deque[Future[Any]] = deque()
@@ -136,10 +136,10 @@ class FilmArtist:
             self._encoder.shutdown(cancel_futures=True)
 
     def draw(self, image: ImageArray, result: PoseResult, time: float) -> None:
-        """Add the drawn frame to the film."""
+        """Add the drawn frame to the video."""
         while len(self._encoding) >= 2 * THREADS:
             self._encoding.popleft().result()
-        drawing = self._pool.submit(self._brush.paint, image, result)
+        drawing = self._pool.submit(self._annotator.annotate, image, result)
         self._encoding.append(self._encoder.submit(self._hand_on, drawing, time))
 
     def _hand_on(self, drawing: Future[ImageArray], time: float) -> None:

@@ -1,4 +1,4 @@
-"""Faces made unrecognisable, found by keypoints."""
+"""Faces made unrecognizable, found by keypoints."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _FOUND_SIGMAS, _GUESSED_SIGMAS = 1.0, 2.5  # ovals grow by so many standard devi
 
 
 class _Oval(NamedTuple):
-    """Where to blur: centre, radii and size of the mosaic's cells, in image pixels."""
+    """Where to blur: center, radii and size of the mosaic's cells, in image pixels."""
 
     x: float
     y: float
@@ -65,13 +65,13 @@ def blur_faces(
     sigma: ArrayLike | None = None,
     box: ArrayLike | None = None,
 ) -> ImageArray:
-    """Blur the head of every person, so that nobody can be recognised by the face.
+    """Blur the head of every person, so that nobody can be recognized by the face.
 
     A head is an oval around nose, eyes and ears. Where fewer than two of them have a score of 0.5, or where they lie
     far from where shoulders and hips say, the oval above the shoulders is blurred as well: a blurred background does
     less harm than a missed face. Where nothing of head and shoulders has that score, the whole person box is. Nobody
     is left out for a low score. A face without a person is not found, and a pose may be wrong and sure: look through
-    the pictures before publishing them.
+    the images before publishing them.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
@@ -131,9 +131,9 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
     guess = _above_shoulders(body, head)
     ovals = []
     if face:
-        centre, radius = _around_face(np.array([body.points[name] for name in face]), head, certain)
-        ovals.append(_oval(centre, radius + (_FOUND_SIGMAS if certain else _GUESSED_SIGMAS) * spread, head))
-        certain = certain and (guess is None or float(np.linalg.norm(guess - centre)) <= _DOUBTED * head)
+        center, radius = _around_face(np.array([body.points[name] for name in face]), head, certain)
+        ovals.append(_oval(center, radius + (_FOUND_SIGMAS if certain else _GUESSED_SIGMAS) * spread, head))
+        certain = certain and (guess is None or float(np.linalg.norm(guess - center)) <= _DOUBTED * head)
     if guess is not None and not (face and certain):
         ovals.append(_oval(guess, _GUESSED_RADIUS * head + _GUESSED_SIGMAS * spread, head))
     if people.box is not None and not strong & {*_FACE, *_TORSO[:2]}:
@@ -171,17 +171,17 @@ def _face_spread(sigma: FloatArray, skeleton: Skeleton) -> FloatArray:
 
 
 def _around_face(points: FloatArray, head: float, certain: bool) -> tuple[FloatArray, FloatArray]:
-    """Centre and radii of an oval that holds the keypoints of a face and the head around them."""
+    """Center and radii of an oval that holds the keypoints of a face and the head around them."""
     middle = np.median(points, axis=0)
-    near = points[np.linalg.norm(points - middle, axis=-1) <= 2 * head]  # one far off must not blur the whole picture
-    centre = (near.min(0) + near.max(0)) / 2 if len(near) else middle
-    reach = float(np.linalg.norm(near - centre, axis=-1).max(initial=0)) + _MARGIN * head
+    near = points[np.linalg.norm(points - middle, axis=-1) <= 2 * head]  # one far off must not blur the whole image
+    center = (near.min(0) + near.max(0)) / 2 if len(near) else middle
+    reach = float(np.linalg.norm(near - center, axis=-1).max(initial=0)) + _MARGIN * head
     radius = (_FOUND_RADIUS if certain else _GUESSED_RADIUS) * head
-    return centre, np.array([max(_NARROW * radius, reach), max(radius, reach)])
+    return center, np.array([max(_NARROW * radius, reach), max(radius, reach)])
 
 
 def _above_shoulders(body: _Body, head: float) -> FloatArray | None:
-    """Where the head is by the trunk: up from the hips, else up in the picture; None without shoulders."""
+    """Where the head is by the trunk: up from the hips, else up in the image; None without shoulders."""
     if not set(_TORSO[:2]) <= set(body.points):
         return None
     neck = (body.points["left_shoulder"] + body.points["right_shoulder"]) / 2
@@ -193,9 +193,9 @@ def _above_shoulders(body: _Body, head: float) -> FloatArray | None:
     return np.asarray(neck + _NECK * head * up, dtype=np.float64)
 
 
-def _oval(centre: FloatArray, radii: FloatArray, head: float) -> _Oval:
+def _oval(center: FloatArray, radii: FloatArray, head: float) -> _Oval:
     radius_x, radius_y = np.maximum(radii, _LEAST_RADIUS).tolist()
-    x, y = centre.tolist()
+    x, y = center.tolist()
     return _Oval(x, y, radius_x, radius_y, max(_CELL * head, _LEAST_CELL))
 
 

@@ -1,4 +1,4 @@
-"""Poses on pictures: limbs coloured by body side or person, ellipses where the model is unsure, boxes and labels."""
+"""Poses on images: limbs colored by body side or person, ellipses where the model is unsure, boxes and labels."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from distilpose.data.images import check_image
 from distilpose.errors import ConfigError, InputError
 from distilpose.skeletons import Side, Skeleton
 from distilpose.types import Float32Array, FloatArray, ImageArray
-from distilpose.visualization.rasterizer import INK, INK_OPACITY, WHITE, Colour, Person, paint_person, ramp
+from distilpose.visualization.rasterizer import INK, INK_OPACITY, WHITE, Color, Person, ramp, rasterize_person
 
-Colours = Literal["side", "person"]
-Background = Literal["picture", "plain"]
+Colors = Literal["side", "person"]
+Background = Literal["image", "plain"]
 
-SIDE_COLOURS: dict[Side, Colour] = {"left": (0, 200, 255), "right": (255, 128, 20), "centre": (245, 245, 245)}
+SIDE_COLORS: dict[Side, Color] = {"left": (0, 200, 255), "right": (255, 128, 20), "center": (245, 245, 245)}
 # Far apart to everyone, people with red-green deficiency included (tests/visualization/test_draw.py measures it);
 # neighbors in the list, the likely ids of people seen together, are the farthest apart.
-PERSON_COLOURS: tuple[Colour, ...] = (
+PERSON_COLORS: tuple[Color, ...] = (
     (70, 180, 255), (255, 140, 0), (0, 175, 120), (225, 70, 180), (245, 230, 60), (80, 100, 255), (215, 65, 45),
     (130, 240, 190),
 )  # fmt: skip
-PLAIN_COLOUR: Colour = (22, 25, 31)
+PLAIN_COLOR: Color = (22, 25, 31)
 
 # A limb is this share of the person's extent wide, within these bounds in pixels
 _WIDTH_SHARE, _MIN_WIDTH, _MAX_WIDTH = 0.017, 1.0, 16.0
 # Score at which a keypoint begins to show, and from which on it shows in full
 _SCORE_RAMP = (0.05, 0.4)
-# Height of a label's text: a share of the person's extent, not below so many pixels, not above a share of the picture
+# Height of a label's text: a share of the person's extent, not below so many pixels, not above a share of the image
 _TEXT_SHARE, _MIN_TEXT, _MAX_TEXT_SHARE, _LEAST_TEXT = 0.05, 12.0, 0.06, 6
 
 
@@ -41,28 +41,28 @@ class DrawStyle:
     """How people are drawn; `STYLES` has named ones.
 
     Attributes:
-        colours: "side": left, right and centre have a colour each. "person": each person has a hue, by track id or
+        colors: "side": left, right and center have a color each. "person": each person has a hue, by track id or
             else by row; the left is lighter, the right darker.
         ellipses: mark keypoints with a large sigma.
         boxes: draw the person boxes.
         labels: write track id and pose score beside each person.
         line_width: factor on the width of the lines, > 0.
-        background: the "picture", or "plain" dark.
+        background: the "image", or "plain" dark.
 
     Raises:
         ConfigError: a value is none of these.
     """
 
-    colours: Colours = "side"
+    colors: Colors = "side"
     ellipses: bool = True
     boxes: bool = False
     labels: bool = False
     line_width: float = 1.0
-    background: Background = "picture"
+    background: Background = "image"
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("colours", self.colours, get_args(Colours)),
+            ("colors", self.colors, get_args(Colors)),
             ("background", self.background, get_args(Background)),
         ):
             if value not in known:
@@ -73,9 +73,9 @@ class DrawStyle:
 
 STYLES: dict[str, DrawStyle] = {
     "sides": DrawStyle(),
-    "people": DrawStyle(colours="person"),
-    "labels": DrawStyle(colours="person", boxes=True, labels=True),
-    "skeleton": DrawStyle(colours="person", ellipses=False, background="plain"),
+    "people": DrawStyle(colors="person"),
+    "labels": DrawStyle(colors="person", boxes=True, labels=True),
+    "skeleton": DrawStyle(colors="person", ellipses=False, background="plain"),
     "minimal": DrawStyle(ellipses=False, line_width=0.6),
 }
 
@@ -93,13 +93,13 @@ def style_named(style: str | DrawStyle) -> DrawStyle:
     return STYLES[style]
 
 
-def person_colour(number: int) -> Colour:
-    """The RGB colour of a track id (or row): the same in every picture, repeated after `PERSON_COLOURS`."""
-    return PERSON_COLOURS[number % len(PERSON_COLOURS)]
+def person_color(number: int) -> Color:
+    """The RGB color of a track id (or row): the same in every image, repeated after `PERSON_COLORS`."""
+    return PERSON_COLORS[number % len(PERSON_COLORS)]
 
 
 class People(NamedTuple):
-    """Checked arrays of the N people of one picture; see `draw_poses`."""
+    """Checked arrays of the N people of one image; see `draw_poses`."""
 
     xy: FloatArray
     score: FloatArray | None
@@ -118,7 +118,7 @@ def check_people(
     box: ArrayLike | None = None,
     pose_score: ArrayLike | None = None,
 ) -> People:
-    """Read the arrays of one picture's people.
+    """Read the arrays of one image's people.
 
     Raises:
         InputError: they do not fit together or hold numbers that are not finite.
@@ -164,7 +164,7 @@ def draw_poses(
     box: ArrayLike | None = None,
     pose_score: ArrayLike | None = None,
 ) -> ImageArray:
-    """Draw people on a copy of a picture, the largest last, labels on top.
+    """Draw people on a copy of an image, the largest last, labels on top.
 
     Lines grow with the person, so that distant people stay visible under them. Keypoints with a low score fade out.
     An ellipse of one standard deviation marks a keypoint whose sigma is large for the person's size.
@@ -176,7 +176,7 @@ def draw_poses(
         score: (N, K) in [0, 1]; None shows every keypoint in full.
         sigma: (N, K, 2) in image pixels along x and y; None draws no ellipse.
         style: name in `STYLES`, or a style.
-        track_id: (N,) numbers that choose the colours of people and stand in labels; None: by row, no number.
+        track_id: (N,) numbers that choose the colors of people and stand in labels; None: by row, no number.
         box: (N, 4) as x1, y1, x2, y2 in image pixels; None draws no box and puts labels beside the keypoints.
         pose_score: (N,) stands in labels.
 
@@ -190,7 +190,7 @@ def draw_poses(
     check_image(image)
     look = style_named(style)
     given = check_people(xy, skeleton, score, sigma, track_id, box, pose_score)
-    canvas = image.copy() if look.background == "picture" else np.full_like(image, PLAIN_COLOUR)
+    canvas = image.copy() if look.background == "image" else np.full_like(image, PLAIN_COLOR)
     opacity = np.ones(given.xy.shape[:2]) if given.score is None else ramp(given.score, _SCORE_RAMP)
     numbers = np.arange(len(given.xy)) if given.track_id is None else given.track_id
     people = [_person(*row, look) for row in zip(given.xy, opacity, numbers, strict=True)]
@@ -199,7 +199,7 @@ def draw_poses(
         if look.boxes and given.box is not None:
             _draw_box(canvas, given.box[index], people[index])
         spread = given.sigma[index] if look.ellipses and given.sigma is not None else None
-        paint_person(canvas, people[index], spread, skeleton)
+        rasterize_person(canvas, people[index], spread, skeleton)
     for index in order if look.labels else ():
         _draw_label(canvas, _label_text(given, index), people[index], None if given.box is None else given.box[index])
     return canvas
@@ -208,15 +208,15 @@ def draw_poses(
 def _person(points: FloatArray, opacity: FloatArray, number: float, look: DrawStyle) -> Person:
     extent = _extent(points, opacity)
     width = look.line_width * min(max(_WIDTH_SHARE * extent, _MIN_WIDTH), _MAX_WIDTH)
-    colours = SIDE_COLOURS if look.colours == "side" else _shades(person_colour(int(number)))
-    return Person(points, opacity, extent, width, colours)
+    colors = SIDE_COLORS if look.colors == "side" else _shades(person_color(int(number)))
+    return Person(points, opacity, extent, width, colors)
 
 
-def _shades(colour: Colour) -> dict[Side, Colour]:
+def _shades(color: Color) -> dict[Side, Color]:
     """A person's hue, lighter on the left and darker on the right."""
-    red, green, blue = colour
+    red, green, blue = color
     lighter = (red + (255 - red) // 2, green + (255 - green) // 2, blue + (255 - blue) // 2)
-    return {"left": lighter, "right": (red * 3 // 4, green * 3 // 4, blue * 3 // 4), "centre": colour}
+    return {"left": lighter, "right": (red * 3 // 4, green * 3 // 4, blue * 3 // 4), "center": color}
 
 
 def _extent(points: FloatArray, opacity: FloatArray) -> float:
@@ -231,7 +231,7 @@ def _draw_box(canvas: ImageArray, box: FloatArray, person: Person) -> None:
     room = 4 * thick + 4  # edges farther outside are as invisible
     low, high = np.full(4, -room), np.array([width, height, width, height]) + room
     left, top, right, bottom = np.rint(np.clip(box, low, high)).astype(int).tolist()
-    for colour, margin, opacity in ((INK, 1, 0.5 * INK_OPACITY), (person.colours["centre"], 0, 1.0)):
+    for color, margin, opacity in ((INK, 1, 0.5 * INK_OPACITY), (person.colors["center"], 0, 1.0)):
         out, into = thick // 2 + margin, thick - thick // 2 + margin
         for x1, y1, x2, y2 in (
             (left - out, top - out, right + into, top + into),
@@ -240,7 +240,7 @@ def _draw_box(canvas: ImageArray, box: FloatArray, person: Person) -> None:
             (right - out, top - out, right + into, bottom + into),
         ):
             region = canvas[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)]
-            region[:] = region + opacity * (np.array(colour, dtype=np.float32) - region)
+            region[:] = region + opacity * (np.array(color, dtype=np.float32) - region)
 
 
 def _label_text(given: People, index: int) -> str:
@@ -250,7 +250,7 @@ def _label_text(given: People, index: int) -> str:
 
 
 def _draw_label(canvas: ImageArray, text: str, person: Person, box: FloatArray | None) -> None:
-    """A plate with text above the person's left upper corner, moved into the picture; none for people outside it."""
+    """A plate with text above the person's left upper corner, moved into the image; none for people outside it."""
     height, width = canvas.shape[:2]
     shown = person.points[person.opacity > 0] if (person.opacity > 0).any() else person.points
     left, top, right, bottom = np.concatenate([shown.min(0), shown.max(0)]) if box is None else box
@@ -266,7 +266,7 @@ def _draw_label(canvas: ImageArray, text: str, person: Person, box: FloatArray |
     rows, columns = mask.shape[0] + 2 * pad, mask.shape[1] + 2 * pad
     x = min(max(0, round(left)), width - columns)
     y = min(max(0, round(top) - rows), height - rows)
-    plate = person.colours["centre"]
+    plate = person.colors["center"]
     ink = INK if np.dot(plate, (0.299, 0.587, 0.114)) > 110 else WHITE
     region = canvas[y : y + rows, x : x + columns]
     region[:] = plate

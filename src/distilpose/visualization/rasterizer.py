@@ -12,7 +12,7 @@ from distilpose.skeletons import Side, Skeleton
 from distilpose.types import Float32Array, FloatArray, ImageArray
 
 Window = tuple[slice, slice]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 INK, WHITE = (16, 20, 28), (255, 255, 255)  # outlines, legible on any background
 INK_OPACITY = 0.6
@@ -32,14 +32,14 @@ class Person(NamedTuple):
         opacity: (K,) in [0, 1].
         extent: longer side of the box around the keypoints that show, in pixels.
         width: of a limb in pixels.
-        colours: of the body sides.
+        colors: of the body sides.
     """
 
     points: FloatArray
     opacity: FloatArray
     extent: float
     width: float
-    colours: dict[Side, Colour]
+    colors: dict[Side, Color]
 
     @property
     def outline(self) -> float:
@@ -79,14 +79,14 @@ class _Layer(NamedTuple):
         down = np.arange(rows.start, rows.stop) + (self.top - y)
         return across.astype(np.float32)[None], down.astype(np.float32)[:, None]
 
-    def blend(self, window: Window, colour: Colour, alpha: Float32Array) -> None:
+    def blend(self, window: Window, color: Color, alpha: Float32Array) -> None:
         planes = self.planes[:, window[0], window[1]]
-        change = np.array(colour, dtype=np.float32)[:, None, None] - planes
+        change = np.array(color, dtype=np.float32)[:, None, None] - planes
         change *= alpha
         planes += change
 
 
-def paint_person(canvas: ImageArray, person: Person, sigma: FloatArray | None, skeleton: Skeleton) -> None:
+def rasterize_person(canvas: ImageArray, person: Person, sigma: FloatArray | None, skeleton: Skeleton) -> None:
     """Paint a person into the canvas.
 
     Args:
@@ -114,13 +114,15 @@ def paint_person(canvas: ImageArray, person: Person, sigma: FloatArray | None, s
     planes[:] = region.transpose(2, 0, 1)
     layer = _Layer(planes, columns.start, rows.start)
     if sigma is not None:
-        _paint_ellipses(layer, person, sigma, doubt, skeleton)
-    _paint_limbs(layer, person, skeleton)
-    _paint_joints(layer, person, skeleton)
+        _rasterize_ellipses(layer, person, sigma, doubt, skeleton)
+    _rasterize_limbs(layer, person, skeleton)
+    _rasterize_joints(layer, person, skeleton)
     region[:] = cv2.merge([cv2.convertScaleAbs(plane) for plane in planes])
 
 
-def _paint_ellipses(layer: _Layer, person: Person, sigma: FloatArray, doubt: FloatArray, skeleton: Skeleton) -> None:
+def _rasterize_ellipses(
+    layer: _Layer, person: Person, sigma: FloatArray, doubt: FloatArray, skeleton: Skeleton
+) -> None:
     """Blend an axis-aligned ellipse, pale inside, around each doubtful keypoint."""
     edge_width = person.width / 2.5
     for index in np.flatnonzero(doubt > 0):
@@ -137,10 +139,10 @@ def _paint_ellipses(layer: _Layer, person: Person, sigma: FloatArray, doubt: Flo
         distance = (norm - 1) * norm / np.maximum(slope, 1e-6)  # to the edge, to first order
         fill, edge = _coverage(distance, 0), _coverage(np.abs(distance), edge_width / 2)
         alpha = float(doubt[index]) * np.maximum(_ELLIPSE_FILL * fill, _ELLIPSE_EDGE * edge)
-        layer.blend(window, person.colours[skeleton.sides[index]], alpha)
+        layer.blend(window, person.colors[skeleton.sides[index]], alpha)
 
 
-def _paint_limbs(layer: _Layer, person: Person, skeleton: Skeleton) -> None:
+def _rasterize_limbs(layer: _Layer, person: Person, skeleton: Skeleton) -> None:
     sides, opacity = skeleton.sides, person.opacity.tolist()
     radius = person.width / 2
     limbs = []
@@ -148,11 +150,11 @@ def _paint_limbs(layer: _Layer, person: Person, skeleton: Skeleton) -> None:
         strength = min(opacity[a], opacity[b])
         near = _distance_to_limb(layer, person.points[[a, b]], radius + person.outline + 1) if strength > 0 else None
         if near is not None:
-            limbs.append((*near, strength, person.colours[_limb_side(sides[a], sides[b])]))
+            limbs.append((*near, strength, person.colors[_limb_side(sides[a], sides[b])]))
     for window, distance, strength, _ in limbs:  # all outlines come first, so that none cuts a limb
         layer.blend(window, INK, _coverage(distance, radius + person.outline, INK_OPACITY * strength))
-    for window, distance, strength, colour in limbs:
-        layer.blend(window, colour, _coverage(distance, radius, strength))
+    for window, distance, strength, color in limbs:
+        layer.blend(window, color, _coverage(distance, radius, strength))
 
 
 def _distance_to_limb(layer: _Layer, ends: FloatArray, reach: float) -> tuple[Window, Float32Array] | None:
@@ -171,14 +173,14 @@ def _distance_to_limb(layer: _Layer, ends: FloatArray, reach: float) -> tuple[Wi
 
 
 def _limb_side(a: Side, b: Side) -> Side:
-    """A limb has the side of its ends; one from side to side is in the centre, one from the centre out is outer."""
-    if "centre" in (a, b):
-        return b if a == "centre" else a
-    return a if a == b else "centre"
+    """A limb has the side of its ends; one from side to side is in the center, one from the center out is outer."""
+    if "center" in (a, b):
+        return b if a == "center" else a
+    return a if a == b else "center"
 
 
-def _paint_joints(layer: _Layer, person: Person, skeleton: Skeleton) -> None:
-    """Blend a dot on each keypoint: dark outline, white ring, coloured centre; all of a person computed at once."""
+def _rasterize_joints(layer: _Layer, person: Person, skeleton: Skeleton) -> None:
+    """Blend a dot on each keypoint: dark outline, white ring, colored center; all of a person computed at once."""
     radii = _joint_radii(person, skeleton)
     reach = ceil(radii.max() + person.outline / 2 + 1)
     side = 2 * reach + 1
@@ -192,8 +194,8 @@ def _paint_joints(layer: _Layer, person: Person, skeleton: Skeleton) -> None:
     distance = np.sqrt(across**2 + down**2).astype(np.float32)
     keep = np.ones_like(distance)
     paint = np.zeros((len(index), 3, *distance.shape[1:]), dtype=np.float32)
-    inner = np.array([person.colours[skeleton.sides[k]] for k in index]).reshape(-1, 3)
-    for colour, radius, opacity in (
+    inner = np.array([person.colors[skeleton.sides[k]] for k in index]).reshape(-1, 3)
+    for color, radius, opacity in (
         (np.array([INK]), radii + person.outline / 2, INK_OPACITY),
         (np.array([WHITE]), radii, 1.0),
         (inner, 0.68 * radii, 1.0),
@@ -201,7 +203,7 @@ def _paint_joints(layer: _Layer, person: Person, skeleton: Skeleton) -> None:
         column = (slice(None), None, None)
         alpha = _coverage(distance, radius[index][column], (opacity * person.opacity[index])[column])
         keep *= 1 - alpha
-        paint += alpha[:, None] * (colour.astype(np.float32)[..., None, None] - paint)
+        paint += alpha[:, None] * (color.astype(np.float32)[..., None, None] - paint)
     for k, (x, y) in enumerate(corner[index].astype(int).tolist()):
         rows, columns = slice(max(0, y), y + side + 1), slice(max(0, x), x + side + 1)
         part = (slice(max(0, -y), max(0, height - y)), slice(max(0, -x), max(0, width - x)))
@@ -220,7 +222,7 @@ def _joint_radii(person: Person, skeleton: Skeleton) -> FloatArray:
 
 
 def _coverage(distance: Float32Array, radius: float | FloatArray, opacity: float | FloatArray = 1.0) -> Float32Array:
-    """``opacity`` times the share of each pixel that lies within ``radius``, from the distance of its centre."""
+    """``opacity`` times the share of each pixel that lies within ``radius``, from the distance of its center."""
     alpha = np.asarray(radius + 0.5 - distance, dtype=np.float32)
     np.maximum(alpha, 0, out=alpha)
     np.minimum(alpha, 1, out=alpha)

@@ -25,7 +25,7 @@ class KeypointAP(NamedTuple):
 
     Attributes:
         metrics: fractions by the names of `COCO_METRICS`. As everywhere in COCO, -1 means "undefined": nobody of that
-            size is labelled.
+            size is labeled.
         precision: (10, 101) precision over people of all sizes at `OKS_THRESHOLDS` x `RECALL_THRESHOLDS`; 0 at a
             recall that is not reached, -1 throughout where the metrics are undefined.
     """

@@ -10,7 +10,7 @@ import numpy as np
 
 from distilpose.data.fill_in import AREA_SHARE_OF_BOX
 from distilpose.errors import ConfigError
-from distilpose.evaluation.ground_truth import GroundTruth, LabelledPerson, head_ends
+from distilpose.evaluation.ground_truth import GroundTruth, LabeledPerson, head_ends
 from distilpose.evaluation.metrics.coco_ap import coco_keypoint_ap
 from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy, share_within
 from distilpose.skeletons import CROWDPOSE_14, LSP_14, MPII_16, Skeleton, name_key
@@ -52,7 +52,7 @@ class ProtocolResult(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        joints = {name: {"share": joint.pck, "labelled": joint.labelled} for name, joint in self.per_joint.items()}
+        joints = {name: {"share": joint.pck, "labeled": joint.labeled} for name, joint in self.per_joint.items()}
         return {**self.values, **({"per_joint": joints} if joints else {}), "protocol": dict(self.facts)}
 
 
@@ -73,9 +73,9 @@ def measure_protocols(
 
     Args:
         metrics: names of `METRICS`.
-        ground_truth: with P labelled people.
+        ground_truth: with P labeled people.
         results: people found, in COCO's results layout.
-        xy_img: (P, K, 2) prediction for each labelled person in image pixels, NaN for a person without one.
+        xy_img: (P, K, 2) prediction for each labeled person in image pixels, NaN for a person without one.
         skeleton: of all of them.
 
     Raises:
@@ -101,7 +101,7 @@ def check_metrics(metrics: Sequence[str]) -> None:
         raise ConfigError(f"metrics must be among {', '.join(METRICS)}, got {', '.join(unknown)}")
 
 
-def check_measurable(metrics: Sequence[str], people: Sequence[LabelledPerson], skeleton: Skeleton) -> None:
+def check_measurable(metrics: Sequence[str], people: Sequence[LabeledPerson], skeleton: Skeleton) -> None:
     """Refuse measures that labels or keypoints rule out, before a model is run.
 
     Raises:
@@ -114,16 +114,16 @@ def check_measurable(metrics: Sequence[str], people: Sequence[LabelledPerson], s
         _torsos(skeleton)
 
 
-def pckh(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Skeleton) -> ProtocolResult:
+def pckh(people: Sequence[LabeledPerson], xy_img: FloatArray, skeleton: Skeleton) -> ProtocolResult:
     """PCKh@0.5: a keypoint is found when it lies within half the size of the person's head.
 
     Head size is 0.6 x the diagonal of the head box where the annotation has one (``head_box``), as MPII measures it;
     else the length of the head segment, from the top of the head to the neck, also where the annotation file has these
-    keypoints and the skeleton has not. People with neither are left out. The mean is over all labelled keypoints but
+    keypoints and the skeleton has not. People with neither are left out. The mean is over all labeled keypoints but
     pelvis and thorax, as on MPII.
 
     Args:
-        people: P labelled people.
+        people: P labeled people.
         xy_img: (P, K, 2) prediction for each in image pixels, NaN for a person without one: all missed.
         skeleton: of the keypoints.
 
@@ -140,7 +140,7 @@ def pckh(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Skeleto
     for row, (person, box) in enumerate(zip(people, boxes, strict=True)):
         if box is not None:
             size[row] = HEAD_SHARE_OF_DIAGONAL * float(np.linalg.norm(box[2:] - box[:2]))
-        elif ends is not None and person.labelled[list(ends)].all():
+        elif ends is not None and person.labeled[list(ends)].all():
             size[row] = float(np.linalg.norm(person.xy_img[ends[0]] - person.xy_img[ends[1]]))
         elif person.head_length is not None:
             size[row] = person.head_length
@@ -155,7 +155,7 @@ def pckh(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Skeleto
     return _pck_result("PCKh@0.5", PCKH_SHARE * size, people, xy_img, skeleton, facts, left_out)
 
 
-def _check_heads(people: Sequence[LabelledPerson], skeleton: Skeleton) -> None:
+def _check_heads(people: Sequence[LabeledPerson], skeleton: Skeleton) -> None:
     if head_ends(skeleton) is None and all(p.head_box_xyxy is None and p.head_length is None for p in people):
         raise ConfigError(
             f"PCKh needs the size of heads: annotations with head_box (x, y, width, height), or the keypoints head_top "
@@ -163,14 +163,14 @@ def _check_heads(people: Sequence[LabelledPerson], skeleton: Skeleton) -> None:
         )
 
 
-def pck_torso(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Skeleton) -> ProtocolResult:
+def pck_torso(people: Sequence[LabeledPerson], xy_img: FloatArray, skeleton: Skeleton) -> ProtocolResult:
     """PCK@0.2 by the torso, as on LSP: a keypoint is found within 0.2 x the distance of left shoulder and right hip.
 
-    Where one of the two is not labelled, right shoulder and left hip are taken; people with neither are left out. The
-    mean is over all labelled keypoints.
+    Where one of the two is not labeled, right shoulder and left hip are taken; people with neither are left out. The
+    mean is over all labeled keypoints.
 
     Args:
-        people: P labelled people.
+        people: P labeled people.
         xy_img: (P, K, 2) prediction for each in image pixels, NaN for a person without one: all missed.
         skeleton: of the keypoints.
 
@@ -180,7 +180,7 @@ def pck_torso(people: Sequence[LabelledPerson], xy_img: FloatArray, skeleton: Sk
     pairs = _torsos(skeleton)
     size = np.full(len(people), np.nan)
     for row, person in enumerate(people):
-        pair = next((pair for pair in pairs if person.labelled[list(pair)].all()), None)
+        pair = next((pair for pair in pairs if person.labeled[list(pair)].all()), None)
         if pair is not None:
             size[row] = float(np.linalg.norm(person.xy_img[pair[0]] - person.xy_img[pair[1]]))
     facts = {"torso": "from left shoulder to right hip; else from right shoulder to left hip"}
@@ -248,7 +248,7 @@ def _part(
 def _pck_result(
     name: str,
     reach: FloatArray,
-    people: Sequence[LabelledPerson],
+    people: Sequence[LabeledPerson],
     xy_img: FloatArray,
     skeleton: Skeleton,
     facts: Mapping[str, Any],
@@ -258,7 +258,7 @@ def _pck_result(
     measured = np.flatnonzero(np.isfinite(reach) & (reach > 0))
     left_out = len(people) - len(measured)
     if left_out:
-        logger.warning("%s: %d of %d people are left out, whose size is not labelled", name, left_out, len(people))
+        logger.warning("%s: %d of %d people are left out, whose size is not labeled", name, left_out, len(people))
     chosen = [people[row] for row in measured.tolist()]
     joints = share_within(chosen, xy_img[measured], reach[measured], skeleton, not_in_all=not_in_all)
     overall = joints.pop(ALL_JOINTS)

@@ -1,4 +1,4 @@
-"""Small charts as SVG for a page: bars and curves. Colours are class names of `page.STYLE`."""
+"""Small charts as SVG for a page: bars and curves. Colors are class names of `page.STYLE`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Bar(NamedTuple):
 
     Attributes:
         label: left of the bar.
-        parts: colour, share of the whole length in [0, 1] and explanation of each part, left to right.
+        parts: color, share of the whole length in [0, 1] and explanation of each part, left to right.
         value: right of the bar.
     """
 
@@ -33,12 +33,12 @@ class Curve(NamedTuple):
     """One line of a curve chart.
 
     Attributes:
-        colour: of the line.
+        color: of the line.
         xy: (M, 2) points in [0, 1] x [0, 1].
         dots: explanation of each point, which then shows as a dot; empty for a bare line.
     """
 
-    colour: str
+    color: str
     xy: FloatArray
     dots: Sequence[str] = ()
 
@@ -85,11 +85,11 @@ def _bar_row(bar: Bar, top: float) -> str:
     baseline = top + _BAR_HEIGHT - 2
     parts = [_text(_BAR_LEFT - 6, baseline, bar.label, "end"), _text(_WIDTH, baseline, bar.value, "end")]
     start = 0.0
-    for colour, share, explanation in bar.parts:
+    for color, share, explanation in bar.parts:
         left, right = _bar_x(start), _bar_x(start + share)
         if right > left:
             parts.append(
-                f'<rect class="{escape(colour)}" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
+                f'<rect class="{escape(color)}" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
                 f'height="{_BAR_HEIGHT}"><title>{escape(explanation)}</title></rect>'
             )
         start += share
@@ -103,7 +103,7 @@ def _curve(curve: Curve) -> str:
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(dot)}</title></circle>'
         for (x, y), dot in zip(points, curve.dots, strict=bool(curve.dots))
     ]
-    return f'<g class="{escape(curve.colour)}">{line}{"".join(dots)}</g>'
+    return f'<g class="{escape(curve.color)}">{line}{"".join(dots)}</g>'
 
 
 def _chart(title: str, height: float, content: Iterable[str]) -> str:

@@ -79,7 +79,7 @@ class SigmaCalibration(NamedTuple):
 
 
 def diagnose(people: ComparedPeople) -> Diagnosis:
-    """Name the kind of error of every labelled keypoint of the people with a prediction.
+    """Name the kind of error of every labeled keypoint of the people with a prediction.
 
     A predicted keypoint is, the first that fits:
 
@@ -167,7 +167,7 @@ def _near_any(people: ComparedPeople, person: int, rows: Rows, labels: NDArray[n
         people.area[rows],
         people.skeleton.oks_sigmas,
     )
-    return np.asarray(((similarity >= NEAR_SIMILARITY) & people.labelled[rows] & labels[:, None]).any((1, 2)))
+    return np.asarray(((similarity >= NEAR_SIMILARITY) & people.labeled[rows] & labels[:, None]).any((1, 2)))
 
 
 def _coverage(in_sigmas: FloatArray) -> SigmaCoverage:

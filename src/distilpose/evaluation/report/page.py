@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-# Kinds of error have the colours of Okabe and Ito, which the colour-blind can tell apart.
+# Kinds of error have the colors of Okabe and Ito, which the color-blind can tell apart.
 STYLE = """
 :root {
   color-scheme: light dark;
@@ -44,20 +44,20 @@ summary { cursor: pointer; color: var(--blue); }
 .chart text { fill: var(--soft); font-size: 12px; }
 .grid { stroke: var(--rule); stroke-width: 1; }
 .diagonal { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 5 4; }
-.blue { --colour: var(--blue); } .good { --colour: var(--good); } .jitter { --colour: var(--jitter); }
-.inversion { --colour: var(--inversion); } .swap { --colour: var(--swap); } .miss { --colour: var(--miss); }
-rect, circle { fill: var(--colour); }
-polyline { fill: none; stroke: var(--colour); stroke-width: 2; stroke-linejoin: round; }
+.blue { --color: var(--blue); } .good { --color: var(--good); } .jitter { --color: var(--jitter); }
+.inversion { --color: var(--inversion); } .swap { --color: var(--swap); } .miss { --color: var(--miss); }
+rect, circle { fill: var(--color); }
+polyline { fill: none; stroke: var(--color); stroke-width: 2; stroke-linejoin: round; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: 0 0 .8rem; padding: 0; }
 .legend li { font-size: .9rem; }
 .legend li::before { content: ""; display: inline-block; width: .8em; height: .8em; margin-right: .4em;
-  border-radius: 2px; background: var(--colour); }
+  border-radius: 2px; background: var(--color); }
 .people { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: .8rem;
   margin: 0 0 1rem; }
 figure { margin: 0; min-width: 0; }
 figure svg { display: block; width: 100%; border-radius: 6px; background: #000; }
-figure line { stroke: var(--colour); stroke-width: 2; }
-figure circle { fill: none; stroke: var(--colour); stroke-width: 2; }
+figure line { stroke: var(--color); stroke-width: 2; }
+figure circle { fill: none; stroke: var(--color); stroke-width: 2; }
 figcaption { font-size: .85rem; color: var(--soft); overflow-wrap: anywhere; }
 figcaption b { color: var(--ink); }
 @media (max-width: 30rem) { main { padding: 1rem .6rem 3rem; } section { padding: .8rem; } }
@@ -151,6 +151,6 @@ def tiles(values: Sequence[tuple[str, str]]) -> str:
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:
-    """Colours and what they stand for, in plain text."""
-    items = [f'<li class="{escape(colour)}">{escape(text)}</li>' for colour, text in entries]
+    """Colors and what they stand for, in plain text."""
+    items = [f'<li class="{escape(color)}">{escape(text)}</li>' for color, text in entries]
     return "\n".join(['<ul class="legend">', *items, "</ul>"])

@@ -1,4 +1,4 @@
-"""Single people of an evaluation as pictures: the label beside the prediction, wrong keypoints marked."""
+"""Single people of an evaluation as images: the label beside the prediction, wrong keypoints marked."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from distilpose.geometry import CropTransform
 from distilpose.types import FloatArray, ImageArray
 from distilpose.visualization.draw import draw_poses
 
-MIN_LABELLED_SHARE = 1 / 3  # of a person's keypoints: similarity to one or two labels says little about a pose
+MIN_LABELED_SHARE = 1 / 3  # of a person's keypoints: similarity to one or two labels says little about a pose
 _CROP_HW = (240, 240)
 _GAP = 4  # pixels between label and prediction
 _JPEG_QUALITY = 80
 
 
 def best_and_worst(people: ComparedPeople, diagnosis: Diagnosis, count: int) -> tuple[Rows, Rows]:
-    """Choose people with a prediction and with at least a third of their keypoints labelled.
+    """Choose people with a prediction and with at least a third of their keypoints labeled.
 
     Args:
         people: as diagnosed.
@@ -35,7 +35,7 @@ def best_and_worst(people: ComparedPeople, diagnosis: Diagnosis, count: int) -> 
     Returns:
         Rows of the people most similar to their label, best first, and of the least similar, worst first.
     """
-    enough = people.labelled.mean(1) >= MIN_LABELLED_SHARE
+    enough = people.labeled.mean(1) >= MIN_LABELED_SHARE
     rows = np.flatnonzero(enough & people.predicted)
     ranked = rows[np.argsort(-diagnosis.oks[rows], kind="stable")]
     num_best = min(count, (len(ranked) + 1) // 2)
@@ -43,7 +43,7 @@ def best_and_worst(people: ComparedPeople, diagnosis: Diagnosis, count: int) -> 
 
 
 def figures(people: ComparedPeople, diagnosis: Diagnosis, rows: Rows, images: Path) -> str:
-    """The chosen people as markup, the pictures in it.
+    """The chosen people as markup, the images in it.
 
     Args:
         people: as diagnosed; everybody chosen has a prediction.
@@ -60,16 +60,16 @@ def figures(people: ComparedPeople, diagnosis: Diagnosis, rows: Rows, images: Pa
 
 def _figure(people: ComparedPeople, diagnosis: Diagnosis, row: int, image: ImageArray) -> str:
     transform = _crop_around(people.box_xyxy[row])
-    picture = _label_beside_prediction(people, row, transform, image)
-    size = f'width="{picture.shape[1]}" height="{picture.shape[0]}"'
+    drawn = _label_beside_prediction(people, row, transform, image)
+    size = f'width="{drawn.shape[1]}" height="{drawn.shape[0]}"'
     name = escape(people.file_name[row])
     return "\n".join(
         [
-            f'<figure><svg viewBox="0 0 {picture.shape[1]} {picture.shape[0]}" role="img" aria-label="{name}">',
-            f'<image href="{_data_uri(picture)}" {size}/>',
+            f'<figure><svg viewBox="0 0 {drawn.shape[1]} {drawn.shape[0]}" role="img" aria-label="{name}">',
+            f'<image href="{_data_uri(drawn)}" {size}/>',
             *_marks(people, diagnosis, row, transform),
             "</svg>",
-            f"<figcaption><b>OKS {diagnosis.oks[row]:.3f}</b> · {people.labelled[row].sum()} labelled · {name}",
+            f"<figcaption><b>OKS {diagnosis.oks[row]:.3f}</b> · {people.labeled[row].sum()} labeled · {name}",
             "</figcaption></figure>",
         ]
     )
@@ -85,11 +85,11 @@ def _label_beside_prediction(
 ) -> ImageArray:
     """(H, 2 W + gap, 3) uint8 RGB."""
     crop = crop_image(image, transform)
-    labelled, skeleton = people.labelled[row], people.skeleton
+    labeled, skeleton = people.labeled[row], people.skeleton
     label = transform.to_crop(people.true_xy_img[row])
-    label[~labelled] = label[labelled].mean(0)  # they do not show, and must not count as far away
+    label[~labeled] = label[labeled].mean(0)  # they do not show, and must not count as far away
     sigma = None if people.sigma_img is None else people.sigma_img[row][None] * transform.scale
-    left = draw_poses(crop, label[None], skeleton, score=labelled[None].astype(np.float64))
+    left = draw_poses(crop, label[None], skeleton, score=labeled[None].astype(np.float64))
     right = draw_poses(crop, transform.to_crop(people.xy_img[row])[None], skeleton, sigma=sigma)
     gap = np.zeros((len(crop), _GAP, 3), dtype=np.uint8)
     return np.concatenate([left, gap, right], axis=1)

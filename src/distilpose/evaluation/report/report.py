@@ -51,7 +51,7 @@ def write_report(result: EvaluationResult, folder: Path, images: Path | None = N
     Args:
         result: of an evaluation.
         folder: made if needed; the report of an earlier evaluation is replaced.
-        images: folder of the images the people stand in; without it the report has no pictures.
+        images: folder of the images the people stand in; without it the report has no images.
 
     Returns:
         The file.
@@ -74,7 +74,7 @@ def report_page(result: EvaluationResult, images: Path | None = None) -> str:
 
     Args:
         result: of an evaluation.
-        images: folder of the images, for the pictures.
+        images: folder of the images, for the images.
 
     Raises:
         InputError: an image cannot be read.
@@ -88,7 +88,7 @@ def report_page(result: EvaluationResult, images: Path | None = None) -> str:
         pair(_joints(result), _errors(people, diagnosis)),
         pair(_curves(result), _score(people, diagnosis)),
         _sigma(people),
-        _pictures(people, diagnosis, images),
+        _images(people, diagnosis, images),
     )
 
 
@@ -117,7 +117,7 @@ def _numbers(result: EvaluationResult) -> str:
     ]
     return section(
         "COCO numbers",
-        paragraph('All numbers x 100. "-" means that nobody of that kind is labelled.'),
+        paragraph('All numbers x 100. "-" means that nobody of that kind is labeled.'),
         columns(
             table(("metric", "x 100"), metrics),
             heading("By size of the person")
@@ -143,12 +143,12 @@ def _joints(result: EvaluationResult) -> str:
     for name in (ALL_JOINTS, *result.people.skeleton.keypoint_names):
         joint = result.per_joint[name]
         value = _percent(joint.pck)
-        part = ("blue", joint.pck or 0.0, f"{_words(name)}: {value} of {joint.labelled:,} labelled")
+        part = ("blue", joint.pck or 0.0, f"{_words(name)}: {value} of {joint.labeled:,} labeled")
         bars.append(Bar(_words(name), [part], value))
     return section(
         "Joints: PCK@0.2",
         paragraph(
-            "How many of 100 labelled keypoints were predicted within 0.2 of the longer side of the person's box. "
+            "How many of 100 labeled keypoints were predicted within 0.2 of the longer side of the person's box. "
             "Keypoints of people without a prediction count as missed."
         ),
         bar_chart("PCK@0.2 by joint", bars),
@@ -157,18 +157,18 @@ def _joints(result: EvaluationResult) -> str:
 
 def _curves(result: EvaluationResult) -> str:
     intro = paragraph(
-        "How many of the results are right, going down the list from the best score until a share of the labelled "
+        "How many of the results are right, going down the list from the best score until a share of the labeled "
         "people is found. AP is the area under the mean curve."
     )
     if (result.precision < 0).any():
-        return section("Precision and recall", intro, paragraph("No curve: nobody is labelled."))
+        return section("Precision and recall", intro, paragraph("No curve: nobody is labeled."))
     chosen = [
         ("good", "OKS 0.50", result.precision[OKS_THRESHOLDS.index(0.5)]),
         ("inversion", "OKS 0.75", result.precision[OKS_THRESHOLDS.index(0.75)]),
         ("blue", "mean over OKS 0.50 to 0.95", result.precision.mean(0)),
     ]
-    curves = [Curve(colour, np.column_stack([RECALL_THRESHOLDS, values])) for colour, _, values in chosen]
-    areas = [(colour, f"{name}: area {_percent(float(values.mean()))}") for colour, name, values in chosen]
+    curves = [Curve(color, np.column_stack([RECALL_THRESHOLDS, values])) for color, _, values in chosen]
+    areas = [(color, f"{name}: area {_percent(float(values.mean()))}") for color, name, values in chosen]
     return section(
         "Precision and recall",
         intro,
@@ -194,7 +194,7 @@ def _errors(people: ComparedPeople, diagnosis: Diagnosis) -> str:
     return section(
         "Kinds of error",
         paragraph(
-            "What became of each labelled keypoint of the people with a prediction (after Ruggero Ronchi and Perona, "
+            "What became of each labeled keypoint of the people with a prediction (after Ruggero Ronchi and Perona, "
             "ICCV 2017). Similarity is COCO's, of one keypoint, from 0 to 1. The number is the share of good ones."
         ),
         legend(
@@ -220,7 +220,7 @@ def _score(people: ComparedPeople, diagnosis: Diagnosis) -> str:
     if calibration is None:
         return section(title, paragraph("There is nothing to check: these predictions carry no keypoint scores."))
     if calibration.expected_error is None:
-        return section(title, paragraph("There is nothing to check: no labelled keypoint has a prediction."))
+        return section(title, paragraph("There is nothing to check: no labeled keypoint has a prediction."))
     filled = np.flatnonzero(calibration.keypoints)
     points = np.column_stack([calibration.mean_score[filled], calibration.share_near[filled]])
     rows = [
@@ -231,7 +231,7 @@ def _score(people: ComparedPeople, diagnosis: Diagnosis) -> str:
     return section(
         title,
         paragraph(
-            f"Labelled keypoints by their score (clipped to 0 to 1), and how many of them have a similarity of at "
+            f"Labeled keypoints by their score (clipped to 0 to 1), and how many of them have a similarity of at "
             f"least {NEAR_SIMILARITY:g}. On the dashed line a score says how often it is right; below it, it promises "
             f"too much. Mean distance from the line: {calibration.expected_error:.3f}."
         ),
@@ -252,7 +252,7 @@ def _sigma(people: ComparedPeople) -> str:
     if calibration is None:
         return section(title, paragraph("There is nothing to check: these predictions carry no sigma."))
     if calibration.overall.errors == 0:
-        return section(title, paragraph("There is nothing to check: no labelled keypoint has a prediction."))
+        return section(title, paragraph("There is nothing to check: no labeled keypoint has a prediction."))
     totals = {"all": calibration.overall, "along x": calibration.along_x, "along y": calibration.along_y}
     one, two = (_percent(share) for share in GAUSSIAN_WITHIN)
     gaussian = ("a Gaussian", one, two, "1.00", "")
@@ -269,18 +269,18 @@ def _sigma(people: ComparedPeople) -> str:
     )
 
 
-def _pictures(people: ComparedPeople, diagnosis: Diagnosis, images: Path | None) -> str:
+def _images(people: ComparedPeople, diagnosis: Diagnosis, images: Path | None) -> str:
     title = "The best and the worst"
     if images is None:
-        return section(title, paragraph("No pictures: the evaluation was run without --images."))
+        return section(title, paragraph("No images: the evaluation was run without --images."))
     best, worst = best_and_worst(people, diagnosis, _SHOWN_PEOPLE)
     if len(best) == 0:
-        return section(title, paragraph("No pictures: nobody with enough labelled keypoints has a prediction."))
+        return section(title, paragraph("No images: nobody with enough labeled keypoints has a prediction."))
     return section(
         title,
         paragraph(
-            "Left the label, right the prediction, of people with at least a third of their keypoints labelled. A line "
-            "leads from each keypoint that is not good to the ring where it belongs, in the colour of its kind of "
+            "Left the label, right the prediction, of people with at least a third of their keypoints labeled. A line "
+            "leads from each keypoint that is not good to the ring where it belongs, in the color of its kind of "
             "error; an ellipse is a large sigma."
         ),
         heading("Most similar to their label"),

@@ -95,7 +95,7 @@ class StemNet(nn.Module):
 
 
 def init_convolutions(module: nn.Module) -> None:
-    """He initialisation by fan-out, in place, for every convolution inside."""
+    """He initialization by fan-out, in place, for every convolution inside."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

@@ -1,9 +1,9 @@
-// The page: a source of pictures, people in boxes, a network here or on the server, and what comes out.
+// The page: a source of images, people in boxes, a network here or on the server, and what comes out.
 
 import { BoxEditor } from './box_editor.js';
 import { BrowserModel } from './model.js';
 import { People } from './people.js';
-import { Recorder, blobOf, download, drawnPicture, toCanvas, toSource } from './results.js';
+import { Recorder, blobOf, download, drawnImage, toCanvas, toSource } from './results.js';
 import { ServerError, difference, predictOnServer } from './server.js';
 import { onNextFrame, openCamera, openFile } from './source.js';
 import { Stage } from './stage.js';
@@ -56,7 +56,7 @@ async function loadModel() {
   part('model').disabled = true;
   try {
     await model.load(entry);
-    say(source ? '' : 'Ready. Open a picture or a film, or use the camera.');
+    say(source ? '' : 'Ready. Open an image or a video, or use the camera.');
     pump();
   } catch (error) {
     sayHowToBuild(`The network cannot be started (${error.message})`);
@@ -95,7 +95,7 @@ function connect() {
   });
   for (const id of ['show-skeleton', 'show-ellipses', 'show-boxes']) on(id, 'change', paint);
   on('save-json', 'click', () => download(new Blob([recorder.toJson()], { type: 'application/json' }), 'predictions.json'));
-  on('save-png', 'click', savePicture);
+  on('save-png', 'click', saveImage);
   connectDrop();
 }
 
@@ -139,7 +139,7 @@ async function open(opening) {
   people.reset(source.width, source.height);
   part('stage').classList.add('opened');
   for (const id of ['close', 'new-box', 'whole', 'fit']) part(id).disabled = false;
-  if (source.kind === 'film') connectFilm(source.video);
+  if (source.kind === 'video') connectVideo(source.video);
   if (source.video) {
     part('stage').append(source.video);
     followFrames(source.video);
@@ -168,7 +168,7 @@ function close() {
   say('');
 }
 
-function connectFilm(video) {
+function connectVideo(video) {
   const [play, seek] = [part('play'), part('seek')];
   const tell = () => {
     if (source?.video !== video) return;
@@ -221,7 +221,7 @@ async function step() {
   const ids = asked.map(({ person }) => person.id);
   recorder.add(from, time, poses, ids);
   [looked, shown] = [shown, looked];
-  const next = from.video && time !== followed; // edited boxes of a film that stands still stay where they are
+  const next = from.video && time !== followed; // edited boxes of a video that stands still stay where they are
   if (next || fitting) {
     const lost = people.follow(asked, poses, model.entry.skeleton);
     followed = time;
@@ -247,7 +247,7 @@ async function ask(from, boxes) {
 }
 
 async function askServer(from, boxes, where) {
-  const whole = from.kind === 'picture';
+  const whole = from.kind === 'image';
   const kind = where === 'both' ? 'image/png' : 'image/jpeg'; // a comparison is of the same pixels
   const blob = whole ? from.file : await blobOf(looked.canvas, kind, 0.95);
   const scale = whole ? from.scale : 1;
@@ -278,17 +278,17 @@ function paint() {
 
 function view() {
   return {
-    picture: shown.canvas,
+    image: shown.canvas,
     poses: part('show-skeleton').checked ? poses : [],
     skeleton: model.entry.skeleton,
-    colours: manifest.side_colours,
+    colors: manifest.side_colors,
     ellipses: part('show-ellipses').checked,
   };
 }
 
-async function savePicture() {
-  const name = source.kind === 'picture' ? source.name.replace(/\.[^.]*$/, '') : source.kind;
-  download(await drawnPicture(view()), `${name}_poses.png`);
+async function saveImage() {
+  const name = source.kind === 'image' ? source.name.replace(/\.[^.]*$/, '') : source.kind;
+  download(await drawnImage(view()), `${name}_poses.png`);
 }
 
 function measure(from, begun, milliseconds) {

@@ -1,6 +1,6 @@
 // Boxes under the visitor's hands: mouse, touch and keyboard.
 //
-// Each box is an element of its own over the picture, so that it takes the focus, has a name, and on a touch screen the
+// Each box is an element of its own over the image, so that it takes the focus, has a name, and on a touch screen the
 // page still scrolls beside it.
 
 const STEP = 0.01; // of the frame's longer side, per press of an arrow key
@@ -8,7 +8,7 @@ const LEAST = 0.02; // of the frame's longer side, size of a box
 
 export class BoxEditor {
   /**
-   * @param {HTMLElement} layer lies exactly over the picture
+   * @param {HTMLElement} layer lies exactly over the image
    * @param {import('./people.js').People} people
    * @param {() => void} onChange the visitor has changed the boxes
    */

@@ -1,4 +1,4 @@
-// People on a canvas, as distilpose.draw paints them: limbs coloured by body side, ellipses where the model is unsure.
+// People on a canvas, as distilpose.draw paints them: limbs colored by body side, ellipses where the model is unsure.
 
 import { keypointScores } from './pose.js';
 
@@ -17,17 +17,17 @@ const [INK_OPACITY, ELLIPSE_FILL, ELLIPSE_EDGE] = [0.6, 0.28, 0.75];
  * @param {CanvasRenderingContext2D} context
  * @param {import('./pose.js').Pose} pose in image pixels
  * @param {object} skeleton of the manifest
- * @param {Record<string, number[]>} colours of the body sides
+ * @param {Record<string, number[]>} colors of the body sides
  * @param {{scale: number, x: number, y: number}} place of the image on the canvas
  * @param {boolean} ellipses
  */
-export function drawPose(context, pose, skeleton, colours, place, ellipses) {
-  // A pixel's centre has whole coordinates in the image and half ones on a canvas.
+export function drawPose(context, pose, skeleton, colors, place, ellipses) {
+  // A pixel's center has whole coordinates in the image and half ones on a canvas.
   const points = pose.xy.map(([x, y]) => [(x + 0.5) * place.scale + place.x, (y + 0.5) * place.scale + place.y]);
   const opacity = keypointScores(pose).map((score) => ramp(score, SCORE_RAMP));
   const extent = extentOf(points, opacity);
   const width = Math.min(Math.max(WIDTH_SHARE * extent, LEAST_WIDTH), MOST_WIDTH);
-  const paint = { context, points, opacity, extent, width, skeleton, colours };
+  const paint = { context, points, opacity, extent, width, skeleton, colors };
   context.save();
   context.lineCap = 'round';
   if (ellipses && pose.sigma) paintEllipses(paint, pose.sigma, place.scale);
@@ -36,22 +36,22 @@ export function drawPose(context, pose, skeleton, colours, place, ellipses) {
   context.restore();
 }
 
-function paintEllipses({ context, points, opacity, extent, width, skeleton, colours }, sigma, scale) {
+function paintEllipses({ context, points, opacity, extent, width, skeleton, colors }, sigma, scale) {
   sigma.forEach(([sigmaX, sigmaY], k) => {
     const [radiusX, radiusY] = [Math.max(sigmaX * scale, 0.5), Math.max(sigmaY * scale, 0.5)];
     const doubt = ramp(Math.max(radiusX, radiusY) / Math.max(extent, 1), SIGMA_RAMP) * opacity[k];
     if (doubt <= 0) return;
     context.beginPath();
     context.ellipse(points[k][0], points[k][1], radiusX, radiusY, 0, 0, 2 * Math.PI);
-    context.fillStyle = colour(colours[skeleton.sides[k]], ELLIPSE_FILL * doubt);
+    context.fillStyle = color(colors[skeleton.sides[k]], ELLIPSE_FILL * doubt);
     context.fill();
     context.lineWidth = width / 2.5;
-    context.strokeStyle = colour(colours[skeleton.sides[k]], ELLIPSE_EDGE * doubt);
+    context.strokeStyle = color(colors[skeleton.sides[k]], ELLIPSE_EDGE * doubt);
     context.stroke();
   });
 }
 
-function paintLimbs({ context, points, opacity, width, skeleton, colours }) {
+function paintLimbs({ context, points, opacity, width, skeleton, colors }) {
   const limbs = skeleton.edges
     .map(([a, b]) => ({ a, b, strength: Math.min(opacity[a], opacity[b]) }))
     .filter((limb) => limb.strength > 0);
@@ -62,12 +62,12 @@ function paintLimbs({ context, points, opacity, width, skeleton, colours }) {
   }
   for (const { a, b, strength } of limbs) {
     context.globalAlpha = strength;
-    line(context, points[a], points[b], width, colour(colours[limbSide(skeleton.sides[a], skeleton.sides[b])], 1));
+    line(context, points[a], points[b], width, color(colors[limbSide(skeleton.sides[a], skeleton.sides[b])], 1));
   }
   context.globalAlpha = 1;
 }
 
-function paintJoints({ context, points, opacity, width, skeleton, colours }) {
+function paintJoints({ context, points, opacity, width, skeleton, colors }) {
   const reach = points.map(() => 0);
   for (const [a, b] of skeleton.edges) {
     const length = Math.hypot(points[a][0] - points[b][0], points[a][1] - points[b][1]);
@@ -78,18 +78,18 @@ function paintJoints({ context, points, opacity, width, skeleton, colours }) {
     if (opacity[k] <= 0) return;
     const radius = Math.min(Math.max(0.2 * reach[k], 0.6 * width), 0.95 * width);
     context.globalAlpha = opacity[k];
-    dot(context, point, radius + 0.6, colour([16, 20, 28], INK_OPACITY));
+    dot(context, point, radius + 0.6, color([16, 20, 28], INK_OPACITY));
     dot(context, point, radius, 'white');
-    dot(context, point, 0.68 * radius, colour(colours[skeleton.sides[k]], 1));
+    dot(context, point, 0.68 * radius, color(colors[skeleton.sides[k]], 1));
   });
   context.globalAlpha = 1;
 }
 
-/** A limb has the side of its ends; one from side to side is in the centre, one from the centre out is outer. */
+/** A limb has the side of its ends; one from side to side is in the center, one from the center out is outer. */
 function limbSide(a, b) {
-  if (a === 'centre') return b;
-  if (b === 'centre') return a;
-  return a === b ? a : 'centre';
+  if (a === 'center') return b;
+  if (b === 'center') return a;
+  return a === b ? a : 'center';
 }
 
 function extentOf(points, opacity) {
@@ -122,6 +122,6 @@ function dot(context, [x, y], radius, style) {
   context.fill();
 }
 
-function colour([red, green, blue], alpha) {
+function color([red, green, blue], alpha) {
   return `rgb(${red} ${green} ${blue} / ${alpha})`;
 }

@@ -1,12 +1,12 @@
 // Boxes, crops and the pixels of a crop: the rules of distilpose.geometry and distilpose.preprocess.
 //
-// A box is [x1, y1, x2, y2] and a point [x, y], in image pixels; a pixel's centre has whole coordinates.
+// A box is [x1, y1, x2, y2] and a point [x, y], in image pixels; a pixel's center has whole coordinates.
 
 const FINE = 1024; // steps per pixel in which OpenCV adds up positions
 const STEPS = 32; // steps per pixel of the positions that it reads at
 
 /**
- * The crop of a person box: grown to the crop's aspect, padded, its centre mapped to (W / 2, H / 2).
+ * The crop of a person box: grown to the crop's aspect, padded, its center mapped to (W / 2, H / 2).
  *
  * @param {number[]} box [x1, y1, x2, y2] in image pixels
  * @param {number[]} sizeHw [H, W] of the crop
@@ -33,7 +33,7 @@ export function normToImage(crop, xNorm, yNorm) {
 }
 
 /**
- * The part of the picture that a crop reads, or null where the two do not meet.
+ * The part of the image that a crop reads, or null where the two do not meet.
  *
  * @returns {{x: number, y: number, width: number, height: number} | null} whole pixels
  */
@@ -88,7 +88,7 @@ export function sampleCrop(pixels, region, crop, planes) {
   }
 }
 
-/** Along one axis: the two pixels on either side of each crop pixel, and their weights, 0 outside the picture. */
+/** Along one axis: the two pixels on either side of each crop pixel, and their weights, 0 outside the image. */
 function taps(count, offset, scale, start, length) {
   const first = new Int32Array(count);
   const second = new Int32Array(count);

@@ -55,7 +55,7 @@ export class BrowserModel {
   /**
    * Find the pose in each box.
    *
-   * @param {CanvasRenderingContext2D} context with the picture on it
+   * @param {CanvasRenderingContext2D} context with the image on it
    * @param {number[][]} boxes N >= 1 in pixels of the canvas
    * @returns {Promise<{poses: import('./pose.js').Pose[], milliseconds: number}>}
    */

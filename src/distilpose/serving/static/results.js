@@ -1,9 +1,9 @@
-// What the visitor takes home: predictions.json as `distilpose predict` writes it, and the picture as PNG.
+// What the visitor takes home: predictions.json as `distilpose predict` writes it, and the image as PNG.
 
 import { drawPose } from './draw.js';
 import { keypointScores } from './pose.js';
 
-export const MOST_ROWS = 20_000; // people kept of a film or camera; the oldest frames go first
+export const MAX_ROWS = 20_000; // people kept of a video or camera; the oldest frames go first
 const PERSON_CATEGORY = 1; // COCO's id of "person"
 
 /** The people of every frame seen so far. */
@@ -19,7 +19,7 @@ export class Recorder {
 
   /**
    * @param {import('./source.js').Source} source
-   * @param {number | null} time in seconds; null for a picture
+   * @param {number | null} time in seconds; null for an image
    * @param {import('./pose.js').Pose[]} poses
    * @param {number[]} ids of the people, in the same order
    */
@@ -29,7 +29,7 @@ export class Recorder {
     this.frames.delete(time);
     this.frames.set(time, rows);
     for (const [oldest, gone] of this.frames) {
-      if (this.rows <= MOST_ROWS) break;
+      if (this.rows <= MAX_ROWS) break;
       this.frames.delete(oldest);
       this.rows -= gone.length;
     }
@@ -45,7 +45,7 @@ export class Recorder {
 
 function rowOf(source, time, pose, id) {
   const scores = keypointScores(pose);
-  // A browser does not say which frame of a film it shows, only at what time.
+  // A browser does not say which frame of a video it shows, only at what time.
   const place = time === null ? {} : { frame: null, time };
   return {
     image: source.name,
@@ -76,20 +76,20 @@ function rescaled(pose, factor) {
   if (factor === 1) return pose;
   return {
     ...pose,
-    xy: pose.xy.map((point) => point.map((value) => (value + 0.5) * factor - 0.5)), // pixel areas, not centres, scale
+    xy: pose.xy.map((point) => point.map((value) => (value + 0.5) * factor - 0.5)), // pixel areas, not centers, scale
     sigma: pose.sigma?.map((pair) => pair.map((value) => value * factor)) ?? null,
     box: pose.box.map((value) => value * factor),
   };
 }
 
-/** The picture in its own size with its people on it. */
-export function drawnPicture({ picture, poses, skeleton, colours, ellipses }) {
+/** The image in its own size with its people on it. */
+export function drawnImage({ image, poses, skeleton, colors, ellipses }) {
   const canvas = document.createElement('canvas');
-  canvas.width = picture.width;
-  canvas.height = picture.height;
+  canvas.width = image.width;
+  canvas.height = image.height;
   const context = canvas.getContext('2d');
-  context.drawImage(picture, 0, 0);
-  for (const pose of poses) drawPose(context, pose, skeleton, colours, { scale: 1, x: 0, y: 0 }, ellipses);
+  context.drawImage(image, 0, 0);
+  for (const pose of poses) drawPose(context, pose, skeleton, colors, { scale: 1, x: 0, y: 0 }, ellipses);
   return blobOf(canvas, 'image/png');
 }
 

@@ -1,21 +1,21 @@
-// The same picture and boxes on the server. Everything that knows what its answer looks like is here.
+// The same image and boxes on the server. Everything that knows what its answer looks like is here.
 
 /** The server could not answer; the message is for the visitor. */
 export class ServerError extends Error {}
 
 /**
- * @param {Blob} picture
+ * @param {Blob} image
  * @param {string} name of its file
- * @param {number[][]} boxes in pixels of that picture
+ * @param {number[][]} boxes in pixels of that image
  * @param {string} key that the server asks for, or ''
  * @returns {Promise<{poses: import('./pose.js').Pose[], milliseconds: number}>} in the order of the boxes
  */
-export async function predictOnServer(picture, name, boxes, key) {
+export async function predictOnServer(image, name, boxes, key) {
   if (!/^[\x20-\x7e]*$/.test(key)) {
     throw new ServerError('the server key has letters that no key has: only ASCII can be sent, so check what was pasted');
   }
   const form = new FormData();
-  form.append('image', picture, name);
+  form.append('image', image, name);
   form.append('boxes', JSON.stringify(boxes));
   const start = performance.now();
   let response;

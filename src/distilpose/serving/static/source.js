@@ -1,40 +1,40 @@
-// Where pictures come from: a picture file, a film file, a camera. All look alike to the rest of the page.
+// Where images come from: an image file, a video file, a camera. All look alike to the rest of the page.
 
-const MOST_PIXELS = 16_000_000; // phones refuse larger canvases; larger pictures are scaled down to this
+const MAX_PIXELS = 16_000_000; // phones refuse larger canvases; larger images are scaled down to this
 
 /**
  * @typedef {object} Source
- * @property {'picture' | 'film' | 'camera'} kind
+ * @property {'image' | 'video' | 'camera'} kind
  * @property {string} name
  * @property {number} width of the canvas that shows it, in pixels
  * @property {number} height
  * @property {number} scale canvas pixels per pixel of the source, at most 1
  * @property {File | null} file
- * @property {HTMLVideoElement | null} video of a film or camera
+ * @property {HTMLVideoElement | null} video of a video or camera
  * @property {(context: CanvasRenderingContext2D) => number | null} draw the newest frame; returns its time in seconds
  * @property {() => void} close
  */
 
 /** @returns {Promise<Source>} */
 export async function openFile(file) {
-  return file.type.startsWith('video/') ? openFilm(file) : openPicture(file);
+  return file.type.startsWith('video/') ? openVideo(file) : openImage(file);
 }
 
-async function openPicture(file) {
+async function openImage(file) {
   let bitmap;
   try {
-    // Pixels as they are in the file: distilpose too ignores colour profiles and obeys the orientation.
+    // Pixels as they are in the file: distilpose too ignores color profiles and obeys the orientation.
     bitmap = await createImageBitmap(file, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
   } catch {
     throw new Error(
-      `${file.name} is no picture that this browser can read: choose a JPEG, PNG, WebP, AVIF, GIF or BMP file, ` +
-        'or a film (MP4, WebM)',
+      `${file.name} is no image that this browser can read: choose a JPEG, PNG, WebP, AVIF, GIF or BMP file, ` +
+        'or a video (MP4, WebM)',
     );
   }
-  const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (bitmap.width * bitmap.height)));
+  const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (bitmap.width * bitmap.height)));
   const [width, height] = [Math.round(bitmap.width * scale), Math.round(bitmap.height * scale)];
   return {
-    kind: 'picture',
+    kind: 'image',
     name: file.name,
     width,
     height,
@@ -51,7 +51,7 @@ async function openPicture(file) {
   };
 }
 
-async function openFilm(file) {
+async function openVideo(file) {
   const address = URL.createObjectURL(file);
   const video = newVideo();
   video.src = address;
@@ -59,7 +59,7 @@ async function openFilm(file) {
     await once(video, 'loadeddata');
   } catch {
     URL.revokeObjectURL(address);
-    throw new Error(`${file.name} is no film that this browser can play: try MP4 with H.264, or WebM`);
+    throw new Error(`${file.name} is no video that this browser can play: try MP4 with H.264, or WebM`);
   }
   const close = () => {
     video.pause();
@@ -67,7 +67,7 @@ async function openFilm(file) {
     video.load();
     URL.revokeObjectURL(address);
   };
-  return ofVideo('film', file.name, video, file, close, () => video.currentTime);
+  return ofVideo('video', file.name, video, file, close, () => video.currentTime);
 }
 
 /**
@@ -101,7 +101,7 @@ export async function openCamera(facing) {
     await video.play();
   } catch (error) {
     close(); // else its light stays on
-    throw new Error(`the camera gives no picture: ${error?.message || 'unplug it and try again'}`);
+    throw new Error(`the camera gives no image: ${error?.message || 'unplug it and try again'}`);
   }
   const start = performance.now();
   return ofVideo('camera', 'camera', video, null, close, () => (performance.now() - start) / 1000);

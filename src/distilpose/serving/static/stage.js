@@ -1,4 +1,4 @@
-// The picture with its people, as large as the page has room for.
+// The image with its people, as large as the page has room for.
 
 import { drawPose } from './draw.js';
 
@@ -6,7 +6,7 @@ export class Stage {
   /**
    * @param {HTMLElement} element that keeps its size whatever is shown
    * @param {HTMLCanvasElement} canvas fills the element
-   * @param {HTMLElement} layer of the boxes, laid exactly over the picture
+   * @param {HTMLElement} layer of the boxes, laid exactly over the image
    */
   constructor(element, canvas, layer) {
     this.element = element;
@@ -16,7 +16,7 @@ export class Stage {
     new ResizeObserver(() => this.paint()).observe(element);
   }
 
-  /** @param {{picture: HTMLCanvasElement, poses: object[], skeleton: object, colours: object, ellipses: boolean}} shown */
+  /** @param {{image: HTMLCanvasElement, poses: object[], skeleton: object, colors: object, ellipses: boolean}} shown */
   show(shown) {
     this.shown = shown;
     this.paint();
@@ -29,7 +29,7 @@ export class Stage {
 
   paint() {
     if (!this.shown) return;
-    const { picture, poses, skeleton, colours, ellipses } = this.shown;
+    const { image, poses, skeleton, colors, ellipses } = this.shown;
     const { clientWidth, clientHeight } = this.element;
     const density = window.devicePixelRatio || 1;
     const [width, height] = [Math.round(clientWidth * density), Math.round(clientHeight * density)];
@@ -37,18 +37,18 @@ export class Stage {
       this.canvas.width = width;
       this.canvas.height = height;
     }
-    const scale = Math.min(width / picture.width, height / picture.height);
-    const place = { scale, x: (width - scale * picture.width) / 2, y: (height - scale * picture.height) / 2 };
+    const scale = Math.min(width / image.width, height / image.height);
+    const place = { scale, x: (width - scale * image.width) / 2, y: (height - scale * image.height) / 2 };
     const context = this.canvas.getContext('2d');
     context.clearRect(0, 0, width, height);
     context.imageSmoothingQuality = 'high';
-    context.drawImage(picture, place.x, place.y, scale * picture.width, scale * picture.height);
-    for (const pose of poses) drawPose(context, pose, skeleton, colours, place, ellipses);
+    context.drawImage(image, place.x, place.y, scale * image.width, scale * image.height);
+    for (const pose of poses) drawPose(context, pose, skeleton, colors, place, ellipses);
     Object.assign(this.layer.style, {
       left: `${place.x / density}px`,
       top: `${place.y / density}px`,
-      width: `${(scale * picture.width) / density}px`,
-      height: `${(scale * picture.height) / density}px`,
+      width: `${(scale * image.width) / density}px`,
+      height: `${(scale * image.height) / density}px`,
     });
   }
 }

@@ -61,8 +61,8 @@ async function run({ planes, count }) {
   const start = performance.now();
   const [height, width] = model.input_size_hw;
   const shape = [count, 3, height, width];
-  const input = model.normalisation
-    ? new ort.Tensor('float32', normalise(planes, height * width), shape)
+  const input = model.normalization
+    ? new ort.Tensor('float32', normalize(planes, height * width), shape)
     : new ort.Tensor('uint8', planes, shape);
   const outputs = await session.run({ [model.input]: input });
   const found = { milliseconds: performance.now() - start };
@@ -75,8 +75,8 @@ function planeCount(count) {
 }
 
 /** Planes of 0..255 -> float planes with the channels' mean removed and spread scaled. */
-function normalise(planes, plane) {
-  const { mean, std } = model.normalisation;
+function normalize(planes, plane) {
+  const { mean, std } = model.normalization;
   const values = new Float32Array(planes.length);
   for (let at = 0; at < planes.length; at++) {
     const channel = Math.floor(at / plane) % 3;

@@ -1,11 +1,11 @@
-"""Make the pictures of the README: styles of drawing, doubt, blurred faces.
+"""Make the images of the README: styles of drawing, doubt, blurred faces.
 
 The photograph is the sample that matplotlib installs, of Grace Hopper (public domain), predicted by the shipped student
-with the whole picture as the box. That student was trained on real people and is off by more than a tenth of their
+with the whole image as the box. That student was trained on real people and is off by more than a tenth of their
 height on drawn ones, so that these show their true keypoints, with made-up scores: 1 for what is seen, 0.25 for what is
 covered.
 
-    python examples/readme_pictures.py --out docs/pictures
+    python examples/readme_images.py --out docs/images
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from distilpose.data.images import read_image
 from distilpose.data.synthetic import draw_people
 from distilpose.visualization.draw import STYLES
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 CAPTION_HEIGHT, GAP = 26, 6  # pixels
 SCENE_SEED, SCENE_HW = 354, (270, 396)  # people side by side, in poses that show all limbs
 
 
 def main() -> None:
-    """Write the pictures."""
+    """Write the images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="folder, made if missing")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder, made if missing")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     scene = drawn_scene()
-    styles = [("the picture", scene.picture), *((name, scene.people.draw(scene.picture, name)) for name in STYLES)]
+    styles = [("the image", scene.image), *((name, scene.people.draw(scene.image, name)) for name in STYLES)]
     save(out / "styles.jpg", grid(styles, columns=3))
     photograph = predicted_photograph()
     panels = [
-        ("left blue, right orange, doubt faint", photograph.people.draw(photograph.picture)),
-        ("face blurred", photograph.people.blur_faces(photograph.picture)),
+        ("left blue, right orange, doubt faint", photograph.people.draw(photograph.image)),
+        ("face blurred", photograph.people.blur_faces(photograph.image)),
     ]
     save(out / "photograph.jpg", grid([(caption, shrunk(panel)) for caption, panel in panels], columns=2))
 
 
 class Scene(NamedTuple):
-    """A picture and its people."""
+    """An image and its people."""
 
-    picture: Picture
+    image: Pixels
     people: PoseResult
 
 
@@ -77,27 +77,27 @@ def predicted_photograph() -> Scene:
     return Scene(image, predictor(image, [[0, 0, width, height]]))
 
 
-def shrunk(image: Picture, height: int = 360) -> Picture:
-    """The picture at a height, its shape kept."""
-    picture = Image.fromarray(image)
-    return np.array(picture.resize((round(height * picture.width / picture.height), height), Image.Resampling.LANCZOS))
+def shrunk(image: Pixels, height: int = 360) -> Pixels:
+    """The image at a height, its shape kept."""
+    whole = Image.fromarray(image)
+    return np.array(whole.resize((round(height * whole.width / whole.height), height), Image.Resampling.LANCZOS))
 
 
-def save(path: Path, picture: Picture) -> None:
-    """As JPEG: the drawn grain makes PNG five times as large. Full colour keeps thin lines."""
-    Image.fromarray(picture).save(path, quality=78, subsampling=0, optimize=True)
+def save(path: Path, image: Pixels) -> None:
+    """As JPEG: the drawn grain makes PNG five times as large. Full color keeps thin lines."""
+    Image.fromarray(image).save(path, quality=78, subsampling=0, optimize=True)
 
 
-def grid(pictures: list[tuple[str, Picture]], columns: int) -> Picture:
-    """Pictures of one size with captions below, on white."""
-    height, width = pictures[0][1].shape[:2]
-    rows = -(-len(pictures) // columns)
+def grid(images: list[tuple[str, Pixels]], columns: int) -> Pixels:
+    """Images of one size with captions below, on white."""
+    height, width = images[0][1].shape[:2]
+    rows = -(-len(images) // columns)
     step_y, step_x = height + CAPTION_HEIGHT, width + GAP
     sheet = Image.new("RGB", (columns * step_x - GAP, rows * step_y), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
-    for place, (caption, picture) in enumerate(pictures):
+    for place, (caption, image) in enumerate(images):
         x, y = place % columns * step_x, place // columns * step_y
-        sheet.paste(Image.fromarray(picture), (x, y))
+        sheet.paste(Image.fromarray(image), (x, y))
         pen.text((x + width / 2, y + height + 3), caption, fill=(40, 44, 52), font=font, anchor="ma")
     return np.array(sheet)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from distilpose.backends.description import ModelDescription
@@ -13,7 +12,7 @@ BRIGHT_XY = (211, 143)
 
 
 class BrightestPixel:
-    """A `Runner` that sees all 17 keypoints where its crop is brightest, with sigma (1, 2) cells and score 0.75."""
+    """An inference backend: all 17 keypoints where its crop is brightest, sigma (1, 2) cells and score 0.75."""
 
     description = ModelDescription("brightest", "regression", (256, 192), (64, 48))
 
@@ -29,21 +28,3 @@ class BrightestPixel:
             return PoseOutput(xy_norm.astype(np.float32), None, None)
         sigma = np.broadcast_to(np.float32([1, 2]), xy_norm.shape)
         return PoseOutput(xy_norm.astype(np.float32), sigma, np.full(xy_norm.shape[:2], 0.75, np.float32))
-
-
-@pytest.fixture
-def runner() -> BrightestPixel:
-    return BrightestPixel()
-
-
-@pytest.fixture
-def bare_runner() -> BrightestPixel:
-    return BrightestPixel(bare=True)
-
-
-@pytest.fixture
-def image() -> NDArray[np.uint8]:
-    """(300, 400, 3), black but for a soft spot at pixel (211, 143)."""
-    rows, columns = np.ogrid[:300, :400]
-    squared = (columns - BRIGHT_XY[0]) ** 2 + (rows - BRIGHT_XY[1]) ** 2
-    return np.rint(250 * np.exp(-squared / 50))[..., None].repeat(3, axis=2).astype(np.uint8)

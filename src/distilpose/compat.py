@@ -1,0 +1,45 @@
+"""Names of earlier versions that files and command lines may still use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Keys of configuration files, model descriptions and records of runs.
+RENAMED_KEYS = {
+    "colour": "color",
+    "colour_jitter": "color_jitter",
+    "normalisation": "normalization",
+    "normalise": "normalize",
+    "optimiser": "optimizer",
+    "rungs": "variants",
+    "teacher_store": "teacher_cache",
+}
+# Values that have a new name under one key alone.
+RENAMED_VALUES = {("start", "pointing"): "pointer", ("fit", "letterbox-centre"): "letterbox-center"}
+RENAMED_OPTIONS = {"--anonymise": "--anonymize", "--no-pictures": "--no-images"}
+
+
+def current_names(values: Any) -> Any:
+    """Plain values with the keys of this version, at every depth; everything else is returned as it is."""
+    if isinstance(values, Mapping):
+        return {RENAMED_KEYS.get(key, key): current_names(_value(key, value)) for key, value in values.items()}
+    if isinstance(values, list):
+        return [current_names(value) for value in values]
+    return values
+
+
+def current_options(words: Sequence[str]) -> list[str]:
+    """Words of a command line with the options of this version, dotted keys such as ``--optimiser.lr`` included."""
+    current = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option.startswith("--"):
+            keys = [RENAMED_KEYS.get(key, key) for key in RENAMED_OPTIONS.get(option, option)[2:].split(".")]
+            word = f"--{'.'.join(keys)}{equals}{value}"
+        current.append(word)
+    return current
+
+
+def _value(key: Any, value: Any) -> Any:
+    return RENAMED_VALUES.get((key, value), value) if isinstance(value, str) else value
