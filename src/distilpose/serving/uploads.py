@@ -59,7 +59,7 @@ class UploadLease:
     """Bytes that one request holds; given back when it ends.
 
     Args:
-        intake: that counts them.
+        upload_reader: that counts them.
     """
 
     def __init__(self, upload_reader: UploadReader) -> None:
