@@ -22,10 +22,10 @@ from faster_coco_eval import COCO, COCOeval_faster
 from rich.console import Console
 from rich.table import Table
 
-from distilpose.boxes_file import PersonBoxes
+from distilpose.detection.detectors import Detector, create_detector
 from distilpose.detection.nanodet import NanodetDetector
+from distilpose.formats.boxes import PersonBoxes
 from distilpose.geometry import box_iou_xyxy, xywh_to_xyxy, xyxy_to_xywh
-from distilpose.inference.detectors import Detector, create_detector
 
 LOW = 0.05  # least score of a box that counts for average precision
 TALL = 100  # pixels

@@ -9,12 +9,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from distilpose.boxes_file import PersonBoxes
+from distilpose.backends.base import usable_cores
+from distilpose.detection.filtering import keep_people
 from distilpose.errors import ConfigError
-from distilpose.inference.detections import keep_people
-from distilpose.runtimes import usable_cores
+from distilpose.formats.boxes import PersonBoxes
+from distilpose.types import FloatArray, ImageArray
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "nanodet_g_person.onnx"
 NANODET_THRESHOLD = 0.35  # of the largest F1 on coco_val_dev, see `benchmarks/detectors.py`
@@ -25,9 +25,6 @@ _CELL = 32  # pixels; the sides of the network's input are multiples
 _TILE_OVERLAP = 0.25  # of a tile's side, at least
 _EDGE = 0.01  # of a tile's side: a box that comes so near to an inner edge is taken for cut off
 _LARGEST = 0.9  # of a tile's side: whoever is larger is found in the whole image, and cut off by most tiles
-
-ImageArray = NDArray[np.uint8]
-FloatArray = NDArray[np.float64]
 
 
 class NanodetDetector:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distilpose.geometry import box_iou_xyxy
+from distilpose.types import FloatArray
 
 MAX_BOXES = 300
 MAX_CANDIDATES = 30_000
@@ -47,7 +48,7 @@ def non_maximum_suppression(
     return kept[:max_boxes]
 
 
-def _greedy(boxes_xyxy: NDArray[np.float64], iou_threshold: float) -> NDArray[np.bool_]:
+def _greedy(boxes_xyxy: FloatArray, iou_threshold: float) -> NDArray[np.bool_]:
     """(N,) True for the boxes that no earlier kept one overlaps by more than the threshold."""
     clear = box_iou_xyxy(boxes_xyxy, boxes_xyxy) <= iou_threshold
     keep = np.ones(len(boxes_xyxy), dtype=bool)
