@@ -172,6 +172,35 @@ def test_bgr_is_told_from_rgb(portrait: np.ndarray, session) -> None:
     np.testing.assert_array_equal(scores(grey), scores(grey[..., ::-1]))
 
 
+def test_close_up_is_found_at_a_second_look(portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found at the first size is left as it is; where nobody is, a smaller size is tried, once."""
+    sizes = []
+    original = nanodet.fit_image
+
+    def noted(image: np.ndarray, size: int) -> tuple[np.ndarray, tuple[float, float]]:
+        sizes.append(size)
+        return original(image, size)
+
+    monkeypatch.setattr(nanodet, "fit_image", noted)
+    finder = NanodetDetector(threads=1)
+    finder([portrait])
+    assert sizes == [416]
+    finder([np.zeros((100, 100, 3), np.uint8)])
+    assert sizes == [416, 416, 256]
+    # The score at 256 pixels is the higher one for a face that fills the image: find a threshold between the two.
+    face = portrait[100:200, 200:300]
+    first, second = (float(people_scores(face, size).max()) for size in (416, 256))
+    assert first < second
+    (people,) = NanodetDetector(threshold=(first + second) / 2, threads=1)([face])
+    assert len(people.boxes_xyxy) >= 1
+
+
+def people_scores(image: np.ndarray, size: int) -> np.ndarray:
+    pixels, _ = fit_image(image, size)
+    run = onnxruntime.InferenceSession(str(WEIGHTS), providers=["CPUExecutionProvider"])
+    return run.run(["scores"], {"images": pixels[None]})[0]
+
+
 def test_threshold_and_nms(portrait: np.ndarray) -> None:
     (many,) = NanodetDetector(threshold=0.01, nms_iou=1.0, threads=1)([portrait])
     (few,) = NanodetDetector(threshold=0.01, nms_iou=0.55, threads=1)([portrait])

@@ -21,6 +21,7 @@ NANODET_THRESHOLD = 0.35  # of the largest F1 on coco_val_dev, see `benchmarks/d
 NANODET_NMS_IOU = 0.55
 INPUT_SIZE = 416  # that it was trained at; accuracy falls at smaller and at larger ones
 
+_AGAIN = 0.625  # of the size: where nobody is found, whoever fills the image may be at this one
 _CELL = 32  # pixels; the sides of the network's input are multiples
 _TILE_OVERLAP = 0.25  # of a tile's side, at least
 _EDGE = 0.01  # of a tile's side: a box that comes so near to an inner edge is taken for cut off
@@ -31,7 +32,8 @@ class NanodetDetector:
     """Finds people with NanoDet-g, trained on COCO, in ONNX Runtime on the CPU. Threads may call it at the same time.
 
     An image is searched with its longer side at ``size`` pixels. A person must be about 20 pixels high there; a larger
-    ``size`` finds smaller people and fewer of the large ones, ``tile`` finds both.
+    ``size`` finds smaller people and fewer of the large ones, ``tile`` finds both. An image in which nobody is found is
+    searched once more at a smaller size, for close-ups.
     Images are run one by one: on a CPU a batch is no faster.
 
     Args:
@@ -74,17 +76,19 @@ class NanodetDetector:
         return [self._find(image) for image in images]
 
     def _find(self, image: ImageArray) -> PersonBoxes:
-        found = [self._search(image)]
+        found = [self._search(image, self._size)]
+        if not len(found[0][1]):
+            found.append(self._search(image, max(1, round(_AGAIN * self._size / _CELL)) * _CELL))
         if self._tile is not None:
             found += [self._search_tile(image, left_top) for left_top in place_tiles(image.shape[:2], self._tile)]
         boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return keep_people(boxes, scores, image.shape[:2], threshold=self._threshold, nms_iou=self._nms_iou)
 
-    def _search(self, image: ImageArray) -> tuple[FloatArray, FloatArray]:
+    def _search(self, image: ImageArray, size: int) -> tuple[FloatArray, FloatArray]:
         """Boxes (N, 4) in the image's pixels and scores (N,) from the threshold on, overlapping ones included."""
-        pixels, scale_xy = fit_image(image, self._size)
+        pixels, scale_xy = fit_image(image, size)
         boxes, scores = self._session.run(["boxes", "scores"], {"images": pixels[None]})
-        sure = scores[0] >= self._threshold
+        sure = scores[0] >= self._threshold  # a few out of thousands of cells
         return boxes[0, sure].astype(np.float64) / [*scale_xy, *scale_xy], scores[0, sure].astype(np.float64)
 
     def _search_tile(self, image: ImageArray, left_top: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
@@ -92,7 +96,7 @@ class NanodetDetector:
         assert self._tile is not None
         left, top = left_top
         tile = image[top : top + self._tile, left : left + self._tile]
-        boxes, scores = self._search(tile)
+        boxes, scores = self._search(tile, self._size)
         boxes += [left, top, left, top]
         margin = _EDGE * self._tile
         inner_low = np.where(np.array(left_top) > 0, np.array(left_top) + margin, -np.inf)
