@@ -17,8 +17,8 @@ from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.models import create_model
 
 ROOT = Path(__file__).parents[2]
-LADDERS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "\nrungs:" in path.read_text())
-CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(LADDERS))
+SWEEPS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "\nvariants:" in path.read_text())
+CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(SWEEPS))
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def parse_train(*arguments: str):
     return train_config(parser.parse_args([*arguments]))
 
 
-@pytest.mark.parametrize("path", LADDERS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_every_sweep_parses_and_its_variants_are_trainings(path, monkeypatch) -> None:
     from distilpose.training import ablation
 
