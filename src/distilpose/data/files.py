@@ -16,7 +16,7 @@ from distilpose.types import FloatArray
 
 # Of a broken value in an error: its beginning, however long or deep it is.
 _REPR = reprlib.Repr()
-_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother = 3, 8, 8, 80, 80
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother = 2, 8, 8, 80, 80
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", "null", "none", ""}
 
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -154,9 +155,11 @@ def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
         Image.fromarray(image).save(encoded, format=Image.registered_extensions()[suffix], **options)
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot hold an image of {image.shape[1]} x {image.shape[0]}: {error}") from error
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{os.getpid()}-{get_ident()}.part")  # short: a name of 250 bytes has no room for more
+    part.unlink(missing_ok=True)
     try:
-        part.write_bytes(encoded.getbuffer())
+        with part.open("xb") as file:
+            file.write(encoded.getbuffer())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
