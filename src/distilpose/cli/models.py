@@ -31,7 +31,7 @@ def models_table() -> Table:
 
     table = Table(title="presets")
     table.add_column("model", no_wrap=True)
-    for heading in ("parameters", "GMACs\npublished", "with\nattention", "input\n(H x W)", "AP [1]"):
+    for heading in ("parameters", "GMACs as\nthe paper", "GMACs,\nall", "input\n(H x W)", "AP [1]"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name in list_models():
         card, (height, width) = MODEL_CARDS[name], MODELS[name].input_size_hw
