@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from bulk_cost import BulkRates, ClusterAssumptions, cost_table
 from rich.console import Console
 from rich.table import Table
 
-from bulk_cost import BulkRates, ClusterAssumptions, cost_table
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.measure import measure_peaks
 from distilpose.bulk import SHARD_SIZE

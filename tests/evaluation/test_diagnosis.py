@@ -148,7 +148,7 @@ def test_scores_are_compared_with_how_often_keypoints_are_near() -> None:
     labeled = np.array([[True, True, True], [True, True, False]])
     calibration = calibrate(replace(people(true + shift, true, labeled), raw_score=score)).keypoint_score
     assert calibration is not None
-    assert calibration.count.tolist() == [1, 0, 0, 0, 0, 0, 0, 2, 0, 2]
+    assert calibration.numbers.tolist() == [1, 0, 0, 0, 0, 0, 0, 2, 0, 2]
     np.testing.assert_allclose(calibration.mean_score[[0, 7, 9]], [0, 0.75, 1])
     np.testing.assert_allclose(calibration.mean_truth[[0, 7, 9]], [1, 0.5, 1])
     assert np.isnan(calibration.mean_score[1])

@@ -255,7 +255,9 @@ def test_evaluate_files_reads_results_alone(
     annotations: Path, perfect_results: list[dict[str, Any]], write: Write, tmp_path: Path
 ) -> None:
     predictions = write("mine.json", perfect_results)
-    result = evaluate_files(EvaluateOptions(annotations=str(annotations), predictions=str(predictions), out=tmp_path / "out"))
+    result = evaluate_files(
+        EvaluateOptions(annotations=str(annotations), predictions=str(predictions), out=tmp_path / "out")
+    )
     assert result.metrics["AP"] == pytest.approx(1)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["protocol"]["predictions"] == "mine.json"
     empty = evaluate_files(EvaluateOptions(annotations=annotations, predictions=write("empty.json", [])))

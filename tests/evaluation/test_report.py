@@ -19,7 +19,13 @@ from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.cli import main as cli
 from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError, DistilPoseError, InputError
-from distilpose.evaluation.evaluate import EvaluateOptions, EvaluationResult, evaluate_files, evaluate_model, evaluate_predictions
+from distilpose.evaluation.evaluate import (
+    EvaluateOptions,
+    EvaluationResult,
+    evaluate_files,
+    evaluate_model,
+    evaluate_predictions,
+)
 from distilpose.evaluation.metrics.diagnosis import diagnose
 from distilpose.evaluation.report.people import best_and_worst
 from distilpose.evaluation.report.report import report_page, write_report

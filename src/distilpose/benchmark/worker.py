@@ -1,6 +1,6 @@
 """One model in one runtime, timed in a process of its own so that memory and threads are its own.
 
-Started by `inference_speed`: ``python -m distilpose.benchmark.worker JSON``, answers with JSON on standard output.
+Started by `benchmark.run_worker`: ``python -m distilpose.benchmark.worker JSON``, answers with JSON on standard output.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ COMMANDS: dict[str, Command] = {
 # Packages that an extra installs, for the message when one is missing.
 EXTRAS = {
     "lightning": "train",
-    "matplotlib": "train",
+    "jinja2": "report",
+    "matplotlib": "report",
     "torch": "torch",
     "onnx": "export",
     "onnxscript": "export",

@@ -43,14 +43,14 @@ class ScoreCalibration(NamedTuple):
     Attributes:
         mean_score: (10,) mean of the scores in each tenth of [0, 1]; NaN where there is none.
         mean_truth: (10,) mean of what the score should say, likewise.
-        count: (10,) how many scores there are.
+        numbers: (10,) how many scores there are.
         expected_error: mean distance between the two over all scores ("expected calibration error"); None without any.
         rank_correlation: Spearman's, of the scores with how similar the predictions are; None where it is undefined.
     """
 
     mean_score: FloatArray
     mean_truth: FloatArray
-    count: IntArray
+    numbers: IntArray
     expected_error: float | None
     rank_correlation: float | None
 
@@ -148,7 +148,7 @@ def calibrate(people: ComparedPeople) -> Calibration:
     similarity, counted = similarity_to_labels(people), people.counted
     keypoint_score = person_score = sigma = sigma_rank_correlation = None
     if people.raw_score is not None:
-        near = similarity >= NEAR_SIMILARITY
+        near = (similarity >= NEAR_SIMILARITY).astype(np.float64)
         keypoint_score = _score_calibration(people.raw_score[counted], near[counted], similarity[counted])
         some = counted.any(1)
         oks = _mean_where(similarity, counted)[some]
@@ -175,7 +175,7 @@ def _score_calibration(raw_score: FloatArray, truth: FloatArray, similarity: Flo
     return ScoreCalibration(
         mean_score=mean_score,
         mean_truth=mean_truth,
-        count=in_bin.sum(1),
+        numbers=in_bin.sum(1),
         expected_error=float(distance / len(score)) if len(score) else None,
         rank_correlation=_rank_correlation(raw_score, similarity),
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,13 +14,12 @@ from distilpose.types import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Kinds of error have the colors of Okabe and Ito, which the color-blind can tell apart.
 KIND_COLORS = dict(zip(ERROR_KINDS, ("#009e73", "#56b4e9", "#e69f00", "#cc79a7", "#d55e00"), strict=True))
 BLUE = "#3b7ddd"
 _INK = "#7b8494"  # can be read on a light and on a dark page
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",  # letters of the page, small and searchable
     "svg.hashsalt": "distilpose",  # equal evaluations give equal pages
     "font.size": 9,
@@ -93,9 +92,10 @@ def curve_chart(curves: Sequence[Curve], x_label: str, y_label: str, *, diagonal
         if diagonal:
             axes.plot([0, 1], [0, 1], color=_INK, linestyle="--", linewidth=1)
         for curve in curves:
-            axes.plot(*curve.xy.T, color=curve.color, label=curve.label, linewidth=1.8)
+            x, y = curve.xy.T
+            axes.plot(x, y, color=curve.color, label=curve.label, linewidth=1.8)
             if curve.sizes is not None and len(curve.sizes):
-                axes.scatter(*curve.xy.T, s=10 + 90 * curve.sizes / curve.sizes.max(), color=curve.color, alpha=0.7)
+                axes.scatter(x, y, s=10 + 90 * curve.sizes / curve.sizes.max(), color=curve.color, alpha=0.7)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel=x_label, ylabel=y_label)
         axes.grid()
         axes.figure.legend(loc="outside lower center", ncols=1, frameon=False)
@@ -103,15 +103,14 @@ def curve_chart(curves: Sequence[Curve], x_label: str, y_label: str, *, diagonal
     return _chart((5.2, 4.2), draw)
 
 
-def _chart(size: tuple[float, float], draw: object) -> str:
+def _chart(size: tuple[float, float], draw: Callable[[Axes], None]) -> str:
     import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_SETTINGS):
-        figure: Figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots())  # type: ignore[operator]
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
         content = io.BytesIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(content, metadata=nothing)
+        figure.savefig(content, format="svg", metadata=nothing, transparent=True)
     return f"data:image/svg+xml;base64,{base64.b64encode(content.getvalue()).decode()}"

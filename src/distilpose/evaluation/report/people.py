@@ -91,7 +91,9 @@ def _figure(people: ComparedPeople, diagnosis: Diagnosis, row: int, image: Image
         for kind in ERROR_KINDS[1:]
     }
     return PersonFigure(
-        address=_data_address(_label_beside_prediction(people, diagnosis, row, crop_image(image, transform), transform)),
+        address=_data_address(
+            _label_beside_prediction(people, diagnosis, row, crop_image(image, transform), transform)
+        ),
         file_name=people.file_name[row],
         oks=float(diagnosis.oks[row]),
         labeled=int(people.labeled[row].sum()),
@@ -115,7 +117,9 @@ def _label_beside_prediction(
     return np.concatenate([left, gap, right], axis=1)
 
 
-def _mark_wrong(image: ImageArray, found: FloatArray, label: FloatArray, kinds: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+def _mark_wrong(
+    image: ImageArray, found: FloatArray, label: FloatArray, kinds: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> None:
     """A ring on the label of each keypoint that is not good, and a line to it from where it was predicted."""
     scale, limit = 1 << _SHIFT, 1 << 14
     for k in np.flatnonzero((kinds != NOT_COUNTED) & (kinds != ERROR_KINDS.index("good"))):

@@ -68,7 +68,9 @@ def report_page(result: EvaluationResult, images: Path | None = None) -> str:
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
     people, diagnosis = result.people, diagnose(result.people)
     calibration = calibrate(people)
     return environment.get_template(REPORT_FILE).render(
@@ -118,7 +120,9 @@ def _joints(result: EvaluationResult) -> dict[str, Any]:
         (_words(name), _percent(result.per_joint[name].pck), f"{result.per_joint[name].labeled:,}")
         for name in (ALL_JOINTS, *result.people.skeleton.keypoint_names)
     ]
-    shares = np.array([[result.per_joint[name].pck or 0.0] for name in (ALL_JOINTS, *result.people.skeleton.keypoint_names)])
+    shares = np.array(
+        [[result.per_joint[name].pck or 0.0] for name in (ALL_JOINTS, *result.people.skeleton.keypoint_names)]
+    )
     return {
         "joints": rows,
         "joint_chart": bar_chart([row[0] for row in rows], shares, [BLUE], [row[1] for row in rows]),
@@ -163,12 +167,19 @@ def _score(people: ComparedPeople, calibration: Calibration) -> dict[str, Any]:
         return {"score_missing": "no labeled keypoint has a prediction"}
     curves, summary, rows = [], [], []
     for name, color, score in (("keypoints", BLUE, keypoints), ("people", KIND_COLORS["inversion"], persons)):
-        filled = np.flatnonzero(score.count)
+        filled = np.flatnonzero(score.numbers)
         points = np.column_stack([score.mean_score[filled], score.mean_truth[filled]])
-        curves.append(Curve(name, color, points, score.count[filled].astype(np.float64)))
-        summary.append((name, _number(score.expected_error), _number(score.rank_correlation), f"{score.count.sum():,}"))
+        curves.append(Curve(name, color, points, score.numbers[filled].astype(np.float64)))
+        summary.append(
+            (name, _number(score.expected_error), _number(score.rank_correlation), f"{score.numbers.sum():,}")
+        )
         rows += [
-            (f"{name} {b / SCORE_BINS:.1f} to {(b + 1) / SCORE_BINS:.1f}", f"{x:.3f}", f"{y:.3f}", f"{score.count[b]:,}")
+            (
+                f"{name} {b / SCORE_BINS:.1f} to {(b + 1) / SCORE_BINS:.1f}",
+                f"{x:.3f}",
+                f"{y:.3f}",
+                f"{score.numbers[b]:,}",
+            )
             for b, (x, y) in zip(filled.tolist(), points.tolist(), strict=True)
         ]
     return {
