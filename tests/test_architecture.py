@@ -41,7 +41,7 @@ NO_TORCH = [
     "visualization.annotators", "formats.boxes", "formats.conversions", "formats.writers", "backends.description",
     "backends.hub",
     "backends.loading", "backends.base", "inference.result", "inference.decoding", "inference.predictor",
-    "inference.predict", "detection.detectors", "detection.hog", "detection.onnx", "detection.transformers",
+    "inference.predict", "detection.detectors", "detection.onnx", "detection.transformers",
     "video.tracking", "video.smoothing", "video.reader", "video.pipeline", "video.camera", "bulk.predict",
     "serving.server", "serving.web", "cli.main",
 ]  # fmt: skip

@@ -111,7 +111,7 @@ def test_every_kind_of_image_is_predicted_and_drawn(name: str, tmp_path: Path, b
 def test_the_fallback_detector_takes_every_kind_of_image(tmp_path: Path, backend: Any) -> None:
     for name, image in IMAGES.items():
         image.save(tmp_path / name)
-    report = predict_files(PredictOptions([tmp_path], tmp_path / "out", model=backend, detector="hog"))
+    report = predict_files(PredictOptions([tmp_path], tmp_path / "out", model=backend, detector="auto"))
     assert (report.num_images, report.num_people, report.failures) == (len(IMAGES), 0, ())
     assert json.loads(report.predictions.read_text()) == []
 

@@ -18,7 +18,6 @@ from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
 from distilpose.bulk.lists import ListColumns, import_pyarrow
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
-from distilpose.detection.detectors import AUTO_MODEL, create_detector
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.inference.decoding import FlipTest
 from distilpose.inference.progress import Meter
@@ -212,12 +211,7 @@ def _ready_model(model: Path, out: Path) -> Path:
 
 
 def _same_everywhere(detector: str, threshold: float | None) -> str:
-    """A detector's name that means the same for every worker: what ``auto`` comes to here, files by absolute paths."""
-    if detector == "auto":
-        from distilpose.detection.hog import HogDetector
-
-        built = create_detector(detector, threshold=threshold)
-        return "hog" if isinstance(built, HogDetector) else f"hf:{AUTO_MODEL}"
+    """A detector's name that means the same for every worker: files by absolute paths."""
     kind, colon, place = detector.partition(":")
     file, question, keys = place.partition("?")
     return f"{kind}{colon}{Path(file).absolute()}{question}{keys}" if colon and Path(file).exists() else detector
