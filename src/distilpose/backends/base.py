@@ -118,9 +118,8 @@ def probe(backend: InferenceBackend, path: Path) -> None:
     """
     description = backend.description
     batch, count = 2, description.skeleton.num_keypoints
-    output = backend(
-        network_input(np.zeros((batch, *description.input_size_hw, 3), np.uint8), description.normalization)
-    )
+    crops = np.zeros((batch, *description.input_size_hw, 3), np.uint8)
+    output = backend(network_input(crops, description.normalization))
     shapes: dict[str, tuple[int, ...]] = {"xy_norm": (batch, count, 2), "sigma": (batch, count, 2)}
     shapes |= {"score": (batch, count), HEATMAP_OUTPUT: (batch, count, *description.heatmap_size_hw)}
     for name, shape in shapes.items():

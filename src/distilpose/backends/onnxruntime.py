@@ -121,8 +121,8 @@ def open_onnx_session(
         raise unreadable(path, f"ONNX Runtime on {kind}", error) from error
     if wanted.kind != AUTO and session.get_providers()[0] != PROVIDERS[kind]:
         raise ConfigError(
-            f"device {wanted}: ONNX Runtime has {PROVIDERS[kind]} but cannot start it here (driver or library missing): "
-            "it would run on the CPU; install what it needs, or say device cpu"
+            f"device {wanted}: ONNX Runtime has {PROVIDERS[kind]} but cannot start it here: install the driver "
+            "and libraries that it needs, or say device cpu"
         )
     return session
 

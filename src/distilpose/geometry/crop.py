@@ -98,7 +98,7 @@ class CropTransform:
         return _apply(self.inverse_matrix, xy_crop)
 
     def to_norm(self, xy_img: ArrayLike) -> FloatArray:
-        """(..., 2) image pixels -> (..., 2) fractions of the crop: divided by W and H, with ``udp`` by W - 1 and H - 1."""
+        """(..., 2) image pixels -> (..., 2) fractions of the crop: of W and H, with ``udp`` of W - 1 and H - 1."""
         return self.to_crop(xy_img) / self._size_wh
 
     def norm_to_img(self, xy_norm: ArrayLike) -> FloatArray:
