@@ -24,6 +24,7 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
 }
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 _MAX_THREADS = 4  # more gain little on networks of this size
 
 
@@ -152,7 +153,6 @@ def default_threads() -> int:
     """Threads of one run on the CPU: one for each physical core that this process may use, at most four."""
     cores = usable_cores()
     if hasattr(os, "sched_getaffinity"):
-        topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
         with contextlib.suppress(OSError):  # a container may hide it
-            cores = len({Path(topology.format(cpu)).read_text() for cpu in os.sched_getaffinity(0)})
+            cores = len({Path(_SIBLINGS.format(cpu)).read_text() for cpu in os.sched_getaffinity(0)})
     return max(1, min(cores, _MAX_THREADS))
