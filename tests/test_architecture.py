@@ -41,7 +41,7 @@ NO_TORCH = [
     "visualization.annotators", "formats.boxes", "formats.conversions", "formats.writers", "backends.description",
     "backends.hub",
     "backends.loading", "backends.base", "inference.result", "inference.decoding", "inference.predictor",
-    "inference.predict", "detection.detectors", "detection.onnx", "detection.transformers",
+    "inference.predict", "inference.estimator", "detection.detectors", "detection.onnx", "detection.transformers",
     "video.tracking", "video.smoothing", "video.reader", "video.pipeline", "video.camera", "bulk.predict",
     "serving.server", "serving.web", "cli.main",
 ]  # fmt: skip
@@ -144,8 +144,9 @@ def test_predicting_with_a_checkpoint_imports_no_lightning() -> None:
 
 def test_public_surface() -> None:
     assert set(distilpose.__all__) == {
-        "CheckpointError", "ConfigError", "DatasetError", "DistilPoseError", "InputError", "PosePredictor",
-        "PoseResult", "TrainingDivergedError", "__version__", "create_model", "list_models", "load_model",
+        "CheckpointError", "ConfigError", "DatasetError", "DistilPoseError", "InputError", "PoseEstimator",
+        "PosePredictor", "PoseResult", "TrainingDivergedError", "__version__", "create_model", "list_models", "load_model",
+        "predict",
     }  # fmt: skip
     for name in distilpose.__all__:
         assert getattr(distilpose, name) is not None

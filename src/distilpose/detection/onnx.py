@@ -33,7 +33,6 @@ threshold:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 from urllib.parse import parse_qsl
@@ -43,7 +42,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distilpose.backends.base import usable_cores
+from distilpose.backends.base import existing_file, first_line
+from distilpose.backends.onnxruntime import open_onnx_session
 from distilpose.compat import current_names
 from distilpose.data.preprocess import Normalization, normalize
 from distilpose.detection.filtering import keep_people
@@ -116,12 +116,13 @@ class OnnxDetector:
         source: ``FILE`` or ``FILE?key=value&...``, see the module.
         threshold: least score; that of the layout when None.
         nms_iou: of two boxes that overlap by more, the weaker one goes.
-        threads: of one run; every core this process may use when None.
+        threads: of one run; see `default_threads` when None.
 
     Raises:
         ConfigError: onnxruntime is not installed, the query is wrong or does not fit the file, or the file has none of
             the layouts.
-        InputError: the file is missing or broken, or fails on an image.
+        CheckpointError: the file is missing or broken.
+        InputError: it fails on an image.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class OnnxDetector:
         threads: int | None = None,
     ) -> None:
         self._file, options = parse_source(source)
-        self._session = _open(self._file, threads)
+        self._session = open_onnx_session(existing_file(self._file), threads)
         self._batch_size, self._size_hw = self._read_inputs(options.size_hw)
         # What does not fit shows here, not at the first image.
         outputs = [item.name for item in self._session.get_outputs()]
@@ -197,7 +198,7 @@ class OnnxDetector:
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise InputError(
                 f"{self._file} fails on {len(pixels)} images of {self._size_hw[0]}x{self._size_hw[1]} pixels "
-                f"({_reason(error)}): export it again, with this input size and batch size, or pass size=HEIGHTxWIDTH"
+                f"({first_line(error)}): export it again, with this input size and batch size, or pass size=HxW"
             ) from error
 
     def _read_inputs(self, asked_hw: tuple[int, int] | None) -> tuple[int | None, tuple[int, int]]:
@@ -308,26 +309,6 @@ def place_image(image: ImageArray, size_hw: tuple[int, int], fit: Fit) -> tuple[
     return canvas, Placement((inner_hw[1] / width, inner_hw[0] / height), (left, top))
 
 
-def _open(file: Path, threads: int | None) -> Any:
-    if find_spec("onnxruntime") is None:
-        raise ConfigError(f'{file} runs in onnxruntime, which is not installed: pip install "distilpose[detect]"')
-    if not file.is_file():
-        raise InputError(f"{file} is not a file: expected a detector in ONNX format")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores are shared with the pose model
-    options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimizer
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class
-        raise InputError(
-            f"{file} cannot be read by ONNX Runtime ({_reason(error)}): broken, cut short, or another format; "
-            "export it again"
-        ) from error
-
-
 def _side(side: int | str | None) -> int | None:
     return side if isinstance(side, int) and side > 0 else None
 
@@ -361,8 +342,3 @@ def _listed(tensors: Sequence[Any]) -> str:
 
 def _layouts_text() -> str:
     return "; ".join(f"{name}: {layout.outputs}" for name, layout in LAYOUTS.items())
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip()[:300] if lines else type(error).__name__
