@@ -22,9 +22,9 @@ from distilpose.backends.tensors import check_tensors, fill_model
 from distilpose.data.preprocess import Normalization
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.files import write_file_atomically
-from distilpose.models.base import HeatmapModel
+from distilpose.models import create_model
+from distilpose.models.base import HeatmapModel, PoseModel
 from distilpose.models.outputs import CELL
-from distilpose.models.presets import PoseModel, create_model
 from distilpose.skeletons import COCO_17, Skeleton
 
 HUB_WEIGHTS_NAME = "model.safetensors"
@@ -61,7 +61,7 @@ def describe(
             input_size_hw=(height, width),
             heatmap_size_hw=model.heatmap_size_hw if isinstance(model, HeatmapModel) else cells_hw,
             options=dict(model.preset_options),
-            normalization=Normalization(),
+            normalization=Normalization(*model.backbone.normalization or ()),
             skeleton=skeleton or COCO_17,
         )
     known = replace(known, skeleton=skeleton or known.skeleton, training=dict(training or known.training))

@@ -12,8 +12,9 @@ from torch import Tensor
 from distilpose.backends.base import first_line
 from distilpose.backends.tensors import fill_model
 from distilpose.errors import CheckpointError
+from distilpose.models import MODELS, create_model
+from distilpose.models.base import PoseModel
 from distilpose.models.distilpose import DistilPose
-from distilpose.models.presets import MODELS, PoseModel, create_model
 from distilpose.models.tokenpose import TokenPose
 
 # Released name -> own name.

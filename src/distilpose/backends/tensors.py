@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distilpose.errors import CheckpointError
-from distilpose.models.presets import PoseModel
+from distilpose.models.base import PoseModel
 
 _MAX_LISTED = 12
 
