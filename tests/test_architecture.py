@@ -22,7 +22,7 @@ FLOWS: dict[str, set[str]] = {
     "data": set(),
     "backends": {"data"},
     "visualization": {"data", "inference.result"},
-    "formats": {"inference.result"},
+    "formats": {"inference.result", "inference.decoding"},
     "teachers": {"data", "backends"},
     "detection": {"data", "backends", "formats"},
     "video": {"data", "formats", "inference"},
@@ -36,14 +36,13 @@ APPLICATIONS = {"bulk", "serving", "benchmark", "cli", "__main__"}
 CORE_ROWS: dict[str, set[str]] = {"losses": {"models.outputs"}}
 
 NO_TORCH = [
-    "errors", "types", "options", "compat", "skeletons", "geometry", "geometry.oks", "models", "models.outputs",
-    "data.images", "data.preprocess", "data.prefetch", "visualization.draw", "visualization.anonymize",
-    "visualization.annotators", "formats.boxes", "formats.conversions", "formats.writers", "backends.description",
-    "backends.hub",
-    "backends.loading", "backends.base", "inference.result", "inference.decoding", "inference.predictor",
-    "inference.predict", "inference.estimator", "detection.detectors", "detection.onnx", "detection.transformers",
-    "video.tracking", "video.smoothing", "video.reader", "video.pipeline", "video.camera", "bulk.predict",
-    "serving.server", "serving.web", "cli.main",
+    "errors", "types", "files", "options", "compat", "skeletons", "geometry", "geometry.oks", "models",
+    "models.outputs", "data.images", "data.preprocess", "data.prefetch", "visualization.draw",
+    "visualization.anonymize", "visualization.annotators", "formats.boxes", "formats.conversions", "formats.writers",
+    "backends.description", "backends.hub", "backends.loading", "backends.base", "inference.result",
+    "inference.decoding", "inference.predictor", "inference.predict", "inference.estimator", "detection.detectors",
+    "detection.onnx", "detection.transformers", "video.tracking", "video.smoothing", "video.reader", "video.pipeline",
+    "video.camera", "bulk.predict", "serving.server", "serving.web", "cli.main",
 ]  # fmt: skip
 
 
@@ -145,8 +144,8 @@ def test_predicting_with_a_checkpoint_imports_no_lightning() -> None:
 def test_public_surface() -> None:
     assert set(distilpose.__all__) == {
         "CheckpointError", "ConfigError", "DatasetError", "DistilPoseError", "InputError", "PoseEstimator",
-        "PosePredictor", "PoseResult", "TrainingDivergedError", "__version__", "create_model", "list_models", "load_model",
-        "predict",
+        "PosePredictor", "PoseResult", "TrainingDivergedError", "__version__", "create_model", "list_models",
+        "load_model", "predict",
     }  # fmt: skip
     for name in distilpose.__all__:
         assert getattr(distilpose, name) is not None

@@ -213,8 +213,11 @@ def predict(
         estimator = _kept_estimator(**options)
     except TypeError:  # an option without a hash, such as an array; or one that does not exist
         estimator = PoseEstimator(**options)
-    several = isinstance(source, Iterable) and not hasattr(source, "__array__") and not isinstance(source, str)
-    if not several or (isinstance(source, np.ndarray) and source.ndim != 4):
+    if isinstance(source, np.ndarray):
+        several = source.ndim == 4
+    else:
+        several = isinstance(source, Iterable) and not isinstance(source, str) and not hasattr(source, "__array__")
+    if not several:
         return estimator(source, boxes_xyxy, bgr=bgr)  # type: ignore[arg-type]
     results = estimator.predict(source, bgr=bgr)  # type: ignore[arg-type]
     return list(results) if isinstance(source, Sequence | np.ndarray) else results
