@@ -162,7 +162,9 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
     strong = body.strong
     head = _head_height(body)
     if people.box is not None:
-        head = max(min(head, _LARGEST_HEAD * float((people.box[person, 2:] - people.box[person, :2]).max())), _LEAST_RADIUS)
+        head = max(
+            min(head, _LARGEST_HEAD * float((people.box[person, 2:] - people.box[person, :2]).max())), _LEAST_RADIUS
+        )
     spread = np.zeros(2) if people.sigma is None else _face_spread(people.sigma[person], skeleton)
     found = [name for name in _FACE if name in strong]
     certain = len(found) >= 2

@@ -60,7 +60,7 @@ def rasterize_person(canvas: ImageArray, person: Person, sigma: FloatArray | Non
         sigma: (K, 2) in image pixels along x and y; None paints no ellipses.
         skeleton: of the K keypoints.
     """
-    near = (np.abs(person.points) < _FAR).all(-1)
+    near = np.asarray((np.abs(person.points) < _FAR).all(-1))
     person = person._replace(opacity=person.opacity * near, points=np.where(near[:, None], person.points, 0))
     shown = person.opacity > 0
     if not shown.any():
