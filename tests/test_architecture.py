@@ -33,7 +33,7 @@ FLOWS: dict[str, set[str]] = {
 }
 APPLICATIONS = {"bulk", "serving", "benchmark", "cli", "__main__"}
 # Inside the core, only models know outputs and only losses know models.
-CORE_ROWS: dict[str, set[str]] = {"losses": {"models.outputs"}}
+CORE_ROWS: dict[str, set[str]] = {"losses": {"models.outputs", "models.base"}}
 
 NO_TORCH = [
     "errors", "types", "compat", "skeletons", "geometry", "geometry.oks", "models", "models.outputs", "data.images",

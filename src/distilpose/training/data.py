@@ -86,6 +86,7 @@ class TrainingData:
                 unannotated=dataset.unannotated,
                 zero_means_unknown=dataset.zero_means_unknown,
                 skip_invalid=skip_invalid,
+                **({"keep_unlabeled": True} if dataset.unlabeled else {}),
             )
             for problem in loaded.problems:
                 logger.warning("skipped: %s", problem)

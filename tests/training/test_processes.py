@@ -16,12 +16,12 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from distilpose.training.datamodule import TrainingData
 
 from distilpose.backends.checkpoint import describe, load_checkpoint
 from distilpose.errors import ConfigError
 from distilpose.models import create_model
 from distilpose.training import processes
-from distilpose.training.datamodule import TrainingData
 from distilpose.training.processes import SameStart, Watch
 from distilpose.training.train import Processes, _has_lost_process, find_processes, train
 
