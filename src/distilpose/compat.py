@@ -17,7 +17,12 @@ RENAMED_KEYS = {
 }
 # Values that have a new name under one key alone.
 RENAMED_VALUES = {("start", "pointing"): "pointer", ("fit", "letterbox-centre"): "letterbox-center"}
-RENAMED_OPTIONS = {"--anonymise": "--anonymize", "--no-pictures": "--no-images"}
+RENAMED_OPTIONS = {
+    "--anonymise": "--anonymize",
+    "--no-pictures": "--no-images",
+    "--no-smoothing": "--no-smooth",
+    "--save-crops": "--crops",
+}
 # Keys of a training configuration that stand under another key now.
 MOVED_KEYS = {"backbone_heatmap": "losses", "cycle_keypoint": "losses", "cycle_token": "losses"}
 

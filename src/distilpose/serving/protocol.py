@@ -21,7 +21,7 @@ UNREAD_SECONDS = 60.0  # that a client may leave an answer unread
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 that cuts off who is silent, slow in the headers, endless in them, or does not read its answers.
 
-    Uploads are bounded by `uploads.Intake`; in between, while an answer is being made, a client may wait.
+    Uploads are bounded by `uploads.UploadReader`; in between, while an answer is being made, a client may wait.
 
     Args:
         options: limits.

@@ -52,7 +52,7 @@ class PoseServer:
     Attributes:
         address: such as ``http://127.0.0.1:8000``.
         service: that finds the poses.
-        intake: that reads the uploads.
+        upload_reader: that reads the uploads.
 
     Raises:
         InputError: the port is in use.

@@ -163,7 +163,7 @@ class PoseService:
         """Let a request in, before its body is read, or refuse it at once.
 
         Raises:
-            Problem: 503: what it asks for could not be accepted.
+            HTTPError: 503: what it asks for could not be accepted.
         """
         if self.draining:
             raise _about_to_end()
@@ -181,7 +181,7 @@ class PoseService:
         """Wait for the body of a request in here: `drain` gives it up.
 
         Raises:
-            Problem: 503.
+            HTTPError: 503.
         """
         limit = asyncio.timeout(None)
         try:
@@ -198,7 +198,7 @@ class PoseService:
         """Take places in the queue; gives the time of the event loop by which the answer is due.
 
         Raises:
-            Problem: 503.
+            HTTPError: 503.
         """
         self._check_room(images)
         self._accepted += images
@@ -219,7 +219,7 @@ class PoseService:
             due: see `accept`.
 
         Raises:
-            Problem: 413 or 422 for the image, 504 when it is too late, 500 when the model failed.
+            HTTPError: 413 or 422 for the image, 504 when it is too late, 500 when the model failed.
         """
         try:
             async with asyncio.timeout_at(due):

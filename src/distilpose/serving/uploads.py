@@ -59,7 +59,7 @@ class UploadLease:
     """Bytes that one request holds; given back when it ends.
 
     Args:
-        intake: that counts them.
+        upload_reader: that counts them.
     """
 
     def __init__(self, upload_reader: UploadReader) -> None:
@@ -75,7 +75,7 @@ class UploadLease:
         """Hold ``size`` bytes, unless it is more already.
 
         Raises:
-            Problem: 503, all requests together would hold too much.
+            HTTPError: 503, all requests together would hold too much.
         """
         more = max(0, size - self._held)
         if more > self._upload_reader.free(size):
@@ -111,7 +111,7 @@ class UploadReader:
         """The body as the fields of a form; a bare image is the one field ``image``, query parameters are others.
 
         Raises:
-            Problem: 400, 408, 413, 415 or 503.
+            HTTPError: 400, 408, 413, 415 or 503.
         """
         kind, parameters = parse_options_header(request.headers.get("content-type"))
         content_type = kind.decode("latin-1")
@@ -151,7 +151,7 @@ class UploadReader:
         """Chunks, and the bytes up to each.
 
         Raises:
-            Problem: 408, they come too slowly.
+            HTTPError: 408, they come too slowly.
         """
         clock, options, received = asyncio.get_running_loop().time, self._options, 0
         start = clock()
@@ -271,7 +271,7 @@ def one_image(parts: list[Part], options: ServeOptions) -> Upload:
     """The request of ``/v1/predict``.
 
     Raises:
-        Problem: 422: a field is missing, unknown, there twice, or has an unusable value.
+        HTTPError: 422: a field is missing, unknown, there twice, or has an unusable value.
     """
     fields = _unique(parts, ("image",))
     if "image" not in fields:
@@ -287,7 +287,7 @@ def several_images(parts: list[Part], options: ServeOptions, most: int) -> list[
     """The request of ``/v1/predict/batch``: images, or why one cannot be used.
 
     Raises:
-        Problem: 413 or 422: the request as a whole cannot be used.
+        HTTPError: 413 or 422: the request as a whole cannot be used.
     """
     images = [part for part in parts if part.name == "images"]
     fields = _unique([part for part in parts if part.name != "images"], ("images",))

@@ -36,6 +36,7 @@ class DatasetConfig:
         zero_means_unknown: visibility 0 says "unknown" here, not "not in the image" (machine-made labels).
         skeleton: of this set, where it is not the model's: a built-in name or a file. Its labels are read by name, and
             what it lacks counts as unannotated.
+        category: name of the category to read, of a file with several.
         unlabeled: people may lack labels (boxes alone): the teacher's heatmaps are what is learned of them.
         mapping: keypoints of the model by name -> of this set, where names do not say it; "" for none.
     """
@@ -46,6 +47,7 @@ class DatasetConfig:
     unannotated: list[str] = field(default_factory=list)
     zero_means_unknown: bool = False
     skeleton: str | None = None
+    category: str | None = None
     unlabeled: bool = False
     mapping: dict[str, str] = field(default_factory=dict)
 
@@ -58,12 +60,13 @@ class DataConfig:
         train: the training sets.
         validation: the set that AP is measured on, with ground-truth boxes; no evaluation without it.
         root: folder that all other paths start from.
-        skeleton: the model's keypoints: the name of a built-in skeleton (`skeleton.SKELETONS`) or a YAML or JSON file
+        skeleton: the model's keypoints: the name of a built-in skeleton (`skeletons.SKELETONS`) or a YAML or JSON file
             (below ``root``); of the first training set's own categories when not given.
         batch_size: crops per step and device.
         workers: loading processes per device; the batches do not depend on it.
         samples_per_epoch: crops per epoch over all devices; everything once when not given.
         variants: augmented crops per person, a fixed pool that epochs go through; drawn anew each time when not given.
+        check_images: decode all images once before a run starts, so that broken ones are found then.
         cache_images: keep decoded images in memory (small sets).
     """
 
@@ -75,6 +78,7 @@ class DataConfig:
     workers: int = 2
     samples_per_epoch: int | None = None
     variants: int | None = None
+    check_images: bool = True
     cache_images: bool = False
 
 
@@ -222,8 +226,8 @@ class TrainConfig:
         unlabeled = [dataset.annotations for dataset in self.data.train if dataset.unlabeled]
         if unlabeled and (self.teacher is None or not self.losses.distil_unannotated):
             raise ConfigError(
-                f"{unlabeled[0]} is unlabeled, and people without labels are learned from a teacher alone: name one, and "
-                "set losses.distil_unannotated to true"
+                f"{unlabeled[0]} is unlabeled, and people without labels are learned from a teacher alone: name one, "
+                "and set losses.distil_unannotated to true"
             )
 
 

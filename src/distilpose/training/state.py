@@ -129,7 +129,8 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def _refusal(path: Path, fault: str) -> str:
-    return f"{path} {fault}: start another run, with 'init: {path.parent / LAST_NAME}' if the weights of this one are there"
+    weights = path.parent / LAST_NAME
+    return f"{path} {fault}: start another run, with 'init: {weights}' if the weights of this one are there"
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def train(
     Args:
         config: the run.
         resume: go on from the state in ``config.out``, with the numbers of an uninterrupted run.
-        skip_invalid: report invalid annotations and go on without them.
+        skip_invalid: report invalid annotations and images and go on without them.
         console: where progress is shown.
 
     Raises:
@@ -123,7 +123,7 @@ def _train(
     skeleton = find_model_skeleton(config.data)
     model = _build_model(config, skeleton)
     description = describe(model, skeleton=skeleton)
-    data = TrainingData(config, description, skip_invalid)
+    data = TrainingData(config, description, skip_invalid, config.data.check_images and state is None)
     loader = data.train_loader(rank(), processes.total)
     if len(loader) == 0:
         raise ConfigError(
