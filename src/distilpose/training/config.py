@@ -195,7 +195,7 @@ class TrainConfig:
             for name in names:
                 value: Any = reduce(getattr, name.split("."), cast(Any, self))
                 if value is not None and not least <= value < math.inf:
-                    raise ConfigError(f"{name} must be finite and at least {least}, got {value}")
+                    raise ConfigError(f"{name} must be at least {least} and finite, got {value}")
         if not 0 < self.target_sigma < math.inf:
             raise ConfigError(f"target_sigma must be greater than 0 and finite, got {self.target_sigma}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

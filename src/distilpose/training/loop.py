@@ -134,7 +134,7 @@ class Training:
         return self._config.optimizer.lr * factor
 
     def _diverged(self, terms: dict[str, Tensor], batch: Batch, index: int) -> TrainingDivergedError:
-        bad = [f"{name} = {value.item()}" for name, value in terms.items() if not value.isfinite()]
+        bad = [f"{name} = {value.item()}" for name, value in terms.items() if name != "total" and not value.isfinite()]
         advice = self.step.find_fault(batch) or "lower optimizer.lr or lengthen the warm-up"
         return TrainingDivergedError(
             f"{', '.join(bad)} in batch {index} of epoch {self.epoch} (step {self.steps}; samples "
