@@ -15,6 +15,7 @@ from torch import Tensor
 from distilpose.backends.checkpoint import convert_released
 from distilpose.errors import ConfigError
 from distilpose.losses import (
+    CELL,
     DistillationCriterion,
     DistillationOptions,
     HeatmapCriterion,
@@ -26,6 +27,7 @@ from distilpose.losses import (
     residual_likelihood_loss,
 )
 from distilpose.losses.distillation import cycle_losses, distillation_weight
+from distilpose.models.backbones.base import Backbone
 from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 
@@ -156,6 +158,7 @@ def test_keypoints_that_the_teacher_lacks_are_not_distilled() -> None:
 
 
 def test_likelihood_reads_sigma_in_cells_with_a_floor() -> None:
+    assert Backbone.stride == CELL
     student, _, labels = outputs()
     criterion = build(DistillationOptions(keypoint_form="rle", keypoint=2.0, sigma_floor=0.7), alone=True)
     assert isinstance(criterion.flow, ResidualFlow)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,7 @@ class TrainingStep(nn.Module):
                     f"backbone_heatmap needs features at stride {CELL}, the backbone of {model.preset} has "
                     f"{model.backbone.stride}: leave it out"
                 )
-            self.backbone_head = nn.Conv2d(cast(int, model.backbone.out_channels), model.num_keypoints, 1)
+            self.backbone_head = nn.Conv2d(model.backbone.out_channels, model.num_keypoints, 1)
             nn.init.normal_(self.backbone_head.weight, std=0.01)
         self._target_sigma, self._cycles, self._areas = target_sigma, cycles, areas
 
