@@ -209,7 +209,7 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
         ({"seed": -1}, "seed must be at least 0 and finite"),
         ({"cycles": 0}, "cycles must be at least 1"),
         ({"accelerator": "tpu"}, "accelerator must be one of auto, cpu, gpu, mps"),
-        ({"accelerator": "gpu"}, "torch finds none here"),
+        ({"accelerator": "gpu"}, "device cuda:0 is not there for torch"),
         ({"precision": "bf17"}, "precision must be one of 32-true"),
         ({"sync_batchnorm": True}, "sync_batchnorm works on GPUs"),
         ({"out": "/dev/null"}, "out must be a folder"),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from distilpose.backends.device import torch_device
 from distilpose.data.dataset import Batch
 from distilpose.errors import CheckpointError, ConfigError, TrainingDivergedError
 from distilpose.models import PoseModel
@@ -153,17 +154,11 @@ def choose_device(accelerator: str) -> torch.device:
     Raises:
         ConfigError: it is not there.
     """
-    has_gpu, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if accelerator == "auto":
-        accelerator = "gpu" if has_gpu else "mps" if has_mps else "cpu"
-    if (accelerator == "gpu" and not has_gpu) or (accelerator == "mps" and not has_mps):
-        raise ConfigError(f"accelerator is {accelerator}, but torch finds none here: set it to auto or cpu")
-    if accelerator != "gpu":
-        return torch.device(accelerator)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    if (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"devices asks for more than the {torch.cuda.device_count()} GPUs of this machine: lower it")
-    torch.cuda.set_device(device)
+    own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    name = own if accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available()) else accelerator
+    device = torch.device(torch_device(name))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed
 
+from distilpose.backends.device import usable_cores
 from distilpose.errors import ConfigError, DistilPoseError
 
 _LOST_PROCESS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
@@ -73,7 +74,7 @@ def launch(count: int, out: Path) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     os.environ[LAUNCHED] = "1"
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, rdzv_backend="c10d",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from distilpose.errors import ConfigError
+from distilpose.errors import missing_package
 from distilpose.types import ImageArray
 
 EVALUATED = ("AP", "AP50", "AP75", "AR")
@@ -54,7 +54,7 @@ class Records:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ConfigError('training writes TensorBoard logs: pip install "distilpose[train]"') from error
+            raise missing_package("tensorboard", "training") from error
         self._losses, self._evaluation = CsvFile(out / "losses.csv"), CsvFile(out / "evaluation.csv")
         for file in (self._losses, self._evaluation):
             file.keep_up_to(steps)
