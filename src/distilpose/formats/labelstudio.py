@@ -13,9 +13,9 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from distilpose.files import write_whole
 from distilpose.formats.record import GrowingFile, ImageNames, PoseRecord, image_size
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
-from distilpose.parts import write_whole
 from distilpose.skeletons import Skeleton
 
 _IMAGE_URL = "/data/local-files/?d="  # Label Studio's local storage

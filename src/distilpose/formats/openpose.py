@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from distilpose.files import write_whole
 from distilpose.formats.conversions import PoseArrays, keypoints_by_name
 from distilpose.formats.record import ImageNames, PoseRecord
 from distilpose.inference.result import PoseResult
-from distilpose.parts import write_whole
 from distilpose.skeletons import OPENPOSE_18
 
 Order = Literal["body_25", "coco_18"]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distilpose.errors import ConfigError
+from distilpose.files import replacing
 from distilpose.formats.record import PoseRecord
-from distilpose.parts import replacing
 
 if TYPE_CHECKING:
     import pyarrow

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from distilpose.errors import InputError
+from distilpose.files import open_part, part_path, replacing, write_all
 from distilpose.inference.result import PoseResult
-from distilpose.parts import open_part, part_path, replacing, write_all
 
 _SNAPSHOT_GROWTH = 1.25  # a composed file is written anew when there are so many times the records
 

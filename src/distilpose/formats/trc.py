@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose.files import open_part, part_path, write_all
 from distilpose.formats.record import ImageNames, PoseRecord, image_size
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
-from distilpose.parts import open_part, part_path, write_all
 from distilpose.types import FloatArray
 
 _COUNT, _RATE = "{:08d}", "{:010.4f}"  # of fixed width: the header is written anew while the file grows

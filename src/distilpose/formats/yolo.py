@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from distilpose.files import write_whole
 from distilpose.formats.record import ImageNames, PoseRecord, image_size
 from distilpose.geometry import clip_boxes_xyxy
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
-from distilpose.parts import write_whole
 from distilpose.skeletons import Skeleton
 
 
