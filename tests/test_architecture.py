@@ -22,7 +22,7 @@ FLOWS: dict[str, set[str]] = {
     "data": set(),
     "backends": {"data"},
     "visualization": {"data", "inference.result"},
-    "formats": {"inference.result"},
+    "formats": {"inference.result", "inference.decoding"},
     "teachers": {"data", "backends"},
     "detection": {"data", "backends", "formats"},
     "video": {"data", "formats", "inference"},
@@ -36,7 +36,8 @@ APPLICATIONS = {"bulk", "serving", "benchmark", "cli", "__main__"}
 CORE_ROWS: dict[str, set[str]] = {"losses": {"models.outputs", "models.base"}}
 
 NO_TORCH = [
-    "errors", "types", "options", "compat", "skeletons", "geometry", "geometry.oks", "models", "models.outputs",
+    "errors", "types", "options", "compat", "skeletons", "geometry", "geometry.oks", "models",
+    "models.outputs",
     "data.images", "data.preprocess", "data.prefetch", "visualization.draw", "visualization.anonymize",
     "visualization.annotators", "formats.boxes", "formats.conversions", "formats.writers", "backends.description",
     "backends.hub",
