@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send_image, wait_for
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from distilpose.cli import main as cli
-from distilpose.serving.protocol import BoundedProtocol
 from distilpose.serving.server import PoseServer
 
 # Its model answers when a file is there. Arguments: this folder, that file, the deadline, seconds for what is stuck.
@@ -132,7 +132,7 @@ def test_the_end_does_not_wait_for_who_never_comes_to_an_end(run: Run) -> None:
     host, port = process.address.removeprefix("http://").split(":")
     body, headers = form(("image", encoded(plain(1)), "x"))
     with socket.create_connection((host, int(port))) as half, socket.create_connection((host, int(port))):
-        lines = ["POST /v1/predict HTTP/1.1", "Host: x", f"Content-Type: {headers['Content-Type']}"]
+        lines = ["POST /v1/predict HTTP/1.1", "Host: localhost", f"Content-Type: {headers['Content-Type']}"]
         half.sendall("\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body[:50])
         wait_for(lambda: metric(process.address, "distilpose_uploads_bytes") == len(body))
         process.popen.send_signal(signal.SIGTERM)
@@ -247,13 +247,13 @@ def test_an_open_server_for_other_machines_is_warned_of(caplog: pytest.LogCaptur
 def test_answers_are_not_held_back(start: Callable[..., PoseServer], monkeypatch: pytest.MonkeyPatch) -> None:
     """Head and body of an answer are two small packets: without TCP_NODELAY the second waits for the client."""
     found = []
-    connected = BoundedProtocol.connection_made
+    connected = H11Protocol.connection_made
 
-    def look(self: BoundedProtocol, transport: asyncio.Transport) -> None:
+    def look(self: H11Protocol, transport: asyncio.Transport) -> None:
         found.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         connected(self, transport)
 
-    monkeypatch.setattr(BoundedProtocol, "connection_made", look)
+    monkeypatch.setattr(H11Protocol, "connection_made", look)
     assert ask(start().address, "/healthz").status == 200
     assert found
     assert all(found)

@@ -23,6 +23,10 @@ KEY_HELP = (
     f"requests to /v1 must carry what stands in this file in the header X-API-Key; {KEY_VARIABLE} in the environment "
     "does the same"
 )
+HOST_HELP = (
+    "names besides localhost that the Host header may give; '*': any. A server on loopback without a key answers "
+    "loopback names only, any other one all names (default: none)"
+)
 
 
 def _serve_arguments(parser: ArgumentParser) -> None:
@@ -59,6 +63,7 @@ def _serve_arguments(parser: ArgumentParser) -> None:
     )
     add("--max-people", type=int, default=50, metavar="N", help="of an image; more boxes: 422 (default: 50)")
     add("--api-key-file", metavar="FILE", help=KEY_HELP)
+    add("--allow-host", nargs="+", default=[], metavar="NAME", help=HOST_HELP)
     add("--cors", nargs="+", default=[], metavar="ORIGIN", help="sites whose pages may ask; '*': any (default: none)")
 
 
@@ -99,6 +104,7 @@ def _serve(args: Namespace) -> int:
         max_people=args.max_people,
         api_key=_api_key(args.api_key_file),
         cors=tuple(args.cors),
+        allow_host=tuple(args.allow_host),
     )
     server = PoseServer(args.model, host=args.host, port=args.port, detector=args.detector, options=options)
     serve(server, lambda text: print(text, flush=True))

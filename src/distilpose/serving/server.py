@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import signal
@@ -11,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -23,13 +21,11 @@ from distilpose.backends.loading import as_backend
 from distilpose.detection.detectors import Detector, check_detector_fits, create_detector
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.inference.predictor import PosePredictor
-from distilpose.serving.access_log import JsonFormatter
-from distilpose.serving.app import create_app
+from distilpose.serving.access_log import JsonFormatter, is_loopback
+from distilpose.serving.app import create_app, model_card
 from distilpose.serving.metrics import Metrics
-from distilpose.serving.options import ServeOptions
-from distilpose.serving.protocol import BoundedProtocol
+from distilpose.serving.options import MAX_CONNECTIONS, MAX_HEAD_BYTES, ServeOptions
 from distilpose.serving.service import PoseService
-from distilpose.serving.uploads import UploadReader
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +43,12 @@ class PoseServer:
         host: address to listen at.
         port: 0 takes a free one.
         detector: what `create_detector` takes, or a detector; for images without boxes.
-        options: limits and manners.
+        options: limits and policies.
 
     Attributes:
         address: such as ``http://127.0.0.1:8000``.
         service: that finds the poses.
-        intake: that reads the uploads.
+        hosts: names besides loopback names that the Host header may give; None for any.
 
     Raises:
         InputError: the port is in use.
@@ -80,19 +76,19 @@ class PoseServer:
             metrics = Metrics()
             predictor = PosePredictor(backend, batch_size=options.batch_size)
             self.service = PoseService(predictor, found, options, metrics)
-            self.upload_reader = UploadReader(options)
-            metrics.watch_uploads(lambda: self.upload_reader.held)
-            app = create_app(self.service, self.upload_reader, backend.description, options, metrics)
+            bound, number = self._socket.getsockname()[:2]
+            self.hosts = options.allow_host or (() if options.api_key is None and is_loopback(bound) else None)
+            card = model_card(backend.description, options)
+            app = create_app(self.service, card, options, metrics, hosts=self.hosts)
         except BaseException:
             self._socket.close()
             raise
-        bound, number = self._socket.getsockname()[:2]
         self.address = f"http://{f'[{bound}]' if ':' in bound else bound}:{number}"
-        if options.api_key is None and not ipaddress.ip_address(bound).is_loopback:
+        if options.api_key is None and not is_loopback(bound):
             logger.warning("%s can be reached by other machines, and no API key is asked for", self.address)
         config = uvicorn.Config(
             app,
-            http=partial(BoundedProtocol, options, metrics),  # type: ignore[arg-type]  # whatever makes a protocol
+            http="h11",  # reads bodies behind an Upgrade header and refuses other transfer codings than chunked
             loop="asyncio",
             log_config=None,
             access_log=False,
@@ -100,6 +96,8 @@ class PoseServer:
             ws="none",
             server_header=False,
             proxy_headers=False,  # nothing here depends on who asks
+            limit_concurrency=MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             timeout_graceful_shutdown=CLOSING_SECONDS,
         )
         self._server = _DrainingServer(config, self.service, options.deadline + CLOSING_SECONDS)
