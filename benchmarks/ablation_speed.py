@@ -69,7 +69,7 @@ def measure_sweep(
     with tempfile.TemporaryDirectory() as exports:
         jobs = []
         for row in rows:
-            say(f"export of {row['rung']}")
+            say(f"export of {row['variant']}")
             model = load_checkpoint(weights[row["variant"]][0])
             path = way_file(model, WAY, Path(exports) / folder_name(row["variant"]))
             jobs.append(Job(row["variant"], measure_complexity(model), path, WAY))

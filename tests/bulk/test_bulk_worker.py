@@ -97,9 +97,9 @@ def test_images_in_tar_files_equal_those_in_files(job, folder, images, tmp_path)
 
 
 def test_columns_are_those_of_predict_behind_the_row(tmp_path: Path) -> None:
-    sink = ParquetFolder(tmp_path / "poses.parquet")
-    sink.add(PoseRecord("a.jpg", PoseResult.empty(), (1, 1)))
-    sink.close()
+    writer = ParquetFolder(tmp_path / "poses.parquet")
+    writer.add(PoseRecord("a.jpg", PoseResult.empty(), (1, 1)))
+    writer.close()
     assert (
         poses_schema("int64").remove(0)
         == pq.read_schema(tmp_path / "poses.parquet" / "part-00000.parquet").remove_metadata()

@@ -102,15 +102,15 @@ from test_writers import frame
 from distilpose.formats.writers import (JsonLines, JsonList)
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 for kind, name in ((JsonList, "a.json"), (JsonLines, "b.jsonl")):
-    sink = kind(Path({str(tmp_path)!r}) / name)
+    writer = kind(Path({str(tmp_path)!r}) / name)
     done = 0
     try:
         for number in range(1000):
-            sink.add(frame(number))
+            writer.add(frame(number))
             done += 1
     except OSError:
         print(done)
-    sink.close()
+    writer.close()
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert len(json.loads((tmp_path / "a.json").read_text())) == 2 * int(told[0]) > 0
@@ -126,9 +126,9 @@ from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_writers import frame
 from distilpose.formats.writers import {kind.__name__}
-sink = {kind.__name__}(Path({str(tmp_path)!r}) / "x")
+writer = {kind.__name__}(Path({str(tmp_path)!r}) / "x")
 for number in range(20):
-    sink.add(frame(number))
+    writer.add(frame(number))
 os._exit(9)
 """
     subprocess.run([sys.executable, "-c", code], check=False)

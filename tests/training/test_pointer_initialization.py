@@ -1,4 +1,4 @@
-"""The pointing start: the head reads places, attention differs between patches, nothing else changes."""
+"""Pointer initialization: the head reads places, attention differs between patches, nothing else changes."""
 
 from __future__ import annotations
 

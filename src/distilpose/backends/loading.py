@@ -40,8 +40,9 @@ def load_model(name_or_path: str | Path) -> PoseModel | InferenceBackend:
             ``.xml``.
 
     Returns:
-        Of a checkpoint, the torch model in evaluation mode, on the CPU. Of an exported file, an
-        `InferenceBackend` from numpy arrays to numpy arrays, for which torch is neither needed nor imported. `PosePredictor` takes either.
+        Of a checkpoint, the torch model in evaluation mode, on the CPU. Of an exported file, an `InferenceBackend`
+        from numpy arrays to numpy arrays, for which torch is neither needed nor imported. `PosePredictor` takes
+        either.
 
     Raises:
         CheckpointError: the file is missing, broken, foreign, newer, or does not match its model.

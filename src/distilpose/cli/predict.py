@@ -19,8 +19,8 @@ DETECTOR_HELP = (
     "hf: model if it is there or can be downloaded, else hog"
 )
 DETECT_EVERY_HELP = (
-    "videos and cameras: run the detector in each n-th frame; between detections, boxes follow the tracked poses; use it "
-    "when detection is the bottleneck (default: 1)"
+    "videos and cameras: run the detector in each n-th frame; between detections, boxes follow the tracked poses; "
+    "use it when detection is the bottleneck (default: 1)"
 )
 
 

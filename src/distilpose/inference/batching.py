@@ -91,8 +91,8 @@ def predict_stream(
         threads: that cut crops.
 
     Yields:
-        One `Predicted` per scene, in their order. The `DistilPoseError` of a scene or of the network is in it; any
-        other is raised.
+        One `Predicted` per located image, in their order. The `DistilPoseError` of an image or of the network is in it;
+        any other is raised.
     """
     rest = iter(located_images)
     loading: deque[Future[_Waiting[KeyT]]] = deque()

@@ -321,7 +321,7 @@ class PoseResult:
         return cls(**conversions.read_table(table, skeleton)._asdict(), skeleton=skeleton)
 
     def to_skeleton(self, target: Skeleton) -> PoseResult:
-        """The same people with the keypoints of another skeleton, such as `skeleton.OPENPOSE_18`.
+        """The same people with the keypoints of another skeleton, such as `skeletons.OPENPOSE_18`.
 
         Keypoints go by name. ``neck`` and ``hip`` are the middle of shoulders and hips, with the lower of their two
         scores and the sigma of a mean of independent numbers. A keypoint that cannot be had (Halpe's head and feet)

@@ -1,4 +1,4 @@
-"""One run of ``distilpose predict``: source after source through the stages, into the sinks."""
+"""One run of ``distilpose predict``: source after source through the stages, into the writers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Run:
     _writers: list[PoseWriter] = field(default_factory=list)
 
     def predict(self, found: Sources, interruption: Interruption, meter: Meter) -> None:
-        """Everything; sinks are closed whatever happens."""
+        """Everything; writers are closed whatever happens."""
         with ExitStack() as stack:
             for writer in self._open_writers():
                 stack.callback(writer.close)
@@ -199,7 +199,7 @@ class Run:
     def _frames(
         self, frame_results: Iterable[FrameResult], frame_writers: Sequence[Callable[[ImageArray, float], None]]
     ) -> None:
-        """Write frame after frame; ``takers`` get the drawn ones."""
+        """Write frame after frame; ``frame_writers`` get the drawn ones."""
         failed = 0
         annotator = self._annotator("people")
         with (

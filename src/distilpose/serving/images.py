@@ -41,7 +41,7 @@ def decode_image(content: bytes, max_pixels: int) -> ImageArray:
         (H, W, 3) uint8 RGB, upright.
 
     Raises:
-        Problem: 413 for too many pixels, 422 for anything that is no whole image.
+        HTTPError: 413 for too many pixels, 422 for anything that is no whole image.
     """
     check_header(content, max_pixels)
     try:
@@ -60,7 +60,7 @@ def check_header(content: bytes, max_pixels: int) -> int:
         max_pixels: more are refused.
 
     Raises:
-        Problem: 413 for too many pixels, 422 for what is no image or a JPEG of endless scans.
+        HTTPError: 413 for too many pixels, 422 for what is no image or a JPEG of endless scans.
     """
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:

@@ -35,8 +35,8 @@ class HeatmapFiles:
     """Heatmaps on disk, moved into each training crop by its own transform: turned, scaled, mirrored like the pixels.
 
     They do not know how the crop's colors were changed, what lies outside their box is 0, and their blobs grow and
-    shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are taught or
-    none.
+    shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are learned
+    or none.
 
     Args:
         folder: in the layout of `heatmap_folder`.
@@ -172,7 +172,7 @@ def _check_ids(folder: Path, ids: Sequence[int]) -> None:
 
 
 def _report(what: str, names: Sequence[str], known: Tensor, keypoint_mask: Tensor) -> None:
-    """Say which keypoints are not taught.
+    """Say which keypoints have no heatmaps.
 
     Raises:
         ConfigError: none is.

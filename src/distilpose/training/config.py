@@ -48,7 +48,7 @@ class DataConfig:
         train: the training sets.
         validation: the set that AP is measured on, with ground-truth boxes; no evaluation without it.
         root: folder that all other paths start from.
-        skeleton: the model's keypoints: the name of a built-in skeleton (`skeleton.SKELETONS`) or a YAML or JSON file
+        skeleton: the model's keypoints: the name of a built-in skeleton (`skeletons.SKELETONS`) or a YAML or JSON file
             (below ``root``); of the first training set's own categories when not given.
         batch_size: crops per step and device.
         workers: loading processes per device; the batches do not depend on it.

@@ -208,7 +208,7 @@ def _patch_centers(model: TokenModel) -> Tensor:
 def _fit_head(
     model: TokenModel, tokens: _LastBlockInput, centers: Tensor, generator: torch.Generator, target_sigma: float
 ) -> float:
-    """Teach the head to read places from what a pointing last block hands it: blends of neighboring patches."""
+    """Fit the head to read positions from the output of the pointer block: blends of neighboring patches."""
     adam = torch.optim.Adam(model.head.parameters(), HEAD_LEARNING_RATE)
     samples, keypoints = tokens.keypoint_tokens.shape[:2]
     error = torch.zeros(())

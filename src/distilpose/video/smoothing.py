@@ -59,7 +59,7 @@ def relative_spread(result: PoseResult, size: FloatArray, uncertainty: Uncertain
 
 @dataclass(frozen=True)
 class OneEuroOptions:
-    """Strength of the live smoother; chosen on generated motion (`bench.people_over_time`).
+    """Strength of the live smoother; chosen on generated motion (``benchmarks/tracking_and_smoothing.py``).
 
     Attributes:
         min_cutoff: cut-off frequency in Hz of a keypoint at rest: lower is calmer.

@@ -45,7 +45,7 @@ _SMALLEST_STEP = 1e-3  # seconds; files with repeated time stamps exist
 
 @dataclass(frozen=True)
 class TrackingOptions:
-    """How people are recognized again; the defaults do best on generated scenes (`bench.people_over_time`).
+    """How people are recognized again; the defaults do best in ``benchmarks/tracking_and_smoothing.py``.
 
     Attributes:
         oks_weight: share of pose similarity in [0, 1]; the rest is box overlap. 0 gives a tracker of boxes alone, whose

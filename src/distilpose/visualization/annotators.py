@@ -54,7 +54,7 @@ class AnnotatedImageWriter:
     """Draws and writes images in threads; no more than a few wait, and on exit none.
 
     Args:
-        brush: how.
+        annotator: that draws them.
         failures: gets a line for each image that could not be written.
     """
 
@@ -114,12 +114,12 @@ class AnnotatedVideoWriter:
     """Draws frames in threads and hands them on, in their order, in another; on exit none waits.
 
     Args:
-        brush: how.
-        takers: get each drawn frame and its time in seconds, such as `VideoWriter.write`.
+        annotator: that draws them.
+        frame_writers: get each drawn frame and its time in seconds, such as `VideoWriter.write`.
     """
 
-    def __init__(self, annotator: Annotator, takers: Sequence[Callable[[ImageArray, float], None]]) -> None:
-        self._annotator, self._takers = annotator, takers
+    def __init__(self, annotator: Annotator, frame_writers: Sequence[Callable[[ImageArray, float], None]]) -> None:
+        self._annotator, self._frame_writers = annotator, frame_writers
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="draw")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._encoding: deque[Future[Any]] = deque()
@@ -144,8 +144,8 @@ class AnnotatedVideoWriter:
 
     def _hand_on(self, drawing: Future[ImageArray], time: float) -> None:
         drawn = drawing.result()
-        for take in self._takers:
-            take(drawn, time)
+        for write in self._frame_writers:
+            write(drawn, time)
 
 
 def naming(source: Path, error: DistilPoseError) -> str:

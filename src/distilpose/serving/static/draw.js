@@ -1,9 +1,9 @@
-// People on a canvas, as distilpose.draw paints them: limbs colored by body side, ellipses where the model is unsure.
+// People on a canvas, as distilpose.visualization.draw draws them: limbs colored by body side, ellipses where the model is unsure.
 
 import { keypointScores } from './pose.js';
 
 // Score from which a keypoint begins to show, and from which on it shows in full; likewise sigma as a share of the
-// person's extent. tests/web holds these against distilpose.draw.
+// person's extent. tests/web holds these against distilpose.visualization.draw.
 export const SCORE_RAMP = [0.05, 0.4];
 export const SIGMA_RAMP = [0.045, 0.085];
 export const WIDTH_SHARE = 0.017;

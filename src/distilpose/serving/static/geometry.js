@@ -1,4 +1,4 @@
-// Boxes, crops and the pixels of a crop: the rules of distilpose.geometry and distilpose.preprocess.
+// Boxes, crops and the pixels of a crop: the rules of distilpose.geometry and distilpose.data.preprocess.
 //
 // A box is [x1, y1, x2, y2] and a point [x, y], in image pixels; a pixel's center has whole coordinates.
 

@@ -1,6 +1,6 @@
 // What the network says -> people in image pixels, and where to look for them next.
 //
-// The rules are those of distilpose.postprocess and distilpose.inference.tracking; their numbers are in the manifest.
+// The rules are those of distilpose.inference.decoding and distilpose.video.tracking; their numbers are in the manifest.
 
 import { normToImage } from './geometry.js';
 

@@ -1,0 +1,75 @@
+"""Files and command lines of earlier versions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from safetensors import safe_open
+
+from distilpose.backends.description import METADATA_KEY, ModelDescription
+from distilpose.backends.loading import SHIPPED_WEIGHTS
+from distilpose.cli import main as cli
+from distilpose.compat import current_names, current_options
+from distilpose.data.preprocess import IMAGENET_MEAN, Normalization
+from distilpose.detection.onnx import parse_source
+from distilpose.errors import ConfigError
+from distilpose.teachers.config import OnnxTeacher, teacher_config_from
+from distilpose.training import train as training
+from distilpose.training.config import TrainConfig, train_config_from
+
+OLD = {
+    "out": "runs/x",
+    "data": {"train": [{"annotations": "people.json", "images": "images"}], "variants": 2},
+    "teacher": {"kind": "onnx", "file": "teacher.onnx", "colour": "bgr"},
+    "teacher_store": "cache",
+    "optimiser": {"lr": 0.5},
+    "augment": {"colour_jitter": 0.25},
+    "start": "pointing",
+}
+
+
+def test_a_description_of_format_2_is_read() -> None:
+    with safe_open(SHIPPED_WEIGHTS["distilpose_s_demo"], "pt") as file:
+        values = json.loads(file.metadata()[METADATA_KEY])
+    mean = values.pop("normalization" if "normalization" in values else "normalisation")["mean"]
+    old = {**values, "format": 2, "normalisation": {"mean": mean, "std": [0.5, 0.25, 0.125]}}
+    assert ModelDescription.from_dict(old).normalization == Normalization(IMAGENET_MEAN, (0.5, 0.25, 0.125))
+
+
+def test_a_configuration_with_old_keys_is_read() -> None:
+    config = train_config_from(OLD)
+    assert (config.optimizer.lr, config.augment.color_jitter) == (0.5, 0.25)
+    assert (config.teacher_cache, config.start) == ("cache", "pointer")
+    teacher = teacher_config_from(config.teacher)
+    assert isinstance(teacher, OnnxTeacher)
+    assert teacher.color == "bgr"
+
+
+def test_the_command_line_reads_old_files_and_options(tmp_path, monkeypatch) -> None:
+    seen: list[TrainConfig] = []
+
+    def train(config: TrainConfig, **_: object) -> None:
+        seen.append(config)
+        raise ConfigError("stop")
+
+    monkeypatch.setattr(training, "train", train)
+    file = tmp_path / "old.yaml"
+    file.write_text(json.dumps(OLD))
+    assert cli.main(["train", str(file), "--optimiser.gamma", "0.7", "--augment.colour_jitter=0.5"]) == 1
+    assert (seen[0].optimizer.lr, seen[0].optimizer.gamma, seen[0].augment.color_jitter) == (0.5, 0.7, 0.5)
+
+
+def test_a_detector_with_old_keys_is_read() -> None:
+    _, options = parse_source("x.onnx?colour=bgr&fit=letterbox-centre")
+    assert (options.color, options.fit) == ("bgr", "letterbox-center")
+
+
+@pytest.mark.parametrize("word", ["colour", "photo.jpg", "--out=colour", "--style", "-h"])
+def test_other_words_stay(word: str) -> None:
+    assert current_options([word]) == [word]
+
+
+def test_names_change_at_every_depth_and_values_do_not() -> None:
+    assert current_options(["--anonymise", "--a.optimiser.lr=2"]) == ["--anonymize", "--a.optimizer.lr=2"]
+    assert current_names({"a": [{"colour": "colour"}], 3: None}) == {"a": [{"color": "colour"}], 3: None}
