@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from distilpose.detection.nms import non_maximum_suppression
 from distilpose.errors import ConfigError
 from distilpose.formats.boxes import PersonBoxes
-from distilpose.geometry import non_maximum_suppression
 
 
 def keep_people(

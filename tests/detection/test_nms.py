@@ -1,0 +1,95 @@
+"""Non-maximum suppression against the definition, and its bounds on many boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distilpose.detection import nms
+from distilpose.detection.nms import non_maximum_suppression
+
+
+def random_boxes(count: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    corner, size = rng.uniform(0, spread, (count, 2)), rng.uniform(5, 60, (count, 2))
+    return np.concatenate([corner, corner + size], 1), rng.integers(0, 50, count) / 50  # with equal scores
+
+
+def naive(boxes: np.ndarray, score: np.ndarray, threshold: float) -> list[int]:
+    """The definition, pair by pair, in Python numbers."""
+
+    def iou(a: list[float], b: list[float]) -> float:
+        width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+        common = max(width, 0) * max(height, 0)
+        return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+    rows, kept = boxes.tolist(), []
+    for row in sorted(range(len(rows)), key=lambda i: -score[i]):
+        if all(iou(rows[row], rows[other]) <= threshold for other in kept):
+            kept.append(row)
+    return kept
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of overlaps that each call computed."""
+    numbers = []
+    original = nms.box_iou_xyxy
+
+    def counted(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        numbers.append(len(a) * len(b))
+        return original(a, b)
+
+    monkeypatch.setattr(nms, "box_iou_xyxy", counted)
+    return numbers
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize(("count", "spread"), [(1, 10), (200, 100), (255, 300), (256, 300), (257, 300), (900, 200)])
+def test_same_as_the_definition(count: int, spread: float, threshold: float) -> None:
+    boxes, score = random_boxes(count, spread)
+    expected = naive(boxes, score, threshold)
+    assert non_maximum_suppression(boxes, score, threshold, max_boxes=count).tolist() == expected
+    assert non_maximum_suppression(boxes, score, threshold, max_boxes=20).tolist() == expected[:20]
+
+
+def test_no_boxes() -> None:
+    kept = non_maximum_suppression(np.zeros((0, 4)), np.zeros(0), 0.5)
+    assert kept.shape == (0,)
+    assert kept.dtype == np.intp
+
+
+def test_equal_scores_keep_the_order_of_the_list() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9.9], [50, 50, 60, 60.0]])
+    assert non_maximum_suppression(boxes, np.ones(3), 0.5).tolist() == [0, 2]
+
+
+def test_an_overlap_of_exactly_the_threshold_stays() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5.0]])  # IoU of one half
+    assert non_maximum_suppression(boxes, np.array([1, 0.5]), 0.5).tolist() == [0, 1]
+    assert non_maximum_suppression(boxes, np.array([1, 0.5]), 0.49).tolist() == [0]
+
+
+@pytest.mark.parametrize("spread", [100, 100_000])
+@pytest.mark.parametrize("count", [20_000, 1_000_000])
+def test_many_boxes_cost_a_bounded_number_of_overlaps(count: int, spread: float, compared: list[int]) -> None:
+    boxes, score = random_boxes(count, spread)
+    kept = non_maximum_suppression(boxes, score, 0.5)
+    assert sum(compared) <= nms.MAX_CANDIDATES * (nms.MAX_BOXES + 256)
+    assert max(compared) <= 256 * (nms.MAX_BOXES + 256)  # memory
+    assert 0 < len(kept) <= nms.MAX_BOXES
+    best = np.argsort(-score, kind="stable")[:1500]  # 1500 are enough for the first 40 of either
+    assert kept[:40].tolist() == best[naive(boxes[best], score[best], 0.5)[:40]].tolist()
+
+
+def test_it_stops_when_enough_are_kept(compared: list[int]) -> None:
+    boxes, score = random_boxes(100_000, 1e7)  # hardly any overlap
+    assert len(non_maximum_suppression(boxes, score, 0.5, max_boxes=100)) == 100
+    assert sum(compared) == 256 * 256
+
+
+def test_the_weakest_boxes_are_not_looked_at() -> None:
+    boxes, score = random_boxes(500, 100)
+    best = np.argsort(-score, kind="stable")[:200]
+    kept = non_maximum_suppression(boxes, score, 0.4, max_candidates=200)
+    assert kept.tolist() == best[naive(boxes[best], score[best], 0.4)].tolist()
