@@ -19,6 +19,7 @@ from distilpose.backends.base import INPUT_NAME
 from distilpose.backends.description import ModelDescription
 from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
 from distilpose.backends.onnxruntime import OnnxRuntimeBackend
+from distilpose.detection import nanodet
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CROP_PADDING
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
@@ -90,8 +91,11 @@ def build_page(
         "Copyright (c) Microsoft Corporation. MIT license.\n"
     )
     written = tuple(_write_models(models, out / MODELS_NAME))
-    content = json.dumps(manifest(written), indent=1) + "\n"
-    for old in set((out / MODELS_NAME).glob("*.onnx")) - set(written):
+    detector = out / MODELS_NAME / nanodet.WEIGHTS.name
+    shutil.copyfile(nanodet.WEIGHTS, detector)
+    shutil.copyfile(nanodet.WEIGHTS.with_name("NOTICE_DETECTOR.md"), detector.with_name("NOTICE_DETECTOR.md"))
+    content = json.dumps(manifest(written, detector), indent=1) + "\n"
+    for old in set((out / MODELS_NAME).glob("*.onnx")) - {*written, detector}:
         old.unlink()
     (out / MANIFEST_NAME).write_text(content)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -131,11 +135,12 @@ def find_runtime(package: str | Path | None = None) -> dict[str, Path]:
     return found
 
 
-def manifest(models: Sequence[Path]) -> dict[str, Any]:
+def manifest(models: Sequence[Path], detector: Path) -> dict[str, Any]:
     """What the page knows: where runtime and models are, what each model is, and the rules around them.
 
     Args:
         models: ``.onnx`` files beside each other in ``models/``.
+        detector: likewise.
 
     Raises:
         ConfigError: a model predicts heatmaps.
@@ -145,8 +150,9 @@ def manifest(models: Sequence[Path]) -> dict[str, Any]:
     return {
         "runtime": {"name": f"{RUNTIME_PACKAGE} {RUNTIME_VERSION}", "script": script, "glue": glue, "wasm": wasm},
         "rules": shared_rules(),
+        "detector": {**_file_entry(detector), **detector_rules()},
         "side_colors": {side: list(color) for side, color in SIDE_COLORS.items()},
-        "models": [_file_entry(path) for path in models],
+        "models": [{**_file_entry(path), **_model_entry(path)} for path in models],
     }
 
 
@@ -175,19 +181,29 @@ def model_entry(description: ModelDescription) -> dict[str, Any]:
     }
 
 
-def _file_entry(path: Path) -> dict[str, Any]:
+def detector_rules() -> dict[str, Any]:
+    """The numbers of the built-in detector that the page shares with the package."""
+    size, cell = nanodet.INPUT_SIZE, nanodet.CELL
+    return {
+        "sizes": [size, round(nanodet.SECOND_LOOK * size / cell) * cell],
+        "cell": cell,
+        "threshold": nanodet.NANODET_THRESHOLD,
+        "nms_iou": nanodet.NANODET_NMS_IOU,
+    }
+
+
+def _model_entry(path: Path) -> dict[str, Any]:
     description = OnnxRuntimeBackend(path, threads=1).description
     if description.output != "regression":
         raise ConfigError(f"{path} predicts heatmaps; the page reads coordinates: choose a student (distilpose_*)")
+    title = f"{path.stem}, {path.stat().st_size / 1e6:.0f} MB"
+    return {"name": path.stem, "title": title, **model_entry(description)}
+
+
+def _file_entry(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
-    return {
-        "name": path.stem,
-        "title": f"{path.stem}, {len(content) / 1e6:.0f} MB",
-        "file": f"{MODELS_NAME}/{path.name}",
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-        **model_entry(description),
-    }
+    digest = hashlib.sha256(content).hexdigest()
+    return {"file": f"{MODELS_NAME}/{path.name}", "bytes": len(content), "sha256": digest}
 
 
 def _make_folders(out: Path) -> None:

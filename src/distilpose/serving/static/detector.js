@@ -5,10 +5,11 @@
  *
  * @param {number} width of the image in pixels
  * @param {number} height
- * @param {{size: number, cell: number}} detector entry of the manifest
+ * @param {number} size of the longer side
+ * @param {number} cell that the input's sides are multiples of
  * @returns {{innerWh: number[], inputWh: number[]}} pixels of the scaled image and of the input
  */
-export function fitImage(width, height, { size, cell }) {
+export function fitImage(width, height, size, cell) {
   const scale = size / Math.max(width, height);
   const innerWh = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
   return { innerWh, inputWh: innerWh.map((side) => cell * Math.ceil(side / cell)) };

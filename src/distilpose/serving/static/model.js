@@ -65,16 +65,20 @@ export class BrowserModel {
    */
   async detect({ canvas }) {
     const { detector } = this.manifest;
-    const { innerWh, inputWh } = fitImage(canvas.width, canvas.height, detector);
-    [this.small.canvas.width, this.small.canvas.height] = inputWh; // this also clears it
-    this.small.fillRect(0, 0, ...inputWh);
-    this.small.imageSmoothingQuality = 'high';
-    this.small.drawImage(canvas, 0, 0, ...innerWh);
-    const data = withoutAlpha(this.small.getImageData(0, 0, ...inputWh).data);
-    const dims = [1, inputWh[1], inputWh[0], 3];
-    const question = { type: 'run', role: 'detector', name: 'images', kind: 'uint8', data, dims };
-    const { boxes, scores } = await this.ask(question, [data.buffer]);
-    return keepPeople(boxes, scores, innerWh, [canvas.width, canvas.height], detector);
+    for (const size of detector.sizes) {
+      const { innerWh, inputWh } = fitImage(canvas.width, canvas.height, size, detector.cell);
+      [this.small.canvas.width, this.small.canvas.height] = inputWh;
+      this.small.fillRect(0, 0, ...inputWh);
+      this.small.imageSmoothingQuality = 'high';
+      this.small.drawImage(canvas, 0, 0, ...innerWh);
+      const data = withoutAlpha(this.small.getImageData(0, 0, ...inputWh).data);
+      const dims = [1, inputWh[1], inputWh[0], 3];
+      const question = { type: 'run', role: 'detector', name: 'images', kind: 'uint8', data, dims };
+      const { boxes, scores } = await this.ask(question, [data.buffer]);
+      const found = keepPeople(boxes, scores, innerWh, [canvas.width, canvas.height], detector);
+      if (found.length) return found; // else whoever fills the image may be found at a smaller size
+    }
+    return [];
   }
 
   /**
