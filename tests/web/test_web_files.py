@@ -52,7 +52,11 @@ def test_the_folder_has_all_that_the_page_asks_for(tmp_path: Path, package: Path
     report = build_page(out, models=[first, second], runtime=package)
     manifest = json.loads((out / "manifest.json").read_text())
     assert [entry["name"] for entry in manifest["models"]] == ["first", "second"]
-    assert sorted(path.name for path in (out / "models").iterdir()) == ["first.onnx", "second.onnx"]
+    detector = ["NOTICE_DETECTOR.md", "nanodet_g_person.onnx"]
+    assert sorted(path.name for path in (out / "models").iterdir()) == sorted([*detector, "first.onnx", "second.onnx"])
+    content = (out / manifest["detector"]["file"]).read_bytes()
+    assert manifest["detector"]["bytes"] == len(content)
+    assert manifest["detector"]["sha256"] == hashlib.sha256(content).hexdigest()
     for entry in manifest["models"]:
         content = (out / entry["file"]).read_bytes()
         assert entry["bytes"] == len(content)
