@@ -31,7 +31,7 @@ from distilpose.bulk.worker import Job, ShardReport, ShardWorker
 from distilpose.data.images import write_image
 from distilpose.data.synthetic import draw_people
 from distilpose.export.export import SUFFIXES, export_model
-from distilpose.inference.options import OutputOptions
+from distilpose.inference.options import OutputOptions, PredictOptions
 from distilpose.inference.predict import predict_files
 from distilpose.types import ImageArray
 
@@ -153,7 +153,7 @@ def _plain_loop(files: Sequence[Path], model: Path, cores: int, out: Path) -> tu
     start = time.perf_counter()
     backend = OpenVinoBackend(model, cores)
     ready = time.perf_counter()
-    predict_files(files, out, model=backend, detector=DETECTOR, output=OutputOptions(images=False))
+    predict_files(PredictOptions(files, out, model=backend, detector=DETECTOR, output=OutputOptions(images=False)))
     return BulkSpeed(f"predict, {_layout(1, cores)}", ready - start, time.perf_counter() - ready, len(files)), None
 
 

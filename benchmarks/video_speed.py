@@ -21,7 +21,7 @@ from distilpose.benchmark.measure import measure_peaks
 from distilpose.detection.detectors import create_detector
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.options import OutputOptions, VideoOptions
+from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
 from distilpose.inference.people import people_by_detector
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
@@ -74,8 +74,8 @@ def measure_video(video: Path, detector: str, model: str | Path, say: Callable[[
         exported = Path(folder) / f"model{SUFFIXES['openvino']}"
         export_model(model, exported, format="openvino")
         boxes = Path(folder) / "boxes"
-        predict_files([video], boxes, model=as_backend(exported, None), detector=detector,
-                      video=VideoOptions(smooth=False), output=OutputOptions(images=False))  # fmt: skip
+        predict_files(PredictOptions([video], boxes, model=as_backend(exported, None), detector=detector,
+                      video=VideoOptions(smooth=False), output=OutputOptions(images=False)))  # fmt: skip
         for runtime, source in (("torch", model), ("OpenVINO", exported)):
             backend = as_backend(source, None)
             say(f"{video.name} in {runtime}")
@@ -107,8 +107,10 @@ def _whole(video: Path, detector: str, backend: InferenceBackend, boxes: Path, o
     rates = {}
     for name, (options, source) in ways.items():
         report, seconds = _timed(
-            lambda options=options, source=source: predict_files(  # type: ignore[misc]
-                [video], out, model=backend, video=options, **source
+            lambda options=options, source=source: predict_files(
+                PredictOptions(  # type: ignore[misc]
+                    [video], out, model=backend, video=options, **source
+                )
             )
         )
         rates[name] = report.num_frames / seconds

@@ -11,9 +11,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from distilpose.data.augment import AugmentOptions
+from distilpose.data.synthetic import write_synthetic_dataset
+from distilpose.training.config import DataConfig, DatasetConfig, OptimizerConfig, TrainConfig
 from known_model import BRIGHT_XY, BrightestPixel
 
 TESTS = Path(__file__).parent
+SMALL = {"input_size_hw": [64, 48], "patch_size_hw": [4, 3], "dim": 16, "depth": 1, "num_heads": 2}
 sys.path.insert(0, str(TESTS / "reference"))
 torch.set_num_threads(1)  # tests run in several processes
 
@@ -89,3 +93,34 @@ def image() -> NDArray[np.uint8]:
     rows, columns = np.ogrid[:300, :400]
     squared = (columns - BRIGHT_XY[0]) ** 2 + (rows - BRIGHT_XY[1]) ** 2
     return np.rint(250 * np.exp(-squared / 50))[..., None].repeat(3, axis=2).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def drawn_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with drawn people."""
+    folder = tmp_path_factory.mktemp("drawn")
+    write_synthetic_dataset(folder, 16, seed=5)
+    return folder
+
+
+@pytest.fixture
+def make_config(drawn_data: Path, tmp_path: Path):
+    """Function (name of the run, changes) -> a small run on drawn people."""
+
+    def make(name: str, **changes: object) -> TrainConfig:
+        people = DatasetConfig("person_keypoints.json", "images")
+        data = DataConfig([people], people, root=str(drawn_data), batch_size=8, workers=0, samples_per_epoch=16)
+        values: dict[str, object] = {
+            "out": str(tmp_path / name),
+            "data": data,
+            "model_options": dict(SMALL),
+            "epochs": 2,
+            "evaluate_every": 1,
+            "log_every": 1,
+            "optimizer": OptimizerConfig(warmup_steps=2, schedule="cosine"),
+            "augment": AugmentOptions(color_jitter=0.2),
+            "accelerator": "cpu",
+        }
+        return TrainConfig(**{**values, **changes})
+
+    return make

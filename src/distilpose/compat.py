@@ -17,7 +17,12 @@ RENAMED_KEYS = {
 }
 # Values that have a new name under one key alone.
 RENAMED_VALUES = {("start", "pointing"): "pointer", ("fit", "letterbox-centre"): "letterbox-center"}
-RENAMED_OPTIONS = {"--anonymise": "--anonymize", "--no-pictures": "--no-images"}
+RENAMED_OPTIONS = {
+    "--anonymise": "--anonymize",
+    "--no-pictures": "--no-images",
+    "--no-smoothing": "--no-smooth",
+    "--save-crops": "--crops",
+}
 
 
 def current_names(values: Any) -> Any:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
 
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.cli import main as cli
+from distilpose.cli.command import read_options
 from distilpose.cli.train import train_config
+from distilpose.compat import current_options
 from distilpose.data.synthetic import write_synthetic_dataset
+from distilpose.errors import ConfigError
+from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
 from distilpose.models import create_model
+from distilpose.visualization.draw import STYLES
 
 ROOT = Path(__file__).parents[2]
-LADDERS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "\nrungs:" in path.read_text())
-CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(LADDERS))
+SWEEPS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "\nvariants:" in path.read_text())
+CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(SWEEPS))
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +63,74 @@ def test_version_and_wrong_command(capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["convert"])
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], ["SOURCE", "distilpose predict photo.jpg", "distilpose predict video.mp4"]),
+        (["a.jpg", "--batch", "3"], ["--batch", "did you mean --batch-size?"]),
+        (["a.jpg", "--batch-size", "0"], ["--batch-size", "at least 1", "got 0"]),
+        (["a.jpg", "--max-people", "2.5"], ["--max-people", "a whole number", "'2.5'"]),
+        (["a.jpg", "--keypoint-threshold", "nan"], ["--keypoint-threshold", "at least 0", "nan"]),
+        (["a.jpg", "--preview", "65536"], ["--preview", "at most 65535"]),
+        (["a.jpg", "--style", "pretty"], ["--style", "'sides'", "'minimal'"]),
+        (["a.jpg", "--end", "2:x"], ["--end", "MINUTES:SECONDS", "2:x"]),
+    ],
+)
+def test_wrong_usage_is_told_with_examples(arguments, told, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict", *arguments])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert all(text in err for text in [*told, "examples:"]), err
+
+
+def test_a_command_line_becomes_the_options_of_the_python_function() -> None:
+    words = ["a.jpg", "b", "--no-smooth", "--end", "1:30", "--crops", "--max-people", "3", "--style", "labels"]
+    expected = PredictOptions(
+        ["a.jpg", "b"],
+        max_people=3,
+        video=VideoOptions(smooth=False, end=90.0),
+        output=OutputOptions(crops=True, style="labels"),
+    )
+    assert read_options(cli.COMMANDS["predict"], "predict", words) == expected
+    old_names = current_options(["a.jpg", "b", "--no-smoothing", "--save-crops", *words[3:5], *words[6:]])
+    assert read_options(cli.COMMANDS["predict"], "predict", old_names) == expected
+    assert list(get_args(get_args(get_type_hints(OutputOptions)["style"])[0])) == list(STYLES)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: VideoOptions(every=0), "every must be a whole number of at least 1, got 0"),
+        (lambda: VideoOptions(detect_every=1.5), "detect_every must be a whole number"),
+        (lambda: VideoOptions(start=math.inf), "start must be a number of at least 0, got inf"),
+        (lambda: VideoOptions(start=3.0, end=1.0), "start < end"),
+        (lambda: OutputOptions(style="pretty"), "style must be one of sides, people"),
+        (lambda: PredictOptions(["a"], batch_size=True), "batch_size must be"),
+    ],
+)
+def test_python_callers_meet_the_same_ranges(make, told) -> None:
+    with pytest.raises(ConfigError, match=told):
+        make()
+
+
+def test_a_missing_extra_names_its_install_command(monkeypatch, capsys) -> None:
+    def run(_: object) -> int:
+        raise ModuleNotFoundError("No module named 'av'", name="av.video")
+
+    monkeypatch.setitem(cli.COMMANDS, "predict", cli.COMMANDS["predict"]._replace(run=run))
+    assert cli.main(["predict", "a.jpg"]) == 1
+    assert 'pip install "distilpose[video]"' in capsys.readouterr().err
+
+
+def test_output_survives_a_terminal_without_unicode(tmp_path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "distilpose", "predict", "f\u00fc\u001b[31m.jpg"]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count(b"Traceback")) == (1, 0)
+    assert b"f\\xfc\\x1b[31m.jpg" in done.stderr
 
 
 def test_models_prints_the_table(capsys) -> None:
@@ -114,11 +190,11 @@ def parse_train(*arguments: str):
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser()
-    cli.COMMANDS["train"].add_arguments(parser)
+    cli.COMMANDS["train"].options(parser)
     return train_config(parser.parse_args([*arguments]))
 
 
-@pytest.mark.parametrize("path", LADDERS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_every_sweep_parses_and_its_variants_are_trainings(path, monkeypatch) -> None:
     from distilpose.training import ablation
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from distilpose.errors import InputError
 from distilpose.inference.decoding import decode, keypoints_to_image
+from distilpose.inference.options import PredictOptions
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
@@ -100,7 +101,7 @@ IMAGES: dict[str, Image.Image] = {
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_kind_of_image_is_predicted_and_drawn(name: str, tmp_path: Path, backend: Any) -> None:
     IMAGES[name].save(tmp_path / name)
-    report = predict_files([tmp_path / name], tmp_path / "out", model=backend, detector="whole-image")
+    report = predict_files(PredictOptions([tmp_path / name], tmp_path / "out", model=backend, detector="whole-image"))
     assert (report.num_images, report.num_people, report.failures) == (1, 1, ())
     with Image.open(tmp_path / "out" / f"{Path(name).stem}.jpg") as drawn:
         assert drawn.size == IMAGES[name].size
@@ -110,7 +111,7 @@ def test_every_kind_of_image_is_predicted_and_drawn(name: str, tmp_path: Path, b
 def test_the_fallback_detector_takes_every_kind_of_image(tmp_path: Path, backend: Any) -> None:
     for name, image in IMAGES.items():
         image.save(tmp_path / name)
-    report = predict_files([tmp_path], tmp_path / "out", model=backend, detector="hog")
+    report = predict_files(PredictOptions([tmp_path], tmp_path / "out", model=backend, detector="hog"))
     assert (report.num_images, report.num_people, report.failures) == (len(IMAGES), 0, ())
     assert json.loads(report.predictions.read_text()) == []
 
@@ -119,7 +120,9 @@ def test_people_cut_by_the_border_and_outside_the_image(tmp_path: Path, backend:
     Image.fromarray(gradient(60, 80)).save(tmp_path / "1.png")
     rows = [{"image_id": 1, "bbox": box} for box in ([-40, -30, 60, 80], [70, 50, 60, 80], [500, 500, 20, 40])]
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
-    report = predict_files([tmp_path / "1.png"], tmp_path / "out", model=backend, boxes=tmp_path / "boxes.json")
+    report = predict_files(
+        PredictOptions([tmp_path / "1.png"], tmp_path / "out", model=backend, boxes=tmp_path / "boxes.json")
+    )
     assert (report.num_people, report.failures) == (3, ())
 
 
@@ -130,14 +133,16 @@ def test_boxes_without_sense_name_their_row(box: list[Any], tmp_path: Path, back
         json.dumps([{"image_id": 1, "bbox": [1, 1, 9, 9]}, {"image_id": 1, "bbox": box}])
     )
     with pytest.raises(InputError, match=r"boxes\.json: .*row 1"):
-        predict_files([tmp_path / "1.png"], tmp_path / "out", model=backend, boxes=tmp_path / "boxes.json")
+        predict_files(
+            PredictOptions([tmp_path / "1.png"], tmp_path / "out", model=backend, boxes=tmp_path / "boxes.json")
+        )
 
 
 def test_a_cut_jpeg_is_reported_and_the_rest_goes_on(tmp_path: Path, backend: Any) -> None:
     for name in ("a.jpg", "b.jpg"):
         Image.fromarray(np.kron(IMAGE, np.ones((4, 4, 1), np.uint8))).save(tmp_path / name)
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:3000])
-    report = predict_files([tmp_path], tmp_path / "out", model=backend, detector="whole-image")
+    report = predict_files(PredictOptions([tmp_path], tmp_path / "out", model=backend, detector="whole-image"))
     assert report.num_images == 1
     assert len(report.failures) == 1
     assert "a.jpg cannot be read as an image: " in report.failures[0]
@@ -149,16 +154,18 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, backend: Any) -> None:
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(InputError, match=r"cannot write to .*out \(Permission denied\)"):
-        predict_files([tmp_path / "a.png"], tmp_path / "out", model=backend, detector="whole-image")
+        predict_files(PredictOptions([tmp_path / "a.png"], tmp_path / "out", model=backend, detector="whole-image"))
 
 
 def test_an_output_in_place_of_a_file(tmp_path: Path, backend: Any) -> None:
     Image.fromarray(IMAGE).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="cannot be made a folder"):
-        predict_files([tmp_path / "a.png"], tmp_path / "a.png" / "out", model=backend, detector="whole-image")
+        predict_files(
+            PredictOptions([tmp_path / "a.png"], tmp_path / "a.png" / "out", model=backend, detector="whole-image")
+        )
     (tmp_path / "out" / "predictions.json").mkdir(parents=True)
     with pytest.raises(InputError, match="cannot write to"):
-        predict_files([tmp_path / "a.png"], tmp_path / "out", model=backend, detector="whole-image")
+        predict_files(PredictOptions([tmp_path / "a.png"], tmp_path / "out", model=backend, detector="whole-image"))
 
 
 def test_the_command_names_every_failure_and_exits_with_1(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 from distilpose.data.images import read_image, write_image
 from distilpose.errors import ConfigError, InputError
-from distilpose.inference.options import OutputOptions
+from distilpose.inference.options import OutputOptions, PredictOptions
 from distilpose.inference.predict import predict_files
 from distilpose.visualization import annotators as annotated
 
@@ -53,7 +53,7 @@ def load(out: Path) -> list[dict[str, Any]]:
 
 def test_boxes_file_to_predictions_and_images(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     out = tmp_path / "deep" / "out"
-    report = predict_files([folder], out, model=backend, boxes=boxes)
+    report = predict_files(PredictOptions([folder], out, model=backend, boxes=boxes))
     assert report == (out / "predictions.json", 3, 0, 3, ())
     rows = load(out)
     assert [(row["image_id"], row["image"], row["box_score"]) for row in rows] == [
@@ -77,7 +77,7 @@ def test_boxes_file_to_predictions_and_images(folder: Path, boxes: Path, tmp_pat
 
 
 def test_coco_tools_read_the_predictions(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
-    predict_files([folder], tmp_path / "out", model=backend, boxes=boxes, output=NO_IMAGES)
+    predict_files(PredictOptions([folder], tmp_path / "out", model=backend, boxes=boxes, output=NO_IMAGES))
     truth = COCO()
     truth.dataset = {"images": [{"id": 7}, {"id": 8}], "annotations": [], "categories": [{"id": 1}], "info": {}}
     truth.createIndex()
@@ -86,14 +86,14 @@ def test_coco_tools_read_the_predictions(folder: Path, boxes: Path, tmp_path: Pa
 
 
 def test_predictions_serve_as_boxes_again(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
-    first = predict_files([folder], tmp_path / "one", model=backend, boxes=boxes, output=NO_IMAGES)
-    predict_files([folder], tmp_path / "two", model=backend, boxes=first.predictions, output=NO_IMAGES)
+    first = predict_files(PredictOptions([folder], tmp_path / "one", model=backend, boxes=boxes, output=NO_IMAGES))
+    predict_files(PredictOptions([folder], tmp_path / "two", model=backend, boxes=first.predictions, output=NO_IMAGES))
     assert load(tmp_path / "two") == load(tmp_path / "one")
 
 
 def test_weak_people_are_written_but_not_drawn(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     boxes.write_text(json.dumps([{"image_id": 7, "bbox": [150, 60, 130, 200], "score": 0.2}]))
-    predict_files([folder / "7.png"], tmp_path / "out", model=backend, boxes=boxes)
+    predict_files(PredictOptions([folder / "7.png"], tmp_path / "out", model=backend, boxes=boxes))
     assert len(load(tmp_path / "out")) == 1
     difference = read_image(tmp_path / "out" / "7.jpg").astype(int) - read_image(folder / "7.png")
     assert np.abs(difference).max() < 10
@@ -101,7 +101,7 @@ def test_weak_people_are_written_but_not_drawn(folder: Path, boxes: Path, tmp_pa
 
 def test_whole_image_without_images(folder: Path, tmp_path: Path, backend: Any, bare_backend: Any) -> None:
     out = tmp_path / "out"
-    report = predict_files([folder], out, model=backend, detector="whole-image", output=NO_IMAGES)
+    report = predict_files(PredictOptions([folder], out, model=backend, detector="whole-image", output=NO_IMAGES))
     assert report.num_people == 3
     assert [path.name for path in out.iterdir()] == ["predictions.json"]
     assert [(row["image_id"], row["box_xyxy"]) for row in load(out)] == [
@@ -109,7 +109,11 @@ def test_whole_image_without_images(folder: Path, tmp_path: Path, backend: Any, 
     ]
     annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps({"images": [{"id": 31, "file_name": "garden.png"}]}))
-    predict_files([folder], out, model=bare_backend, detector="whole-image", annotations=annotations, output=NO_IMAGES)
+    predict_files(
+        PredictOptions(
+            [folder], out, model=bare_backend, detector="whole-image", annotations=annotations, output=NO_IMAGES
+        )
+    )
     assert [row["image_id"] for row in load(out)] == [None, None, 31]
     assert {(row["raw_score"], row["sigma"], row["keypoints"][2]) for row in load(out)} == {(None, None, 1.0)}
 
@@ -124,7 +128,9 @@ def test_every_kind_of_image_is_predicted(tmp_path: Path, image: NDArray[np.uint
     Image.fromarray(np.dstack([image, np.full_like(image[..., :1], 255)])).save(photos / "alpha.png")
     Image.fromarray(image).quantize(64).save(photos / "palette.png")
     cv2.imwrite(str(photos / "deep.png"), image.astype(np.uint16) * 257)
-    assert predict_files([photos], tmp_path / "out", model=backend, detector="whole-image").num_images == 5
+    assert (
+        predict_files(PredictOptions([photos], tmp_path / "out", model=backend, detector="whole-image")).num_images == 5
+    )
     for row in load(tmp_path / "out"):
         np.testing.assert_allclose(row["keypoints"][:2], BRIGHT_XY, atol=3, err_msg=row["image"])
         drawn = tmp_path / "out" / f"{Path(row['image']).stem}.jpg"
@@ -134,7 +140,9 @@ def test_every_kind_of_image_is_predicted(tmp_path: Path, image: NDArray[np.uint
 def test_an_unreadable_file_does_not_lose_the_rest(folder: Path, tmp_path: Path, backend: Any) -> None:
     (folder / "8.png").write_bytes((folder / "8.png").read_bytes()[:200])
     sources = [folder, tmp_path / "missing.jpg"]
-    report = predict_files(sources, tmp_path / "out", model=backend, detector="whole-image", progress=True)
+    report = predict_files(
+        PredictOptions(sources, tmp_path / "out", model=backend, detector="whole-image"), progress=True
+    )
     assert report.num_images == 2
     assert [Path(line.split(" ")[0]).name for line in report.failures] == ["8.png", "missing.jpg"]
     assert [Path(row["image"]).name for row in load(tmp_path / "out")] == ["7.png", "garden.png"]
@@ -148,7 +156,7 @@ def test_a_failing_model_names_the_image(folder: Path, tmp_path: Path, backend: 
             output = backend(images)
             return output._replace(xy_norm=np.full_like(output.xy_norm, np.nan))
 
-    report = predict_files([folder / "7.png"], tmp_path / "out", model=Broken(), detector="whole-image")
+    report = predict_files(PredictOptions([folder / "7.png"], tmp_path / "out", model=Broken(), detector="whole-image"))
     assert report.failures == (f"{folder / '7.png'}: xy must be finite, got nan",)
     assert load(tmp_path / "out") == []
 
@@ -163,7 +171,9 @@ def test_an_interruption_keeps_what_was_predicted(folder: Path, tmp_path: Path, 
             return backend(images)
 
     with pytest.raises(KeyboardInterrupt):
-        predict_files([folder], tmp_path / "out", model=Interrupted(), detector="whole-image", batch_size=1)
+        predict_files(
+            PredictOptions([folder], tmp_path / "out", model=Interrupted(), detector="whole-image", batch_size=1)
+        )
     assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["7.jpg", "8.jpg", "predictions.json"]
 
@@ -174,7 +184,7 @@ def test_a_full_disk_loses_no_predictions(folder: Path, tmp_path: Path, backend:
 
     monkeypatch.setattr(annotated, "write_image", full)
     with pytest.raises(InputError, match=r"No space left.*can be read"):
-        predict_files([folder], tmp_path / "out", model=backend, detector="whole-image", batch_size=1)
+        predict_files(PredictOptions([folder], tmp_path / "out", model=backend, detector="whole-image", batch_size=1))
     assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8, None]
 
 
@@ -185,7 +195,7 @@ def test_an_image_that_cannot_be_written_is_reported_by_its_source(
         raise InputError(f"{path} cannot hold it")
 
     monkeypatch.setattr(annotated, "write_image", refuse)
-    report = predict_files([folder / "7.png"], tmp_path / "out", model=backend, detector="whole-image")
+    report = predict_files(PredictOptions([folder / "7.png"], tmp_path / "out", model=backend, detector="whole-image"))
     assert report.failures == (f"{folder / '7.png'}: {tmp_path / 'out' / '7.jpg'} cannot hold it",)
     assert len(load(tmp_path / "out")) == 1
 
@@ -196,7 +206,9 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, image: N
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_image(tmp_path / name, image)
     out = tmp_path / "out"
-    report = predict_files([tmp_path / name for name in names], out, model=backend, detector="whole-image")
+    report = predict_files(
+        PredictOptions([tmp_path / name for name in names], out, model=backend, detector="whole-image")
+    )
     images = sorted(path.name for path in out.glob("*.jpg"))
     assert images == ["a_1.jpg", "a_1_2.jpg", "b_1.jpg", "b_1_2.jpg", "two.jpg"]
     assert report.num_people == 5
@@ -208,21 +220,19 @@ def test_inputs_are_never_overwritten(folder: Path, boxes: Path, tmp_path: Path,
     write_image(folder / "9.jpg", read_image(folder / "7.png"))
     before = (folder / "9.jpg").read_bytes()
     with pytest.raises(InputError, match=r"holds sources, .*: choose another folder"):
-        predict_files([folder], folder, model=backend, boxes=boxes)
+        predict_files(PredictOptions([folder], folder, model=backend, boxes=boxes))
     assert (folder / "9.jpg").read_bytes() == before
     own = boxes.rename(tmp_path / "predictions.json")
     with pytest.raises(InputError, match=r"predictions\.json: choose another"):
-        predict_files([folder], tmp_path, model=backend, boxes=own)
+        predict_files(PredictOptions([folder], tmp_path, model=backend, boxes=own))
     with pytest.raises(InputError, match="cannot be made a folder"):
-        predict_files([folder], own, model=backend, detector="whole-image", output=NO_IMAGES)
+        predict_files(PredictOptions([folder], own, model=backend, detector="whole-image", output=NO_IMAGES))
     assert backend.batches == []
 
 
-def test_boxes_or_a_detector_must_be_asked_for(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
-    with pytest.raises(ConfigError, match="neither"):
-        predict_files([folder], tmp_path / "out", model=backend)
+def test_boxes_and_a_detector_exclude_each_other(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     with pytest.raises(ConfigError, match="both"):
-        predict_files([folder], tmp_path / "out", model=backend, boxes=boxes, detector="whole-image")
+        predict_files(PredictOptions([folder], tmp_path / "out", model=backend, boxes=boxes, detector="whole-image"))
     with pytest.raises(ConfigError, match="whole-image"):
-        predict_files([folder], tmp_path / "out", model=backend, detector="whole")
+        predict_files(PredictOptions([folder], tmp_path / "out", model=backend, detector="whole"))
     assert not (tmp_path / "out").exists()

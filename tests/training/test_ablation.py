@@ -1,4 +1,4 @@
-"""Ladders of runs: trained once, resumed, measured alike, compared."""
+"""Sweeps of runs: trained once, resumed, measured alike, compared."""
 
 from __future__ import annotations
 

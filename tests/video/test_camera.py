@@ -17,7 +17,7 @@ from test_pipeline import SpotDetector, SpotPose, spot_image, spot_xy
 from distilpose.errors import ConfigError, InputError
 from distilpose.inference import run
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.options import OutputOptions, VideoOptions
+from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
 from distilpose.inference.people import people_by_detector
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
@@ -122,15 +122,17 @@ def test_an_error_of_the_camera_is_raised() -> None:
 def test_a_camera_that_is_not_there(tmp_path: Path, backend: Any) -> None:
     with pytest.raises(InputError, match="webcam:97 cannot be opened"):
         Webcam(97)
-    report = predict_files(["webcam:97"], tmp_path / "out", model=backend, detector="whole-image")
+    report = predict_files(PredictOptions(["webcam:97"], tmp_path / "out", model=backend, detector="whole-image"))
     assert len(report.failures) == 1
     assert "webcam:97 cannot be opened" in report.failures[0]
     with pytest.raises(ConfigError, match="expected one camera, got 2"):
-        predict_files(["webcam:0", "webcam:1"], tmp_path / "out", model=backend, detector="whole-image")
+        predict_files(PredictOptions(["webcam:0", "webcam:1"], tmp_path / "out", model=backend, detector="whole-image"))
     with pytest.raises(ConfigError, match="newest frame is taken"):
-        predict_files(["webcam:0"], tmp_path, model=backend, detector="whole-image", video=VideoOptions(every=2))
+        predict_files(
+            PredictOptions(["webcam:0"], tmp_path, model=backend, detector="whole-image", video=VideoOptions(every=2))
+        )
     with pytest.raises(ConfigError, match="knows nothing of a camera"):
-        predict_files(["webcam:97"], tmp_path / "out", model=backend, boxes=tmp_path / "boxes.json")
+        predict_files(PredictOptions(["webcam:97"], tmp_path / "out", model=backend, boxes=tmp_path / "boxes.json"))
 
 
 def test_a_camera_that_hangs_can_be_given_up() -> None:
@@ -151,7 +153,8 @@ def test_predict_from_a_camera_writes_all_that_a_video_gets(tmp_path: Path, back
     monkeypatch.setattr(run, "Webcam", lambda number: FakeCamera(30, rate=100))
     output = OutputOptions(json_lines=True, preview=0)
     report = predict_files(
-        ["webcam:0"], tmp_path, model=SpotPose(backend), detector=SpotDetector(), output=output, progress=True
+        PredictOptions(["webcam:0"], tmp_path, model=SpotPose(backend), detector=SpotDetector(), output=output),
+        progress=True,
     )
     rows = json.loads((tmp_path / "predictions.json").read_text())
     assert 1 <= report.num_frames == len(rows)
@@ -164,7 +167,7 @@ def test_predict_from_a_camera_writes_all_that_a_video_gets(tmp_path: Path, back
 
 def test_a_camera_without_images_is_a_failure(tmp_path: Path, backend: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(run, "Webcam", lambda number: FakeCamera(0))
-    report = predict_files(["webcam:3"], tmp_path, model=backend, detector=SpotDetector())
+    report = predict_files(PredictOptions(["webcam:3"], tmp_path, model=backend, detector=SpotDetector()))
     assert report.failures == ("webcam:3: it gave no image",)
 
 

@@ -17,7 +17,7 @@ sys.path[:0] = {tests!r}
 from known_model import BrightestPixel
 from videos import write_video
 from test_pipeline import SpotDetector, SpotPose, spot_image, spot_xy
-from distilpose.inference.options import OutputOptions
+from distilpose.inference.options import OutputOptions, PredictOptions
 from distilpose.inference.predict import predict_files
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Watched(SpotPose):
 
 model = Watched(BrightestPixel())
 output = OutputOptions(json_lines=True, parquet=True)
-report = predict_files([video], folder / "out", model=model, detector=SpotDetector(), output=output)
+report = predict_files(PredictOptions([video], folder / "out", model=model, detector=SpotDetector(), output=output))
 print(json.dumps(dict(frames=report.num_frames, people=report.num_people, memory=model.memory)))
 """
 

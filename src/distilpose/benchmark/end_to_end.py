@@ -21,7 +21,7 @@ from distilpose.data.synthetic import draw_people
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.formats.boxes import match_boxes
 from distilpose.formats.writers import PoseRecord, prediction_rows, write_predictions
-from distilpose.inference.options import OutputOptions
+from distilpose.inference.options import OutputOptions, PredictOptions
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
 from distilpose.models import create_model
@@ -103,7 +103,9 @@ def _measure(runtime: str, backend: InferenceBackend, images: Sequence[Path], bo
     whole, bare, plain = [], [], OutputOptions(images=False)
     for _ in range(ROUNDS):  # in turn
         bare += [_seconds(lambda: backend(network_images)) / BATCH for _ in range(5)]
-        report, seconds = _timed(lambda: predict_files(images, out, model=backend, boxes=boxes, output=plain))
+        report, seconds = _timed(
+            lambda: predict_files(PredictOptions(images, out, model=backend, boxes=boxes, output=plain))
+        )
         assert report.num_people == people
         whole.append(seconds)
     bare += [_seconds(lambda: backend(network_images)) / BATCH for _ in range(5)]

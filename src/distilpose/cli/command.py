@@ -1,12 +1,19 @@
-"""What the commands share."""
+"""What a command is, and the parser that is made from its options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from distilpose.options import OptionType, option_types
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    import jsonargparse
 
 FLIP_TESTS = ("off", "aligned", "reference")
 FLIP_TEST_HELP = "average with the mirrored crop: half as fast, a little more accurate ('reference': as published)"
@@ -15,12 +22,138 @@ MODEL_HELP = (
     "checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub id, or "
     f"{DEFAULT_MODEL}, which comes with the package (default)"
 )
+_METAVARS = {int: "N", float: "X"}
 
 
 class Command(NamedTuple):
-    """One subcommand."""
+    """One subcommand.
+
+    Attributes:
+        summary: what it does, in one line.
+        examples: its arguments, the simplest first.
+        options: ``module:Class`` of the frozen dataclass that ``run`` takes, imported when the command is called;
+            or a function that adds arguments to a jsonargparse parser, whose namespace ``run`` takes.
+        run: does it and returns the exit code.
+    """
 
     summary: str
     examples: tuple[str, ...]
-    add_arguments: Callable[[ArgumentParser], None]
-    run: Callable[[Namespace], int]
+    options: str | Callable[[jsonargparse.ArgumentParser], None]
+    run: Callable[[Any], int]
+
+
+def read_options(command: Command, name: str, words: Sequence[str]) -> Any:
+    """Words of a command line -> an instance of the command's options class; a wrong one exits with 2."""
+    assert isinstance(command.options, str)
+    module, _, class_name = command.options.partition(":")
+    options: type = getattr(import_module(module), class_name)
+    parser = _Parser(name, command)
+    _add_arguments(parser, options, explain="-h" in words or "--help" in words)
+    return _build(options, vars(parser.parse_args(words)))
+
+
+def examples_text(name: str, examples: Sequence[str]) -> str:
+    """The examples of a command as lines to type."""
+    return "\n".join(f"  distilpose {name} {example}".rstrip() for example in examples)
+
+
+def printable(text: object) -> str:
+    """A text without control characters, which a file's name could send to the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in str(text))
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors show what a right call looks like."""
+
+    def __init__(self, name: str, command: Command) -> None:
+        super().__init__(
+            prog=f"distilpose {name}",
+            description=command.summary,
+            epilog=f"examples:\n{examples_text(name, command.examples)}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._shown = examples_text(name, command.examples[:3])
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and exit with 2."""
+        wrong = [word for word in message.split() if word.startswith("--")] if message.startswith("unrec") else []
+        for word in wrong:
+            near = difflib.get_close_matches(word, self._option_string_actions, 1)
+            message += f" (did you mean {near[0]}?)" if near else ""
+        print(f"error: {printable(message)}\nexamples:\n{self._shown}", file=sys.stderr)
+        self.exit(2, f"{self.prog} --help explains all options.\n")
+
+
+def _flat(options: type) -> Iterator[tuple[Field[Any], OptionType, type]]:
+    """The fields of an options class and of those in it, with the class that declares each."""
+    types = option_types(options)
+    for item in fields(options):
+        kind = types[item.name]
+        if is_dataclass(kind.base):
+            yield from _flat(kind.base)  # type: ignore[arg-type]
+        else:
+            yield item, kind, options
+
+
+def _add_arguments(parser: argparse.ArgumentParser, options: type, *, explain: bool) -> None:
+    helps: dict[type, dict[str, str]] = {}
+    for item, kind, owner in _flat(options):
+        if explain and owner not in helps:
+            helps[owner] = _attribute_texts(owner)
+        default = item.default if item.default_factory is MISSING else item.default_factory()
+        text = helps[owner][item.name] if explain else ""
+        if explain and "default" not in text and default not in (None, False, True, MISSING, [], ()):
+            text += f" (default: {default})"
+        flag = f"--{item.name.replace('_', '-')}"
+        arguments: dict[str, Any] = {"help": text.replace("%", "%%")}
+        if kind.base is bool:
+            switch = argparse.BooleanOptionalAction if default else "store_true"
+            parser.add_argument(flag, action=switch, default=default, **arguments)
+            continue
+        arguments["type"] = _reader(kind)
+        arguments["metavar"] = item.metadata.get("metavar") or _METAVARS.get(kind.base, item.name.upper())
+        if kind.choices:
+            arguments.update(choices=kind.choices, metavar=None)
+        if kind.several is not None:
+            arguments["nargs"] = "+"
+        if item.metadata.get("positional"):
+            parser.add_argument(item.name, **arguments)
+        else:
+            parser.add_argument(
+                flag, default=None if default is MISSING else default, required=default is MISSING, **arguments
+            )
+
+
+def _attribute_texts(options: type) -> dict[str, str]:
+    """Help texts from the class's docstring."""
+    from docstring_parser import parse
+
+    parsed = parse(options.__doc__ or "")
+    return {item.arg_name: " ".join((item.description or "").replace("``", "").split()) for item in parsed.params}
+
+
+def _reader(kind: OptionType) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            value = (kind.read or kind.base)(text)
+        except ValueError as error:
+            expected = str(error) if kind.read else {int: "a whole number", float: "a number"}[kind.base]
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from error
+        if kind.range is not None and value not in kind.range:
+            raise argparse.ArgumentTypeError(f"must be {kind.range}, got {text}")
+        return value
+
+    return read
+
+
+def _build(options: type, values: dict[str, Any]) -> Any:
+    """An instance, with those in it, from parsed values of all of their fields."""
+    arguments = {}
+    for name, kind in option_types(options).items():
+        if is_dataclass(kind.base):
+            arguments[name] = _build(kind.base, values)  # type: ignore[arg-type]
+        else:
+            value = values[name]
+            arguments[name] = kind.several(value) if kind.several is not None and value is not None else value
+    return options(**arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 from distilpose import __version__
 from distilpose.cli.ablate import ABLATE
 from distilpose.cli.benchmark import BENCHMARK
-from distilpose.cli.command import Command
+from distilpose.cli.command import Command, examples_text, printable, read_options
 from distilpose.cli.convert import CONVERT
 from distilpose.cli.evaluate import EVALUATE
 from distilpose.cli.export import EXPORT
@@ -38,12 +39,34 @@ COMMANDS: dict[str, Command] = {
     "benchmark": BENCHMARK,
 }
 
+# Packages that an extra installs, for the message when one is missing.
+EXTRAS = {
+    "lightning": "train",
+    "matplotlib": "train",
+    "torch": "torch",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "openvino": "openvino",
+    "nncf": "openvino",
+    "av": "video",
+    "transformers": "detect",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "pandas": "interop",
+    "pyarrow": "interop",
+    "ray": "bulk",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``distilpose`` with these arguments and return its exit code.
 
     0: all went well. 1: bad input, or part of a batch failed. 2: wrong usage. 130: interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal in another encoding gets escapes, not an exception
+            stream.reconfigure(errors="backslashreplace")
     args = current_options(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
@@ -53,13 +76,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = args[0]
     if name not in COMMANDS:
-        print(f"error: {name!r} is no command of distilpose; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        print(f"error: {printable(repr(name))} is no command of distilpose; {hint}", file=sys.stderr)
         return 2
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         return _run(name, args[1:])
     except DistilPoseError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        print(f'error: {name} needs {package}: pip install "distilpose[{EXTRAS[package]}]"', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = "; --resume goes on from the last whole epoch" if name in ("train", "ablate") else ""
@@ -77,26 +108,33 @@ def _overview() -> str:
         "",
         "Fast 2D human pose: distil heatmap teachers into regression students.",
         "",
+        "commands:",
+        *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
+        "",
+        "examples:",
+        *(examples_text(name, COMMANDS[name].examples[:1]) for name in ("predict", "serve", "train")),
+        "",
+        "distilpose COMMAND --help explains a command. --version prints the version.",
     ]
-    lines += ["commands:", *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())]
-    return "\n".join([*lines, "", "distilpose COMMAND --help explains a command. --version prints the version."])
+    return "\n".join(lines)
 
 
 def _run(name: str, args: list[str]) -> int:
+    command = COMMANDS[name]
+    if isinstance(command.options, str):
+        return command.run(read_options(command, name, args))
     import argparse
 
     from jsonargparse import ArgumentParser
 
-    command = COMMANDS[name]
-    examples = "\n".join(["examples:", *(f"  distilpose {name} {example}".rstrip() for example in command.examples)])
     parser = ArgumentParser(
         prog=f"distilpose {name}",
         description=command.summary,
-        epilog=examples,
+        epilog=f"examples:\n{examples_text(name, command.examples)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=True,
+        allow_abbrev=False,
     )
-    command.add_arguments(parser)
+    command.options(parser)
     if name in ("train", "ablate") and args and not args[0].startswith("-"):
         args = ["--config", _current_config(args[0]), *args[1:]]
     changes: dict[str, Any] = {}

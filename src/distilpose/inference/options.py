@@ -1,10 +1,29 @@
-"""What ``predict_files`` may be told: how videos are read, and what is written."""
+"""Options of ``distilpose predict`` and of `predict_files`, which takes the same."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.errors import ConfigError
+from distilpose.inference.decoding import FlipTest
+from distilpose.options import NonNegativeFloat, Port, PositiveInt, Seconds, check_options, option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from distilpose.backends.base import InferenceBackend
+    from distilpose.detection.detectors import Detector
+
+    ModelSource = nn.Module | InferenceBackend | str | Path
+    DetectorSource = Detector | str
+    Sources = Sequence[str | Path]
+else:  # what a command line can say
+    ModelSource = DetectorSource = str
+    Sources = list[str]
 
 
 @dataclass(frozen=True)
@@ -12,27 +31,27 @@ class VideoOptions:
     """How videos and cameras are read and followed.
 
     Attributes:
-        every: take each n-th frame.
-        start: first second.
-        end: second before which to stop; None for the end.
-        detect_every: look for people in each n-th taken frame; in between, people are where their pose leads.
-        smooth: smooth poses over time.
+        every: videos: take each n-th frame
+        start: videos: first second, or [HOURS:]MINUTES:SECONDS
+        end: videos and cameras: where to stop; the end by default
+        detect_every: videos and cameras: run the detector in each n-th frame taken; between detections, boxes follow
+            the tracked poses; use it when detection is the bottleneck
+        smooth: smooth the poses of a video over time
 
     Raises:
         ConfigError: a number is out of range.
     """
 
-    every: int = 1
-    start: float = 0.0
-    end: float | None = None
-    detect_every: int = 1
+    every: PositiveInt = 1
+    start: Seconds = option(0.0, metavar="TIME")
+    end: Seconds | None = option(metavar="TIME")
+    detect_every: PositiveInt = 1
     smooth: bool = True
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.detect_every < 1:
-            raise ConfigError(f"every and detect_every must be 1 or more, got {self.every} and {self.detect_every}")
-        if not self.start >= 0 or (self.end is not None and not self.end > self.start):
-            raise ConfigError(f"expected 0 <= start < end in seconds, got start {self.start} and end {self.end}")
+        check_options(self)
+        if self.end is not None and not self.end > self.start:
+            raise ConfigError(f"expected start < end in seconds, got start {self.start} and end {self.end}")
 
 
 @dataclass(frozen=True)
@@ -40,21 +59,66 @@ class OutputOptions:
     """What is written beside ``predictions.json``.
 
     Attributes:
-        images: drawn images and videos.
-        style: name in `draw.STYLES`; None draws sides on images, and people on videos.
-        anonymize: blur the faces in images, videos and crops.
-        keypoint_threshold: keypoints with a lower score are not drawn.
-        crops: each person cut out of the image, in ``crops/``.
-        json_lines: ``poses.jsonl``, a line per image or frame.
-        parquet: ``poses.parquet``, a row per person.
-        preview: port of a page on this machine that shows what a camera sees; 0 takes a free one, None shows none.
+        images: draw the people of each image and video
+        style: how people are drawn; sides on images and people on videos by default
+        anonymize: blur faces of the people found in all that is drawn
+        keypoint_threshold: do not draw keypoints of a lower score
+        crops: write each person cut out of the image, in crops/
+        json_lines: write poses.jsonl: a line per image or frame
+        parquet: write poses.parquet: a row per person
+        preview: camera: show it on a page of this machine at this port; 0: any free port
     """
 
     images: bool = True
-    style: str | None = None
+    style: Literal["sides", "people", "labels", "skeleton", "minimal"] | None = None
     anonymize: bool = False
-    keypoint_threshold: float = 0.0
+    keypoint_threshold: NonNegativeFloat = option(0.0, metavar="S")
     crops: bool = False
     json_lines: bool = False
     parquet: bool = False
-    preview: int | None = None
+    preview: Port | None = option(metavar="PORT")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What to predict, with what, and what to write.
+
+    Attributes:
+        sources: images, videos, folders, patterns such as 'photos/**/*.jpg', file: addresses, webcam:0
+        out: folder of the results, made if missing
+        model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub
+            id, or the name of one that comes with the package
+        boxes: person boxes: COCO detections or annotations (json)
+        annotations: COCO json whose images tell which id each file has
+        detector: where boxes come from without --boxes. hf:FOLDER or hf:ID: a detector of the transformers library;
+            onnx:FILE; hog: OpenCV's, which finds whole upright people only; whole-image: one person fills the image.
+            Default: a small hf: model if it is there or can be downloaded, else hog
+        detection_threshold: leave out boxes with a lower score; by default it depends on the detector
+        max_people: of each image, those with the best boxes
+        flip_test: average with the mirrored crop: half as fast, a little more accurate ('reference': as published)
+        batch_size: crops per run of the model, of one or several images
+        video: how videos and cameras are read
+        output: what is written
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    sources: Sources = option(metavar="SOURCE", positional=True)
+    out: str | Path = option("poses", metavar="DIR")
+    model: ModelSource = option(DEFAULT_MODEL, metavar="NAME|FILE")
+    boxes: str | Path | None = option(metavar="FILE")
+    annotations: str | Path | None = option(metavar="FILE")
+    detector: DetectorSource | None = option(metavar="NAME")
+    detection_threshold: float | None = option(metavar="S")
+    max_people: PositiveInt | None = None
+    flip_test: FlipTest = "off"
+    batch_size: PositiveInt = 8  # on CPUs more is no faster and takes memory
+    video: VideoOptions = field(default_factory=VideoOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+
+    def __post_init__(self) -> None:
+        check_options(self)

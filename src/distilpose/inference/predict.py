@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from distilpose.detection.detectors import Detector, check_detector_fits, create_detector
+from distilpose.detection.detectors import check_detector_fits, create_detector
 from distilpose.errors import ConfigError, InputError
 from distilpose.formats.writers import PREDICTIONS_NAME
-from distilpose.inference.decoding import FlipTest
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.options import OutputOptions, VideoOptions
+from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
 from distilpose.inference.people import People, people_by_detector, people_by_file
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.progress import Meter
@@ -21,13 +20,6 @@ from distilpose.inference.sources import CAMERA_PREFIX, Sources, find_sources
 from distilpose.video.reader import import_av
 from distilpose.visualization.anonymize import check_has_face
 from distilpose.visualization.draw import style_named
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from distilpose.backends.base import InferenceBackend
-
-BATCH_SIZE = 8  # on CPUs more is no faster and takes memory
 
 
 class PredictReport(NamedTuple):
@@ -61,23 +53,8 @@ class PredictInterruptedError(KeyboardInterrupt):
         self.report = report
 
 
-def predict_files(
-    sources: Iterable[str | Path],
-    out: str | Path,
-    *,
-    model: nn.Module | InferenceBackend | str | Path,
-    boxes: str | Path | None = None,
-    annotations: str | Path | None = None,
-    detector: str | Detector | None = None,
-    detection_threshold: float | None = None,
-    max_people: int | None = None,
-    flip_test: FlipTest = "off",
-    batch_size: int = BATCH_SIZE,
-    video: VideoOptions | None = None,
-    output: OutputOptions | None = None,
-    progress: bool = False,
-) -> PredictReport:
-    """Predict the poses in images, videos and what a camera sees, and write them to ``out``.
+def predict_files(options: PredictOptions, *, progress: bool = False) -> PredictReport:
+    """Predict the poses in images, videos and what a camera sees, and write them to ``options.out``.
 
     ``predictions.json`` is a COCO results list, one entry per person: ``image_id``, ``category_id``, ``keypoints``
     (x, y, score in [0, 1] each), ``score`` (of the pose), and besides ``image`` (path), ``box_xyxy``, ``box_score``,
@@ -90,18 +67,8 @@ def predict_files(
     rest. After an interrupt (Ctrl-C) or on a full disk all files hold what was predicted until then.
 
     Args:
-        sources: what `find_sources` takes.
-        out: folder, made if missing.
-        model: what `PosePredictor` takes.
-        boxes: boxes file, see `boxes_file.match_boxes`.
-        annotations: COCO file that gives images their ids.
-        detector: what `create_detector` takes, or a detector; either this or ``boxes``.
-        detection_threshold: boxes with a lower score are left out; None leaves it to the detector.
-        max_people: of an image, those with the best boxes.
-        flip_test: see `PosePredictor`.
-        batch_size: crops that the model sees at once, of one or several images.
-        video: how videos and cameras are read.
-        output: what is written.
+        options: what to predict and what to write. In Python, ``model`` is whatever `PosePredictor` takes and
+            ``detector`` may be an object; either it or ``boxes`` is to be given.
         progress: show bars on the standard error stream.
 
     Raises:
@@ -110,26 +77,27 @@ def predict_files(
         CheckpointError: the model file is unusable.
         PredictInterruptedError: after an interrupt, when all files are closed. It ends a camera without an error.
     """
-    video, output = video or VideoOptions(), output or OutputOptions()
-    found = find_sources(sources)
-    _check_options(found, video, output, max_people)
+    video, output = options.video, options.output
+    found = find_sources(options.sources)
+    _check_options(found, video, output)
     style = None if output.style is None else style_named(output.style)
-    predictor = PosePredictor(model, flip_test=flip_test, batch_size=batch_size)
-    if isinstance(detector, str):
-        check_detector_fits(detector, predictor.skeleton)
+    predictor = PosePredictor(options.model, flip_test=options.flip_test, batch_size=options.batch_size)
+    if options.boxes is None and not callable(options.detector):
+        check_detector_fits(options.detector or "auto", predictor.skeleton)
     if output.anonymize:
         check_has_face(predictor.skeleton)
-    people = _people(found, boxes, annotations, detector, detection_threshold)
-    folder, drawings = Path(out), _drawing_paths(found, Path(out))
-    inputs = [*found.images, *found.videos, *(Path(file) for file in (boxes, annotations) if file is not None)]
+    people = _people(found, options)
+    folder, drawings = Path(options.out), _drawing_paths(found, Path(options.out))
+    files = [Path(file) for file in (options.boxes, options.annotations) if file is not None]
+    inputs = [*found.images, *found.videos, *files]
     _prepare_folder(folder, inputs, [*found.images, *found.videos] if output.images else [])
-    run = Run(predictor, people, folder, video, output, style, drawings, max_people)
+    run = Run(predictor, people, folder, video, output, style, drawings, options.max_people)
     try:
         with Interruption() as interruption, Meter(progress, interruption) as meter:
             run.predict(found, interruption, meter)
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"cannot write to {out} ({reason}): what was written before can be read") from error
+        raise InputError(f"cannot write to {folder} ({reason}): what was written before can be read") from error
     report = PredictReport(
         folder / PREDICTIONS_NAME, run.num_images, run.num_frames, run.num_people, tuple(run.failures)
     )
@@ -138,11 +106,9 @@ def predict_files(
     return report
 
 
-def _check_options(found: Sources, video: VideoOptions, output: OutputOptions, max_people: int | None) -> None:
+def _check_options(found: Sources, video: VideoOptions, output: OutputOptions) -> None:
     if found.videos or found.cameras:
         import_av()
-    if max_people is not None and max_people < 1:
-        raise ConfigError(f"max_people must be at least 1, got {max_people}")
     if len(found.cameras) > 1:
         raise ConfigError(f"expected one camera, got {len(found.cameras)}: watch the others in runs of their own")
     if found.cameras and not found.videos and (video.every != 1 or video.start != 0):
@@ -151,23 +117,17 @@ def _check_options(found: Sources, video: VideoOptions, output: OutputOptions, m
         raise ConfigError("preview shows what a camera sees, got no camera among the sources")
 
 
-def _people(
-    found: Sources,
-    boxes: str | Path | None,
-    annotations: str | Path | None,
-    detector: str | Detector | None,
-    threshold: float | None,
-) -> People:
-    annotation_file = None if annotations is None else Path(annotations)
+def _people(found: Sources, options: PredictOptions) -> People:
+    boxes, detector, threshold = options.boxes, options.detector, options.detection_threshold
+    annotation_file = None if options.annotations is None else Path(options.annotations)
     if boxes is not None and detector is None:
         if found.cameras:
             raise ConfigError("a boxes file knows nothing of a camera: give a detector in place of it")
         least = float("-inf") if threshold is None else threshold
         return people_by_file(Path(boxes), found.images, found.videos, annotation_file, least)
-    if boxes is not None or detector is None:
-        given = "neither" if boxes is None else "both"
-        raise ConfigError(f"expected either a boxes file or a detector (such as whole-image), got {given}")
-    built = create_detector(detector, threshold=threshold) if isinstance(detector, str) else detector
+    if boxes is not None and detector is not None:
+        raise ConfigError("expected either a boxes file or a detector, got both")
+    built = create_detector(detector or "auto", threshold=threshold) if not callable(detector) else detector
     return people_by_detector(built, found.images, annotation_file)
 
 

@@ -1,0 +1,138 @@
+"""Options declared once: a frozen dataclass beside the function that takes it, from which its command is made.
+
+A range stands in the type (``batch_size: PositiveInt = 8``), the help text in the class's ``Attributes:`` section.
+`check_options` holds the values to their types, wherever they come from; `distilpose.cli.command` makes the parser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from distilpose.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number.
+
+    Attributes:
+        low: least value.
+        high: largest value.
+        above_low: ``low`` itself is out.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above_low: bool = False
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.above_low else f"at least {self.low:g}"
+        return low if self.high == math.inf else f"{low} and at most {self.high:g}"
+
+    def __contains__(self, value: object) -> bool:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return number and self.low <= value <= self.high and not (self.above_low and value == self.low)  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """How the text of a command line becomes the value; raises `ValueError` with what was expected."""
+
+    read: Callable[[str], Any]
+
+
+def read_seconds(text: str) -> float:
+    """``90``, ``1:30`` or ``0:01:30`` -> seconds."""
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts):
+        raise ValueError("seconds or [HOURS:]MINUTES:SECONDS")
+    return float(sum(part * 60.0**power for power, part in enumerate(reversed(parts))))
+
+
+PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+PositiveFloat = Annotated[float, Range(0, above_low=True)]
+NonNegativeFloat = Annotated[float, Range(0)]
+ClosedUnitInterval = Annotated[float, Range(0, 1)]
+Port = Annotated[int, Range(0, 65535)]
+Seconds = Annotated[float, Range(0), ReadAs(read_seconds)]
+
+
+class OptionType(NamedTuple):
+    """What an annotation says of an option.
+
+    Attributes:
+        base: type of one value: bool, int, float, str, a path or a dataclass.
+        optional: whether None is one.
+        several: tuple or list that holds the values; None for a single one.
+        choices: of a Literal, else empty.
+        range: bounds of each number.
+        read: from text to a value; None takes ``base``.
+    """
+
+    base: Any
+    optional: bool = False
+    several: type | None = None
+    choices: tuple[Any, ...] = ()
+    range: Range | None = None
+    read: Callable[[str], Any] | None = None
+
+
+def option(default: Any = None, *, metavar: str | None = None, positional: bool = False) -> Any:
+    """Field of an options class with a name for its value in the help; ``positional`` takes no ``--name``."""
+    metadata = {"metavar": metavar, "positional": positional}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def option_types(options: type) -> dict[str, OptionType]:
+    """The type of each field of an options class."""
+    hints = get_type_hints(options, include_extras=True)
+    return {item.name: _option_type(hints[item.name]) for item in fields(options)}
+
+
+def _option_type(hint: Any) -> OptionType:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        known = _option_type(arguments[0])
+        for extra in arguments[1:]:
+            if isinstance(extra, Range):
+                known = known._replace(range=extra)
+            elif isinstance(extra, ReadAs):
+                known = known._replace(read=extra.read)
+        return known
+    if origin in (Union, UnionType):
+        some = [argument for argument in arguments if argument is not type(None)]
+        return _option_type(some[0])._replace(optional=len(some) < len(arguments))
+    if origin is Literal:
+        return OptionType(type(arguments[0]), choices=arguments)
+    if origin in (list, tuple):
+        return _option_type(arguments[0])._replace(several=origin)
+    return OptionType(hint)
+
+
+def check_options(options: Any) -> None:
+    """Refuse values outside their declared range or choices; call it in ``__post_init__``.
+
+    Raises:
+        ConfigError: a value is.
+    """
+    for name, kind in option_types(type(options)).items():
+        value = getattr(options, name)
+        if value is None and kind.optional:
+            continue
+        for one in value if kind.several is not None and isinstance(value, list | tuple) else (value,):
+            if kind.choices and one not in kind.choices:
+                raise ConfigError(f"{name} must be one of {', '.join(map(str, kind.choices))}, got {one!r}")
+            whole = kind.base is not int or (isinstance(one, int) or hasattr(one, "__index__"))
+            if kind.range is not None and not (whole and one in kind.range):
+                sort = "a whole number" if kind.base is int else "a number"
+                raise ConfigError(f"{name} must be {sort} of {kind.range}, got {one!r}")
