@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from bulk_files import write_list, write_tar
 
-from distilpose.bulk.inputs import check_apart, fingerprint, items_of, list_inputs
 from distilpose.bulk import tar_files
+from distilpose.bulk.inputs import check_apart, fingerprint, items_of, list_inputs
 from distilpose.bulk.lists import ListColumns
 from distilpose.errors import ConfigError, InputError
 

@@ -176,7 +176,7 @@ def test_an_error_of_the_runtime_is_one_of_the_model(start: Any) -> None:
 
 def test_a_model_that_fails_on_its_first_crops_ends_the_server(caplog: pytest.LogCaptureFixture) -> None:
     for good_runs in (0, 1):
-        server = PoseServer(Broken(good_runs), port=0)
+        server = PoseServer(ServeOptions(model=Broken(good_runs), port=0, detector="whole-image"))
         with pytest.raises(CheckpointError, match=r"first crops .*RUNTIME_EXCEPTION"), BackgroundServer(server):
             pass
         assert "the model failed on its first crops" in caplog.messages

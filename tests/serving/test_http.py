@@ -11,7 +11,7 @@ from serving_client import BOX, ask, encoded, form, number_of, plain, send_image
 
 from distilpose.serving.access_log import is_loopback
 from distilpose.serving.app import PAGE_POLICY, STATIC
-from distilpose.serving.options import MAX_HEAD_BYTES
+from distilpose.serving.options import MAX_HEAD_BYTES, ServeOptions
 from distilpose.serving.server import PoseServer
 
 
@@ -114,7 +114,7 @@ def test_a_host_list_is_for_loopback_only() -> None:
     """A server for other machines is behind a name that only its operator knows."""
     from serving_client import Telltale
 
-    server = PoseServer(Telltale(), host="0.0.0.0", port=0)  # noqa: S104  # never served
+    server = PoseServer(ServeOptions(model=Telltale(), host="0.0.0.0", port=0, detector="whole-image"))  # noqa: S104  # never served
     assert server.hosts is None
     server.close()
 

@@ -21,7 +21,7 @@ from distilpose.detection.nanodet import NanodetDetector
 from distilpose.geometry import CropTransform
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
-from distilpose.serving.web import build_page, own_files
+from distilpose.serving.web import WebOptions, build_page, own_files
 from distilpose.visualization.draw import SIDE_COLORS
 
 pytestmark = pytest.mark.slow
@@ -224,12 +224,12 @@ def test_fit_to_pose_moves_the_box_once(
 
 
 @contextmanager
-def serving(**options: Any) -> Iterator[str]:
+def serving(api_key: str | None = None) -> Iterator[str]:
     """The address of a running `distilpose serve`."""
     server = pytest.importorskip("distilpose.serving.server")
     from distilpose.serving.options import ServeOptions
 
-    running = server.PoseServer("distilpose_s_demo", port=0, options=ServeOptions(**options))
+    running = server.PoseServer(ServeOptions(model="distilpose_s_demo", port=0, detector="whole-image"), api_key)
     with server.BackgroundServer(running):
         yield running.address + "/"
 
@@ -284,7 +284,7 @@ def test_models_can_be_changed_while_a_video_plays(
 ) -> None:
     first = built_page / "models" / "distilpose_s_demo.onnx"
     second = shutil.copy(first, tmp_path / "second.onnx")
-    site = build_page(tmp_path / "site", models=[first, second]).folder
+    site = build_page(WebOptions(out=tmp_path / "site", models=[first, second])).folder
     with hosting(site) as address:
         page = visit(browser, address)
         show(page, video)

@@ -211,10 +211,10 @@ def _watched(rows: Callable[[], Iterable[dict[str, Any]]]) -> Iterator[ShardRepo
             dead = [] if node is None else [name for name, _ in node.dead_processes()]
             if not dead:
                 continue
-            report = ray.exceptions.RaySystemError(f"its process {dead[0]} died")
+            report = ChildProcessError(f"its process {dead[0]} died")
         if report is None:
             return
-        if isinstance(report, ray.exceptions.RayError):
+        if isinstance(report, ray.exceptions.RayError | ChildProcessError):
             reason = str(report).strip().splitlines() or [type(report).__name__]
             raise InputError(
                 f"Ray cannot go on ({reason[-1]}): the same command goes on after the finished shards"

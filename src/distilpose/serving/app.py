@@ -60,6 +60,7 @@ def create_app(
     options: ServeOptions,
     metrics: Metrics,
     *,
+    api_key: str | None = None,
     hosts: tuple[str, ...] | None = None,
     static: Path = STATIC,
 ) -> ASGIApp:
@@ -70,6 +71,7 @@ def create_app(
         card: what ``/v1/model`` says.
         options: limits and policies.
         metrics: counts.
+        api_key: that requests to ``/v1`` must carry; None for an open server.
         hosts: see `AccessLog`.
         static: folder of the page at ``/``; without its ``index.html`` there is none.
     """
@@ -93,7 +95,7 @@ def create_app(
     )
     _answer_errors(app, metrics)
     _add_state(app, service, metrics)
-    _add_predictions(app, service, card, options, metrics)
+    _add_predictions(app, service, card, options, metrics, api_key)
     _add_page(app, static)
     wrapped: ASGIApp = app
     if options.cors:
@@ -171,19 +173,23 @@ def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
 
 
 def _add_predictions(
-    app: FastAPI, service: PoseService, card: Mapping[str, Any], options: ServeOptions, metrics: Metrics
+    app: FastAPI,
+    service: PoseService,
+    card: Mapping[str, Any],
+    options: ServeOptions,
+    metrics: Metrics,
+    api_key: str | None,
 ) -> None:
     key = APIKeyHeader(name=API_KEY_HEADER, auto_error=False)
 
     async def check_key(given: str | None = Depends(key)) -> None:
-        wanted = options.api_key
         # Compared in constant time, so that the time of an answer tells nothing of the key.
-        if wanted is not None and not hmac.compare_digest((given or "").encode(), wanted.encode()):
+        if api_key is not None and not hmac.compare_digest((given or "").encode(), api_key.encode()):
             text = f"expected the server's key in the header {API_KEY_HEADER}, got {'another' if given else 'none'}"
             raise HTTPError(401, "unauthorized", text, {"WWW-Authenticate": "ApiKey"})
 
     common: dict[str, Any] = {
-        "dependencies": [Depends(check_key)] if options.api_key is not None else [],
+        "dependencies": [Depends(check_key)] if api_key is not None else [],
         "tags": ["v1"],
     }
 

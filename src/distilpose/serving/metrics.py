@@ -45,9 +45,7 @@ class Metrics:
         self._people = Counter("distilpose_people", "People in answers.", registry=registry)
         self._images = Counter("distilpose_images", "Images answered with poses.", registry=registry)
 
-    def watch(
-        self, queue_length: Callable[[], float], held: Callable[[], float], ready: Callable[[], bool]
-    ) -> None:
+    def watch(self, queue_length: Callable[[], float], held: Callable[[], float], ready: Callable[[], bool]) -> None:
         """Say where the gauges are read."""
         self._queue.set_function(queue_length)
         self._held.set_function(held)

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -80,7 +79,9 @@ class UploadReader:
         def hold(size: int) -> None:
             nonlocal held
             if size > self._limit:
-                raise too_large(f"expected at most {self._limit} bytes, got more: send a smaller image or fewer at once")
+                raise too_large(
+                    f"expected at most {self._limit} bytes, got more: send a smaller image or fewer at once"
+                )
             more = max(0, size - held)
             if self.held + more > UPLOADS_AT_ONCE * self._limit:
                 raise busy("the server holds as many uploads as it may: try again a little later")
@@ -146,11 +147,10 @@ async def parse_body(request: Request, content: bytearray, boundary: bytes | Non
         if "maximum" in error.message.lower():
             raise too_large(error.message) from error
         raise malformed(f"expected a multipart form, got something else ({error.message})") from error
-    parts = []
-    for name, value in form.multi_items():
-        is_file = isinstance(value, UploadFile)
-        parts.append(Part(name, value.filename, value.file.read()) if is_file else Part(name, None, value.encode()))
-    return parts
+    return [
+        Part(name, None, value.encode()) if isinstance(value, str) else Part(name, value.filename, value.file.read())
+        for name, value in form.multi_items()
+    ]
 
 
 def one_image(parts: list[Part], options: ServeOptions) -> Upload:

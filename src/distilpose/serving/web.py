@@ -11,9 +11,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose.backends.base import INPUT_NAME
 from distilpose.backends.description import ModelDescription
@@ -23,6 +23,7 @@ from distilpose.detection import nanodet
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CROP_PADDING
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
+from distilpose.options import option
 from distilpose.video.pose_boxes import BOX_MARGIN, BOX_MARGIN_HIGH, BOX_MARGIN_LOW, DUPLICATE_OKS
 from distilpose.video.tracking import TrackingOptions
 from distilpose.visualization.draw import SIDE_COLORS
@@ -34,6 +35,10 @@ RUNTIME_PACKAGE = "onnxruntime-web"
 RUNTIME_VERSION = "1.30.0"  # also in web/package.json; a test holds them together
 NODE_MODULES = Path(__file__).parents[3] / "web" / "node_modules"  # of a clone, after `make web`
 DEFAULT_MODELS = (DEFAULT_MODEL,)
+if TYPE_CHECKING:
+    ModelFiles = Sequence[str | Path]
+else:  # what a command line can say
+    ModelFiles = tuple[str, ...]
 # Files of the npm package that computing on the CPU takes -> their names here: not every host serves .mjs as a script.
 RUNTIME_FILES = {
     "ort.wasm.min.mjs": "ort.wasm.min.js",
@@ -57,27 +62,35 @@ class PageReport(NamedTuple):
     megabytes: float
 
 
-def build_page(
-    out: str | Path | None = None,
-    *,
-    models: Sequence[str | Path] = DEFAULT_MODELS,
-    runtime: str | Path | None = None,
-) -> PageReport:
-    """Write everything the page needs into one folder.
+@dataclass(frozen=True)
+class WebOptions:
+    """What `build_page` writes.
+
+    Attributes:
+        out: folder to write, for any static host; by default the one that serve takes its page from
+        models: students to choose from: names, checkpoints, exported with 16-bit weights and uint8 input, or .onnx
+            files of distilpose export, taken as they are; the first is loaded when the page opens
+        runtime: folder of the npm package onnxruntime-web; by default where make web puts it
+    """
+
+    out: str | Path | None = option(metavar="DIR")
+    models: ModelFiles = option(DEFAULT_MODELS, metavar="NAME|FILE")
+    runtime: str | Path | None = option(metavar="DIR")
+
+
+def build_page(options: WebOptions) -> PageReport:
+    """Write everything the page needs into one folder; files of an earlier build are replaced.
 
     Args:
-        out: the folder; the one that `serve` shows when None. Files of an earlier build are replaced.
-        models: names or checkpoints, which are exported with 16-bit weights and uint8 input, and ``.onnx`` files of
-            ``distilpose export``, taken as they are. The first is loaded when the page opens.
-        runtime: folder of the npm package onnxruntime-web; None looks where ``make web`` puts it, and into the folder
-            that `serve` shows.
+        options: what to write, and where.
 
     Raises:
         ConfigError: the runtime is not there or another version, a model predicts heatmaps, or two have one name.
         CheckpointError: a model file is unusable.
         InputError: ``out`` cannot be made a folder.
     """
-    out = STATIC if out is None else Path(out)
+    out = STATIC if options.out is None else Path(options.out)
+    runtime, models = options.runtime, options.models
     files = find_runtime(runtime)
     _make_folders(out)
     if out.resolve() != STATIC.resolve():
