@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distilpose.data import images
-from distilpose.data.images import list_images, read_image, write_image
+from distilpose.data.images import check_decodes, list_images, read_image, read_image_size, write_image
 from distilpose.errors import InputError
 
 Pixels = NDArray[np.uint8]
@@ -213,6 +214,41 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, photo: Pixels) -> None:
             write_image(tmp_path / name, np.zeros((1, width, 3), np.uint8))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), photo)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["x" * 246 + ".jpg", "é" * 120 + ".png"])
+def test_long_names_are_written(tmp_path: Path, photo: Pixels, name: str) -> None:
+    write_image(tmp_path / name, photo)
+    assert read_image_size(tmp_path / name) == photo.shape[:2]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("suffix", "name"), [("jfif", "JPEG"), ("mpo", "MPO"), ("jp2", "JPEG2000")])
+def test_further_formats_are_read(tmp_path: Path, photo: Pixels, suffix: str, name: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(photo).save(path, format=name, quality=95, quality_layers=[1] if name == "JPEG2000" else None)
+    assert np.abs(read_image(path).astype(int) - photo).mean() < 3
+    assert list_images([tmp_path]) == [path]
+
+
+def test_heic_is_read_where_pillow_heif_is_installed(tmp_path: Path, photo: Pixels) -> None:
+    path = tmp_path / "a.heic"
+    if importlib.util.find_spec("pillow_heif") is None:
+        path.write_bytes(b"x")
+        with pytest.raises(InputError, match=r"a.heic: HEIC files need pillow-heif.*pip install pillow-heif"):
+            read_image(path)
+        return
+    importlib.import_module("pillow_heif").from_pillow(Image.fromarray(photo)).save(path, quality=95)
+    assert np.abs(read_image(path).astype(int) - photo).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_the_size_in_the_header_is_that_of_the_read_image(tmp_path: Path, photo: Pixels, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(photo).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image_size(tmp_path / "a.jpg") == read_image(tmp_path / "a.jpg").shape[:2]
+    assert check_decodes(tmp_path / "a.jpg") == orientation
 
 
 def test_folders_become_their_images_each_once(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_changed_settings_of_a_finished_run_are_refused(sweep: AblationConfig) -
         ({"reference": "nothing"}, "reference must name one of the variants"),
         ({"seeds": []}, "seeds must name at least one"),
         ({"variants": [Variant("plain"), Variant("Plain")]}, "different names"),
-        ({"variants": [Variant("plain", {"optimizer": {"lr": 1}})]}, "variant 'plain': not a training configuration"),
+        ({"variants": [Variant("plain", {"adam": {"lr": 1}})]}, "variant 'plain': not a training configuration"),
         ({"variants": [Variant("plain", {"epochs": 0})]}, "variant 'plain': epochs must be at least 1"),
     ],
 )

@@ -2,70 +2,102 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distilpose.data.annotations import keypoint_categories, read_categories
+from distilpose.data.files import shortened
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.skeletons import Skeleton, skeleton_from_category
 
 logger = logging.getLogger(__name__)
 
-
-def keypoint_categories(document: Any) -> list[Mapping[str, Any]]:
-    """The categories of a COCO file that have keypoints; tools write an empty list for those that have none."""
-    categories = document.get("categories") if isinstance(document, dict) else None
-    listed = categories if isinstance(categories, list) else []
-    return [entry for entry in listed if isinstance(entry, dict) and entry.get("keypoints") not in (None, [])]
+_PEOPLE = ("person", "people", "human")
 
 
-def keypoint_category_ids(document: Mapping[str, Any], skeleton: Skeleton, file: Path) -> frozenset[int]:
-    """Ids of the categories with keypoints; empty when the file describes none, so that everything counts.
+def keypoint_category_ids(
+    document: Mapping[str, Any], skeleton: Skeleton, file: Path, category: str | None = None
+) -> frozenset[int]:
+    """Ids of the categories that count: those with the keypoints of a skeleton, or that of one name.
+
+    In a file that names no keypoints, the category of people counts; everything does where there is none.
+
+    Args:
+        document: as `read_annotations` gives it.
+        skeleton: of the labels that are wanted.
+        file: for errors.
+        category: name, in any case, of the only one that counts.
 
     Raises:
-        DatasetError: they have other keypoints than ``skeleton``, or an id is no whole number.
+        DatasetError: none has these keypoints or this name, or an id is no whole number.
     """
-    people = set()
-    for category in keypoint_categories(document):
-        if not isinstance(category["keypoints"], list) or not skeleton.has_keypoints(category["keypoints"]):
+    described = keypoint_categories(document)
+    chosen = described
+    if category is not None or not described:
+        wanted = _PEOPLE if category is None else (category.casefold(),)
+        listed = document.get("categories")
+        every = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        chosen = [each for each in every if str(each.get("name")).casefold() in wanted]
+        if category is not None and not chosen:
+            names = shortened([each.get("name") for each in every])
+            raise DatasetError(f"{file}: expected a category {category!r}, got {names}: name one of these")
+    fitting = [each for each in chosen if each not in described or _has_keypoints(each, skeleton)]
+    if chosen and not fitting:
+        raise DatasetError(
+            f"{file}: expected the keypoints {list(skeleton.keypoint_names)} in this order, got "
+            f"{shortened(chosen[0]['keypoints'])} for category {shortened(chosen[0].get('name'))}: name the skeleton "
+            "they belong to (data.skeleton, or skeleton beside the file in training; --skeleton in evaluate), so that "
+            "labels are mapped by name, or reorder them"
+        )
+    if len(fitting) < len(chosen):
+        others = [str(each.get("name")) for each in chosen if each not in fitting]
+        logger.warning("%s: %s have other keypoints and are left out", file, shortened(others))
+    for each in fitting:
+        if not isinstance(each.get("id"), int):
             raise DatasetError(
-                f"{file}: expected the keypoints {list(skeleton.keypoint_names)} in this order, got "
-                f"{category['keypoints']} for category {category.get('name')!r}: name the skeleton they belong to "
-                "(data.skeleton, or skeleton beside the file in training; --skeleton in evaluate), so that labels are "
-                "mapped by name, or reorder them"
+                f"{file}: category {shortened(each.get('name'))} needs a whole-number id, got "
+                f"{shortened(each.get('id'))}: correct it"
             )
-        number = category.get("id")
-        if not isinstance(number, int):
-            raise DatasetError(
-                f"{file}: category {category.get('name')!r} needs a whole-number id, got {number!r}: correct it"
-            )
-        people.add(number)
-    return frozenset(people)
+    people = frozenset(int(each["id"]) for each in fitting)
+    seen = {entry.get("category_id") for entry in document["annotations"] if _has_category(entry)}
+    return people if described or category is not None or people & seen else frozenset()
 
 
-def skeleton_of_file(file: Path) -> Skeleton | None:
+def _has_keypoints(category: Mapping[str, Any], skeleton: Skeleton) -> bool:
+    return isinstance(category["keypoints"], list) and skeleton.has_keypoints(category["keypoints"])
+
+
+def _has_category(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("category_id"), int)
+
+
+def skeleton_of_file(file: Path, category: str | None = None) -> Skeleton | None:
     """The keypoints that an annotation file says it has; None when it does not say or cannot be read.
+
+    Args:
+        file: as `read_annotations` reads it.
+        category: name, in any case, of the category that is asked for.
 
     Raises:
         ConfigError: its category is broken.
         DatasetError: it has several categories with different keypoints.
     """
+    categories = read_categories(file)
+    if category is not None:
+        categories = [each for each in categories if str(each.get("name")).casefold() == category.casefold()]
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # those who read the labels say what is wrong
-        return None
-    try:
-        skeletons = [skeleton_from_category(category) for category in keypoint_categories(document)]
+        skeletons = [skeleton_from_category(each) for each in categories]
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     for other in skeletons[1:]:
         if other.keypoint_names != skeletons[0].keypoint_names:
             raise DatasetError(
-                f"{file}: its categories have different keypoints ({', '.join(known.name for known in skeletons)}): a "
-                "model has one set of keypoints, make a file for each"
+                f"{file}: its categories have different keypoints "
+                f"({', '.join(str(each.get('name')) for each in categories)}): a model has one set of keypoints: "
+                "choose one by category or skeleton"
             )
         if replace(other, name=skeletons[0].name) != skeletons[0]:
             logger.warning(

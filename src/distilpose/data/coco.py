@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose.data.annotations import find_images, read_annotations
 from distilpose.data.categories import assumed_keypoints, keypoint_category_ids, seen_categories
+from distilpose.data.check import find_bad_images
+from distilpose.data.files import finite_numbers, read_flag, shortened
 from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabeled, join_whole_body, log_filled_in
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.geometry import clip_boxes_xyxy, xywh_to_xyxy
 from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton, map_keypoints
 from distilpose.types import FloatArray, IntArray
 
-_PROBLEMS_SHOWN = 5
+_PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,7 @@ class _Rules(NamedTuple):
     mapping: KeypointMapping  # from the file's keypoints to the model's
     never_annotated: NDArray[np.bool_]
     zero_means_unknown: bool
+    keep_unlabeled: bool
 
 
 def load_person_samples(
@@ -85,35 +87,44 @@ def load_person_samples(
     *,
     skeleton: Skeleton = COCO_17,
     mapping: KeypointMapping | None = None,
+    category: str | None = None,
     unannotated: Sequence[str] = (),
     zero_means_unknown: bool = False,
+    keep_unlabeled: bool = False,
+    check_images: bool = False,
     skip_invalid: bool = False,
 ) -> LoadedSamples:
-    """Read the people of a COCO keypoint file.
+    """Read the people of an annotation file, see `read_annotations`.
 
-    Crowds and people without a labeled keypoint are no training samples and are passed over. Labels outside the
-    image are masked (visibility 0). ``segmentation`` is not read; a missing ``area`` becomes `AREA_SHARE_OF_BOX` of
-    the box, a missing ``bbox`` that of the labeled keypoints (`fill_in`), both of which is logged; labels are
-    counted, whatever ``num_keypoints`` says. COCO-WholeBody's five lists are read as one (`join_whole_body`).
+    Crowds are no training samples and are passed over. Labels outside the image are masked (visibility 0).
+    ``segmentation`` is not read; a missing ``area`` becomes `AREA_SHARE_OF_BOX` of the box, a missing ``bbox`` that of
+    the labeled keypoints (`fill_in`), both of which is logged; labels are counted, whatever ``num_keypoints`` says.
+    COCO-WholeBody's five lists are read as one (`join_whole_body`).
 
     Args:
-        annotations: json file with ``images`` and ``annotations``.
-        images: folder that the file's ``file_name`` entries lie in.
+        annotations: COCO keypoint json, Label Studio's json, or ``data.yaml`` of a YOLO-pose data set.
+        images: folder that the file's ``file_name`` entries lie in, at any depth; YOLO's file names its own.
         skeleton: keypoints and order of the samples, and of the file without ``mapping``.
         mapping: of a file with other keypoints to ``skeleton``; what the file lacks is not annotated.
+        category: name of the category to read, of a file with several.
         unannotated: names of keypoints of ``skeleton`` that this dataset never labels.
         zero_means_unknown: visibility 0 says "nobody looked" (machine-made labels), not "not in the image".
-        skip_invalid: leave invalid annotations out and return their problems instead of raising.
+        keep_unlabeled: people without a labeled keypoint are samples too, for a teacher to label: visibility 0 and
+            annotated False throughout. Without it they are passed over.
+        check_images: decode every image now, so that all broken ones are found before training.
+        skip_invalid: leave invalid annotations and images out and return their problems instead of raising.
 
     Raises:
         DatasetError: the file is unusable, holds nobody, or, without ``skip_invalid``, has an invalid annotation.
         ConfigError: ``unannotated`` names a keypoint that the skeleton does not have.
     """
     mapping = map_keypoints(skeleton, skeleton) if mapping is None else mapping
-    rules = _Rules(mapping, mapping.missing | _names_to_mask(unannotated, skeleton), zero_means_unknown)
-    document = join_whole_body(_read_document(annotations, images), mapping.source)
-    people = keypoint_category_ids(document, mapping.source, annotations)
-    assumed = assumed_keypoints(document, mapping.source)
+    never_annotated = mapping.missing | _names_to_mask(unannotated, skeleton)
+    rules = _Rules(mapping, never_annotated, zero_means_unknown, keep_unlabeled)
+    document = join_whole_body(read_annotations(annotations), mapping.source)
+    if not images.is_dir():
+        raise DatasetError(f"{annotations}: its image folder {images} does not exist: check the path")
+    people = keypoint_category_ids(document, mapping.source, annotations, category)
     image_table, problems = _read_images(document["images"], images)
     samples: list[PersonSample] = []
     seen: set[int] = set()
@@ -128,11 +139,16 @@ def load_person_samples(
             continue
         if sample is not None:
             samples.append(sample)
+    if check_images:
+        bad = find_bad_images({sample.image_path: sample.image_hw for sample in samples})
+        problems += bad.values()
+        samples = [sample for sample in samples if sample.image_path not in bad]
+    assumed = assumed_keypoints(document, mapping.source)
     if problems and not skip_invalid:
         raise DatasetError(_problem_text(annotations, problems, assumed))
     if not samples:
         raise DatasetError(
-            f"{annotations}: expected people with labeled keypoints, got none among "
+            f"{annotations}: expected people with {'boxes' if keep_unlabeled else 'labeled keypoints'}, got none among "
             f"{len(document['annotations'])} annotations ({len(problems)} of them invalid)"
             f"{seen_categories(document['annotations'], people)}: check that this is a COCO keypoint file. {assumed}"
         )
@@ -157,54 +173,34 @@ def _names_to_mask(names: Sequence[str], skeleton: Skeleton) -> NDArray[np.bool_
     return np.isin(skeleton.keypoint_names, list(names))
 
 
-def _read_document(file: Path, images: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{file}: cannot be read as an annotation file ({error}): check the path") from error
-    if not text.strip():
-        raise DatasetError(f"{file}: expected COCO keypoint json, got an empty file: write or download it again")
-    try:
-        document: Any = json.loads(text)
-    except ValueError as error:
-        raise DatasetError(f"{file}: expected COCO keypoint json, got broken json ({error}): write it again") from error
-    for key in ("images", "annotations"):
-        if not isinstance(document, dict) or not isinstance(document.get(key), list) or not document[key]:
-            raise DatasetError(
-                f'{file}: expected a COCO keypoint file {{"images": [...], "annotations": [...]}} with at least one '
-                f"entry each, got no {key}: check that this is a ground-truth file"
-            )
-    if not images.is_dir():
-        raise DatasetError(f"{file}: its image folder {images} does not exist: check the path")
-    return dict(document)
-
-
 def _read_images(entries: Sequence[Any], folder: Path) -> tuple[dict[Any, _Image], list[str]]:
     """Image table by id. An unusable image becomes a problem of the annotations that need it."""
-    table: dict[Any, _Image] = {}
+    listed: dict[int, Mapping[str, Any]] = {}
     problems = []
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
-            problems.append(f"image at position {position}: expected an object with a whole-number id, got {entry!r}")
-        elif entry["id"] in table:
+            problems.append(f"image at position {position}: expected an object with an id, got {shortened(entry)}")
+        elif listed.setdefault(entry["id"], entry) is not entry:
             problems.append(f"image id {entry['id']}: appears more than once, expected unique ids (the first is kept)")
-        else:
-            table[entry["id"]] = _read_image_entry(entry, folder)
-    return table, problems
+    names = {image_id: entry.get("file_name") for image_id, entry in listed.items()}
+    paths = find_images({key: name for key, name in names.items() if isinstance(name, str) and name}, folder)
+    return {image_id: _read_image_entry(entry, paths.get(image_id)) for image_id, entry in listed.items()}, problems
 
 
-def _read_image_entry(entry: Mapping[str, Any], folder: Path) -> _Image:
-    name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
-    path = folder / str(name)
+def _read_image_entry(entry: Mapping[str, Any], path: Path | None) -> _Image:
+    height, width = entry.get("height"), entry.get("width")
     problem = None
-    if not isinstance(name, str) or not name:
+    if path is None:
         problem = f"image {entry['id']} has no file_name"
     elif not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-        problem = f"image {entry['id']} needs a positive whole height and width, got {height!r} and {width!r}"
+        problem = (
+            f"image {entry['id']} needs a positive whole height and width, got {shortened(height)} and "
+            f"{shortened(width)}"
+        )
         height, width = 0, 0
     elif not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         problem = f"image {path} does not exist"
-    return _Image(path, (height or 0, width or 0), problem)
+    return _Image(path or Path(), (height or 0, width or 0), problem)
 
 
 def _annotation_id(entry: Any, position: int, seen: set[int]) -> int:
@@ -221,7 +217,7 @@ def _annotation_id(entry: Any, position: int, seen: set[int]) -> int:
 def _category_id(entry: Mapping[str, Any], annotation_id: int) -> int | None:
     category_id = entry.get("category_id")
     if not isinstance(category_id, int | None):
-        raise _Invalid(f"annotation {annotation_id}: expected a whole-number category_id, got {category_id!r}")
+        raise _Invalid(f"annotation {annotation_id}: expected a whole-number category_id, got {shortened(category_id)}")
     return category_id
 
 
@@ -229,22 +225,29 @@ def _read_person(
     entry: Mapping[str, Any], annotation_id: int, images: Mapping[Any, _Image], rules: _Rules
 ) -> PersonSample | None:
     """One annotation as a sample; None when it is a crowd or labels no keypoint."""
-    if entry.get("iscrowd") or is_unlabeled(entry):
+    unlabeled = is_unlabeled(entry)
+    crowd = read_flag(entry.get("iscrowd"))
+    if crowd is None:
+        raise _Invalid(f"annotation {annotation_id}: iscrowd must be 0 or 1, got {shortened(entry['iscrowd'])}")
+    if crowd or (unlabeled and not rules.keep_unlabeled):
         return None
     image_id = entry.get("image_id")
     image = images.get(image_id) if isinstance(image_id, int) else None
     if not isinstance(image_id, int) or image is None:
-        raise _Invalid(f"annotation {annotation_id}: image_id {image_id!r} is not among the images")
+        raise _Invalid(f"annotation {annotation_id}: image_id {shortened(image_id)} is not among the images")
     if image.problem is not None:
         raise _Invalid(f"annotation {annotation_id}: {image.problem}")
     where = f"annotation {annotation_id} of {image.path.name}"
     box_xyxy, box_area = _read_box(entry.get("bbox"), image.hw, where)
-    xy_img, visibility, annotated = _read_keypoints(entry.get("keypoints"), image.hw, rules, where)
+    values = [0] * (3 * rules.mapping.source.num_keypoints) if unlabeled else entry.get("keypoints")
+    xy_img, visibility, annotated = _read_keypoints(values, image.hw, rules, where)
     area = _numbers([entry.get("area", AREA_SHARE_OF_BOX * box_area)], 1, "area", where)[0]
     if area <= 0:
         raise _Invalid(f"{where}: area must be > 0, got {area:g}")
     if not visibility.any():
-        return None
+        if not rules.keep_unlabeled:
+            return None
+        annotated = np.zeros_like(annotated)
     return PersonSample(
         image.path, image_id, annotation_id, image.hw, box_xyxy, xy_img, visibility, annotated, float(area)
     )
@@ -289,10 +292,7 @@ def _read_keypoints(
 
 def _numbers(values: Any, count: int, what: str, where: str) -> FloatArray:
     """(count,) finite numbers."""
-    if not isinstance(values, list) or len(values) != count:
-        got = f"{len(values)} values" if isinstance(values, list) else repr(values)
-        raise _Invalid(f"{where}: expected {count} numbers in {what}, got {got}")
-    for value in values:
-        if not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
-            raise _Invalid(f"{where}: expected finite numbers in {what}, got {value!r}")
-    return np.array(values, dtype=np.float64)
+    numbers = finite_numbers(values, count)
+    if numbers is None:
+        raise _Invalid(f"{where}: expected {count} finite numbers in {what}, got {shortened(values)}")
+    return numbers

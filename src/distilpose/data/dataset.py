@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,8 @@ from distilpose.errors import ConfigError, DatasetError, InputError
 from distilpose.geometry import CropTransform
 from distilpose.skeletons import COCO_17, Skeleton
 from distilpose.types import Float32Array, ImageArray, IntArray
+
+logger = logging.getLogger(__name__)
 
 _CACHE_LIMIT_BYTES = 4 * 1024**3
 _READER_THREADS = 4
@@ -123,6 +126,12 @@ class PersonDataset(Dataset[TrainingItem]):
         if counts != {skeleton.num_keypoints}:
             raise DatasetError(
                 f"expected samples of {skeleton.num_keypoints} keypoints, got {sorted(counts) or 'none'}"
+            )
+        if augment is not None and augment.flip_prob > 0 and skeleton.num_keypoints > 1 and not skeleton.flip_pairs:
+            logger.warning(
+                "%s has no flip_pairs, and crops are mirrored in training: left and right become one. Name "
+                "the pairs (docs/custom_skeleton.md), or set augment.flip_prob to 0 if keypoints have sides.",
+                skeleton.name,
             )
         self.samples = tuple(samples)
         self.size_hw = size_hw

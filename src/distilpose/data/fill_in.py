@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distilpose.data.files import read_flag
 from distilpose.geometry import BOX_GROWTH, box_of_keypoints
 from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133, Skeleton
 
@@ -20,16 +21,9 @@ _PARTS = {"foot": 6, "face": 68, "lefthand": 21, "righthand": 21}
 
 
 def fill_in(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An annotation with a box where its keypoints allow it (`box_of_keypoints`), and no ``area`` that is null."""
-    filled = dict(entry)
-    if filled.get("bbox") is None:
-        filled.pop("bbox", None)
-        box_xywh = box_of_keypoints(filled.get("keypoints"))
-        if box_xywh is not None:
-            filled["bbox"] = box_xywh
-    if filled.get("area") is None:
-        filled.pop("area", None)
-    return filled
+    """An annotation with a box where its keypoints allow it (`box_of_keypoints`)."""
+    box_xywh = box_of_keypoints(entry.get("keypoints")) if "bbox" not in entry else None
+    return entry if box_xywh is None else {**entry, "bbox": box_xywh}
 
 
 def is_unlabeled(entry: Mapping[str, Any]) -> bool:
@@ -47,24 +41,15 @@ def log_filled_in(entries: Sequence[Any], file: Path) -> None:
     """Tell, once for a file, how many labeled annotations had no box or no area, and what was taken instead."""
     people = [entry for entry in entries if isinstance(entry, dict) and not entry.get("iscrowd")]
     people = [entry for entry in people if not is_unlabeled(entry)]
-    for field, instead in (
-        (
-            "bbox",
-            f"the box of the labeled keypoints, grown by {BOX_GROWTH:g} of its longer side on each side, is taken",
-        ),
-        ("area", f"{AREA_SHARE_OF_BOX:g} of the box is taken, a person's share; similarity (OKS) depends on it"),
-    ):
-        lacking = sum(entry.get(field) is None for entry in people)
+    made = f"the box of the labeled keypoints, grown by {BOX_GROWTH:g} of its longer side on each side, is taken"
+    share = f"{AREA_SHARE_OF_BOX:g} of the box is taken, a person's share; similarity (OKS) depends on it"
+    for field, instead in (("bbox", made), ("area", share)):
+        lacking = sum(field not in entry for entry in people)
         if lacking:
             logger.warning(
                 "%s: %d of %d annotations have no %s: %s. To set it, write %s into the file.",
-                file,
-                lacking,
-                len(people),
-                field,
-                instead,
-                field,
-            )
+                file, lacking, len(people), field, instead, field,
+            )  # fmt: skip
 
 
 def join_whole_body(document: Mapping[str, Any], skeleton: Skeleton) -> Mapping[str, Any]:
@@ -97,7 +82,7 @@ def _has_parts(entry: Any) -> bool:
 def _joined(entry: Mapping[str, Any]) -> dict[str, Any]:
     keypoints = list(entry["keypoints"])
     for part, count in _PARTS.items():
-        if entry.get(f"{part}_valid", True):
+        if read_flag(entry.get(f"{part}_valid", True)):
             values = entry[f"{part}_kpts"]
             keypoints += [_visibility(v) if index % 3 == 2 else v for index, v in enumerate(values)]
         else:

@@ -7,8 +7,13 @@ Pillow decodes: it obeys the EXIF orientation of every format, refuses truncated
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,8 +21,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from distilpose.errors import InputError
 from distilpose.types import ImageArray
 
-IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
+WRITTEN_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (*WRITTEN_SUFFIXES, ".heic", ".heif", ".jfif", ".jp2", ".mpo")
+_HEIF_SUFFIXES = (".heic", ".heif")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000")
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 turn the image by 90 degrees
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels: white, as viewers show them
 _BAND_PIXELS = 2**20  # converted at a time, so that a large image is not in memory three times
 _JPEG_OPTIONS = {"quality": 95, "subsampling": 0}  # thin colored lines bleed with subsampled color
@@ -30,7 +38,8 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
     16 bits are scaled to 8 over their full range; an animation gives its first frame. Color profiles are ignored.
 
     Args:
-        path: of a JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF file, whatever its suffix says.
+        path: of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or JPEG 2000 file, whatever its suffix says; HEIC if
+            pillow-heif is installed.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -38,14 +47,55 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
     Raises:
         InputError: the file is missing, not an image, truncated, or larger than Pillow's limit (179 million pixels).
     """
+    with _opened(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+
+
+def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Read the (H, W) of an image as `read_image` gives it, from its header alone.
+
+    Raises:
+        InputError: the file is missing or not an image.
+    """
+    with _opened(path) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        width, height = image.size
+        return (width, height) if turned else (height, width)
+
+
+def check_decodes(path: str | os.PathLike[str]) -> int:
+    """Decode an image as fast as its format allows, and return its EXIF orientation, 1 without one.
+
+    Raises:
+        InputError: the file is missing, not an image, or truncated.
+    """
+    with _opened(path) as image:
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
+        image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
+        return orientation
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """An image file, open; whatever goes wrong inside is an `InputError` with the path."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+        with Image.open(path, formats=_formats(path)) as image:
+            yield image
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # decoders answer broken bytes with exceptions of a dozen types
         raise InputError(f"{path} cannot be read as an image: {_reason(error)}") from error
+
+
+def _formats(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    if not os.fspath(path).lower().endswith(_HEIF_SUFFIXES):
+        return _FORMATS
+    if find_spec("pillow_heif") is None:
+        raise InputError("HEIC files need pillow-heif, which is not installed: pip install pillow-heif")
+    import_module("pillow_heif").register_heif_opener()
+    return (*_FORMATS, "HEIF")
 
 
 def _to_rgb(image: Image.Image) -> ImageArray:
@@ -88,7 +138,7 @@ def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
     """Write an image in the format of its suffix; an interrupted write leaves no half file behind.
 
     Args:
-        path: ending in one of `IMAGE_SUFFIXES`; its folder exists.
+        path: ending in one of `WRITTEN_SUFFIXES`; its folder exists.
         image: (H, W, 3) uint8 RGB.
 
     Raises:
@@ -97,17 +147,20 @@ def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
     check_image(image)
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
-        raise InputError(f"{path}: expected a suffix of {', '.join(IMAGE_SUFFIXES)}, got {path.suffix!r}")
+    if suffix not in WRITTEN_SUFFIXES:
+        raise InputError(f"{path}: expected a suffix of {', '.join(WRITTEN_SUFFIXES)}, got {path.suffix!r}")
     options = _JPEG_OPTIONS if suffix in (".jpg", ".jpeg") else {}
-    part = path.with_name(f".{path.name}.part")
+    encoded = BytesIO()  # Pillow does not notice a disk that fills up
     try:
-        Image.fromarray(image).save(part, format=Image.registered_extensions()[suffix], **options)
-        part.replace(path)
+        Image.fromarray(image).save(encoded, format=Image.registered_extensions()[suffix], **options)
     except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the image's
-            raise
         raise InputError(f"{path} cannot hold an image of {image.shape[1]} x {image.shape[0]}: {error}") from error
+    part = path.with_name(f".{os.getpid()}-{get_ident()}.part")  # short: a name of 250 bytes has no room for more
+    part.unlink(missing_ok=True)
+    try:
+        with part.open("xb") as file:
+            file.write(encoded.getbuffer())
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

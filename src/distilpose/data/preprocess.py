@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from distilpose.errors import InputError
 from distilpose.geometry import CropTransform
-from distilpose.types import Float32Array, ImageArray
+from distilpose.types import Float32Array, FloatArray, ImageArray
 
 # https://github.com/pytorch/vision: ImageNet statistics of RGB in 0..1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_LONGEST_SIDE = 32_766  # pixels that cv2.warpAffine reads
 
 NetworkInput = Float32Array | ImageArray
 
@@ -36,10 +38,33 @@ def crop_image(image: ImageArray, transform: CropTransform) -> ImageArray:
 
     Returns:
         (h, w, 3) uint8 with (h, w) = ``transform.size_hw``.
+
+    Raises:
+        InputError: OpenCV cannot cut it.
     """
     height, width = transform.size_hw
-    crop = cv2.warpAffine(image, transform.matrix, (width, height), flags=cv2.INTER_LINEAR)
+    matrix = transform.matrix
+    if max(image.shape[:2]) > _LONGEST_SIDE:
+        image, matrix = _cut_out(image, transform)
+    try:
+        crop = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    except cv2.error as error:
+        raise InputError(f"a crop of {transform} cannot be cut out of an image of {image.shape}: {error}") from error
     return np.asarray(crop, dtype=np.uint8)
+
+
+def _cut_out(image: ImageArray, transform: CropTransform) -> tuple[ImageArray, FloatArray]:
+    """The part of an image that a crop shows, thinned out where it is too large for OpenCV, and the matrix for it."""
+    height, width = transform.size_hw
+    corners = transform.to_img([[0, 0], [width, 0], [0, height], [width, height]])
+    limit = np.array(image.shape[1::-1])
+    low = np.clip(np.floor(corners.min(axis=0)) - 1, 0, limit - 1).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)) + 2, low + 1, limit).astype(int)
+    step = -(-int((high - low).max()) // _LONGEST_SIDE)
+    matrix = transform.matrix
+    matrix[:, 2] += matrix[:, :2] @ low
+    matrix[:, :2] *= step
+    return np.ascontiguousarray(image[low[1] : high[1] : step, low[0] : high[0] : step]), matrix
 
 
 def normalize(crops: ImageArray, normalization: Normalization) -> Float32Array:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-from collections.abc import Collection, Mapping, Sized
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose.data.annotations import read_annotations
 from distilpose.data.categories import assumed_keypoints, keypoint_category_ids, seen_categories
 from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabeled, join_whole_body, log_filled_in
+from distilpose.data.files import finite_numbers, read_flag, shortened
 from distilpose.errors import DatasetError
 from distilpose.geometry import xywh_to_xyxy
 from distilpose.inference.result import PERSON_CATEGORY_ID
 from distilpose.skeletons import KeypointMapping, Skeleton, map_keypoints
 from distilpose.types import FloatArray
-
-_SHOWN = 80  # characters of a broken value in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +83,7 @@ def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping |
     Raises:
         DatasetError: the file is unusable, an annotation is invalid, or nobody is labeled.
     """
-    document = read_json(file, "a COCO keypoint file")
-    for key in ("images", "annotations"):
-        if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise DatasetError(
-                f'{file}: expected a COCO keypoint file {{"images": [...], "annotations": [...]}}, got no list of '
-                f"{key}: pass the ground truth here, results go to --predictions"
-            )
+    document: Mapping[str, Any] = read_annotations(file, split="val")
     images = _images_by_id(document["images"], file)
     mapping = map_keypoints(skeleton, skeleton) if mapping is None else mapping
     document = join_whole_body(document, mapping.source)
@@ -122,41 +114,6 @@ def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping |
         "categories": [category],
     }
     return GroundTruth(file, images, tuple(people), coco, categories)
-
-
-def read_json(file: Path, expected: str) -> Any:
-    """The content of a json file.
-
-    Args:
-        file: to read.
-        expected: what it should be, for the error.
-
-    Raises:
-        DatasetError: it cannot be read or is not json.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DatasetError(f"{file}: expected {expected}, cannot read it ({error}): check the path") from error
-    except ValueError as error:
-        raise DatasetError(f"{file}: expected {expected}, got broken json ({error}): write it again") from error
-
-
-def finite_numbers(values: Any, count: int) -> FloatArray | None:
-    """(count,) finite numbers of a json list, or None if it is anything else."""
-    if not isinstance(values, list) or len(values) != count:
-        return None
-    if not all(isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values):
-        return None
-    return np.array(values, dtype=np.float64)
-
-
-def shortened(value: Any) -> str:
-    """A value of a json file, short enough for an error."""
-    text = repr(value)
-    if len(text) <= _SHOWN:
-        return text
-    return f"{text[:_SHOWN]}..." + (f" ({len(value)} entries)" if isinstance(value, Sized) else "")
 
 
 def _images_by_id(entries: list[Any], file: Path) -> dict[int, Mapping[str, Any]]:
@@ -207,7 +164,7 @@ def _check_annotation(
     where = f"{file}: annotation {_field(entry, 'id', file)}"
     image_id = _field(entry, "image_id", file)
     if not isinstance(image_id, int) or image_id not in images:
-        raise DatasetError(f"{where}: image_id {image_id!r} is not among the file's images: correct it")
+        raise DatasetError(f"{where}: image_id {shortened(image_id)} is not among the file's images: correct it")
     entry = fill_in(entry)
     if "bbox" not in entry:
         raise DatasetError(f"{where} has {NO_BOX}")
@@ -218,7 +175,7 @@ def _check_annotation(
         )
     area = finite_numbers([entry.get("area", AREA_SHARE_OF_BOX * float(box_xywh[2] * box_xywh[3]))], 1)
     if area is None or area[0] < 0:
-        raise DatasetError(f"{where}: expected a finite area >= 0, got {entry['area']!r}: correct or remove it")
+        raise DatasetError(f"{where}: expected a finite area >= 0, got {shortened(entry['area'])}: correct or remove it")
     count = mapping.source.num_keypoints
     nothing = not entry.get("keypoints") and is_unlabeled(entry)
     keypoints = finite_numbers([0] * (3 * count) if nothing else entry.get("keypoints"), 3 * count)
@@ -227,6 +184,9 @@ def _check_annotation(
             f"{where}: expected {count} times x, y, visibility (0, 1 or 2) as finite numbers in keypoints, got "
             f"{shortened(entry.get('keypoints'))}: correct it"
         )
+    crowd = read_flag(entry.get("iscrowd"))
+    if crowd is None:
+        raise DatasetError(f"{where}: iscrowd must be 0 or 1, got {shortened(entry['iscrowd'])}: correct it")
     keypoints = mapping.apply(keypoints.reshape(count, 3)).ravel()
     return {
         "id": new_id,
@@ -234,7 +194,7 @@ def _check_annotation(
         "category_id": PERSON_CATEGORY_ID,
         "bbox": box_xywh.tolist(),
         "area": float(area[0]),
-        "iscrowd": int(bool(entry.get("iscrowd", 0))),
+        "iscrowd": int(crowd),
         "num_keypoints": int((keypoints[2::3] > 0).sum()),
         "keypoints": keypoints.tolist(),
     }

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose.data.annotations import find_images
 from distilpose.errors import DatasetError
 from distilpose.evaluation.ground_truth import GroundTruth
 from distilpose.formats.boxes import match_boxes
@@ -88,13 +89,13 @@ def image_paths(ground_truth: GroundTruth, folder: Path) -> dict[int, Path]:
     Raises:
         DatasetError: the entry of an image names no file.
     """
-    paths: dict[int, Path] = {}
+    names: dict[int, str] = {}
     for image_id, entry in ground_truth.images.items():
         name = entry.get("file_name")
         if not isinstance(name, str) or not name:
             raise DatasetError(f"{ground_truth.file}: image {image_id} has no file_name: add it")
-        paths[image_id] = folder / name
-    return paths
+        names[image_id] = name
+    return find_images(names, folder)
 
 
 def image_size_hw(ground_truth: GroundTruth, image_id: int) -> tuple[int, int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from distilpose.data.files import finite_numbers, read_json, shortened
 from distilpose.errors import DatasetError
-from distilpose.evaluation.ground_truth import GroundTruth, finite_numbers, read_json, shortened
+from distilpose.evaluation.ground_truth import GroundTruth
 from distilpose.evaluation.metrics.coco_ap import RESULT_FIELDS
 from distilpose.inference.result import PERSON_CATEGORY_ID
 from distilpose.skeletons import Skeleton

@@ -19,6 +19,12 @@ _ALIASES = {
     ("hip",): ("pelvis",),
     ("mid", "hip"): ("pelvis",),
 }
+# Written in one word with their side: ``lwrist``, ``wristr``, ``leftwrist``.
+_PARTS = (
+    "ankle|arm|bigtoe|brow|calf|cheek|ear|elbow|eye|eyebrow|finger|foot|hand|heel|hip|index|knee|leg|paw|pinky|"
+    "shin|shoulder|smalltoe|thigh|thumb|toe|wing|wrist"
+)
+_JOINED = re.compile(rf"(?P<side>left|right|l|r)(?P<part>{_PARTS})|(?P<part2>{_PARTS})(?P<side2>left|right|l|r)")
 
 
 class NameKey(NamedTuple):
@@ -37,6 +43,9 @@ def name_key(name: str) -> NameKey:
     """Read a keypoint's name; the first word that is a side is the side."""
     runs = _RUN.findall(unicodedata.normalize("NFKC", name))
     words = [word.lower() for run in runs for word in _words(run)]
+    joined = _JOINED.fullmatch(words[0]) if len(words) == 1 else None
+    if joined:
+        words = [joined["side"] or joined["side2"], joined["part"] or joined["part2"]]
     place = next((index for index, word in enumerate(words) if word in _SIDES), None)
     if place is None:
         rest = tuple(words) or (name,)  # a name of signs alone stands for itself

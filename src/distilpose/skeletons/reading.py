@@ -118,24 +118,27 @@ def _from_category(category: Mapping[str, Any], title: str, only_labels: bool) -
     base = {} if known is None else replace(known, keypoint_names=names).to_fields()
     if known is not None and isinstance(extra.get("oks_sigmas"), Mapping):
         extra["oks_sigmas"] = {**base["oks_sigmas"], **extra["oks_sigmas"]}
-    edges = category.get("skeleton")
+    edges = _edges(category.get("skeleton"), names, title)
     if edges:
-        if not isinstance(edges, list):
-            raise ConfigError(f"skeleton must be a list of pairs of numbers, got {edges!r}")
-        base["edges"] = [_names_of_edge(edge, names) for edge in edges]
+        base["edges"] = edges
     skeleton, assumed = _from_fields({**base, **extra, "name": title, "keypoints": list(names)}, title)
     if not only_labels:
         _say(f"the category {title!r}", assumed)
     return skeleton
 
 
-def _names_of_edge(edge: Any, names: Sequence[str]) -> list[str]:
-    """A pair of COCO's indices, from 1, as names."""
-    whole = isinstance(edge, list) and len(edge) == 2 and all(type(number) is int for number in edge)
-    if not whole or any(not 1 <= number <= len(names) for number in edge):
-        hint = "; COCO counts from 1, not from 0" if whole and 0 in edge else ""
-        raise ConfigError(f"skeleton must hold pairs of whole numbers from 1 to {len(names)}, got {edge}{hint}")
-    return [names[index - 1] for index in edge]
+def _edges(given: Any, names: Sequence[str], title: str) -> list[list[str]]:
+    """Pairs of names of COCO's pairs of indices, from 1; broken ones are left out with a warning."""
+    edges = given if isinstance(given, list) else []
+    pairs = [edge for edge in edges if isinstance(edge, list) and len(edge) == 2 and all(type(i) is int for i in edge)]
+    zero = any(0 in edge for edge in pairs)
+    good = [edge for edge in pairs if not zero and edge[0] != edge[1] and all(1 <= i <= len(names) for i in edge)]
+    if given and len(good) < max(1, len(edges)):
+        logger.warning(
+            "category %r: skeleton must hold pairs of whole numbers from 1 to %d%s: %d of %d are left out",
+            title, len(names), "; COCO counts from 1, not from 0" if zero else "", len(edges) - len(good), len(edges),
+        )  # fmt: skip
+    return [[names[a - 1], names[b - 1]] for a, b in good]
 
 
 def _names(given: Sequence[Any]) -> tuple[str, ...]:

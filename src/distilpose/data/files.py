@@ -1,0 +1,66 @@
+"""Json files of any origin, read safely, and their values in short error texts."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+import sys
+from collections.abc import Sized
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilpose.errors import DatasetError, DistilPoseError
+from distilpose.types import FloatArray
+
+# Of a broken value in an error: its beginning, however long or deep it is.
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother = 2, 8, 8, 80, 80
+_TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", "null", "none", ""}
+
+
+def read_json(file: Path, expected: str, error: type[DistilPoseError] = DatasetError) -> Any:
+    """Read a json file in UTF-8, with or without a byte order mark, UTF-16 or UTF-32.
+
+    Args:
+        file: to read.
+        expected: what it should be, for the error.
+        error: class of the error.
+
+    Raises:
+        DistilPoseError: of class ``error``: the file cannot be read or is not json.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as problem:
+        raise error(f"{file}: expected {expected}, cannot read it ({problem}): check the path") from problem
+    except RecursionError as problem:
+        raise error(f"{file}: expected {expected}, got lists nested too deeply: write it again") from problem
+    except ValueError as problem:
+        reason = "the file is empty" if file.stat().st_size == 0 else problem
+        raise error(f"{file}: expected {expected}, got broken json ({reason}): write it again") from problem
+
+
+def read_flag(value: Any) -> bool | None:
+    """Read a flag as tools write it: 0, 1, true, false, null, or one of these as text; None for anything else."""
+    text = "" if value is None else str(value).strip().lower()
+    if isinstance(value, list | dict) or text.removesuffix(".0") not in _TRUE | _FALSE:
+        return None
+    return text.removesuffix(".0") in _TRUE
+
+
+def finite_numbers(values: Any, count: int) -> FloatArray | None:
+    """(count,) finite numbers of a json list, or None if it is anything else."""
+    if not isinstance(values, list) or len(values) != count:
+        return None
+    if not all(isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values):
+        return None
+    return np.array(values, dtype=np.float64)
+
+
+def shortened(value: Any) -> str:
+    """A value of a file, short enough for an error."""
+    text = _REPR.repr(value)
+    long = isinstance(value, Sized) and len(value) > _REPR.maxlist
+    return text + (f" ({len(value)} entries)" if long and not isinstance(value, str) else "")
