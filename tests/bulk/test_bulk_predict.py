@@ -166,9 +166,10 @@ def test_no_more_workers_than_the_cores_hold(asked, started, images, model_file,
     monkeypatch.setattr(bulk, "ray_session", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(bulk, "work_in_ray", do_nothing)
     monkeypatch.setattr("ray.nodes", lambda: nodes(3, 3))
+    asking = {"shard_size": 4, "threads": 2, "workers": asked}
+    options = BulkOptions(images, tmp_path / "out", model=model_file, detector="whole-image", **asking)
     with pytest.raises(InputError, match="3 of 3 shards could not be done"):
-        predict_bulk(BulkOptions(images, tmp_path / "out", model=model_file, detector="whole-image", shard_size=4, threads=2,
-                     workers=asked))  # fmt: skip
+        predict_bulk(options)
     assert counts == [started]
 
 

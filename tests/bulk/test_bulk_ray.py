@@ -184,7 +184,6 @@ def test_a_killed_command_goes_on_without_torch_and_leaves_no_process(many, mode
     wait_for(lambda: not working_in(tmp_path), 30)
 
 
-@pytest.mark.slow
 DYING_CONTROL = """
 import sys, threading, time
 from pathlib import Path
@@ -215,6 +214,7 @@ print(len(psutil.Process().children(recursive=True)))
 """
 
 
+@pytest.mark.slow
 def test_a_dead_control_process_is_told_at_once_and_ray_listens_on_loopback(many, model_file, tmp_path) -> None:
     home = tmp_path / "home"
     (home / ".ray").mkdir(parents=True)
@@ -231,6 +231,7 @@ def test_a_dead_control_process_is_told_at_once_and_ray_listens_on_loopback(many
     assert (home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_at_once_and_leaves_no_process(many, model_file, tmp_path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "distilpose", "predict-bulk", str(many), "--out", str(out), "--model",

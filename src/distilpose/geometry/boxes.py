@@ -21,8 +21,8 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     """Return the boxes as a float array (N, 4); an empty input gives (0, 4).
 
     Raises:
-        InputError: the shape is not (N, 4), a value is not finite or beyond 1e9 pixels, a box has no area, or its longer side
-            is below 0.001 pixels.
+        InputError: the shape is not (N, 4), a value is not finite or beyond 1e9 pixels, a box has no area, or its
+            longer side is below 0.001 pixels.
     """
     try:
         boxes = np.asarray(boxes_xyxy, dtype=np.float64)
@@ -38,7 +38,9 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
         raise InputError(f"boxes_xyxy must be finite with x1 < x2 and y1 < y2, got {boxes[row].tolist()} (row {row})")
     if (small := (boxes[:, 2:] - boxes[:, :2]).max(1) < _SMALLEST).any():
         row = int(np.argmax(small))
-        raise InputError(f"boxes_xyxy must be at least {_SMALLEST:g} pixels large, got {boxes[row].tolist()} (row {row})")
+        raise InputError(
+            f"boxes_xyxy must be {_SMALLEST:g} pixels large or more, got {boxes[row].tolist()} (row {row})"
+        )
     if (far := np.abs(boxes).max(1) > _FARTHEST).any():
         row = int(np.argmax(far))
         raise InputError(f"boxes_xyxy must be within {_FARTHEST:g} pixels, got {boxes[row].tolist()} (row {row})")
