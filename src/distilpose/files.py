@@ -1,4 +1,4 @@
-"""Files that are whole or not there: hidden parts that are renamed, and a lock for a folder of results."""
+"""Files that are written whole or not at all, and a lock for a folder of results."""
 
 from __future__ import annotations
 

@@ -127,7 +127,11 @@ def test_deeplabcut_csv_has_four_header_rows(tmp_path: Path) -> None:
             np.testing.assert_allclose(cells[:, 2], score(record)[row], rtol=1e-12)
 
 
-BODY_25 = ["Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "MidHip", "RHip", "RKnee", "RAnkle", "LHip", "LKnee", "LAnkle", "REye", "LEye", "REar", "LEar", "LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"]
+BODY_25 = [
+    "Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "MidHip", "RHip", "RKnee",
+    "RAnkle", "LHip", "LKnee", "LAnkle", "REye", "LEye", "REar", "LEar", "LBigToe", "LSmallToe", "LHeel", "RBigToe",
+    "RSmallToe", "RHeel",
+]  # fmt: skip
 COCO_18 = [part for part in BODY_25[:19] if part != "MidHip"]
 OURS = {"BigToe": "big_toe", "SmallToe": "small_toe", "Nose": "nose"}
 

@@ -94,7 +94,7 @@ class Run:
 
     def _annotator(self, default: str) -> Annotator:
         style = self.style or style_named(default)
-        return Annotator(style, self.output.anonymize, self.output.keypoint_threshold)
+        return Annotator(style, "face" if self.output.anonymize else "none", self.output.keypoint_threshold)
 
     def _images(self, paths: Sequence[Path], interruption: Interruption, meter: Meter) -> None:
         def unread() -> Iterator[Path]:
