@@ -143,6 +143,11 @@ class TeacherBackend:
         """Its crops, and the keypoints of its answer."""
         return self._description
 
+    @property
+    def teacher_description(self) -> Mapping[str, Any]:
+        """JSON values that tell it from every other teacher."""
+        return self._teacher.description
+
     def __call__(self, images: NetworkInput) -> HeatmapOutput[Float32Array]:
         """(B, 3, H, W) normalized crops -> heatmaps."""
         return HeatmapOutput(self._ask(torch.from_numpy(images)).heatmaps.float().numpy())
