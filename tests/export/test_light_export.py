@@ -19,6 +19,9 @@ SIZE_HW = (64, 48)
     ("name", "format", "options"),
     [
         ("distilpose_m", "onnx", {"depth": 3, "visual_depth": 2, "prune_after": 1, "keep_tokens": 5}),
+        ("distilpose_mobilenet", "onnx", {"depth": 1}),
+        ("distilpose_lite0", "onnx", {"depth": 1}),
+        ("distilpose_mobilenet", "openvino", {"depth": 1}),
         pytest.param("distilpose_t", "openvino", {"depth": 2}, marks=pytest.mark.slow),
         pytest.param(
             "distilpose_m", "openvino", {"depth": 3, "prune_after": 1, "keep_tokens": 5}, marks=pytest.mark.slow

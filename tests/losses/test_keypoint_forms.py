@@ -10,7 +10,7 @@ import torch
 from distilpose.errors import ConfigError
 from distilpose.losses import CELL, DistillationOptions, ResidualFlow, distillation_losses, residual_likelihood_loss
 from distilpose.losses.distillation import PIXEL_BALANCE, keypoint_loss, pixel_keypoint_loss
-from distilpose.models.backbones.stem import BACKBONE_STRIDE
+from distilpose.models.backbones.base import Backbone
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 
 
@@ -144,7 +144,7 @@ def student_output(sigma: bool = True) -> PoseOutput[torch.Tensor]:
 
 
 def test_likelihood_reads_sigma_in_cells_with_a_floor() -> None:
-    assert CELL == BACKBONE_STRIDE
+    assert Backbone.stride == CELL
     output, target, weight = student_output(), torch.full((2, 4, 2), 0.5), torch.ones(2, 4)
     flow, options = bent_flow(), DistillationOptions(keypoint_form="rle", keypoint=2.0, sigma_floor=0.7)
     losses = distillation_losses(

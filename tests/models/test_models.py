@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from distilpose.backends.checkpoint import convert_released
 from distilpose.benchmark.complexity import measure_complexity
 from distilpose.errors import ConfigError
-from distilpose.models import create_model, list_models
+from distilpose.models import MODEL_CARDS, create_model, list_models
 from distilpose.models.token_encoder import patchify, sine_position_code
 
 SMALL = {"input_size_hw": (64, 48), "dim": 32, "depth": 2, "num_heads": 4}
@@ -55,14 +57,38 @@ def test_position_code_equals_released(reference_dir) -> None:
         ("tokenpose_l", 69_411_360, 17.03, 17.347),
     ],
 )
-def test_parameters_and_cost(name, parameters, published, with_attention) -> None:
-    with torch.device("meta"):
-        model = create_model(name)
-    cost = measure_complexity(model)
-    assert cost.parameters == parameters
-    assert cost.gmacs == pytest.approx(with_attention, abs=0.002)
+def test_published_parameters_and_cost(name, parameters, published, with_attention) -> None:
+    card = MODEL_CARDS[name]
+    assert card.parameters == parameters
+    assert card.gmacs == pytest.approx(with_attention, abs=0.002)
     if published is not None:
-        assert cost.gmacs_published == pytest.approx(published, abs=0.02)
+        assert card.gmacs_published == pytest.approx(published, abs=0.02)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_cards_hold_what_is_counted(name) -> None:
+    with torch.device("meta"):
+        cost = measure_complexity(create_model(name))
+    card = MODEL_CARDS[name]
+    assert card.parameters == cost.parameters
+    assert (card.gmacs_published, card.gmacs) == (round(cost.gmacs_published, 2), round(cost.gmacs, 3))
+
+
+def test_presets_cost_what_they_promise() -> None:
+    tiny, medium, shipped, mobile, lite, teacher, published = (
+        MODEL_CARDS[f"{name}"]
+        for name in (
+            "distilpose_t", "distilpose_m", "distilpose_p", "distilpose_mobilenet", "distilpose_lite0", "tokenpose_m",
+            "distilpose_s",
+        )
+    )  # fmt: skip
+    assert tiny.gmacs < medium.gmacs < shipped.gmacs < teacher.gmacs < published.gmacs
+    assert max(mobile.gmacs, lite.gmacs, medium.gmacs) <= 0.7
+    assert max(card.parameters for card in (tiny, medium, shipped, mobile, lite)) * 2 < 12e6  # bytes in float16
+    for student, large in (("distilpose_mobilenet", "tokenpose_mobilenet"), ("distilpose_lite0", "tokenpose_lite2")):
+        assert MODEL_CARDS[large].gmacs > 1.5 * MODEL_CARDS[student].gmacs
+        with torch.device("meta"):
+            assert create_model(student).token_layout == create_model(large).token_layout
 
 
 def test_a_block_costs_what_its_layer_sizes_say() -> None:
@@ -135,17 +161,21 @@ def test_unknown_model_lists_the_known_ones() -> None:
         create_model("distillpose")
 
 
-def test_channels_last_and_bf16() -> None:
+@pytest.mark.parametrize("name", ["distilpose_s", "distilpose_mobilenet", "distilpose_lite0"])
+def test_channels_last_and_bf16(name) -> None:
     torch.manual_seed(0)
-    model = create_model("distilpose_s", **SMALL).eval()
+    model = create_model(name, **SMALL).eval()
     images = torch.randn(2, 3, 64, 48)
     with torch.inference_mode():
         plain = model(images).xy_norm
         last = model.to(memory_format=torch.channels_last)(images.contiguous(memory_format=torch.channels_last)).xy_norm
-        half = model.to(torch.bfloat16)(images.to(torch.bfloat16)).xy_norm
+        half = copy.deepcopy(model).to(torch.bfloat16)(images.to(torch.bfloat16)).xy_norm
     assert (plain - last).abs().max() < 1e-5
     assert half.dtype == torch.bfloat16
     assert (plain - half.float()).abs().max() < 0.02
+    with torch.autocast("cpu", torch.bfloat16):
+        model.train()(images).xy_norm.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.backbone.parameters())
 
 
 def test_patch_order_is_row_column_channel() -> None:

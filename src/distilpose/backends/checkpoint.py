@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from distilpose.backends.description import METADATA_KEY, ModelDescription, parse_description
 from distilpose.data.preprocess import Normalization
 from distilpose.errors import CheckpointError, ConfigError
-from distilpose.models.base import HeatmapModel
+from distilpose.models import MODELS, create_model
+from distilpose.models.base import HeatmapModel, PoseModel
 from distilpose.models.distilpose import DistilPose
 from distilpose.models.outputs import CELL
-from distilpose.models.presets import MODELS, PoseModel, create_model
 from distilpose.models.tokenpose import TokenPose
 from distilpose.skeletons import COCO_17, Skeleton
 
@@ -63,7 +63,7 @@ def describe(
             input_size_hw=(height, width),
             heatmap_size_hw=model.heatmap_size_hw if isinstance(model, HeatmapModel) else cells_hw,
             options=dict(model.preset_options),
-            normalization=Normalization(),
+            normalization=Normalization(*model.backbone.normalization or ()),
             skeleton=skeleton or COCO_17,
         )
     known = replace(known, skeleton=skeleton or known.skeleton, training=dict(training or known.training))

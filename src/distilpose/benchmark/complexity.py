@@ -6,14 +6,10 @@ from math import prod
 from typing import Any, NamedTuple
 
 import torch
-from rich.table import Table
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from distilpose.backends.checkpoint import read_description
-from distilpose.backends.loading import SHIPPED_WEIGHTS
-from distilpose.models import MODELS, create_model, list_models
-from distilpose.models.presets import PoseModel
+from distilpose.models import PoseModel
 
 aten = torch.ops.aten
 Size = tuple[int, ...]
@@ -74,30 +70,3 @@ def measure_complexity(model: PoseModel) -> Complexity:
     activations = sum(macs.get(operation, 0) for operation in ACTIVATIONS)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Complexity(parameters, (total - attention) / 1e9, (total - activations) / 1e9)
-
-
-def models_table() -> Table:
-    """Every preset with its size, its cost, and what is published about it."""
-    table = Table(title="presets")
-    table.add_column("model", no_wrap=True)
-    for heading in ("parameters", "GMACs\npublished", "with\nattention", "input\n(H x W)", "AP [1]"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name in list_models():
-        with torch.device("meta"):  # counting needs shapes, not weights
-            model = create_model(name)
-        cost, card = measure_complexity(model), MODELS[name]
-        height, width = model.input_size_hw
-        table.add_row(
-            name,
-            f"{cost.parameters:,}",
-            f"{cost.gmacs_published:.2f}",
-            f"{cost.gmacs:.3f}",
-            f"{height} x {width}",
-            "-" if card.published_ap is None else f"{card.published_ap:.1f}",
-        )
-    table.caption = "[1] COCO val2017, detector boxes of 56.4 AP, flip test, as published: " + "; ".join(
-        f"{name}: {card.source}" for name, card in sorted(MODELS.items()) if card.published_ap is not None
-    )
-    shipped = (f"{name} ({read_description(path).model})" for name, path in SHIPPED_WEIGHTS.items())
-    table.caption += f"\nshipped weights, for --model: {', '.join(shipped)}"
-    return table

@@ -25,8 +25,7 @@ from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import DistilPoseError
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import SUFFIXES, Format, export_model
-from distilpose.models import create_model
-from distilpose.models.presets import PoseModel
+from distilpose.models import PoseModel, create_model
 from distilpose.skeletons import COCO_17
 
 BATCHES = (1, 8)

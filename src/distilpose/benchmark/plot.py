@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distilpose.benchmark.inference_speed import Speed
 from distilpose.errors import ConfigError
-from distilpose.models import MODELS
+from distilpose.models import MODEL_CARDS
 
 MARKERS = {"torch": "o", "onnxruntime": "s", "openvino": "^"}
 
@@ -27,7 +27,7 @@ def plot_accuracy_against_speed(speeds: Sequence[Speed], path: Path, batch: int 
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    published = {name: card.published_ap for name, card in MODELS.items() if card.published_ap is not None}
+    published = {name: card.published_ap for name, card in MODEL_CARDS.items() if card.published_ap is not None}
     names = [name for name in published if any(speed.model == name for speed in speeds)]
     if not names:
         raise ConfigError(f"the plot needs one of {', '.join(published)}, which have a published AP: add it")

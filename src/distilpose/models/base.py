@@ -1,4 +1,4 @@
-"""What every pose network has in common; the presets build nothing else."""
+"""What every pose network has in common."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import nn
+
+from distilpose.models.backbones.base import Backbone
 
 
 class TokenLayout(NamedTuple):
@@ -25,12 +27,12 @@ class PoseNetwork(nn.Module):
     """Person crops (B, 3, H, W), normalized -> keypoints of one person each.
 
     Attributes:
-        preset: name in the zoo, set by `create_model`: what a checkpoint needs to build the network again.
+        preset: name in `MODELS`, set by `create_model`: what a checkpoint needs to build the network again.
         preset_options: the options that differ from the preset's defaults.
         input_size_hw: (H, W) of the crops.
         num_keypoints: K.
         token_layout: of the tokens in its output; None for a network without.
-        backbone: (B, 3, H, W) -> feature map; says its ``out_channels``, and its ``stride`` in crop pixels per cell.
+        backbone: crops -> feature map.
         head: what turns features or tokens into the output.
     """
 
@@ -39,7 +41,7 @@ class PoseNetwork(nn.Module):
     input_size_hw: tuple[int, int]
     num_keypoints: int
     token_layout: TokenLayout | None = None
-    backbone: nn.Module
+    backbone: Backbone
     head: nn.Module
 
 
@@ -63,3 +65,6 @@ class HeatmapModel(PoseNetwork):
     """
 
     heatmap_size_hw: tuple[int, int]
+
+
+PoseModel = RegressionModel | HeatmapModel

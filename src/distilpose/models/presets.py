@@ -1,375 +1,140 @@
-"""Presets: functions that differ only in numbers. `MODELS` is the list of them."""
+"""Presets as data: the architecture of every model that `create_model` builds. No torch here."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, get_type_hints
+from typing import Literal
 
-from distilpose.errors import ConfigError
-from distilpose.models.backbones.hrnet import HRNet
-from distilpose.models.backbones.pyramid import PyramidNet
-from distilpose.models.backbones.registry import Backbone, build_backbone
-from distilpose.models.backbones.resnet import Depth, ResNet
-from distilpose.models.backbones.stem import BACKBONE_STRIDE, StemNet
-from distilpose.models.base import HeatmapModel, RegressionModel
-from distilpose.models.deeppose import DeepPose, PooledRegressionHead
-from distilpose.models.distilpose import DistilPose, NumSigmas, RegressionHead
-from distilpose.models.simple_baseline import DeconvolutionHead, HeatmapNet, PointwiseHead
-from distilpose.models.token_encoder import TokenEncoder
-from distilpose.models.tokenpose import HeatmapHead, TokenPose
 from distilpose.types import Size
 
-PoseModel = RegressionModel | HeatmapModel
-
-# Input, patch, width, depth, heads and MLP ratio: DistilPose (arXiv:2303.02455), section 4.1 and its supplement.
-INPUT_SIZE_HW: Size = (256, 192)
-PATCH_SIZE_HW: Size = (4, 3)
+Family = Literal["distilpose", "tokenpose", "deeppose", "heatmap"]
 
 
-def distilpose_s(
-    *,
-    input_size_hw: Size = INPUT_SIZE_HW,
-    patch_size_hw: Size = PATCH_SIZE_HW,
-    num_keypoints: int = 17,
-    dim: int = 192,
-    depth: int = 12,
-    num_heads: int = 8,
-    mlp_ratio: float = 3,
-    num_sigmas: NumSigmas = 2,
-    with_score: bool = True,
-    backbone: str = "stem",
-) -> DistilPose:
-    """The small student: stem net, or any of `BACKBONES`, and token encoder."""
-    features = build_backbone(backbone)
-    encoder = _encoder(features, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
-    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture of a model; a family uses the options that `OPTIONS` lists for it.
+
+    Attributes:
+        family: ``"distilpose"`` (backbone, token encoder, coordinates), ``"tokenpose"`` (backbone, token encoder,
+            heatmaps), ``"deeppose"`` (backbone, mean, coordinates) or ``"heatmap"`` (backbone, convolutions, heatmaps).
+        backbone: name in `BACKBONES`.
+        input_size_hw: (height, width) of the crops in pixels.
+        num_keypoints: K.
+        patch_size_hw: (height, width) of a patch in cells of the feature map, one visual token each.
+        dim: D, channels of a token.
+        depth: transformer blocks.
+        num_heads: attention heads of a block.
+        mlp_ratio: hidden width of a block's MLP in multiples of ``dim``.
+        visual_depth: blocks that update the visual tokens; all of them when None.
+        prune_after: blocks after which visual tokens are pruned; never when None.
+        keep_tokens: number of visual tokens that are kept then.
+        num_sigmas: 0 (none), 1 (the same along x and y) or 2.
+        with_score: whether a confidence is predicted.
+        head_hidden: width between the two layers of the token heatmap head.
+
+    Source:
+        Defaults: DistilPose (arXiv:2303.02455), section 4.1 and its supplement.
+    """
+
+    family: Family
+    backbone: str
+    input_size_hw: Size = (256, 192)
+    num_keypoints: int = 17
+    patch_size_hw: Size = (4, 3)
+    dim: int = 192
+    depth: int = 12
+    num_heads: int = 8
+    mlp_ratio: float = 3
+    visual_depth: int | None = None
+    prune_after: int | None = None
+    keep_tokens: int | None = None
+    num_sigmas: Literal[0, 1, 2] = 2
+    with_score: bool = True
+    head_hidden: int = 384
 
 
-def distilpose_l(
-    *,
-    input_size_hw: Size = INPUT_SIZE_HW,
-    patch_size_hw: Size = PATCH_SIZE_HW,
-    num_keypoints: int = 17,
-    dim: int = 192,
-    depth: int = 12,
-    num_heads: int = 8,
-    mlp_ratio: float = 3,
-    num_sigmas: NumSigmas = 2,
-    with_score: bool = True,
-) -> DistilPose:
-    """The large student: HRNet-W48 up to its third stage, and token encoder."""
-    backbone = HRNet(width=48, stages=3)
-    encoder = _encoder(backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
-    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
+_COMMON = ("input_size_hw", "num_keypoints", "backbone")
+_TOKENS = (
+    "patch_size_hw", "dim", "depth", "num_heads", "mlp_ratio", "visual_depth", "prune_after", "keep_tokens",
+)  # fmt: skip
+_COORDINATES = ("num_sigmas", "with_score")
+OPTIONS: dict[Family, tuple[str, ...]] = {
+    "distilpose": (*_COMMON, *_TOKENS, *_COORDINATES),
+    "tokenpose": (*_COMMON, *_TOKENS, "head_hidden"),
+    "deeppose": (*_COMMON, *_COORDINATES),
+    "heatmap": _COMMON,
+}
 
-
-def tokenpose_s(
-    *,
-    input_size_hw: Size = INPUT_SIZE_HW,
-    patch_size_hw: Size = PATCH_SIZE_HW,
-    num_keypoints: int = 17,
-    dim: int = 192,
-    depth: int = 12,
-    num_heads: int = 8,
-    mlp_ratio: float = 3,
-    head_hidden: int = 384,
-) -> TokenPose:
-    """The small teacher: stem net, token encoder, heatmaps."""
-    encoder = _encoder(StemNet(), input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
-    return TokenPose(*encoder, HeatmapHead(dim, head_hidden, _feature_size(input_size_hw)), input_size_hw)
-
-
-def tokenpose_l(
-    *,
-    input_size_hw: Size = INPUT_SIZE_HW,
-    patch_size_hw: Size = PATCH_SIZE_HW,
-    num_keypoints: int = 17,
-    dim: int = 192,
-    depth: int = 12,
-    num_heads: int = 8,
-    mlp_ratio: float = 3,
-    head_hidden: int = 384,
-) -> TokenPose:
-    """The large teacher: HRNet-W48, token encoder, heatmaps."""
-    backbone = HRNet(width=48, stages=4)
-    encoder = _encoder(backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
-    return TokenPose(*encoder, HeatmapHead(dim, head_hidden, _feature_size(input_size_hw)), input_size_hw)
-
-
-def distilpose_p(
-    *,
-    input_size_hw: Size = INPUT_SIZE_HW,
-    patch_size_hw: Size = PATCH_SIZE_HW,
-    num_keypoints: int = 17,
-    dim: int = 192,
-    depth: int = 4,
-    num_heads: int = 6,
-    mlp_ratio: float = 3,
-    num_sigmas: NumSigmas = 2,
-    with_score: bool = True,
-) -> DistilPose:
-    """The student of the shipped weights: pyramid net and a short token encoder, at half the cost of S."""
-    backbone = PyramidNet(widths=(48, 96, 192, 256), blocks=(1, 2, 2, 2), out_channels=64)
-    encoder = _encoder(backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
-    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
-
-
-def distilpose_m(
-    *,
-    input_size_hw: Size = INPUT_SIZE_HW,
-    patch_size_hw: Size = PATCH_SIZE_HW,
-    num_keypoints: int = 17,
-    dim: int = 192,
-    depth: int = 4,
-    visual_depth: int = 1,
-    prune_after: int | None = None,
-    keep_tokens: int | None = None,
-    num_heads: int = 6,
-    mlp_ratio: float = 3,
-    num_sigmas: NumSigmas = 2,
-    with_score: bool = True,
-) -> DistilPose:
-    """A student at a quarter of the cost of S: slim pyramid net, one whole block, three in which keypoints read."""
-    backbone = PyramidNet(widths=(32, 80, 160, 256), blocks=(1, 1, 2, 1), out_channels=48, smooth_stage=1)
-    encoder = _encoder(
-        backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio,
-        visual_depth, prune_after, keep_tokens,
-    )  # fmt: skip
-    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
-
-
-def distilpose_t(
-    *,
-    input_size_hw: Size = INPUT_SIZE_HW,
-    patch_size_hw: Size = PATCH_SIZE_HW,
-    num_keypoints: int = 17,
-    dim: int = 192,
-    depth: int = 3,
-    visual_depth: int = 0,
-    prune_after: int | None = None,
-    keep_tokens: int | None = None,
-    num_heads: int = 6,
-    mlp_ratio: float = 3,
-    num_sigmas: NumSigmas = 2,
-    with_score: bool = True,
-) -> DistilPose:
-    """The smallest student, at an eighth of the cost of S: the pyramid net alone looks around, keypoints read."""
-    backbone = PyramidNet(widths=(32, 64, 128, 192), blocks=(0, 1, 2, 1), out_channels=48, smooth_stage=1)
-    encoder = _encoder(
-        backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio,
-        visual_depth, prune_after, keep_tokens,
-    )  # fmt: skip
-    return DistilPose(*encoder, RegressionHead(dim, num_sigmas, with_score), input_size_hw)
-
-
-def tokenpose_m(
-    *,
-    input_size_hw: Size = INPUT_SIZE_HW,
-    patch_size_hw: Size = PATCH_SIZE_HW,
-    num_keypoints: int = 17,
-    dim: int = 192,
-    depth: int = 4,
-    num_heads: int = 6,
-    mlp_ratio: float = 3,
-    head_hidden: int = 384,
-) -> TokenPose:
-    """The teacher of `distilpose_t`, `_m` and `_p`: a wider pyramid net, token encoder, heatmaps."""
-    backbone = PyramidNet(widths=(64, 128, 256, 384), blocks=(2, 2, 2, 2), out_channels=96)
-    encoder = _encoder(backbone, input_size_hw, patch_size_hw, num_keypoints, dim, depth, num_heads, mlp_ratio)
-    return TokenPose(*encoder, HeatmapHead(dim, head_hidden, _feature_size(input_size_hw)), input_size_hw)
-
-
-def deeppose_r18(
-    *,
-    input_size_hw: Size = INPUT_SIZE_HW,
-    num_keypoints: int = 17,
-    num_sigmas: NumSigmas = 2,
-    with_score: bool = True,
-) -> DeepPose:
-    """A student without tokens: ResNet-18, mean, linear layer."""
-    return _deeppose(18, input_size_hw, num_keypoints, num_sigmas, with_score)
-
-
-def deeppose_r50(
-    *,
-    input_size_hw: Size = INPUT_SIZE_HW,
-    num_keypoints: int = 17,
-    num_sigmas: NumSigmas = 2,
-    with_score: bool = True,
-) -> DeepPose:
-    """A student without tokens: ResNet-50, mean, linear layer."""
-    return _deeppose(50, input_size_hw, num_keypoints, num_sigmas, with_score)
-
-
-def simplebaseline_r18(*, input_size_hw: Size = INPUT_SIZE_HW, num_keypoints: int = 17) -> HeatmapNet:
-    """A teacher without tokens: ResNet-18 and deconvolutions."""
-    return _simple_baseline(18, input_size_hw, num_keypoints)
-
-
-def simplebaseline_r50(*, input_size_hw: Size = INPUT_SIZE_HW, num_keypoints: int = 17) -> HeatmapNet:
-    """A teacher without tokens: ResNet-50 and deconvolutions."""
-    return _simple_baseline(50, input_size_hw, num_keypoints)
-
-
-def hrnet_w32(*, input_size_hw: Size = INPUT_SIZE_HW, num_keypoints: int = 17) -> HeatmapNet:
-    """A teacher without tokens: HRNet-W32 and a 1x1 convolution."""
-    return _hrnet(32, input_size_hw, num_keypoints)
-
-
-def hrnet_w48(*, input_size_hw: Size = INPUT_SIZE_HW, num_keypoints: int = 17) -> HeatmapNet:
-    """A teacher without tokens: HRNet-W48 and a 1x1 convolution."""
-    return _hrnet(48, input_size_hw, num_keypoints)
+_SMALL: Size = (192, 144)
+MODELS: dict[str, ModelConfig] = {
+    # The paper's.
+    "distilpose_s": ModelConfig("distilpose", "stem"),
+    "distilpose_l": ModelConfig("distilpose", "hrnet_w48"),
+    "tokenpose_s": ModelConfig("tokenpose", "stem"),
+    "tokenpose_l": ModelConfig("tokenpose", "hrnet_w48_full"),
+    # Lighter students, and their teacher on the same grid of tokens.
+    "distilpose_t": ModelConfig("distilpose", "pyramid_t", depth=3, num_heads=6, visual_depth=0),
+    "distilpose_m": ModelConfig("distilpose", "pyramid_m", depth=4, num_heads=6, visual_depth=1),
+    "distilpose_p": ModelConfig("distilpose", "pyramid", depth=4, num_heads=6),
+    "tokenpose_m": ModelConfig("tokenpose", "pyramid_wide", depth=4, num_heads=6),
+    # Students and teachers whose backbones start from published weights.
+    "distilpose_mobilenet": ModelConfig("distilpose", "mobilenet_fpn", _SMALL, depth=4, num_heads=6, visual_depth=1),
+    "tokenpose_mobilenet": ModelConfig("tokenpose", "mobilenet_fpn_w175", _SMALL, depth=4, num_heads=6),
+    "distilpose_lite0": ModelConfig("distilpose", "efficientnet_lite0", _SMALL, depth=4, num_heads=6, visual_depth=1),
+    "tokenpose_lite2": ModelConfig("tokenpose", "efficientnet_lite2", _SMALL, depth=4, num_heads=6),
+    # Without tokens.
+    "deeppose_r18": ModelConfig("deeppose", "resnet18_c5"),
+    "deeppose_r50": ModelConfig("deeppose", "resnet50_c5"),
+    "simplebaseline_r18": ModelConfig("heatmap", "resnet18_c5"),
+    "simplebaseline_r50": ModelConfig("heatmap", "resnet50_c5"),
+    "hrnet_w32": ModelConfig("heatmap", "hrnet_w32_full"),
+    "hrnet_w48": ModelConfig("heatmap", "hrnet_w48_full"),
+}
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is published about a preset.
+    """Figures of a preset; a test compares size and cost with the model (`benchmark.complexity`).
 
     Attributes:
-        build: the preset.
-        published_ap: COCO val2017 AP in percent, with flip test; None where the paper gives none.
-        source: where the figures stand.
+        parameters: trainable numbers.
+        gmacs_published: 1e9 multiply-accumulates of one crop as the paper counts them, without attention products.
+        gmacs: the same with attention products and without activations.
+        published_ap: COCO val2017 AP in percent, with flip test; None where nothing is published.
+        source: of ``published_ap``.
     """
 
-    build: Callable[..., PoseModel]
-    published_ap: float | None
-    source: str
+    parameters: int
+    gmacs_published: float
+    gmacs: float
+    published_ap: float | None = None
+    source: str = "this package: nothing is published"
 
 
 _PAPER = "arXiv:2303.02455"
-MODELS: dict[str, ModelCard] = {
-    "distilpose_t": ModelCard(distilpose_t, None, "ours: no published weights"),
-    "distilpose_m": ModelCard(distilpose_m, None, "ours: no published weights"),
-    "distilpose_p": ModelCard(distilpose_p, None, "ours: architecture of the shipped weights"),
-    "distilpose_s": ModelCard(distilpose_s, 71.6, _PAPER),
-    "distilpose_l": ModelCard(distilpose_l, 74.4, _PAPER),
-    "tokenpose_s": ModelCard(tokenpose_s, 72.5, _PAPER + ", as teacher of distilpose_s"),
-    "tokenpose_l": ModelCard(tokenpose_l, None, _PAPER),
-    "tokenpose_m": ModelCard(tokenpose_m, None, "ours: no published weights"),
-    "deeppose_r18": ModelCard(deeppose_r18, None, "arXiv:1312.4659, with a ResNet"),
-    "deeppose_r50": ModelCard(deeppose_r50, None, "arXiv:1312.4659, with a ResNet"),
-    "simplebaseline_r18": ModelCard(simplebaseline_r18, None, "arXiv:1804.06208, smaller than there"),
-    "simplebaseline_r50": ModelCard(simplebaseline_r50, 70.4, "arXiv:1804.06208"),
-    "hrnet_w32": ModelCard(hrnet_w32, 74.4, "arXiv:1908.07919"),
-    "hrnet_w48": ModelCard(hrnet_w48, 75.1, "arXiv:1908.07919"),
+_DEEPPOSE = "arXiv:1312.4659, with a ResNet"
+MODEL_CARDS: dict[str, ModelCard] = {
+    "distilpose_s": ModelCard(5_364_101, 2.39, 2.724, 71.6, _PAPER),
+    "distilpose_l": ModelCard(21_265_637, 10.33, 10.654, 74.4, _PAPER),
+    "tokenpose_s": ModelCard(6_620_736, 2.41, 2.745, 72.5, _PAPER + ", as teacher of distilpose_s"),
+    "tokenpose_l": ModelCard(69_411_360, 17.03, 17.347, source=_PAPER),
+    "distilpose_t": ModelCard(2_434_613, 0.32, 0.328),
+    "distilpose_m": ModelCard(3_572_373, 0.58, 0.612),
+    "distilpose_p": ModelCard(5_502_685, 1.31, 1.419),
+    "tokenpose_m": ModelCard(10_888_416, 2.34, 2.456),
+    "distilpose_mobilenet": ModelCard(3_840_741, 0.30, 0.308),
+    "tokenpose_mobilenet": ModelCard(8_488_008, 0.76, 0.795),
+    "distilpose_lite0": ModelCard(4_661_573, 0.42, 0.429),
+    "tokenpose_lite2": ModelCard(6_940_352, 0.76, 0.799),
+    "deeppose_r18": ModelCard(11_220_117, 1.78, 1.781, source=_DEEPPOSE),
+    "deeppose_r50": ModelCard(23_682_197, 4.04, 4.026, source=_DEEPPOSE),
+    "simplebaseline_r18": ModelCard(15_376_721, 2.91, 2.904, source="arXiv:1804.06208, smaller than there"),
+    "simplebaseline_r50": ModelCard(33_999_697, 5.46, 5.450, 70.4, "arXiv:1804.06208"),
+    "hrnet_w32": ModelCard(28_536_113, 7.70, 7.683, 74.4, "arXiv:1908.07919"),
+    "hrnet_w48": ModelCard(63_595_745, 15.77, 15.743, 75.1, "arXiv:1908.07919"),
 }
 
 
 def list_models() -> list[str]:
     """Names that `create_model` takes."""
     return sorted(MODELS)
-
-
-def create_model(name: str, **options: Any) -> PoseModel:
-    """Build a preset with fresh weights.
-
-    Args:
-        name: one of `list_models`.
-        **options: keyword arguments of the preset, such as ``input_size_hw=(128, 96)`` or ``num_keypoints=14``.
-
-    Raises:
-        ConfigError: an unknown name or option, or sizes that do not fit together.
-
-    Example:
-        >>> model = create_model("distilpose_s", input_size_hw=(128, 96), patch_size_hw=(4, 3))
-    """
-    if name not in MODELS:
-        raise ConfigError(f"model must be one of {', '.join(list_models())}, got {name!r}")
-    build = MODELS[name].build
-    known = inspect.signature(build).parameters
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ConfigError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    hints = get_type_hints(build)
-    for key, value in given.items():
-        _check_whole(f"{name}: {key}", value, hints[key])
-    try:
-        model = build(**given)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} cannot be built from {options}: {error}") from error
-    model.preset = name
-    model.preset_options = {key: value for key, value in given.items() if value != known[key].default}
-    return model
-
-
-def _check_whole(what: str, value: Any, hint: Any) -> None:
-    """Whole numbers and sizes come from configurations; anything else would fail somewhere far from here."""
-    if hint == Size:
-        if not isinstance(value, tuple) or len(value) != 2 or not all(map(_is_whole, value)):
-            raise ConfigError(f"{what} must be two whole numbers, (height, width), got {value!r}")
-    elif hint in (int, int | None) and not _is_whole(value) and (hint is int or value is not None):
-        raise ConfigError(f"{what} must be a whole number, got {value!r}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _deeppose(
-    depth: Depth, input_size_hw: Size, num_keypoints: int, num_sigmas: NumSigmas, with_score: bool
-) -> DeepPose:
-    _check_input(input_size_hw, num_keypoints, BACKBONE_STRIDE)  # sigma's cells; coarser stages round up
-    backbone = ResNet(depth)
-    head = PooledRegressionHead(backbone.out_channels, num_keypoints, num_sigmas, with_score)
-    return DeepPose(backbone, head, input_size_hw)
-
-
-def _simple_baseline(depth: Depth, input_size_hw: Size, num_keypoints: int) -> HeatmapNet:
-    backbone = ResNet(depth)
-    _check_input(input_size_hw, num_keypoints, backbone.lowest_stride)
-    head = DeconvolutionHead(backbone.out_channels, num_keypoints)
-    return HeatmapNet(backbone, head, num_keypoints, input_size_hw)
-
-
-def _hrnet(width: int, input_size_hw: Size, num_keypoints: int) -> HeatmapNet:
-    backbone = HRNet(width=width, stages=4)
-    _check_input(input_size_hw, num_keypoints, backbone.lowest_stride)
-    return HeatmapNet(backbone, PointwiseHead(width, num_keypoints), num_keypoints, input_size_hw)
-
-
-def _encoder(
-    backbone: Backbone,
-    input_size_hw: Size,
-    patch_size_hw: Size,
-    num_keypoints: int,
-    dim: int,
-    depth: int,
-    num_heads: int,
-    mlp_ratio: float,
-    visual_depth: int | None = None,
-    prune_after: int | None = None,
-    keep_tokens: int | None = None,
-) -> tuple[Backbone, TokenEncoder]:
-    _check_input(input_size_hw, num_keypoints, backbone.lowest_stride)
-    encoder = TokenEncoder(
-        in_channels=backbone.out_channels,
-        feature_size_hw=_feature_size(input_size_hw),
-        patch_size_hw=patch_size_hw,
-        num_keypoints=num_keypoints,
-        dim=dim,
-        depth=depth,
-        num_heads=num_heads,
-        mlp_ratio=mlp_ratio,
-        visual_depth=visual_depth,
-        prune_after=prune_after,
-        keep_tokens=keep_tokens,
-    )
-    return backbone, encoder
-
-
-def _check_input(input_size_hw: Size, num_keypoints: int, stride: int) -> None:
-    if len(input_size_hw) != 2 or min(input_size_hw) < stride or any(side % stride for side in input_size_hw):
-        raise ConfigError(
-            f"input_size_hw must be (height, width), both multiples of {stride} (the lowest stride), "
-            f"got {input_size_hw}"
-        )
-    if num_keypoints < 1:
-        raise ConfigError(f"num_keypoints must be at least 1, got {num_keypoints}")
-
-
-def _feature_size(input_size_hw: Size) -> Size:
-    return input_size_hw[0] // BACKBONE_STRIDE, input_size_hw[1] // BACKBONE_STRIDE

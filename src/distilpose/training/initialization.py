@@ -1,4 +1,4 @@
-"""Weights that a run starts from: another run's model, a ResNet of ImageNet, or attention that points.
+"""Weights that a run starts from: another run's model, published weights, or attention that points.
 
 Pointer initialization: with the usual small random weights a keypoint token sees the mean of all visual tokens,
 whatever the image: nothing tells the head how to read a position before attention picks one, and nothing tells
@@ -16,90 +16,49 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distilpose.backends.checkpoint import check_tensors, load_checkpoint
+from distilpose.backends.checkpoint import load_checkpoint
 from distilpose.errors import CheckpointError, ConfigError
-from distilpose.losses import CELL, TARGET_SIGMA, render_gaussian_heatmaps
+from distilpose.losses import TARGET_SIGMA, render_gaussian_heatmaps
 from distilpose.models import PoseModel
-from distilpose.models.backbones.resnet import ResNet
 from distilpose.models.distilpose import DistilPose
 from distilpose.models.token_encoder import TransformerBlock
 from distilpose.models.tokenpose import TokenPose
+from distilpose.training.pretrained import load_pretrained
 
 logger = logging.getLogger(__name__)
 
-_RESNET_SIGNS = ("conv1.weight", "layer1.0.conv1.weight")  # top-level names that no other file has together
-_CLASSIFIER = ("fc.weight", "fc.bias")
 
-
-def load_start_weights(model: PoseModel, path: str | Path, parts: Sequence[str]) -> None:
+def load_start_weights(model: PoseModel, source: str | Path, parts: Sequence[str]) -> None:
     """Copy weights into a fresh model, in place.
 
     Args:
         model: to start.
-        path: a checkpoint, of which the parts are copied as far as names and shapes agree; or, for a model with a
-            ResNet, a state dict in torchvision's layout (``.pth`` or ``.safetensors``), all of which must fit but its
-            classifier.
+        source: a checkpoint, of which the parts are copied as far as names and shapes agree; or published weights of
+            the model's backbone, see `load_pretrained`.
         parts: of "backbone", "encoder" and "head". What neither model has is passed over.
 
     Raises:
         CheckpointError: the file is unusable, or does not fit.
-        ConfigError: a part that one of the models lacks, encoders with different numbers of heads, or ImageNet weights
-            for something that is no ResNet.
+        ConfigError: a part that one of the models lacks, encoders with different numbers of heads, or published
+            weights for another kind of backbone.
     """
-    weights = read_resnet_weights(path)
-    if weights is not None:
-        _start_resnet(model, Path(path), weights, parts)
+    if load_pretrained(model, source, parts):
         return
-    start = load_checkpoint(path)
+    start = load_checkpoint(source)
     for part in parts:
-        source, target = getattr(start, part, None), getattr(model, part, None)
-        if source is None and target is None:
+        theirs, ours = getattr(start, part, None), getattr(model, part, None)
+        if theirs is None and ours is None:
             continue
-        if source is None or target is None:
+        if theirs is None or ours is None:
             raise ConfigError(
-                f"init_parts names {part}, which {start.preset if source is None else model.preset} lacks: init copies "
+                f"init_parts names {part}, which {start.preset if theirs is None else model.preset} lacks: init copies "
                 f"from a {start.preset} to a {model.preset}, leave {part} out of init_parts"
             )
-        _check_heads(source, target, f"{part} of {path}")
-        _copy_weights(source, target, f"{part} of {path}")
-
-
-def read_resnet_weights(path: str | Path) -> dict[str, Tensor] | None:
-    """The tensors of a file in torchvision's ResNet layout; None for any other file, broken ones included."""
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many unrelated types: `load_checkpoint` says what is wrong
-        logger.debug("%s is not in torchvision's layout: %s", path, error)
-        return None
-    found = isinstance(content, dict) and all(isinstance(content.get(name), Tensor) for name in _RESNET_SIGNS)
-    return content if found else None
-
-
-def _start_resnet(model: PoseModel, path: Path, weights: dict[str, Tensor], parts: Sequence[str]) -> None:
-    if "backbone" not in parts or not isinstance(model.backbone, ResNet):
-        raise ConfigError(
-            f"{path} holds a ResNet: expected a model with a ResNet and 'backbone' among init_parts, got "
-            f"{model.preset} and {list(parts)}"
-        )
-    own = model.backbone.state_dict()
-    counters = [name for name in own if name.endswith("num_batches_tracked")]  # files of old versions lack them
-    expected = {
-        name: value.shape
-        for name, value in own.items()
-        if not name.startswith(model.backbone.own_parts) and (name not in counters or name in weights)
-    }
-    given = {name: value for name, value in weights.items() if name not in _CLASSIFIER}
-    check_tensors(path, "the weights of this ResNet", expected, given)
-    model.backbone.load_state_dict({**own, **given})
-    logger.info("%d of %d tensors of the backbone from %s", len(given), len(own), path)
+        _check_heads(theirs, ours, f"{part} of {source}")
+        _copy_weights(theirs, ours, f"{part} of {source}")
 
 
 def _check_heads(source: nn.Module, target: nn.Module, name: str) -> None:
@@ -198,9 +157,7 @@ def _last_block_input(model: TokenModel, last: TransformerBlock, images: Tensor)
 
 def _patch_centers(model: TokenModel) -> Tensor:
     """(P, 2) centers of the patches as fractions of the crop, in row-major order."""
-    height, width = (side // CELL for side in model.input_size_hw)
-    patch_h, patch_w = model.encoder.patch_size_hw
-    rows, columns = height // patch_h, width // patch_w
+    rows, columns = model.encoder.layout.grid_hw
     y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
     return torch.stack([x, y], dim=-1).view(-1, 2)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -48,7 +48,7 @@ class DeepSupervision(nn.Module):
                 f"backbone_heatmap needs features at stride {CELL}, the backbone of {model.preset} has {stride}: "
                 "leave it out"
             )
-        self.read = nn.Conv2d(cast(int, model.backbone.out_channels), model.num_keypoints, 1)
+        self.read = nn.Conv2d(model.backbone.out_channels, model.num_keypoints, 1)
         nn.init.normal_(self.read.weight, std=0.01)
         self._features: Tensor | None = None
         model.backbone.register_forward_hook(self._keep)

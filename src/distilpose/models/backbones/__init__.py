@@ -1,1 +1,1 @@
-"""Backbones: image (B, 3, H, W) -> feature map (B, C, H / 4, W / 4)."""
+"""Backbones: crops (B, 3, H, W) -> feature map (B, C, H / stride, W / stride)."""

@@ -11,13 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from distilpose.models.backbones.stem import (
-    BACKBONE_STRIDE,
-    BasicBlock,
-    StemNet,
-    conv_bn,
-    init_convolutions,
-)
+from distilpose.models.backbones.stem import BasicBlock, StemNet, conv_bn, init_convolutions
 
 
 class HRNet(StemNet):
@@ -42,7 +36,7 @@ class HRNet(StemNet):
             channels = wider
         self.stages = stages
         self.out_channels = width
-        self.lowest_stride = BACKBONE_STRIDE * 2 ** (stages - 1)
+        self.lowest_stride = self.stride * 2 ** (stages - 1)
         init_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distilpose.models.backbones.stem import BACKBONE_STRIDE, conv_bn, init_convolutions
+from distilpose.models.backbones.base import Backbone
+from distilpose.models.backbones.stem import conv_bn, init_convolutions
 
 
 class ResidualBlock(nn.Module):
@@ -34,7 +35,7 @@ class ResidualBlock(nn.Module):
         return torch.relu_(self.conv2(self.conv1(x)) + self.shortcut(x))
 
 
-class PyramidNet(nn.Module):
+class PyramidNet(Backbone):
     """Residual stages at strides 4, 8, 16, ..., then one map at stride 4 that has seen them all.
 
     Args:
@@ -44,9 +45,6 @@ class PyramidNet(nn.Module):
         smooth_stage: stage at whose stride the merged map is smoothed, 0 for the finest. A coarser one costs a quarter
             for each step; finer stages are then added without smoothing.
     """
-
-    stride: int = BACKBONE_STRIDE
-    lowest_stride: int = BACKBONE_STRIDE  # coarser stages round up: any multiple of 4 will do
 
     def __init__(self, widths: Sequence[int], blocks: Sequence[int], out_channels: int, smooth_stage: int = 0) -> None:
         super().__init__()

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distilpose.models.backbones.base import Backbone
 from distilpose.models.backbones.pyramid import sum_top_down
-from distilpose.models.backbones.stem import BACKBONE_STRIDE, BasicBlock, Bottleneck, conv_bn, init_convolutions
+from distilpose.models.backbones.stem import BasicBlock, Bottleneck, conv_bn, init_convolutions
 
 Depth = Literal[18, 50]
 _WIDTHS = (64, 128, 256, 512)  # channels of the four stages, before the blocks' expansion
@@ -26,7 +27,7 @@ _LAYOUTS: dict[Depth, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]
 }
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """The convolutions of a ResNet: the map of its last stage.
 
     Args:
@@ -34,8 +35,6 @@ class ResNet(nn.Module):
     """
 
     stride: int = 32
-    lowest_stride: int = 32
-    own_parts: tuple[str, ...] = ()  # beginnings of the names that a plain ResNet's weights lack
 
     def __init__(self, depth: Depth) -> None:
         super().__init__()
@@ -77,9 +76,8 @@ class ResNetPyramid(ResNet):
         Feature Pyramid Networks (arXiv:1612.03144), the finest level alone.
     """
 
-    stride: int = BACKBONE_STRIDE
-    own_parts: tuple[str, ...] = ("lateral.", "smooth.")
-    lowest_stride: int = BACKBONE_STRIDE  # coarser stages round up: any multiple of 4 will do
+    stride: int = 4
+    own_parts = ("lateral.", "smooth.")
 
     def __init__(self, depth: Depth, out_channels: int) -> None:
         super().__init__(depth)

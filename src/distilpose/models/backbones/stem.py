@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-BACKBONE_STRIDE = 4
+from distilpose.models.backbones.base import Backbone
+
 BOTTLENECK_EXPANSION = 4
 
 
@@ -70,12 +71,10 @@ def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential
     return conv_bn(channels_in, channels_out, 1, stride, relu=False)
 
 
-class StemNet(nn.Module):
+class StemNet(Backbone):
     """Two stride-2 convolutions and the four bottlenecks of ResNet's first stage."""
 
     out_channels: int = 256
-    stride: int = BACKBONE_STRIDE
-    lowest_stride: int = BACKBONE_STRIDE
 
     def __init__(self) -> None:
         super().__init__()
