@@ -37,7 +37,6 @@ _EXTRAS = {
     "faster_coco_eval": "evaluate",
     "huggingface_hub": "torch",
     "jinja2": "evaluate",
-    "lightning": "train",
     "matplotlib": "evaluate",
     "nncf": "openvino",
     "onnx": "export",
