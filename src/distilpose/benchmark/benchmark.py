@@ -16,9 +16,10 @@ from typing import Any
 
 from rich.table import Table
 
+from distilpose.backends.address import split_address
 from distilpose.backends.checkpoint import describe, save_checkpoint
 from distilpose.backends.description import ModelDescription, Precision
-from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend
+from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.complexity import Complexity, measure_complexity
 from distilpose.benchmark.measure import Peaks, measure_peaks
@@ -28,14 +29,13 @@ from distilpose.errors import DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_set
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.export.calibration import calibration_crops
-from distilpose.export.export import SUFFIXES, Format, export_model, torch_model
+from distilpose.export.export import SUFFIXES, Format, export_model
 from distilpose.models import PoseModel, create_model, list_models
 from distilpose.types import ImageArray
 
 BATCHES = (1, 8)
 CALIBRATION_IMAGES = 48
 FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
-BACKENDS = {SUFFIXES[format]: backend for backend, format in FORMATS.items()}
 # Backend and numbers of what is exported here; the first needs no export and so is there at once.
 VARIANTS = (
     ("torch", "float32"),
@@ -114,7 +114,7 @@ class Job:
     numbers: str
     description: ModelDescription
     complexity: Complexity | None
-    make: Callable[[], Path]
+    make: Callable[[], str | Path]
     trained: bool = True
     _laps: list[tuple[Peaks, dict[str, Any]]] = field(default_factory=list)
 
@@ -137,7 +137,7 @@ class Job:
             backend=self.backend,
             numbers=self.numbers,
             complexity=self.complexity,
-            file_megabytes=sum(f.stat().st_size for f in {path, path.with_suffix(".bin")} if f.exists()) / 1e6,
+            file_megabytes=_megabytes(path),
             peak_megabytes=answers[0]["peak_megabytes"],
             seconds={batch: median(answer["seconds"][str(batch)] for answer in answers) for batch in batches},
             peak=median(peaks.highest for peaks, _ in self._laps),
@@ -145,8 +145,7 @@ class Job:
 
     def evaluate(self, people: EvaluationSet) -> dict[str, float | None]:
         """AP, AR and PCK@0.2, in true boxes, without flip test."""
-        path = self.make()
-        backend = OpenVinoBackend(path, bfloat16=True) if self.numbers == "bfloat16" else as_backend(path)
+        backend = as_backend(self.make(), compute="bfloat16" if self.numbers == "bfloat16" else "float32")
         result = evaluate_set(backend, people)
         return {"AP": result.metrics["AP"], "AR": result.metrics["AR"], "PCK@0.2": result.per_joint["all"].pck}
 
@@ -187,28 +186,30 @@ def measure(
                     continue
                 say(f"accuracy of {job.title}")
                 size_hw, skeleton = job.description.input_size_hw, job.description.skeleton
-                if (size_hw, skeleton.name) not in people:
-                    people[size_hw, skeleton.name] = EvaluationSet.load(
+                crops = (size_hw, skeleton.name, job.description.padding, job.description.udp)
+                if crops not in people:
+                    people[crops] = EvaluationSet.load(
                         Path(options.annotations),
                         Path(options.images),
                         input_size_hw=size_hw,
                         skeleton=skeleton,
                         keep_crops=True,
+                        padding=job.description.padding,
+                        udp=job.description.udp,
                     )
-                accuracy = job.evaluate(people[size_hw, skeleton.name])
+                accuracy = job.evaluate(people[crops])
                 rows[number] = replace(rows[number], accuracy=accuracy)
                 yield _written(rows, options)
 
 
 def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[Job]:
     """An exported file in its backend; anything else in all of them."""
-    path = Path(name)
-    if path.suffix in BACKENDS:
-        description = as_backend(path).description
-        backend, cost = BACKENDS[path.suffix], _complexity(description)
-        return [Job(path.name, backend, description.precision, description, cost, lambda: path)]
-    preset = not path.exists() and name not in SHIPPED_WEIGHTS and name in list_models()
-    model = create_model(name).eval() if preset else torch_model(name)
+    known = name in SHIPPED_WEIGHTS or Path(name).exists()
+    preset = not known and name in list_models()
+    model = create_model(name).eval() if preset else load_model(name, exported=False)
+    if not isinstance(model, PoseModel):
+        description, backend = model.description, "openvino" if isinstance(model, OpenVinoBackend) else "onnxruntime"
+        return [Job(name, backend, description.precision, description, _complexity(description), lambda: name)]
     export, description = _Exports(model, folder, options.calibration), describe(model)
     cost = measure_complexity(model)
     return [
@@ -246,13 +247,19 @@ class _Exports:
         return self._crops
 
 
+def _megabytes(address: str | Path) -> float:
+    """Size of a model's file in 1e6 bytes, OpenVINO's weights beside it included."""
+    path = Path(split_address(str(address))[0])
+    return sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file()) / 1e6
+
+
 def _complexity(description: ModelDescription) -> Complexity | None:
     if description.model not in list_models():
         return None
     return measure_complexity(create_model(description.model, **description.options))
 
 
-def run_worker(path: Path, batches: Sequence[int], *, bfloat16: bool = False) -> dict[str, Any]:
+def run_worker(path: str | Path, batches: Sequence[int], *, bfloat16: bool = False) -> dict[str, Any]:
     """Time a file in a process of its own, see `worker.measure`; the keys of ``seconds`` are strings.
 
     Raises:
@@ -263,7 +270,7 @@ def run_worker(path: Path, batches: Sequence[int], *, bfloat16: bool = False) ->
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ourselves
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise DistilPoseError(f"timing {path.name} failed ({last}): see if the file predicts")
+        raise DistilPoseError(f"timing {path} failed ({last}): see if the file predicts")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from distilpose.backends.base import usable_cores
+from distilpose.backends.onnxruntime import open_onnx_session
 from distilpose.detection.filtering import keep_people
 from distilpose.errors import ConfigError
 from distilpose.formats.boxes import PersonBoxes
@@ -21,8 +19,8 @@ NANODET_THRESHOLD = 0.35  # of the largest F1 on coco_val_dev, see `benchmarks/d
 NANODET_NMS_IOU = 0.55
 INPUT_SIZE = 416  # that it was trained at; accuracy falls at smaller and at larger ones
 
-_AGAIN = 0.625  # of the size: where nobody is found, whoever fills the image may be at this one
-_CELL = 32  # pixels; the sides of the network's input are multiples
+SECOND_LOOK = 0.625  # of the size: where nobody is found, whoever fills the image may be at this one
+CELL = 32  # pixels; the sides of the network's input are multiples
 _TILE_OVERLAP = 0.25  # of a tile's side, at least
 _EDGE = 0.01  # of a tile's side: a box that comes so near to an inner edge is taken for cut off
 _LARGEST = 0.9  # of a tile's side: whoever is larger is found in the whole image, and cut off by most tiles
@@ -42,7 +40,7 @@ class NanodetDetector:
         size: longer side of the network's input in pixels, a multiple of 32.
         tile: also search overlapping square tiles with sides of so many image pixels, for large images with small
             people. The time grows with the number of tiles.
-        threads: of one run; every core this process may use when None.
+        threads: of one run; see `default_threads` when None.
 
     Raises:
         ConfigError: onnxruntime is not installed, or ``size`` or ``tile`` is out of range.
@@ -61,15 +59,15 @@ class NanodetDetector:
         tile: int | None = None,
         threads: int | None = None,
     ) -> None:
-        if size < _CELL or size % _CELL:
-            raise ConfigError(f"size must be a multiple of {_CELL} pixels, got {size}: {INPUT_SIZE} suits most images")
-        if tile is not None and tile < _CELL:
-            raise ConfigError(f"tile must be at least {_CELL} pixels, got {tile}: 640 is a good start")
+        if size < CELL or size % CELL:
+            raise ConfigError(f"size must be a multiple of {CELL} pixels, got {size}: {INPUT_SIZE} suits most images")
+        if tile is not None and tile < CELL:
+            raise ConfigError(f"tile must be at least {CELL} pixels, got {tile}: 640 is a good start")
         self._threshold = threshold
         self._nms_iou = nms_iou
         self._size = size
         self._tile = tile
-        self._session = _open_session(threads)
+        self._session = open_onnx_session(WEIGHTS, threads)
 
     def __call__(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
         """(H, W, 3) uint8 RGB each, of any sizes -> for each N >= 0 boxes in its pixels, best score first."""
@@ -78,7 +76,7 @@ class NanodetDetector:
     def _find(self, image: ImageArray) -> PersonBoxes:
         found = [self._search(image, self._size)]
         if not len(found[0][1]):
-            found.append(self._search(image, max(1, round(_AGAIN * self._size / _CELL)) * _CELL))
+            found.append(self._search(image, max(1, round(SECOND_LOOK * self._size / CELL)) * CELL))
         if self._tile is not None:
             found += [self._search_tile(image, left_top) for left_top in place_tiles(image.shape[:2], self._tile)]
         boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -123,7 +121,7 @@ def fit_image(image: ImageArray, size: int) -> tuple[ImageArray, tuple[float, fl
     # Linear interpolation skips pixels when it shrinks by more than half.
     interpolation = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
     resized = cv2.resize(image, inner_wh, interpolation=interpolation)
-    padded = cv2.copyMakeBorder(resized, 0, -inner_wh[1] % _CELL, 0, -inner_wh[0] % _CELL, cv2.BORDER_CONSTANT)
+    padded = cv2.copyMakeBorder(resized, 0, -inner_wh[1] % CELL, 0, -inner_wh[0] % CELL, cv2.BORDER_CONSTANT)
     return np.asarray(padded, dtype=np.uint8), (inner_wh[0] / width, inner_wh[1] / height)
 
 
@@ -139,16 +137,3 @@ def _starts(length: int, tile: int) -> list[int]:
     """Evenly spaced starts of intervals that cover a line; of one when it is no longer than a tile."""
     count = 1 + max(0, int(np.ceil((length - tile) / (tile * (1 - _TILE_OVERLAP)))))
     return [round(start) for start in np.linspace(0, max(0, length - tile), count).tolist()]
-
-
-def _open_session(threads: int | None) -> Any:
-    if find_spec("onnxruntime") is None:
-        raise ConfigError("the built-in detector runs in onnxruntime, which is not installed: pip install onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
-    options.enable_mem_pattern = False  # images of many shapes
-    options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimizer
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores are shared with the pose model
-    return onnxruntime.InferenceSession(str(WEIGHTS), options, providers=["CPUExecutionProvider"])

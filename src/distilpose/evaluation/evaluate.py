@@ -147,6 +147,8 @@ def evaluate_model(
         detector=detector,
         skeleton=own,
         mapping=mapping,
+        padding=backend.description.padding,
+        udp=backend.description.udp,
     )
 
     def evaluated(people: EvaluationSet) -> EvaluationResult:
@@ -298,7 +300,8 @@ def _predict(
         console=Console(stderr=True),
         disable=not progress,
     )
-    parts = [decode(run_with_flip(backend, images, flip_test)) for images in batches]
+    udp = backend.description.udp
+    parts = [decode(run_with_flip(backend, images, flip_test), udp=udp) for images in batches]
     keypoints = join_keypoints(parts)
     xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, backend.description.heatmap_size_hw)
     boxes = evaluation_set.boxes

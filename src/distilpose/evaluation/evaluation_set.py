@@ -22,7 +22,7 @@ from distilpose.evaluation.person_boxes import (
     image_paths,
     image_size_hw,
 )
-from distilpose.geometry import crops_from_boxes
+from distilpose.geometry import CROP_PADDING, crops_from_boxes
 from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton
 from distilpose.types import ImageArray
 
@@ -40,6 +40,8 @@ class EvaluationSet:
         input_size_hw: (H, W) of a crop in pixels.
         skeleton: of the ground truth.
         keep_crops: hold the crops in memory after the first pass (144 KiB each at 256 x 192).
+        padding: see `ModelDescription`.
+        udp: likewise.
 
     Attributes:
         ground_truth: as above.
@@ -60,12 +62,15 @@ class EvaluationSet:
         input_size_hw: tuple[int, int],
         skeleton: Skeleton,
         keep_crops: bool,
+        padding: float = CROP_PADDING,
+        udp: bool = False,
     ) -> None:
         self.ground_truth = ground_truth
         self.boxes = boxes
         self.input_size_hw = input_size_hw
         self.skeleton = skeleton
-        self.transforms = crops_from_boxes(boxes.xyxy, input_size_hw)
+        self.transforms = crops_from_boxes(boxes.xyxy, input_size_hw, padding, udp=udp)
+        self._geometry = (padding, udp)
         self._paths = paths
         _check_exist([paths[image_id] for image_id in np.unique(boxes.image_id).tolist()], ground_truth)
         self._keep_crops = keep_crops
@@ -83,6 +88,8 @@ class EvaluationSet:
         skeleton: Skeleton = COCO_17,
         mapping: KeypointMapping | None = None,
         keep_crops: bool = False,
+        padding: float = CROP_PADDING,
+        udp: bool = False,
     ) -> EvaluationSet:
         """Read and check the files of an evaluation; images themselves are read when crops are asked for.
 
@@ -96,6 +103,8 @@ class EvaluationSet:
             skeleton: of the model.
             mapping: of a file with other keypoints to ``skeleton``.
             keep_crops: hold the crops in memory, for one evaluation per epoch.
+            padding: see `ModelDescription`.
+            udp: likewise.
 
         Raises:
             DatasetError: the annotations are unusable, or an image is missing.
@@ -111,12 +120,14 @@ class EvaluationSet:
             boxes = detected_boxes(detections, ground_truth, paths)
         else:
             boxes = ground_truth_boxes(ground_truth)
-        return cls(ground_truth, paths, boxes, input_size_hw, skeleton, keep_crops)
+        return cls(ground_truth, paths, boxes, input_size_hw, skeleton, keep_crops, padding, udp)
 
     def with_true_boxes(self) -> EvaluationSet:
         """The same people in the boxes of the ground truth."""
         boxes = ground_truth_boxes(self.ground_truth)
-        return EvaluationSet(self.ground_truth, self._paths, boxes, self.input_size_hw, self.skeleton, False)
+        return EvaluationSet(
+            self.ground_truth, self._paths, boxes, self.input_size_hw, self.skeleton, False, *self._geometry
+        )
 
     def __len__(self) -> int:
         return len(self.transforms)

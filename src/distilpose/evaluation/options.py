@@ -33,7 +33,7 @@ class EvaluateOptions:
         out: folder for metrics.json and the COCO submission file
         report: folder for report.html: curves, kinds of error, calibration, images
         batch_size: crops per run of the model
-        device: torch device; the CPU by default
+        device: auto, cpu, cuda, cuda:1, mps, openvino:GPU, ...; auto by default: a GPU that can be used, else the CPU
         quiet: print neither the table nor the progress
 
     Raises:

@@ -14,7 +14,7 @@ from distilpose.backends.loading import as_backend
 from distilpose.data.images import check_image
 from distilpose.data.preprocess import NetworkInput, network_input, preprocess
 from distilpose.errors import ConfigError, InputError
-from distilpose.geometry import CropTransform, check_boxes_xyxy, crops_from_boxes
+from distilpose.geometry import CropTransform, check_boxes_xyxy
 from distilpose.inference.decoding import (
     FlipTest,
     Keypoints,
@@ -58,8 +58,10 @@ class PosePredictor:
         model: from `create_model` or `load_model`, an `InferenceBackend`, or a name or file that `load_model` takes.
         flip_test: "off"; "aligned" averages with the mirrored crops, slower and a little better; "reference" does so
             with the released code's errors, to reproduce published numbers.
-        device: torch device; where the model's weights are when None.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``openvino:GPU``, see `as_backend`; where the model
+            already is when None.
         batch_size: most crops that the model sees at once.
+        threads: of one run on the CPU; see `as_backend`.
 
     Attributes:
         batch_size: as above.
@@ -84,11 +86,12 @@ class PosePredictor:
         flip_test: FlipTest = "off",
         device: str | None = None,
         batch_size: int = 32,
+        threads: int | None = None,
     ) -> None:
         check_flip_test(flip_test)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        self._backend = as_backend(model, device)
+        self._backend = as_backend(model, device, threads=threads)
         self._flip_test: FlipTest = flip_test
         self.batch_size = batch_size
 
@@ -126,7 +129,7 @@ class PosePredictor:
         boxes = check_boxes_xyxy(boxes_xyxy)
         detector_score = _check_box_score(box_score, len(boxes))
         description = self._backend.description
-        transforms = crops_from_boxes(boxes, description.input_size_hw)
+        transforms = description.crops(boxes)
         if not transforms:
             empty = np.zeros((0, *description.input_size_hw, 3), dtype=np.uint8)
             return PreparedImage(network_input(empty, description.normalization), transforms, boxes, detector_score)
@@ -135,7 +138,8 @@ class PosePredictor:
 
     def run(self, images: NetworkInput) -> Keypoints:
         """The network, flip test and decoding on 1 to ``batch_size`` crops."""
-        return decode(run_with_flip(self._backend, images, self._flip_test))
+        output = run_with_flip(self._backend, images, self._flip_test)
+        return decode(output, udp=self._backend.description.udp)
 
     def finish(self, prepared: PreparedImage, keypoints: Keypoints | None) -> PoseResult:
         """Bring the keypoints of an image's crops back into its pixels: the part behind the network.

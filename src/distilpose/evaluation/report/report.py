@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from distilpose.errors import require_package
 from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.metrics.coco_ap import COCO_METRICS, OKS_THRESHOLDS, RECALL_THRESHOLDS
 from distilpose.evaluation.metrics.diagnosis import (
@@ -66,6 +67,8 @@ def report_page(result: EvaluationResult, images: Path | None = None) -> str:
     Raises:
         InputError: an image cannot be read.
     """
+    for package in ("jinja2", "matplotlib"):
+        require_package(package, "a report")
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
