@@ -54,14 +54,15 @@ EXTRAS = {
 }
 
 
-def missing_package(package: str, what: str) -> ConfigError:
+def missing_package(package: str, what: str, extra: str | None = None) -> ConfigError:
     """The error for an optional package that is not installed.
 
     Args:
         package: name of the import.
         what: needs it, the start of the sentence.
+        extra: of the package that installs it with all that ``what`` needs; the one in `EXTRAS` when None.
     """
-    extra = EXTRAS.get(package.split(".")[0])
+    extra = extra or EXTRAS.get(package.split(".")[0])
     command = f"pip install {package}" if extra is None else f'pip install "distilpose[{extra}]"'
     return ConfigError(f"{what} needs {package}, which is not installed: {command}")
 

@@ -40,6 +40,10 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+# What installs all that a command needs.
+_EXTRAS = {"train": "train", "ablate": "train", "export": "export", "evaluate": "evaluate", "serve": "serve"}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``distilpose`` with these arguments and return its exit code.
 
@@ -71,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
-        print(f"error: {missing_package(package, name)}", file=sys.stderr)
+        print(f"error: {missing_package(package, name, _EXTRAS.get(name))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = "; --resume goes on from the last whole epoch" if name in ("train", "ablate") else ""

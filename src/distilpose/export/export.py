@@ -18,7 +18,7 @@ from distilpose.backends.loading import FILE_BACKENDS, load_model
 from distilpose.backends.torch import TorchBackend
 from distilpose.errors import ConfigError, InputError, require_package
 from distilpose.export.calibration import calibration_crops
-from distilpose.export.options import CALIBRATION_RULE, ExportOptions, Format, format_of
+from distilpose.export.options import CALIBRATION_RULE, SUFFIXES, ExportOptions, Format, format_of
 from distilpose.export.rewrite import ExportForm
 from distilpose.export.verify import BATCH_SIZES, OutputError, verify
 from distilpose.files import disk_errors
@@ -188,3 +188,6 @@ def _check_crops(crops: ImageArray, input_size_hw: tuple[int, int]) -> None:
 
 def _random_crops(input_size_hw: Sequence[int]) -> ImageArray:
     return np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), *input_size_hw, 3), dtype=np.uint8)
+
+
+__all__ = ["SUFFIXES", "ExportReport", "Format", "export_file", "export_model", "torch_model"]
