@@ -148,7 +148,8 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
     runs = {variant.name: _plan(config, variant) for variant in config.variants}
     failures = []
     result = _write(config, runs)
-    for name, run in [(name, run) for name in only or names for run in runs[name] if run.metrics() is None]:
+    todo = [(name, run) for name in only or names for run in runs[name] if run.metrics() is None]
+    for name, run in todo:
         console.rule(f"{name}, seed {run.settings.seed}")
         try:
             run.work(config.flip_test, console)
