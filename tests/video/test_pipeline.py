@@ -22,7 +22,7 @@ from distilpose.inference.options import OutputOptions, PredictOptions, VideoOpt
 from distilpose.inference.people import FrameId
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
-from distilpose.video.pipeline import follow
+from distilpose.video.pipeline import detect_some, follow
 from distilpose.video.reader import VideoReader
 
 Image = NDArray[np.uint8]
@@ -239,7 +239,7 @@ def test_a_failed_detection_is_made_up_for_in_the_next_frame(tmp_path: Path, bac
     frames = [
         (FrameId(Path("x"), n, n / 10, SIZE_HW), broken if n in (0, 4) else spot_image(spot_xy(n))) for n in range(8)
     ]
-    frame_results = list(follow(frames, PosePredictor(SpotPose(backend)), find, 4, keep_images=False))
+    frame_results = list(follow(detect_some(frames, find, 4), PosePredictor(SpotPose(backend)), keep_images=False))
     assert calls == [1, 5]
     assert [item.error is None for item in frame_results] == [n not in (0, 4) for n in range(8)]
     assert all(len(item.result) == 1 for item in frame_results if item.result is not None)
