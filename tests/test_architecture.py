@@ -28,7 +28,7 @@ FLOWS: dict[str, set[str]] = {
     "video": {"data", "formats", "inference"},
     "inference": {"data", "backends", "detection", "formats", "video", "visualization"},
     "evaluation": {"data", "backends", "formats", "inference", "visualization"},
-    "training": {"data", "backends", "evaluation", "inference", "teachers", "visualization"},
+    "training": {"data", "backends", "detection", "evaluation", "formats", "inference", "teachers", "visualization"},
     "export": {"data", "backends", "evaluation"},
 }
 APPLICATIONS = {"bulk", "serving", "benchmark", "cli", "__main__"}
