@@ -245,15 +245,6 @@ def test_wrong_arguments_are_named() -> None:
             TrackingOptions(**wrong)
 
 
-def test_box_alone_reads_no_pose() -> None:
-    rng, times = np.random.default_rng(0), np.arange(0, 3, 1 / 15)
-    frames = [[people(walker(200 + 150 * t), walker(800 - 150 * t, 500)) for t in times] for _ in range(2)]
-    scattered = [with_xy(frame, rng.uniform(0, 1000, frame.xy.shape)) for frame in frames[1]]
-    trackers = [PoseTracker(TrackingOptions(oks_weight=0)) for _ in range(2)]
-    for t, a, b in zip(times, frames[0], scattered, strict=True):
-        assert ids(trackers[0].update(a, t)) == ids(trackers[1].update(b, t))
-
-
 def with_xy(result: PoseResult, xy: np.ndarray) -> PoseResult:
     return PoseResult.from_dict({**result.to_dict(), "xy": xy})
 
