@@ -334,7 +334,7 @@ def test_box_margins_are_those_of_the_labels(shared_data) -> None:
             low, high, corner = xy.min(0), xy.max(0), np.array(entry["bbox"][:2])
             sides = np.concatenate([low - corner, corner + entry["bbox"][2:] - high])
             margins.append(sides / (high - low).max())
-    assert len(margins) == 1857
+    assert len(margins) == 4624
     for percentile, margin in ((5, BOX_MARGIN_LOW), (50, BOX_MARGIN), (95, BOX_MARGIN_HIGH)):
         value = np.percentile(margins, percentile, axis=0)
         value[[0, 2]] = value[[0, 2]].mean()
