@@ -24,7 +24,7 @@ from distilpose.cli.serve import SERVE
 from distilpose.cli.train import TRAIN
 from distilpose.cli.web import WEB
 from distilpose.compat import current_names, current_options
-from distilpose.errors import EXTRAS, ConfigError, DistilPoseError, missing_package
+from distilpose.errors import ConfigError, DistilPoseError, missing_package
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
@@ -74,10 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        if not error.name or error.name.startswith("distilpose"):
             raise
-        print(f"error: {missing_package(package, name, _EXTRAS.get(name))}", file=sys.stderr)
+        print(f"error: {missing_package(error.name, f'distilpose {name}', _EXTRAS.get(name))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = "; --resume goes on from the last whole epoch" if name in ("train", "ablate") else ""
