@@ -175,7 +175,9 @@ def _check_annotation(
         )
     area = finite_numbers([entry.get("area", AREA_SHARE_OF_BOX * float(box_xywh[2] * box_xywh[3]))], 1)
     if area is None or area[0] < 0:
-        raise DatasetError(f"{where}: expected a finite area >= 0, got {shortened(entry['area'])}: correct or remove it")
+        raise DatasetError(
+            f"{where}: expected a finite area >= 0, got {shortened(entry['area'])}: correct or remove it"
+        )
     count = mapping.source.num_keypoints
     nothing = not entry.get("keypoints") and is_unlabeled(entry)
     keypoints = finite_numbers([0] * (3 * count) if nothing else entry.get("keypoints"), 3 * count)
