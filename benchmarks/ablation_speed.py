@@ -16,7 +16,8 @@ from distilpose.backends.checkpoint import load_checkpoint
 from distilpose.benchmark.complexity import measure_complexity
 from distilpose.benchmark.inference_speed import ROUNDS, Job, Speed, Way, measure_in_turn, way_file
 from distilpose.errors import ConfigError
-from distilpose.training.ablation import LAST_WEIGHTS, TABLE_FILE, folder_name
+from distilpose.training.ablation import TABLE_FILE, folder_name
+from distilpose.training.state import LAST_NAME
 
 WAY = Way("onnxruntime", "float32")
 
@@ -61,7 +62,7 @@ def measure_sweep(
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     weights = {
-        row["variant"]: sorted((folder / folder_name(row["variant"])).glob(f"seed*/{LAST_WEIGHTS}")) for row in rows
+        row["variant"]: sorted((folder / folder_name(row["variant"])).glob(f"seed*/{LAST_NAME}")) for row in rows
     }
     rows = [row for row in rows if weights[row["variant"]]]
     if not rows:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from distilpose.bulk import SHARD_SIZE
+from distilpose.bulk.options import SHARD_SIZE
 from distilpose.errors import ConfigError
 
 NODES = (1, 10, 100, 1000)

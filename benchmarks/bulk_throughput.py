@@ -22,9 +22,9 @@ from rich.table import Table
 from bulk_cost import BulkRates, ClusterAssumptions, cost_table
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.measure import measure_peaks
-from distilpose.bulk import SHARD_SIZE
 from distilpose.bulk.engine import max_workers, ray_session, usable_cores
 from distilpose.bulk.inputs import BulkItem, fingerprint, items_of, list_inputs
+from distilpose.bulk.options import SHARD_SIZE, BulkOptions
 from distilpose.bulk.output_files import RunFolder
 from distilpose.bulk.predict import predict_bulk
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
@@ -203,7 +203,7 @@ def _engine(folder: Path, model: Path, threads: int, out: Path) -> tuple[BulkSpe
         idle = _empty_run(workers, model, out / "idle", threads)
         handing_out = _empty_run(workers + EMPTY_SHARDS, model, out / "empty", threads).driver - idle.driver
         again = time.perf_counter()
-        report = predict_bulk(folder, out / "run", model=model, detector=DETECTOR, threads=threads)
+        report = predict_bulk(BulkOptions(folder, out / "run", model=model, detector=DETECTOR, threads=threads))
         done = time.perf_counter()
         assert report.num_failed == 0
     stop = time.perf_counter() - done
@@ -232,7 +232,9 @@ def _empty_run(shards: int, model: Path, out: Path, threads: int) -> _EmptyRun:
     images = out / "missing.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"path": [f"{number}.jpg" for number in range(shards)]}), images)
     start, used = time.perf_counter(), time.process_time()
-    report = predict_bulk(images, out / "run", model=model, detector=DETECTOR, shard_size=1, threads=threads)
+    report = predict_bulk(
+        BulkOptions(images, out / "run", model=model, detector=DETECTOR, shard_size=1, threads=threads)
+    )
     assert report.num_failed == shards
     return _EmptyRun(time.perf_counter() - start, time.process_time() - used)
 

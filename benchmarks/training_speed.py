@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -27,7 +28,7 @@ from distilpose.data.augment import AugmentOptions
 from distilpose.data.coco import load_person_samples
 from distilpose.data.dataset import MixedSampler, PersonDataset, build_loader
 from distilpose.data.synthetic import write_synthetic_dataset
-from distilpose.losses import DistillationOptions, distillation_losses
+from distilpose.losses import DistillationCriterion, DistillationOptions, Labels
 from distilpose.models import create_model, token_encoder
 from distilpose.models.distilpose import DistilPose
 from distilpose.models.linear import TokenLinear
@@ -167,7 +168,10 @@ class _Step:
         assert isinstance(student, DistilPose)
         self._options = options
         self._student = student
-        self._teacher = create_model("tokenpose_s", input_size_hw=size_hw).eval().requires_grad_(False)
+        teacher = create_model("tokenpose_s", input_size_hw=size_hw).eval().requires_grad_(False)
+        self._teacher = teacher
+        known = SimpleNamespace(tokens=teacher.token_layout, keypoint_mask=[True] * teacher.num_keypoints)
+        self._criterion = DistillationCriterion(DistillationOptions(), student, known)
         teacher_gmacs = 0 if options.stored_teacher else _gmacs("tokenpose_s", size_hw)
         self.gmacs = 3 * _gmacs("distilpose_s", size_hw) + teacher_gmacs
         self._format = torch.channels_last if options.channels_last else torch.contiguous_format
@@ -189,11 +193,10 @@ class _Step:
             clock.append(time.perf_counter())
             output = self._student(images)
         clock.append(time.perf_counter())
-        annotated = self._weight > 0
-        terms = distillation_losses(output, heard, self._target, self._weight, annotated, DistillationOptions())
+        terms = self._criterion(output, heard, Labels(self._target, self._weight, self._weight > 0))
         clock.append(time.perf_counter())
         self._adam.zero_grad()
-        terms.total.backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         clock.append(time.perf_counter())
         self._adam.step()
         clock.append(time.perf_counter())

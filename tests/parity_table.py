@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -32,11 +33,13 @@ from distilpose.geometry import CropTransform, xywh_to_xyxy  # noqa: E402
 from distilpose.inference.decoding import run_with_flip  # noqa: E402
 from distilpose.inference.predictor import PosePredictor  # noqa: E402
 from distilpose.losses import (  # noqa: E402
+    DistillationCriterion,
     DistillationOptions,
-    distillation_losses,
+    Labels,
     read_heatmap,
     render_gaussian_heatmaps,
 )
+from distilpose.models.base import HeatmapModel  # noqa: E402
 from distilpose.models.token_encoder import sine_position_code  # noqa: E402
 from distilpose.skeletons import COCO_17  # noqa: E402
 
@@ -80,6 +83,11 @@ def model_rows(folder: Path) -> list[Row]:
     return rows
 
 
+def known(teacher: HeatmapModel) -> SimpleNamespace:
+    """What the criterion asks of a teacher."""
+    return SimpleNamespace(tokens=teacher.token_layout, keypoint_mask=[True] * teacher.num_keypoints)
+
+
 def loss_rows(folder: Path) -> list[Row]:
     rng = np.random.default_rng([0, 7])
     xy = rng.random((2, 17, 2)) * 1.2 - 0.1
@@ -92,12 +100,10 @@ def loss_rows(folder: Path) -> list[Row]:
         teacher = convert_released(released(folder, teacher_name, 1))
         with torch.no_grad():
             heatmaps = teacher(golden_images())
-        losses = distillation_losses(
-            student(golden_images()), heatmaps, target, target_weight, target_weight > -1,
-            DistillationOptions.reference(),
-        )  # fmt: skip
-        worst = max(relative(value.item(), golden[LOSS_KEYS[name]]) for name, value in losses.terms())
-        losses.total.backward()
+        criterion = DistillationCriterion(DistillationOptions.reference(), student, known(teacher))
+        terms = criterion(student(golden_images()), heatmaps, Labels(target, target_weight, target_weight > -1))
+        worst = max(relative(value.item(), golden[LOSS_KEYS[name]]) for name, value in terms.items())
+        torch.stack(list(terms.values())).sum().backward()
         norm = torch.stack([p.grad.norm() for p in student.parameters()]).norm().item()
         rows.append(("losses.json", f"{pair}, five terms", f"{worst:.1e}"))
         rows.append(("losses.json", f"{pair}, gradient norm", f"{relative(norm, golden['grad_norm_total']):.1e}"))
@@ -163,9 +169,8 @@ def effect_rows(folder: Path) -> list[Row]:
     for mask in ("reference", "visible", "all"):
         output = student(images)
         output.xy_norm.retain_grad()
-        term = distillation_losses(
-            output, heatmaps, target, target_weight, target_weight > -1, DistillationOptions(mask=mask)
-        ).simulated_heatmap
+        criterion = DistillationCriterion(DistillationOptions(mask=mask), student, known(teacher))
+        term = criterion(output, heatmaps, Labels(target, target_weight, target_weight > -1))["simulated_heatmap"]
         term.backward()
         terms.append(f"{mask} {term.item():.3f}")
         size = output.xy_norm.grad.norm(dim=-1)

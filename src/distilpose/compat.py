@@ -23,15 +23,21 @@ RENAMED_OPTIONS = {
     "--no-smoothing": "--no-smooth",
     "--save-crops": "--crops",
 }
+# Keys of a training configuration that stand under another key now.
+MOVED_KEYS = {"backbone_heatmap": "losses", "cycle_keypoint": "losses", "cycle_token": "losses"}
 
 
-def current_names(values: Any) -> Any:
+def current_names(values: Any, parent: str | None = None) -> Any:
     """Plain values with the keys of this version, at every depth; everything else is returned as it is."""
-    if isinstance(values, Mapping):
-        return {RENAMED_KEYS.get(key, key): current_names(_value(key, value)) for key, value in values.items()}
     if isinstance(values, list):
         return [current_names(value) for value in values]
-    return values
+    if not isinstance(values, Mapping):
+        return values
+    current = {RENAMED_KEYS.get(key, key): current_names(_value(key, value), key) for key, value in values.items()}
+    for key, place in MOVED_KEYS.items():
+        if key in current and parent != place and isinstance(current.get(place, {}), Mapping):
+            current[place] = {key: current.pop(key), **current.get(place, {})}
+    return current
 
 
 def current_options(words: Sequence[str]) -> list[str]:
@@ -41,6 +47,8 @@ def current_options(words: Sequence[str]) -> list[str]:
         option, equals, value = word.partition("=")
         if option.startswith("--"):
             keys = [RENAMED_KEYS.get(key, key) for key in RENAMED_OPTIONS.get(option, option)[2:].split(".")]
+            if keys[-1] in MOVED_KEYS and MOVED_KEYS[keys[-1]] not in keys:
+                keys.insert(-1, MOVED_KEYS[keys[-1]])
             word = f"--{'.'.join(keys)}{equals}{value}"
         current.append(word)
     return current

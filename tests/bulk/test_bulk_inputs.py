@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from bulk_files import write_list, write_tar
 
+from distilpose.bulk import tar_files
 from distilpose.bulk.inputs import check_apart, fingerprint, items_of, list_inputs
 from distilpose.bulk.lists import ListColumns
 from distilpose.errors import ConfigError, InputError
@@ -92,6 +93,47 @@ def test_a_tar_file_that_is_not_whole_is_refused(damage: str, whole_tar: Path) -
     whole_tar.write_bytes(change(whole_tar.read_bytes()))
     with pytest.raises(InputError, match=f"s.tar.*{message}"):
         list_inputs(whole_tar)
+
+
+def header(name: str, kind: bytes, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def block(text: bytes) -> bytes:
+    return text.ljust(-(-len(text) // 512) * 512, b"\0")
+
+
+GOOD = header("a.jpg", tarfile.REGTYPE, 5) + block(b"bytes")
+PAX_LOOP = header("x", tarfile.XHDTYPE, 13) + block(b"13 path=abcd\n")
+TAR_BOMBS = {
+    "extended headers without end": PAX_LOOP * 3000,
+    "global headers without end": PAX_LOOP.replace(b"x" + bytes(99), b"g" + bytes(99)) * 3000,
+    "long names without end": (header("x", tarfile.GNUTYPE_LONGNAME, 5) + block(b"abcd\0")) * 3000,
+    "a long name of 4 GB": header("x", tarfile.GNUTYPE_LONGNAME, 2**32) + block(b"a"),
+    "a member of 2**63 bytes": header("b.jpg", tarfile.REGTYPE, 2**63) + block(b"a"),
+    "an extended size of 9**40": header("x", tarfile.XHDTYPE, 49) + block(b"49 size=" + b"9" * 40 + b"\n") + GOOD,
+    "an extended size that is none": header("x", tarfile.XHDTYPE, 12) + block(b"12 size=1e9\n") + GOOD,
+    "an extended header of no length": header("x", tarfile.XHDTYPE, 12) + block(b"0 path=abcd\n") + GOOD,
+    "a sparse map that is none": header("x", tarfile.XHDTYPE, 46)
+    + block(b"46 GNU.sparse.map=1,b,,9" + b"," * 21 + b"\n") + GOOD,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bomb", TAR_BOMBS)
+def test_a_tar_file_that_was_made_to_break_readers_is_refused(bomb: str, tmp_path: Path) -> None:
+    (tmp_path / "s.tar").write_bytes(GOOD + TAR_BOMBS[bomb] + GOOD + bytes(10240))
+    with pytest.raises(InputError, match=r"s\.tar (cannot be read|is cut off)"):
+        list_inputs(tmp_path / "s.tar")
+
+
+def test_an_image_of_a_gigabyte_is_a_failure_and_not_read(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tar_files, "MAX_MEMBER_BYTES", 4)
+    (tmp_path / "s.tar").write_bytes(GOOD + bytes(10240))
+    (item,) = items_of(list_inputs(tmp_path / "s.tar"))
+    assert item.offset is None
+    assert "more than the 4" in str(item.problem)
 
 
 def test_links_and_hidden_and_sparse_members_of_tar_files(tmp_path: Path) -> None:

@@ -15,49 +15,49 @@ import pytest
 from distilpose.bulk import engine
 from distilpose.bulk import predict as bulk
 from distilpose.bulk.inputs import items_of, list_inputs
-from distilpose.bulk.lists import ListColumns
+from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.output_files import RunFolder
 from distilpose.bulk.predict import predict_bulk
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
 from distilpose.cli import main as cli
+from distilpose.cli.command import read_options
 from distilpose.errors import CheckpointError, ConfigError, InputError
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either a boxes column or a detector .*got neither"),
-        ({"detector": "hog", "columns": ListColumns(boxes="b")}, "got both"),
-        ({"detector": "hog", "columns": ListColumns(box_scores="s")}, "need boxes"),
+        ({"detector": "hog", "boxes": "b"}, "got both"),
+        ({"detector": "hog", "box_scores": "s"}, "need boxes"),
         ({"detector": "dog"}, "detector must be one of"),
-        ({"detector": "whole-image", "workers": 0}, "workers must be at least 1, got 0"),
-        ({"detector": "whole-image", "shard_size": 0}, "shard_size must be at least 1"),
+        ({"detector": "whole-image", "workers": 0}, "workers must be a whole number of at least 1, got 0"),
+        ({"detector": "whole-image", "shard_size": 0}, "shard_size must be a whole number of at least 1"),
         ({"detector": "whole-image", "detection_threshold": 2.0}, "detection_threshold"),
         ({"detector": "whole-image", "flip_test": "on"}, "flip_test"),
     ],
 )
 def test_wrong_options_are_told_before_anything_starts(options, message, images, model_file, tmp_path) -> None:
     with pytest.raises(ConfigError, match=message):
-        predict_bulk(images, tmp_path / "out", model=model_file, **options)
+        predict_bulk(BulkOptions(images, tmp_path / "out", model=model_file, **options))
 
 
 def test_wrong_models_and_folders_are_told(images, model_file, tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere is not a file.*distilpose_s_demo"):
-        predict_bulk(images, tmp_path / "out", model="nowhere", detector="whole-image")
+        predict_bulk(BulkOptions(images, tmp_path / "out", model="nowhere", detector="whole-image"))
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     with pytest.raises(CheckpointError, match="broken"):
-        predict_bulk(images, tmp_path / "out", model=broken, detector="whole-image")
+        predict_bulk(BulkOptions(images, tmp_path / "out", model=broken, detector="whole-image"))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write to"):
-        predict_bulk(images, tmp_path / "file" / "out", model=model_file, detector="whole-image")
+        predict_bulk(BulkOptions(images, tmp_path / "file" / "out", model=model_file, detector="whole-image"))
 
 
 def test_wrong_usage_on_the_command_line(images, tmp_path, capsys) -> None:
     assert cli.main(["predict-bulk", str(tmp_path / "no"), "--out", str(tmp_path / "o"), "--detector", "hog"]) == 1
     assert "is not there: expected a folder of images" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
-        cli.main(["predict-bulk", str(images)])
+        cli.main(["predict-bulk", "--out", str(images)])
     assert stop.value.code == 2
 
 
@@ -166,15 +166,18 @@ def test_no_more_workers_than_the_cores_hold(asked, started, images, model_file,
     monkeypatch.setattr(bulk, "ray_session", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(bulk, "work_in_ray", do_nothing)
     monkeypatch.setattr("ray.nodes", lambda: nodes(3, 3))
+    asking = {"shard_size": 4, "threads": 2, "workers": asked}
+    options = BulkOptions(images, tmp_path / "out", model=model_file, detector="whole-image", **asking)
     with pytest.raises(InputError, match="3 of 3 shards could not be done"):
-        predict_bulk(images, tmp_path / "out", model=model_file, detector="whole-image", shard_size=4, threads=2,
-                     workers=asked)  # fmt: skip
+        predict_bulk(options)
     assert counts == [started]
 
 
 def test_ray_client_is_refused(images, model_file, tmp_path, monkeypatch) -> None:
     with pytest.raises(ConfigError, match=r"Ray Client.*--address auto"):
-        predict_bulk(images, tmp_path / "out", model=model_file, detector="whole-image", address="ray://head:10001")
+        predict_bulk(
+            BulkOptions(images, tmp_path / "out", model=model_file, detector="whole-image", address="ray://head:10001")
+        )
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(ConfigError, match="Ray Client"):
         engine.check_address("auto")
@@ -198,11 +201,8 @@ SHOWN = [line.split("#")[0] for line in DOCS.read_text().splitlines() if line.st
 
 @pytest.mark.parametrize("command", SHOWN)
 def test_commands_of_the_docs_parse(command: str) -> None:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    cli.COMMANDS["predict-bulk"].add_arguments(parser)
-    assert parser.parse_args(shlex.split(command)[2:]).out
+    options = read_options(cli.COMMANDS["predict-bulk"], "predict-bulk", shlex.split(command)[2:])
+    assert options.out
 
 
 def test_there_are_commands_in_the_docs() -> None:

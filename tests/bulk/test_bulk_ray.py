@@ -17,7 +17,7 @@ import psutil
 import pytest
 from bulk_files import table_rows, write_list
 
-from distilpose.bulk.lists import ListColumns
+from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.predict import predict_bulk
 from distilpose.cli import main as cli
 from distilpose.data.images import write_image
@@ -38,7 +38,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_list(folder / "list.parquet", path=paths, id=list(range(1000, 1000 + MANY)), boxes=boxes)
 
 
-COLUMNS = ListColumns(image_id="id", boxes="boxes")
+COLUMNS = {"ids": "id", "boxes": "boxes"}
 
 
 def check_tables(out: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_killed_worker_costs_nothing_and_doubles_nothing(ray_here, many, model
     out = tmp_path / "out"
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill_at_work, out)
-        report = predict_bulk(many, out, model=model_file, columns=COLUMNS, shard_size=PER_SHARD, workers=2)
+        report = predict_bulk(BulkOptions(many, out, model=model_file, **COLUMNS, shard_size=PER_SHARD, workers=2))
         process, shards = killed.result()
     assert not psutil.pid_exists(process)
     assert all((out / "images" / shard).exists() for shard in shards)  # one of them done again
@@ -140,7 +140,7 @@ def test_the_command_goes_on_and_tells_failures(ray_here, images, model_file, tm
     other = tmp_path / "other.onnx"
     other.write_bytes(model_file.read_bytes() + b"\0")
     with pytest.raises(InputError, match="differs in model"):
-        predict_bulk(images, out, model=other, detector="whole-image", shard_size=5)
+        predict_bulk(BulkOptions(images, out, model=other, detector="whole-image", shard_size=5))
 
 
 def working_in(folder: Path) -> list[str]:
@@ -182,6 +182,53 @@ def test_a_killed_command_goes_on_without_torch_and_leaves_no_process(many, mode
     assert all(file.stat().st_mtime_ns == before for file, before in there.items())
     check_tables(out)
     wait_for(lambda: not working_in(tmp_path), 30)
+
+
+DYING_CONTROL = """
+import sys, threading, time
+from pathlib import Path
+import psutil
+from distilpose.bulk.options import BulkOptions
+from distilpose.bulk.predict import predict_bulk
+from distilpose.errors import InputError
+images, out, model = sys.argv[1:4]
+heard = []
+def kill():
+    while not list(Path(out, "images").glob("shard-*")):
+        time.sleep(0.05)
+    for process in psutil.Process().children(recursive=True):
+        for connection in process.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                heard.append(connection.laddr.ip)
+    (control,) = [one for one in psutil.Process().children(recursive=True) if one.name() == "gcs_server"]
+    control.kill()
+    global killed
+    killed = time.monotonic()
+threading.Thread(target=kill, daemon=True).start()
+try:
+    predict_bulk(BulkOptions(images, out, model=model, boxes="boxes", ids="id", shard_size=10, workers=1))
+except InputError as error:
+    print(error)
+print(f"{time.monotonic() - killed:.1f}", sorted({ip.removeprefix("::ffff:") for ip in heard}))
+print(len(psutil.Process().children(recursive=True)))
+"""
+
+
+@pytest.mark.slow
+def test_a_dead_control_process_is_told_at_once_and_ray_listens_on_loopback(many, model_file, tmp_path) -> None:
+    home = tmp_path / "home"
+    (home / ".ray").mkdir(parents=True)
+    command = [sys.executable, "-c", DYING_CONTROL, str(many), str(tmp_path / "out"), str(model_file)]
+    environment = {**os.environ, "HOME": str(home)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True, env=environment)
+    told, measured, left = done.stdout.splitlines()
+    assert "its process gcs_server died" in told
+    seconds, _, heard = measured.partition(" ")
+    assert float(seconds) < 20  # it was a minute
+    assert heard == "['127.0.0.1']"
+    assert left == "0"
+    assert (home / ".ray").stat().st_mode & 0o077 == 0
+    assert (home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from distilpose.serving.server import BackgroundServer, PoseServer
 @pytest.fixture(scope="session")
 def address() -> Generator[str]:
     """A server with the default options, shared by tests that leave it as it is."""
-    server = PoseServer(Telltale(), port=0)
+    server = PoseServer(ServeOptions(model=Telltale(), port=0, detector="whole-image"))
     with BackgroundServer(server):
         yield server.address
 
@@ -33,9 +33,11 @@ def start() -> Generator[Callable[..., PoseServer]]:
     """Function (backend, detector, options ...) -> a server of its own, ended after the test."""
     with ExitStack() as stack:
 
-        def make(backend: Any = None, detector: Any = "whole-image", **options: Any) -> PoseServer:
+        def make(
+            backend: Any = None, detector: Any = "whole-image", api_key: str | None = None, **options: Any
+        ) -> PoseServer:
             model = backend or Telltale()
-            server = PoseServer(model, port=0, detector=detector, options=ServeOptions(**options))
+            server = PoseServer(ServeOptions(model=model, port=0, detector=detector, **options), api_key)
             stack.enter_context(BackgroundServer(server))
             if isinstance(model, Telltale):
                 stack.callback(model.gate.set)  # before the server ends

@@ -32,12 +32,11 @@ from distilpose.errors import CheckpointError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.inference.predictor import PosePredictor
-from distilpose.serving.app import create_app
+from distilpose.serving.app import create_app, model_card
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
 from distilpose.serving.server import BackgroundServer, PoseServer
 from distilpose.serving.service import PoseService
-from distilpose.serving.uploads import UploadReader
 
 
 def test_an_answer_is_what_predict_writes(address: str, tmp_path: Path) -> None:
@@ -177,7 +176,7 @@ def test_an_error_of_the_runtime_is_one_of_the_model(start: Any) -> None:
 
 def test_a_model_that_fails_on_its_first_crops_ends_the_server(caplog: pytest.LogCaptureFixture) -> None:
     for good_runs in (0, 1):
-        server = PoseServer(Broken(good_runs), port=0)
+        server = PoseServer(ServeOptions(model=Broken(good_runs), port=0, detector="whole-image"))
         with pytest.raises(CheckpointError, match=r"first crops .*RUNTIME_EXCEPTION"), BackgroundServer(server):
             pass
         assert "the model failed on its first crops" in caplog.messages
@@ -249,7 +248,7 @@ def test_the_key_is_asked_for_before_anything_else(start: Any) -> None:
     address = start(api_key="secret-7").address
     for headers in ({}, {"X_API_Key": "secret-8"}, {"X_API_Key": "sécret".encode().decode("latin-1")}):
         reply = send_image(address, 1, **headers)
-        assert (reply.status, reply.json["error"]) == (401, "unauthorised")
+        assert (reply.status, reply.json["error"]) == (401, "unauthorized")
         assert "X-API-Key" in reply.json["message"]
     assert ask(address, "/v1/model").status == 401
     assert send_image(address, 1, X_API_Key="secret-7").status == 200
@@ -298,7 +297,7 @@ def test_the_page_is_isolated_and_takes_no_path_of_the_api(tmp_path: Path, page:
 
     async def check() -> None:
         service = PoseService(PosePredictor(Telltale()), Crowd(), options, metrics)
-        app = create_app(service, UploadReader(options), Telltale.description, options, metrics, tmp_path)
+        app = create_app(service, model_card(Telltale.description, options), options, metrics, static=tmp_path)
         status, headers = await _ask_app(app, "/")
         assert status == 200
         assert (headers.get(b"cross-origin-embedder-policy") == b"require-corp") == page

@@ -163,7 +163,6 @@ def bad_requests() -> list[Bad]:
         Bad("no boundary", good, {"Content-Type": "multipart/form-data"}, (400,)),
         Bad("empty boundary", good, {"Content-Type": "multipart/form-data; boundary="}, (400,)),
         Bad("endless boundary", good, {"Content-Type": f"multipart/form-data; boundary={'x' * 5000}"}, (400,)),
-        Bad("name in Latin-1", good.replace(b"x.png", b"\xff\xfe.png"), MULTIPART, (400,)),
         Bad("no name", good.replace(b'name="image"; ', b""), MULTIPART, (400,)),
         Bad("no disposition", good.replace(b"Content-Disposition", b"X-Nothing"), MULTIPART, (400,)),
         Bad(
@@ -234,10 +233,10 @@ def _explains_itself(case: Bad, reply: Reply) -> bool:
         b"\x00" * 100,
         b"GET\r\n\r\n",
         b"POST /v1/predict HTTP/9.9\r\n\r\n",
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: five\r\n\r\n",
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
-        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nhello",
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: five\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nhello",
         b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * 200_000 + b"\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
     ],

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of, plain, send_image, wait_for
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from distilpose.cli import main as cli
-from distilpose.serving.protocol import BoundedProtocol
 from distilpose.serving.server import PoseServer
 
 # Its model answers when a file is there. Arguments: this folder, that file, the deadline, seconds for what is stuck.
@@ -36,8 +36,9 @@ class Gated(Telltale):
             time.sleep(0.01)
         return super().__call__(images)
 server.STUCK_SECONDS = float(sys.argv[4])
-options = ServeOptions(batch_size=2, deadline=float(sys.argv[3]))
-server.serve(server.PoseServer(Gated(), port=0, options=options), lambda text: print(text, flush=True))
+options = ServeOptions(
+    model=Gated(), port=0, detector="whole-image", batch_size=2, deadline=float(sys.argv[3]))
+server.serve(options, lambda text: print(text, flush=True))
 """
 HERE = str(Path(__file__).parent)
 
@@ -132,7 +133,7 @@ def test_the_end_does_not_wait_for_who_never_comes_to_an_end(run: Run) -> None:
     host, port = process.address.removeprefix("http://").split(":")
     body, headers = form(("image", encoded(plain(1)), "x"))
     with socket.create_connection((host, int(port))) as half, socket.create_connection((host, int(port))):
-        lines = ["POST /v1/predict HTTP/1.1", "Host: x", f"Content-Type: {headers['Content-Type']}"]
+        lines = ["POST /v1/predict HTTP/1.1", "Host: localhost", f"Content-Type: {headers['Content-Type']}"]
         half.sendall("\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body[:50])
         wait_for(lambda: metric(process.address, "distilpose_uploads_bytes") == len(body))
         process.popen.send_signal(signal.SIGTERM)
@@ -167,7 +168,7 @@ from serving_client import Telltale, wait_for
 from distilpose.serving import server
 from distilpose.serving.options import ServeOptions
 server.CLOSING_SECONDS, server.STUCK_SECONDS = 0.3, 0.3
-one = server.PoseServer(Telltale(), port=0, options=ServeOptions(deadline=0.3))
+one = server.PoseServer(ServeOptions(model=Telltale(), port=0, detector="whole-image", deadline=0.3))
 def end():
     wait_for(lambda: one.started)
     for _ in range(2):
@@ -201,15 +202,23 @@ def test_a_port_in_use_is_a_clear_error(tiny_onnx: Path, capsys: pytest.CaptureF
     assert "--port" in error
 
 
+@pytest.mark.parametrize(("arguments", "message"), [(["--port", "70000"], "65535"), (["--queue", "0"], "at least 1")])
+def test_numbers_out_of_range_are_wrong_usage(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main(["serve", *arguments])
+    assert exit_code.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--port", "70000"], "port must be"),
         (["--host", "no.such.host.invalid"], "host must be"),
         (["--model", "missing.onnx"], "missing.onnx is not a file"),
         (["--detector", "nothing"], "detector must be one of"),
         (["--api-key-file", "missing.txt"], "missing.txt must be a text file"),
-        (["--queue", "0"], "queue must be at least 1"),
     ],
 )
 def test_wrong_options_are_clear_errors(
@@ -233,13 +242,13 @@ def test_an_open_server_for_other_machines_is_warned_of(caplog: pytest.LogCaptur
     from distilpose.serving.options import ServeOptions
     from distilpose.serving.server import PoseServer
 
-    for host, options, warned in (
-        ("0.0.0.0", ServeOptions(), True),  # noqa: S104  # never served
-        ("0.0.0.0", ServeOptions(api_key="x"), False),  # noqa: S104
-        ("127.0.0.1", ServeOptions(), False),
+    for host, key, warned in (
+        ("0.0.0.0", None, True),  # noqa: S104  # never served
+        ("0.0.0.0", "x", False),  # noqa: S104
+        ("127.0.0.1", None, False),
     ):
         caplog.clear()
-        server = PoseServer(Telltale(), host=host, port=0, options=options)
+        server = PoseServer(ServeOptions(model=Telltale(), host=host, port=0, detector="whole-image"), key)
         assert bool(caplog.records) == warned
         server.close()
 
@@ -247,13 +256,13 @@ def test_an_open_server_for_other_machines_is_warned_of(caplog: pytest.LogCaptur
 def test_answers_are_not_held_back(start: Callable[..., PoseServer], monkeypatch: pytest.MonkeyPatch) -> None:
     """Head and body of an answer are two small packets: without TCP_NODELAY the second waits for the client."""
     found = []
-    connected = BoundedProtocol.connection_made
+    connected = H11Protocol.connection_made
 
-    def look(self: BoundedProtocol, transport: asyncio.Transport) -> None:
+    def look(self: H11Protocol, transport: asyncio.Transport) -> None:
         found.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         connected(self, transport)
 
-    monkeypatch.setattr(BoundedProtocol, "connection_made", look)
+    monkeypatch.setattr(H11Protocol, "connection_made", look)
     assert ask(start().address, "/healthz").status == 200
     assert found
     assert all(found)

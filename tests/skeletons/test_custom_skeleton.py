@@ -185,7 +185,7 @@ def test_tracking_smoothing_and_tables_know_no_number_of_keypoints(lamps: Lamps)
 
 def test_half_bodies_that_are_never_drawn_are_said(lamps: Lamps, caplog: pytest.LogCaptureFixture) -> None:
     from distilpose.backends.checkpoint import read_description
-    from distilpose.training.datamodule import TrainingData
+    from distilpose.training.data import TrainingData
 
     for least, said in ((8, True), (4, False)):
         run = config(lamps.folder, lamps.folder, [SET], skeleton="lamp.yaml")
@@ -228,6 +228,7 @@ def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None
 
     from distilpose.backends.onnxruntime import OnnxRuntimeBackend
     from distilpose.export.export import export_file
+    from distilpose.serving.options import ServeOptions
     from distilpose.serving.server import BackgroundServer, PoseServer
     from distilpose.serving.web import model_entry
 
@@ -236,7 +237,7 @@ def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None
     entry = model_entry(OnnxRuntimeBackend(file).description)["skeleton"]
     assert (entry["keypoint_names"][-1], entry["sides"][3:]) == ("right_screw", ["left", "right"])
 
-    server = PoseServer(file, port=0)
+    server = PoseServer(ServeOptions(model=file, port=0))
     image = (lamps.folder / "images" / "1.png").read_bytes()
     with BackgroundServer(server):
         with urlopen(f"{server.address}/v1/model") as answer:  # noqa: S310 - our own server
@@ -247,7 +248,7 @@ def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None
     assert (card["skeleton"], card["flip_pairs"], card["oks_sigmas"]) == ("lamp", [[3, 4]], [0.08] * COUNT)
     assert [len(person["keypoints"]) for person in people] == [3 * COUNT]
     with pytest.raises(ConfigError, match="finds people only"):
-        PoseServer(file, port=0, detector="hog")
+        PoseServer(ServeOptions(model=file, port=0, detector="hog"))
 
 
 def test_the_file_of_beetles_says_all_of_their_skeleton(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from distilpose.data.coco import PersonSample, load_person_samples
 from distilpose.data.dataset import Batch, PersonDataset, SampleKey
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CropTransform
-from distilpose.losses import DistillationOptions, distillation_losses, render_gaussian_heatmaps
-from distilpose.models.outputs import HeatmapOutput, PoseOutput
+from distilpose.losses import render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17, Skeleton
 from distilpose.teachers import heatmap_folder
 from distilpose.teachers.adapter import SourceTeacher
@@ -61,44 +60,6 @@ def test_the_mirrored_answer_counts_only_where_it_is_taught() -> None:
     heatmaps = teacher(batch_of(torch.zeros(1, 3, 64, 48))).heatmaps
     assert heatmaps[0, :3].amax((-2, -1)).tolist() == pytest.approx([2.0, 2.0, 0.0])
     assert teacher.description["flip"] is True
-
-
-def test_what_is_not_taught_is_not_distilled() -> None:
-    torch.manual_seed(0)
-    xy_norm = torch.rand(2, K, 2, requires_grad=True)
-    sigma = (1 + torch.rand(2, K, 2)).requires_grad_()
-    score = torch.rand(2, K, requires_grad=True)
-    keypoint_mask = torch.arange(K) < 10
-    terms = distillation_losses(
-        PoseOutput(xy_norm, sigma, score), HeatmapOutput(torch.rand(2, K, 16, 12)), torch.rand(2, K, 2),
-        torch.ones(2, K), torch.ones(2, K, dtype=torch.bool), DistillationOptions(keypoint=0, token=0),
-        keypoint_mask=keypoint_mask,
-    )  # fmt: skip
-    terms.total.backward()
-    assert sigma.grad is not None
-    assert score.grad is not None
-    for gradient in (sigma.grad.abs().sum(-1), score.grad.abs()):
-        assert (gradient[:, :10] > 0).all()
-        assert gradient[:, 10:].abs().max() == 0
-
-
-@pytest.mark.parametrize("scale", [0.5, 2.0])
-def test_sigma_keeps_its_meaning_at_any_size_of_the_teachers_heatmaps(scale: float) -> None:
-    """A student that is right, in cells of four pixels, is right against a coarser or finer heatmap too."""
-    xy_norm, sigma = torch.rand(2, K, 2), 2 + torch.rand(2, K, 2)
-    size_hw = (int(32 * scale), int(24 * scale))
-    teacher = HeatmapOutput(render_gaussian_heatmaps(xy_norm, sigma * scale, size_hw, 0.0))
-    options = DistillationOptions(token=0, score=0, sigma_floor=0.0)
-
-    def loss(crop_size_hw: tuple[int, int] | None) -> float:
-        ones = torch.ones(2, K)
-        student = PoseOutput(xy_norm, sigma, None)
-        terms = distillation_losses(student, teacher, xy_norm, ones, ones > 0, options, crop_size_hw=crop_size_hw)
-        assert terms.simulated_heatmap is not None
-        return terms.simulated_heatmap.item()
-
-    assert loss((128, 96)) < 1e-12
-    assert loss(None) > 1e-4
 
 
 @pytest.fixture(scope="module")

@@ -91,9 +91,7 @@ def test_a_store_and_a_resumed_run_know_their_teacher(teachers, make_config, tmp
         run("first", resume=True, udp=True)
 
 
-def test_a_teacher_is_not_for_teachers_and_must_be_used(teachers, make_config) -> None:
-    with pytest.raises(ConfigError, match="remove 'teacher'"):
-        train(make_config("a", model="tokenpose_s", teacher=teachers["onnx"]))
+def test_a_teacher_must_be_used(teachers, make_config) -> None:
     alone = DistillationOptions(simulated_heatmap=0, score=0)
     with pytest.raises(ConfigError, match="weigh 0"):
         train(make_config("b", teacher=teachers["onnx"], losses=alone))

@@ -12,9 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distilpose.losses import DistillationOptions, render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17
-from distilpose.training.callbacks import Checkpoints
-from distilpose.training.heatmap_images import TAG, HeatmapImages, draw_heatmap_columns
-from distilpose.training.module import PoseTraining
+from distilpose.training.heatmap_images import TAG, draw_heatmap_columns
+from distilpose.training.step import TrainingStep
 from distilpose.training.train import train
 
 TITLE = 24
@@ -73,6 +72,7 @@ def test_tensorboard_shows_what_each_training_has(make_config) -> None:
         ("student_without_sigma", 2, {"teacher": str(teacher.last), "losses": no_sigma}),
         ("alone", 1, {}),
         ("alone_with_likelihood", 2, {"losses": DistillationOptions(keypoint_form="rle")}),
+        ("second_teacher", 4, {"teacher": str(teacher.last), "model": "tokenpose_s"}),
     ):
         run = make_config(name, epochs=1, **changes)
         train(run)
@@ -80,35 +80,19 @@ def test_tensorboard_shows_what_each_training_has(make_config) -> None:
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
-def test_a_run_with_images_is_the_run_without(make_config, monkeypatch, ema_decay) -> None:
-    teacher = train(make_config("teacher", model="tokenpose_s", epochs=1))
-    options = {"teacher": str(teacher.last), "ema_decay": ema_decay, "freeze_batchnorm": ema_decay is None}
-    seen, blind = make_config("seen", **options), make_config("blind", **options)
-    train(seen)
-    monkeypatch.setattr(HeatmapImages, "on_train_epoch_end", lambda *_: None)
-    train(blind)
-    own, other = (
-        torch.load(Path(config.out) / "state.ckpt", weights_only=False)["state_dict"] for config in (seen, blind)
-    )
-    assert all(torch.equal(own[name], other[name]) for name in other)
-    assert own.keys() == other.keys()
+def test_looking_leaves_weights_mode_statistics_and_chance_alone(make_config, monkeypatch, ema_decay) -> None:
+    view, looks = TrainingStep.view, []
 
-
-def test_looking_leaves_mode_statistics_and_chance_alone(make_config, monkeypatch) -> None:
-    looks = []
-
-    def compare(self, trainer, module: PoseTraining) -> None:
-        module.train()
-        before = {name: value.clone() for name, value in module.state_dict().items()}
-        chance = torch.get_rng_state()
-        view = module.view(self._batch)
-        looks.append(view)
-        assert module.model.training
+    def compare(self, batch, model):
+        before = {name: value.clone() for name, value in self.state_dict().items()}
+        chance, mode = torch.get_rng_state(), model.training
+        looks.append(view(self, batch, model))
+        assert model.training == mode
         assert torch.equal(chance, torch.get_rng_state())
-        assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
-        assert not view.xy_norm.requires_grad
+        assert all(torch.equal(before[name], value) for name, value in self.state_dict().items())
+        assert not looks[-1].xy_norm.requires_grad
+        return looks[-1]
 
-    monkeypatch.setattr(Checkpoints, "on_train_epoch_end", lambda *_: None)
-    monkeypatch.setattr(HeatmapImages, "on_train_epoch_end", compare)
-    train(make_config("run", epochs=1, losses=DistillationOptions(keypoint_form="rle")))
+    monkeypatch.setattr(TrainingStep, "view", compare)
+    train(make_config("run", epochs=1, losses=DistillationOptions(keypoint_form="rle"), ema_decay=ema_decay))
     assert looks[0].heatmaps["simulated"].shape == (4, 17, 16, 12)

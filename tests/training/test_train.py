@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,12 @@ import torch
 from safetensors import safe_open
 
 from distilpose.backends.checkpoint import describe, load_checkpoint
+from distilpose.compat import current_options
 from distilpose.errors import CheckpointError, ConfigError, TrainingDivergedError
 from distilpose.losses import DistillationOptions
-from distilpose.training.config import OptimizerConfig, learning_rate_factor
-from distilpose.training.module import PoseTraining
+from distilpose.training.config import OptimizerConfig, learning_rate_factor, train_config_from
+from distilpose.training.loop import Training
+from distilpose.training.state import locked
 from distilpose.training.train import train
 
 
@@ -37,6 +42,18 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert first == second
     mine, other = weights(a / "last.safetensors"), weights(b / "last.safetensors")
     assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def die_at(monkeypatch, epoch: int, batch: int = 0) -> None:
+    """Let every run fail before this batch."""
+    step = Training._train_step
+
+    def dies(self, values, index):
+        if (self.epoch, index) == (epoch, batch):
+            raise RuntimeError("killed")
+        return step(self, values, index)
+
+    monkeypatch.setattr(Training, "_train_step", dies)
 
 
 def test_teacher_then_distilled_student(make_config) -> None:
@@ -61,8 +78,8 @@ def test_teacher_then_distilled_student(make_config) -> None:
     assert description.training["validation"]["AP"] == student.best_ap
     with safe_open(student.last, "pt") as file:
         assert set(file.keys()) == set(load_checkpoint(student.last).state_dict())
-    state = torch.load(out / "state.ckpt", weights_only=False)["state_dict"]
-    assert not [name for name in state if "heatmap" in name or "head.up" in name]  # no teacher inside
+    state = torch.load(out / "state.ckpt", weights_only=True)["step"]
+    assert {name.split(".")[0] for name in state} == {"model"}  # no teacher inside
 
 
 def test_widths_may_differ_through_a_projection_that_is_not_saved(make_config) -> None:
@@ -73,7 +90,8 @@ def test_widths_may_differ_through_a_projection_that_is_not_saved(make_config) -
     names = set(load_checkpoint(result.last).state_dict())
     with safe_open(result.last, "pt") as file:
         assert set(file.keys()) == names
-    assert torch.load(Path(config.out) / "state.ckpt", weights_only=False)["state_dict"]["extra.0"].shape == (16, 24)
+    state = torch.load(Path(config.out) / "state.ckpt", weights_only=True)["step"]
+    assert state["criterion.projection.weight"].shape == (16, 24)
 
 
 @pytest.mark.parametrize("form", ["pixels", "rle"])
@@ -97,14 +115,7 @@ def test_a_resumed_likelihood_run_goes_on_with_its_flow(make_config, monkeypatch
     options = {"losses": DistillationOptions(keypoint_form="rle"), "epochs": 2, "evaluate_every": 9}
     whole, cut = make_config("whole", **options), make_config("cut", **options)
     train(whole)
-    step = PoseTraining.training_step
-
-    def dies_in_the_last_epoch(self, batch, batch_index):
-        if self.current_epoch == 1:
-            raise RuntimeError("killed")
-        return step(self, batch, batch_index)
-
-    monkeypatch.setattr(PoseTraining, "training_step", dies_in_the_last_epoch)
+    die_at(monkeypatch, epoch=1)
     with pytest.raises(RuntimeError, match="killed"):
         train(cut)
     monkeypatch.undo()
@@ -112,8 +123,8 @@ def test_a_resumed_likelihood_run_goes_on_with_its_flow(make_config, monkeypatch
     assert_same_run(Path(whole.out), Path(cut.out))
     flows = []
     for config in (whole, cut):
-        state = torch.load(Path(config.out) / "state.ckpt", weights_only=False)["state_dict"]
-        flows.append([value for name, value in state.items() if name.startswith("extra.")])
+        state = torch.load(Path(config.out) / "state.ckpt", weights_only=True)["step"]
+        flows.append([value for name, value in state.items() if name.startswith("criterion.flow.")])
     assert len(flows[0]) == 6 * 6  # weight and bias of three layers in each of six couplings
     assert all(torch.equal(a, b) for a, b in zip(*flows, strict=True))
     assert any(value.abs().max() > 0 for value in flows[0][4::6])  # the last layers started at zero
@@ -124,14 +135,7 @@ def test_a_killed_run_resumes_with_the_numbers_of_an_uninterrupted_one(make_conf
     train(whole)
 
     cut = make_config("cut", epochs=3, ema_decay=0.9)
-    step = PoseTraining.training_step
-
-    def dies_in_the_last_epoch(self, batch, batch_index):
-        if self.current_epoch == 2 and batch_index == 1:
-            raise RuntimeError("killed")
-        return step(self, batch, batch_index)
-
-    monkeypatch.setattr(PoseTraining, "training_step", dies_in_the_last_epoch)
+    die_at(monkeypatch, epoch=2, batch=1)
     with pytest.raises(RuntimeError, match="killed"):
         train(cut)
     assert len(rows(Path(cut.out) / "losses.csv")) == 5  # the row of the step that will be done again
@@ -155,14 +159,14 @@ def test_a_finished_run_is_not_overwritten_and_resuming_it_changes_nothing(make_
 
 def test_divergence_names_the_term_and_keeps_the_last_good_state(make_config, monkeypatch) -> None:
     config = make_config("run", epochs=2)
-    step = PoseTraining.training_step
+    step = Training._train_step
 
-    def poisoned(self, batch, batch_index):
-        if self.current_epoch == 1:
+    def poisoned(self, batch, index):
+        if self.epoch == 1:
             batch.images[0] = float("nan")
-        return step(self, batch, batch_index)
+        return step(self, batch, index)
 
-    monkeypatch.setattr(PoseTraining, "training_step", poisoned)
+    monkeypatch.setattr(Training, "_train_step", poisoned)
     with pytest.raises(TrainingDivergedError, match=r"keypoint = nan in batch 0 of epoch 1[\s\S]*state.ckpt"):
         train(config)
     assert all(tensor.isfinite().all() for tensor in weights(Path(config.out) / "last.safetensors").values())
@@ -185,21 +189,33 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model": "tokenpose_s", "teacher": "itself"}, "teacher"),
+        (
+            {"model": "tokenpose_s", "teacher": "itself", "losses": DistillationOptions(teacher_heatmap=0)},
+            "heatmap is 0",
+        ),
         ({"teacher": "itself", "losses": DistillationOptions(token=0, simulated_heatmap=0, score=0)}, "weigh 0"),
         ({"teacher": "itself", "no_sigma": True}, "sigma"),
         ({"no_sigma": True, "losses": DistillationOptions(keypoint_form="rle")}, "keypoint_form"),
         ({"epochs": 0}, "epochs"),
-        ({"backbone_heatmap": -1.0}, "backbone_heatmap"),
         ({"target_sigma": 0.0}, "target_sigma"),
         ({"target_sigma": float("nan")}, "target_sigma must be greater than 0 and finite"),
-        ({"optimizer": OptimizerConfig(lr=float("nan"))}, "optimizer.lr must not be negative, infinite or NaN"),
+        ({"optimizer": OptimizerConfig(lr=float("nan"))}, "optimizer.lr must be at least 0 and finite"),
         ({"model_options": {"input_size_hw": [64.0, 48]}}, r"input_size_hw must be two whole numbers"),
         ({"model": "distilpose_m", "model_options": {"visual_depth": "abc"}}, "visual_depth must be a whole number"),
         ({"start": "pointer", "init": "x"}, "init_parts"),
         ({"ema_decay": 1.5}, "ema_decay"),
         ({"teacher_flip": True}, "name a teacher"),
         ({"big_batch": True}, "batch_size"),
+        ({"seed": -1}, "seed must be at least 0 and finite"),
+        ({"cycles": 0}, "cycles must be at least 1"),
+        ({"accelerator": "tpu"}, "accelerator must be one of auto, cpu, gpu, mps"),
+        ({"accelerator": "gpu"}, "device cuda:0 is not there for torch"),
+        ({"precision": "bf17"}, "precision must be one of 32-true"),
+        ({"sync_batchnorm": True}, "sync_batchnorm works on GPUs"),
+        ({"out": "/dev/null"}, "out must be a folder"),
+        ({"freeze": ["backbome"]}, "the model has backbone, encoder, head"),
+        ({"freeze": ["backbone", "encoder", "head"]}, "nothing to train"),
+        ({"model": "tokenpose_s", "cycles": 2}, "cycles needs a distilpose_"),
     ],
 )
 def test_contradictions_are_found_before_training(changes, named, make_config) -> None:
@@ -235,8 +251,106 @@ def test_start_weights(make_config) -> None:
         train(wrong)
 
 
+def test_frozen_parts_stay_and_the_backbone_has_its_own_rate(make_config) -> None:
+    start = train(make_config("start", epochs=1, evaluate_every=9)).last
+    options = {"init": str(start), "epochs": 1, "evaluate_every": 9}
+    plain, frozen, slow = (
+        weights(train(make_config(name, **options, **changes)).last)
+        for name, changes in (("plain", {}), ("frozen", {"freeze": ["backbone"]}), ("slow", {"backbone_lr": 0.1}))
+    )
+    before = weights(start)
+
+    def moved(after: dict[str, torch.Tensor], part: str) -> float:
+        return sum(float((after[name] - before[name]).abs().sum()) for name in before if name.startswith(part))
+
+    assert moved(frozen, "backbone") == 0  # batch-norm statistics, too
+    assert moved(frozen, "encoder") > 0
+    assert 0 < moved(slow, "backbone.layer1.0.conv1.weight") < 0.3 * moved(plain, "backbone.layer1.0.conv1.weight")
+
+
+def test_a_heatmap_model_learns_from_a_heatmap_teacher_of_another_size(make_config) -> None:
+    large = {"input_size_hw": [96, 96], "patch_size_hw": [4, 4], "dim": 16, "depth": 1, "num_heads": 2}
+    teacher = train(make_config("teacher", model="tokenpose_s", model_options=large, epochs=1, evaluate_every=9)).last
+    config = make_config("run", model="tokenpose_s", teacher=str(teacher), epochs=1)
+    result = train(config)
+    log = rows(Path(config.out) / "losses.csv")
+    assert list(log[0])[-3:] == ["heatmap", "teacher_heatmap", "total"]
+    assert all(float(row["teacher_heatmap"]) > 0 for row in log)
+    assert describe(load_checkpoint(result.last)).training["teacher"] == str(teacher)
+
+
+def test_a_student_alone_may_learn_its_score(make_config, caplog) -> None:
+    config = make_config("run", losses=DistillationOptions(score_target="oks", score_mask="all"), epochs=1)
+    train(config)
+    assert "score" in rows(Path(config.out) / "losses.csv")[0]
+    assert "only a teacher teaches the score" not in caplog.text
+
+
+class Planted:
+    """Pickles to a call that makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_a_state_runs_no_code_and_a_broken_or_foreign_one_is_refused(make_config, tmp_path) -> None:
+    config = make_config("run", epochs=1)
+    train(config)
+    file = Path(config.out) / "state.ckpt"
+    whole = file.read_bytes()
+    torch.save({"format": 1, "step": Planted(tmp_path / "planted")}, file)
+    for content in (None, whole[: len(whole) // 2], b"", b"text"):
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"state.ckpt cannot be read .*init: "):
+            train(config, resume=True)
+    assert not (tmp_path / "planted").exists()
+    torch.save({"epoch": 1, "pytorch-lightning_version": "2.6"}, file)
+    with pytest.raises(CheckpointError, match="written by another version"):
+        train(config, resume=True)
+    file.write_bytes(whole)
+    config.model_options["dim"] = 32
+    with pytest.raises(CheckpointError, match="does not fit its configuration"):
+        train(config, resume=True)
+
+
+def test_one_training_writes_to_a_folder(make_config) -> None:
+    config = make_config("run", epochs=1)
+    with locked(Path(config.out)), pytest.raises(ConfigError, match=rf"process {os.getpid()}\): wait for it"):
+        train(config)
+    train(config)
+
+
+def test_names_of_earlier_versions(make_config) -> None:
+    values = json.loads(json.dumps(asdict(make_config("run"))))
+    del values["losses"]
+    old = {"backbone_heatmap": 10, "cycle_token": 0.5, "optimiser": values.pop("optimizer"), "start": "pointing"}
+    config = train_config_from({**values, **old})
+    assert (config.losses.backbone_heatmap, config.losses.cycle_token, config.start) == (10, 0.5, "pointer")
+    assert train_config_from(json.loads(json.dumps(asdict(config)))) == config
+    given = train_config_from({**values, "losses": {"token": 1.0}, "cycle_keypoint": 2.0})
+    assert (given.losses.token, given.losses.cycle_keypoint) == (1.0, 2.0)
+    assert current_options(["--backbone_heatmap=3", "--base.cycle_token", "1"]) == [
+        "--losses.backbone_heatmap=3", "--base.losses.cycle_token", "1",
+    ]  # fmt: skip
+
+
+def test_people_without_labels_need_a_teacher(make_config) -> None:
+    config = make_config("run")
+    config.data.train[0].unlabeled = True
+    with pytest.raises(ConfigError, match="learned from a teacher alone"):
+        config.check()
+    config.teacher = "teacher.safetensors"
+    with pytest.raises(ConfigError, match="distil_unannotated"):
+        config.check()
+
+
 def test_deep_supervision_trains_the_backbone_and_leaves_no_trace(make_config) -> None:
-    config = make_config("run", model="tokenpose_s", backbone_heatmap=10.0, target_sigma=1.0, epochs=8)
+    losses = DistillationOptions(backbone_heatmap=10.0)
+    config = make_config("run", model="tokenpose_s", losses=losses, target_sigma=1.0, epochs=8)
     config.ema_decay, config.evaluate_every = 0.5, 8
     result = train(config)
     loss = [float(row["backbone_heatmap"]) for row in rows(Path(config.out) / "losses.csv")]
@@ -297,10 +411,8 @@ def test_two_processes_equal_one_on_the_joined_batch(drawn_data, tmp_path) -> No
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_run_that_resumes(drawn_data, tmp_path) -> None:
-    import signal
-    import time
-
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_resumes(number, drawn_data, tmp_path) -> None:
     config = {
         "out": str(tmp_path / "run"),
         "model_options": {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2},
@@ -308,7 +420,7 @@ def test_ctrl_c_leaves_a_run_that_resumes(drawn_data, tmp_path) -> None:
             "root": str(drawn_data),
             "train": [{"annotations": "person_keypoints.json", "images": "images"}],
             "batch_size": 8,
-            "workers": 0,
+            "workers": 1,
         },
         "epochs": 10_000,
         "accelerator": "cpu",
@@ -320,7 +432,7 @@ def test_ctrl_c_leaves_a_run_that_resumes(drawn_data, tmp_path) -> None:
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "state.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "--resume" in error

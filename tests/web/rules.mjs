@@ -2,12 +2,13 @@
 import { readFileSync } from 'node:fs';
 
 const [folder] = process.argv.slice(2);
+const detector = await import(`${folder}/detector.js`);
 const geometry = await import(`${folder}/geometry.js`);
 const pose = await import(`${folder}/pose.js`);
 const tracking = await import(`${folder}/tracking.js`);
 const draw = await import(`${folder}/draw.js`);
 const results = await import(`${folder}/results.js`);
-const { image, boxes, model, rules, output, people } = JSON.parse(readFileSync(0, 'utf8'));
+const { image, boxes, model, rules, output, people, sizes, finds, detectorRules } = JSON.parse(readFileSync(0, 'utf8'));
 
 function cut(box) {
   const crop = geometry.cropOfBox(box, model.input_size_hw, rules.crop_padding);
@@ -29,7 +30,7 @@ function part({ x, y, width, height }) {
 
 const cuts = boxes.map(cut);
 const typed = Object.fromEntries(Object.entries(output).map(([name, values]) => [name, Float32Array.from(values)]));
-const poses = pose.decode(typed, cuts.map(({ crop }) => crop), boxes, model, rules);
+const poses = pose.decode(typed, cuts.map(({ crop }) => crop), boxes.map((box) => ({ box, score: 1 })), model, rules);
 const recorder = new results.Recorder();
 recorder.add({ name: 'a.jpg', scale: 1 }, null, poses, [1, 2]);
 const half = poses.map((one) => results.toSource(one, 0.5));
@@ -43,6 +44,8 @@ process.stdout.write(
     thereAndBack: half.map((one) => results.toCanvas(one, 0.5).xy),
     similarity: pose.similarity(first, second, model.skeleton, rules),
     expected: [first, second].map((now) => tracking.expectedBox(tracking.anchorAt(first, rules), now, rules)),
+    fits: sizes.map(([width, height]) => detector.fitImage(width, height, detectorRules.sizes[0], detectorRules.cell)),
+    kept: detector.keepPeople(Float32Array.from(finds.boxes.flat()), Float32Array.from(finds.scores), [208, 416], [500, 1000], detectorRules),
     drawing: { score: draw.SCORE_RAMP, sigma: draw.SIGMA_RAMP, width: draw.WIDTH_SHARE },
   }),
 );

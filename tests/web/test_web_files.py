@@ -13,10 +13,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from distilpose.backends.description import METADATA_KEY, ModelDescription
-from distilpose.cli.web import WEB
+from distilpose.cli import main as cli
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.serving import web
-from distilpose.serving.web import RUNTIME_FILES, RUNTIME_VERSION, STATIC, build_page, find_runtime, own_files
+from distilpose.serving.web import (
+    RUNTIME_FILES,
+    RUNTIME_VERSION,
+    STATIC,
+    WebOptions,
+    build_page,
+    find_runtime,
+    own_files,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,11 +56,15 @@ def write_model(path: Path, output: str = "xy_norm", description: ModelDescripti
 def test_the_folder_has_all_that_the_page_asks_for(tmp_path: Path, package: Path) -> None:
     first, second = (write_model(tmp_path / f"{name}.onnx") for name in ("first", "second"))
     out = tmp_path / "site"
-    build_page(out, models=[write_model(tmp_path / "old.onnx")], runtime=package)
-    report = build_page(out, models=[first, second], runtime=package)
+    build_page(WebOptions(out=out, models=[write_model(tmp_path / "old.onnx")], runtime=package))
+    report = build_page(WebOptions(out=out, models=[first, second], runtime=package))
     manifest = json.loads((out / "manifest.json").read_text())
     assert [entry["name"] for entry in manifest["models"]] == ["first", "second"]
-    assert sorted(path.name for path in (out / "models").iterdir()) == ["first.onnx", "second.onnx"]
+    detector = ["NOTICE_DETECTOR.md", "nanodet_g_person.onnx"]
+    assert sorted(path.name for path in (out / "models").iterdir()) == sorted([*detector, "first.onnx", "second.onnx"])
+    content = (out / manifest["detector"]["file"]).read_bytes()
+    assert manifest["detector"]["bytes"] == len(content)
+    assert manifest["detector"]["sha256"] == hashlib.sha256(content).hexdigest()
     for entry in manifest["models"]:
         content = (out / entry["file"]).read_bytes()
         assert entry["bytes"] == len(content)
@@ -114,25 +126,21 @@ def test_unusable_models_are_refused(tmp_path: Path, package: Path) -> None:
         ([tmp_path / "none.onnx"], InputError, "is not a file"),
     ):
         with pytest.raises(error, match=message):
-            build_page(tmp_path / "site", models=models, runtime=package)
+            build_page(WebOptions(out=tmp_path / "site", models=models, runtime=package))
     with pytest.raises(InputError, match="cannot be made a folder"):
-        build_page(broken, models=[model], runtime=package)
+        build_page(WebOptions(out=broken, models=[model], runtime=package))
 
 
 def test_the_command(tmp_path: Path, package: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser()
-    WEB.add_arguments(parser)
     model, out = write_model(tmp_path / "tiny.onnx"), tmp_path / "site"
-    args = parser.parse_args(["--out", str(out), "--models", str(model), "--runtime", str(package)])
-    assert WEB.run(args) == 0
+    assert cli.main(["web", "--out", str(out), "--models", str(model), "--runtime", str(package)]) == 0
     assert f"tiny -> {out}" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_the_shipped_student_is_exported_with_its_notice(tmp_path: Path, package: Path) -> None:
-    (entry,) = json.loads((build_page(tmp_path, runtime=package).folder / "manifest.json").read_text())["models"]
+    build_page(WebOptions(out=tmp_path, runtime=package))
+    (entry,) = json.loads((tmp_path / "manifest.json").read_text())["models"]
     assert entry["precision"] == "float16"
     assert entry["normalization"] is None
     assert entry["bytes"] < 15e6

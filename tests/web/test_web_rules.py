@@ -14,13 +14,15 @@ import pytest
 
 from distilpose.backends.description import ModelDescription
 from distilpose.data.preprocess import crop_image
+from distilpose.detection.filtering import keep_people
+from distilpose.detection.nanodet import fit_image
 from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.geometry import crops_from_boxes
 from distilpose.geometry.oks import oks
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.models.outputs import PoseOutput
-from distilpose.serving.web import STATIC, model_entry, shared_rules
+from distilpose.serving.web import STATIC, detector_rules, model_entry, shared_rules
 from distilpose.skeletons import COCO_17
 from distilpose.video.tracking import PoseTracker
 from distilpose.visualization import draw
@@ -28,6 +30,16 @@ from distilpose.visualization import rasterizer as paint
 
 DESCRIPTION = ModelDescription("student", "regression", (128, 96), (32, 24))
 BOXES = [[20.0, 30.0, 170.5, 200.25], [-60.0, -10.0, 41.0, 90.0], [500.0, 500.0, 600.0, 700.0], [0, 0, 200, 240]]
+
+SIZES_WH = [[640, 480], [480, 640], [100, 100], [5000, 7], [333, 500]]
+
+
+def many_boxes() -> dict[str, np.ndarray]:
+    """What a network of 208 x 416 might give: doubles, boxes over the edge, weak ones."""
+    rng = np.random.default_rng(3)
+    corner = rng.random((400, 2)) * [180, 380] - 10
+    boxes = np.concatenate([corner, corner + rng.random((400, 2)) * [90, 150]], axis=1).astype(np.float32)
+    return {"boxes": boxes, "scores": rng.random(400, dtype=np.float32)}
 
 
 class Fixed:
@@ -100,6 +112,9 @@ def answers(
         "rules": shared_rules(),
         "output": {name: getattr(output, name).ravel().tolist() for name in ("xy_norm", "sigma", "score")},
         "people": [as_pose(result) for result in two],
+        "sizes": SIZES_WH,
+        "finds": {name: values.tolist() for name, values in many_boxes().items()},
+        "detectorRules": detector_rules(),
     }
     script = Path(__file__).with_name("rules.mjs")
     done = subprocess.run(
@@ -145,6 +160,23 @@ def test_boxes_follow_as_in_the_package(answers: dict[str, Any], two: list[PoseR
         assert tracked.track_id is not None
         assert tracked.track_id.tolist() == [1]
         np.testing.assert_allclose(found, tracker.expected(float(time)).boxes_xyxy[0], atol=1e-6)
+
+
+def test_images_are_fitted_as_by_the_detector(answers: dict[str, Any]) -> None:
+    for (width, height), fit in zip(SIZES_WH, answers["fits"], strict=True):
+        pixels, scale_xy = fit_image(np.zeros((height, width, 3), np.uint8), detector_rules()["sizes"][0])
+        assert fit["inputWh"] == [pixels.shape[1], pixels.shape[0]]
+        np.testing.assert_allclose(fit["innerWh"], np.array(scale_xy) * [width, height])
+
+
+def test_people_are_kept_as_by_the_detector(answers: dict[str, Any]) -> None:
+    finds, rules = many_boxes(), detector_rules()
+    in_image = finds["boxes"].astype(float) * 1000 / 416
+    limits = {"threshold": rules["threshold"], "nms_iou": rules["nms_iou"]}
+    expected = keep_people(in_image, finds["scores"], (1000, 500), **limits)
+    assert 5 < len(expected.box_score) < 300
+    np.testing.assert_allclose([one["box"] for one in answers["kept"]], expected.boxes_xyxy, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose([one["score"] for one in answers["kept"]], expected.box_score, rtol=1e-6)
 
 
 def test_similarity_is_that_of_the_package(answers: dict[str, Any], two: list[PoseResult]) -> None:

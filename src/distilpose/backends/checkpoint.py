@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +15,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from distilpose.backends.base import check_digest, described, first_line, stamp_digest
 from distilpose.backends.description import METADATA_KEY, ModelDescription, parse_description
+from distilpose.backends.released import convert_released
+from distilpose.backends.tensors import check_tensors, fill_model
 from distilpose.data.preprocess import Normalization
 from distilpose.errors import CheckpointError, ConfigError
-from distilpose.models import MODELS, create_model
+from distilpose.files import write_file_atomically
+from distilpose.models import create_model
 from distilpose.models.base import HeatmapModel, PoseModel
-from distilpose.models.distilpose import DistilPose
 from distilpose.models.outputs import CELL
-from distilpose.models.tokenpose import TokenPose
 from distilpose.skeletons import COCO_17, Skeleton
 
 HUB_WEIGHTS_NAME = "model.safetensors"
 HUB_CONFIG_NAME = "config.json"
-_MAX_LISTED = 12
 
 
 def describe(
@@ -98,17 +96,19 @@ def save_checkpoint(
 
     Raises:
         ConfigError: the model cannot describe itself (see `describe`).
+        InputError: the file cannot be written.
     """
     path = Path(path)
-    metadata = {METADATA_KEY: json.dumps(describe(model, skeleton=skeleton, training=training).to_dict())}
+    metadata = {METADATA_KEY: described(describe(model, skeleton=skeleton, training=training))}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if half:
         tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-        part = Path(folder) / path.name
-        save_file(tensors, part, metadata=metadata)
-        os.replace(part, path)
+    with write_file_atomically(path) as part:
+        try:
+            save_file(tensors, part, metadata=metadata)
+        except SafetensorError as error:  # its own type, for a full disk too
+            raise OSError(str(error)) from error
+        stamp_digest([part])
     return path
 
 
@@ -142,34 +142,6 @@ def read_description(path: str | Path) -> ModelDescription:
         raise _not_safetensors(Path(path), error) from error
 
 
-def convert_released(path: str | Path) -> PoseModel:
-    """Build a model from a file in the layout of the paper authors' released checkpoints.
-
-    Which of the four presets it is follows from its tensors. Files are read with ``weights_only=True``.
-
-    Raises:
-        CheckpointError: the file is not such a checkpoint, or tensors are extra, missing or misshaped.
-    """
-    path = Path(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many unrelated types on foreign bytes
-        raise CheckpointError(f"{path} cannot be read as a PyTorch checkpoint ({error}): is it complete?") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} must hold a 'state_dict' of tensors, as the released checkpoints do")
-    name = _recognize_released(path, state)
-    tensors = {_released_to_own(key): value for key, value in state.items()}
-    model = create_model(name)
-    assert isinstance(model, DistilPose | TokenPose)
-    position = tensors.pop("encoder.position", None)
-    if position is None or position.shape != model.encoder.position.shape:
-        raise CheckpointError(f"{path} has no usable pos_embedding; a released {name} holds {[1, 256, 192]}")
-    if not torch.allclose(position.float(), model.encoder.position, atol=1e-4):
-        raise CheckpointError(f"{path} has a pos_embedding that is not the sine code: not a released {name}")
-    return _fill(path, model, tensors)
-
-
 class HubModel(nn.Module, PyTorchModelHubMixin, library_name="distilpose", tags=["pose-estimation"]):
     """A pose model with Hugging Face's ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
 
@@ -195,7 +167,8 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="distilpose", tags=
     def _save_pretrained(self, save_directory: Path) -> None:
         save_checkpoint(self.model, save_directory / HUB_WEIGHTS_NAME)
         config = {METADATA_KEY: describe(self.model).to_dict()}
-        (save_directory / HUB_CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        with write_file_atomically(save_directory / HUB_CONFIG_NAME) as part:
+            part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def _from_pretrained(
@@ -241,97 +214,43 @@ def load_from_hub(hub_id: str) -> PoseModel:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
     try:
         with safe_open(path, "pt") as file:
-            description = parse_description(path, (file.metadata() or {}).get(METADATA_KEY))
-            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 not a dict
+            text = (file.metadata() or {}).get(METADATA_KEY)
+            description = parse_description(path, text)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
     except (SafetensorError, OSError) as error:
         raise _not_safetensors(path, error) from error
+    check_digest(text, [path])
+    return tensors, description
 
 
 def _not_safetensors(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path} cannot be read as safetensors ({error}): broken, cut short, or another format")
+    return CheckpointError(
+        f"{path} cannot be read as safetensors ({first_line(error)}): broken, cut short, or another format"
+    )
 
 
 def _build(path: Path, description: ModelDescription, tensors: Mapping[str, Tensor]) -> PoseModel:
     try:
-        model = create_model(description.model, **description.options)
-    except ConfigError as error:
-        raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error
-    model = _fill(path, model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+        with torch.device("meta"):  # without memory: what a description asks for may not be what the file holds
+            shapes = {name: value.shape for name, value in _create(description).state_dict().items()}
+        check_tensors(path, f"a {description.model}", shapes, tensors)
+        model = _create(description)
+    except (ConfigError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        raise CheckpointError(f"{path} describes a model that cannot be built: {str(error)[:300]}") from error
+    model = fill_model(path, model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+    own = describe(model, skeleton=description.skeleton)
+    for field in ("output", "input_size_hw", "heatmap_size_hw"):
+        if getattr(description, field) != getattr(own, field):
+            raise CheckpointError(
+                f"{path} says of itself {field} {getattr(description, field)}, its model has {getattr(own, field)}: "
+                "write the file again"
+            )
     model.description = description  # type: ignore[assignment]  # a plain attribute: `describe` reads it
     return model
 
 
-def _fill(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> PoseModel:
-    check_tensors(path, f"a {model.preset}", {k: v.shape for k, v in model.state_dict().items()}, tensors)
-    model.load_state_dict(tensors, strict=True)
-    return model.eval()
-
-
-def check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not exactly the expected ones, by name and shape.
-
-    Args:
-        path: where they come from, for the error.
-        what: they should be, likewise.
-        expected: shapes by name.
-        tensors: by name.
-
-    Raises:
-        CheckpointError: names what is missing, extra or misshaped.
-    """
-    faults = [f"missing {name}" for name in expected if name not in tensors]
-    faults += [f"extra {name}" for name in tensors if name not in expected]
-    faults += [
-        f"{name} has shape {list(tensors[name].shape)}, expected {list(shape)}"
-        for name, shape in expected.items()
-        if name in tensors and tensors[name].shape != shape
-    ]
-    if faults:
-        more = f", and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
-        raise CheckpointError(f"{path} does not hold {what}: {'; '.join(faults[:_MAX_LISTED])}{more}")
-
-
-# Released name -> own name.
-_RELEASED_NAMES = [
-    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.keypoint_token$", "encoder.keypoint_tokens"),
-    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.pos_embedding$", "encoder.position"),
-    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.patch_to_embedding\.", "encoder.patch_embedding."),
-    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.transformer\.layers\.(\d+)\.", r"encoder.blocks.\1."),
-    (r"\.0\.fn\.norm\.", ".attention_norm."),
-    (r"\.0\.fn\.fn\.to_qkv\.", ".qkv."),
-    (r"\.0\.fn\.fn\.to_out\.0\.", ".attention_out."),
-    (r"\.1\.fn\.norm\.", ".mlp_norm."),
-    (r"\.1\.fn\.fn\.net\.0\.", ".mlp_up."),
-    (r"\.1\.fn\.fn\.net\.3\.", ".mlp_down."),
-    (r"^keypoint_head\.tokenhead\.mlp_head\.0\.", "head.norm."),
-    (r"^keypoint_head\.tokenhead\.mlp_head\.1\.", "head.linear."),
-    (r"^keypoint_head\.tokenpose\.mlp_head\.0\.", "head.norm."),
-    (r"^keypoint_head\.tokenpose\.mlp_head\.1\.", "head.up."),
-    (r"^keypoint_head\.tokenpose\.mlp_head\.2\.", "head.hidden_norm."),
-    (r"^keypoint_head\.tokenpose\.mlp_head\.3\.", "head.out."),
-]
-
-
-def _released_to_own(name: str) -> str:
-    if name.startswith("backbone."):
-        return name
-    for pattern, replacement in _RELEASED_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def _recognize_released(path: Path, state: Mapping[str, Tensor]) -> str:
-    student = any(name.startswith("keypoint_head.tokenhead.") for name in state)
-    teacher = any(name.startswith("keypoint_head.tokenpose.") for name in state)
-    if student == teacher:
-        raise CheckpointError(
-            f"{path} is no released DistilPose or TokenPose checkpoint: expected tensors under "
-            f"'keypoint_head.tokenhead' or 'keypoint_head.tokenpose', got {sorted(state)[:3]}"
-        )
-    large = any(name.startswith("backbone.stage") for name in state)
-    name = ("distilpose_" if student else "tokenpose_") + ("l" if large else "s")
-    assert name in MODELS
-    return name
+def _create(description: ModelDescription) -> PoseModel:
+    return create_model(description.model, **description.options)
 
 
 __all__ = [

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from numpy.typing import ArrayLike
 
 from distilpose import __version__
 from distilpose.compat import current_names
 from distilpose.data.preprocess import Normalization
 from distilpose.errors import CheckpointError, DistilPoseError
+from distilpose.geometry import CROP_PADDING, CropTransform, crops_from_boxes
 from distilpose.skeletons import COCO_17, Skeleton
 
 FORMAT_VERSION = 3
@@ -20,6 +23,11 @@ RENAMED = {1: {"distilpose_m": "distilpose_p"}}
 METADATA_KEY = "distilpose"  # of the description in a file's metadata, whatever the kind of file
 OutputKind = Literal["regression", "heatmap"]
 Precision = Literal["float32", "float16", "int8"]
+MAX_SIDE = 4096  # pixels or cells
+MAX_KEYPOINTS = 2048
+_MAX_OPTION = 8192
+_MAX_SCALE = 1000.0
+_MAX_TEXT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,9 @@ class ModelDescription:
         skeleton: the keypoints and their order.
         training: what is known of the training run, free-form JSON values.
         precision: of an exported file's weights; a checkpoint is ``"float32"`` once it is loaded.
+        padding: factor on both sides of a person box before the crop is cut.
+        udp: the crop and the heatmaps are counted from center to center of their outermost pixels and cells
+            ("unbiased data processing", arXiv:1911.07524); see `CropTransform`.
     """
 
     model: str
@@ -47,13 +58,19 @@ class ModelDescription:
     skeleton: Skeleton = COCO_17
     training: Mapping[str, Any] = field(default_factory=dict)
     precision: Precision = "float32"
+    padding: float = CROP_PADDING
+    udp: bool = False
+
+    def crops(self, boxes_xyxy: ArrayLike) -> Sequence[CropTransform]:
+        """The crops of (N, 4) person boxes in image pixels, as the model wants them."""
+        return crops_from_boxes(boxes_xyxy, self.input_size_hw, self.padding, udp=self.udp)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready form that names its format version."""
         return {
             "format": FORMAT_VERSION,
             "written_by": f"distilpose {__version__}",
-            **{f.name: getattr(self, f.name) for f in fields(self)},
+            **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("padding", "udp")},
             "normalization": None if self.normalization is None else asdict(self.normalization),
             "skeleton": self.skeleton.to_dict(),
         }
@@ -65,9 +82,11 @@ class ModelDescription:
         Raises:
             CheckpointError: a field is missing or broken, or the format is newer than this package.
         """
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"the model description must be a mapping, got {type(values).__name__}")
         values = current_names(values)
         version = values.get("format")
-        if not isinstance(version, int) or version < 1:
+        if type(version) is not int or version < 1:
             raise CheckpointError(f"the model description must name its format (1..{FORMAT_VERSION}), got {version!r}")
         if version > FORMAT_VERSION:
             raise CheckpointError(
@@ -79,6 +98,9 @@ class ModelDescription:
             precision = values.get("precision", "float32")  # checkpoints do not say it
             if precision not in get_args(Precision):
                 raise ValueError(precision)
+            _check_bounds(values["options"])
+            if len(values["skeleton"]["keypoint_names"]) > MAX_KEYPOINTS:
+                raise ValueError(f"more than {MAX_KEYPOINTS} keypoints")
             return cls(
                 model=RENAMED.get(version, {}).get(str(values["model"]), str(values["model"])),
                 output=values["output"],
@@ -90,8 +112,8 @@ class ModelDescription:
                 training=dict(values["training"]),
                 precision=precision,
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the model description is broken ({error!r}): write the file again") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise CheckpointError(f"the model description is broken ({error!r:.300}): write the file again") from error
 
 
 def parse_description(path: Path, text: str | None) -> ModelDescription:
@@ -102,27 +124,50 @@ def parse_description(path: Path, text: str | None) -> ModelDescription:
         text: what the metadata hold under `METADATA_KEY`; None when that is nothing.
 
     Raises:
-        CheckpointError: there is no description, or it is broken or newer than this package.
+        CheckpointError: there is no description, or it is broken, out of bounds or newer than this package.
     """
     if text is None:
         raise CheckpointError(f"{path} has no distilpose description: it was not written by distilpose")
     try:
-        return ModelDescription.from_dict(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} has a broken distilpose description ({error})") from error
+        if len(text) > _MAX_TEXT:
+            raise ValueError(f"{len(text)} characters")
+        values = json.loads(text, parse_constant=_refuse_constant)
+        return ModelDescription.from_dict(values)
+    except (ValueError, RecursionError) as error:  # json's own errors, numbers of 5000 digits, deep nesting
+        raise CheckpointError(f"{path} has a broken distilpose description ({str(error)[:200]})") from error
     except DistilPoseError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {str(error)[:500]}") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def _normalization(values: Any) -> Normalization | None:
-    return None if values is None else Normalization(mean=_triple(values["mean"]), std=_triple(values["std"]))
+    if values is None:
+        return None
+    normalization = Normalization(mean=_triple(values["mean"]), std=_triple(values["std"]))
+    if min(normalization.std) <= 0 or max(map(abs, (*normalization.mean, *normalization.std))) > _MAX_SCALE:
+        raise ValueError(f"normalization {normalization}")
+    return normalization
 
 
 def _size(values: Any) -> tuple[int, int]:
-    height, width = (int(value) for value in values)
+    height, width = values
+    if not all(type(side) is int and 1 <= side <= MAX_SIDE for side in (height, width)):
+        raise ValueError(f"size {values!r:.100}, expected 1..{MAX_SIDE}")
     return height, width
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
     a, b, c = (float(value) for value in values)
     return a, b, c
+
+
+def _check_bounds(values: Any) -> None:
+    """Refuse options whose numbers no model has: they would fill the memory before anything else is checked."""
+    if isinstance(values, Mapping | list | tuple):
+        for value in values.values() if isinstance(values, Mapping) else values:
+            _check_bounds(value)
+    elif isinstance(values, int | float) and not abs(values) <= _MAX_OPTION:
+        raise ValueError(f"an option is {values}, expected at most {_MAX_OPTION}")

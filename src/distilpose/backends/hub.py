@@ -12,7 +12,7 @@ from distilpose.errors import DistilPoseError, InputError
 MODEL_CONFIG = "config.json"
 PROCESSOR_CONFIG = "preprocessor_config.json"
 
-_CONNECT_SECONDS = 3.0  # without it, a hub that cannot be reached is tried for half a minute and longer
+CONNECT_SECONDS = 3.0  # without it, a hub that cannot be reached is tried for half a minute and longer
 _FILES = (MODEL_CONFIG, PROCESSOR_CONFIG, "model*.safetensors", "model.safetensors.index.json")
 _MAX_LENGTH = 300
 
@@ -127,7 +127,7 @@ def _downloaded(hub_id: str, what: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        HfApi().model_info(hub_id, timeout=_CONNECT_SECONDS)  # snapshot_download takes no such limit
+        HfApi().model_info(hub_id, timeout=CONNECT_SECONDS)  # snapshot_download takes no such limit
         return Path(snapshot_download(hub_id, allow_patterns=list(_FILES)))
     except Exception as error:  # requests', httpx's or the hub's own, by version
         raise InputError(

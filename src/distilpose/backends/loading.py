@@ -1,94 +1,183 @@
-"""One door for every model: a preset's shipped weights, a file, a hub id."""
+"""Load a model by name, path or hub id, and make an inference backend of any model."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from distilpose.backends.base import InferenceBackend
-from distilpose.backends.onnxruntime import OnnxRuntimeBackend
+from distilpose.backends.address import ForeignOptions, read_options, split_address
+from distilpose.backends.base import InferenceBackend, existing_file
+from distilpose.backends.device import AUTO, Compute, parse_device
+from distilpose.backends.foreign import ForeignBackend
+from distilpose.backends.hub import CONNECT_SECONDS, MODEL_CONFIG
+from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.backends.torch import TorchBackend
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import ConfigError, InputError, require_package
 
 if TYPE_CHECKING:
     from torch import nn
 
     from distilpose.models import PoseModel
 
-# Weights inside the package, by name; their license notice lies beside them.
+# Weights inside the package, by name, as checkpoints; an exported file of the same name lies beside them.
 DEFAULT_MODEL = "distilpose_s_demo"
 SHIPPED_WEIGHTS: dict[str, Path] = {
     DEFAULT_MODEL: Path(__file__).parents[1] / "weights" / "distilpose_s_demo.safetensors",
 }
-
-
-# Which runtime reads an exported file, by its suffix.
+# What reads an exported file, by its suffix.
 FILE_BACKENDS: dict[str, Callable[[str | Path], InferenceBackend]] = {
     ".onnx": OnnxRuntimeBackend,
     ".xml": OpenVinoBackend,
 }
 
 
-def load_model(name_or_path: str | Path) -> PoseModel | InferenceBackend:
-    """Load a model with its weights.
+def load_model(
+    name_or_path: str | Path,
+    device: str = AUTO,
+    *,
+    threads: int | None = None,
+    compute: Compute = "float32",
+    exported: bool = True,
+) -> PoseModel | InferenceBackend:
+    """Load a model by name, path or hub id.
 
     Args:
-        name_or_path: a name of `SHIPPED_WEIGHTS`, a checkpoint (our ``.safetensors`` or a released ``.pth``), a
-            folder written by ``save_pretrained``, a hub id such as ``"org/name"``, or an exported ``.onnx`` or
-            ``.xml``.
+        name_or_path: the name of shipped weights; a checkpoint (our ``.safetensors`` or a released ``.pth``); a folder
+            written by ``save_pretrained``; a hub id such as ``"org/name"``; an exported ``.onnx`` or ``.xml``; or a
+            foreign top-down network: an ONNX file of SimCC (RTMPose) or heatmaps, a ``.zip`` with one inside, a
+            ViTPose folder or hub id. Foreign ones take options, such as ``"FILE.onnx?keypoints=halpe_26&color=bgr"``;
+            see `ForeignOptions`.
+        device: of a file that does not run in torch; see `as_backend`.
+        threads: likewise.
+        compute: likewise.
+        exported: take shipped weights as their ONNX file; False takes their checkpoint.
 
     Returns:
-        Of a checkpoint, the torch model in evaluation mode, on the CPU. Of an exported file, an `InferenceBackend`
-        from numpy arrays to numpy arrays, for which torch is neither needed nor imported. `PosePredictor` takes
-        either.
+        Of a checkpoint, the torch model in evaluation mode, on the CPU. Of everything else, an `InferenceBackend` from
+        numpy arrays to numpy arrays, for which torch is neither needed nor imported, ViTPose excepted.
+        `PosePredictor` takes either.
 
     Raises:
         CheckpointError: the file is missing, broken, foreign, newer, or does not match its model.
-        ConfigError: the name is a preset, which has no weights of its own, or the file's runtime is not installed.
+        ConfigError: the name is a preset, which has no weights of its own; an option or a device does not fit; or a
+            package is not installed.
     """
-    if Path(name_or_path).suffix in FILE_BACKENDS:
-        return FILE_BACKENDS[Path(name_or_path).suffix](name_or_path)
-    from distilpose.backends import checkpoint
+    name = str(name_or_path)
+    if name in SHIPPED_WEIGHTS:
+        path = SHIPPED_WEIGHTS[name]
+        name = str(path.with_suffix(".onnx") if exported and path.with_suffix(".onnx").is_file() else path)
+    file, values = split_address(name)
+    path, options = Path(file), read_options(file, values)
+    if path.suffix in (*FILE_BACKENDS, ".zip"):
+        return _open_file(path, options if values else None, device, threads, compute)
+    if _is_vitpose(path):
+        from distilpose.backends.vitpose import load_vitpose
+
+        vitpose = load_vitpose(file, options)
+        return TorchBackend(vitpose.module, vitpose.description, device, threads=threads, compute=compute)
+    if values:
+        raise ConfigError(f"{file} says itself how it is fed: leave out {', '.join(values)}")
+    return _load_checkpoint(path)
+
+
+def _open_file(
+    path: Path, options: ForeignOptions | None, device: str, threads: int | None, compute: Compute
+) -> InferenceBackend:
+    existing_file(path)
+    runs_openvino = path.suffix == ".xml" or parse_device(device).kind == "openvino"
+    if not runs_openvino and compute != "float32":
+        raise ConfigError(f"{path} runs in ONNX Runtime, which computes as it was exported: leave compute out")
+    if path.suffix == ".onnx" and not runs_openvino and not is_exported(path):
+        return ForeignBackend(path, options, threads=threads, device=device)
+    if path.suffix == ".zip":
+        return ForeignBackend(path, options, threads=threads, device=device)
+    if options is not None:
+        raise ConfigError(f"{path} says itself how it is fed: leave the options out")
+    if runs_openvino:
+        return OpenVinoBackend(path, threads, device=device, compute=compute)
+    return OnnxRuntimeBackend(path, threads, device=device)
+
+
+def _load_checkpoint(path: Path) -> PoseModel:
     from distilpose.models import list_models
 
-    path = Path(name_or_path)
-    if str(name_or_path) in SHIPPED_WEIGHTS:
-        path = SHIPPED_WEIGHTS[str(name_or_path)]
-    elif path.is_dir():
-        path = path / checkpoint.HUB_WEIGHTS_NAME
-    elif not path.exists() and str(name_or_path) in list_models():
+    if not path.exists() and str(path) in list_models():
         raise ConfigError(
-            f"{name_or_path} is an architecture without weights: pass a checkpoint file or one of "
-            f"{', '.join(SHIPPED_WEIGHTS)}, or build it untrained with "
-            f"distilpose.create_model({str(name_or_path)!r})"
+            f"{path} is an architecture without weights: pass a checkpoint file or one of "
+            f"{', '.join(SHIPPED_WEIGHTS)}, or build it untrained with distilpose.create_model({str(path)!r})"
         )
-    elif not path.exists() and not path.suffix and len(path.parts) == 2:
-        return checkpoint.load_from_hub(str(name_or_path))
+    require_package("torch", f"the checkpoint {path}")
+    from distilpose.backends import checkpoint
+
+    if path.is_dir():
+        path = path / checkpoint.HUB_WEIGHTS_NAME
+    elif _is_hub_id(path):
+        return checkpoint.load_from_hub(str(path))
     return checkpoint.load_checkpoint(path)
 
 
-def as_backend(model: nn.Module | InferenceBackend | str | Path, device: str | None = None) -> InferenceBackend:
+def _is_hub_id(path: Path) -> bool:
+    return not path.exists() and not path.suffix and len(path.parts) == 2 and not path.is_absolute()
+
+
+def _is_vitpose(path: Path) -> bool:
+    """Whether a folder or hub id holds a ViTPose model of transformers, by its ``config.json``."""
+    config = path / MODEL_CONFIG
+    if _is_hub_id(path) and find_spec("huggingface_hub") is not None:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            config = Path(hf_hub_download(str(path), MODEL_CONFIG, etag_timeout=CONNECT_SECONDS))
+        except Exception:  # neither on the hub nor in the cache: loading says so
+            return False
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("model_type") == "vitpose"
+
+
+def as_backend(
+    model: nn.Module | InferenceBackend | str | Path,
+    device: str | None = None,
+    *,
+    threads: int | None = None,
+    compute: Compute = "float32",
+) -> InferenceBackend:
     """Any model as an `InferenceBackend` on numpy arrays.
 
     Args:
         model: a torch model from `create_model` or `load_model`, an `InferenceBackend`, or what `load_model` takes.
-        device: torch device; where the weights are when None.
+        device: where it runs. ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and ``mps`` are for torch models and ONNX files;
+            ``tensorrt``, ``coreml`` and ``directml`` for ONNX files; ``openvino:GPU`` for exported files. ``auto``
+            takes a GPU that the model's library can use, else the CPU. None is ``auto`` for what is loaded here, and
+            leaves a torch model where it is.
+        threads: of one run on the CPU; chosen by the library, or by `default_threads`, when None.
+        compute: ``"bfloat16"`` and ``"float16"`` are faster for torch models on GPUs and for OpenVINO, and not the
+            same numbers.
 
     Raises:
         InputError: it is none of these.
-        ConfigError: a device was named for a model that does not run in torch.
+        ConfigError: the device is not there, or the options do not fit the model.
+        CheckpointError: a file is unusable; see `load_model`.
     """
     if isinstance(model, str | Path):
-        model = load_model(model)
+        device = device or AUTO
+        model = load_model(model, device, threads=threads, compute=compute)
+    elif isinstance(model, InferenceBackend) and not hasattr(model, "parameters") and (device or threads):
+        raise ConfigError(
+            f"device and threads are chosen when a model is loaded, got {device or threads} for a "
+            f"{type(model).__name__}: load_model(FILE, device=...)"
+        )
     if not hasattr(model, "parameters"):
         if not isinstance(model, InferenceBackend):
             raise InputError(f"model must be a model, a backend, a name or a path, got {type(model).__name__}")
-        if device is not None:
-            raise ConfigError(f"device is for torch models, got {device!r} for a {type(model).__name__}: leave it out")
         return model
     from distilpose.backends import checkpoint
 
     module = cast("nn.Module", model)  # a loaded module also looks like an InferenceBackend
-    return TorchBackend(module, checkpoint.describe(module), device)
+    return TorchBackend(module, checkpoint.describe(module), device, threads=threads, compute=compute)

@@ -1,78 +1,139 @@
-"""Exported files in ONNX Runtime."""
+"""ONNX files in ONNX Runtime: sessions of any file, and exported models as inference backends."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from distilpose.backends.base import (
     INPUT_NAME,
     NumpyOutput,
+    check_digest,
     check_network_input,
     check_outputs,
     existing_file,
-    need_package,
     output_of,
+    probe,
+    run_failed,
     unreadable,
-    usable_cores,
 )
 from distilpose.backends.description import METADATA_KEY, ModelDescription, parse_description
+from distilpose.backends.device import (
+    AUTO,
+    PROVIDERS,
+    RuntimeInfo,
+    check_threads,
+    default_threads,
+    onnx_provider,
+    parse_device,
+)
 from distilpose.data.preprocess import NetworkInput
+from distilpose.errors import ConfigError, require_package
 
 
 class OnnxRuntimeBackend:
-    """An exported ``.onnx`` file in ONNX Runtime, on the CPU.
+    """An exported ``.onnx`` file in ONNX Runtime.
 
     Args:
         path: written by ``distilpose export``.
-        threads: of one run; every core this process may use when None.
+        threads: of one run on the CPU; see `default_threads` when None.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``tensorrt``, ``coreml`` or ``directml``.
 
     Raises:
-        ConfigError: onnxruntime is not installed.
-        CheckpointError: the file is missing, broken, foreign or newer.
+        ConfigError: onnxruntime is not installed, or lacks the device.
+        CheckpointError: the file is missing, broken, damaged, foreign or newer, or does not run.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        path = existing_file(path)
-        self._session = open_onnx_session(path, threads)
-        self._description = parse_description(path, self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+    def __init__(self, path: str | Path, threads: int | None = None, *, device: str = AUTO) -> None:
+        self._path = existing_file(path)
+        self._session = open_onnx_session(self._path, threads, device=device)
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        self._description = parse_description(self._path, text)
+        check_digest(text, [self._path])
         self._names = [output.name for output in self._session.get_outputs()]
-        check_outputs(path, self._names, self._description)
+        self._runtime = session_runtime(self._session)
+        check_outputs(self._path, self._names, self._description)
+        probe(self, self._path)
 
     @property
     def description(self) -> ModelDescription:
         """What the model expects and returns."""
         return self._description
 
+    def describe(self) -> RuntimeInfo:
+        """What runs it."""
+        return self._runtime
+
     def __call__(self, images: NetworkInput) -> NumpyOutput:
         """(B, 3, H, W) crops -> the model's output, without tokens."""
         check_network_input(images, self._description)
-        values = self._session.run(self._names, {INPUT_NAME: images})
+        try:
+            values = self._session.run(self._names, {INPUT_NAME: images})
+        except Exception as error:  # its exceptions share no base class
+            raise run_failed(self._path, "ONNX Runtime", error) from error
         return output_of(dict(zip(self._names, values, strict=True)))
 
 
-def open_onnx_session(path: Path, threads: int | None = None, gpu: int | None = None) -> Any:
-    """Any ONNX file as a session of ONNX Runtime.
+def is_exported(path: Path) -> bool:
+    """Whether ``distilpose export`` wrote an ONNX file: its metadata have our key, in protobuf's encoding."""
+    return b"\n%c%s\x12" % (len(METADATA_KEY), METADATA_KEY.encode()) in path.read_bytes()
+
+
+def open_onnx_session(
+    file: Path | bytes, threads: int | None = None, *, device: str = AUTO, name: Path | None = None
+) -> Any:
+    """Any ONNX file as a session of ONNX Runtime: the one place that opens them.
+
+    Threads sleep while they wait, so that other work on the machine is not slowed down.
 
     Args:
-        path: of the file.
-        threads: of one run; every core this process may use when None.
-        gpu: which one runs it, if ONNX Runtime's GPU build is installed; the CPU runs it when None.
+        file: its path, or its content.
+        threads: of one run on the CPU; see `default_threads` when None.
+        device: see `OnnxRuntimeBackend`.
+        name: of the file in errors, for content.
 
     Raises:
-        ConfigError: onnxruntime is not installed.
+        ConfigError: onnxruntime is not installed, or lacks the device.
         CheckpointError: the file is broken.
     """
-    need_package("onnxruntime", path)
+    path = name if isinstance(file, bytes) else file
+    assert path is not None
+    require_package("onnxruntime", str(path))
     import onnxruntime
 
+    check_threads(threads)
+    wanted = parse_device(device)
+    kind = onnx_provider(wanted, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
+    options.intra_op_num_threads = threads or default_threads()
     options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimizer
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if gpu is not None and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu}))
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers: list[Any] = [PROVIDERS["cpu"]]
+    if kind != "cpu":
+        numbered = kind in ("cuda", "tensorrt", "directml")
+        providers.insert(0, (PROVIDERS[kind], {"device_id": str(wanted.index)} if numbered else {}))
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session = onnxruntime.InferenceSession(
+            file if isinstance(file, bytes) else os.fspath(file), options, providers=providers
+        )
     except Exception as error:  # its exceptions share no base class
-        raise unreadable(path, "ONNX Runtime", error) from error
+        raise unreadable(path, f"ONNX Runtime on {kind}", error) from error
+    if wanted.kind != AUTO and session.get_providers()[0] != PROVIDERS[kind]:
+        raise ConfigError(
+            f"device {wanted}: ONNX Runtime has {PROVIDERS[kind]} but cannot start it here: install the driver "
+            "and libraries that it needs, or say device cpu"
+        )
+    return session
+
+
+def session_runtime(session: Any) -> RuntimeInfo:
+    """What runs a session."""
+    import onnxruntime
+
+    provider = session.get_providers()[0]
+    kind = next((kind for kind, known in PROVIDERS.items() if known == provider), provider)
+    number = session.get_provider_options().get(provider, {}).get("device_id")
+    threads = session.get_session_options().intra_op_num_threads if kind == "cpu" else None
+    device = kind if number is None else f"{kind}:{number}"
+    return RuntimeInfo(f"ONNX Runtime {onnxruntime.__version__}", device, threads, "float32")

@@ -90,7 +90,7 @@ def measure_accuracy(
         for way in WAYS:
             say(f"accuracy of {model}, {way.runtime}, {way.variant}")
             path = way_file(loaded, way, Path(folder), crops)
-            backend = OpenVinoBackend(path, bfloat16=True) if way.bfloat16 else as_backend(path)
+            backend = OpenVinoBackend(path, compute="bfloat16") if way.bfloat16 else as_backend(path)
             result = evaluate_set(backend, people)
             seconds = [run_worker(path, way, BATCHES)["seconds"] for _ in range(ROUNDS)]
             found.append(

@@ -49,7 +49,7 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model(job: Mapping[str, Any]) -> tuple[Callable[[Any], object], ModelDescription]:
-    backend = OpenVinoBackend(job["file"], bfloat16=True) if job["bfloat16"] else as_backend(job["file"])
+    backend = OpenVinoBackend(job["file"], compute="bfloat16") if job["bfloat16"] else as_backend(job["file"])
     return backend, backend.description
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import socket
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 SHARD_COLUMN = "shard"
 _CONNECT_SECONDS = 10.0
+_WATCH_SECONDS = 0.5  # between looks at Ray's own processes
 _OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster of this machine: lists of names, no images
 
 
@@ -46,6 +50,8 @@ def check_address(address: str | None) -> None:
 def ray_session(address: str | None) -> Generator[None]:
     """Connect to Ray, and leave nothing behind.
 
+    A cluster of this machine listens on loopback addresses only, and its token file is this user's alone.
+
     Args:
         address: of a cluster, as ``ray.init`` takes it but for ``ray://``; None starts one on this machine. A program
             that is connected already stays so, whatever ``address`` says.
@@ -56,6 +62,8 @@ def ray_session(address: str | None) -> Generator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks would run through the bar
+    if address is None:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # read when ray is imported: loopback only
     ray = _import_ray()
     if ray.is_initialized():
         yield
@@ -66,7 +74,8 @@ def ray_session(address: str | None) -> Generator[None]:
     try:
         if address is None:
             local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-            ray.init("local", num_cpus=usable_cores(), **local, **quiet)
+            with _private_token():
+                ray.init("local", num_cpus=usable_cores(), **local, **quiet)
         else:
             ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
@@ -74,10 +83,26 @@ def ray_session(address: str | None) -> Generator[None]:
             f"there is no Ray cluster to use at {address or 'this machine'} ({_first_line(error)}): see ray status; "
             "a cluster with a token needs it on this machine as well"
         ) from error
+    node = ray._private.worker.global_worker.node if address is None else None
     try:
         yield
     finally:
-        ray.shutdown()
+        if node is not None and node.dead_processes():  # an orderly end would wait for them for a minute
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+        else:
+            ray.shutdown()
+
+
+@contextmanager
+def _private_token() -> Generator[None]:
+    """Keep the token that Ray writes for its processes from other users: Ray leaves it readable by all."""
+    folder = Path.home() / ".ray"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    yield
+    with suppress(OSError):
+        (folder / "auth_token").chmod(0o600)
 
 
 def usable_cores() -> int:
@@ -160,14 +185,43 @@ def work_in_ray(job: Job, shards: list[tuple[int, pyarrow.Table]], workers: int)
         num_cpus=job.threads,
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
     )
-    try:
-        for row in done.iter_rows():
-            yield ShardReport(**row)
-    except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"Ray cannot go on ({reason[-1]}): the same command goes on after the finished shards"
-        ) from error
+    yield from _watched(done.iter_rows)
+
+
+def _watched(rows: Callable[[], Iterable[dict[str, Any]]]) -> Iterator[ShardReport]:
+    """The reports, read in a thread of their own, so that the death of Ray's control process is seen at once."""
+    import ray
+
+    found: queue.SimpleQueue[ShardReport | BaseException | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            for row in rows():
+                found.put(ShardReport(**row))
+            found.put(None)
+        except BaseException as error:
+            found.put(error)
+
+    threading.Thread(target=read, name="ray-reports", daemon=True).start()
+    node = ray._private.worker.global_worker.node
+    while True:
+        try:
+            report = found.get(timeout=_WATCH_SECONDS)
+        except queue.Empty:
+            dead = [] if node is None else [name for name, _ in node.dead_processes()]
+            if not dead:
+                continue
+            report = ChildProcessError(f"its process {dead[0]} died")
+        if report is None:
+            return
+        if isinstance(report, ray.exceptions.RayError | ChildProcessError):
+            reason = str(report).strip().splitlines() or [type(report).__name__]
+            raise InputError(
+                f"Ray cannot go on ({reason[-1]}): the same command goes on after the finished shards"
+            ) from report
+        if isinstance(report, BaseException):
+            raise report
+        yield report
 
 
 class _RayWorker:

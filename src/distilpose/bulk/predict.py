@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose import __version__
 from distilpose.backends.loading import FILE_BACKENDS, SHIPPED_WEIGHTS
-from distilpose.bulk import SHARD_SIZE
 from distilpose.bulk.engine import check_address, max_workers, ray_session, work_in_ray
 from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
-from distilpose.bulk.lists import ListColumns, import_pyarrow
+from distilpose.bulk.lists import import_pyarrow
+from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
 from distilpose.detection.detectors import AUTO_MODEL, create_detector
 from distilpose.errors import CheckpointError, ConfigError, InputError
-from distilpose.inference.decoding import FlipTest
 from distilpose.inference.progress import Meter
 
 if TYPE_CHECKING:
@@ -56,26 +55,7 @@ class BulkReport(NamedTuple):
     num_resumed: int
 
 
-def predict_bulk(
-    source: str | Path,
-    out: str | Path,
-    *,
-    model: str | Path,
-    address: str | None = None,
-    columns: ListColumns | None = None,
-    root: str | Path | None = None,
-    detector: str | None = None,
-    detection_threshold: float | None = None,
-    max_people: int | None = None,
-    flip_test: FlipTest = "off",
-    workers: int | None = None,
-    threads: int = 1,
-    batch_size: int = 8,
-    shard_size: int = SHARD_SIZE,
-    retry_failed: bool = False,
-    accept_failures: bool = False,
-    progress: bool = False,
-) -> BulkReport:
+def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
     """Predict the poses in many images, by many processes, into two Parquet tables.
 
     ``images/`` has a row for every row of the list: ``row`` (its place from 0), ``source``, ``image_id``, ``height``,
@@ -84,46 +64,28 @@ def predict_bulk(
     run before has finished are not done again; so a run that was killed is gone on with by the same command.
 
     Args:
-        source: what `list_inputs` takes. On a cluster every machine must see it, and ``out``, under the same path.
-        out: folder, made if missing.
-        model: exported file, checkpoint file, or name of shipped weights. A checkpoint is exported first where
-            openvino and onnx are installed.
-        address: of a Ray cluster, such as ``auto`` on one of its machines, or ``host:6379``; None works here.
-        columns: of a Parquet list.
-        root: folder that relative paths of a list start from.
-        detector: what `create_detector` takes; either this or ``columns.boxes``.
-        detection_threshold: boxes with a lower score are left out.
-        max_people: of an image, those with the best boxes.
-        flip_test: see `PosePredictor`.
-        workers: processes; None, or more than the cores allow, takes as many as they allow.
-        threads: cores of each.
-        batch_size: crops that the model sees at once.
-        shard_size: images of a shard.
-        retry_failed: do shards with failed images again.
-        accept_failures: write failures as rows also where they do not look like faults of the images: storage or
-            memory failed, or all images of a shard of 10 and more are missing. Else such shards stay unfinished.
+        options: what to predict, with what, where, and by how many processes.
         progress: show a bar on the standard error stream.
 
     Raises:
         InputError: ``source`` is unusable, ``out`` holds another run or cannot be written, or shards could not be done.
-        ConfigError: not exactly one of detector and boxes, an option is out of range, no machine has ``threads`` cores,
-            ``out`` would be read as ``source``, or a package is missing.
+        ConfigError: no machine has ``threads`` cores, ``out`` would be read as ``source``, or a package is missing.
         CheckpointError: the model file is unusable.
     """
-    _check(columns, detector, {"threads": threads, "batch_size": batch_size, "shard_size": shard_size,
-                               "workers": workers, "max_people": max_people})  # fmt: skip
+    source, out, root, shard_size = options.source, options.out, options.root, options.shard_size
     import_pyarrow()
     check_apart(source, out)
-    check_address(address)
-    given = _model_files(model)
-    table = list_inputs(source, columns, root)
+    check_address(options.address)
+    given = _model_files(options.model)
+    table = list_inputs(source, options.columns, root)
     id_type = "string" if str(table.schema.field("image_id").type) == "string" else "int64"
-    chosen = None if detector is None else _same_everywhere(detector, detection_threshold)
+    named = options.detector or (None if options.boxes else "auto")
+    chosen = None if named is None else _same_everywhere(named, options.detection_threshold)
     settings: dict[str, Any] = {
         "detector": chosen,
-        "detection_threshold": detection_threshold,
-        "max_people": max_people,
-        "flip_test": flip_test,
+        "detection_threshold": options.detection_threshold,
+        "max_people": options.max_people,
+        "flip_test": options.flip_test,
     }
     folder = RunFolder(out)
     places = {"source": os.path.realpath(source), "root": None if root is None else os.path.realpath(root)}
@@ -135,30 +97,18 @@ def predict_bulk(
     numbers = {"images": len(table), "shard_size": shard_size}
     folder.start({"distilpose": __version__, **places, **contents, **numbers, **settings})
     num_shards = -(-len(table) // shard_size)
-    finished = folder.finished(num_shards, retry_failed=retry_failed)
+    finished = folder.finished(num_shards, retry_failed=options.retry_failed)
     left = [(k, table.slice(k * shard_size, shard_size)) for k in range(num_shards) if k not in finished]
     if left:
         ready = _ready_model(given[0], folder.path)
-        job = Job(str(folder.path), str(ready), id_type, **settings, batch_size=batch_size, threads=threads,
-                  accept_failures=accept_failures)  # fmt: skip
+        job = Job(str(folder.path), str(ready), id_type, **settings, batch_size=options.batch_size,
+                  threads=options.threads, accept_failures=options.accept_failures)  # fmt: skip
         ShardWorker(job)  # what is wrong with model or detector is told here, once and in plain words
-        with ray_session(address):
-            most = max_workers(threads)
-            reports = work_in_ray(job, left, min(len(left), most, workers or most))
+        with ray_session(options.address):
+            most = max_workers(options.threads)
+            reports = work_in_ray(job, left, min(len(left), most, options.workers or most))
             _drive(reports, dict(left), len(table), progress)
     return _report(folder, num_shards, len(finished), len(table))
-
-
-def _check(columns: ListColumns | None, detector: str | None, at_least_one: dict[str, int | None]) -> None:
-    for name, value in at_least_one.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
-    boxes = None if columns is None else columns.boxes
-    if (boxes is None) == (detector is None):
-        given = "neither" if boxes is None else "both"
-        raise ConfigError(f"expected either a boxes column or a detector (such as whole-image), got {given}")
-    if columns is not None and columns.box_scores is not None and boxes is None:
-        raise ConfigError(f"the scores in {columns.box_scores!r} need boxes: name their column as well")
 
 
 def _model_files(model: str | Path) -> tuple[Path, ...]:

@@ -12,16 +12,35 @@ from distilpose.data.images import IMAGE_SUFFIXES
 from distilpose.errors import InputError
 
 TAR_SUFFIX = ".tar"
-_BLOCK = tarfile.BLOCKSIZE
-_END_BYTES = 2 * _BLOCK  # two blocks of zeros close an archive (POSIX pax)
+MAX_MEMBER_BYTES = 2**30  # of an image, which is read whole
+_MAX_HEADER_BYTES = 2**20  # of a long name or of extended headers
+_MAX_CHAIN = 16  # headers before one member
+_END_BYTES = 2 * tarfile.BLOCKSIZE  # two blocks of zeros close an archive (POSIX pax)
 _CHUNK = 2**20
+_EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+               tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+
+
+class _BoundedInfo(tarfile.TarInfo):
+    """Refuses headers that say nothing but how long they or the headers behind them are."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        chain = getattr(archive, "chain", 0)
+        if self.type in _EXTENSIONS:
+            if self.size > _MAX_HEADER_BYTES or chain >= _MAX_CHAIN:
+                raise tarfile.ReadError(f"the headers of a member at byte {self.offset} are too long")
+            archive.chain = chain + 1  # type: ignore[attr-defined]
+        else:
+            archive.chain = 0  # type: ignore[attr-defined]
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # made to be overridden
+        return member
 
 
 def list_members(file: Path) -> Iterator[dict[str, object]]:
     """Every image of a tar file, in its order; hidden ones (``._name.jpg``) are left out.
 
-    A hard link stands for the bytes of its target. Symbolic links and sparse files have no bytes of their own in one
-    piece: they are listed with the reason, and become failures.
+    A hard link stands for the bytes of its target. Symbolic links, sparse files and images beyond `MAX_MEMBER_BYTES`
+    are listed with the reason, and become failures.
 
     Args:
         file: not compressed.
@@ -34,7 +53,7 @@ def list_members(file: Path) -> Iterator[dict[str, object]]:
     """
     places: dict[str, tuple[int, int]] = {}  # of the bytes of files, which hard links point to
     try:
-        with open(file, "rb") as content, tarfile.open(fileobj=content, mode="r:") as archive:
+        with open(file, "rb") as content, tarfile.open(fileobj=content, mode="r:", tarinfo=_BoundedInfo) as archive:
             for member in archive:
                 if member.isfile() and not member.issparse():
                     places[member.name] = member.offset_data, member.size
@@ -42,8 +61,9 @@ def list_members(file: Path) -> Iterator[dict[str, object]]:
                     named = {"source": f"{file.as_posix()}/{member.name}", "file": str(file.absolute())}
                     yield {**named, **_place(member, places)}
             _check_end(file, content, archive.offset)  # where the last member ends
-    except (OSError, tarfile.TarError) as error:
-        raise InputError(f"{file} cannot be read as a tar file: {error}") from error
+    except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError, LookupError) as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise InputError(f"{file} cannot be read as a tar file: {reason}") from error
 
 
 def _is_image(member: tarfile.TarInfo) -> bool:
@@ -61,6 +81,8 @@ def _place(member: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> dict[
     if name not in places:
         return {"problem": f"it is a hard link to {name}, which does not stand before it in the tar file"}
     offset, size = places[name]
+    if size > MAX_MEMBER_BYTES:
+        return {"problem": f"it has {size} bytes, more than the {MAX_MEMBER_BYTES} that an image may have"}
     return {"offset": offset, "size": size}
 
 
@@ -69,21 +91,18 @@ def _check_end(file: Path, content: IO[bytes], offset: int) -> None:
     content.seek(offset)
     zeros = 0
     while chunk := content.read(_CHUNK):
-        if chunk.count(0) != len(chunk):
-            raise InputError(_damage(file, chunk, offset, zeros))
-        zeros += len(chunk)
+        if chunk.count(0) == len(chunk):
+            zeros += len(chunk)
+            continue
+        zeros += len(chunk) - len(chunk.lstrip(b"\0"))
+        if zeros < _END_BYTES:
+            raise InputError(f"{file} is cut off or damaged: there is no header of a member at byte {offset}")
+        raise InputError(
+            f"{file} goes on behind its end, at byte {offset + zeros}: give joined tar files each by its own, or join "
+            "them with tar --concatenate"
+        )
     if zeros < _END_BYTES:
         raise InputError(
             f"{file} is cut off: expected {_END_BYTES} closing zero bytes behind its last member at byte {offset}, got "
-            f"{zeros}. Copy or pack it again"
+            f"{zeros}"
         )
-
-
-def _damage(file: Path, chunk: bytes, offset: int, zeros: int) -> str:
-    zeros += len(chunk) - len(chunk.lstrip(b"\0"))
-    if zeros >= _END_BYTES:
-        return (
-            f"{file} goes on behind its end, at byte {offset + zeros}: give joined tar files each by its own, "
-            "or join them with tar --concatenate"
-        )
-    return f"{file} is cut off or damaged: there is no header of a member at byte {offset}. Copy or pack it again"

@@ -41,7 +41,7 @@ COMMANDS: dict[str, Command] = {
 
 # Packages that an extra installs, for the message when one is missing.
 EXTRAS = {
-    "lightning": "train",
+    "tensorboard": "train",
     "matplotlib": "train",
     "torch": "torch",
     "onnx": "export",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from distilpose.cli.command import Command
@@ -23,9 +24,12 @@ def _train_arguments(parser: ArgumentParser) -> None:
 def _train(args: Namespace) -> int:
     from rich.console import Console
 
+    from distilpose.training.processes import LAUNCHED
     from distilpose.training.train import train
 
     result = train(train_config(args), resume=args.resume, skip_invalid=args.skip_invalid, console=Console(stderr=True))
+    if os.environ.get("RANK", "0") != "0" or LAUNCHED in os.environ:
+        return 0  # one process of the run says it
     print(f"last weights: {result.last}")
     if result.best_ap is not None:
         print(f"best weights: {result.best} (AP {result.best_ap * 100:.1f} at epoch {result.best_epoch})")

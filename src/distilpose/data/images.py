@@ -90,7 +90,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 def _formats(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    if not os.fspath(path).lower().endswith(_HEIF_SUFFIXES):
+    if not str(path).lower().endswith(_HEIF_SUFFIXES):
         return _FORMATS
     if find_spec("pillow_heif") is None:
         raise InputError("HEIC files need pillow-heif, which is not installed: pip install pillow-heif")

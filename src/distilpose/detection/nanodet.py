@@ -21,8 +21,8 @@ NANODET_THRESHOLD = 0.35  # of the largest F1 on coco_val_dev, see `benchmarks/d
 NANODET_NMS_IOU = 0.55
 INPUT_SIZE = 416  # that it was trained at; accuracy falls at smaller and at larger ones
 
-_AGAIN = 0.625  # of the size: where nobody is found, whoever fills the image may be at this one
-_CELL = 32  # pixels; the sides of the network's input are multiples
+SECOND_LOOK = 0.625  # of the size: where nobody is found, whoever fills the image may be at this one
+CELL = 32  # pixels; the sides of the network's input are multiples
 _TILE_OVERLAP = 0.25  # of a tile's side, at least
 _EDGE = 0.01  # of a tile's side: a box that comes so near to an inner edge is taken for cut off
 _LARGEST = 0.9  # of a tile's side: whoever is larger is found in the whole image, and cut off by most tiles
@@ -61,10 +61,10 @@ class NanodetDetector:
         tile: int | None = None,
         threads: int | None = None,
     ) -> None:
-        if size < _CELL or size % _CELL:
-            raise ConfigError(f"size must be a multiple of {_CELL} pixels, got {size}: {INPUT_SIZE} suits most images")
-        if tile is not None and tile < _CELL:
-            raise ConfigError(f"tile must be at least {_CELL} pixels, got {tile}: 640 is a good start")
+        if size < CELL or size % CELL:
+            raise ConfigError(f"size must be a multiple of {CELL} pixels, got {size}: {INPUT_SIZE} suits most images")
+        if tile is not None and tile < CELL:
+            raise ConfigError(f"tile must be at least {CELL} pixels, got {tile}: 640 is a good start")
         self._threshold = threshold
         self._nms_iou = nms_iou
         self._size = size
@@ -78,7 +78,7 @@ class NanodetDetector:
     def _find(self, image: ImageArray) -> PersonBoxes:
         found = [self._search(image, self._size)]
         if not len(found[0][1]):
-            found.append(self._search(image, max(1, round(_AGAIN * self._size / _CELL)) * _CELL))
+            found.append(self._search(image, max(1, round(SECOND_LOOK * self._size / CELL)) * CELL))
         if self._tile is not None:
             found += [self._search_tile(image, left_top) for left_top in place_tiles(image.shape[:2], self._tile)]
         boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -123,7 +123,7 @@ def fit_image(image: ImageArray, size: int) -> tuple[ImageArray, tuple[float, fl
     # Linear interpolation skips pixels when it shrinks by more than half.
     interpolation = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
     resized = cv2.resize(image, inner_wh, interpolation=interpolation)
-    padded = cv2.copyMakeBorder(resized, 0, -inner_wh[1] % _CELL, 0, -inner_wh[0] % _CELL, cv2.BORDER_CONSTANT)
+    padded = cv2.copyMakeBorder(resized, 0, -inner_wh[1] % CELL, 0, -inner_wh[0] % CELL, cv2.BORDER_CONSTANT)
     return np.asarray(padded, dtype=np.uint8), (inner_wh[0] / width, inner_wh[1] / height)
 
 

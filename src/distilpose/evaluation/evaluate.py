@@ -166,6 +166,8 @@ def evaluate_model(
         detections=detections,
         skeleton=own,
         mapping=mapping,
+        padding=backend.description.padding,
+        udp=backend.description.udp,
     )
     return evaluate_set(
         backend,
@@ -309,7 +311,8 @@ def _predict(
         console=Console(stderr=True),
         disable=not progress,
     )
-    parts = [decode(run_with_flip(backend, images, flip_test)) for images in batches]
+    udp = backend.description.udp
+    parts = [decode(run_with_flip(backend, images, flip_test), udp=udp) for images in batches]
     keypoints = join_keypoints(parts)
     xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, backend.description.heatmap_size_hw)
     boxes = evaluation_set.boxes

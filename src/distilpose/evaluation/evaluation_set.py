@@ -20,7 +20,7 @@ from distilpose.evaluation.person_boxes import (
     image_paths,
     image_size_hw,
 )
-from distilpose.geometry import crops_from_boxes
+from distilpose.geometry import CROP_PADDING, crops_from_boxes
 from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton
 from distilpose.types import ImageArray
 
@@ -35,6 +35,8 @@ class EvaluationSet:
         input_size_hw: (H, W) of a crop in pixels.
         skeleton: of the ground truth.
         keep_crops: hold the crops in memory after the first pass (144 KiB each at 256 x 192).
+        padding: see `ModelDescription`.
+        udp: likewise.
 
     Attributes:
         ground_truth: as above.
@@ -55,12 +57,14 @@ class EvaluationSet:
         input_size_hw: tuple[int, int],
         skeleton: Skeleton,
         keep_crops: bool,
+        padding: float = CROP_PADDING,
+        udp: bool = False,
     ) -> None:
         self.ground_truth = ground_truth
         self.boxes = boxes
         self.input_size_hw = input_size_hw
         self.skeleton = skeleton
-        self.transforms = crops_from_boxes(boxes.xyxy, input_size_hw)
+        self.transforms = crops_from_boxes(boxes.xyxy, input_size_hw, padding, udp=udp)
         self._paths = {image_id: paths[image_id] for image_id in np.unique(boxes.image_id).tolist()}
         _check_exist(self._paths.values(), ground_truth)
         self._keep_crops = keep_crops
@@ -77,6 +81,8 @@ class EvaluationSet:
         skeleton: Skeleton = COCO_17,
         mapping: KeypointMapping | None = None,
         keep_crops: bool = False,
+        padding: float = CROP_PADDING,
+        udp: bool = False,
     ) -> EvaluationSet:
         """Read and check the files of an evaluation; images themselves are read when crops are asked for.
 
@@ -88,6 +94,8 @@ class EvaluationSet:
             skeleton: of the model.
             mapping: of a file with other keypoints to ``skeleton``.
             keep_crops: hold the crops in memory, for one evaluation per epoch.
+            padding: see `ModelDescription`.
+            udp: likewise.
 
         Raises:
             DatasetError: the annotations are unusable, or an image is missing.
@@ -98,7 +106,7 @@ class EvaluationSet:
         boxes = (
             ground_truth_boxes(ground_truth) if detections is None else detected_boxes(detections, ground_truth, paths)
         )
-        return cls(ground_truth, paths, boxes, input_size_hw, skeleton, keep_crops)
+        return cls(ground_truth, paths, boxes, input_size_hw, skeleton, keep_crops, padding, udp)
 
     def __len__(self) -> int:
         return len(self.transforms)

@@ -6,20 +6,21 @@ import copy
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from distilpose.backends.base import stamp_digest
 from distilpose.backends.checkpoint import describe
 from distilpose.backends.description import ModelDescription, Precision
 from distilpose.backends.loading import FILE_BACKENDS, load_model
 from distilpose.backends.torch import TorchBackend
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import ConfigError, InputError, require_package
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.rewrite import ExportForm
 from distilpose.export.verify import BATCH_SIZES, OutputError, verify
+from distilpose.files import disk_errors
 from distilpose.models import PoseModel
 from distilpose.types import ImageArray
 
@@ -85,7 +86,7 @@ def export_model(
 
     Raises:
         ConfigError: options that do not fit together, an exported file as ``model``, or a missing package.
-        InputError: crops of the wrong shape.
+        InputError: crops of the wrong shape, or a file that cannot be written.
         CheckpointError: the model file is unusable, or the exported file does not compute what the model computes;
             then nothing is written.
     """
@@ -100,14 +101,16 @@ def export_model(
     description = replace(inside, precision=precision, normalization=None if uint8_input else inside.normalization)
     backend = TorchBackend(model, inside)
     form = ExportForm(model, inside.normalization if uint8_input else None, rewrite=rewrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
-        part = Path(folder) / out.name
-        _write(form, description, part, format, calibration)
-        crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
-        errors = verify(FILE_BACKENDS[part.suffix](part), backend, crops[: max(BATCH_SIZES)])
-        files = [part.with_suffix(".bin"), part] if format == "openvino" else [part]
-        written = tuple(file.replace(out.parent / file.name) for file in files)
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
+            part = Path(folder) / out.name
+            files = [part, part.with_suffix(".bin")] if format == "openvino" else [part]
+            _write(form, description, part, format, calibration)
+            stamp_digest(files)
+            crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
+            errors = verify(FILE_BACKENDS[part.suffix](part), backend, crops[: max(BATCH_SIZES)])
+            written = tuple(file.replace(out.parent / file.name) for file in reversed(files))
     return ExportReport(written, description, errors)
 
 
@@ -158,7 +161,7 @@ def torch_model(model: PoseModel | str | Path) -> PoseModel:
     Raises:
         ConfigError: it is an exported file.
     """
-    loaded = load_model(model) if isinstance(model, str | Path) else model
+    loaded = load_model(model, exported=False) if isinstance(model, str | Path) else model
     if not isinstance(loaded, PoseModel):
         raise ConfigError(f"{model} is exported already: pass the checkpoint it was made from")
     return loaded
@@ -203,10 +206,8 @@ def _check_packages(format: str, precision: str) -> None:
     needed = ["onnx", "onnxscript", "onnxruntime"]
     if format == "openvino":
         needed = ["onnx", "onnxscript", "openvino", *(["nncf"] if precision == "int8" else [])]
-    missing = [package for package in needed if find_spec(package) is None]
-    if missing:
-        extras = "export,openvino" if format == "openvino" else "export"
-        raise ConfigError(f"export needs {', '.join(missing)}: pip install 'distilpose[{extras}]'")
+    for package in needed:
+        require_package(package, "export")
 
 
 def _check_crops(crops: ImageArray, input_size_hw: tuple[int, int]) -> None:

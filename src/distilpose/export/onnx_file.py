@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ import onnx
 import torch
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from distilpose.backends.base import INPUT_NAME
+from distilpose.backends.base import INPUT_NAME, described
 from distilpose.backends.description import METADATA_KEY, ModelDescription
 from distilpose.data.preprocess import network_input
 from distilpose.export.rewrite import ExportForm
@@ -55,7 +54,7 @@ def export_onnx(form: ExportForm, input_size_hw: tuple[int, int], path: Path) ->
 def describe_onnx(path: Path, description: ModelDescription) -> None:
     """Write what the model is into its file, in place."""
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(description.to_dict())})
+    onnx.helper.set_model_props(model, {METADATA_KEY: described(description)})
     model.producer_name = "distilpose"
     onnx.save(model, path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -10,9 +9,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import openvino
-
+from distilpose.backends.base import described
 from distilpose.backends.description import METADATA_KEY, ModelDescription
+from distilpose.backends.openvino import import_openvino
 from distilpose.data.preprocess import network_input
 from distilpose.types import ImageArray
 
@@ -34,11 +33,12 @@ def write_openvino(
         crops: (N, H, W, 3) uint8 to calibrate with, for int8.
         keep_float: names of nodes that int8 leaves in floating point.
     """
+    openvino = import_openvino("export")
     model = openvino.Core().read_model(onnx_file)
     if description.precision == "int8":
         assert crops is not None
         model = _quantize(model, description, crops, keep_float)
-    model.set_rt_info(json.dumps(description.to_dict()), [METADATA_KEY])
+    model.set_rt_info(described(description), [METADATA_KEY])
     openvino.save_model(model, path, compress_to_fp16=description.precision == "float16")
 
 

@@ -11,6 +11,7 @@ from distilpose.errors import InputError
 from distilpose.types import FloatArray
 
 _FARTHEST = 1e9  # pixels; products of farther ones leave the range of numbers
+_SMALLEST = 1e-3  # pixels of a box's longer side; the crop of a smaller one has a scale out of range
 # A box made of keypoints grows by this share of its longer side on each side.
 BOX_GROWTH = 0.1
 _SMALLEST_SIDE = 2.0  # pixels of a box made of keypoints: `clip_boxes_xyxy` takes one off
@@ -20,7 +21,8 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     """Return the boxes as a float array (N, 4); an empty input gives (0, 4).
 
     Raises:
-        InputError: the shape is not (N, 4), a value is not finite or beyond 1e9 pixels, or a box has no area.
+        InputError: the shape is not (N, 4), a value is not finite or beyond 1e9 pixels, a box has no area, or its
+            longer side is below 0.001 pixels.
     """
     try:
         boxes = np.asarray(boxes_xyxy, dtype=np.float64)
@@ -34,6 +36,11 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     if not good.all():
         row = int(np.argmin(good))
         raise InputError(f"boxes_xyxy must be finite with x1 < x2 and y1 < y2, got {boxes[row].tolist()} (row {row})")
+    if (small := (boxes[:, 2:] - boxes[:, :2]).max(1) < _SMALLEST).any():
+        row = int(np.argmax(small))
+        raise InputError(
+            f"boxes_xyxy must be {_SMALLEST:g} pixels large or more, got {boxes[row].tolist()} (row {row})"
+        )
     if (far := np.abs(boxes).max(1) > _FARTHEST).any():
         row = int(np.argmax(far))
         raise InputError(f"boxes_xyxy must be within {_FARTHEST:g} pixels, got {boxes[row].tolist()} (row {row})")

@@ -87,7 +87,8 @@ def run_with_flip(backend: InferenceBackend, images: NetworkInput, flip_test: Fl
     flip_index = backend.description.skeleton.flip_index
     if isinstance(output, HeatmapOutput):
         assert isinstance(mirrored, HeatmapOutput)
-        return HeatmapOutput(_mean(output.heatmaps, _unmirror_heatmaps(mirrored.heatmaps, flip_index)))
+        udp = backend.description.udp  # mirrored cells lie on cells: nothing is moved
+        return HeatmapOutput(_mean(output.heatmaps, _unmirror_heatmaps(mirrored.heatmaps, flip_index, move=not udp)))
     assert isinstance(mirrored, PoseOutput)
     if flip_test == "aligned":
         return _average_poses(output, _unmirror_pose(mirrored, flip_index, shift=1 / images.shape[-1]))
@@ -95,9 +96,10 @@ def run_with_flip(backend: InferenceBackend, images: NetworkInput, flip_test: Fl
     return _average_poses(output, as_released._replace(sigma=mirrored.sigma, score=mirrored.score))
 
 
-def _unmirror_heatmaps(heatmaps: Float32Array, flip_index: NDArray[np.intp]) -> Float32Array:
+def _unmirror_heatmaps(heatmaps: Float32Array, flip_index: NDArray[np.intp], *, move: bool) -> Float32Array:
     unmirrored = heatmaps[:, flip_index, :, ::-1].copy()
-    unmirrored[..., 1:] = unmirrored[..., :-1].copy()
+    if move:
+        unmirrored[..., 1:] = unmirrored[..., :-1].copy()
     return unmirrored
 
 
@@ -121,7 +123,7 @@ def _mean(a: Float32Array, b: Float32Array) -> Float32Array:
     return np.asarray((a + b) / 2, dtype=np.float32)
 
 
-def decode(output: NumpyOutput) -> Keypoints:
+def decode(output: NumpyOutput, *, udp: bool = False) -> Keypoints:
     """Read keypoints off either kind of output.
 
     A regression output already is what it says. A heatmap is read by DARK (`dark_peaks`); its score is the height
@@ -130,12 +132,13 @@ def decode(output: NumpyOutput) -> Keypoints:
 
     Args:
         output: of B crops.
+        udp: cells are counted from center to center: cell c lies at ``c / (W - 1)``; see `ModelDescription`.
     """
     if isinstance(output, PoseOutput):
         return Keypoints(_float64(output.xy_norm), _optional_float64(output.sigma), _optional_float64(output.score))
     height, width = output.heatmaps.shape[-2:]
     xy_cell, peak = dark_peaks(output.heatmaps)
-    return Keypoints(xy_cell / np.array([width, height]), None, peak)
+    return Keypoints(xy_cell / (np.array([width, height]) - udp), None, peak)
 
 
 def dark_peaks(heatmaps: Float32Array, kernel: int = DARK_KERNEL) -> tuple[FloatArray, FloatArray]:

@@ -14,7 +14,7 @@ from distilpose.backends.loading import as_backend
 from distilpose.data.images import check_image
 from distilpose.data.preprocess import NetworkInput, network_input, preprocess
 from distilpose.errors import ConfigError, InputError
-from distilpose.geometry import CropTransform, check_boxes_xyxy, crops_from_boxes
+from distilpose.geometry import CropTransform, check_boxes_xyxy
 from distilpose.inference.decoding import (
     FlipTest,
     Keypoints,
@@ -126,7 +126,7 @@ class PosePredictor:
         boxes = check_boxes_xyxy(boxes_xyxy)
         detector_score = _check_box_score(box_score, len(boxes))
         description = self._backend.description
-        transforms = crops_from_boxes(boxes, description.input_size_hw)
+        transforms = description.crops(boxes)
         if not transforms:
             empty = np.zeros((0, *description.input_size_hw, 3), dtype=np.uint8)
             return PreparedImage(network_input(empty, description.normalization), transforms, boxes, detector_score)
@@ -135,7 +135,8 @@ class PosePredictor:
 
     def run(self, images: NetworkInput) -> Keypoints:
         """The network, flip test and decoding on 1 to ``batch_size`` crops."""
-        return decode(run_with_flip(self._backend, images, self._flip_test))
+        output = run_with_flip(self._backend, images, self._flip_test)
+        return decode(output, udp=self._backend.description.udp)
 
     def finish(self, prepared: PreparedImage, keypoints: Keypoints | None) -> PoseResult:
         """Bring the keypoints of an image's crops back into its pixels: the part behind the network.

@@ -1,20 +1,16 @@
-"""Losses: small functions returning scalars, and the one place that sums them."""
+"""Losses: small functions that return scalars, and the two criteria that sum them."""
 
-from distilpose.losses.distillation import (
-    TARGET_SIGMA,
-    TOKEN_WEIGHT,
-    DistillationLosses,
-    DistillationOptions,
-    distillation_losses,
-    heatmap_loss,
-)
-from distilpose.losses.residual_likelihood import ResidualFlow, residual_likelihood_loss
-from distilpose.losses.self_distillation import cycle_keypoint_loss, cycle_token_loss
+from distilpose.losses.distillation import DistillationCriterion, HeatmapCriterion, Labels
+from distilpose.losses.keypoint import ResidualFlow, residual_likelihood_loss
+from distilpose.losses.options import TOKEN_WEIGHT, DistillationOptions
 from distilpose.losses.simulated_heatmap import (
     SIGMA_FLOOR,
+    TARGET_SIGMA,
+    heatmap_mse,
     read_heatmap,
     render_gaussian_heatmaps,
-    simulated_heatmap_loss,
+    simulate_heatmaps,
+    target_heatmaps,
 )
 from distilpose.models.outputs import CELL
 
@@ -23,15 +19,15 @@ __all__ = [
     "SIGMA_FLOOR",
     "TARGET_SIGMA",
     "TOKEN_WEIGHT",
-    "DistillationLosses",
+    "DistillationCriterion",
     "DistillationOptions",
+    "HeatmapCriterion",
+    "Labels",
     "ResidualFlow",
-    "cycle_keypoint_loss",
-    "cycle_token_loss",
-    "distillation_losses",
-    "heatmap_loss",
+    "heatmap_mse",
     "read_heatmap",
     "render_gaussian_heatmaps",
     "residual_likelihood_loss",
-    "simulated_heatmap_loss",
+    "simulate_heatmaps",
+    "target_heatmaps",
 ]

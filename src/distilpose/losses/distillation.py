@@ -1,322 +1,301 @@
-"""The training losses of student and teacher, term by term."""
+"""The loss terms of a training step: labels, and what a teacher adds to them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distilpose.errors import ConfigError
-from distilpose.losses.residual_likelihood import ResidualFlow, residual_likelihood_loss
+from distilpose.losses.keypoint import ResidualFlow, keypoint_loss, pixel_keypoint_loss, residual_likelihood_loss
+from distilpose.losses.options import TOKEN_WEIGHT, DistillationOptions
 from distilpose.losses.simulated_heatmap import (
-    SIGMA_FLOOR,
-    ScoreReading,
+    TARGET_SIGMA,
+    heatmap_mse,
     read_heatmap,
-    render_gaussian_heatmaps,
-    simulated_heatmap_loss,
+    simulate_heatmaps,
+    target_heatmaps,
 )
+from distilpose.models.base import RegressionModel, TokenLayout
 from distilpose.models.outputs import CELL, HeatmapOutput, PoseOutput
 
-Mask = Literal["visible", "all", "reference"]
-KeypointForm = Literal["smooth_l1", "pixels", "rle"]
-TOKEN_WEIGHT = 5e-4  # of the token losses: DistilPose (arXiv:2303.02455)
-# Error, as a share of the crop's mean side, at which a pixel loss pulls as strongly as the published loss: 9 px of
-# 256 x 192. It makes weights that suit the one suit the other.
-PIXEL_BALANCE = 0.04
-TARGET_SIGMA = 2.0  # cells, of the teacher's training targets: TokenPose (arXiv:2104.03516)
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class DistillationOptions:
-    """Weights and variants of the loss terms; a weight of 0 switches a term off.
+class Labels(NamedTuple):
+    """What is known of B crops.
 
     Attributes:
-        keypoint: weight of the label loss.
-        keypoint_form: of the label loss. ``"smooth_l1"``: on crop fractions, as published; ``"pixels"``: on crop
-            pixels, so that x and y weigh alike and large errors pull linearly (`pixel_keypoint_loss`); ``"rle"``:
-            residual log-likelihood, which also trains sigma (`residual_likelihood_loss`). Its gradient is some
-            hundred times that of the published loss: with a teacher, weights have to be chosen anew.
-        token: weight of each of the two token losses. None: `TOKEN_WEIGHT` where student and teacher have tokens on one
-            grid, else off; a number insists on such tokens.
-        simulated_heatmap: weight of the simulated-heatmap loss.
-        score: weight of the confidence loss.
-        mask: keypoints of the distillation on heatmaps and scores. ``"visible"``: the labeled ones;
-            ``"all"``: also the unlabeled ones, whose place only the teacher knows; ``"reference"``: what
-            the released code does, every keypoint weighted by the share of the batch in which it is labeled.
-        distil_unannotated: whether keypoints that a dataset does not annotate at all are distilled too
-            (never in ``"reference"`` without it).
-        score_reading: how the teacher's heatmap is read at the student's keypoint.
-        sigma_floor: smallest spread drawn, in cells of the heatmap that is drawn, whatever their size.
-
-    Source:
-        Weights: DistilPose (arXiv:2303.02455).
-    """
-
-    keypoint: float = 1.0
-    keypoint_form: KeypointForm = "smooth_l1"
-    token: float | None = None
-    simulated_heatmap: float = 1.0
-    score: float = 1e-2
-    mask: Mask = "visible"
-    distil_unannotated: bool = False
-    score_reading: ScoreReading = "bilinear"
-    sigma_floor: float = SIGMA_FLOOR
-
-    def __post_init__(self) -> None:
-        weights = (self.keypoint, self.token or 0.0, self.simulated_heatmap, self.score, self.sigma_floor)
-        if not all(0 <= weight < math.inf for weight in weights):
-            raise ConfigError(f"loss weights and sigma_floor must be finite and not negative, got {weights}")
-        if self.mask not in ("visible", "all", "reference"):
-            raise ConfigError(f"mask must be 'visible', 'all' or 'reference', got {self.mask!r}")
-        if self.keypoint_form not in ("smooth_l1", "pixels", "rle"):
-            raise ConfigError(f"keypoint_form must be 'smooth_l1', 'pixels' or 'rle', got {self.keypoint_form!r}")
-        if self.keypoint_form == "rle" and self.sigma_floor == 0:
-            raise ConfigError("keypoint_form 'rle' divides by sigma: set sigma_floor greater than 0")
-
-    @classmethod
-    def reference(cls) -> DistillationOptions:
-        """The released code's behavior, to the digit."""
-        return cls(mask="reference", distil_unannotated=True, score_reading="reference", sigma_floor=0.0)
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether any term compares with a teacher."""
-        token = TOKEN_WEIGHT if self.token is None else self.token
-        return max(token, self.simulated_heatmap, self.score) > 0
-
-
-class DistillationLosses(NamedTuple):
-    """The terms of one batch, each already multiplied by its weight; None where a term is switched off."""
-
-    keypoint: Tensor
-    visual_token: Tensor | None = None
-    keypoint_token: Tensor | None = None
-    simulated_heatmap: Tensor | None = None
-    score: Tensor | None = None
-
-    def terms(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and value of every term that is switched on."""
-        return ((name, value) for name, value in zip(self._fields, self, strict=True) if value is not None)
-
-    @property
-    def total(self) -> Tensor:
-        """What is minimised."""
-        return torch.stack([value for _, value in self.terms()]).sum()
-
-
-def keypoint_loss(xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor) -> Tensor:
-    """Smooth L1 distance in crop fractions, averaged over all coordinates, masked zeros included.
-
-    Args:
-        xy_norm: (B, K, 2) predicted.
-        target_xy_norm: (B, K, 2) labeled.
-        target_weight: (B, K), 0 where there is no label.
-
-    Source:
-        DistilPose (arXiv:2303.02455). In crop fractions the loss never leaves its quadratic part, and an
-        error in x weighs (H / W)^2 = 1.78 times one in y: kept as published.
-    """
-    weight = target_weight.unsqueeze(-1)
-    return F.smooth_l1_loss(xy_norm * weight, target_xy_norm * weight)
-
-
-def pixel_keypoint_loss(
-    xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor, crop_size_hw: tuple[int, int]
-) -> Tensor:
-    """Smooth L1 distance in crop pixels, averaged over all coordinates, masked zeros included.
-
-    Quadratic below 1 pixel, linear above. The mean is divided by the crop's mean side, the root of H W, and multiplied
-    by `PIXEL_BALANCE`: the same relative error costs the same at every crop size, and about as much as in
-    `keypoint_loss` where it is twice `PIXEL_BALANCE`.
-
-    Args:
-        xy_norm: (B, K, 2) predicted.
-        target_xy_norm: (B, K, 2) labeled.
-        target_weight: (B, K), 0 where there is no label.
-        crop_size_hw: (H, W) of the input crop in pixels.
-
-    Source:
-        Ours; why: row 5 of ``docs/parity.md``.
-    """
-    height, width = crop_size_hw
-    scale = target_weight.unsqueeze(-1) * xy_norm.new_tensor([width, height])
-    return F.smooth_l1_loss(xy_norm * scale, target_xy_norm * scale) * PIXEL_BALANCE / math.sqrt(height * width)
-
-
-def heatmap_loss(
-    output: HeatmapOutput[Tensor], target_xy_norm: Tensor, target_weight: Tensor, target_sigma: float = TARGET_SIGMA
-) -> Tensor:
-    """Mean squared error of a teacher's heatmaps against Gaussians around the labels.
-
-    Args:
-        output: of a heatmap model, heatmaps (B, K, H, W).
-        target_xy_norm: (B, K, 2) labeled.
-        target_weight: (B, K), 0 where there is no label.
-        target_sigma: of the Gaussians, in heatmap cells.
-
-    Source:
-        TokenPose (arXiv:2104.03516): sigma of 2 cells on 64 x 48, sub-pixel center.
-    """
-    heatmaps = output.heatmaps.float()
-    height, width = heatmaps.shape[-2:]
-    sigma = torch.full_like(target_xy_norm, target_sigma)
-    target = render_gaussian_heatmaps(target_xy_norm, sigma, (height, width), sigma_floor=0.0)
-    return simulated_heatmap_loss(heatmaps, target, target_weight)
-
-
-def distillation_weight(
-    target_weight: Tensor, annotated: Tensor, labeled_share: Tensor, options: DistillationOptions
-) -> Tensor:
-    """The weight of each keypoint in the distillation on heatmaps: the one home of the mask rule.
-
-    Args:
-        target_weight: (B, K), 1 where labeled.
-        annotated: (B, K) bool, False where the dataset does not annotate this keypoint at all.
-        labeled_share: (K,) mean of ``target_weight`` over the batch, of all ranks.
-        options: mask and ``distil_unannotated``.
-
-    Returns:
-        (B, K) float weights.
-    """
-    if options.mask == "visible":
-        weight = target_weight
-    elif options.mask == "all":
-        weight = torch.ones_like(target_weight)
-    else:
-        weight = labeled_share.expand_as(target_weight)
-    if options.distil_unannotated:
-        return weight if options.mask == "reference" else torch.where(annotated, weight, 1.0)
-    return weight * annotated
-
-
-def distillation_losses(
-    student: PoseOutput[Tensor],
-    teacher: HeatmapOutput[Tensor] | None,
-    target_xy_norm: Tensor,
-    target_weight: Tensor,
-    annotated: Tensor,
-    options: DistillationOptions,
-    labeled_share: Tensor | None = None,
-    *,
-    crop_size_hw: tuple[int, int] | None = None,
-    flow: ResidualFlow | None = None,
-    keypoint_mask: Tensor | None = None,
-) -> DistillationLosses:
-    """All terms of one batch.
-
-    Args:
-        student: with gradient.
-        teacher: of the same crops, without gradient; None for a student trained on labels alone.
-        target_xy_norm: (B, K, 2) labels as fractions of the crop.
+        xy_norm: (B, K, 2) labels as fractions of the crop.
         target_weight: (B, K), 1 where labeled inside the crop, else 0.
         annotated: (B, K) bool, False where the dataset does not annotate this keypoint at all.
+        labeled_share: (K,) share of samples in which a keypoint is labeled, over all ranks; of this batch when None.
+            Used by the ``"reference"`` mask alone.
+        area: (B,) of the persons in square crop pixels, for ``score_target`` ``"oks"``.
+    """
+
+    xy_norm: Tensor
+    target_weight: Tensor
+    annotated: Tensor
+    labeled_share: Tensor | None = None
+    area: Tensor | None = None
+
+
+class TeacherOutputs(Protocol):
+    """What must be known of a teacher's output."""
+
+    @property
+    def tokens(self) -> TokenLayout | None:
+        """Of its output; None without tokens."""
+        ...
+
+    @property
+    def keypoint_mask(self) -> Sequence[bool]:
+        """K, False where it has no heatmap of a keypoint."""
+        ...
+
+
+class DistillationCriterion(nn.Module):
+    """Loss terms of a student: labels, tokens, simulated heatmaps, score.
+
+    Args:
         options: weights and variants.
-        labeled_share: (K,) share of samples in which a keypoint is labeled, over all ranks; of this
-            batch when None. Used by the ``"reference"`` mask alone.
-        crop_size_hw: (H, W) of the student's input crops in pixels, for the keypoint forms ``"pixels"`` and ``"rle"``
-            and for teacher heatmaps with cells of another size than `CELL`; None says that they are of that size.
-        flow: learned density of the errors, for ``"rle"``.
-        keypoint_mask: (K,) bool, False where the teacher has no heatmap of a keypoint; it has all of them when None.
+        student: whose outputs are compared.
+        teacher: of the student; None trains on labels alone.
+        oks_sigmas: K constants of OKS, for ``score_target`` ``"oks"``.
+
+    Attributes:
+        projection: from the student's tokens to the teacher's, learned, where their widths differ.
+        flow: learned density of the errors, for ``keypoint_form`` ``"rle"``.
 
     Raises:
-        ConfigError: a term is switched on that student or teacher cannot provide.
+        ConfigError: a term is switched on that student or teacher has no output for.
 
     Source:
         DistilPose (arXiv:2303.02455), equations 1 to 8.
     """
-    label_term = options.keypoint * _label_loss(student, target_xy_norm, target_weight, options, crop_size_hw, flow)
-    if teacher is None:
-        return DistillationLosses(label_term)
-    share = target_weight.mean(0) if labeled_share is None else labeled_share
-    weight = distillation_weight(target_weight, annotated, share, options)
-    visual, keypoint = _token_terms(student, teacher, options.token)
-    score_weight = target_weight if options.mask == "reference" else weight
-    if keypoint_mask is not None:
-        weight, score_weight = weight * keypoint_mask, score_weight * keypoint_mask
-    heatmaps = teacher.heatmaps.detach().float()
-    return DistillationLosses(
-        keypoint=label_term,
-        visual_token=visual,
-        keypoint_token=keypoint,
-        simulated_heatmap=_simulated_heatmap_term(student, heatmaps, weight, options, crop_size_hw),
-        score=_score_term(student, heatmaps, score_weight, options),
-    )
 
+    keypoint_mask: Tensor
+    oks_sigmas: Tensor
 
-def _label_loss(
-    student: PoseOutput[Tensor],
-    target_xy_norm: Tensor,
-    target_weight: Tensor,
-    options: DistillationOptions,
-    crop_size_hw: tuple[int, int] | None,
-    flow: ResidualFlow | None,
-) -> Tensor:
-    xy_norm = student.xy_norm.float()
-    if options.keypoint_form == "smooth_l1":
-        return keypoint_loss(xy_norm, target_xy_norm, target_weight)
-    if crop_size_hw is None:
-        raise ConfigError(f"keypoint_form {options.keypoint_form!r} needs crop_size_hw, the (H, W) of the input crops")
-    if options.keypoint_form == "pixels":
-        return pixel_keypoint_loss(xy_norm, target_xy_norm, target_weight, crop_size_hw)
-    if student.sigma is None or flow is None:
-        raise ConfigError("keypoint_form 'rle' needs a student with num_sigmas 1 or 2, and a flow")
-    sigma = (student.sigma.float().square() + options.sigma_floor**2).sqrt()  # as it is drawn
-    sigma_norm = sigma * CELL / sigma.new_tensor(crop_size_hw[::-1])
-    return residual_likelihood_loss(xy_norm, sigma_norm, target_xy_norm, target_weight, flow)
-
-
-def _token_terms(
-    student: PoseOutput[Tensor], teacher: HeatmapOutput[Tensor], weight: float | None
-) -> tuple[Tensor | None, Tensor | None]:
-    pairs = ((student.visual_tokens, teacher.visual_tokens), (student.keypoint_tokens, teacher.keypoint_tokens))
-    if weight is None:
-        alike = all(own is not None and other is not None and own.shape == other.shape for own, other in pairs)
-        weight = TOKEN_WEIGHT if alike else 0.0
-    if weight == 0:
-        return None, None
-    terms = []
-    for own, other in pairs:
-        if own is None or other is None:
-            raise ConfigError("token distillation needs tokens from student and teacher: set the token weight to 0")
-        if own.shape != other.shape:
+    def __init__(
+        self,
+        options: DistillationOptions,
+        student: RegressionModel,
+        teacher: TeacherOutputs | None = None,
+        oks_sigmas: Sequence[float] = (),
+    ) -> None:
+        super().__init__()
+        self.projection: nn.Linear | None = None
+        mask = torch.ones(student.num_keypoints)
+        if teacher is not None:
+            options = _settle_tokens(student.token_layout, teacher.tokens, options)
+            _check_teacher_terms(student, options)
+            mask = torch.tensor([float(known) for known in teacher.keypoint_mask])
+            own, other = student.token_layout, teacher.tokens
+            if options.token and own is not None and other is not None and own.dim != other.dim:
+                self.projection = nn.Linear(own.dim, other.dim)
+        if options.keypoint_form == "rle" and student.num_sigmas == 0:
             raise ConfigError(
-                f"token distillation needs tokens on one grid: student {tuple(own.shape)}, teacher "
-                f"{tuple(other.shape)}: equal input and patch sizes (widths may differ), or token weight 0"
+                "keypoint_form 'rle' needs sigma: set model_options.num_sigmas, or another losses.keypoint_form"
             )
-        terms.append(weight * F.mse_loss(own.float(), other.detach().float()))
-    return terms[0], terms[1]
+        if options.score_target == "oks" and student.with_score and len(oks_sigmas) != student.num_keypoints:
+            raise ConfigError(f"score_target 'oks' needs {student.num_keypoints} oks_sigmas, got {len(oks_sigmas)}")
+        self.flow = ResidualFlow() if options.keypoint_form == "rle" else None
+        self.options = options
+        self.learns_score = options.score > 0 and student.with_score
+        self.learns_score &= teacher is not None or options.score_target == "oks"
+        self._crop_size_hw = student.input_size_hw
+        self.register_buffer("keypoint_mask", mask, persistent=False)
+        self.register_buffer("oks_sigmas", torch.tensor(oks_sigmas), persistent=False)
+
+    def forward(
+        self, student: PoseOutput[Tensor], teacher: HeatmapOutput[Tensor] | None, labels: Labels, progress: float = 0.0
+    ) -> dict[str, Tensor]:
+        """The weighted terms of one batch by name; their sum is minimized.
+
+        Args:
+            student: with gradient.
+            teacher: of the same crops; None exactly where the criterion was built without a teacher.
+            labels: of the crops.
+            progress: share of the training that is done, in [0, 1].
+        """
+        options, fading = self.options, self.options.fading(progress)
+        terms = {"keypoint": options.keypoint * self._label_loss(student, labels)}
+        heatmaps = None
+        if teacher is not None:
+            heatmaps = teacher.heatmaps.detach().float()
+            if options.token:
+                for name in ("visual_token", "keypoint_token"):
+                    own, other = getattr(student, f"{name}s"), getattr(teacher, f"{name}s").detach()
+                    own = own if self.projection is None else self.projection(own)
+                    terms[name] = fading * options.token * F.mse_loss(own.float(), other.float())
+            if options.simulated_heatmap:
+                assert student.sigma is not None
+                size_hw = (heatmaps.shape[-2], heatmaps.shape[-1])
+                simulated = simulate_heatmaps(
+                    student.xy_norm, student.sigma, size_hw, self._crop_size_hw, options.sigma_floor
+                )
+                weight = distillation_weight(labels, options) * self.keypoint_mask
+                terms["simulated_heatmap"] = (
+                    fading * options.simulated_heatmap * heatmap_mse(simulated, heatmaps, weight)
+                )
+        if self.learns_score:
+            terms["score"] = options.score * self._score_loss(student, heatmaps, labels)
+        return terms
+
+    def _label_loss(self, student: PoseOutput[Tensor], labels: Labels) -> Tensor:
+        xy_norm, target, weight = student.xy_norm.float(), labels.xy_norm, labels.target_weight
+        if self.options.keypoint_form == "smooth_l1":
+            return keypoint_loss(xy_norm, target, weight)
+        if self.options.keypoint_form == "pixels":
+            return pixel_keypoint_loss(xy_norm, target, weight, self._crop_size_hw)
+        assert student.sigma is not None
+        assert self.flow is not None
+        sigma = (student.sigma.float().square() + self.options.sigma_floor**2).sqrt()  # as it is drawn
+        sigma_norm = sigma * CELL / sigma.new_tensor(self._crop_size_hw[::-1])
+        return residual_likelihood_loss(xy_norm, sigma_norm, target, weight, self.flow)
+
+    def _score_loss(self, student: PoseOutput[Tensor], heatmaps: Tensor | None, labels: Labels) -> Tensor:
+        assert student.score is not None
+        options, labeled = self.options, labels.target_weight
+        xy_norm = student.xy_norm.detach().float()
+        if options.score_mask == "all":
+            weight = distillation_weight(labels, replace(options, mask="all"))
+        else:
+            weight = labeled if options.mask == "reference" else distillation_weight(labels, options)
+        weight = weight * (labels.annotated if heatmaps is None else self.keypoint_mask)
+        target = torch.zeros_like(labeled) if heatmaps is None else read_heatmap(
+            heatmaps, xy_norm, options.score_reading
+        )  # fmt: skip
+        if options.score_target == "oks":
+            assert labels.area is not None
+            error = (xy_norm - labels.xy_norm) * xy_norm.new_tensor(self._crop_size_hw[::-1])
+            variance = labels.area.unsqueeze(-1) * (2 * self.oks_sigmas) ** 2
+            target = torch.where(labeled > 0, torch.exp(-error.square().sum(-1) / (2 * variance)), target)
+            weight = torch.maximum(weight, labeled)
+        return ((student.score.float() - target).abs() * weight).mean()
 
 
-def _simulated_heatmap_term(
-    student: PoseOutput[Tensor],
-    heatmaps: Tensor,
-    weight: Tensor,
-    options: DistillationOptions,
-    crop_size_hw: tuple[int, int] | None,
-) -> Tensor | None:
-    if options.simulated_heatmap == 0:
-        return None
-    if student.sigma is None:
-        raise ConfigError("simulated heatmaps need a student with num_sigmas 1 or 2, or their weight set to 0")
-    height, width = heatmaps.shape[-2:]
-    sigma = student.sigma.float()
-    if crop_size_hw is not None:  # to the cells of the teacher's map
-        sigma = sigma * sigma.new_tensor([width * CELL / crop_size_hw[1], height * CELL / crop_size_hw[0]])
-    simulated = render_gaussian_heatmaps(student.xy_norm.float(), sigma, (height, width), options.sigma_floor)
-    return options.simulated_heatmap * simulated_heatmap_loss(simulated, heatmaps, weight)
+class HeatmapCriterion(nn.Module):
+    """Loss terms of a heatmap model: Gaussians around the labels and, with a teacher, the teacher's heatmaps.
+
+    Args:
+        options: ``teacher_heatmap``, ``mask``, ``distil_unannotated`` and ``fade`` are used.
+        target_sigma: of the Gaussians, in heatmap cells.
+        teacher: of the model; None trains on labels alone.
+
+    Raises:
+        ConfigError: there is a teacher, and its term weighs 0.
+    """
+
+    keypoint_mask: Tensor
+
+    def __init__(
+        self,
+        options: DistillationOptions,
+        target_sigma: float = TARGET_SIGMA,
+        teacher: TeacherOutputs | None = None,
+    ) -> None:
+        super().__init__()
+        if teacher is not None and options.teacher_heatmap == 0:
+            raise ConfigError("a teacher is named but losses.teacher_heatmap is 0: remove one or raise one")
+        self.options = options
+        self.learns_score = False
+        self.target_sigma = target_sigma
+        mask = torch.tensor([float(known) for known in teacher.keypoint_mask] if teacher is not None else 1.0)
+        self.register_buffer("keypoint_mask", mask, persistent=False)
+
+    def forward(
+        self,
+        output: HeatmapOutput[Tensor],
+        teacher: HeatmapOutput[Tensor] | None,
+        labels: Labels,
+        progress: float = 0.0,
+    ) -> dict[str, Tensor]:
+        """As `DistillationCriterion`; the teacher's heatmaps have the size of the model's."""
+        terms = {"heatmap": label_heatmap_loss(output.heatmaps, labels, self.target_sigma)}
+        if teacher is not None:
+            weight = distillation_weight(labels, self.options) * self.keypoint_mask
+            loss = heatmap_mse(output.heatmaps.float(), teacher.heatmaps.detach().float(), weight)
+            terms["teacher_heatmap"] = self.options.fading(progress) * self.options.teacher_heatmap * loss
+        return terms
 
 
-def _score_term(
-    student: PoseOutput[Tensor], heatmaps: Tensor, weight: Tensor, options: DistillationOptions
-) -> Tensor | None:
-    if options.score == 0:
-        return None
-    if student.score is None:
-        raise ConfigError("the score loss needs a student with a score output, or its weight set to 0")
-    target = read_heatmap(heatmaps, student.xy_norm.detach().float(), options.score_reading)
-    return options.score * ((student.score.float() - target).abs() * weight).mean()
+def label_heatmap_loss(heatmaps: Tensor, labels: Labels, target_sigma: float) -> Tensor:
+    """Mean squared error of (B, K, H, W) heatmaps against Gaussians of ``target_sigma`` cells around the labels.
+
+    Source:
+        TokenPose (arXiv:2104.03516): sigma of 2 cells on 64 x 48, sub-pixel center.
+    """
+    size_hw = (heatmaps.shape[-2], heatmaps.shape[-1])
+    return heatmap_mse(heatmaps.float(), target_heatmaps(labels.xy_norm, target_sigma, size_hw), labels.target_weight)
+
+
+def cycle_losses(
+    first: PoseOutput[Tensor], last: PoseOutput[Tensor], options: DistillationOptions
+) -> dict[str, Tensor]:
+    """What the first cycle of an encoder learns from its last, which gets no gradient.
+
+    ``cycle_token`` is the mean squared error over keypoint tokens plus that over visual tokens; ``cycle_keypoint`` the
+    smooth L1 distance of the positions as crop fractions, the measure of the published label loss.
+
+    Source:
+        SDPose (arXiv:2404.03518): a small encoder run several times is a deeper one, and its later tokens and heatmaps
+        teach the earlier ones (figure 3). Which tokens are compared and how is ours.
+    """
+    pairs = ((first.keypoint_tokens, last.keypoint_tokens), (first.visual_tokens, last.visual_tokens))
+    tokens = [F.mse_loss(a.float(), b.detach().float()) for a, b in pairs if a is not None and b is not None]
+    positions = F.smooth_l1_loss(first.xy_norm.float(), last.xy_norm.detach().float())
+    return {
+        "cycle_token": options.cycle_token * torch.stack(tokens).sum(),
+        "cycle_keypoint": options.cycle_keypoint * positions,
+    }
+
+
+def distillation_weight(labels: Labels, options: DistillationOptions) -> Tensor:
+    """(B, K) weight of each keypoint in the distillation on heatmaps: the one home of the mask rule."""
+    weight = labels.target_weight
+    if options.mask == "all":
+        weight = torch.ones_like(weight)
+    elif options.mask == "reference":
+        share = weight.mean(0) if labels.labeled_share is None else labels.labeled_share
+        weight = share.expand_as(weight)
+    if options.distil_unannotated:
+        return weight if options.mask == "reference" else torch.where(labels.annotated, weight, 1.0)
+    return weight * labels.annotated
+
+
+def _settle_tokens(
+    student: TokenLayout | None, teacher: TokenLayout | None, options: DistillationOptions
+) -> DistillationOptions:
+    """Give the token weight its number; where tokens cannot be compared, 0, with a warning."""
+    if student is None or teacher is None:
+        without = " and ".join(name for name, layout in (("student", student), ("teacher", teacher)) if layout is None)
+        fault = f"{without} without tokens to compare"
+    elif student.grid_hw != teacher.grid_hw:
+        fault = f"tokens on different grids, student {student.grid_hw} and teacher {teacher.grid_hw} (patch_size_hw)"
+    else:
+        return options if options.token is not None else replace(options, token=TOKEN_WEIGHT)
+    if options.token:
+        raise ConfigError(f"losses.token {options.token} needs tokens on one grid, got {fault}: leave it out, or set 0")
+    if options.token is None:
+        logger.warning("token losses are off: %s", fault)
+    return replace(options, token=0.0)
+
+
+def _check_teacher_terms(student: RegressionModel, options: DistillationOptions) -> None:
+    if not (options.token or options.simulated_heatmap or options.score):
+        raise ConfigError(
+            "a teacher is named but token (if the two have tokens on one grid), simulated_heatmap and score weigh 0: "
+            "remove one or raise one"
+        )
+    if options.simulated_heatmap > 0 and student.num_sigmas == 0:
+        raise ConfigError("simulated heatmaps need sigma: set model_options.num_sigmas, or losses.simulated_heatmap 0")
+    if options.score > 0 and not student.with_score:
+        raise ConfigError("the score loss needs a score: set model_options.with_score, or losses.score 0")

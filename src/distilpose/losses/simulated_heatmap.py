@@ -1,4 +1,4 @@
-"""Heatmaps drawn from keypoint and sigma, and what is measured on them."""
+"""Heatmaps drawn from keypoints and sigma: how wide they are, how they are compared, and how heatmaps are read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from distilpose.models.outputs import CELL
 
 SIGMA_FLOOR = 0.3  # cells: below it no cell center lies inside the curve and its gradient is gone
+TARGET_SIGMA = 2.0  # cells, of the Gaussians that a heatmap model is trained on: TokenPose (arXiv:2104.03516)
 
 ScoreReading = Literal["bilinear", "nearest", "reference"]
 
@@ -41,23 +45,52 @@ def render_gaussian_heatmaps(
     return along_y.unsqueeze(-1) * along_x.unsqueeze(-2)
 
 
-def simulated_heatmap_loss(simulated: Tensor, teacher_heatmaps: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared error of drawn against teacher heatmaps, averaged over all cells, masked zeros included.
+def simulate_heatmaps(
+    xy_norm: Tensor,
+    sigma: Tensor,
+    size_hw: tuple[int, int],
+    crop_size_hw: tuple[int, int],
+    sigma_floor: float = SIGMA_FLOOR,
+) -> Tensor:
+    """Draw a student's output as heatmaps of any size; the drawn width covers the same part of the crop at each.
 
     Args:
-        simulated: (B, K, H, W) from `render_gaussian_heatmaps`.
-        teacher_heatmaps: (B, K, H, W).
+        xy_norm: (B, K, 2) keypoints as fractions of the crop.
+        sigma: (B, K, 2) in cells of `CELL` crop pixels, as a student predicts it.
+        size_hw: (H, W) of the heatmaps in cells.
+        crop_size_hw: (H, W) of the crop in pixels.
+        sigma_floor: smallest spread drawn, in cells of the drawn heatmap.
+
+    Returns:
+        (B, K, H, W) float32 heatmaps.
+    """
+    (height, width), (crop_height, crop_width) = size_hw, crop_size_hw
+    to_cells = sigma.new_tensor([width * CELL / crop_width, height * CELL / crop_height], dtype=torch.float32)
+    return render_gaussian_heatmaps(xy_norm.float(), sigma.float() * to_cells, size_hw, sigma_floor)
+
+
+def target_heatmaps(xy_norm: Tensor, target_sigma: float, size_hw: tuple[int, int]) -> Tensor:
+    """(B, K, 2) labels -> (B, K, H, W) Gaussians of ``target_sigma`` heatmap cells that a heatmap model learns."""
+    return render_gaussian_heatmaps(xy_norm, torch.full_like(xy_norm, target_sigma), size_hw, sigma_floor=0.0)
+
+
+def heatmap_mse(heatmaps: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error of heatmaps, averaged over all cells, masked zeros included.
+
+    Args:
+        heatmaps: (B, K, H, W).
+        target: (B, K, H, W).
         weight: (B, K) of each keypoint.
 
     Source:
         DistilPose (arXiv:2303.02455); which keypoints count is the caller's choice, see `DistillationOptions.mask`.
     """
-    per_keypoint = (simulated - teacher_heatmaps).square().mean((-2, -1))
+    per_keypoint = (heatmaps - target).square().mean((-2, -1))
     return (per_keypoint * weight).mean()
 
 
 def read_heatmap(heatmaps: Tensor, xy_norm: Tensor, reading: ScoreReading = "bilinear") -> Tensor:
-    """The heatmaps' values at given points.
+    """Read heatmaps at given points.
 
     Args:
         heatmaps: (B, K, H, W).
@@ -68,24 +101,12 @@ def read_heatmap(heatmaps: Tensor, xy_norm: Tensor, reading: ScoreReading = "bil
     Returns:
         (B, K) values.
     """
-    height, width = heatmaps.shape[-2:]
-    last = torch.tensor([width - 1, height - 1], dtype=xy_norm.dtype, device=xy_norm.device)
+    size = xy_norm.new_tensor([heatmaps.shape[-1], heatmaps.shape[-2]])
     if reading == "reference":
-        return _gather(heatmaps, (xy_norm * last).round().long())
-    cell = torch.minimum(xy_norm * (last + 1), last).clamp(min=0)
-    if reading == "nearest":
-        return _gather(heatmaps, cell.round().long())
-    low = cell.floor()
-    high = torch.minimum(low + 1, last)
-    x_part, y_part = (cell - low).unbind(-1)
-    (x0, y0), (x1, y1) = low.long().unbind(-1), high.long().unbind(-1)
-    top = torch.lerp(_gather(heatmaps, torch.stack([x0, y0], -1)), _gather(heatmaps, torch.stack([x1, y0], -1)), x_part)
-    bottom = torch.lerp(
-        _gather(heatmaps, torch.stack([x0, y1], -1)), _gather(heatmaps, torch.stack([x1, y1], -1)), x_part
+        column, row = (xy_norm * (size - 1)).round().long().unbind(-1)
+        return heatmaps.flatten(2).gather(2, (row * heatmaps.shape[-1] + column).unsqueeze(-1)).squeeze(-1)
+    grid = (2 * xy_norm + 1 / size - 1).to(heatmaps.dtype)  # cell c, whose center is (2c + 1) / W - 1 of the grid
+    values = F.grid_sample(
+        heatmaps.flatten(0, 1).unsqueeze(1), grid.view(-1, 1, 1, 2), reading, "border", align_corners=False
     )
-    return torch.lerp(top, bottom, y_part)
-
-
-def _gather(heatmaps: Tensor, cells_xy: Tensor) -> Tensor:
-    index = cells_xy[..., 1] * heatmaps.shape[-1] + cells_xy[..., 0]
-    return heatmaps.flatten(2).gather(2, index.unsqueeze(-1)).squeeze(-1)
+    return values.view(xy_norm.shape[:-1])

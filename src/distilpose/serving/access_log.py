@@ -1,7 +1,9 @@
-"""One JSON line per request, with an id that the client gets as well; and what every answer has in common."""
+"""ASGI middleware around the application: request ids, access log, counts, Host check and security headers."""
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
 import logging
 import re
@@ -10,6 +12,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,25 +21,28 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distilpose.serving.errors import HTTPError
 from distilpose.serving.metrics import Metrics
+from distilpose.serving.options import MAX_HEAD_BYTES
 
 logger = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-ID"
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_ASKED_ALL_THE_TIME = ("/healthz", "/readyz", "/metrics")  # by other programs, of which no log need tell
-_ENTRY = "distilpose.entry"  # of the ASGI scope
 CLIENT_LEFT = 499  # as in nginx: nobody to answer
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PROBES = ("/healthz", "/readyz", "/metrics")  # logged at debug level only
+_ENTRY = "distilpose.entry"  # of the ASGI scope
+_POLICY = "default-src 'none'; frame-ancestors 'none'"  # of answers that bring no policy of their own
+_DISCARD_BYTES, _DISCARD_SECONDS = 2**26, 1.0
 
 
 @dataclass
 class Entry:
-    """What the line of a request says, filled in on the way.
+    """The log line of a request, filled in while it is handled.
 
     Attributes:
         request_id: the client's own, if it is sane, else a new one.
         people: in the answer.
         batches: crops in the runs of the model that it was part of.
-        error: code of the problem it was answered with.
+        error: code of the HTTP error it was answered with.
         failed: codes of single images of a request that was answered all the same.
     """
 
@@ -48,7 +54,7 @@ class Entry:
 
 
 def entry_of(scope: Scope) -> Entry:
-    """The line of a request in work."""
+    """The log line of a request being handled."""
     entry: Entry = scope[_ENTRY]
     return entry
 
@@ -67,32 +73,35 @@ class JsonFormatter(logging.Formatter):
 
 
 def error_response(http_error: HTTPError, entry: Entry, metrics: Metrics) -> JSONResponse:
-    """The answer to a request that ended with a problem, which is counted."""
+    """The JSON answer of an error, which is counted and logged."""
     entry.error = http_error.code
     metrics.rejected(http_error.code)
     content = {"error": http_error.code, "message": http_error.message, "request_id": entry.request_id}
     return JSONResponse(content, http_error.status, http_error.headers)
 
 
-def image_failed(http_error: HTTPError, entry: Entry, metrics: Metrics) -> None:
-    """Count one image of several that could not be used."""
-    entry.failed.append(http_error.code)
-    metrics.rejected(http_error.code)
+def is_loopback(host: str) -> bool:
+    """Whether a name or address (without a port) is one of this machine alone."""
+    try:
+        return host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 class AccessLog:
-    """ASGI middleware around everything: request id, log line, counts, and the traceback of what nobody expected.
+    """The middleware. It also reads what a client still sends when it was answered early.
 
     Args:
         app: what answers.
         metrics: counts.
         routes: whose paths label the counts; others are ``other``, so that clients cannot invent labels.
-        max_bytes: of a body. An answer given before the body was read keeps the connection only if so much at most is
-            still to come.
+        hosts: names that the Host header may give besides loopback names; None for any.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: list[BaseRoute], max_bytes: int) -> None:
-        self._app, self._metrics, self._max_bytes = app, metrics, max_bytes
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, routes: list[BaseRoute], hosts: tuple[str, ...] | None = None
+    ) -> None:
+        self._app, self._metrics, self._hosts = app, metrics, hosts
         self._paths = {getattr(route, "path", "") for route in routes}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,38 +123,65 @@ class AccessLog:
         async def send_watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                # A client that is cut off while it writes never reads the answer.
+                if not body_read and "expect" not in headers:
+                    await _discard(receive_watched)
                 status = message["status"]
                 added = MutableHeaders(scope=message)
                 added[REQUEST_ID_HEADER] = entry.request_id
                 added["X-Content-Type-Options"] = "nosniff"
-                if not body_read and not self._little_to_come(headers):
+                added.setdefault("Content-Security-Policy", _POLICY)
+                if not body_read:
                     added["Connection"] = "close"
             await send(message)
 
         try:
-            await self._app(scope, receive_watched, send_watched)
+            refusal = self._refusal(scope, headers)
+            app = self._app if refusal is None else error_response(refusal, entry, self._metrics)
+            await app(scope, receive_watched, send_watched)
         except Exception:  # answered by the handler of such; Starlette raises it again, for logs like this one
             logger.exception("a request failed", extra={"fields": {"id": entry.request_id}})
         finally:
             seconds = time.perf_counter() - start
             self._metrics.request(scope["path"] if scope["path"] in self._paths else "other", status, seconds)
-            self._log(scope, entry, status, seconds)
+            _log(scope, entry, status, seconds)
 
-    def _little_to_come(self, headers: Headers) -> bool:
-        if "transfer-encoding" in headers:
-            return False
-        length = headers.get("content-length", "0")
-        return length.isdecimal() and int(length) <= self._max_bytes
+    def _refusal(self, scope: Scope, headers: Headers) -> HTTPError | None:
+        """Why a request is not even looked at; None for a good one."""
+        size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(k) + len(v) + 4 for k, v in headers.raw)
+        if size > MAX_HEAD_BYTES:
+            text = f"expected at most {MAX_HEAD_BYTES} bytes of headers, got {size}: send fewer"
+            return HTTPError(431, "headers-too-large", text)
+        if self._hosts is None or "*" in self._hosts:
+            return None
+        try:
+            host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        except ValueError:
+            host = ""
+        if is_loopback(host) or host in {name.lower().strip("[]") for name in self._hosts}:
+            return None
+        text = f"the Host header names {host[:100]!r}, which this server does not answer to: start it with --allow-host"
+        return HTTPError(421, "host", text)
 
-    @staticmethod
-    def _log(scope: Scope, entry: Entry, status: int, seconds: float) -> None:
-        fields: dict[str, Any] = {"id": entry.request_id, "method": scope["method"], "path": scope["path"]}
-        fields |= {"status": status, "ms": round(1000 * seconds, 1)}
-        if entry.people is not None:
-            fields |= {"people": entry.people, "batch": entry.batches}
-        if entry.error is not None:
-            fields["error"] = entry.error
-        if entry.failed:
-            fields["failed"] = entry.failed
-        quiet = scope["path"] in _ASKED_ALL_THE_TIME
-        logger.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"fields": fields})
+
+async def _discard(receive: Receive) -> None:
+    """Read on for a little while without keeping it."""
+    read = 0
+    try:
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while read < _DISCARD_BYTES and (message := await receive()).get("more_body", False):
+                read += len(message["body"])
+    except TimeoutError:
+        return
+
+
+def _log(scope: Scope, entry: Entry, status: int, seconds: float) -> None:
+    fields: dict[str, Any] = {"id": entry.request_id, "method": scope["method"], "path": scope["path"]}
+    fields |= {"status": status, "ms": round(1000 * seconds, 1)}
+    if entry.people is not None:
+        fields |= {"people": entry.people, "batch": entry.batches}
+    if entry.error is not None:
+        fields["error"] = entry.error
+    if entry.failed:
+        fields["failed"] = entry.failed
+    logger.log(logging.DEBUG if scope["path"] in _PROBES else logging.INFO, "request", extra={"fields": fields})

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -26,19 +26,12 @@ from distilpose import __version__
 from distilpose.backends.description import ModelDescription
 from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.serving import schemas
-from distilpose.serving.access_log import (
-    CLIENT_LEFT,
-    REQUEST_ID_HEADER,
-    AccessLog,
-    entry_of,
-    error_response,
-    image_failed,
-)
+from distilpose.serving.access_log import CLIENT_LEFT, REQUEST_ID_HEADER, AccessLog, entry_of, error_response
 from distilpose.serving.errors import HTTPError
 from distilpose.serving.metrics import CONTENT_TYPE, Metrics
 from distilpose.serving.options import MAX_IMAGES, ServeOptions
 from distilpose.serving.service import Answer, PoseService
-from distilpose.serving.uploads import Upload, UploadLease, UploadReader, one_image, several_images
+from distilpose.serving.uploads import Part, Upload, check_content_type, one_image, parse_body, several_images
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +39,16 @@ T = TypeVar("T")
 
 API_KEY_HEADER = "X-API-Key"
 STATIC = Path(__file__).parent / "static"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; media-src "
+    "'self' blob:; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'"
+)  # also in index.html, for hosts that send no headers of their own
 # Pages get threads and shared memory only when nothing foreign can get into them.
 PAGE_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": f"{PAGE_POLICY}; frame-ancestors 'none'",
     "Cache-Control": "no-cache",  # asked for again each time, and not sent again unless `make web` changed it
 }
 DESCRIPTION = "Send an image, get the people in it with their keypoints. Coordinates are pixels of the upright image."
@@ -58,20 +56,23 @@ DESCRIPTION = "Send an image, get the people in it with their keypoints. Coordin
 
 def create_app(
     service: PoseService,
-    upload_reader: UploadReader,
-    description: ModelDescription,
+    card: Mapping[str, Any],
     options: ServeOptions,
     metrics: Metrics,
+    *,
+    api_key: str | None = None,
+    hosts: tuple[str, ...] | None = None,
     static: Path = STATIC,
 ) -> ASGIApp:
-    """The server as an ASGI application, which warms the service up and closes it.
+    """Build the server as an ASGI application, which warms the service up and closes it.
 
     Args:
         service: that finds poses.
-        upload_reader: that reads what is sent.
-        description: of its model.
-        options: limits and manners.
+        card: what ``/v1/model`` says.
+        options: limits and policies.
         metrics: counts.
+        api_key: that requests to ``/v1`` must carry; None for an open server.
+        hosts: see `AccessLog`.
         static: folder of the page at ``/``; without its ``index.html`` there is none.
     """
 
@@ -94,7 +95,7 @@ def create_app(
     )
     _answer_errors(app, metrics)
     _add_state(app, service, metrics)
-    _add_predictions(app, service, upload_reader, description, options, metrics)
+    _add_predictions(app, service, card, options, metrics, api_key)
     _add_page(app, static)
     wrapped: ASGIApp = app
     if options.cors:
@@ -102,7 +103,26 @@ def create_app(
         wrapped = CORSMiddleware(
             app, options.cors, allow_methods=("GET", "POST"), allow_headers=headers, expose_headers=headers[1:]
         )
-    return AccessLog(wrapped, metrics, list(app.routes), options.max_bytes)
+    return AccessLog(wrapped, metrics, list(app.routes), hosts)
+
+
+def model_card(description: ModelDescription, options: ServeOptions) -> dict[str, Any]:
+    """What ``/v1/model`` says of a model and of the server's limits."""
+    skeleton = description.skeleton
+    return {
+        "model": description.model,
+        "precision": description.precision,
+        "skeleton": skeleton.name,
+        "keypoints": list(skeleton.keypoint_names),
+        "edges": [list(edge) for edge in skeleton.edges],
+        "flip_pairs": [list(pair) for pair in skeleton.flip_pairs],
+        "oks_sigmas": list(skeleton.oks_sigmas),
+        "input_size_hw": list(description.input_size_hw),
+        "max_bytes": options.max_bytes,
+        "max_pixels": options.max_pixels,
+        "max_people": options.max_people,
+        "max_images": MAX_IMAGES,
+    }
 
 
 def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
@@ -155,77 +175,85 @@ def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
 def _add_predictions(
     app: FastAPI,
     service: PoseService,
-    upload_reader: UploadReader,
-    description: ModelDescription,
+    card: Mapping[str, Any],
     options: ServeOptions,
     metrics: Metrics,
+    api_key: str | None,
 ) -> None:
     key = APIKeyHeader(name=API_KEY_HEADER, auto_error=False)
 
     async def check_key(given: str | None = Depends(key)) -> None:
-        wanted = options.api_key
         # Compared in constant time, so that the time of an answer tells nothing of the key.
-        if wanted is not None and not hmac.compare_digest((given or "").encode(), wanted.encode()):
+        if api_key is not None and not hmac.compare_digest((given or "").encode(), api_key.encode()):
             text = f"expected the server's key in the header {API_KEY_HEADER}, got {'another' if given else 'none'}"
-            raise HTTPError(401, "unauthorised", text, {"WWW-Authenticate": "ApiKey"})
+            raise HTTPError(401, "unauthorized", text, {"WWW-Authenticate": "ApiKey"})
 
-    guarded = [Depends(check_key)] if options.api_key is not None else []
+    common: dict[str, Any] = {
+        "dependencies": [Depends(check_key)] if api_key is not None else [],
+        "tags": ["v1"],
+    }
 
-    @app.get(
-        "/v1/model", response_model=schemas.ModelCard, responses=schemas.faults(401), dependencies=guarded, tags=["v1"]
-    )
+    @app.get("/v1/model", response_model=schemas.ModelCard, responses=schemas.faults(401), **common)
     async def model() -> Response:
         """What the server runs, and its limits."""
-        return JSONResponse(_model_card(description, options))
+        return JSONResponse(card)
 
     @app.post(
         "/v1/predict",
         response_model=schemas.Poses,
         responses=schemas.faults(),
         openapi_extra=schemas.one_request(),
-        dependencies=guarded,
-        tags=["v1"],
+        **common,
     )
     async def predict(request: Request) -> Response:
         """Find the people of an image, or the poses of the people in given boxes."""
-        with service.request(), UploadLease(upload_reader) as lease:
-            async with service.receiving():
-                parts = await upload_reader.read(request, lease)
+        async with _received(request, service) as parts:
             upload = one_image(parts, options)
             with service.accept(1) as due:
                 answer = await _unless_left(request, service.predict(upload, due))
         entry = entry_of(request.scope)
         entry.people, entry.batches = len(answer.result), answer.batches
-        content = {"request_id": entry.request_id, "model": description.model, **_poses(upload, answer)}
-        return Response(json.dumps(content, allow_nan=False), media_type="application/json")
+        return _json_response(request, card, _poses(upload, answer))
 
     @app.post(
         "/v1/predict/batch",
         response_model=schemas.SeveralPoses,
         responses=schemas.faults(),
         openapi_extra=schemas.several_request(),
-        dependencies=guarded,
-        tags=["v1"],
+        **common,
     )
     async def predict_batch(request: Request) -> Response:
         """The same for several images; one that cannot be used does not spoil the others."""
-        with service.request(), UploadLease(upload_reader) as lease:
-            async with service.receiving():
-                parts = await upload_reader.read(request, lease)
+        async with _received(request, service) as parts:
             uploads = several_images(parts, options, MAX_IMAGES)
             with service.accept(len(uploads)) as due:
                 work = asyncio.gather(*(_attempt(service, upload, due) for upload in uploads))
                 answers = await _unless_left(request, work)
         entry = entry_of(request.scope)
-        results = [_one_of_several(upload, answer) for upload, answer in zip(uploads, answers, strict=True)]
-        good = [answer for answer in answers if isinstance(answer, Answer)]
-        for answer in answers:
+        results, entry.people = [], 0
+        for upload, answer in zip(uploads, answers, strict=True):
             if isinstance(answer, HTTPError):
-                image_failed(answer, entry, metrics)
-        entry.people = sum(len(answer.result) for answer in good)
-        entry.batches = [crops for answer in good for crops in answer.batches]
-        content = {"request_id": entry.request_id, "model": description.model, "results": results}
-        return Response(json.dumps(content, allow_nan=False), media_type="application/json")
+                entry.failed.append(answer.code)
+                metrics.rejected(answer.code)
+            else:
+                entry.people += len(answer.result)
+                entry.batches += answer.batches
+            results.append(_one_of_several(upload, answer))
+        return _json_response(request, card, {"results": results})
+
+
+@asynccontextmanager
+async def _received(request: Request, service: PoseService) -> AsyncGenerator[list[Part]]:
+    """The fields of a request, whose memory is held until its answer."""
+    with service.request():
+        boundary = check_content_type(request)
+        async with service.body(request) as content:
+            yield await parse_body(request, content, boundary)
+
+
+def _json_response(request: Request, card: Mapping[str, Any], found: dict[str, Any]) -> Response:
+    content = {"request_id": entry_of(request.scope).request_id, "model": card["model"], **found}
+    return Response(json.dumps(content, allow_nan=False), media_type="application/json")
 
 
 async def _unless_left(request: Request, work: Awaitable[T]) -> T:
@@ -272,23 +300,6 @@ def _one_of_several(upload: Upload | HTTPError, answer: Answer | HTTPError) -> d
     return {"image": name, "status": 200, **_poses(upload, answer)}
 
 
-def _model_card(description: ModelDescription, options: ServeOptions) -> dict[str, Any]:
-    return {
-        "model": description.model,
-        "precision": description.precision,
-        "skeleton": description.skeleton.name,
-        "keypoints": list(description.skeleton.keypoint_names),
-        "edges": [list(edge) for edge in description.skeleton.edges],
-        "flip_pairs": [list(pair) for pair in description.skeleton.flip_pairs],
-        "oks_sigmas": list(description.skeleton.oks_sigmas),
-        "input_size_hw": list(description.input_size_hw),
-        "max_bytes": options.max_bytes,
-        "max_pixels": options.max_pixels,
-        "max_people": options.max_people,
-        "max_images": MAX_IMAGES,
-    }
-
-
 def _add_page(app: FastAPI, static: Path) -> None:
     """The page, if there is one; it comes last, as it would take every path."""
     if not (static / "index.html").is_file():
@@ -311,6 +322,7 @@ def _add_page(app: FastAPI, static: Path) -> None:
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
-        await files(scope, receive, isolated)
+        whole = [(name, value) for name, value in scope["headers"] if name != b"range"]  # no part of a file is sent
+        await files({**scope, "headers": whole}, receive, isolated)
 
     app.mount("/", page)

@@ -45,14 +45,11 @@ class Metrics:
         self._people = Counter("distilpose_people", "People in answers.", registry=registry)
         self._images = Counter("distilpose_images", "Images answered with poses.", registry=registry)
 
-    def watch(self, queue_length: Callable[[], float], ready: Callable[[], bool]) -> None:
-        """Say where the gauges of images are read."""
+    def watch(self, queue_length: Callable[[], float], held: Callable[[], float], ready: Callable[[], bool]) -> None:
+        """Say where the gauges are read."""
         self._queue.set_function(queue_length)
-        self._ready.set_function(ready)
-
-    def watch_uploads(self, held: Callable[[], float]) -> None:
-        """Say where the gauge of bytes is read."""
         self._held.set_function(held)
+        self._ready.set_function(ready)
 
     def request(self, path: str, code: int, seconds: float) -> None:
         """Count a request; ``path`` is that of a route, not what the client wrote."""

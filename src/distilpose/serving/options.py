@@ -1,77 +1,82 @@
-"""What a server is told when it starts."""
+"""Options of ``distilpose serve`` and of `PoseServer`, which takes the same."""
 
 from __future__ import annotations
 
-import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
+from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.errors import ConfigError
+from distilpose.inference.options import DetectorSource, ModelSource
+from distilpose.options import NonNegativeFloat, Port, PositiveFloat, PositiveInt, check_options, option
 
 MAX_IMAGES = 16  # of one request to /v1/predict/batch
+MAX_HEAD_BYTES = 2**16  # of request line and headers
+MAX_CONNECTIONS = 800  # at once; below 1024, the default limit of open files on many systems
 UPLOADS_AT_ONCE = 8  # all requests together may hold the bytes of so many of the largest size
-SMALL_UPLOADS = 16  # so many of one size make up a largest one: they are small, and have its room to themselves
-MAX_DECODERS = 4  # threads; each may need 8 bytes for every pixel of the largest image
+DECODERS = 4  # threads, at most; each may need 8 bytes for every pixel of the largest image
 PILLOW_MAX_PIXELS = 178_956_970  # of an image; Pillow refuses larger ones by itself
+KEY_VARIABLE = "DISTILPOSE_API_KEY"
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Limits and manners of a server.
+    """What a server runs, where, and its limits.
 
     Attributes:
-        batch_size: most crops that the model sees at once.
-        max_wait_ms: how long crops wait for others while more are being prepared; a lone request never waits.
-        queue: images accepted and not answered yet; beyond it requests are refused at once.
-        deadline: seconds from the complete upload to the answer.
-        max_megabytes: 1e6 bytes of one request.
-        max_megapixels: 1e6 pixels of one image, read from its header before it is decoded; Pillow's own limit, 178,
-            cannot be passed.
-        max_people: of one image. More boxes are refused, of more detected people the best are kept.
-        api_key: that requests to ``/v1`` must carry; None for an open server.
-        cors: origins whose pages may ask, such as ``https://example.org``; ``*`` for all.
-        upload_seconds: that the upload of one request may take.
-        head_seconds: that a client has for the headers of a request, from connecting or from its last answer.
-        upload_rate: bytes per second that an upload must reach on average, after three seconds.
-        max_connections: at once; below 1024, which many systems allow a process to open.
-        decoders: threads that decode and crop; as many as usable cores, 2 to 4, when None.
+        host: address to listen at; 0.0.0.0: other machines as well
+        port: 0: any free port
+        model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub
+            id, or the name of one that comes with the package
+        detector: finds the people of images that come without boxes, see distilpose predict --help; auto by default,
+            whole-image for a model of something else than people
+        batch_size: crops per run of the model, of any requests
+        max_wait_ms: wait so long for a fuller batch; a lone request never waits
+        queue: images accepted and not answered yet, then 503; so do uploads that together would hold more than 8 times
+            --max-megabytes
+        deadline: seconds from upload to answer, then 504
+        upload_seconds: that the upload of a request may take, then 408
+        max_megabytes: 1e6 bytes of a request, else 413
+        max_megapixels: 1e6 pixels of an image, read before it is decoded, else 413; at most 178
+        max_people: of an image: more boxes are 422, of more detected people the best are kept
+        api_key_file: requests to /v1 must carry what stands in this file in the header X-API-Key; DISTILPOSE_API_KEY in
+            the environment does the same
+        allow_host: names besides localhost that the Host header may give; '*': any. Without it, a server on loopback
+            without a key answers loopback names only, any other one all names
+        cors: sites whose pages may ask, such as https://example.org; '*': any
 
     Raises:
         ConfigError: a value is out of range.
     """
 
-    batch_size: int = 8
-    max_wait_ms: float = 5.0
-    queue: int = 128
-    deadline: float = 10.0
-    max_megabytes: float = 20.0
-    max_megapixels: float = 25.0
-    max_people: int = 50
-    api_key: str | None = None
-    cors: tuple[str, ...] = ()
-    upload_seconds: float = 30.0
-    head_seconds: float = 10.0
-    upload_rate: float = 50_000.0
-    max_connections: int = 800
-    decoders: int | None = None
+    host: str = "127.0.0.1"
+    port: Port = option(8000, metavar="PORT")
+    model: ModelSource = option(DEFAULT_MODEL, metavar="NAME|FILE")
+    detector: DetectorSource | None = option(metavar="NAME")
+    batch_size: PositiveInt = 8
+    max_wait_ms: NonNegativeFloat = option(5.0, metavar="MS")
+    queue: PositiveInt = 128
+    deadline: PositiveFloat = option(10.0, metavar="S")
+    upload_seconds: PositiveFloat = option(30.0, metavar="S")
+    max_megabytes: PositiveFloat = option(20.0, metavar="MB")
+    max_megapixels: PositiveFloat = option(25.0, metavar="MP")
+    max_people: PositiveInt = 50
+    api_key_file: str | Path | None = option(metavar="FILE")
+    allow_host: tuple[str, ...] = option((), metavar="NAME")
+    cors: tuple[str, ...] = option((), metavar="ORIGIN")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "queue", "max_people", "max_connections", "decoders"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        for name in ("deadline", "max_megabytes", "max_megapixels", "upload_seconds", "head_seconds", "upload_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        check_options(self)
         if self.max_pixels > PILLOW_MAX_PIXELS:
             most = PILLOW_MAX_PIXELS / 1e6
             raise ConfigError(f"max_megapixels must be at most {most:g}, Pillow's limit, got {self.max_megapixels:g}")
-        if not 0 <= self.max_wait_ms < math.inf:
-            raise ConfigError(f"max_wait_ms must be at least 0 and finite, got {self.max_wait_ms}")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
-            raise ConfigError("the API key must be one line of printable ASCII characters, got something else")
         for origin in self.cors:
             if origin != "*" and not (origin.startswith(("http://", "https://")) and not origin.endswith("/")):
                 raise ConfigError(f"an origin is * or like https://example.org, without a path, got {origin!r}")
+        for host in self.allow_host:
+            if not host or set(host) & set("/@, ") or (":" in host and not host.startswith("[")):
+                raise ConfigError(f"an allowed host is * or a name like pose.example.org, without a port, got {host!r}")
 
     @property
     def max_bytes(self) -> int:
@@ -82,3 +87,32 @@ class ServeOptions:
     def max_pixels(self) -> int:
         """Of one image."""
         return int(self.max_megapixels * 1e6)
+
+
+def read_api_key(file: str | Path | None) -> str | None:
+    """The key in a file, else that in the environment; None without both.
+
+    Raises:
+        ConfigError: there is no such file, or no key in it.
+    """
+    if file is None:
+        key = os.environ.get(KEY_VARIABLE)
+        return None if key is None else check_api_key(key.strip())
+    try:
+        return check_api_key(Path(file).read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} must be a text file with the API key, and cannot be read ({error})") from error
+
+
+def check_api_key(key: str) -> str:
+    """Return a key that a header can carry.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not (key and key.isascii() and key.isprintable() and key == key.strip()):
+        raise ConfigError(
+            "the API key must be one line of printable ASCII characters without spaces around it, got something else: "
+            f"set a key in {KEY_VARIABLE} or --api-key-file, or leave both out for an open server"
+        )
+    return key

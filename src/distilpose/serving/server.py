@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import signal
@@ -11,25 +10,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Self
 
 import uvicorn
 
-from distilpose.backends.base import InferenceBackend
 from distilpose.backends.loading import as_backend
-from distilpose.detection.detectors import Detector, check_detector_fits, create_detector
+from distilpose.detection.detectors import check_detector_fits, create_detector
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.inference.predictor import PosePredictor
-from distilpose.serving.access_log import JsonFormatter
-from distilpose.serving.app import create_app
+from distilpose.serving.access_log import JsonFormatter, is_loopback
+from distilpose.serving.app import create_app, model_card
 from distilpose.serving.metrics import Metrics
-from distilpose.serving.options import ServeOptions
-from distilpose.serving.protocol import BoundedProtocol
+from distilpose.serving.options import MAX_CONNECTIONS, MAX_HEAD_BYTES, ServeOptions, check_api_key, read_api_key
 from distilpose.serving.service import PoseService
-from distilpose.serving.uploads import UploadReader
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +37,18 @@ class PoseServer:
     """A server that is bound to its port and has its model; `run` serves until it is told to end.
 
     Args:
-        model: an `InferenceBackend`, or a name or file that `load_model` takes.
-        host: address to listen at.
-        port: 0 takes a free one.
-        detector: what `create_detector` takes, or a detector; for images without boxes.
-        options: limits and manners.
+        options: what it runs, where, and its limits.
+        api_key: that requests to ``/v1`` must carry; None for an open server. ``options.api_key_file`` is read by
+            `serve` alone.
 
     Attributes:
         address: such as ``http://127.0.0.1:8000``.
         service: that finds the poses.
+    <<<<<<< HEAD
+        hosts: names besides loopback names that the Host header may give; None for any.
+    =======
         upload_reader: that reads the uploads.
+    >>>>>>> main
 
     Raises:
         InputError: the port is in use.
@@ -60,39 +56,34 @@ class PoseServer:
         CheckpointError: the model file is unusable.
     """
 
-    def __init__(
-        self,
-        model: InferenceBackend | str | Path,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 8000,
-        detector: str | Detector = "whole-image",
-        options: ServeOptions | None = None,
-    ) -> None:
-        options = options or ServeOptions()
+    def __init__(self, options: ServeOptions, api_key: str | None = None) -> None:
+        if api_key is not None:
+            check_api_key(api_key)
         self._options = options
-        self._socket = _listen(host, port)  # first: it fails fast
+        self._socket = _listen(options.host, options.port)  # first: it fails fast
         try:
-            backend = as_backend(model)
+            backend = as_backend(options.model)
+            skeleton = backend.description.skeleton
+            detector = options.detector or ("auto" if skeleton.is_person else "whole-image")
             if isinstance(detector, str):
-                check_detector_fits(detector, backend.description.skeleton)
-            found = create_detector(detector) if isinstance(detector, str) else detector
+                check_detector_fits(detector, skeleton)
+                detector = create_detector(detector)
             metrics = Metrics()
             predictor = PosePredictor(backend, batch_size=options.batch_size)
-            self.service = PoseService(predictor, found, options, metrics)
-            self.upload_reader = UploadReader(options)
-            metrics.watch_uploads(lambda: self.upload_reader.held)
-            app = create_app(self.service, self.upload_reader, backend.description, options, metrics)
+            self.service = PoseService(predictor, detector, options, metrics)
+            bound, number = self._socket.getsockname()[:2]
+            self.hosts = options.allow_host or (() if api_key is None and is_loopback(bound) else None)
+            card = model_card(backend.description, options)
+            app = create_app(self.service, card, options, metrics, api_key=api_key, hosts=self.hosts)
         except BaseException:
             self._socket.close()
             raise
-        bound, number = self._socket.getsockname()[:2]
         self.address = f"http://{f'[{bound}]' if ':' in bound else bound}:{number}"
-        if options.api_key is None and not ipaddress.ip_address(bound).is_loopback:
+        if api_key is None and not is_loopback(bound):
             logger.warning("%s can be reached by other machines, and no API key is asked for", self.address)
         config = uvicorn.Config(
             app,
-            http=partial(BoundedProtocol, options, metrics),  # type: ignore[arg-type]  # whatever makes a protocol
+            http="h11",  # reads bodies behind an Upgrade header and refuses other transfer codings than chunked
             loop="asyncio",
             log_config=None,
             access_log=False,
@@ -100,6 +91,8 @@ class PoseServer:
             ws="none",
             server_header=False,
             proxy_headers=False,  # nothing here depends on who asks
+            limit_concurrency=MAX_CONNECTIONS,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             timeout_graceful_shutdown=CLOSING_SECONDS,
         )
         self._server = _DrainingServer(config, self.service, options.deadline + CLOSING_SECONDS)
@@ -199,8 +192,6 @@ def _end_if_stuck(seconds: float) -> threading.Timer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"port must be 0 to 65535, got {port}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -255,11 +246,11 @@ class BackgroundServer:
         self._thread.join()
 
 
-def serve(server: PoseServer, announce: Callable[[str], None]) -> None:
+def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
     """Run a server in this process, its log as lines of JSON on the standard error stream.
 
     Args:
-        server: what to run.
+        options: of the server.
         announce: told the address.
 
     Raises:
@@ -269,5 +260,6 @@ def serve(server: PoseServer, announce: Callable[[str], None]) -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.captureWarnings(True)  # lines of JSON as well
+    server = PoseServer(options, read_api_key(options.api_key_file))
     announce(f"{server.address} (ends on Ctrl-C)")
     server.run()

@@ -1,4 +1,4 @@
-"""An image's way through the server: queue, decoding, people, crops, the model in batches, poses."""
+"""Poses for many requests at once: queue, decoding, detection, crops, the model in batches."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from starlette.requests import Request
 
 from distilpose.backends.base import usable_cores
 from distilpose.data.preprocess import NetworkInput
@@ -22,17 +23,15 @@ from distilpose.inference.predictor import PosePredictor, PreparedImage
 from distilpose.inference.result import PoseResult
 from distilpose.serving.batcher import Batcher
 from distilpose.serving.errors import HTTPError, busy
-from distilpose.serving.images import check_header, decode_image
+from distilpose.serving.images import decode_image
 from distilpose.serving.metrics import Metrics
-from distilpose.serving.options import MAX_DECODERS, ServeOptions
-from distilpose.serving.uploads import Upload
+from distilpose.serving.options import DECODERS, ServeOptions
+from distilpose.serving.uploads import Upload, UploadReader
 from distilpose.types import ImageArray
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-PIXELS_AT_ONCE = 2  # images of one kind in memory may have the pixels of so many of the largest together
 
 
 class Answer(NamedTuple):
@@ -54,30 +53,6 @@ class _Cut(NamedTuple):
     prepared: PreparedImage
 
 
-class _Room:
-    """Memory for decoded images: so many at most, and so many pixels together. First come, first served."""
-
-    def __init__(self, images: int, pixels: int) -> None:
-        self._places, self._most, self._free = asyncio.Semaphore(images), pixels, pixels
-        self._turn, self._freed = asyncio.Lock(), asyncio.Event()
-
-    @asynccontextmanager
-    async def taken(self, pixels: int) -> AsyncGenerator[None]:
-        """Room for an image, as soon as there is some; one that is too large for it has it alone."""
-        pixels = min(pixels, self._most)
-        async with self._places:
-            async with self._turn:
-                while self._free < pixels:
-                    self._freed.clear()
-                    await self._freed.wait()
-                self._free -= pixels
-            try:
-                yield
-            finally:
-                self._free += pixels
-                self._freed.set()
-
-
 class PoseService:
     """Poses for many requests at once, in bounded memory. Used from one event loop, made in any thread.
 
@@ -92,6 +67,7 @@ class PoseService:
 
     Attributes:
         predictor: as above.
+        upload_reader: that reads bodies.
         draining: nothing new is accepted.
         in_flight: requests in work, from their headers to their answer.
         failure: why the model could not even be warmed up; None while all is well.
@@ -102,12 +78,13 @@ class PoseService:
         self.draining = False
         self.in_flight = 0
         self.failure: Exception | None = None
+        self.upload_reader = UploadReader(options)
         self._detector, self._options, self._metrics = detector, options, metrics
         self._whole_image = isinstance(detector, WholeImage)
-        threads = options.decoders or max(2, min(MAX_DECODERS, usable_cores()))
+        threads = max(2, min(DECODERS, usable_cores()))
         self._cutters = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._finders = ThreadPoolExecutor(1, thread_name_prefix="detect")
-        self._to_cut, self._to_search = (_Room(threads, PIXELS_AT_ONCE * options.max_pixels) for _ in range(2))
+        self._to_cut, self._to_search = asyncio.Semaphore(threads), asyncio.Semaphore(threads)  # decoded images
         self._receiving = set[asyncio.Timeout]()
         self._accepted = self._preparing = 0
         self._warm = False
@@ -118,7 +95,7 @@ class PoseService:
             more_to_come=lambda: self._preparing > 0,
             on_batch=metrics.batch,
         )
-        metrics.watch(lambda: self._accepted, lambda: self.ready)
+        metrics.watch(lambda: self._accepted, lambda: self.upload_reader.held, lambda: self.ready)
 
     @property
     def ready(self) -> bool:
@@ -177,21 +154,31 @@ class PoseService:
             self.in_flight -= 1
 
     @asynccontextmanager
-    async def receiving(self) -> AsyncGenerator[None]:
-        """Wait for the body of a request in here: `drain` gives it up.
+    async def body(self, request: Request) -> AsyncGenerator[bytearray]:
+        """Read the body of a request within the limits; `drain` gives it up.
 
         Raises:
+        <<<<<<< HEAD
+            HTTPError: 408, 413 or 503.
+        =======
             HTTPError: 503.
+        >>>>>>> main
         """
-        limit = asyncio.timeout(None)
-        try:
-            async with limit:
-                self._receiving.add(limit)
-                yield
-        except TimeoutError:
-            raise _about_to_end() from None
-        finally:
-            self._receiving.discard(limit)
+        seconds = self._options.upload_seconds
+        limit = asyncio.timeout(seconds)
+        self._receiving.add(limit)
+        async with AsyncExitStack() as stack:
+            try:
+                async with limit:
+                    content = await stack.enter_async_context(self.upload_reader.body(request))
+            except TimeoutError:
+                if self.draining:
+                    raise _about_to_end() from None
+                text = f"expected the whole request within {seconds:g} seconds: send a smaller image"
+                raise HTTPError(408, "upload-slow", text, {"Connection": "close"}) from None
+            finally:
+                self._receiving.discard(limit)
+            yield content
 
     @contextmanager
     def accept(self, images: int) -> Generator[float]:
@@ -247,9 +234,8 @@ class PoseService:
             raise _model_failed(error) from error
 
     async def _prepare(self, upload: Upload) -> _Cut:
-        pixels = await self._in(self._cutters, lambda: check_header(upload.content, self._options.max_pixels))
         has_boxes = upload.boxes_xyxy is not None or self._whole_image
-        async with (self._to_cut if has_boxes else self._to_search).taken(pixels):
+        async with self._to_cut if has_boxes else self._to_search:
             await self._batcher.room()
             self._preparing += 1
             try:

@@ -1,28 +1,26 @@
-"""From the bytes of a request to images and boxes; everything a client can get wrong is found here."""
+"""Request bodies read within limits, and their images, boxes and parameters checked."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import NamedTuple, Self
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from python_multipart.multipart import parse_options_header
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
 
 from distilpose.errors import InputError
 from distilpose.geometry import check_boxes_xyxy
 from distilpose.serving.errors import HTTPError, busy, malformed, too_large, unusable
-from distilpose.serving.options import SMALL_UPLOADS, UPLOADS_AT_ONCE, ServeOptions
+from distilpose.serving.options import UPLOADS_AT_ONCE, ServeOptions
 from distilpose.types import FloatArray
 
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 MULTIPART = "multipart/form-data"
 _MAX_PARTS = 64
 _MAX_TEXT = 2**18  # bytes of a field that is no image
-_DISCARD_BYTES, _DISCARD_SECONDS = 2**26, 1.0
-UPLOAD_GRACE = 3.0  # seconds in which nothing need come
 
 
 class Part(NamedTuple):
@@ -55,216 +53,104 @@ class Upload(NamedTuple):
     max_people: int
 
 
-class UploadLease:
-    """Bytes that one request holds; given back when it ends.
-
-    Args:
-        upload_reader: that counts them.
-    """
-
-    def __init__(self, upload_reader: UploadReader) -> None:
-        self._upload_reader, self._held = upload_reader, 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._upload_reader.held -= self._held
-
-    def grow(self, size: int) -> None:
-        """Hold ``size`` bytes, unless it is more already.
-
-        Raises:
-            HTTPError: 503, all requests together would hold too much.
-        """
-        more = max(0, size - self._held)
-        if more > self._upload_reader.free(size):
-            raise busy("the server holds as many uploads as it may: try again a little later")
-        self._held += more
-        self._upload_reader.held += more
-
-
 class UploadReader:
-    """Reads bodies within the limits of a server.
-
-    All requests together hold as much as `UPLOADS_AT_ONCE` of the largest. The last of these is kept for small ones,
-    so that a few large uploads that take their time do not stop everybody.
+    """Reads bodies within the limits of a server: each of them, and all together.
 
     Args:
         options: limits.
 
     Attributes:
-        held: bytes of all requests in work, from the begin of their upload to their answer.
+        held: bytes of all requests being handled, from the start of their upload to their answer.
     """
 
     def __init__(self, options: ServeOptions) -> None:
-        self._options = options
+        self._limit = options.max_bytes
         self.held = 0
 
-    def free(self, size: int) -> int:
-        """Bytes that a request of ``size`` in all may still take."""
-        largest = self._options.max_bytes
-        small = size * SMALL_UPLOADS <= largest
-        return (UPLOADS_AT_ONCE if small else UPLOADS_AT_ONCE - 1) * largest - self.held
-
-    async def read(self, request: Request, lease: UploadLease) -> list[Part]:
-        """The body as the fields of a form; a bare image is the one field ``image``, query parameters are others.
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncGenerator[bytearray]:
+        """Read the body, whose bytes count as held until this context ends.
 
         Raises:
-            HTTPError: 400, 408, 413, 415 or 503.
+            HTTPError: 413 or 503.
         """
-        kind, parameters = parse_options_header(request.headers.get("content-type"))
-        content_type = kind.decode("latin-1")
-        if content_type != MULTIPART and content_type not in RAW_TYPES:
-            expected = f"{MULTIPART}, {', '.join(RAW_TYPES)}"
-            raise HTTPError(415, "media-type", f"expected Content-Type {expected}, got {content_type[:100]!r}")
-        if content_type != MULTIPART:
-            content = bytearray()
-            await self._feed(request, content.extend, lease)
-            query = [Part(name, None, value.encode()) for name, value in request.query_params.multi_items()]
-            return [Part("image", "", bytes(content)), *query]
-        if request.query_params:
-            raise unusable("unknown-field", "expected no query parameters beside a form: make them fields of the form")
-        form = _Form(parameters.get(b"boundary", b""))
-        await self._feed(request, form.feed, lease)
-        return form.finish()
+        held, content = 0, bytearray()
 
-    async def _feed(self, request: Request, take: Callable[[bytes], None], lease: UploadLease) -> None:
-        """Hand on the body while it comes, within the limits on its size and time, and on what all hold together."""
-        limit, stream = self._options.max_bytes, request.stream()
-        message = f"expected at most {limit} bytes, got more: send a smaller image or fewer at once"
-        length = request.headers.get("content-length", "")
-        if length.isdecimal():
-            if int(length) > limit:
-                if "expect" not in request.headers:  # else the client waits to be asked
-                    await _discard(stream)
-                raise too_large(message)
-            lease.grow(int(length))  # now, so that no two uploads wait for each other half way
-        async for chunk, received in self._in_time(stream):
-            if received > limit:
-                await _discard(stream)
-                raise too_large(message)
-            lease.grow(received)
-            take(chunk)
+        def hold(size: int) -> None:
+            nonlocal held
+            if size > self._limit:
+                raise too_large(
+                    f"expected at most {self._limit} bytes, got more: send a smaller image or fewer at once"
+                )
+            more = max(0, size - held)
+            if self.held + more > UPLOADS_AT_ONCE * self._limit:
+                raise busy("the server holds as many uploads as it may: try again a little later")
+            held, self.held = held + more, self.held + more
 
-    async def _in_time(self, stream: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, int]]:
-        """Chunks, and the bytes up to each.
-
-        Raises:
-            HTTPError: 408, they come too slowly.
-        """
-        clock, options, received = asyncio.get_running_loop().time, self._options, 0
-        start = clock()
-        end = start + options.upload_seconds
-        while True:
-            due = min(end, start + UPLOAD_GRACE + received / options.upload_rate)
-            try:
-                async with asyncio.timeout_at(due):
-                    chunk = await anext(stream, None)
-            except TimeoutError:
-                raise _too_slow(received, clock() - start, options) from None
-            if chunk is None:
-                return
-            received += len(chunk)
-            yield chunk, received
-
-
-def _too_slow(received: int, seconds: float, options: ServeOptions) -> HTTPError:
-    text = (
-        f"expected the whole request within {options.upload_seconds:g} seconds and {options.upload_rate:g} bytes per "
-        f"second, got {received} bytes in {seconds:.1f} seconds: send a smaller image"
-    )
-    return HTTPError(408, "upload-slow", text, {"Connection": "close"})
-
-
-async def _discard(stream: AsyncIterator[bytes]) -> None:
-    """Read on a little without keeping it: a client that is cut off while it writes never reads the answer."""
-    read = 0
-    try:
-        async with asyncio.timeout(_DISCARD_SECONDS):
-            async for chunk in stream:
-                read += len(chunk)
-                if read > _DISCARD_BYTES:
-                    return
-    except (TimeoutError, ClientDisconnect):
-        return
-
-
-class _Form:
-    """A multipart form, part by part in memory; its sum is bounded by who feeds it."""
-
-    def __init__(self, boundary: bytes) -> None:
-        if not boundary:
-            raise malformed(f"expected a boundary in Content-Type: {MULTIPART}; boundary=..., got none")
-        self._parts: list[Part] = []
-        self._header, self._value = bytearray(), bytearray()
-        self._disposition: bytes | None = None
-        self._name, self._filename = "", None  # type: str, str | None
-        self._content = bytearray()
-        self._ended = False
         try:
-            self._parser = MultipartParser(
-                boundary,
-                {
-                    "on_part_begin": self._begin,
-                    "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
-                    "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
-                    "on_header_end": self._header_end,
-                    "on_headers_finished": self._headers_finished,
-                    "on_part_data": self._data,
-                    "on_part_end": self._end_part,
-                    "on_end": self._end,
-                },
-            )
-        except FormParserError as error:
-            raise malformed(f"expected a multipart form, got a broken boundary ({error})") from error
-
-    def feed(self, chunk: bytes) -> None:
-        try:
-            self._parser.write(chunk)
-        except FormParserError as error:
-            raise malformed(f"expected a multipart form with that boundary, got something else ({error})") from error
-
-    def finish(self) -> list[Part]:
-        if not self._ended:
-            raise malformed("expected a multipart form with a closing boundary, got one that is cut short")
-        return self._parts
-
-    def _begin(self) -> None:
-        if len(self._parts) >= _MAX_PARTS:
-            raise too_large(f"expected at most {_MAX_PARTS} fields in a form, got more")
-        self._disposition, self._content = None, bytearray()
-
-    def _header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = bytes(self._value)
-        self._header, self._value = bytearray(), bytearray()
-
-    def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        if b"name" not in options:
-            raise malformed('expected Content-Disposition: form-data; name="..." in each part, got none')
-        self._name = _text(options[b"name"], "a field's name")
-        self._filename = _text(options[b"filename"], "a file's name") if b"filename" in options else None
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        self._content += data[start:end]
-        if self._filename is None and self._name not in ("image", "images") and len(self._content) > _MAX_TEXT:
-            raise too_large(f"expected at most {_MAX_TEXT} bytes in the field {self._name[:100]!r}, got more")
-
-    def _end_part(self) -> None:
-        self._parts.append(Part(self._name, self._filename, bytes(self._content)))
-        self._content = bytearray()
-
-    def _end(self) -> None:
-        self._ended = True
+            length = request.headers.get("content-length", "")
+            if length.isdecimal():
+                hold(int(length))  # now, so that no two uploads wait for each other half way
+            async for chunk in request.stream():
+                hold(len(content) + len(chunk))
+                content += chunk
+            yield content
+        finally:
+            self.held -= held
 
 
-def _text(data: bytes, what: str) -> str:
+def check_content_type(request: Request) -> bytes | None:
+    """The boundary of a form, or None for a bare image.
+
+    Raises:
+        HTTPError: 400, 415 or 422.
+    """
+    kind, parameters = parse_options_header(request.headers.get("content-type"))
+    content_type = kind.decode("latin-1")
+    if content_type in RAW_TYPES:
+        return None
+    if content_type != MULTIPART:
+        expected = f"{MULTIPART}, {', '.join(RAW_TYPES)}"
+        raise HTTPError(415, "media-type", f"expected Content-Type {expected}, got {content_type[:100]!r}")
+    if request.query_params:
+        raise unusable("unknown-field", "expected no query parameters beside a form: make them fields of the form")
+    boundary = parameters.get(b"boundary", b"")
+    if not boundary:
+        raise malformed(f"expected a boundary in Content-Type: {MULTIPART}; boundary=..., got none")
+    return boundary
+
+
+class _FormParser(MultiPartParser):
+    spool_max_size = 2**40  # never on the disk: the body is in memory already, and bounded
+
+
+async def parse_body(request: Request, content: bytearray, boundary: bytes | None) -> list[Part]:
+    """The fields of a form; a bare image is the one field ``image``, query parameters are others.
+
+    Raises:
+        HTTPError: 400 or 413.
+    """
+    if boundary is None:
+        query = [Part(name, None, value.encode()) for name, value in request.query_params.multi_items()]
+        return [Part("image", "", bytes(content)), *query]
+    # The parser takes a form that is cut short for a whole one.
+    if not content.rstrip(b"\r\n").endswith(b"--" + boundary + b"--"):
+        raise malformed("expected a multipart form with a closing boundary, got one that is cut short")
+
+    async def stream() -> AsyncGenerator[bytes]:
+        yield bytes(content)
+
+    limits = {"max_files": _MAX_PARTS, "max_fields": _MAX_PARTS, "max_part_size": _MAX_TEXT}
     try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise malformed(f"expected UTF-8 in {what}, got {data[:100]!r}") from error
+        form = await _FormParser(request.headers, stream(), **limits).parse()
+    except MultiPartException as error:
+        if "maximum" in error.message.lower():
+            raise too_large(error.message) from error
+        raise malformed(f"expected a multipart form, got something else ({error.message})") from error
+    return [
+        Part(name, None, value.encode()) if isinstance(value, str) else Part(name, value.filename, value.file.read())
+        for name, value in form.multi_items()
+    ]
 
 
 def one_image(parts: list[Part], options: ServeOptions) -> Upload:
@@ -276,11 +162,10 @@ def one_image(parts: list[Part], options: ServeOptions) -> Upload:
     fields = _unique(parts, ("image",))
     if "image" not in fields:
         raise unusable("missing-image", f"expected the image in the field image, got {_names(parts)}")
-    image = fields["image"]
     boxes = None
     if "boxes" in fields:
         boxes = _boxes(_json(fields["boxes"], "boxes"), "boxes", options.max_people)
-    return Upload(_filled(image), image.filename or "", boxes, _max_people(fields, options))
+    return _upload(fields["image"], boxes, _max_people(fields, options))
 
 
 def several_images(parts: list[Part], options: ServeOptions, most: int) -> list[Upload | HTTPError]:
@@ -305,7 +190,7 @@ def several_images(parts: list[Part], options: ServeOptions, most: int) -> list[
     for number, (image, value) in enumerate(zip(images, boxes, strict=True)):
         try:
             of_image = None if value is None else _boxes(value, f"boxes[{number}]", options.max_people)
-            found.append(Upload(_filled(image), image.filename or "", of_image, max_people))
+            found.append(_upload(image, of_image, max_people))
         except HTTPError as http_error:
             found.append(http_error)
     return found
@@ -324,10 +209,12 @@ def _unique(parts: list[Part], files: tuple[str, ...]) -> dict[str, Part]:
     return fields
 
 
-def _filled(image: Part) -> bytes:
+def _upload(image: Part, boxes: FloatArray | None, max_people: int) -> Upload:
+    if image.filename is None:
+        raise unusable("image", f"expected {image.name} as a file of the form, with a filename, got a text field")
     if not image.content:
         raise unusable("empty-image", "expected the bytes of an image, got none")
-    return image.content
+    return Upload(image.content, image.filename, boxes, max_people)
 
 
 def _names(parts: list[Part]) -> str:

@@ -11,17 +11,19 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose.backends.base import INPUT_NAME
 from distilpose.backends.description import ModelDescription
 from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
 from distilpose.backends.onnxruntime import OnnxRuntimeBackend
+from distilpose.detection import nanodet
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CROP_PADDING
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
+from distilpose.options import option
 from distilpose.video.pose_boxes import BOX_MARGIN, BOX_MARGIN_HIGH, BOX_MARGIN_LOW, DUPLICATE_OKS
 from distilpose.video.tracking import TrackingOptions
 from distilpose.visualization.draw import SIDE_COLORS
@@ -33,6 +35,10 @@ RUNTIME_PACKAGE = "onnxruntime-web"
 RUNTIME_VERSION = "1.30.0"  # also in web/package.json; a test holds them together
 NODE_MODULES = Path(__file__).parents[3] / "web" / "node_modules"  # of a clone, after `make web`
 DEFAULT_MODELS = (DEFAULT_MODEL,)
+if TYPE_CHECKING:
+    ModelFiles = Sequence[str | Path]
+else:  # what a command line can say
+    ModelFiles = tuple[str, ...]
 # Files of the npm package that computing on the CPU takes -> their names here: not every host serves .mjs as a script.
 RUNTIME_FILES = {
     "ort.wasm.min.mjs": "ort.wasm.min.js",
@@ -56,27 +62,35 @@ class PageReport(NamedTuple):
     megabytes: float
 
 
-def build_page(
-    out: str | Path | None = None,
-    *,
-    models: Sequence[str | Path] = DEFAULT_MODELS,
-    runtime: str | Path | None = None,
-) -> PageReport:
-    """Write everything the page needs into one folder.
+@dataclass(frozen=True)
+class WebOptions:
+    """What `build_page` writes.
+
+    Attributes:
+        out: folder to write, for any static host; by default the one that serve takes its page from
+        models: students to choose from: names, checkpoints, exported with 16-bit weights and uint8 input, or .onnx
+            files of distilpose export, taken as they are; the first is loaded when the page opens
+        runtime: folder of the npm package onnxruntime-web; by default where make web puts it
+    """
+
+    out: str | Path | None = option(metavar="DIR")
+    models: ModelFiles = option(DEFAULT_MODELS, metavar="NAME|FILE")
+    runtime: str | Path | None = option(metavar="DIR")
+
+
+def build_page(options: WebOptions) -> PageReport:
+    """Write everything the page needs into one folder; files of an earlier build are replaced.
 
     Args:
-        out: the folder; the one that `serve` shows when None. Files of an earlier build are replaced.
-        models: names or checkpoints, which are exported with 16-bit weights and uint8 input, and ``.onnx`` files of
-            ``distilpose export``, taken as they are. The first is loaded when the page opens.
-        runtime: folder of the npm package onnxruntime-web; None looks where ``make web`` puts it, and into the folder
-            that `serve` shows.
+        options: what to write, and where.
 
     Raises:
         ConfigError: the runtime is not there or another version, a model predicts heatmaps, or two have one name.
         CheckpointError: a model file is unusable.
         InputError: ``out`` cannot be made a folder.
     """
-    out = STATIC if out is None else Path(out)
+    out = STATIC if options.out is None else Path(options.out)
+    runtime, models = options.runtime, options.models
     files = find_runtime(runtime)
     _make_folders(out)
     if out.resolve() != STATIC.resolve():
@@ -90,8 +104,11 @@ def build_page(
         "Copyright (c) Microsoft Corporation. MIT license.\n"
     )
     written = tuple(_write_models(models, out / MODELS_NAME))
-    content = json.dumps(manifest(written), indent=1) + "\n"
-    for old in set((out / MODELS_NAME).glob("*.onnx")) - set(written):
+    detector = out / MODELS_NAME / nanodet.WEIGHTS.name
+    shutil.copyfile(nanodet.WEIGHTS, detector)
+    shutil.copyfile(nanodet.WEIGHTS.with_name("NOTICE_DETECTOR.md"), detector.with_name("NOTICE_DETECTOR.md"))
+    content = json.dumps(manifest(written, detector), indent=1) + "\n"
+    for old in set((out / MODELS_NAME).glob("*.onnx")) - {*written, detector}:
         old.unlink()
     (out / MANIFEST_NAME).write_text(content)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -131,11 +148,12 @@ def find_runtime(package: str | Path | None = None) -> dict[str, Path]:
     return found
 
 
-def manifest(models: Sequence[Path]) -> dict[str, Any]:
+def manifest(models: Sequence[Path], detector: Path) -> dict[str, Any]:
     """What the page knows: where runtime and models are, what each model is, and the rules around them.
 
     Args:
         models: ``.onnx`` files beside each other in ``models/``.
+        detector: likewise.
 
     Raises:
         ConfigError: a model predicts heatmaps.
@@ -145,8 +163,9 @@ def manifest(models: Sequence[Path]) -> dict[str, Any]:
     return {
         "runtime": {"name": f"{RUNTIME_PACKAGE} {RUNTIME_VERSION}", "script": script, "glue": glue, "wasm": wasm},
         "rules": shared_rules(),
+        "detector": {**_file_entry(detector), **detector_rules()},
         "side_colors": {side: list(color) for side, color in SIDE_COLORS.items()},
-        "models": [_file_entry(path) for path in models],
+        "models": [{**_file_entry(path), **_model_entry(path)} for path in models],
     }
 
 
@@ -175,19 +194,29 @@ def model_entry(description: ModelDescription) -> dict[str, Any]:
     }
 
 
-def _file_entry(path: Path) -> dict[str, Any]:
+def detector_rules() -> dict[str, Any]:
+    """The numbers of the built-in detector that the page shares with the package."""
+    size, cell = nanodet.INPUT_SIZE, nanodet.CELL
+    return {
+        "sizes": [size, round(nanodet.SECOND_LOOK * size / cell) * cell],
+        "cell": cell,
+        "threshold": nanodet.NANODET_THRESHOLD,
+        "nms_iou": nanodet.NANODET_NMS_IOU,
+    }
+
+
+def _model_entry(path: Path) -> dict[str, Any]:
     description = OnnxRuntimeBackend(path, threads=1).description
     if description.output != "regression":
         raise ConfigError(f"{path} predicts heatmaps; the page reads coordinates: choose a student (distilpose_*)")
+    title = f"{path.stem}, {path.stat().st_size / 1e6:.0f} MB"
+    return {"name": path.stem, "title": title, **model_entry(description)}
+
+
+def _file_entry(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
-    return {
-        "name": path.stem,
-        "title": f"{path.stem}, {len(content) / 1e6:.0f} MB",
-        "file": f"{MODELS_NAME}/{path.name}",
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-        **model_entry(description),
-    }
+    digest = hashlib.sha256(content).hexdigest()
+    return {"file": f"{MODELS_NAME}/{path.name}", "bytes": len(content), "sha256": digest}
 
 
 def _make_folders(out: Path) -> None:

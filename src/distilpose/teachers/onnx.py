@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +50,7 @@ class OnnxFile:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise CheckpointError(f"teacher {path} is not a file: expected an ONNX file")
-        gpu = int(os.environ.get("LOCAL_RANK", "0"))  # each process of a run has its own
-        self._session = open_onnx_session(path, gpu=gpu)
+        self._session = open_onnx_session(path)
         inputs = self._session.get_inputs()
         fault = _input_fault(inputs)
         if fault is not None:

@@ -15,20 +15,18 @@ from rich.console import Console
 from rich.table import Table
 
 from distilpose.backends.checkpoint import load_checkpoint, read_description
-from distilpose.compat import current_names
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
 from distilpose.inference.decoding import FlipTest
-from distilpose.training.callbacks import STATE_NAME
 from distilpose.training.config import TrainConfig, train_config_from
+from distilpose.training.state import LAST_NAME, STATE_NAME
 from distilpose.training.train import train
 
 METRICS = ("AP", "AP50", "AR", "PCK@0.2")
 RANKED_BY = ("AP", "PCK@0.2")
 SETTINGS_FILE = "settings.json"
 TABLE_FILE = "ablation.csv"
-LAST_WEIGHTS = "last.safetensors"
 
 
 @dataclass
@@ -212,7 +210,7 @@ class _Run:
 
     def _train(self, console: Console) -> Path:
         _keep_settings(self.out, self.settings)
-        last = self.out / LAST_WEIGHTS
+        last = self.out / LAST_NAME
         if not last.exists() or read_description(last).training.get("epoch") != self.settings.epochs:
             train(self.settings, resume=(self.out / STATE_NAME).exists(), console=console)
         return last
@@ -253,12 +251,12 @@ def merge_settings(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
 def _keep_settings(out: Path, settings: TrainConfig) -> None:
     """Write the settings of a run down, or compare them with those of the run that is already there."""
     file = out / SETTINGS_FILE
-    values = json.loads(json.dumps(asdict(settings)))
+    values = asdict(settings)
     if not file.exists():
         out.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         return
-    before = current_names(json.loads(file.read_text(encoding="utf-8")))
+    before = asdict(train_config_from(json.loads(file.read_text(encoding="utf-8"))))
     changed = sorted(key for key in values if values[key] != before.get(key))
     if changed:
         raise ConfigError(

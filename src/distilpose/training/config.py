@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import reduce
+from typing import Any, Literal, cast
+
+import torch
 
 from distilpose.compat import current_names
 from distilpose.data.augment import AugmentOptions
@@ -14,6 +17,11 @@ from distilpose.losses import TARGET_SIGMA, DistillationOptions
 from distilpose.teachers.config import teacher_config_from
 
 Part = Literal["backbone", "encoder", "head"]
+PRECISIONS = {
+    "32-true": torch.float32, "32": torch.float32, "bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16,
+    "16-mixed": torch.float16, "16": torch.float16,
+}  # fmt: skip
+ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 
 
 @dataclass
@@ -28,6 +36,8 @@ class DatasetConfig:
         zero_means_unknown: visibility 0 says "unknown" here, not "not in the image" (machine-made labels).
         skeleton: of this set, where it is not the model's: a built-in name or a file. Its labels are read by name, and
             what it lacks counts as unannotated.
+        category: name of the category to read, of a file with several.
+        unlabeled: people may lack labels (boxes alone): the teacher's heatmaps are what is learned of them.
         mapping: keypoints of the model by name -> of this set, where names do not say it; "" for none.
     """
 
@@ -37,6 +47,8 @@ class DatasetConfig:
     unannotated: list[str] = field(default_factory=list)
     zero_means_unknown: bool = False
     skeleton: str | None = None
+    category: str | None = None
+    unlabeled: bool = False
     mapping: dict[str, str] = field(default_factory=dict)
 
 
@@ -54,6 +66,7 @@ class DataConfig:
         workers: loading processes per device; the batches do not depend on it.
         samples_per_epoch: crops per epoch over all devices; everything once when not given.
         variants: augmented crops per person, a fixed pool that epochs go through; drawn anew each time when not given.
+        check_images: decode all images once before a run starts, so that broken ones are found then.
         cache_images: keep decoded images in memory (small sets).
     """
 
@@ -65,6 +78,7 @@ class DataConfig:
     workers: int = 2
     samples_per_epoch: int | None = None
     variants: int | None = None
+    check_images: bool = True
     cache_images: bool = False
 
 
@@ -98,8 +112,8 @@ class OptimizerConfig:
 class TrainConfig:
     """One training run. Which parts are named decides what is trained.
 
-    A heatmap model (``tokenpose_*``, ``simplebaseline_*``, ``hrnet_*``) is trained on heatmaps; a student
-    (``distilpose_*``, ``deeppose_*``) is trained on labels alone, or, with ``teacher``, distilled from it.
+    A heatmap model (``tokenpose_*``, ``simplebaseline_*``, ``hrnet_*``) is trained on heatmaps, a student
+    (``distilpose_*``, ``deeppose_*``) on positions: of labels alone, or, with ``teacher``, distilled from it too.
 
     Attributes:
         out: folder for weights, logs and the state to resume from.
@@ -116,26 +130,24 @@ class TrainConfig:
         init_parts: which parts start from it; a part that neither model has is passed over.
         start: of fresh weights: ``"plain"``, as the paper, or ``"pointer"``, from which short trainings learn much
             faster (`training.initialization`).
+        freeze: parts of the model that keep the weights they start from, such as ``backbone`` or ``backbone.stem``.
+        backbone_lr: factor on the learning rate of the backbone.
         epochs: of training.
         seed: of weights, order and augmentation.
         optimizer: Adam and its learning rate.
-        losses: weights and variants of the student's loss terms.
+        losses: weights and variants of the loss terms.
         target_sigma: of the heatmaps that a teacher is trained on, in cells; small maps need a smaller one.
         augment: of the training crops.
-        backbone_heatmap: weight of an extra heatmap loss on the backbone's features, in training only; it helps
-            short trainings. For backbones whose features lie 4 crop pixels apart.
         cycles: runs of a student's encoder in training; the first, which is what predicts, learns from the last.
-        cycle_token: weight of the token loss between them; the default is that of the teacher's tokens in our recipes.
-        cycle_keypoint: weight of the loss between their positions; the default is that of the labels.
         ema_decay: keep, evaluate and save an exponential moving average of the weights.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         flip_test: of the evaluations.
         log_every: steps between log entries.
         freeze_batchnorm: batch-norm uses its running statistics and keeps them.
         sync_batchnorm: share batch-norm statistics between GPUs.
-        accelerator: Lightning's: ``auto``, ``cpu`` or ``gpu``.
-        devices: processes or GPUs to train on.
-        precision: Lightning's, such as ``32-true`` or ``bf16-mixed``.
+        accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
+        devices: processes or GPUs of this machine; on several machines torchrun starts them (docs/many_machines.md).
+        precision: of the arithmetic: ``32-true``, ``bf16-mixed`` or ``16-mixed`` (weights stay in float32).
     """
 
     out: str
@@ -148,16 +160,15 @@ class TrainConfig:
     init: str | None = None
     init_parts: list[Part] = field(default_factory=lambda: ["backbone", "encoder", "head"])
     start: Literal["plain", "pointer"] = "plain"
+    freeze: list[str] = field(default_factory=list)
+    backbone_lr: float = 1.0
     epochs: int = 300
     seed: int = 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     losses: DistillationOptions = field(default_factory=DistillationOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     target_sigma: float = TARGET_SIGMA
-    backbone_heatmap: float = 0.0
     cycles: int = 1
-    cycle_token: float = 0.05
-    cycle_keypoint: float = 1.0
     ema_decay: float | None = None
     evaluate_every: int = 10
     flip_test: Literal["off", "aligned", "reference"] = "off"
@@ -174,54 +185,51 @@ class TrainConfig:
         Raises:
             ConfigError: with the field, the value and what is allowed.
         """
-        at_least_one = {
-            "epochs": self.epochs,
-            "cycles": self.cycles,
-            "evaluate_every": self.evaluate_every,
-            "log_every": self.log_every,
-            "devices": self.devices,
-            "data.batch_size": self.data.batch_size,
-        }
-        for name, value in at_least_one.items():
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        if self.data.variants is not None and self.data.variants < 1:
-            raise ConfigError(f"data.variants must be at least 1, got {self.data.variants}")
-        if self.teacher is not None:
-            teacher_config_from(self.teacher)
-        if self.teacher_flip and self.teacher is None:
-            raise ConfigError("teacher_flip averages a teacher's heatmaps: name a teacher, or leave it out")
-        if self.teacher_cache is not None and (self.teacher is None or self.data.variants is None):
-            raise ConfigError("teacher_cache needs a teacher and a fixed pool of crops: set data.variants, such as 4")
-        self._check_numbers()
+        data = self.data
+        at_least = {
+            1: ("epochs", "cycles", "evaluate_every", "log_every", "devices", "data.batch_size", "data.variants",
+                "data.samples_per_epoch"),
+            0: ("seed", "data.workers", "backbone_lr", "optimizer.lr", "optimizer.weight_decay", "optimizer.gamma",
+                "optimizer.warmup_factor", "optimizer.warmup_steps"),
+        }  # fmt: skip
+        for least, names in at_least.items():
+            for name in names:
+                value: Any = reduce(getattr, name.split("."), cast(Any, self))
+                if value is not None and not least <= value < math.inf:
+                    raise ConfigError(f"{name} must be at least {least} and finite, got {value}")
+        if not 0 < self.target_sigma < math.inf:
+            raise ConfigError(f"target_sigma must be greater than 0 and finite, got {self.target_sigma}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
-        if not self.data.train:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.accelerator not in ACCELERATORS:
+            raise ConfigError(f"accelerator must be one of {', '.join(ACCELERATORS)}, got {self.accelerator!r}")
+        self._check_teacher()
+        if not data.train:
             raise ConfigError("data.train must name at least one dataset, got none")
-        for dataset in (*self.data.train, *([self.data.validation] if self.data.validation else [])):
+        for dataset in (*data.train, *([data.validation] if data.validation else [])):
             if dataset.mapping and dataset.skeleton is None:
                 raise ConfigError(f"{dataset.annotations}: mapping needs the skeleton of this set: name it beside it")
         if self.start == "pointer" and self.init is not None and set(self.init_parts) & {"encoder", "head"}:
             raise ConfigError("start: pointer sets encoder and head itself: leave them out of init_parts")
-        given = [dataset.weight is not None for dataset in self.data.train]
+        given = [dataset.weight is not None for dataset in data.train]
         if any(given) and not all(given):
             raise ConfigError("data.train: give a weight to every dataset or to none")
 
-    def _check_numbers(self) -> None:
-        not_negative = {
-            "backbone_heatmap": self.backbone_heatmap,
-            "cycle_token": self.cycle_token,
-            "cycle_keypoint": self.cycle_keypoint,
-            "optimizer.lr": self.optimizer.lr,
-            "optimizer.weight_decay": self.optimizer.weight_decay,
-            "optimizer.warmup_factor": self.optimizer.warmup_factor,
-            "optimizer.gamma": self.optimizer.gamma,
-        }
-        for name, value in not_negative.items():
-            if not 0 <= value < math.inf:
-                raise ConfigError(f"{name} must not be negative, infinite or NaN, got {value}")
-        if not 0 < self.target_sigma < math.inf:
-            raise ConfigError(f"target_sigma must be greater than 0 and finite, got {self.target_sigma}")
+    def _check_teacher(self) -> None:
+        if self.teacher is not None:
+            teacher_config_from(self.teacher)
+        elif self.teacher_flip:
+            raise ConfigError("teacher_flip averages a teacher's heatmaps: name a teacher, or leave it out")
+        if self.teacher_cache is not None and (self.teacher is None or self.data.variants is None):
+            raise ConfigError("teacher_cache needs a teacher and a fixed pool of crops: set data.variants, such as 4")
+        unlabeled = [dataset.annotations for dataset in self.data.train if dataset.unlabeled]
+        if unlabeled and (self.teacher is None or not self.losses.distil_unannotated):
+            raise ConfigError(
+                f"{unlabeled[0]} is unlabeled, and people without labels are learned from a teacher alone: name one, "
+                "and set losses.distil_unannotated to true"
+            )
 
 
 def train_config_from(values: Mapping[str, Any]) -> TrainConfig:

@@ -7,59 +7,26 @@ from typing import Any
 
 import cv2
 import numpy as np
-from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
-from distilpose.data.dataset import Batch
 from distilpose.skeletons import Skeleton
-from distilpose.training.module import PoseTraining
+from distilpose.training.step import BatchView
 from distilpose.types import Float32Array, ImageArray
 from distilpose.visualization.draw import draw_poses
 
-NUM_CROPS = 4
+NUM_CROPS = 4  # the same ones each time, so that heatmaps can be watched growing
 TAG = "heatmaps"
 _MIN_HEIGHT = 256  # of a crop in the image; smaller ones are enlarged
 _TITLE_HEIGHT = 24
 _DIMMED = 0.4  # brightness of a crop under a heatmap
 
 
-class HeatmapImages(Callback):
-    """Log one image after each evaluated epoch: the same crops each time, so that heatmaps can be watched growing.
-
-    Args:
-        crops: (N, H, W, 3) uint8 RGB.
-        batch: the same crops with their labels, as the model reads them.
-        skeleton: of the keypoints.
-        every: epochs between images; the last epoch always gets one.
-    """
-
-    def __init__(self, crops: ImageArray, batch: Batch, skeleton: Skeleton, every: int) -> None:
-        self._crops = crops
-        self._batch = batch
-        self._skeleton = skeleton
-        self._every = every
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw when it is time."""
-        assert isinstance(pl_module, PoseTraining)
-        epoch = trainer.current_epoch + 1
-        if not trainer.is_global_zero or (epoch != trainer.max_epochs and epoch % self._every):
-            return
-        image = self._draw(pl_module)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(TAG, image, trainer.global_step, dataformats="HWC")
-
-    def _draw(self, module: PoseTraining) -> ImageArray:
-        view = module.view(move_data_to_device(self._batch, module.device))
-        heatmaps = {title: maps.float().cpu().numpy() for title, maps in view.heatmaps.items()}
-        if view.xy_norm is None:
-            return draw_heatmap_columns(self._crops, None, heatmaps, self._skeleton)
-        height, width = self._crops.shape[1:3]
-        xy_crop = view.xy_norm.float().cpu().numpy() * np.array([width, height], dtype=np.float32)
-        return draw_heatmap_columns(self._crops, xy_crop, heatmaps, self._skeleton)
+def draw_view(crops: ImageArray, view: BatchView, skeleton: Skeleton) -> ImageArray:
+    """(N, H, W, 3) uint8 RGB crops and what was made of them -> one image of `draw_heatmap_columns`."""
+    heatmaps = {title: maps.float().cpu().numpy() for title, maps in view.heatmaps.items()}
+    size_wh = np.array([crops.shape[2], crops.shape[1]], dtype=np.float32)
+    xy_crop = None if view.xy_norm is None else view.xy_norm.float().cpu().numpy() * size_wh
+    return draw_heatmap_columns(crops, xy_crop, heatmaps, skeleton)
 
 
 def draw_heatmap_columns(

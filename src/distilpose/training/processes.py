@@ -1,162 +1,165 @@
-"""The processes of a run on this machine: started, and watched, so that the end of one ends all with a clear error."""
+"""The processes of a run: started by torch's elastic launcher, joined, and what they exchange."""
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
 import signal
-import socket
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Generator, Sequence
+import uuid
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from lightning import Callback, LightningModule, Trainer
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from torch import Tensor, distributed
 
+from distilpose.backends.device import usable_cores
 from distilpose.errors import ConfigError, DistilPoseError
 
-PERIOD = 0.5  # seconds between looks at the others
-GRACE = 5.0  # seconds for the main thread to find out by itself
-_SHOW_CURSOR = "\x1b[?25h"
-_PARENT = "DISTILPOSE_PARENT_PID"
+_LOST_PROCESS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+_PR_SET_PDEATHSIG = 1
+LAUNCHED = "DISTILPOSE_LAUNCHED"  # set in the processes that `launch` starts
 
 
-class Watch(threading.Thread):
-    """Ends this process when another one has ended, whatever the main thread is waiting for.
+class Processes(NamedTuple):
+    """How a run is spread.
 
-    Over gloo a lost process is an error of the next exchange; over NCCL, or in a long evaluation, nothing happens for
-    minutes. So the main thread has `GRACE` seconds to fail by itself; then the process says what was lost and ends,
-    because a thread that waits in a library cannot be reached. What is on the disk is whole at any time.
-
-    Args:
-        find_lost: says which process has ended and how; None as long as all run.
-        describe: makes the message of it.
+    Attributes:
+        of_machine: processes on each machine.
+        machines: how many.
     """
 
-    def __init__(self, find_lost: Callable[[], str | None], describe: Callable[[str | None], str]) -> None:
-        super().__init__(name="watch-processes", daemon=True)
-        self._find_lost = find_lost
-        self._describe = describe
-        self._over = threading.Event()
+    of_machine: int
+    machines: int
 
-    def run(self) -> None:
-        """Look until a process is lost or `stop` is called."""
-        while not self._over.wait(PERIOD):
-            lost = self._find_lost()
-            if lost is None:
-                continue
-            if not self._over.wait(GRACE):
-                cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""  # the progress bar hides it
-                sys.stderr.write(f"{cursor}\nerror: {self._describe(lost)}\n")
-                sys.stderr.flush()
-                os._exit(1)
-            return
+    @property
+    def total(self) -> int:
+        """Processes of the run."""
+        return self.of_machine * self.machines
 
-    def stop(self) -> None:
-        """The main thread has done what may wait for others."""
-        self._over.set()
 
-    def error(self) -> DistilPoseError:
-        """What the main thread raises when it has lost another process."""
-        return DistilPoseError(self._describe(self._find_lost()))
+def find_processes(devices: int) -> Processes:
+    """What torchrun has started, where this process is one of its; else ``devices`` processes on this machine.
+
+    Raises:
+        ConfigError: torchrun has started another number than ``devices``, which is not the default.
+    """
+    if not was_launched():
+        return Processes(devices, 1)
+    of_machine, total = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    if devices not in (1, of_machine):
+        raise ConfigError(
+            f"torchrun has started {of_machine} processes on a machine, devices is {devices}: leave devices out"
+        )
+    return Processes(of_machine, total // of_machine)
+
+
+def was_launched() -> bool:
+    """Whether torchrun, or `launch`, has started this process."""
+    return distributed.is_available() and distributed.is_torchelastic_launched()
+
+
+def launch(count: int, out: Path) -> None:
+    """Run this very command in ``count`` processes of this machine and wait for them; one that ends ends all.
+
+    Raises:
+        DistilPoseError: a process failed.
+        KeyboardInterrupt: this process was interrupted or told to end; the others have ended.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
+    os.environ[LAUNCHED] = "1"
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0", max_restarts=0, monitor_interval=0.2,
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)(*sys.orig_argv[1:])
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        code = failure.exitcode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        raise DistilPoseError(
+            f"process {rank} of {count} {how} (its own output says why; a lack of memory leaves no word): --resume "
+            f"goes on from the last whole epoch in {out}"
+        ) from error
+    except SignalException as error:
+        raise KeyboardInterrupt from error
+    finally:
+        del os.environ[LAUNCHED]
 
 
 @contextmanager
-def companions(trainer: Trainer, count: int, describe: Callable[[str | None], str]) -> Generator[Watch]:
-    """Start the other processes of this machine, where nobody else does, and watch them.
+def joined(processes: Processes, device: torch.device) -> Generator[None]:
+    """This process as one of a run's, ready to exchange tensors.
 
-    They run the same command as this one, and know their rank by the variables that Lightning reads; they watch this
-    process in turn. Those that still run when the body fails are killed.
-
-    Args:
-        trainer: of this process.
-        count: processes of this machine.
-        describe: see `Watch`.
+    Raises:
+        DistilPoseError: another process was lost.
     """
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    is_first = isinstance(environment, LightningEnvironment) and not environment.creates_processes_externally
-    others: list[subprocess.Popen[bytes]] = []
-    saved = dict(os.environ)
-    if count > 1 and is_first:
-        shared = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
-            "NODE_RANK": "0",
-            "WORLD_SIZE": str(count),
-        }
-        os.environ.update({**shared, "LOCAL_RANK": "0"})
-        others = [_start_again(rank) for rank in range(1, count)]
-    watch = Watch(lambda: _find_ended(others) if others else _find_orphaned(), describe)
-    if others or _PARENT in os.environ:
-        watch.start()
+    if processes.total == 1:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher hears it and ends its processes
+    if sys.platform == "linux":  # they end with the launcher, too, however that ends
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield watch
-    except BaseException:
-        for process in others:
-            process.kill()
-        raise
+        yield
+    except RuntimeError as error:
+        if not has_lost_process(error):
+            raise
+        raise DistilPoseError(
+            f"process {distributed.get_rank()} of {processes.total} has lost another one: --resume goes on from the "
+            "last whole epoch"
+        ) from error
     finally:
-        watch.stop()
-        for process in others:
-            process.wait()
-        if others:
-            os.environ.clear()
-            os.environ.update(saved)
+        distributed.destroy_process_group()
 
 
-def _start_again(rank: int) -> subprocess.Popen[bytes]:
-    """This very command as another rank."""
-    env = {**os.environ, "LOCAL_RANK": str(rank), _PARENT: str(os.getpid())}
-    return subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=env)  # noqa: S603  # our own command
+def has_lost_process(error: RuntimeError) -> bool:
+    """Whether communication failed; some backends say so by nothing but the text."""
+    return isinstance(error, distributed.DistError) or any(word in str(error) for word in _LOST_PROCESS)
 
 
-def _find_ended(processes: Sequence[subprocess.Popen[bytes]]) -> str | None:
-    for rank, process in enumerate(processes, start=1):
-        code = process.poll()
-        if code:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-            return f"process {rank}, which {how}"
-    return None
+def rank() -> int:
+    """Of this process in the run; 0 is the one that evaluates and writes."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def _find_orphaned() -> str | None:
-    parent = os.environ.get(_PARENT)
-    return None if parent is None or os.getppid() == int(parent) else "process 0, which was killed or failed"
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over all processes of the run."""
+    if not distributed.is_initialized():
+        return value
+    value = value.clone()
+    distributed.all_reduce(value)
+    return value / distributed.get_world_size()
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def wait_for_all() -> None:
+    """Until every process of the run is here."""
+    if distributed.is_initialized():
+        distributed.barrier()
 
 
-class SameStart(Callback):
-    """Refuses a run whose processes do not resume from the same epoch, as when each machine has its own output folder.
+def check_same_start(epoch: int) -> None:
+    """Compare the number of finished epochs that the processes go on from, as found in their output folders.
 
-    Args:
-        state: that this process resumes from; None for a start from the beginning.
+    Raises:
+        ConfigError: they differ.
     """
-
-    def __init__(self, state: Path | None) -> None:
-        self._state = state
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compare, before anything is restored.
-
-        Raises:
-            ConfigError: they differ.
-        """
-        epoch = None
-        if self._state is not None:
-            epoch = int(torch.load(self._state, map_location="cpu", mmap=True, weights_only=False)["epoch"]) + 1
-        epochs: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(epochs, epoch)
-        if len(set(epochs)) > 1:
-            found = ", ".join("none" if each is None else str(each) for each in epochs)
-            raise ConfigError(
-                f"the processes of this run find different epochs to go on from ({found}, by rank): the output folder "
-                "must be one that all machines see"
-            )
+    if not distributed.is_initialized():
+        return
+    epochs: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(epochs, epoch)
+    if len(set(epochs)) > 1:
+        raise ConfigError(
+            f"the processes of this run find different epochs to go on from ({', '.join(map(str, epochs))}, by rank): "
+            "the output folder must be one that all machines see"
+        )

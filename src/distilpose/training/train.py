@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 import logging
-import os
-import warnings
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import lightning
 import torch
-from lightning import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from distilpose import __version__
 from distilpose.backends.checkpoint import describe
 from distilpose.backends.description import ModelDescription
-from distilpose.errors import ConfigError, TrainingDivergedError
+from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.models import PoseModel, create_model
 from distilpose.models.base import RegressionModel
 from distilpose.skeletons import COCO_17, Skeleton
 from distilpose.teachers.base import CropSpec, Teacher
 from distilpose.teachers.build import open_teacher
-from distilpose.training.callbacks import STATE_NAME, Checkpoints, ProgressDisplay, Records
 from distilpose.training.config import TrainConfig
-from distilpose.training.datamodule import TrainingData, find_model_skeleton, load_validation_set
-from distilpose.training.distillation import make_task
-from distilpose.training.heatmap_images import NUM_CROPS, HeatmapImages
+from distilpose.training.data import TrainingData, find_model_skeleton, load_validation_set
+from distilpose.training.heatmap_images import NUM_CROPS, TAG, draw_view
 from distilpose.training.initialization import initialize_pointer, load_start_weights
-from distilpose.training.module import PoseTraining
-from distilpose.training.processes import SameStart, companions
-from distilpose.training.self_distillation import make_self_distillation
+from distilpose.training.loop import Training, choose_device, to_device
+from distilpose.training.processes import (
+    Processes,
+    check_same_start,
+    find_processes,
+    joined,
+    launch,
+    rank,
+    wait_for_all,
+    was_launched,
+)
+from distilpose.training.records import Records
+from distilpose.training.state import BEST_NAME, LAST_NAME, STATE_NAME, Checkpoints, locked, read_state, write_state
+from distilpose.training.step import TrainingStep
 from distilpose.training.teacher_cache import TeacherCache, hash_people
 
 logger = logging.getLogger(__name__)
-
-_LOST_PROCESS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
 
 @dataclass(frozen=True)
@@ -63,15 +68,17 @@ def train(
 ) -> TrainResult:
     """Train a teacher, a student, or a student from a teacher.
 
+    With ``config.devices`` above 1 this very command runs again in as many processes, and this one waits for them.
+
     Args:
         config: the run.
         resume: go on from the state in ``config.out``, with the numbers of an uninterrupted run.
-        skip_invalid: report invalid annotations and go on without them.
+        skip_invalid: report invalid annotations and images and go on without them.
         console: where progress is shown.
 
     Raises:
         ConfigError: the configuration contradicts itself, or ``out`` holds another run and ``resume`` is not set.
-        CheckpointError: a file named in it is unusable.
+        CheckpointError: a file named in it, or the state to resume from, is unusable.
         DatasetError: an annotation file is unusable.
         TrainingDivergedError: a loss became NaN or infinite; the last good state, if there is one, is kept.
         DistilPoseError: another process of the run has ended, so that this one cannot go on.
@@ -82,35 +89,67 @@ def train(
         raise ConfigError(
             f"a teacher_cache serves the processes of one machine, got {processes.machines} machines: leave it out"
         )
+    device = choose_device(config.accelerator)
+    if config.sync_batchnorm and device.type != "cuda":
+        raise ConfigError(f"sync_batchnorm works on GPUs, this run is on {device.type}: set it to false")
     out = Path(config.out)
     state = _find_state(out, resume)
-    lightning.seed_everything(config.seed, verbose=False)
+    if processes.total > 1 and not was_launched():
+        launch(processes.total, out)
+        return _result(out, read_state(out / STATE_NAME))
+    with _terminated_as_interrupted(), joined(processes, device):
+        try:
+            return _train(config, processes, device, state, skip_invalid, console or Console(stderr=True))
+        except TrainingDivergedError as error:
+            raise TrainingDivergedError(f"{error}\n{_where_to_go_on(out / STATE_NAME)}") from error
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DistilPoseError(
+                f"a process that loads images has ended ({str(error)[:200]}): lower data.workers if memory is short; "
+                f"{_where_to_go_on(out / STATE_NAME)}"
+            ) from error
+
+
+def _train(
+    config: TrainConfig,
+    processes: Processes,
+    device: torch.device,
+    state: dict[str, Any] | None,
+    skip_invalid: bool,
+    console: Console,
+) -> TrainResult:
+    torch.manual_seed(config.seed)
     skeleton = find_model_skeleton(config.data)
     model = _build_model(config, skeleton)
     description = describe(model, skeleton=skeleton)
-    data = TrainingData(config, description, skip_invalid)
+    data = TrainingData(config, description, skip_invalid, config.data.check_images and state is None)
+    loader = data.train_loader(rank(), processes.total)
+    if len(loader) == 0:
+        raise ConfigError(
+            f"an epoch has {len(data)} people or data.samples_per_epoch, fewer than one batch of "
+            f"{config.data.batch_size} on {processes.total} devices: lower data.batch_size"
+        )
     teacher = _open_teacher(config, description, data)
-    if teacher is None and isinstance(model, RegressionModel) and model.with_score:
+    step = TrainingStep(
+        model,
+        config.losses,
+        teacher,
+        cache=None if teacher is None else _open_cache(config, teacher, data, skeleton),
+        target_sigma=config.target_sigma,
+        cycles=config.cycles,
+        oks_sigmas=skeleton.oks_sigmas,
+        areas=torch.tensor([sample.area for sample in data.samples]) if config.losses.score_target == "oks" else None,
+    )
+    if isinstance(model, RegressionModel) and model.with_score and not step.criterion.learns_score:
         logger.warning(
             "only a teacher teaches the score: without one it means nothing, and poses are drawn faintly. Set "
-            "model_options.with_score to false, or name a teacher."
+            "losses.score_target to oks, model_options.with_score to false, or name a teacher."
         )
-    store = None if teacher is None else _open_cache(config, teacher, data, skeleton)
-    task = make_task(model, teacher, config.losses, config.target_sigma, store)
     if config.start == "pointer" and state is None:
         first = next(iter(data.train_loader(rank=0, world_size=1)))
         initialize_pointer(model, first.images, config.seed, config.target_sigma)
-    module = PoseTraining(
-        model,
-        task,
-        config.optimizer,
-        config.epochs,
-        ema_decay=config.ema_decay,
-        freeze_batchnorm=config.freeze_batchnorm,
-        backbone_heatmap=config.backbone_heatmap,
-        target_sigma=config.target_sigma,
-        self_distillation=make_self_distillation(model, config.cycles, config.cycle_token, config.cycle_keypoint),
-    )
+    training = Training(step, config, device, len(loader))
     summary = {
         "distilpose": __version__, "teacher": config.teacher,
         "teacher_description": None if teacher is None else dict(teacher.description),
@@ -118,29 +157,54 @@ def train(
         "batch_size": config.data.batch_size, "devices": processes.total, "seed": config.seed,
         "losses": asdict(config.losses), "data": [dataset.annotations for dataset in config.data.train],
     }  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)  # not before all that can be refused is read
-    checkpoints = Checkpoints(
-        out, description, load_validation_set(config, description), config.flip_test, config.evaluate_every, summary
-    )
-    callbacks = [
-        checkpoints,
-        ProgressDisplay(console or Console(stderr=True), checkpoints),
-        Records(out, config.log_every, checkpoints),
-        HeatmapImages(*data.first(NUM_CROPS), description.skeleton, config.evaluate_every),
-    ]
-    _fit(config, processes, module, data, callbacks, state)
-    best = None if checkpoints.best_ap is None else out / "best.safetensors"
-    return TrainResult(out / "last.safetensors", best, checkpoints.best_ap, checkpoints.best_epoch)
+    out, is_first = Path(config.out), rank() == 0
+    validation = load_validation_set(config, description) if is_first else None
+    checkpoints = Checkpoints(out, description, validation, config.flip_test, summary)
+    if state is not None:
+        checkpoints.load_state(state)
+        training.load_state(state)
+    check_same_start(training.epoch)
+    crops, shown = data.first(NUM_CROPS)
+    with locked(out) if is_first else nullcontext(), Records(
+        out, console, every=config.log_every, epochs=config.epochs, steps_per_epoch=len(loader), steps=training.steps,
+        processes=processes.total, active=is_first,
+    ) as records:  # fmt: skip
+        while training.epoch < config.epochs:
+            loader.sampler.set_epoch(training.epoch)  # type: ignore[attr-defined]  # it is a MixedSampler
+            records.begin_epoch()
+            training.train_epoch(loader, records)
+            if is_first:
+                is_due = training.epoch == config.epochs or training.epoch % config.evaluate_every == 0
+                weights = training.best_weights
+                metrics = checkpoints.write(weights, training.epoch, training.steps, evaluate=is_due)
+                if metrics:
+                    records.add_evaluation(training.epoch, training.steps, metrics, _best(checkpoints))
+                if is_due:
+                    view = step.view(to_device(shown, device), weights)
+                    records.add_image(TAG, draw_view(crops, view, skeleton), training.steps)
+                write_state(out, {**training.state(), **checkpoints.state()})
+            wait_for_all()
+    return _result(out, checkpoints.state())
 
 
-def _find_state(out: Path, resume: bool) -> Path | None:
-    state = out / STATE_NAME
-    if resume and not state.exists():
+def _best(checkpoints: Checkpoints) -> str:
+    return f", best AP {(checkpoints.best_ap or 0) * 100:.1f} (epoch {checkpoints.best_epoch})"
+
+
+def _result(out: Path, state: dict[str, Any]) -> TrainResult:
+    best = None if state["best_ap"] is None else out / BEST_NAME
+    return TrainResult(out / LAST_NAME, best, state["best_ap"], state["best_epoch"])
+
+
+def _find_state(out: Path, resume: bool) -> dict[str, Any] | None:
+    file = out / STATE_NAME
+    if resume and not file.exists():
         logger.warning("nothing to resume in %s: starting from the beginning", out)
-        return None
-    if not resume and (state.exists() or (out / "last.safetensors").exists()):
+    elif resume:
+        return read_state(file)
+    elif file.exists() or (out / LAST_NAME).exists():
         raise ConfigError(f"{out} already holds a run: pass --resume to go on with it, or another --out")
-    return state if resume else None
+    return None
 
 
 def _build_model(config: TrainConfig, skeleton: Skeleton) -> PoseModel:
@@ -159,8 +223,6 @@ def _build_model(config: TrainConfig, skeleton: Skeleton) -> PoseModel:
 def _open_teacher(config: TrainConfig, description: ModelDescription, data: TrainingData) -> Teacher | None:
     if config.teacher is None:
         return None
-    if description.output == "heatmap":
-        raise ConfigError("a heatmap model is trained on labels: remove 'teacher', or train a student")
     return open_teacher(config.teacher, CropSpec.of(description), data.samples, flip=config.teacher_flip)
 
 
@@ -178,105 +240,20 @@ def _open_cache(config: TrainConfig, teacher: Teacher, data: TrainingData, skele
     return TeacherCache(Path(config.teacher_cache), content, len(data), config.data.variants)
 
 
-class Processes(NamedTuple):
-    """How a run is spread.
-
-    Attributes:
-        of_machine: processes on each machine.
-        machines: how many.
-    """
-
-    of_machine: int
-    machines: int
-
-    @property
-    def total(self) -> int:
-        """Processes of the run."""
-        return self.of_machine * self.machines
-
-
-def find_processes(devices: int) -> Processes:
-    """What torchrun has started, where this process is one of its; else ``devices`` processes on this machine.
-
-    Raises:
-        ConfigError: torchrun has started another number than ``devices``, which is not the default.
-    """
-    if not torch.distributed.is_available() or not torch.distributed.is_torchelastic_launched():
-        return Processes(devices, 1)
-    of_machine, total = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    if devices not in (1, of_machine):
-        raise ConfigError(
-            f"torchrun has started {of_machine} processes on a machine, devices is {devices}: leave devices out"
-        )
-    return Processes(of_machine, total // of_machine)
-
-
-def _fit(
-    config: TrainConfig,
-    processes: Processes,
-    module: PoseTraining,
-    data: TrainingData,
-    callbacks: list[Callback],
-    state: Path | None,
-) -> None:
-    out = Path(config.out)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = Trainer(
-        accelerator=config.accelerator,
-        devices=processes.of_machine,
-        num_nodes=processes.machines,
-        strategy="ddp" if processes.total > 1 else "auto",
-        precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
-        sync_batchnorm=config.sync_batchnorm,
-        max_epochs=config.epochs,
-        callbacks=[*callbacks, *([SameStart(state)] if processes.total > 1 else [])],
-        logger=TensorBoardLogger(out, name="tensorboard", version=""),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=out,
-    )
-    loader = data.train_loader(trainer.global_rank, trainer.world_size)
-    if len(loader) == 0:
-        raise ConfigError(
-            f"an epoch has {len(data)} people or data.samples_per_epoch, fewer than one batch of "
-            f"{config.data.batch_size} on {processes.total} devices: lower data.batch_size"
-        )
-
-    with warnings.catch_warnings():
-        # Loading and logging are ours to set: Lightning's advice on them would only puzzle the reader.
-        warnings.filterwarnings("ignore", module="lightning.*")
-        with companions(trainer, processes.of_machine, partial(_describe_loss, trainer, out)) as watch:
-            try:
-                trainer.fit(module, loader, ckpt_path=None if state is None else str(state), weights_only=False)
-            except TrainingDivergedError as error:
-                raise TrainingDivergedError(f"{error}\n{_where_to_go_on(out / STATE_NAME)}") from error
-            except RuntimeError as error:
-                if not _has_lost_process(error, processes):
-                    raise
-                raise watch.error() from error
-            except SystemExit:  # Lightning's answer to Ctrl-C
-                if trainer.interrupted:
-                    raise KeyboardInterrupt from None
-                raise
+@contextmanager
+def _terminated_as_interrupted() -> Generator[None]:
+    """SIGTERM ends the run as Ctrl-C does, with files and bar closed."""
+    if was_launched() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _where_to_go_on(state: Path) -> str:
     if state.exists():
         return f"--resume goes on from the last good state: {state}"
     return "no epoch was finished, so that there is nothing to resume: start again"
-
-
-def _describe_loss(trainer: Trainer, out: Path, lost: str | None) -> str:
-    how = lost or "which was killed or failed"
-    return (
-        f"process {trainer.global_rank} of {trainer.world_size} has lost another one, {how} (its own output says why; "
-        f"a lack of memory leaves no word): --resume goes on from the last whole epoch, in {out / STATE_NAME}"
-    )
-
-
-def _has_lost_process(error: RuntimeError, processes: Processes) -> bool:
-    """Whether communication failed; some backends say so by nothing but the text."""
-    broken = isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in _LOST_PROCESS)
-    return processes.total > 1 and broken

@@ -2,20 +2,21 @@
 
 import { BoxEditor } from './box_editor.js';
 import { BrowserModel } from './model.js';
+import { Panel, clock, part } from './panel.js';
 import { People } from './people.js';
-import { Recorder, blobOf, download, drawnImage, toCanvas, toSource } from './results.js';
-import { ServerError, difference, predictOnServer } from './server.js';
+import { Recorder, blobOf, download, drawnImage, toCanvas } from './results.js';
+import { ServerError, predictOnServer } from './server.js';
 import { onNextFrame, openCamera, openFile } from './source.js';
 import { Stage } from './stage.js';
 
 const BUILD = 'make web';
-const SMOOTHING = 0.2; // share of the newest frame in the running means of rate and latency
-const part = (id) => document.getElementById(id);
+const TOOLS = ['close', 'find', 'new-box', 'whole', 'fit']; // buttons that need an image
 
 const stage = new Stage(part('stage'), part('canvas'), part('boxes'));
 // Two frames in their own size, which change places: the one that is being looked at, and the one whose poses are known.
 let [looked, shown] = [0, 1].map(() => document.createElement('canvas').getContext('2d', { willReadFrequently: true }));
 const recorder = new Recorder();
+const panel = new Panel();
 
 let manifest = null;
 let model = null;
@@ -27,9 +28,6 @@ let openings = 0;
 let busy = false;
 let again = false;
 let fitting = false;
-let rate = null;
-let latency = null;
-let lastFrame = null;
 let followed = null; // time of the last frame after which the boxes moved on
 
 start().catch((error) => say(error.message, true));
@@ -46,8 +44,8 @@ async function start() {
   editor = new BoxEditor(part('boxes'), people, pump);
   part('model').replaceChildren(...manifest.models.map((entry, row) => new Option(entry.title, String(row))));
   part('model').disabled = false;
-  model = new BrowserModel(manifest, (share) => say(`Loading the network … ${Math.round(100 * share)} %`));
-  tellThreads();
+  model = new BrowserModel(manifest, (share) => say(`Loading the networks … ${Math.round(100 * share)} %`));
+  panel.tellThreads(model.threads);
   await loadModel();
 }
 
@@ -85,8 +83,12 @@ function connect() {
   on('play', 'click', () => (source.video.paused ? source.video.play() : source.video.pause()));
   on('seek', 'input', () => (source.video.currentTime = Number(part('seek').value)));
   on('new-box', 'click', () => editor.addInTheMiddle());
+  on('find', 'click', () => {
+    people.search();
+    pump();
+  });
   on('whole', 'click', () => {
-    people.reset(source.width, source.height);
+    people.takeWhole();
     editor.changed();
   });
   on('fit', 'click', () => {
@@ -138,7 +140,7 @@ async function open(opening) {
   source = opened;
   people.reset(source.width, source.height);
   part('stage').classList.add('opened');
-  for (const id of ['close', 'new-box', 'whole', 'fit']) part(id).disabled = false;
+  for (const id of TOOLS) part(id).disabled = false;
   if (source.kind === 'video') connectVideo(source.video);
   if (source.video) {
     part('stage').append(source.video);
@@ -153,18 +155,14 @@ function close() {
   source?.video?.remove();
   source = null;
   poses = [];
-  rate = latency = lastFrame = followed = null;
+  followed = null;
   recorder.clear();
   stage.clear();
   if (people) people.list = [];
   editor?.update();
   part('stage').classList.remove('opened');
-  part('canvas').setAttribute('aria-label', 'Nothing opened yet');
-  for (const id of ['close', 'new-box', 'whole', 'fit', 'play', 'seek', 'save-json', 'save-png']) part(id).disabled = true;
-  for (const id of ['rate', 'latency', 'network', 'score', 'clock']) part(id).textContent = '–';
-  part('play').textContent = 'Play';
-  part('seek').value = '0';
-  part('keypoints').replaceChildren();
+  for (const id of [...TOOLS, 'play', 'seek', 'save-json', 'save-png']) part(id).disabled = true;
+  panel.clear();
   say('');
 }
 
@@ -214,46 +212,56 @@ async function step() {
   const from = source;
   fitTo(looked.canvas, from);
   const time = from.draw(looked);
+  if (people.wantDetector(from.video !== null)) {
+    const found = await model.detect(looked);
+    if (source !== from) return; // closed meanwhile
+    people.update(found);
+    if (!found.length) say('Nobody was found: the whole frame counts as one person. You can draw boxes.');
+  }
   const asked = people.ask();
-  const answer = await ask(from, asked.map(({ box }) => box));
-  if (source !== from) return; // closed meanwhile
+  const answer = await ask(from, asked);
+  if (source !== from) return;
   poses = answer.poses;
   const ids = asked.map(({ person }) => person.id);
   recorder.add(from, time, poses, ids);
   [looked, shown] = [shown, looked];
   const next = from.video && time !== followed; // edited boxes of a video that stands still stay where they are
   if (next || fitting) {
-    const lost = people.follow(asked, poses, model.entry.skeleton);
+    people.follow(asked, poses, model.entry.skeleton);
     followed = time;
-    if (from.video) say(lost ? 'A pose fell apart; looking at the whole frame again.' : '');
     again ||= fitting;
     fitting = false;
   }
   editor.update();
   paint();
-  measure(from, begun, answer.milliseconds);
-  tellPoses();
+  panel.measure(from, begun, answer.milliseconds);
+  panel.tellPoses(from, poses, model.entry.skeleton);
+  for (const id of ['save-json', 'save-png']) part(id).disabled = false;
 }
 
 /** The poses in the boxes, from here or from the server; the network's own milliseconds. */
-async function ask(from, boxes) {
+async function ask(from, asked) {
   const where = part('where').value;
-  if (where === 'browser') return model.predict(looked, boxes);
-  const fromServer = askServer(from, boxes, where);
+  if (where === 'browser') return model.predict(looked, asked);
+  const fromServer = askServer(from, asked, where);
   if (where === 'server') return fromServer;
-  const [here, there] = await Promise.all([model.predict(looked, boxes), fromServer]);
-  tellDifference(here, there);
+  const [here, there] = await Promise.all([model.predict(looked, asked), fromServer]);
+  panel.tellDifference(here, there);
   return here;
 }
 
-async function askServer(from, boxes, where) {
+async function askServer(from, asked, where) {
   const whole = from.kind === 'image';
   const kind = where === 'both' ? 'image/png' : 'image/jpeg'; // a comparison is of the same pixels
   const blob = whole ? from.file : await blobOf(looked.canvas, kind, 0.95);
   const scale = whole ? from.scale : 1;
-  const sent = boxes.map((box) => box.map((value) => value / scale));
+  const sent = asked.map(({ box }) => box.map((value) => value / scale));
   const { poses: found, milliseconds } = await predictOnServer(blob, from.name, sent, part('key').value);
-  return { poses: found.map((pose, row) => ({ ...toCanvas(pose, scale), box: boxes[row] })), milliseconds };
+  const poses = found.map((pose, row) => {
+    const { box, score } = asked[row];
+    return { ...toCanvas(pose, scale), box, boxScore: score, poseScore: score * pose.poseScore };
+  });
+  return { poses, milliseconds };
 }
 
 function fitTo(canvas, { width, height }) {
@@ -291,56 +299,6 @@ async function saveImage() {
   download(await drawnImage(view()), `${name}_poses.png`);
 }
 
-function measure(from, begun, milliseconds) {
-  const now = performance.now();
-  const mean = (before, value) => (before === null ? value : before + SMOOTHING * (value - before));
-  latency = mean(from.video ? latency : null, now - begun);
-  const moving = from.video !== null && !from.video.paused;
-  if (moving && lastFrame !== null) rate = mean(rate, now - lastFrame);
-  lastFrame = moving ? now : null;
-  part('latency').textContent = `${latency.toFixed(0)} ms`;
-  part('network').textContent = `${milliseconds.toFixed(0)} ms`;
-  part('rate').textContent = rate === null ? '–' : (1000 / rate).toFixed(1);
-}
-
-function tellPoses() {
-  const scores = poses.map((pose) => pose.poseScore.toFixed(2)).join(', ');
-  part('score').textContent = scores.length > 24 ? `${scores.slice(0, 23)}…` : scores || '–';
-  const who = poses.length === 1 ? '1 person' : `${poses.length} people`;
-  part('canvas').setAttribute('aria-label', `${source.name}: ${who}, pose score ${scores}`);
-  for (const id of ['save-json', 'save-png']) part(id).disabled = false;
-  const first = poses[0] && toSource(poses[0], source.scale);
-  const names = model.entry.skeleton.keypoint_names;
-  part('keypoints').replaceChildren(
-    ...(first?.xy ?? []).map(([x, y], k) => {
-      const row = document.createElement('tr');
-      const score = first.rawScore ? first.rawScore[k].toFixed(2) : '–';
-      [names[k].replaceAll('_', ' '), x.toFixed(1), y.toFixed(1), score].forEach((text) => {
-        row.insertCell().textContent = text;
-      });
-      return row;
-    }),
-  );
-}
-
-function tellThreads() {
-  const { threads } = model;
-  if (self.crossOriginIsolated) {
-    part('threads').textContent = `WebAssembly, ${threads} ${threads === 1 ? 'thread' : 'threads'}.`;
-    return;
-  }
-  part('threads').textContent =
-    'WebAssembly, 1 thread: this host does not isolate the page (headers COOP and COEP), so the browser allows no more.';
-}
-
-function tellDifference(here, there) {
-  const apart = difference(here.poses, there.poses);
-  part('difference').textContent = apart
-    ? `Largest difference ${apart.largest.toFixed(3)} px, mean ${apart.mean.toFixed(3)} px. ` +
-      `Here ${here.milliseconds.toFixed(0)} ms, server ${there.milliseconds.toFixed(0)} ms.`
-    : 'The server found nobody to compare with.';
-}
-
 function say(text, bad = false) {
   const status = part('status');
   if (status.textContent === text) return; // not read out again
@@ -353,10 +311,4 @@ function sayHowToBuild(reason) {
   const command = document.createElement('code');
   command.textContent = BUILD;
   part('status').append(command, ' (needs Node.js), then reload this page.');
-}
-
-function clock(seconds) {
-  if (!Number.isFinite(seconds)) return '–';
-  const whole = Math.floor(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`;
 }

@@ -21,12 +21,12 @@ import { normToImage } from './geometry.js';
  *
  * @param {{xy_norm: Float32Array, sigma?: Float32Array, score?: Float32Array}} output of the network
  * @param {object[]} crops from cropOfBox, one per row
- * @param {number[][]} boxes that were cut out
+ * @param {{box: number[], score: number}[]} asked boxes that were cut out, and their scores
  * @param {object} model entry of the manifest
  * @param {object} rules of the manifest
  * @returns {Pose[]}
  */
-export function decode(output, crops, boxes, model, rules) {
+export function decode(output, crops, asked, model, rules) {
   const count = model.skeleton.keypoint_names.length;
   const [gridHeight, gridWidth] = model.heatmap_size_hw;
   return crops.map((crop, person) => {
@@ -41,8 +41,8 @@ export function decode(output, crops, boxes, model, rules) {
       ]);
     }
     const rawScore = output.score ? Array.from(output.score.subarray(person * count, (person + 1) * count)) : null;
-    const poseScore = scoreOfPose(1, rawScore, rules);
-    return { xy, rawScore, sigma, box: boxes[person], boxScore: 1, poseScore };
+    const { box, score: boxScore } = asked[person];
+    return { xy, rawScore, sigma, box, boxScore, poseScore: scoreOfPose(boxScore, rawScore, rules) };
   });
 }
 

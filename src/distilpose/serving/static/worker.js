@@ -1,12 +1,11 @@
-// The network, in a thread of its own, so that the page stays awake while it computes.
+// The networks, in a thread of their own, so that the page stays awake while they compute.
 //
-// Messages in: {id, type: 'load', model, runtime, base, threads} and {id, type: 'run', planes, count}.
-// Messages out: {id, ...answer}, {id, error} or, while a model is loading, {progress}.
+// Messages in: {id, type: 'load', role, entry, runtime, base, threads} and {id, type: 'run', role, name, kind, data, dims}.
+// Messages out: {id, ...outputs}, {id, error} or, while a network is loading, {progress}.
 
 let ort = null;
-let session = null;
-let model = null;
-let before = Promise.resolve(); // one question after the other: no model may change under a running one
+const sessions = new Map(); // by role
+let before = Promise.resolve(); // one question after the other: no network may change under a running one
 
 self.onmessage = ({ data }) => {
   before = before.then(() => answer(data));
@@ -21,7 +20,7 @@ async function answer(data) {
   }
 }
 
-async function load({ model: entry, runtime, base, threads }) {
+async function load({ role, entry, runtime, base, threads }) {
   if (!ort) {
     ort = await import(new URL(runtime.script, base).href);
     ort.env.wasm.numThreads = threads;
@@ -32,10 +31,9 @@ async function load({ model: entry, runtime, base, threads }) {
     };
   }
   const bytes = await download(new URL(`${entry.file}?${entry.sha256.slice(0, 12)}`, base), entry.bytes);
-  await session?.release();
-  session = await ort.InferenceSession.create(bytes, { executionProviders: ['wasm'], graphOptimizationLevel: 'all' });
-  model = entry;
-  await run({ planes: new Uint8Array(planeCount(1)), count: 1 }); // the first run is slow: not the visitor's
+  await sessions.get(role)?.release();
+  const options = { executionProviders: ['wasm'], graphOptimizationLevel: 'all' };
+  sessions.set(role, await ort.InferenceSession.create(bytes, options));
   return { ready: true };
 }
 
@@ -57,30 +55,10 @@ async function download(address, expected) {
   return bytes;
 }
 
-async function run({ planes, count }) {
+async function run({ role, name, kind, data, dims }) {
   const start = performance.now();
-  const [height, width] = model.input_size_hw;
-  const shape = [count, 3, height, width];
-  const input = model.normalization
-    ? new ort.Tensor('float32', normalize(planes, height * width), shape)
-    : new ort.Tensor('uint8', planes, shape);
-  const outputs = await session.run({ [model.input]: input });
+  const outputs = await sessions.get(role).run({ [name]: new ort.Tensor(kind, data, dims) });
   const found = { milliseconds: performance.now() - start };
-  for (const [name, tensor] of Object.entries(outputs)) found[name] = tensor.data;
+  for (const [output, tensor] of Object.entries(outputs)) found[output] = tensor.data;
   return found;
-}
-
-function planeCount(count) {
-  return count * 3 * model.input_size_hw[0] * model.input_size_hw[1];
-}
-
-/** Planes of 0..255 -> float planes with the channels' mean removed and spread scaled. */
-function normalize(planes, plane) {
-  const { mean, std } = model.normalization;
-  const values = new Float32Array(planes.length);
-  for (let at = 0; at < planes.length; at++) {
-    const channel = Math.floor(at / plane) % 3;
-    values[at] = (Math.fround(planes[at] / 255) - mean[channel]) / std[channel];
-  }
-  return values;
 }

@@ -6,11 +6,11 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -20,10 +20,9 @@ import torch
 from distilpose.backends.checkpoint import describe, load_checkpoint
 from distilpose.errors import ConfigError
 from distilpose.models import create_model
-from distilpose.training import processes
-from distilpose.training.datamodule import TrainingData
-from distilpose.training.processes import SameStart, Watch
-from distilpose.training.train import Processes, _has_lost_process, find_processes, train
+from distilpose.training.data import TrainingData
+from distilpose.training.processes import Processes, check_same_start, find_processes, has_lost_process
+from distilpose.training.train import train
 
 EPOCHS = 12
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -122,11 +121,9 @@ def test_torchrun_tells_how_many_processes_there_are(monkeypatch) -> None:
 
 
 def test_only_errors_of_communication_are_taken_for_a_lost_process() -> None:
-    lost = RuntimeError("[.../gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
-    assert _has_lost_process(lost, Processes(2, 1))
-    assert _has_lost_process(torch.distributed.DistBackendError("NCCL"), Processes(1, 2))
-    assert not _has_lost_process(lost, Processes(1, 1))
-    assert not _has_lost_process(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), Processes(2, 1))
+    assert has_lost_process(RuntimeError("[.../gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"))
+    assert has_lost_process(torch.distributed.DistBackendError("NCCL"))
+    assert not has_lost_process(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 @pytest.mark.slow
@@ -142,97 +139,68 @@ def test_torchrun_and_devices_train_alike_and_one_process_writes(write_config) -
         assert describe(load_checkpoint(out / "last.safetensors")).training["devices"] == 2
 
 
+def ranks_of(run: psutil.Process) -> dict[int, psutil.Process]:
+    return {int(child.environ()["RANK"]): child for child in run.children() if "RANK" in child.environ()}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_rank_ends_the_run_soon_and_resume_loses_nothing(victim: int, write_config, tmp_path) -> None:
+@pytest.mark.parametrize("victim", [0, 1, None])
+def test_a_killed_process_ends_the_run_soon_and_resume_loses_nothing(victim, write_config, tmp_path) -> None:
+    """Rank 0, rank 1, or the launcher that started them."""
     whole, cut = write_config("whole", devices=2), write_config("cut", devices=2)
     finish(start(ALONE, whole), whole)
     run = start(ALONE, cut)
     out = tmp_path / "cut"
     wait_for(out / "state.ckpt", run)  # the first whole epoch
-    (rank_1,) = psutil.Process(run.pid).children()
-    (psutil.Process(run.pid) if victim == 0 else rank_1).kill()
+    launcher = psutil.Process(run.pid)
+    ranks = ranks_of(launcher)
+    (launcher if victim is None else ranks[victim]).kill()
     output, _ = run.communicate(timeout=120)
-    psutil.wait_procs([rank_1], timeout=60)
-    assert not rank_1.is_running()
-    assert run.returncode == (-signal.SIGKILL if victim == 0 else 1)
-    assert f"error: process {1 - victim} of 2 has lost another one" in output
-    assert "--resume goes on from the last whole epoch" in output
-    assert "Traceback" not in output
+    psutil.wait_procs(list(ranks.values()), timeout=60)
+    assert not any(process.is_running() for process in ranks.values())
+    if victim is None:
+        assert run.returncode == -signal.SIGKILL
+    else:
+        assert run.returncode == 1
+        assert f"error: process {victim} of 2 was killed by SIGKILL" in output
+        assert "--resume goes on from the last whole epoch" in output
+        assert "Traceback" not in output
 
     assert len(losses(out)) < EPOCHS * 4  # it was not through
     finish(start(ALONE, cut, "--resume"), cut)
     assert_equal_runs(tmp_path / "whole", out)
 
 
-BUSY = """
-import ctypes, sys, time
-from pathlib import Path
-from distilpose.cli import main as cli
-from distilpose.training import callbacks
-waits = {"python": time.sleep, "library": ctypes.CDLL(None).sleep}
-marker, where, *command = sys.argv[1:]
-def evaluate_for_long(*_, **__):
-    Path(marker).touch()
-    waits[where](300)
-callbacks.evaluate_set = evaluate_for_long
-if __name__ == "__main__":
-    sys.exit(cli.main(command))
-"""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["python", "library"])
-def test_a_killed_rank_is_told_while_the_first_is_busy(where: str, write_config, tmp_path) -> None:
-    script, marker = tmp_path / "busy.py", tmp_path / "busy"
-    script.write_text(BUSY)
-    file = write_config("run", devices=2, evaluate_every=1)
-    command = [sys.executable, str(script), str(marker), where, "train", str(file)]
-    run = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    wait_for(marker, run)
-    (rank_1,) = psutil.Process(run.pid).children()
-    rank_1.kill()
+def test_ctrl_c_ends_all_processes(write_config, tmp_path) -> None:
+    file = write_config("run", devices=2, epochs=10_000)
+    run = start(ALONE, file)
+    wait_for(tmp_path / "run" / "state.ckpt", run)
+    ranks = ranks_of(psutil.Process(run.pid))
+    run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=120)
-    assert run.returncode == 1, output
-    assert "error: process 0 of 2 has lost another one, process 1, which was killed by SIGKILL" in output
-    assert "--resume goes on from the last whole epoch" in output
+    assert run.returncode == 130
+    assert "--resume goes on" in output
     assert "Traceback" not in output
+    assert not any(process.is_running() for process in ranks.values())
 
 
-def test_the_watch_ends_a_process_whose_main_thread_waits(monkeypatch, capsys) -> None:
-    codes: list[int] = []
-    monkeypatch.setattr(processes, "PERIOD", 0.01)
-    monkeypatch.setattr(processes, "GRACE", 0.1)
-    monkeypatch.setattr("os._exit", codes.append)
-    watch = Watch(lambda: "process 3", lambda lost: f"lost {lost}")
-    watch.start()
-    watch.join(60)
-    assert codes == [1]
-    assert capsys.readouterr().err == "\nerror: lost process 3\n"
-
-
-def test_the_watch_leaves_it_to_a_main_thread_that_notices(monkeypatch) -> None:
-    codes: list[int] = []
-    monkeypatch.setattr(processes, "PERIOD", 0.01)
-    monkeypatch.setattr("os._exit", codes.append)
-    watch = Watch(lambda: "process 3", lambda lost: f"lost {lost}")
-    watch.start()
-    watch.stop()
-    watch.join(60)
-    assert not codes
-    assert str(watch.error()) == "lost process 3"
-
-
-def test_processes_that_find_different_epochs_are_refused(monkeypatch, tmp_path) -> None:
+def test_processes_that_find_different_epochs_are_refused(monkeypatch) -> None:
     def gather(into: list[Any], mine: Any) -> None:
-        into[:] = [mine, None]
+        into[:] = [mine, 0]
 
+    check_same_start(3)  # alone
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    trainer = SimpleNamespace(world_size=2)
-    SameStart(None).setup(trainer, None, "fit")
-    torch.save({"epoch": 6}, tmp_path / "state.ckpt")
-    with pytest.raises(ConfigError, match=r"different epochs .*\(7, none, by rank\).*all machines see"):
-        SameStart(tmp_path / "state.ckpt").setup(trainer, None, "fit")
+    check_same_start(0)
+    with pytest.raises(ConfigError, match=r"different epochs .*\(7, 0, by rank\).*all machines see"):
+        check_same_start(7)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 @pytest.mark.slow
@@ -240,7 +208,7 @@ def test_machines_with_output_folders_of_their_own_are_refused(write_config, tmp
     here, there = write_config("here", epochs=1), write_config("there", epochs=1)
     finish(start(ALONE, here), here)
     shared = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0",
-              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(processes._free_port())}  # fmt: skip
+              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}  # fmt: skip
     runs = [
         start(ALONE, file, "--resume", "--epochs", "2", RANK=str(rank), GROUP_RANK=str(rank), **shared)
         for rank, file in enumerate((here, there))
@@ -248,7 +216,7 @@ def test_machines_with_output_folders_of_their_own_are_refused(write_config, tmp
     for run in runs:
         output, _ = run.communicate(timeout=240)
         assert run.returncode == 1
-        assert "different epochs to go on from (1, none, by rank)" in output
+        assert "different epochs to go on from (1, 0, by rank)" in output
 
 
 def test_a_teacher_cache_is_of_one_machine(make_config, monkeypatch) -> None:

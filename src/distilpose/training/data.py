@@ -65,13 +65,20 @@ class TrainingData:
     Args:
         config: of the run.
         description: of the model to train: crop size, normalization, keypoints.
-        skip_invalid: report invalid annotations and go on without them.
+        skip_invalid: report invalid annotations and images and go on without them.
+        check_images: decode every image now, so that all broken ones are found before training.
 
     Raises:
-        DatasetError: an annotation file is unusable.
+        DatasetError: an annotation file or, with ``check_images``, an image is unusable.
     """
 
-    def __init__(self, config: TrainConfig, description: ModelDescription, skip_invalid: bool = False) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        description: ModelDescription,
+        skip_invalid: bool = False,
+        check_images: bool = False,
+    ) -> None:
         self._config = config
         samples: list[PersonSample] = []
         self._sizes: list[int] = []
@@ -85,6 +92,9 @@ class TrainingData:
                 mapping=_mapping(dataset, description.skeleton, config.data.root),
                 unannotated=dataset.unannotated,
                 zero_means_unknown=dataset.zero_means_unknown,
+                category=dataset.category,
+                keep_unlabeled=dataset.unlabeled,
+                check_images=check_images,
                 skip_invalid=skip_invalid,
             )
             for problem in loaded.problems:

@@ -1,4 +1,4 @@
-"""Keypoints as densities: what a label's place is worth under the predicted point, spread and a learned shape."""
+"""Losses of predicted keypoints against labels: distances, and the likelihood of the label."""
 
 from __future__ import annotations
 
@@ -6,9 +6,52 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+# Error, as a share of the crop's mean side, at which a pixel loss pulls as strongly as the published loss: 9 px of
+# 256 x 192. It makes weights that suit the one suit the other.
+PIXEL_BALANCE = 0.04
 COUPLINGS = 6
 HIDDEN = 64
+
+
+def keypoint_loss(xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor) -> Tensor:
+    """Smooth L1 distance in crop fractions, averaged over all coordinates, masked zeros included.
+
+    Args:
+        xy_norm: (B, K, 2) predicted.
+        target_xy_norm: (B, K, 2) labeled.
+        target_weight: (B, K), 0 where there is no label.
+
+    Source:
+        DistilPose (arXiv:2303.02455). In crop fractions the loss never leaves its quadratic part, and an
+        error in x weighs (H / W)^2 = 1.78 times one in y: kept as published.
+    """
+    weight = target_weight.unsqueeze(-1)
+    return F.smooth_l1_loss(xy_norm * weight, target_xy_norm * weight)
+
+
+def pixel_keypoint_loss(
+    xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor, crop_size_hw: tuple[int, int]
+) -> Tensor:
+    """Smooth L1 distance in crop pixels, averaged over all coordinates, masked zeros included.
+
+    Quadratic below 1 pixel, linear above. The mean is divided by the crop's mean side, the root of H W, and multiplied
+    by `PIXEL_BALANCE`: the same relative error costs the same at every crop size, and about as much as in
+    `keypoint_loss` where it is twice `PIXEL_BALANCE`.
+
+    Args:
+        xy_norm: (B, K, 2) predicted.
+        target_xy_norm: (B, K, 2) labeled.
+        target_weight: (B, K), 0 where there is no label.
+        crop_size_hw: (H, W) of the input crop in pixels.
+
+    Source:
+        Ours; why: row 5 of ``docs/parity.md``.
+    """
+    height, width = crop_size_hw
+    scale = target_weight.unsqueeze(-1) * xy_norm.new_tensor([width, height])
+    return F.smooth_l1_loss(xy_norm * scale, target_xy_norm * scale) * PIXEL_BALANCE / math.sqrt(height * width)
 
 
 class ResidualFlow(nn.Module):

@@ -1,4 +1,4 @@
-"""The label losses in pixels and by likelihood: densities that are densities, and sigma that means something."""
+"""Label losses in pixels and by likelihood: densities that are densities, and sigma that means something."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import math
 import pytest
 import torch
 
-from distilpose.errors import ConfigError
-from distilpose.losses import CELL, DistillationOptions, ResidualFlow, distillation_losses, residual_likelihood_loss
-from distilpose.losses.distillation import PIXEL_BALANCE, keypoint_loss, pixel_keypoint_loss
-from distilpose.models.backbones.base import Backbone
-from distilpose.models.outputs import HeatmapOutput, PoseOutput
+from distilpose.losses import ResidualFlow, residual_likelihood_loss
+from distilpose.losses.keypoint import PIXEL_BALANCE, keypoint_loss, pixel_keypoint_loss
 
 
 def bent_flow() -> ResidualFlow:
@@ -135,54 +132,3 @@ def test_the_flow_stays_in_float32_under_autocast() -> None:
         low = flow(points)
     assert low.dtype == torch.float32
     assert torch.equal(low, flow(points))
-
-
-def student_output(sigma: bool = True) -> PoseOutput[torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    spread = torch.rand(2, 4, 2, generator=generator).requires_grad_() if sigma else None
-    return PoseOutput(torch.rand(2, 4, 2, generator=generator).requires_grad_(), spread, None)
-
-
-def test_likelihood_reads_sigma_in_cells_with_a_floor() -> None:
-    assert Backbone.stride == CELL
-    output, target, weight = student_output(), torch.full((2, 4, 2), 0.5), torch.ones(2, 4)
-    flow, options = bent_flow(), DistillationOptions(keypoint_form="rle", keypoint=2.0, sigma_floor=0.7)
-    losses = distillation_losses(
-        output, None, target, weight, weight > 0, options, crop_size_hw=(64, 48), flow=flow
-    )  # fmt: skip
-    sigma_norm = (output.sigma.square() + 0.49).sqrt() / torch.tensor([12.0, 16.0])
-    expected = 2 * residual_likelihood_loss(output.xy_norm, sigma_norm, target, weight, flow)
-    assert losses.total.item() == pytest.approx(expected.item(), rel=1e-5)
-    losses.total.backward()
-    assert (output.sigma.grad.abs() > 0).all()
-
-
-def test_forms_without_what_they_need_are_errors() -> None:
-    target, weight = torch.rand(2, 4, 2), torch.ones(2, 4)
-    likelihood = DistillationOptions(keypoint_form="rle")
-    for output, options, given, named in (
-        (student_output(), DistillationOptions(keypoint_form="pixels"), {}, "crop_size_hw"),
-        (student_output(), likelihood, {"crop_size_hw": (64, 48)}, "flow"),
-        (student_output(sigma=False), likelihood, {"crop_size_hw": (64, 48), "flow": ResidualFlow()}, "num_sigmas"),
-    ):
-        with pytest.raises(ConfigError, match=named):
-            distillation_losses(output, None, target, weight, weight > 0, options, **given)
-
-
-@pytest.mark.parametrize("form", ["pixels", "rle"])
-def test_forms_stand_beside_the_teacher_s_terms(form) -> None:
-    output, heatmaps = student_output(), HeatmapOutput(torch.rand(2, 4, 16, 12))
-    weight = torch.tensor([[1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0]])
-    losses = distillation_losses(
-        output, heatmaps, torch.rand(2, 4, 2), weight, weight > 0,
-        DistillationOptions(keypoint_form=form, token=0, score=0), crop_size_hw=(64, 48), flow=bent_flow(),
-    )  # fmt: skip
-    assert [name for name, _ in losses.terms()] == ["keypoint", "simulated_heatmap"]
-    losses.total.backward()
-    assert (output.xy_norm.grad.abs().sum(-1) > 0).equal(weight > 0)
-
-
-@pytest.mark.parametrize("options", [{"keypoint_form": "l2"}, {"keypoint_form": "rle", "sigma_floor": 0.0}])
-def test_impossible_forms(options) -> None:
-    with pytest.raises(ConfigError, match="keypoint_form"):
-        DistillationOptions(**options)

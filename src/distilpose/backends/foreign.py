@@ -1,0 +1,296 @@
+"""Foreign top-down pose networks as ONNX files: SimCC (RTMPose) and heatmaps, each read by its own rules."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+
+from distilpose.backends.address import ForeignOptions, Triple
+from distilpose.backends.base import NumpyOutput, check_network_input, first_line, run_failed
+from distilpose.backends.description import ModelDescription
+from distilpose.backends.device import AUTO, RuntimeInfo
+from distilpose.backends.onnxruntime import open_onnx_session, session_runtime
+from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, NetworkInput, Normalization
+from distilpose.errors import CheckpointError, ConfigError
+from distilpose.models.outputs import CELL, HeatmapOutput, PoseOutput
+from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133, HALPE_26, Skeleton, find_skeleton, skeleton_from_category
+from distilpose.types import Float32Array, Size
+
+_BY_COUNT = {skeleton.num_keypoints: skeleton for skeleton in (COCO_17, HALPE_26, COCO_WHOLEBODY_133)}
+_NUMBER_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+_MAX_UNPACKED = 2**31
+
+
+def foreign_skeleton(file: str, keypoints: str | None, count: int) -> Skeleton:
+    """The keypoints of a network that returns so many.
+
+    Raises:
+        ConfigError: they are not known by their number, or not as many as are named.
+    """
+    if keypoints is None:
+        if count not in _BY_COUNT:
+            raise ConfigError(
+                f"{file} gives {count} keypoints; known by their number are {', '.join(map(str, _BY_COUNT))}: name "
+                "them in order, FILE?keypoints=NAME,NAME,... or a skeleton's file"
+            )
+        return _BY_COUNT[count]
+    if "," in keypoints:
+        skeleton = skeleton_from_category({"name": "foreign", "keypoints": keypoints.split(",")}, only_labels=True)
+    else:
+        skeleton = find_skeleton(keypoints, only_labels=True)
+    if skeleton.num_keypoints != count:
+        raise ConfigError(f"{file} gives {count} keypoints, keypoints={keypoints[:100]} has {skeleton.num_keypoints}")
+    return skeleton
+
+
+class OnnxNetwork:
+    """Any ONNX file with one input of images, tried out by whoever opens it.
+
+    Args:
+        path: ``.onnx``, or ``.zip`` with one ``.onnx`` inside.
+        size_hw: (H, W) of the input, for a file that leaves it free.
+        threads: see `open_onnx_session`.
+        device: likewise.
+
+    Attributes:
+        path: as above.
+        outputs: names, in the file's order.
+        input_size_hw: (H, W) of the input.
+        dtype: of the input.
+
+    Raises:
+        ConfigError: the size is unknown or contradicts the file, or the device is not there.
+        CheckpointError: the file is missing or broken, or its input is no batch of images.
+    """
+
+    def __init__(
+        self, path: Path, size_hw: Size | None = None, *, threads: int | None = None, device: str = AUTO
+    ) -> None:
+        if not path.is_file():
+            raise CheckpointError(f"{path} is not a file: expected an ONNX file")
+        file = _unpack(path) if path.suffix == ".zip" else path
+        self.path = path
+        self.session = open_onnx_session(file, threads, device=device, name=path)
+        inputs = self.session.get_inputs()
+        shape = inputs[0].shape if inputs else []
+        channels_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+        if len(inputs) != 1 or len(shape) != 4 or inputs[0].type not in _NUMBER_TYPES or 3 not in (shape[1], shape[3]):
+            found = ", ".join(f"{value.name} {value.type} {tuple(value.shape)}" for value in inputs)
+            raise CheckpointError(
+                f"{path} must have one input of images (B, 3, H, W), got {found[:300]}: take the network without what "
+                "comes before or after it"
+            )
+        self.outputs = [output.name for output in self.session.get_outputs()]
+        self.dtype = _NUMBER_TYPES[inputs[0].type]
+        self.input_size_hw = _input_size(path, shape[1:3] if channels_last else shape[2:], size_hw)
+        self._name, self._channels_last = inputs[0].name, channels_last
+        self._batch = shape[0] if isinstance(shape[0], int) else None
+
+    def run(self, images: NetworkInput, outputs: Sequence[str]) -> list[Float32Array]:
+        """(B, 3, H, W) -> the named outputs in float32; in parts if the file's batch is fixed.
+
+        Raises:
+            CheckpointError: it does not run.
+        """
+        array = np.ascontiguousarray(np.moveaxis(images, 1, -1)) if self._channels_last else images
+        array = array.astype(self.dtype, copy=False)
+        step = self._batch or len(array)
+        filled = -len(array) % step
+        if filled:
+            array = np.concatenate([array, np.repeat(array[-1:], filled, axis=0)])
+        try:
+            parts = [
+                self.session.run(list(outputs), {self._name: array[start : start + step]})
+                for start in range(0, len(array), step)
+            ]
+        except Exception as error:  # its exceptions share no base class
+            raise run_failed(self.path, "ONNX Runtime", error) from error
+        return [np.concatenate(values)[: len(images)].astype(np.float32) for values in zip(*parts, strict=True)]
+
+    def try_out(self, outputs: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the named outputs on two black images, without the batch.
+
+        Raises:
+            CheckpointError: it does not run, an output does not begin with the batch, or is not finite.
+        """
+        unknown = [name for name in outputs if name not in self.outputs]
+        if unknown:
+            raise ConfigError(f"{self.path} has no output {unknown[0]!r}; it has {', '.join(self.outputs)[:300]}")
+        values = self.run(np.zeros((2, 3, *self.input_size_hw), np.float32), outputs)
+        for name, value in zip(outputs, values, strict=True):
+            if value.ndim == 0 or len(value) != 2 or not np.isfinite(value).all():
+                raise CheckpointError(
+                    f"{self.path}: output {name!r} must begin with the batch and be finite, got shape {value.shape} "
+                    "for 2 black images: name another output, FILE?outputs=NAME"
+                )
+        return {name: value.shape[1:] for name, value in zip(outputs, values, strict=True)}
+
+
+def _unpack(path: Path) -> bytes:
+    """The one ONNX file in an archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = [info for info in archive.infolist() if info.filename.endswith(".onnx")]
+            if len(files) != 1 or files[0].file_size > _MAX_UNPACKED:
+                raise CheckpointError(f"{path} must hold one .onnx file of at most 2 GiB, got {len(files)}")
+            return archive.read(files[0])
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+        raise CheckpointError(f"{path} cannot be read as a zip archive ({first_line(error)})") from error
+
+
+def _input_size(path: Path, own: Sequence[Any], declared: Size | None) -> Size:
+    fixed = all(isinstance(side, int) for side in own)
+    if not fixed and declared is None:
+        raise ConfigError(f"{path} leaves its input size free {tuple(own)}: say it, FILE?size=HxW")
+    if fixed and declared is not None and tuple(own) != declared:
+        raise ConfigError(f"{path} reads {tuple(own)}, size says {declared}: leave it out")
+    height, width = own if fixed else cast("Size", declared)
+    return height, width
+
+
+class Layout(NamedTuple):
+    """What the outputs of a file are.
+
+    Attributes:
+        kind: two classified axes, or heatmaps.
+        outputs: names: x and y axis, or the heatmaps.
+        num_keypoints: of either.
+        heatmap_size_hw: of heatmaps; of two axes the input in cells of `CELL` pixels.
+    """
+
+    kind: Literal["simcc", "heatmaps"]
+    outputs: tuple[str, ...]
+    num_keypoints: int
+    heatmap_size_hw: Size
+
+
+def recognize(network: OnnxNetwork, outputs: Sequence[str] | None = None) -> Layout:
+    """Tell two classified axes from heatmaps by the shapes of the outputs.
+
+    Args:
+        network: tried out here.
+        outputs: names to look at; all without it.
+
+    Raises:
+        ConfigError: the outputs are neither; the text lists them.
+        CheckpointError: the file does not run.
+    """
+    shapes = network.try_out(list(outputs or network.outputs))
+    height, width = network.input_size_hw
+    maps = [name for name, shape in shapes.items() if len(shape) == 3 and max(shape[1:]) <= max(height, width)]
+    axes = [name for name, shape in shapes.items() if len(shape) == 2 and shape[1] > 3]
+    if len(maps) == 1:
+        count, rows, columns = shapes[maps[0]]
+        return Layout("heatmaps", (maps[0],), count, (rows, columns))
+    if len(axes) == 2 and not maps and shapes[axes[0]][0] == shapes[axes[1]][0]:
+        ratios = [(shapes[x][1] / width, shapes[y][1] / height) for x, y in (axes, axes[::-1])]
+        order = axes if abs(ratios[0][0] - ratios[0][1]) <= abs(ratios[1][0] - ratios[1][1]) else axes[::-1]
+        x, y = shapes[order[0]], shapes[order[1]]
+        if abs(x[1] / width - y[1] / height) < 0.05:
+            return Layout("simcc", tuple(order), x[0], (height // CELL, width // CELL))
+    found = ", ".join(f"{name} (B, {', '.join(map(str, shape))})" for name, shape in shapes.items())
+    raise ConfigError(
+        f"{network.path} (input {height} x {width}) is no known top-down pose network: expected heatmaps (B, K, h, w), "
+        f"or SimCC's x axis (B, K, s W) and y axis (B, K, s H), got {found[:500]}: name them, FILE?outputs=NAME or "
+        "FILE?outputs=X,Y"
+    )
+
+
+class ForeignBackend:
+    """A foreign ONNX pose network as an `InferenceBackend`.
+
+    SimCC axes are read at their highest bin, bin b of n at b / n of the crop, and a keypoint's score is the smaller
+    of the two heights. Heatmaps are returned as they are and read by DARK like our own.
+
+    Args:
+        path: ``.onnx``, or ``.zip`` with one inside.
+        options: how it is fed and read.
+        threads: see `open_onnx_session`.
+        device: likewise.
+
+    Raises:
+        ConfigError: the options do not fit, or are missing for what cannot be recognized.
+        CheckpointError: the file is unusable.
+
+    Source:
+        SimCC (arXiv:2107.03332) and RTMPose (arXiv:2303.07399), decoded as MMPose and rtmlib do. Unlike them, an axis
+        without a positive value is read at its highest bin, not outside the crop.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        options: ForeignOptions | None = None,
+        *,
+        threads: int | None = None,
+        device: str = AUTO,
+    ) -> None:
+        options = options or ForeignOptions()
+        self._network = OnnxNetwork(Path(path), options.size, threads=threads, device=device)
+        self._layout = recognize(self._network, options.outputs)
+        if self._layout.kind == "simcc" and options.udp:
+            raise ConfigError(f"{path} gives two axes, udp is for heatmaps: leave it out")
+        self._bgr = options.color == "bgr"
+        pixels = self._network.dtype == np.uint8
+        self._description = ModelDescription(
+            model=f"{self._layout.kind} {Path(path).stem}"[:100],
+            output="regression" if self._layout.kind == "simcc" else "heatmap",
+            input_size_hw=self._network.input_size_hw,
+            heatmap_size_hw=self._layout.heatmap_size_hw,
+            normalization=None if pixels else _normalization(Path(path), options),
+            skeleton=foreign_skeleton(str(path), options.keypoints, self._layout.num_keypoints),
+            padding=options.padding,
+            udp=bool(options.udp),
+        )
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the model expects and returns; colors are RGB here, whatever the network reads."""
+        return self._description
+
+    def describe(self) -> RuntimeInfo:
+        """What runs it."""
+        return session_runtime(self._network.session)
+
+    def __call__(self, images: NetworkInput) -> NumpyOutput:
+        """(B, 3, H, W) crops -> keypoints with scores, or heatmaps."""
+        check_network_input(images, self._description)
+        values = self._network.run(images[:, ::-1] if self._bgr else images, self._layout.outputs)
+        if self._layout.kind == "heatmaps":
+            return HeatmapOutput(values[0])
+        return decode_simcc(values[0], values[1])
+
+
+def decode_simcc(along_x: Float32Array, along_y: Float32Array) -> PoseOutput[Float32Array]:
+    """Keypoints at the highest bins of two axes.
+
+    Args:
+        along_x: (B, K, Wx), bin b at b / Wx of the crop.
+        along_y: (B, K, Hy) likewise.
+
+    Returns:
+        Fractions of the crop, and as score the smaller of the two heights.
+    """
+    xy = [axis.argmax(-1) / axis.shape[-1] for axis in (along_x, along_y)]
+    score = np.minimum(along_x.max(-1), along_y.max(-1))
+    return PoseOutput(np.stack(xy, axis=-1).astype(np.float32), None, score.astype(np.float32))
+
+
+def _normalization(path: Path, options: ForeignOptions) -> Normalization:
+    """Of RGB, in units of pixel / 255; MoveNet's files, known by their name, read pixel values as they are."""
+    usual: tuple[Triple, Triple] = (IMAGENET_MEAN, IMAGENET_STD)
+    if "movenet" in path.stem.lower():
+        usual = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
+    order = -1 if options.color == "bgr" else 1
+    mean = usual[0] if options.mean is None else _scaled(options.mean[::order])
+    std = usual[1] if options.std is None else _scaled(options.std[::order])
+    return Normalization(mean, std)
+
+
+def _scaled(values: Sequence[float]) -> Triple:
+    a, b, c = (value / 255 for value in values)
+    return a, b, c

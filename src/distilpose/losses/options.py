@@ -1,0 +1,96 @@
+"""Weights and variants of the loss terms: the ``losses`` of a training configuration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from distilpose.errors import ConfigError
+from distilpose.losses.simulated_heatmap import SIGMA_FLOOR, ScoreReading
+
+Mask = Literal["visible", "all", "reference"]
+KeypointForm = Literal["smooth_l1", "pixels", "rle"]
+TOKEN_WEIGHT = 5e-4  # of the token losses: DistilPose (arXiv:2303.02455)
+
+
+@dataclass(frozen=True)
+class DistillationOptions:
+    """Weights and variants of the loss terms; a weight of 0 switches a term off.
+
+    Attributes:
+        keypoint: weight of a student's label loss.
+        keypoint_form: of that loss. ``"smooth_l1"``: on crop fractions, as published; ``"pixels"``: on crop
+            pixels, so that x and y weigh alike and large errors pull linearly (`pixel_keypoint_loss`); ``"rle"``:
+            residual log-likelihood, which also trains sigma (`residual_likelihood_loss`). Its gradient is some
+            hundred times that of the published loss: with a teacher, weights have to be chosen anew.
+        token: weight of each of the two token losses. None: `TOKEN_WEIGHT` where student and teacher have tokens on one
+            grid, else off; a number insists on such tokens.
+        simulated_heatmap: weight of the simulated-heatmap loss.
+        score: weight of the confidence loss.
+        score_target: what the score of a labeled keypoint learns. ``"heatmap"``: the teacher's heatmap at the predicted
+            point; ``"oks"``: the similarity of prediction and label in the terms of OKS, which needs no teacher.
+        score_mask: keypoints whose score is learned. ``"same"``: those of ``mask``; ``"all"``: also those without a
+            label, such as those outside the crop, whose score is low.
+        mask: keypoints of the distillation on heatmaps. ``"visible"``: the labeled ones;
+            ``"all"``: also the unlabeled ones, whose place only the teacher knows; ``"reference"``: what
+            the released code does, every keypoint weighted by the share of the batch in which it is labeled.
+        distil_unannotated: whether keypoints that a dataset does not annotate at all are distilled too
+            (never in ``"reference"`` without it).
+        score_reading: how the teacher's heatmap is read at the student's keypoint.
+        sigma_floor: smallest spread drawn, in cells of the heatmap that is drawn, whatever their size.
+        fade: (start, end) as shares of the training: between them the weights of the losses that compare with the
+            teacher's tokens and heatmaps fall linearly to zero. They stay when None.
+        teacher_heatmap: weight of a heatmap model's loss against the heatmaps of its teacher.
+        backbone_heatmap: weight of an extra heatmap loss on the backbone's features, in training only; it helps
+            short trainings. For backbones whose features lie 4 crop pixels apart.
+        cycle_token: weight of the token loss between first and last cycle of an encoder.
+        cycle_keypoint: weight of the loss between their positions.
+
+    Source:
+        Weights of the first four terms: DistilPose (arXiv:2303.02455).
+    """
+
+    keypoint: float = 1.0
+    keypoint_form: KeypointForm = "smooth_l1"
+    token: float | None = None
+    simulated_heatmap: float = 1.0
+    score: float = 1e-2
+    score_target: Literal["heatmap", "oks"] = "heatmap"
+    score_mask: Literal["same", "all"] = "same"
+    mask: Mask = "visible"
+    distil_unannotated: bool = False
+    score_reading: ScoreReading = "bilinear"
+    sigma_floor: float = SIGMA_FLOOR
+    fade: tuple[float, float] | None = None
+    teacher_heatmap: float = 1.0
+    backbone_heatmap: float = 0.0
+    cycle_token: float = 0.05
+    cycle_keypoint: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("keypoint", "token", "simulated_heatmap", "score", "sigma_floor", "teacher_heatmap",
+                     "backbone_heatmap", "cycle_token", "cycle_keypoint"):  # fmt: skip
+            value = getattr(self, name)
+            if not 0 <= (value or 0.0) < math.inf:
+                raise ConfigError(f"losses.{name} must be finite and not negative, got {value}")
+        if self.mask not in ("visible", "all", "reference"):
+            raise ConfigError(f"losses.mask must be 'visible', 'all' or 'reference', got {self.mask!r}")
+        if self.keypoint_form not in ("smooth_l1", "pixels", "rle"):
+            raise ConfigError(f"keypoint_form must be 'smooth_l1', 'pixels' or 'rle', got {self.keypoint_form!r}")
+        if self.keypoint_form == "rle" and self.sigma_floor == 0:
+            raise ConfigError("keypoint_form 'rle' divides by sigma: set sigma_floor greater than 0")
+        if self.fade is not None and not 0 <= self.fade[0] < self.fade[1] <= 1:
+            raise ConfigError(f"losses.fade must be [start, end] with 0 <= start < end <= 1, got {list(self.fade)}")
+
+    @classmethod
+    def reference(cls) -> DistillationOptions:
+        """The released code's behavior, to the digit."""
+        return cls(mask="reference", distil_unannotated=True, score_reading="reference", sigma_floor=0.0)
+
+    def fading(self, progress: float) -> float:
+        """Factor on the teacher's weights at ``progress``, the share of the training that is done."""
+        if self.fade is None:
+            return 1.0
+        start, end = self.fade
+        return min(1.0, max(0.0, (end - progress) / (end - start)))
