@@ -1,6 +1,6 @@
-"""MobileNetV2 with a top-down path, crops (B, 3, H, W) -> feature map (B, 24, H / 4, W / 4).
+"""MobileNetV2 with a top-down path, crops (B, 3, H, W) -> feature map (B, C, H / 4, W / 4).
 
-The network of MoveNet without its heads. Batch norms are folded into the convolutions, so that the released weights
+The network of MoveNet without its outputs. Batch norms are folded into the convolutions, so that the released weights
 load as they are: ``init`` of a training run takes a MoveNet ONNX file.
 
 Source: MobileNetV2 (arXiv:1801.04381); top-down path: MoveNet (Google, 2021), read off its released graph.
@@ -24,6 +24,7 @@ _STEM_CHANNELS = 32
 _LAST_CHANNELS = 1280
 _TAPS = (2, 5, 9)  # blocks whose outputs, at strides 4, 8 and 16, join the top-down path
 _TOP_DOWN = (24, 32, 64)  # channels of the path at these strides
+_HEAD_CHANNELS = 96
 
 
 class MobileNetFPN(Backbone):
@@ -31,13 +32,15 @@ class MobileNetFPN(Backbone):
 
     Args:
         width: factor on the channels of MobileNetV2; 1.0 is MoveNet Lightning's, 1.75 MoveNet Thunder's.
+        head: whether the hidden layer of MoveNet's heatmap head follows; 96 channels in place of 24. Its channels know
+            keypoints: a student learns many times faster from them.
     """
 
-    out_channels: int = _TOP_DOWN[0]
     normalization = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, head: bool = False) -> None:
         super().__init__()
+        self.out_channels = _HEAD_CHANNELS if head else _TOP_DOWN[0]
         channels = scale_channels(_STEM_CHANNELS, width)
         self.stem = ConvBlock(3, channels, 3, stride=2, norm=False)
         blocks = inverted_residuals(_STAGES, channels, width, depth=1, norm=False)
@@ -49,11 +52,12 @@ class MobileNetFPN(Backbone):
         )
         finer = (_TOP_DOWN[0], *_TOP_DOWN[:-1])
         self.smooth = nn.ModuleList(_Separable(c, out) for c, out in zip(_TOP_DOWN, finer, strict=True))
+        self.head = _Separable(_TOP_DOWN[0], _HEAD_CHANNELS) if head else nn.Identity()
         init_convolutions(self, "fan_in")
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 24, H / 4, W / 4)."""
-        x: Tensor = self.stem(images)
+        """(B, 3, H, W) -> (B, out_channels, H / 4, W / 4)."""
+        x = self.stem(images)
         maps: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -63,12 +67,14 @@ class MobileNetFPN(Backbone):
         for finer, lateral, smooth in zip(maps[::-1], self.laterals[::-1], self.smooth[::-1], strict=True):
             x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             x = smooth(x[..., : finer.shape[-2], : finer.shape[-1]] + lateral(finer))
-        return x
+        out: Tensor = self.head(x)
+        return out
 
     def convolutions(self) -> list[tuple[str, nn.Conv2d]]:
-        """All convolutions with their names, in the order in which they run, which is that of the released graphs."""
+        """All convolutions with their names in the order in which they run, those of the head last."""
         order = ["stem", "blocks", "last", "top"]
         order += [f"{part}.{step}" for step in reversed(range(len(_TAPS))) for part in ("laterals", "smooth")]
+        order.append("head")
         return [
             (f"{part}.{name}" if name else part, module)
             for part in order
