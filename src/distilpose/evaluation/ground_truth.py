@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from distilpose.data.annotations import read_annotations
 from distilpose.data.categories import assumed_keypoints, keypoint_category_ids, seen_categories
-from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabeled, join_whole_body, log_filled_in
 from distilpose.data.files import finite_numbers, read_flag, shortened
+from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabeled, join_whole_body, log_filled_in
 from distilpose.errors import DatasetError
 from distilpose.geometry import xywh_to_xyxy
 from distilpose.inference.result import PERSON_CATEGORY_ID

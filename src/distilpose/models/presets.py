@@ -79,9 +79,9 @@ MODELS: dict[str, ModelConfig] = {
     "tokenpose_m": ModelConfig("tokenpose", "pyramid_wide", depth=4, num_heads=6),
     # Students and teachers whose backbones start from published weights.
     "distilpose_mobilenet": ModelConfig(
-        "distilpose", "mobilenet_fpn_head", _SMALL, depth=4, num_heads=6, visual_depth=1
+        "distilpose", "movenet_lightning", _SMALL, depth=4, num_heads=6, visual_depth=1
     ),
-    "tokenpose_mobilenet": ModelConfig("tokenpose", "mobilenet_fpn_w175_head", _SMALL, depth=4, num_heads=6),
+    "tokenpose_mobilenet": ModelConfig("tokenpose", "movenet_thunder", _SMALL, depth=4, num_heads=6),
     "distilpose_lite0": ModelConfig("distilpose", "efficientnet_lite0", _SMALL, depth=4, num_heads=6, visual_depth=1),
     "tokenpose_lite2": ModelConfig("tokenpose", "efficientnet_lite2", _SMALL, depth=4, num_heads=6),
     # Without tokens.

@@ -28,9 +28,9 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "resnet18_c5": lambda: ResNet(18),  # the last stage's map alone, at stride 32
     "resnet50_c5": lambda: ResNet(50),
     "mobilenet_fpn": MobileNetFPN,
-    "mobilenet_fpn_head": lambda: MobileNetFPN(head=True),
     "mobilenet_fpn_w175": lambda: MobileNetFPN(1.75),
-    "mobilenet_fpn_w175_head": lambda: MobileNetFPN(1.75, head=True),
+    "movenet_lightning": lambda: MobileNetFPN(1.0, head_channels=96),
+    "movenet_thunder": lambda: MobileNetFPN(1.75, head_channels=96),
     "efficientnet_lite0": lambda: EfficientNetLite(0, out_channels=64),
     "efficientnet_lite1": lambda: EfficientNetLite(1, out_channels=96),
     "efficientnet_lite2": lambda: EfficientNetLite(2, out_channels=96),
