@@ -22,13 +22,13 @@ FLOWS: dict[str, set[str]] = {
     "data": set(),
     "backends": {"data"},
     "visualization": {"data", "inference.result"},
-    "formats": {"inference.result"},
+    "formats": {"inference.result", "inference.decoding"},
     "teachers": {"data", "backends"},
     "detection": {"data", "backends", "formats"},
     "video": {"data", "formats", "inference"},
     "inference": {"data", "backends", "detection", "formats", "video", "visualization"},
     "evaluation": {"data", "backends", "formats", "inference", "visualization"},
-    "training": {"data", "backends", "evaluation", "inference", "teachers", "visualization"},
+    "training": {"data", "backends", "detection", "evaluation", "formats", "inference", "teachers", "visualization"},
     "export": {"data", "backends", "evaluation"},
 }
 APPLICATIONS = {"bulk", "serving", "benchmark", "cli", "__main__"}
@@ -36,7 +36,8 @@ APPLICATIONS = {"bulk", "serving", "benchmark", "cli", "__main__"}
 CORE_ROWS: dict[str, set[str]] = {"losses": {"models.outputs", "models.base"}}
 
 NO_TORCH = [
-    "errors", "types", "options", "compat", "skeletons", "geometry", "geometry.oks", "models", "models.outputs",
+    "errors", "types", "options", "compat", "skeletons", "geometry", "geometry.oks", "models",
+    "models.outputs",
     "data.images", "data.preprocess", "data.prefetch", "visualization.draw", "visualization.anonymize",
     "visualization.annotators", "formats.boxes", "formats.conversions", "formats.writers", "backends.description",
     "backends.hub",

@@ -1,16 +1,21 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and a lock for a folder of results."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import socket
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import IO, BinaryIO, Self
 
 from distilpose.errors import InputError
 
+LOCK_NAME = ".distilpose.lock"
 _FULL_BYTES = 1 << 20  # with less room than that, a disk is full
 
 
@@ -69,3 +74,114 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def _unwritable(path: Path, reason: str) -> InputError:
     return InputError(f"{path} cannot be written ({reason[:300]}): expected a folder that can be written to, with room")
+
+
+def part_path(path: Path) -> Path:
+    """The hidden name under which a file is written until it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
+def open_part(path: Path) -> BinaryIO:
+    """Create the hidden part of ``path``, unbuffered, for reading and writing.
+
+    A part that an earlier run has left is removed; a symbolic link in its place is never followed.
+
+    Raises:
+        OSError: the disk is full or not writable, or another process made the part at the same moment.
+    """
+    part = part_path(path)
+    part.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(part, flags, 0o666), "w+b", buffering=0)
+
+
+def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
+    """Write all bytes of ``data`` to an unbuffered file, whose ``write`` may take fewer.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
+def write_whole(path: Path, data: bytes | memoryview, *, sync: bool = False) -> None:
+    """Write a file under a hidden name and rename it when every byte is there; an error leaves nothing behind.
+
+    Args:
+        path: of the file; its folder exists. A file that is there is replaced.
+        data: its content.
+        sync: ask the disk to keep it before the rename, for files that took long to make.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    with replacing(path, sync=sync) as file:
+        write_all(file, data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
+    """Open the hidden part of ``path``; it takes the name ``path`` when the block ends without an error."""
+    file = open_part(path)
+    try:
+        with file:
+            yield file
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(part_path(path), path)
+    except BaseException:
+        part_path(path).unlink(missing_ok=True)
+        raise
+
+
+class OutputLock:
+    """Keeps a second process out of a folder of results; released when the block or the process ends.
+
+    Args:
+        folder: it exists.
+        work: what this process does there, as the other one is told.
+
+    Raises:
+        InputError: on entry, another process holds the folder; the text says which.
+    """
+
+    def __init__(self, folder: str | Path, work: str) -> None:
+        self._path, self._work = Path(folder) / LOCK_NAME, work
+        self._file: int | None = None
+
+    def __enter__(self) -> Self:
+        if sys.platform == "win32":  # without flock; two processes there are not told apart
+            return self
+        import fcntl
+
+        while self._file is None:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.stat(self._path).st_ino == os.fstat(file).st_ino:  # not one that its holder has just removed
+                    self._file = file
+            except FileNotFoundError:
+                pass
+            except BlockingIOError as error:
+                holder = os.pread(file, 1000, 0).decode("utf-8", "replace").strip() or "another process"
+                raise InputError(
+                    f"{self._path.parent} is in use by {holder}: wait for it, or choose another folder"
+                ) from error
+            except OSError:  # a file system without locks
+                self._file = file
+            finally:
+                if self._file is None:
+                    os.close(file)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{self._work} (process {os.getpid()} on {socket.gethostname()})\n".encode(), 0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = None

@@ -26,7 +26,8 @@ from distilpose.bulk.output_files import LEFTOVER_SECONDS, RunFolder, poses_sche
 from distilpose.bulk.worker import ALIKE, ATTEMPTS, ATTEMPTS_ALONE, Job, ShardWorker
 from distilpose.data.images import read_image
 from distilpose.errors import InputError
-from distilpose.formats.writers import ParquetFolder, PoseRecord
+from distilpose.formats.parquet import ParquetFolder
+from distilpose.formats.record import PoseRecord
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 
@@ -99,7 +100,7 @@ def test_images_in_tar_files_equal_those_in_files(job, folder, images, tmp_path)
 
 def test_columns_are_those_of_predict_behind_the_row(tmp_path: Path) -> None:
     writer = ParquetFolder(tmp_path / "poses.parquet")
-    writer.add(PoseRecord("a.jpg", PoseResult.empty(), (1, 1)))
+    writer.write(PoseRecord("a.jpg", PoseResult.empty(), (1, 1)))
     writer.close()
     assert (
         poses_schema("int64").remove(0)

@@ -12,8 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distilpose.formats import writers as writers
-from distilpose.formats.writers import JsonLines, JsonList, ParquetFolder, PoseRecord, write_predictions
+from distilpose.formats import parquet
+from distilpose.formats.coco import CocoResults, prediction_rows, write_predictions
+from distilpose.formats.jsonl import JsonLines
+from distilpose.formats.parquet import ParquetFolder
+from distilpose.formats.record import PoseRecord
 from distilpose.inference.result import PoseResult
 
 
@@ -35,12 +38,12 @@ def frame(number: int, count: int = 2) -> PoseRecord:
 
 
 def test_json_list_is_valid_after_every_frame(tmp_path: Path) -> None:
-    writer = JsonList(tmp_path / "predictions.json")
+    writer = CocoResults(tmp_path / "predictions.json")
     part = tmp_path / ".predictions.json.part"
     assert json.loads(part.read_text()) == []
     rows = 0
     for number, count in enumerate((2, 0, 1, 3)):
-        writer.add(frame(number, count))
+        writer.write(frame(number, count))
         rows += count
         assert len(json.loads(part.read_text())) == rows
     writer.close()
@@ -56,7 +59,7 @@ def test_json_list_is_valid_after_every_frame(tmp_path: Path) -> None:
 def test_an_image_has_neither_frame_nor_track(tmp_path: Path) -> None:
     write_predictions(
         tmp_path / "p.json",
-        writers.prediction_rows(PoseRecord("a.jpg", people(1, tracks=False), (90, 100), image_id=7)),
+        prediction_rows(PoseRecord("a.jpg", people(1, tracks=False), (90, 100), image_id=7)),
     )
     (row,) = json.loads((tmp_path / "p.json").read_text())
     assert row["image_id"] == 7
@@ -66,7 +69,7 @@ def test_an_image_has_neither_frame_nor_track(tmp_path: Path) -> None:
 def test_json_lines_have_every_frame(tmp_path: Path) -> None:
     writer = JsonLines(tmp_path / "poses.jsonl")
     for number, count in enumerate((2, 0, 1)):
-        writer.add(frame(number, count))
+        writer.write(frame(number, count))
     writer.close()
     lines = [json.loads(line) for line in (tmp_path / "poses.jsonl").read_text().splitlines()]
     assert [(line["frame"], len(line["people"])) for line in lines] == [(0, 2), (1, 0), (2, 1)]
@@ -76,11 +79,11 @@ def test_json_lines_have_every_frame(tmp_path: Path) -> None:
 
 
 def test_parquet_is_read_by_pandas_in_parts(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(writers, "PARQUET_ROWS", 5)
+    monkeypatch.setattr(parquet, "PARQUET_ROWS", 5)
     folder = tmp_path / "poses.parquet"
     writer = ParquetFolder(folder)
     for number in range(5):
-        writer.add(frame(number))
+        writer.write(frame(number))
     assert len(pd.read_parquet(folder)) == 6  # three frames are enough for a part
     writer.close()
     table = pd.read_parquet(folder)
@@ -99,14 +102,15 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_writers import frame
-from distilpose.formats.writers import (JsonLines, JsonList)
+from distilpose.formats.coco import CocoResults
+from distilpose.formats.jsonl import JsonLines
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-for kind, name in ((JsonList, "a.json"), (JsonLines, "b.jsonl")):
+for kind, name in ((CocoResults, "a.json"), (JsonLines, "b.jsonl")):
     writer = kind(Path({str(tmp_path)!r}) / name)
     done = 0
     try:
         for number in range(1000):
-            writer.add(frame(number))
+            writer.write(frame(number))
             done += 1
     except OSError:
         print(done)
@@ -118,20 +122,20 @@ for kind, name in ((JsonList, "a.json"), (JsonLines, "b.jsonl")):
     assert len([json.loads(line) for line in lines]) == int(told[1]) > 0
 
 
-@pytest.mark.parametrize("kind", [JsonList, JsonLines])
+@pytest.mark.parametrize("kind", [CocoResults, JsonLines])
 def test_a_killed_process_leaves_a_readable_file(kind: Any, tmp_path: Path) -> None:
     code = f"""
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_writers import frame
-from distilpose.formats.writers import {kind.__name__}
+from {kind.__module__} import {kind.__name__}
 writer = {kind.__name__}(Path({str(tmp_path)!r}) / "x")
 for number in range(20):
-    writer.add(frame(number))
+    writer.write(frame(number))
 os._exit(9)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
     text = (tmp_path / ".x.part").read_text()
-    rows = json.loads(text) if kind is JsonList else [json.loads(line) for line in text.splitlines()]
-    assert len(rows) == (40 if kind is JsonList else 20)
+    rows = json.loads(text) if kind is CocoResults else [json.loads(line) for line in text.splitlines()]
+    assert len(rows) == (40 if kind is CocoResults else 20)

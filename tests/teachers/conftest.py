@@ -50,17 +50,17 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory, weights: np.ndarray):
             return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
 
         arrays = [numpy_helper.from_array(weights, "w")]
-        nodes = [helper.make_node("Conv", ["pixels", "w"], ["heatmaps"], strides=[4, 4])]
+        nodes = [helper.make_node("Conv", ["images", "w"], ["heatmaps"], strides=[4, 4])]
         outputs = [value("heatmaps", batch, K, "h", "w")]
         if kind == "axes":
             arrays = [numpy_helper.from_array(10 * weights[:, :, :1, :1], "w")]
             nodes = [
-                helper.make_node("Conv", ["pixels", "w"], ["maps"]),
+                helper.make_node("Conv", ["images", "w"], ["maps"]),
                 helper.make_node("ReduceMean", ["maps"], ["simcc_x"], axes=[2], keepdims=0),
                 helper.make_node("ReduceMean", ["maps"], ["simcc_y"], axes=[3], keepdims=0),
             ]
             outputs = [value("simcc_x", batch, K, "w"), value("simcc_y", batch, K, "h")]
-        graph = helper.make_graph(nodes, "teacher", [value("pixels", batch, 3, *size_hw)], outputs, arrays)
+        graph = helper.make_graph(nodes, "teacher", [value("images", batch, 3, *size_hw)], outputs, arrays)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
         path = tmp_path_factory.mktemp("onnx") / f"{kind}.onnx"
         onnx.save(model, path)

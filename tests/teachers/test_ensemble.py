@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from teacher_parts import K, Source, batch_of
 
 from distilpose.data.augment import AugmentOptions
@@ -22,13 +19,11 @@ from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CropTransform
 from distilpose.losses import render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17, Skeleton
-from distilpose.teachers import heatmap_folder
 from distilpose.teachers.adapter import SourceTeacher
 from distilpose.teachers.base import CropSpec, SourceSpec
 from distilpose.teachers.build import open_teacher
 from distilpose.teachers.ensemble import Ensemble, FlipAverage
-from distilpose.teachers.heatmap_folder import read_manifest
-from distilpose.teachers.stored_heatmaps import HeatmapFiles
+from distilpose.teachers.stored_heatmaps import HeatmapFiles, read_manifest
 
 DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"
 CROPS = CropSpec((64, 48), COCO_17)
@@ -77,7 +72,7 @@ def write_heatmaps(folder: Path, people: tuple[PersonSample, ...], form: str) ->
     folder.mkdir()
     manifest: dict[str, object] = {"format": 1, "keypoints": "coco_17", "udp": form == "udp"}
     size_hw = (96, 72)
-    arrays, boxes = {}, {}
+    boxes = {}
     for person in people:
         crop = CropTransform.from_box(person.box_xyxy, size_hw)
         xy_norm = crop.to_norm(person.xy_img)
@@ -89,16 +84,11 @@ def write_heatmaps(folder: Path, people: tuple[PersonSample, ...], form: str) ->
         if form == "udp":
             xy_norm = xy_norm * [71 / 72, 95 / 96]
         drawn = render_gaussian_heatmaps(torch.from_numpy(xy_norm)[None], torch.full((1, K, 2), 5.0), size_hw, 0.0)
-        arrays[str(person.annotation_id)] = drawn[0].numpy().astype(np.float16)
+        np.save(folder / f"{person.annotation_id}.npy", drawn[0].numpy().astype(np.float16))
     (folder / "heatmaps.json").write_text(json.dumps(manifest | ({"boxes": boxes} if boxes else {})))
-    if form == "safetensors":
-        save_file(arrays, folder / "all.safetensors")
-        return
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
 
 
-@pytest.mark.parametrize("form", ["npy", "safetensors", "boxes", "udp"])
+@pytest.mark.parametrize("form", ["npy", "boxes", "udp"])
 def test_heatmaps_on_disk_follow_each_crop(form: str, people, tmp_path: Path) -> None:
     """Turned, scaled and mirrored crops: the peaks lie on the labels of the crop."""
     write_heatmaps(tmp_path / "maps", people, form)
@@ -130,7 +120,7 @@ def test_folders_that_do_not_fit(people, tmp_path: Path) -> None:
         with pytest.raises(kind, match=message):
             HeatmapFiles(folder, CROPS, people)
 
-    refused(InputError, r"heatmaps\.json must hold")
+    refused(InputError, r"heatmaps\.json: expected .*format")
     write_heatmaps(folder, people, "npy")
     stranger = replace(people[0], annotation_id=987654)
     refused(InputError, "lacks the heatmaps of 1 of 26 training people, such as annotation 987654", (*people, stranger))
@@ -191,47 +181,14 @@ def test_cut_off_arrays_are_found_before_training(people, tmp_path: Path) -> Non
         HeatmapFiles(tmp_path / "maps", CROPS, people)
 
 
-def test_broken_entries_of_safetensors_are_found_before_training(people, tmp_path: Path) -> None:
-    (tmp_path / "heatmaps.json").write_text('{"format": 1, "keypoints": "coco_17"}')
-    arrays = {str(person.annotation_id): np.zeros((K, 8, 6), np.float16) for person in people}
-    last = str(people[-1].annotation_id)
-    for broken in (np.zeros((K, 8, 6)), np.zeros((K, 8), np.float16), np.zeros((K, 8, 0), np.float16)):
-        save_file(arrays | {last: broken}, tmp_path / "all.safetensors")
-        with pytest.raises(InputError, match=f"the heatmaps of annotation {last} must be"):
-            HeatmapFiles(tmp_path, CROPS, people)
-
-
-@pytest.mark.parametrize("form", ["npy", "safetensors"])
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_heatmaps_that_are_not_finite_are_refused(form: str, number: float, people, tmp_path: Path) -> None:
-    arrays = {str(person.annotation_id): np.full((K, 8, 6), number, np.float16) for person in people}
+def test_heatmaps_that_are_not_finite_are_refused(number: float, people, tmp_path: Path) -> None:
     (tmp_path / "heatmaps.json").write_text('{"format": 1, "keypoints": "coco_17"}')
-    if form == "safetensors":
-        save_file(arrays, tmp_path / "all.safetensors")
-    else:
-        for name, array in arrays.items():
-            np.save(tmp_path / f"{name}.npy", array)
+    for person in people:
+        np.save(tmp_path / f"{person.annotation_id}.npy", np.full((K, 8, 6), number, np.float16))
     teacher = HeatmapFiles(tmp_path, CROPS, people)
     with pytest.raises(InputError, match=rf"annotation {people[0].annotation_id} must be finite"):
         teacher(plain_crops(people, (64, 48)))
-
-
-def test_safetensors_are_opened_once_in_each_process(people, tmp_path: Path, monkeypatch) -> None:
-    write_heatmaps(tmp_path / "maps", people, "safetensors")
-    opened: list[Path] = []
-    monkeypatch.setattr(
-        heatmap_folder, "safe_open", lambda path, framework: opened.append(path) or safe_open(path, framework)
-    )
-    teacher = HeatmapFiles(tmp_path / "maps", CROPS, people)
-    batch = plain_crops(people, (64, 48))
-    here = teacher(batch).heatmaps
-    assert len(opened) == 1
-    there = pickle.loads(pickle.dumps(teacher))  # noqa: S301 - our own
-    torch.testing.assert_close(there(batch).heatmaps, here)
-    assert len(opened) == 2
-    monkeypatch.setattr(heatmap_folder.os, "getpid", lambda: -1)
-    teacher(batch)
-    assert len(opened) == 3
 
 
 @pytest.mark.parametrize("crop_hw", [(256, 192), (64, 48)])

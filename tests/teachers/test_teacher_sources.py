@@ -14,9 +14,10 @@ import torch
 from teacher_parts import K, batch_of
 from torch.nn import functional as F
 
+from distilpose.backends.base import stamp_digest
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.backends.description import ModelDescription
-from distilpose.data.preprocess import Normalization, preprocess
+from distilpose.data.preprocess import Normalization, normalize, preprocess
 from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, InputError
 from distilpose.export.onnx_file import describe_onnx
 from distilpose.geometry import CropTransform
@@ -26,7 +27,7 @@ from distilpose.teachers import build
 from distilpose.teachers.base import CropSpec
 from distilpose.teachers.build import TeacherBackend, load_source, open_teacher
 from distilpose.teachers.config import teacher_config_from
-from distilpose.teachers.simcc import simcc_heatmaps
+from distilpose.teachers.onnx import simcc_heatmaps
 
 CROPS = CropSpec((64, 48), COCO_17)
 
@@ -106,7 +107,7 @@ def test_experts_of_vitpose_have_to_be_chosen(vitpose_folder) -> None:
             return teacher(batch_of(images)).heatmaps
 
     assert not torch.allclose(ask(dataset_index=0), ask(dataset_index=2))
-    with pytest.raises(ConfigError, match=r"3 experts.*set teacher\.dataset_index"):
+    with pytest.raises(ConfigError, match=r"teacher .* 3 experts.*set dataset_index"):
         ask()
     with pytest.raises(ConfigError, match=r"0\.\.2"):
         ask(dataset_index=3)
@@ -121,7 +122,7 @@ def test_broken_vitpose_folders(vitpose_folder, tmp_path: Path) -> None:
         with pytest.raises(kind, match=message):
             open_teacher({"kind": "vitpose", "model": str(folder), **more}, CROPS)
 
-    refused(ConfigError, "gives 17 heatmaps, its keypoints are 14", keypoints="crowdpose_14")
+    refused(ConfigError, "gives 17 keypoints, keypoints=crowdpose_14 has 14", keypoints="crowdpose_14")
     refused(ConfigError, "skeleton must be one of", keypoints="coco")
     processor = folder / "preprocessor_config.json"
     text = processor.read_text()
@@ -149,6 +150,7 @@ def test_our_own_exported_file_says_what_it_is(onnx_file, weights: np.ndarray) -
     backwards = skeleton_from_category({"keypoints": list(reversed(COCO_17.keypoint_names))})
     described = ModelDescription("tokenpose_s", "heatmap", (64, 48), (16, 12), {}, normalization, backwards)
     describe_onnx(file, described)
+    stamp_digest([file])
     teacher = open_teacher(str(file), CropSpec((64, 48), COCO_17, normalization))
     images = torch.randn(2, 3, 64, 48)
     expected = F.conv2d(images, torch.from_numpy(weights), stride=4).flip(1)
@@ -160,7 +162,7 @@ def test_our_own_exported_file_says_what_it_is(onnx_file, weights: np.ndarray) -
     [
         ({"file": "nowhere.onnx"}, "is not a file"),
         ({"keypoints": ["a", "b"]}, r"gives 17 keypoints, teacher\.keypoints has 2"),
-        ({"input_size_hw": [32, 32]}, r"reads \(64, 48\), teacher\.input_size_hw says \(32, 32\)"),
+        ({"input_size_hw": [32, 32]}, r"reads \(64, 48\), size says \(32, 32\).*teacher\.input_size_hw"),
         ({"output": "nothing"}, "has no output 'nothing'; it has heatmaps"),
         ({"std": [0, 1, 1]}, "std must be greater than 0"),
         ({"color": "cmyk"}, "teacher \\(onnx\\)"),
@@ -191,13 +193,14 @@ def test_what_does_not_fit_an_onnx_file(onnx_file, changes: dict[str, object], m
         ({"color": "bgr"}, "says of itself color rgb"),
         ({"udp": True}, "says of itself udp False"),
         ({"keypoints": "crowdpose_14"}, "says of itself that its keypoints are nose"),
-        ({"input_size_hw": [32, 32]}, r"reads \(64, 48\)"),
+        ({"input_size_hw": [32, 32]}, r"says of itself input_size_hw \(64, 48\)"),
         ({"mean": [0.1, 0.2, 0.3], "color": "rgb", "udp": False, "keypoints": "coco_17"}, None),
     ],
 )
 def test_our_own_exported_file_is_not_contradicted(onnx_file, options: dict[str, object], message: str | None) -> None:
     file, normalization = onnx_file(size_hw=("height", "width")), Normalization((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
     describe_onnx(file, ModelDescription("tokenpose_s", "heatmap", (64, 48), (16, 12), {}, normalization, COCO_17))
+    stamp_digest([file])
     values = {"kind": "onnx", "file": str(file), **options}
     if message is None:
         open_teacher(values, CROPS)
@@ -225,14 +228,21 @@ def test_onnx_files_of_other_layouts_are_told_what_to_do(onnx_file, tmp_path: Pa
             open_teacher({"kind": "onnx", "file": file, **more}, CROPS)
 
     path = tmp_path / "x.onnx"
-    refused("its channels come last", save_graph(path, "Identity", [(1, 64, 48, 3), (1, 64, 48, 3)]))
-    refused("without --uint8-input", save_graph(path, "Identity", [(1, 3, 64, 48), (1, 3, 64, 48)], "UINT8"))
-    refused(r"free batch size, or with 1 in place of 4", str(onnx_file(batch=4)))
-    transposed = save_graph(path, "Transpose", [(1, 3, 64, 48), (1, 64, 48, 3)], perm=[0, 2, 3, 1])
     names = ["nose", "left_eye", "right_eye"]
-    refused(r"gives 64 keypoints.*its output is \(B, 64, 48, 3\): they come last", transposed, keypoints=names)
-    refused("has NaN or infinite numbers", save_graph(path, "Log", [(1, 3, 64, 48), (1, 3, 64, 48)]), keypoints=names)
+    transposed = save_graph(path, "Transpose", [(1, 3, 64, 48), (1, 64, 48, 3)], perm=[0, 2, 3, 1])
+    refused(r"gives 64 keypoints, teacher\.keypoints has 3", transposed, keypoints=names)
+    refused("must have one input of images", save_graph(path, "Identity", [(1, 4, 64, 48), (1, 4, 64, 48)]))
+    refused("gives 3 keypoints; known by their number", save_graph(path, "Identity", [(1, 3, 64, 48), (1, 3, 64, 48)]))
+    refused("must begin with the batch and be finite", save_graph(path, "Log", [(1, 3, 64, 48), (1, 3, 64, 48)]))
     refused(r"got heatmaps \(B, 3\)", save_graph(path, "ReduceMean", [(1, 3, 64, 48), (1, 3)], axes=[2, 3], keepdims=0))
+
+
+def test_pixels_of_a_teacher_that_reads_bytes_are_bytes(tmp_path: Path) -> None:
+    file = save_graph(tmp_path / "x.onnx", "Identity", [("b", 3, 64, 48), ("b", 3, 64, 48)], "UINT8")
+    teacher = open_teacher({"kind": "onnx", "file": file, "keypoints": ["nose", "left_eye", "right_eye"]}, CROPS)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
+    heatmaps = teacher(batch_of(torch.from_numpy(normalize(pixels, Normalization())))).heatmaps
+    assert torch.equal(heatmaps[:, :3], torch.from_numpy(pixels).permute(0, 3, 1, 2)[:, [0, 1, 2]].float())
 
 
 def test_names_of_a_teachers_keypoints_are_labels_alone(onnx_file, caplog) -> None:
@@ -260,14 +270,16 @@ def test_a_backend_loads_each_network_once(onnx_file, monkeypatch) -> None:
 
 
 def test_onnx_files_that_are_no_heatmap_teachers(onnx_file, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"expected one output of heatmaps.*use kind simcc"):
+    with pytest.raises(ConfigError, match=r"gives simcc, which is kind simcc"):
         open_teacher({"kind": "onnx", "file": str(onnx_file("axes"))}, CROPS)
     with pytest.raises(ConfigError, match="leaves its input size free"):
         open_teacher({"kind": "onnx", "file": str(onnx_file(size_hw=("height", "width")))}, CROPS)
-    with pytest.raises(ConfigError, match=r"name x and y axis in teacher\.outputs"):
+    with pytest.raises(ConfigError, match="gives heatmaps, which is kind onnx"):
         open_teacher({"kind": "simcc", "file": str(onnx_file())}, CROPS)
-    with pytest.raises(ConfigError, match=r"48 wide and 64 high: exchange teacher\.outputs"):
-        open_teacher({"kind": "simcc", "file": str(onnx_file("axes")), "outputs": ["simcc_y", "simcc_x"]}, CROPS)
+    exchanged = open_teacher(
+        {"kind": "simcc", "file": str(onnx_file("axes")), "outputs": ["simcc_y", "simcc_x"]}, CROPS
+    )
+    assert exchanged(batch_of(torch.zeros(1, 3, 64, 48))).heatmaps.shape == (1, K, 16, 12)
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     with pytest.raises(CheckpointError, match="cannot be read by ONNX Runtime"):

@@ -21,7 +21,12 @@ from distilpose.training.pretrained import load_pretrained
 
 ALL = ("backbone", "encoder", "head")
 SIZE = {"input_size_hw": (64, 64)}
-MOVENET = [("distilpose_mobilenet", "lightning", 192), ("tokenpose_mobilenet", "thunder", 256)]
+MOVENET = [  # backbone, its file, side of the file's input, end of the name of the map that it gives
+    ("mobilenet_fpn", "lightning", 192, "re_lu_2/Relu:0"),
+    ("movenet_lightning", "lightning", 192, "kpt_heatmap_0/re_lu_4/Relu:0"),
+    ("mobilenet_fpn_w175", "thunder", 256, "re_lu_2/Relu:0"),
+    ("movenet_thunder", "thunder", 256, "kpt_heatmap_0/re_lu_4/Relu:0"),
+]
 
 
 def imagenet_weights() -> dict[str, Tensor]:
@@ -131,16 +136,18 @@ def test_imagenet_needs_a_lite_backbone_and_its_package(monkeypatch) -> None:
         load_pretrained(create_model("distilpose_lite0"), "imagenet")
 
 
-@pytest.mark.parametrize(("preset", "file", "side"), MOVENET)
-def test_movenet_s_map_is_that_of_its_onnx_file(preset: str, file: str, side: int, shared_data: Path) -> None:
+@pytest.mark.parametrize(("backbone", "file", "side", "output"), MOVENET)
+def test_movenet_s_map_is_that_of_its_onnx_file(
+    backbone: str, file: str, side: int, output: str, shared_data: Path
+) -> None:
     runtime = pytest.importorskip("onnxruntime")
     path = shared_data.parent / "models" / f"movenet_{file}_heatmaps.onnx"
     if not path.is_file():
         pytest.skip(f"MoveNet's weights are not part of the repository and {path} is not there")
-    model = create_model(preset).eval()
+    model = create_model("distilpose_mobilenet", backbone=backbone).eval()
     load_start_weights(model, path, ["backbone"])
     graph = onnx.load(path)
-    (last,) = {n.output[0] for n in graph.graph.node if n.op_type == "Relu" and n.output[0].endswith("re_lu_2/Relu:0")}
+    (last,) = {n.output[0] for n in graph.graph.node if n.op_type == "Relu" and n.output[0].endswith(output)}
     graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(last))
     session = runtime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, side, side)).astype(np.float32)
@@ -168,7 +175,7 @@ def onnx_file(path: Path, weights: dict[str, Tensor]) -> Path:
 
 def test_movenet_weights_by_order_and_refusals(tmp_path: Path, monkeypatch) -> None:
     torch.manual_seed(0)
-    source, model = MobileNetFPN(), create_model("distilpose_mobilenet", depth=1)
+    source, model = MobileNetFPN(), create_model("distilpose_mobilenet", depth=1, backbone="mobilenet_fpn")
     ordered = {
         f"{name}.{kind}": value.detach()
         for name, convolution in source.convolutions()
@@ -188,7 +195,7 @@ def test_movenet_weights_by_order_and_refusals(tmp_path: Path, monkeypatch) -> N
         with pytest.raises(CheckpointError, match=message):
             load_pretrained(model, file)
     with pytest.raises(CheckpointError, match=r"of this width.*mobilenet_fpn_w175"):
-        load_pretrained(create_model("tokenpose_mobilenet", depth=1), path)
+        load_pretrained(create_model("tokenpose_mobilenet", depth=1, backbone="mobilenet_fpn_w175"), path)
     with pytest.raises(ConfigError, match=r"MoveNet's backbone.*distilpose_lite0 with a EfficientNetLite"):
         load_pretrained(create_model("distilpose_lite0", depth=1), path)
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -16,6 +16,7 @@ from distilpose.cli.command import Command, examples_text, printable, read_optio
 from distilpose.cli.convert import CONVERT
 from distilpose.cli.evaluate import EVALUATE
 from distilpose.cli.export import EXPORT
+from distilpose.cli.label import LABEL
 from distilpose.cli.models import MODELS
 from distilpose.cli.predict import PREDICT
 from distilpose.cli.predict_bulk import PREDICT_BULK
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "predict-bulk": PREDICT_BULK,
     "train": TRAIN,
     "ablate": ABLATE,
+    "label": LABEL,
     "evaluate": EVALUATE,
     "export": EXPORT,
     "serve": SERVE,

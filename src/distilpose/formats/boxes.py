@@ -1,32 +1,33 @@
 """A file of person boxes, matched to the image files it speaks of.
 
-Two layouts are read:
+These layouts are read (`box_files`):
 
 - a list of rows, COCO's detection results: ``bbox`` (x, y, width, height) or ``box_xyxy``; ``image_id``, ``image``
   (file name or path) or both; ``box_score`` or ``score``, else 1; ``category_id``, else a person. ``predictions.json``
   is such a file. Rows of a video have a ``frame``, its number from 0;
 - a COCO annotation file: labeled people are the boxes, clipped as in evaluation, crowds left out. One without
-  ``bbox`` has the box of its labeled keypoints (`box_of_keypoints`), as in training and evaluation.
+  ``bbox`` has the box of its labeled keypoints (`box_of_keypoints`), as in training and evaluation;
+- CSV with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, and ``score`` and
+  ``frame`` if any; our ``poses.csv`` is such a file;
+- MOT Challenge (``gt.txt``, ``det.txt``): of the only video or image, else of the images numbered as its frames;
+- a folder of YOLO labels, called after the images.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from distilpose.errors import InputError
-from distilpose.geometry import box_of_keypoints, check_boxes_xyxy, clip_boxes_xyxy
+from distilpose.formats.box_files import BoxRow, CocoImages, read_box_rows, read_coco_images, read_json
 from distilpose.types import FloatArray
 
-logger = logging.getLogger(__name__)
-
-_COCO_PERSON = frozenset({1})
+_EXIF_ORIENTATION, _EXIF_TURNED = 0x0112, {5, 6, 7, 8}
 
 
 class PersonBoxes(NamedTuple):
@@ -55,26 +56,6 @@ class MatchedBoxes(NamedTuple):
     frames: dict[Path, dict[int, PersonBoxes]]
 
 
-class _Row(NamedTuple):
-    box_xyxy: FloatArray
-    score: float
-    image_id: int | None
-    image: str | None
-    frame: int | None
-
-
-# Stands for an annotation with neither a box nor a label, so that rows keep their numbers.
-_NOBODY = _Row(np.array([0.0, 0.0, 1.0, 1.0]), 1.0, None, None, None)
-
-
-class _CocoImages(NamedTuple):
-    """The ``images`` and ``categories`` of an annotation file."""
-
-    file_names: dict[int, str]
-    sizes_hw: dict[int, tuple[Any, Any]]
-    person_ids: frozenset[Any] | None  # None: no categories given, every annotation is a person
-
-
 def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = None) -> MatchedBoxes:
     """Read a boxes file and give each image its people.
 
@@ -91,20 +72,14 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
         InputError: a file is unreadable or broken, a row is invalid, a name fits several images, or no row
             matches any of the images.
     """
-    document = _read_json(boxes)
-    coco = None if annotations is None else _read_coco_images(_read_json(annotations), annotations)
-    if isinstance(document, dict):
-        own = _read_coco_images(document, boxes)
-        rows = _labeled_people(document, own, boxes)
-        coco = coco or own
-    else:
-        rows = _detected_people(document, _COCO_PERSON if coco is None else coco.person_ids, boxes)
+    coco = None if annotations is None else read_coco_images(read_json(annotations), annotations)
+    rows, coco = read_box_rows(boxes, coco)
     files = _Files(paths)
-    grouped: dict[Path, list[_Row]] = defaultdict(list)
+    grouped: dict[Path, list[BoxRow]] = defaultdict(list)
     for row in rows:
-        path = _find(row, files, None if coco is None else coco.file_names)
+        row, path = _find(row, files, None if coco is None else coco.file_names)
         if path is not None:
-            grouped[path].append(row)
+            grouped[path].append(_in_pixels(row, path))
     if not grouped:
         raise InputError(_no_match_text(boxes, rows, paths))
     named = [(path, row.image_id) for path, found in grouped.items() for row in found if row.image is not None]
@@ -134,7 +109,7 @@ def match_image_ids(paths: Sequence[Path], annotations: Path | None = None) -> d
     files = _Files(paths)
     if annotations is None:
         return _one_to_one(files, ())
-    return _ids_by_name(files, _read_coco_images(_read_json(annotations), annotations))
+    return _ids_by_name(files, read_coco_images(read_json(annotations), annotations))
 
 
 class _Files:
@@ -144,9 +119,11 @@ class _Files:
         self.paths = paths
         self._parts = {path: path.resolve().parts for path in paths}
         self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
         self._by_number: dict[int, list[Path]] = defaultdict(list)
         for path in paths:
             self._by_name[path.name].append(path)
+            self._by_stem[path.stem].append(path)
             if (number := _stem_number(path)) is not None:
                 self._by_number[number].append(path)
 
@@ -157,6 +134,10 @@ class _Files:
         fitting = [path for path in candidates if self._parts[path][-len(parts) :] == parts]
         exact = [path for path in candidates if path.as_posix() == name]
         return _only(exact or fitting, f"the image name {name!r}", "give it more of the path")
+
+    def stemmed(self, stem: str) -> Path | None:
+        """The file with this name, whatever its suffix."""
+        return _only(self._by_stem.get(stem, []), f"the labels {stem}.txt", "give images names of their own")
 
     def numbered(self, number: int) -> Path | None:
         """The file whose stem is ``number``."""
@@ -174,17 +155,36 @@ def _stem_number(path: Path) -> int | None:
     return int(path.stem) if path.stem.isascii() and path.stem.isdecimal() else None
 
 
-def _find(row: _Row, files: _Files, file_names: Mapping[int, str] | None) -> Path | None:
+def _find(row: BoxRow, files: _Files, file_names: Mapping[int, str] | None) -> tuple[BoxRow, Path | None]:
+    """The row and the file it belongs to. A row with a number for both (MOT) is of a video or of numbered images."""
+    if row.image_id is not None and row.frame is not None and row.image is None:
+        if len(files.paths) == 1:
+            return row, files.paths[0]
+        row = row._replace(frame=None)
     if file_names is not None and row.image_id is not None:
         name = file_names.get(row.image_id)
-        return None if name is None else files.named(name)
+        return row, None if name is None else files.named(name)
     if row.image is not None:
-        return files.named(row.image)
+        return row, files.stemmed(row.image) if row.is_relative else files.named(row.image)
     assert row.image_id is not None
-    return files.numbered(row.image_id)
+    return row, files.numbered(row.image_id)
 
 
-def _ids_by_name(files: _Files, coco: _CocoImages) -> dict[Path, int | None]:
+def _in_pixels(row: BoxRow, path: Path) -> BoxRow:
+    """A row whose box is a share of its image in image pixels; the image's size is read from its header."""
+    if not row.is_relative:
+        return row
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_TURNED:
+                width, height = height, width
+    except Exception:  # an unreadable image is told of when it is read; it has nobody
+        return row
+    return row._replace(box_xyxy=row.box_xyxy * [width, height, width, height])
+
+
+def _ids_by_name(files: _Files, coco: CocoImages) -> dict[Path, int | None]:
     found: dict[Path, int | None] = dict.fromkeys(files.paths)
     for image_id, name in coco.file_names.items():
         path = files.named(name)
@@ -204,20 +204,20 @@ def _one_to_one(files: _Files, named: Iterable[tuple[Path, int | None]]) -> dict
     return {path: image_id if users[image_id] == 1 else None for path, image_id in ids.items()}
 
 
-def _by_frame(rows: Sequence[_Row]) -> dict[int, PersonBoxes]:
-    frames: dict[int, list[_Row]] = defaultdict(list)
+def _by_frame(rows: Sequence[BoxRow]) -> dict[int, PersonBoxes]:
+    frames: dict[int, list[BoxRow]] = defaultdict(list)
     for row in rows:
         if row.frame is not None:
             frames[row.frame].append(row)
     return {frame: _person_boxes(found) for frame, found in frames.items()}
 
 
-def _person_boxes(rows: Sequence[_Row]) -> PersonBoxes:
+def _person_boxes(rows: Sequence[BoxRow]) -> PersonBoxes:
     boxes = np.array([row.box_xyxy for row in rows], dtype=np.float64).reshape(-1, 4)
     return PersonBoxes(boxes, np.array([row.score for row in rows], dtype=np.float64))
 
 
-def _no_match_text(boxes: Path, rows: Sequence[_Row], paths: Sequence[Path]) -> str:
+def _no_match_text(boxes: Path, rows: Sequence[BoxRow], paths: Sequence[Path]) -> str:
     if not rows:
         return f"{boxes}: expected person boxes, got none"
     first = rows[0].image if rows[0].image is not None else f"image_id {rows[0].image_id}"
@@ -226,113 +226,3 @@ def _no_match_text(boxes: Path, rows: Sequence[_Row], paths: Sequence[Path]) -> 
         f"{first}, the first image is {paths[0]}): pass the COCO file that names the images with --annotations, or "
         "give each row an image field"
     )
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{file}: expected json, got broken or empty content ({error})") from error
-
-
-def _read_coco_images(document: Any, file: Path) -> _CocoImages:
-    images = document.get("images") if isinstance(document, dict) else None
-    if not isinstance(images, list):
-        raise InputError(f'{file}: expected a COCO annotation file {{"images": [...], ...}}, got no list of images')
-    try:
-        file_names = {int(image["id"]): str(image["file_name"]) for image in images}
-        sizes_hw = {int(image["id"]): (image.get("height"), image.get("width")) for image in images}
-        categories = document.get("categories") or []
-        person_ids = frozenset(
-            category["id"] for category in categories if category.get("name") == "person" or category.get("keypoints")
-        )
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise InputError(f"{file}: each image needs an id and a file_name, each category an id ({error!r})") from error
-    return _CocoImages(file_names, sizes_hw, person_ids if categories else None)
-
-
-def _labeled_people(document: Mapping[str, Any], coco: _CocoImages, file: Path) -> list[_Row]:
-    """The annotations as rows, clipped as `clip_boxes_xyxy` does."""
-    entries = document.get("annotations")
-    if isinstance(entries, list):
-        entries = [_with_box(entry) for entry in entries]
-    rows = _read_rows(entries, file)
-    assert isinstance(entries, list)
-    people = []
-    for position, (entry, row) in enumerate(zip(entries, rows, strict=True)):
-        if row is _NOBODY or entry.get("iscrowd") or not _is_person(entry, coco.person_ids):
-            continue
-        size_hw = coco.sizes_hw.get(row.image_id) if row.image_id is not None else None
-        if size_hw is None or not all(isinstance(side, int) and side > 0 for side in size_hw):
-            raise InputError(f"{file}: annotation {position}: its image {row.image_id} needs an entry with its size")
-        clipped = clip_boxes_xyxy(row.box_xyxy, size_hw)[0]
-        if (row.box_xyxy[2:] <= 0).any() or (clipped[2:] <= clipped[:2]).any():
-            logger.warning("%s: annotation %d has no area inside its image and is left out", file, position)
-            continue
-        people.append(row._replace(box_xyxy=clipped))
-    return people
-
-
-def _with_box(entry: Any) -> Any:
-    """An annotation without a box with that of its keypoints, if they make one; nobody if it labels nothing."""
-    if not isinstance(entry, dict) or entry.get("bbox") is not None or "box_xyxy" in entry:
-        return entry
-    keypoints = entry.get("keypoints")
-    if "keypoints" in entry and (not keypoints or (isinstance(keypoints, list) and not any(keypoints[2::3]))):
-        return _NOBODY
-    box_xywh = box_of_keypoints(keypoints)
-    return entry if box_xywh is None else {**entry, "bbox": box_xywh}
-
-
-def _detected_people(document: Any, person_ids: frozenset[Any] | None, file: Path) -> list[_Row]:
-    rows = _read_rows(document, file)
-    return [row for entry, row in zip(document, rows, strict=True) if _is_person(entry, person_ids)]
-
-
-def _is_person(entry: Mapping[str, Any], person_ids: frozenset[Any] | None) -> bool:
-    return person_ids is None or "category_id" not in entry or entry["category_id"] in person_ids
-
-
-def _read_rows(entries: Any, file: Path) -> list[_Row]:
-    """Every entry as a row, so that the n-th error speaks of the n-th entry."""
-    if not isinstance(entries, list):
-        raise InputError(f"{file}: expected a list of boxes or a COCO annotation file, got {type(entries).__name__}")
-    rows = []
-    for position, entry in enumerate(entries):
-        try:
-            rows.append(_NOBODY if entry is _NOBODY else _read_row(entry))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(
-                f"{file}: row {position}: expected bbox [x, y, width, height] or box_xyxy, an image_id or image, and "
-                f"a score if any, got {_shortened(entry)}"
-            ) from error
-    try:
-        check_boxes_xyxy([row.box_xyxy for row in rows])
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
-    return rows
-
-
-def _read_row(entry: Any) -> _Row:
-    x1, y1, x2, y2 = entry["box_xyxy"] if "box_xyxy" in entry else _xywh(*entry["bbox"])
-    box_xyxy = np.array([x1, y1, x2, y2], dtype=np.float64)
-    score = float(entry.get("box_score", entry.get("score", 1.0)))
-    image_id, image, frame = entry.get("image_id"), entry.get("image"), entry.get("frame")
-    if not np.isfinite(score) or not isinstance(image_id, int | None) or not isinstance(image, str | None):
-        raise ValueError(score, image_id, image)
-    if image_id is None and image is None:
-        raise KeyError("image_id")
-    if not isinstance(frame, int | None) or not isinstance(entry.get("category_id"), int | str | None):
-        raise ValueError(frame, entry.get("category_id"))
-    return _Row(box_xyxy, score, image_id, image, frame)
-
-
-def _xywh(x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-    return x, y, x + width, y + height
-
-
-def _shortened(entry: Any) -> str:
-    text = repr(entry)
-    return text if len(text) < 200 else f"{text[:200]}..."

@@ -240,13 +240,28 @@ def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
 
 def change_skeleton(people: PoseArrays, source: Skeleton, target: Skeleton) -> PoseArrays:
     """See `PoseResult.to_skeleton`."""
-    origin = [_origin(name, source) for name in target.keypoint_names]
+    return keypoints_by_name(people, source, target.keypoint_names, target.name)
+
+
+def keypoints_by_name(people: PoseArrays, source: Skeleton, names: Sequence[str], target: str) -> PoseArrays:
+    """Pick keypoints by their names, in another order, see `PoseResult.to_skeleton`.
+
+    Args:
+        people: N people with the keypoints of ``source``.
+        source: their skeleton.
+        names: K wanted keypoints.
+        target: what has these keypoints, for the error.
+
+    Raises:
+        ConfigError: ``source`` has none of them.
+    """
+    origin = [_origin(name, source) for name in names]
     if not any(origin):
-        raise ConfigError(f"{target.name} has no keypoint that {source.name} has or gives: {target.keypoint_names}")
+        raise ConfigError(f"{target} has no keypoint that {source.name} has or gives: {tuple(names)}")
     raw_score = people.raw_score
     if raw_score is None and not all(origin):
         raw_score = np.ones(people.xy.shape[:2])
-    shape = (len(people.xy), target.num_keypoints)
+    shape = (len(people.xy), len(names))
     xy, score, sigma = np.zeros((*shape, 2)), np.zeros(shape), np.zeros((*shape, 2))
     for place, indices in enumerate(origin):
         if not indices:

@@ -1,267 +1,127 @@
-"""Where poses are written: predictions.json, JSON lines, Parquet. Each is readable at any time, whatever happens."""
+"""Formats that poses are written in, by name: one line each."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from distilpose.errors import ConfigError
+from distilpose.formats.coco import CocoResults, prediction_rows, write_predictions
+from distilpose.formats.coco_dataset import CocoDataset
+from distilpose.formats.csv import DeepLabCutFolder, LongCsv, WideCsv
+from distilpose.formats.jsonl import JsonLines
+from distilpose.formats.labelstudio import LabelStudioTasks
+from distilpose.formats.openpose import OpenPoseFolder
+from distilpose.formats.parquet import ParquetFolder, parquet_rows, parquet_schema, write_parquet
+from distilpose.formats.record import PoseRecord, PoseWriter
+from distilpose.formats.trc import TrcFolder
+from distilpose.formats.yolo import YoloFolder
 from distilpose.inference.result import PoseResult
 
-if TYPE_CHECKING:
-    import pyarrow
-
-PREDICTIONS_NAME = "predictions.json"
-JSON_LINES_NAME = "poses.jsonl"
-PARQUET_NAME = "poses.parquet"
-PARQUET_ROWS = 10_000  # people in a file of the Parquet folder, and most that a crash can cost
+__all__ = [
+    "PREDICTIONS_NAME", "WRITERS", "Format", "PoseRecord", "PoseWriter", "open_writers", "parquet_rows",
+    "parquet_schema", "prediction_rows", "save_result", "write_predictions",
+]  # fmt: skip
 
 
-_OF_COCO = ("image_id", "category_id")  # said once for all people of a line, or not at all
-
-
-class PoseRecord(NamedTuple):
-    """The people of one image or frame.
+class Format(NamedTuple):
+    """How one format is written.
 
     Attributes:
-        source: the image, video or camera, as written into the files.
-        result: its people.
-        size_hw: (H, W) of the image in pixels.
-        image_id: of an image; None if it has none.
-        frame: number of the frame in a video; None for an image.
-        time: of the frame in seconds; None for an image.
+        name: of its file or folder among the results.
+        open: makes the writer of a path.
+        about: what opens it, in a few words.
     """
 
-    source: str
-    result: PoseResult
-    size_hw: tuple[int, int]
-    image_id: int | None = None
-    frame: int | None = None
-    time: float | None = None
+    name: str
+    open: Callable[[Path], PoseWriter]
+    about: str
 
 
-class PoseWriter(Protocol):
-    """Takes frame after frame. Its file has its name when it is closed, and can be read before as ``.NAME.part``."""
-
-    def add(self, found: PoseRecord) -> None:
-        """Write the people of a frame; an error leaves the frames before it readable."""
-        ...
-
-    def close(self) -> None:
-        """Finish; a second call does nothing."""
-        ...
-
-
-def prediction_rows(found: PoseRecord) -> list[dict[str, Any]]:
-    """The people of one image as entries of ``predictions.json``."""
-    frame_id: dict[str, Any] = {"image": found.source}
-    if found.frame is not None:
-        frame_id |= {"frame": found.frame, "time": found.time}
-    return [{**frame_id, **person} for person in _people(found)]
+WRITERS: dict[str, Format] = {
+    "coco": Format("predictions.json", CocoResults, "COCO results list"),
+    "coco-dataset": Format("annotations.json", CocoDataset, "COCO annotation file, for CVAT and FiftyOne"),
+    "jsonl": Format("poses.jsonl", JsonLines, "a JSON line per image or frame"),
+    "parquet": Format("poses.parquet", ParquetFolder, "a row per person, for pandas, Polars, DuckDB"),
+    "csv": Format("poses.csv", LongCsv, "a row per person and keypoint"),
+    "csv-wide": Format("poses_wide.csv", WideCsv, "a row per person"),
+    "csv-dlc": Format("deeplabcut", DeepLabCutFolder, "DeepLabCut's header rows, a row per frame"),
+    "openpose": Format("openpose", OpenPoseFolder, "a JSON per image or frame, BODY_25"),
+    "openpose-coco": Format("openpose_coco", partial(OpenPoseFolder, order="coco_18"), "the same, COCO-18"),
+    "yolo": Format("yolo", YoloFolder, "YOLO pose labels with data.yaml"),
+    "labelstudio": Format("labelstudio.json", LabelStudioTasks, "Label Studio tasks with predictions"),
+    "trc": Format("trc", TrcFolder, "a marker file per person, for OpenSim"),
+}
+PREDICTIONS_NAME = WRITERS["coco"].name
+_BY_SUFFIX = {".json": "coco", ".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv"}
 
 
-def _people(found: PoseRecord) -> list[dict[str, Any]]:
-    result = found.result
-    people = []
-    for person, entry in enumerate(result.to_coco(found.image_id)):
-        row = {
-            **entry,
-            "box_xyxy": result.box[person].tolist(),
-            "box_score": float(result.box_score[person]),
-            "raw_score": None if result.raw_score is None else result.raw_score[person].tolist(),
-            "sigma": None if result.sigma is None else result.sigma[person].tolist(),
-        }
-        if result.track_id is not None:
-            row["track_id"] = int(result.track_id[person])
-        people.append(row)
-    return people
+def check_formats(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, each once.
 
-
-class _GrowingFile:
-    """A file that only ever ends with a whole entry: what cannot be written whole is taken back."""
-
-    def __init__(self, path: Path, tail: bytes) -> None:
-        self._path, self._part = path, path.with_name(f".{path.name}.part")
-        self._file = self._part.open("wb", buffering=0)
-        self._tail = tail
-        self._end = 0  # of the entries; the tail follows
-
-    def append(self, entry: bytes) -> None:
-        try:
-            self._write(entry + self._tail)
-        except BaseException:
-            self._file.truncate(self._end)  # a full disk has room for the tail that stood there before
-            self._write(self._tail)
-            raise
-        self._end += len(entry)
-
-    def _write(self, data: bytes) -> None:
-        self._file.seek(self._end)
-        left = memoryview(data)
-        while left:
-            left = left[self._file.write(left) :]
-
-    def close(self) -> None:
-        if not self._file.closed:
-            self._file.close()
-            self._part.replace(self._path)
-
-
-class JsonList:
-    """``predictions.json``: a COCO results list, one person per line."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = _GrowingFile(path, b"\n]\n")
-        self._file.append(b"[")
-        self._first = True
-
-    def add(self, found: PoseRecord) -> None:
-        """See `Sink`."""
-        self.extend(prediction_rows(found))
-
-    def extend(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write entries that are ready."""
-        if rows:
-            lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
-            self._file.append((("\n" if self._first else ",\n") + lines).encode())
-            self._first = False
-
-    def close(self) -> None:
-        """See `Sink`."""
-        self._file.close()
-
-
-class JsonLines:
-    """``poses.jsonl``: one line per image or frame, those without people as well."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = _GrowingFile(path, b"")
-
-    def add(self, found: PoseRecord) -> None:
-        """See `Sink`."""
-        line = {
-            "source": found.source,
-            "image_id": found.image_id,
-            "frame": found.frame,
-            "time": found.time,
-            "size_hw": found.size_hw,
-            "people": [{name: row[name] for name in row if name not in _OF_COCO} for row in _people(found)],
-        }
-        self._file.append(json.dumps(line, allow_nan=False).encode() + b"\n")
-
-    def close(self) -> None:
-        """See `Sink`."""
-        self._file.close()
-
-
-class ParquetFolder:
-    """``poses.parquet``: a folder of Parquet files, as pandas, Polars, DuckDB and Spark read them; a row per person.
-
-    A Parquet file can be read only when it is whole, so a long video goes into several.
+    Raises:
+        ConfigError: one is not in `WRITERS`.
     """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError as error:
-            raise ConfigError('Parquet needs pyarrow: pip install "distilpose[interop]"') from error
-        self._path = path
-        path.mkdir(exist_ok=True)
-        self._rows: list[dict[str, Any]] = []
-        self._names: tuple[str, ...] = ()
-        self._written = 0
-        self._closed = False
-
-    def add(self, found: PoseRecord) -> None:
-        """See `Sink`."""
-        self._rows += parquet_rows(found)
-        self._names = found.result.skeleton.keypoint_names
-        if len(self._rows) >= PARQUET_ROWS:
-            self._flush()
-
-    def close(self) -> None:
-        """See `Sink`."""
-        if not self._closed:
-            self._closed = True
-            if self._rows or self._written == 0:
-                self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow.parquet
-
-        if self._written == 0:
-            for old in self._path.glob("part-*.parquet"):  # of an earlier run
-                old.unlink()
-        schema = parquet_schema().with_metadata({"keypoint_names": json.dumps(self._names)})
-        table = pyarrow.Table.from_pylist(self._rows, schema=schema)
-        final = self._path / f"part-{self._written:05}.parquet"
-        part = final.with_name(f".{final.name}.part")
-        try:
-            pyarrow.parquet.write_table(table, part)
-            os.replace(part, final)
-        finally:
-            part.unlink(missing_ok=True)
-        self._rows = []
-        self._written += 1
+    for name in names:
+        if name not in WRITERS:
+            raise ConfigError(f"format must be one of {', '.join(WRITERS)}, got {name!r}")
+    return tuple(dict.fromkeys(names))
 
 
-def parquet_rows(found: PoseRecord) -> list[dict[str, Any]]:
-    """The people of one image or frame as rows of `parquet_schema`."""
-    result = found.result
-    rows = []
-    for person in range(len(result)):
-        sigma = None if result.sigma is None else result.sigma[person]
-        rows.append(
-            {
-                "source": found.source,
-                "image_id": found.image_id,
-                "frame": found.frame,
-                "time": found.time,
-                "track_id": None if result.track_id is None else int(result.track_id[person]),
-                "pose_score": float(result.pose_score[person]),
-                "box_score": float(result.box_score[person]),
-                "box_xyxy": result.box[person].tolist(),
-                "x": result.xy[person, :, 0].tolist(),
-                "y": result.xy[person, :, 1].tolist(),
-                "raw_score": None if result.raw_score is None else result.raw_score[person].tolist(),
-                "sigma_x": None if sigma is None else sigma[:, 0].tolist(),
-                "sigma_y": None if sigma is None else sigma[:, 1].tolist(),
-            }
+def open_writers(folder: Path, names: Iterable[str]) -> Iterator[PoseWriter]:
+    """Open the writers of several formats, one after the other; a folder's or file's name is that of its format.
+
+    ``coco`` comes last: should another fail to open, an earlier run's ``predictions.json`` stays.
+
+    Raises:
+        ConfigError: a format is unknown, or its library is missing.
+        OSError: the disk is full or not writable.
+    """
+    for name in sorted(check_formats(names), key=lambda name: name == "coco"):
+        yield WRITERS[name].open(folder / WRITERS[name].name)
+
+
+def save_result(
+    result: PoseResult,
+    path: str | Path,
+    format: str | None = None,
+    *,
+    source: str = "",
+    size_hw: tuple[int, int] | None = None,
+    image_id: int | None = None,
+) -> None:
+    """Write one image's people to a file (or folder, in formats that are folders).
+
+    Args:
+        result: the people.
+        path: of the file; its folder exists.
+        format: name in `WRITERS`; None takes it from the suffix: .json (COCO results), .jsonl, .parquet, .csv.
+        source: name of the image, as the file calls it.
+        size_hw: (H, W) of the image in pixels; None takes that of ``result.image``. Some formats need it.
+        image_id: COCO id of the image.
+
+    Raises:
+        ConfigError: the format is unknown or cannot be told from the suffix, or its library is missing.
+        InputError: the format needs the size of the image.
+        OSError: the disk is full or not writable.
+    """
+    path = Path(path)
+    name = _BY_SUFFIX.get(path.suffix.lower()) if format is None else format
+    if name is None:
+        raise ConfigError(
+            f"{path}: expected a suffix of {', '.join(_BY_SUFFIX)}, or a format among {', '.join(WRITERS)}"
         )
-    return rows
-
-
-def parquet_schema() -> pyarrow.Schema:
-    """Columns of ``poses.parquet``: a row per person, keypoints as lists of K numbers."""
-    import pyarrow as pa
-
-    numbers = pa.list_(pa.float32())
-    return pa.schema(
-        [
-            ("source", pa.string()),
-            ("image_id", pa.int64()),
-            ("frame", pa.int64()),
-            ("time", pa.float64()),
-            ("track_id", pa.int64()),
-            ("pose_score", pa.float64()),
-            ("box_score", pa.float64()),
-            ("box_xyxy", numbers),
-            ("x", numbers),
-            ("y", numbers),
-            ("raw_score", numbers),
-            ("sigma_x", numbers),
-            ("sigma_y", numbers),
-        ]
-    )
-
-
-def write_predictions(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write entries as a json list, one person per line."""
-    writer = JsonList(path)
+    check_formats([name])
+    if size_hw is None:
+        size_hw = (0, 0) if result.image is None else (result.image.shape[0], result.image.shape[1])
+    record = PoseRecord(source, result, size_hw, image_id)
+    if name == "parquet":  # one file, where a run makes a folder of them
+        write_parquet(path, parquet_rows(record), result.skeleton.keypoint_names)
+        return
+    writer = WRITERS[name].open(path)
     try:
-        writer.extend(rows)
+        writer.write(record)
     finally:
         writer.close()

@@ -63,7 +63,7 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
     ``frame`` (number from 0), ``time`` (seconds) and ``track_id``.
 
     A drawn image or video is called after its source, with the folder's name in front where two share a name. People
-    with a pose score below `annotators.DRAWN_POSE_SCORE` are not drawn. An unreadable source or frame does not stop the
+    with a weak pose and box are not drawn (`annotators.is_drawn`). An unreadable source or frame does not stop the
     rest. After an interrupt (Ctrl-C) or on a full disk all files hold what was predicted until then.
 
     Args:

@@ -11,16 +11,7 @@ from pathlib import Path
 from distilpose.data.images import read_image
 from distilpose.data.prefetch import map_in_threads, prefetch
 from distilpose.errors import DistilPoseError, InputError
-from distilpose.formats.writers import (
-    JSON_LINES_NAME,
-    PARQUET_NAME,
-    PREDICTIONS_NAME,
-    JsonLines,
-    JsonList,
-    ParquetFolder,
-    PoseRecord,
-    PoseWriter,
-)
+from distilpose.formats.writers import PoseRecord, PoseWriter, open_writers
 from distilpose.inference.batching import predict_stream
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import OutputOptions, VideoOptions
@@ -98,16 +89,12 @@ class Run:
                     self._camera(number, interruption, meter)
 
     def _open_writers(self) -> Iterator[PoseWriter]:
-        """``predictions.json`` last: should another fail to open, an earlier run's stays."""
-        if self.output.parquet:
-            yield ParquetFolder(self.out / PARQUET_NAME)
-        if self.output.json_lines:
-            yield JsonLines(self.out / JSON_LINES_NAME)
-        yield JsonList(self.out / PREDICTIONS_NAME)
+        wanted = {"jsonl": self.output.json_lines, "parquet": self.output.parquet}
+        return open_writers(self.out, ["coco", *(name for name, is_wanted in wanted.items() if is_wanted)])
 
     def _annotator(self, default: str) -> Annotator:
         style = self.style or style_named(default)
-        return Annotator(style, self.output.anonymize, self.output.keypoint_threshold)
+        return Annotator(style, "face" if self.output.anonymize else "none", self.output.keypoint_threshold)
 
     def _images(self, paths: Sequence[Path], interruption: Interruption, meter: Meter) -> None:
         def unread() -> Iterator[Path]:
@@ -233,7 +220,7 @@ class Run:
             time=frame_id.time,
         )
         for writer in self._writers:
-            writer.add(found)
+            writer.write(found)
 
     def _cut(
         self, annotated: AnnotatedImageWriter, frame_id: FrameId, image: ImageArray | None, result: PoseResult

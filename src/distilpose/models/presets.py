@@ -78,8 +78,10 @@ MODELS: dict[str, ModelConfig] = {
     "distilpose_p": ModelConfig("distilpose", "pyramid", depth=4, num_heads=6),
     "tokenpose_m": ModelConfig("tokenpose", "pyramid_wide", depth=4, num_heads=6),
     # Students and teachers whose backbones start from published weights.
-    "distilpose_mobilenet": ModelConfig("distilpose", "mobilenet_fpn", _SMALL, depth=4, num_heads=6, visual_depth=1),
-    "tokenpose_mobilenet": ModelConfig("tokenpose", "mobilenet_fpn_w175", _SMALL, depth=4, num_heads=6),
+    "distilpose_mobilenet": ModelConfig(
+        "distilpose", "movenet_lightning", _SMALL, depth=4, num_heads=6, visual_depth=1
+    ),
+    "tokenpose_mobilenet": ModelConfig("tokenpose", "movenet_thunder", _SMALL, depth=4, num_heads=6),
     "distilpose_lite0": ModelConfig("distilpose", "efficientnet_lite0", _SMALL, depth=4, num_heads=6, visual_depth=1),
     "tokenpose_lite2": ModelConfig("tokenpose", "efficientnet_lite2", _SMALL, depth=4, num_heads=6),
     # Without tokens.
@@ -122,8 +124,8 @@ MODEL_CARDS: dict[str, ModelCard] = {
     "distilpose_m": ModelCard(3_572_373, 0.58, 0.612),
     "distilpose_p": ModelCard(5_502_685, 1.31, 1.419),
     "tokenpose_m": ModelCard(10_888_416, 2.34, 2.456),
-    "distilpose_mobilenet": ModelCard(3_840_741, 0.30, 0.308),
-    "tokenpose_mobilenet": ModelCard(8_488_008, 0.76, 0.795),
+    "distilpose_mobilenet": ModelCard(4_009_245, 0.32, 0.336),
+    "tokenpose_mobilenet": ModelCard(8_656_512, 0.78, 0.823),
     "distilpose_lite0": ModelCard(4_661_573, 0.42, 0.429),
     "tokenpose_lite2": ModelCard(6_940_352, 0.76, 0.799),
     "deeppose_r18": ModelCard(11_220_117, 1.78, 1.781, source=_DEEPPOSE),

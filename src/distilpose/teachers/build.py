@@ -17,7 +17,7 @@ from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import COCO_17, name_key
 from distilpose.teachers.adapter import SourceTeacher
 from distilpose.teachers.base import CropSpec, HeatmapSource, SourceSpec, Teacher
-from distilpose.teachers.checkpoint import load_checkpoint_source
+from distilpose.teachers.checkpoint import load_checkpoint_source, load_vitpose_source
 from distilpose.teachers.config import (
     CheckpointTeacher,
     EnsembleTeacher,
@@ -30,9 +30,8 @@ from distilpose.teachers.config import (
 )
 from distilpose.teachers.ensemble import Ensemble, FlipAverage
 from distilpose.teachers.keypoints import teacher_skeleton
-from distilpose.teachers.onnx import load_onnx_source, load_simcc_source
+from distilpose.teachers.onnx import OnnxSource
 from distilpose.teachers.stored_heatmaps import HeatmapFiles
-from distilpose.teachers.vitpose import load_vitpose_source
 from distilpose.types import Float32Array
 
 TeacherValues = str | Mapping[str, Any]
@@ -90,10 +89,7 @@ def load_source(config: _NETWORKS) -> HeatmapSource:
     """
     if isinstance(config, CheckpointTeacher):
         return load_checkpoint_source(config.file)
-    if isinstance(config, VitPoseTeacher):
-        skeleton = teacher_skeleton(config.keypoints, f"teacher {config.model}")
-        return load_vitpose_source(config.model, skeleton=skeleton, dataset_index=config.dataset_index)
-    return load_onnx_source(config) if isinstance(config, OnnxTeacher) else load_simcc_source(config)
+    return load_vitpose_source(config) if isinstance(config, VitPoseTeacher) else OnnxSource(config)
 
 
 def _place(config: _NETWORKS) -> str:
@@ -142,6 +138,11 @@ class TeacherBackend:
     def description(self) -> ModelDescription:
         """Its crops, and the keypoints of its answer."""
         return self._description
+
+    @property
+    def teacher_description(self) -> Mapping[str, Any]:
+        """JSON values that tell it from every other teacher."""
+        return self._teacher.description
 
     def __call__(self, images: NetworkInput) -> HeatmapOutput[Float32Array]:
         """(B, 3, H, W) normalized crops -> heatmaps."""

@@ -1,4 +1,4 @@
-"""Torch networks as sources of heatmaps: our own, and any module that says how it is fed."""
+"""Torch networks as sources of heatmaps: our own, ViTPose, and any module that says how it is fed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from distilpose.backends.address import ForeignOptions
 from distilpose.backends.checkpoint import load_checkpoint
 from distilpose.backends.description import ModelDescription
 from distilpose.data.preprocess import Normalization
@@ -16,6 +17,7 @@ from distilpose.errors import ConfigError
 from distilpose.models.base import HeatmapModel
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.teachers.base import SourceSpec
+from distilpose.teachers.config import VitPoseTeacher
 from distilpose.teachers.keypoints import unnamed_skeleton
 
 
@@ -61,6 +63,33 @@ def load_checkpoint_source(file: str | Path) -> NetworkSource:
             "teacher's checkpoint"
         )
     return model_source(model, file_hash([Path(file)]))
+
+
+def load_vitpose_source(config: VitPoseTeacher) -> NetworkSource:
+    """ViTPose in the layout of transformers, see `load_vitpose`.
+
+    Raises:
+        ConfigError: transformers is not installed, or the options do not fit the model.
+        InputError: there is no such folder or hub id.
+        CheckpointError: the folder is incomplete or holds another model.
+    """
+    from distilpose.backends.vitpose import load_vitpose
+
+    keypoints = config.keypoints if isinstance(config.keypoints, str) else ",".join(config.keypoints)
+    options = ForeignOptions(keypoints=keypoints, dataset_index=config.dataset_index)
+    try:
+        loaded = load_vitpose(config.model, options)
+    except ConfigError as error:
+        raise ConfigError(f"teacher {error}") from error
+    known, description = loaded.description, {"kind": "vitpose", "weights": file_hash(loaded.files)}
+    spec = SourceSpec(
+        input_size_hw=known.input_size_hw,
+        skeleton=known.skeleton,
+        normalization=known.normalization or Normalization(),
+        udp=known.udp,
+        description={**description, "dataset_index": config.dataset_index},
+    )
+    return NetworkSource(loaded.module, spec)
 
 
 def model_source(model: HeatmapModel, weights: str | None = None) -> NetworkSource:

@@ -1,153 +1,79 @@
-"""ONNX files as sources of heatmaps, run by ONNX Runtime."""
+"""ONNX files as sources of heatmaps: heatmap networks, and two classified axes (SimCC) as their product."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from distilpose.backends.base import HEATMAP_OUTPUT
-from distilpose.backends.description import METADATA_KEY, ModelDescription, parse_description
-from distilpose.backends.hub import reason
-from distilpose.backends.onnxruntime import open_onnx_session
+from distilpose.backends.description import ModelDescription
+from distilpose.backends.foreign import OnnxNetwork, foreign_skeleton, recognize
+from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
 from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalization
-from distilpose.errors import CheckpointError, ConfigError
+from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.skeletons import COCO_17
+from distilpose.skeletons import Skeleton
 from distilpose.teachers.base import SourceSpec
 from distilpose.teachers.checkpoint import file_hash
-from distilpose.teachers.config import OnnxTeacher, SimccTeacher
+from distilpose.teachers.config import Keypoints, OnnxTeacher, SimccTeacher
 from distilpose.teachers.keypoints import teacher_skeleton
-from distilpose.teachers.simcc import simcc_heatmaps
+from distilpose.teachers.resampling import Sampling, resample
 from distilpose.types import Size
 
-_HEATMAP_STRIDE = 4  # input pixels per cell where nothing else is said
-_NUMBER_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-FloatArray = NDArray[np.floating[Any]]
-
-
-class OnnxFile:
-    """An ONNX file with one image input.
-
-    Args:
-        path: of the file.
-
-    Attributes:
-        path: as above.
-        description: of a file that ``distilpose export`` wrote; None for others.
-        outputs: names, in the file's order.
-
-    Raises:
-        ConfigError: onnxruntime is not installed.
-        CheckpointError: the file is missing or broken, or its input is no batch of float images.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise CheckpointError(f"teacher {path} is not a file: expected an ONNX file")
-        self._session = open_onnx_session(path)
-        inputs = self._session.get_inputs()
-        fault = _input_fault(inputs)
-        if fault is not None:
-            found = ", ".join(f"{value.name} {value.type} {tuple(value.shape)}" for value in inputs)
-            raise CheckpointError(
-                f"teacher {path} must have one input of float images (B, 3, H, W), got {found}{fault}"
-            )
-        self.path = path
-        self.outputs = [output.name for output in self._session.get_outputs()]
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        self.description: ModelDescription | None = None if text is None else parse_description(path, text)
-        self._name, self._shape = inputs[0].name, inputs[0].shape
-        self._dtype = _NUMBER_TYPES[inputs[0].type]
-
-    def input_size(self, declared: Size | None) -> Size:
-        """(H, W) of the input: the file's own, or the declared one where it leaves them free.
-
-        Raises:
-            ConfigError: neither says it, or they contradict each other.
-        """
-        own = tuple(self._shape[2:])
-        fixed = all(isinstance(side, int) for side in own)
-        if not fixed and self.description is not None:
-            own, fixed = self.description.input_size_hw, True
-        if not fixed and declared is None:
-            raise ConfigError(f"teacher {self.path} leaves its input size free {own}: set teacher.input_size_hw")
-        if fixed and declared is not None and own != tuple(declared):
-            raise ConfigError(f"teacher {self.path} reads {own}, teacher.input_size_hw says {tuple(declared)}")
-        height, width = own if fixed else declared or ()
-        return height, width
-
-    def run(self, images: Tensor, outputs: Sequence[str]) -> list[Tensor]:
-        """(B, 3, H, W) -> the named outputs on the same device, float32; one by one if the file's batch is 1."""
-        array = images.detach().float().cpu().numpy().astype(self._dtype)
-        parts = np.split(array, len(array)) if self._shape[0] == 1 else [array]
-        results = [self._session.run(list(outputs), {self._name: part}) for part in parts]
-        joined = [np.concatenate(values).astype(np.float32) for values in zip(*results, strict=True)]
-        return [torch.from_numpy(values).to(images.device) for values in joined]
-
-    def try_out(self, outputs: Sequence[str], size_hw: Size) -> list[tuple[int, ...]]:
-        """Shapes of the named outputs on two gray images, without the batch.
-
-        Raises:
-            CheckpointError: it does not run, or its numbers are not finite.
-        """
-        try:
-            values = self.run(torch.zeros(2, 3, *size_hw), outputs)
-        except Exception as error:  # its exceptions share no base class
-            raise CheckpointError(
-                f"teacher {self.path} does not run on two images of {size_hw}: {reason(error)}"
-            ) from error
-        for name, value in zip(outputs, values, strict=True):
-            if len(value) != 2:
-                raise CheckpointError(
-                    f"teacher {self.path}: output {name!r} must begin with the batch, got shape {tuple(value.shape)} "
-                    "for 2 images: name another output"
-                )
-            if not value.isfinite().all():
-                raise CheckpointError(
-                    f"teacher {self.path}: output {name!r} has NaN or infinite numbers for gray images: check the file"
-                )
-        return [tuple(value.shape[1:]) for value in values]
-
-
-def _input_fault(inputs: Sequence[Any]) -> str | None:
-    """What to do about inputs that are no batch of float images, as the end of a sentence; None for those that are."""
-    if len(inputs) != 1 or len(inputs[0].shape) != 4:
-        return ": take the network without what comes before or after it"
-    count, channels, _, last = inputs[0].shape
-    if inputs[0].type == "tensor(uint8)":
-        return ": export it with float pixels (distilpose export without --uint8-input)"
-    if inputs[0].type not in _NUMBER_TYPES:
-        return ": export it with float pixels"
-    if isinstance(channels, int) and channels != 3:
-        return ": its channels come last, export it with (B, 3, H, W)" if last == 3 else ": it reads no color images"
-    if isinstance(count, int) and count > 1:
-        return f": export it with a free batch size, or with 1 in place of {count}"
-    return None
+_PIXELS = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # mean and std of a network that reads 0..255
+_WHERE = "in a configuration: teacher.input_size_hw, teacher.output or outputs, teacher.keypoints"
 
 
 class OnnxSource:
-    """Outputs of an ONNX file as heatmaps.
+    """An ONNX file whose outputs are heatmaps, or become some.
 
     Args:
-        file: to run.
-        outputs: names of what is read.
-        to_heatmaps: these outputs -> (B, K, h, w).
-        spec: how it is fed and read.
+        config: what is declared of the file; one of ``distilpose export`` says all itself and may not be contradicted.
+
+    Raises:
+        ConfigError: what is declared does not fit the file.
+        CheckpointError: the file is unusable.
     """
 
-    def __init__(
-        self, file: OnnxFile, outputs: Sequence[str], to_heatmaps: Callable[..., Tensor], spec: SourceSpec
-    ) -> None:
-        self._file = file
-        self._outputs = tuple(outputs)
-        self._to_heatmaps = to_heatmaps
-        self._spec = spec
+    def __init__(self, config: OnnxTeacher | SimccTeacher) -> None:
+        path = Path(config.file)
+        more: dict[str, Any] = {}
+        if isinstance(config, OnnxTeacher) and path.is_file() and is_exported(path):
+            backend = OnnxRuntimeBackend(path)
+            known = backend.description
+            _check_own_words(config, known)
+            size_hw, skeleton = known.input_size_hw, known.skeleton
+            normalization = known.normalization or Normalization(*_PIXELS)
+            self._pixels = known.normalization is None
+            self._run: Any = lambda images: [backend(images).heatmaps]  # type: ignore[union-attr]
+            self._to_heatmaps: Any = lambda heatmaps: heatmaps
+        else:
+            network, outputs, count = _open(path, config)
+            size_hw = network.input_size_hw
+            skeleton = _skeleton(path, config.keypoints, count)
+            self._pixels = network.dtype.__name__ == "uint8"
+            usual = _PIXELS if self._pixels or "movenet" in path.stem.lower() else (IMAGENET_MEAN, IMAGENET_STD)
+            normalization = Normalization(config.mean or usual[0], config.std or usual[1])
+            self._run = partial(network.run, outputs=outputs)
+            self._to_heatmaps = lambda heatmaps: heatmaps
+            if isinstance(config, SimccTeacher):
+                map_hw = config.heatmap_size_hw or (size_hw[0] // 4, size_hw[1] // 4)
+                rule: dict[str, Any] = {
+                    "activation": config.activation, "sharpness": config.sharpness, "peak": config.peak
+                }  # fmt: skip
+                self._to_heatmaps = partial(simcc_heatmaps, size_hw=map_hw, **rule)
+                more = {"heatmap_size_hw": list(map_hw), **rule}
+            more["outputs"] = list(outputs)
+        udp = isinstance(config, OnnxTeacher) and bool(config.udp)
+        color = config.color or "rgb"
+        description = {
+            "kind": "onnx" if isinstance(config, OnnxTeacher) else "simcc", "weights": file_hash([path]),
+            "mean": list(normalization.mean), "std": list(normalization.std), "color": color, "udp": udp, **more,
+        }  # fmt: skip
+        self._spec = SourceSpec(size_hw, skeleton, normalization, color == "bgr", udp, description=description)
 
     @property
     def spec(self) -> SourceSpec:
@@ -155,137 +81,118 @@ class OnnxSource:
         return self._spec
 
     def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
-        """(B, 3, H, W) -> heatmaps (B, K, h, w), without tokens."""
-        return HeatmapOutput(self._to_heatmaps(*self._file.run(images, self._outputs)))
+        """(B, 3, H, W) -> heatmaps (B, K, h, w) on the same device, without tokens."""
+        array = images.detach().float().cpu().numpy()
+        if self._pixels:
+            array = array.round().clip(0, 255).astype("uint8")
+        outputs = [torch.from_numpy(values).to(images.device) for values in self._run(array)]
+        return HeatmapOutput(self._to_heatmaps(*outputs))
 
     def to(self, device: torch.device) -> None:
         """ONNX Runtime stays where it is: on its GPU, if it has one, else on the CPU."""
 
 
-def load_onnx_source(config: OnnxTeacher) -> OnnxSource:
-    """An ONNX file that gives heatmaps, tried out once.
+def _open(path: Path, config: OnnxTeacher | SimccTeacher) -> tuple[OnnxNetwork, tuple[str, ...], int]:
+    """The network, the outputs that are read, and the number of keypoints."""
+    heatmaps = isinstance(config, OnnxTeacher)
+    names = ([config.output] if config.output else None) if isinstance(config, OnnxTeacher) else config.outputs
+    try:
+        network = OnnxNetwork(path, config.input_size_hw)
+        layout = recognize(network, names)
+    except ConfigError as error:
+        raise ConfigError(f"teacher {error} ({_WHERE})") from error
+    if heatmaps != (layout.kind == "heatmaps"):
+        other = "simcc" if heatmaps else "onnx"
+        raise ConfigError(f"teacher {path} gives {layout.kind}, which is kind {other}: change teacher.kind")
+    return network, layout.outputs, layout.num_keypoints
 
-    Raises:
-        ConfigError: what is declared does not fit the file.
-        CheckpointError: the file is unusable.
-    """
-    file = OnnxFile(Path(config.file))
-    size_hw = file.input_size(config.input_size_hw)
-    output, shape = _only_output(file, config.output, size_hw)
-    spec = _spec(file, config, size_hw, shape, udp=bool(config.udp), output=output)
-    return OnnxSource(file, [output], lambda heatmaps: heatmaps, spec)
 
-
-def load_simcc_source(config: SimccTeacher) -> OnnxSource:
-    """An ONNX file that gives two axes, tried out once; see `simcc_heatmaps`.
-
-    Raises:
-        ConfigError: what is declared does not fit the file.
-        CheckpointError: the file is unusable.
-    """
-    file = OnnxFile(Path(config.file))
-    size_hw = file.input_size(config.input_size_hw)
-    names = file.outputs if config.outputs is None else list(config.outputs)
-    _check_known(file, names)
-    if len(names) != 2:
-        raise ConfigError(f"teacher {file.path} has the outputs {names}: name x and y axis in teacher.outputs")
-    x_shape, y_shape = file.try_out(names, size_hw)
-    if len(x_shape) != 2 or len(y_shape) != 2 or x_shape[0] != y_shape[0]:
+def _skeleton(path: Path, keypoints: Keypoints | None, count: int) -> Skeleton:
+    if keypoints is None:
+        try:
+            return foreign_skeleton(str(path), None, count)
+        except ConfigError as error:
+            raise ConfigError(f"teacher {error} ({_WHERE})") from error
+    skeleton = teacher_skeleton(keypoints, f"teacher {path}")
+    if skeleton.num_keypoints != count:
         raise ConfigError(
-            f"teacher {file.path}: expected an x axis (B, K, Wx) and a y axis (B, K, Hy), got {_batch_of(x_shape)} and "
-            f"{_batch_of(y_shape)}: name them in teacher.outputs"
+            f"teacher {path} gives {count} keypoints, teacher.keypoints has {skeleton.num_keypoints}: name all of "
+            "them, in order"
         )
-    if (x_shape[1] - y_shape[1]) * (size_hw[1] - size_hw[0]) < 0:
-        raise ConfigError(
-            f"teacher {file.path}: the x axis {names[0]!r} has {x_shape[1]} bins and the y axis {names[1]!r} "
-            f"{y_shape[1]}, the input is {size_hw[1]} wide and {size_hw[0]} high: exchange teacher.outputs"
-        )
-    map_hw = config.heatmap_size_hw or (size_hw[0] // _HEATMAP_STRIDE, size_hw[1] // _HEATMAP_STRIDE)
-    rule: dict[str, Any] = {"activation": config.activation, "sharpness": config.sharpness, "peak": config.peak}
-
-    def to_heatmaps(along_x: Tensor, along_y: Tensor) -> Tensor:
-        return simcc_heatmaps(along_x, along_y, map_hw, **rule)
-
-    spec = _spec(file, config, size_hw, x_shape, outputs=names, heatmap_size_hw=list(map_hw), **rule)
-    return OnnxSource(file, names, to_heatmaps, spec)
+    return skeleton
 
 
-def _batch_of(shape: Sequence[int]) -> str:
-    return f"({', '.join(['B', *map(str, shape)])})"
-
-
-def _only_output(file: OnnxFile, name: str | None, size_hw: Size) -> tuple[str, tuple[int, ...]]:
-    """The output that holds heatmaps, and its shape without the batch."""
-    if name is None and file.description is not None:
-        name = HEATMAP_OUTPUT
-    names = file.outputs if name is None else [name]
-    _check_known(file, names)
-    shapes = dict(zip(names, file.try_out(names, size_hw), strict=True))
-    maps: list[str] = [output for output, shape in shapes.items() if len(shape) == 3]
-    if len(maps) != 1:
-        found = ", ".join(f"{output} {_batch_of(shape)}" for output, shape in shapes.items())
-        raise ConfigError(
-            f"teacher {file.path}: expected one output of heatmaps (B, K, h, w), got {found}: name it in teacher.output"
-            + (", or use kind simcc for two axes" if not maps else "")
-        )
-    return maps[0], shapes[maps[0]]
-
-
-def _check_known(file: OnnxFile, names: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in file.outputs]
-    if unknown:
-        raise ConfigError(f"teacher {file.path} has no output {unknown[0]!r}; it has {', '.join(file.outputs)}")
-
-
-def _check_own_words(file: OnnxFile, config: OnnxTeacher | SimccTeacher, known: ModelDescription) -> None:
-    """Refuse options that contradict what an exported file says of itself."""
-    skeleton, normalization = known.skeleton, known.normalization or Normalization()
-    own = {"mean": normalization.mean, "std": normalization.std, "color": "rgb", "udp": False}
+def _check_own_words(config: OnnxTeacher, known: ModelDescription) -> None:
+    """Refuse a student, and options that contradict what an exported file says of itself."""
+    if known.output != "heatmap":
+        raise ConfigError(f"teacher {config.file} must be a heatmap model, such as tokenpose_*, got {known.model}")
+    normalization = known.normalization or Normalization(*_PIXELS)
+    own = {
+        "mean": normalization.mean, "std": normalization.std, "color": "rgb", "udp": False,
+        "input_size_hw": known.input_size_hw,
+    }  # fmt: skip
     for name, value in own.items():
-        given = getattr(config, name, None)
-        if given not in (None, value):
+        given = getattr(config, name)
+        if given is not None and (tuple(given) if isinstance(given, list) else given) != value:
             raise ConfigError(
-                f"teacher {file.path} says of itself {name} {value}, teacher.{name} is {given}: leave it out"
+                f"teacher {config.file} says of itself {name} {value}, teacher.{name} is {given}: leave it out"
             )
     if config.keypoints is None:
         return
-    names = teacher_skeleton(config.keypoints, f"teacher {file.path}").keypoint_names
-    if not skeleton.has_keypoints(names):
+    names = teacher_skeleton(config.keypoints, f"teacher {config.file}").keypoint_names
+    if not known.skeleton.has_keypoints(names):
         raise ConfigError(
-            f"teacher {file.path} says of itself that its keypoints are {', '.join(skeleton.keypoint_names)}, "
+            f"teacher {config.file} says of itself that its keypoints are {', '.join(known.skeleton.keypoint_names)}, "
             f"teacher.keypoints has {', '.join(names)}: leave it out"
         )
 
 
-def _spec(
-    file: OnnxFile,
-    config: OnnxTeacher | SimccTeacher,
+def simcc_heatmaps(
+    along_x: Tensor,
+    along_y: Tensor,
     size_hw: Size,
-    shape: Sequence[int],
     *,
-    udp: bool = False,
-    **more: Any,
-) -> SourceSpec:
-    """How a file is fed and read whose output, or first axis, has this shape without the batch."""
-    known = file.description
-    if known is not None:
-        _check_own_words(file, config, known)
-        skeleton, normalization = known.skeleton, known.normalization or Normalization()
+    activation: Literal["softmax", "none"] = "softmax",
+    sharpness: float = 10.0,
+    peak: Literal["value", "one"] = "value",
+) -> Tensor:
+    """The outer product of two axes, thinned out to a heatmap's cells and raised to a heatmap's height.
+
+    Each axis becomes positive (``activation``), its bins are averaged into cells (bin b of Wx lies at b / Wx of the
+    crop, cell c of w at c / w), and it is divided by its largest cell; so the product has height 1 at the product of
+    the two peaks. It is multiplied by the keypoint's score (``peak``).
+
+    Args:
+        along_x: (B, K, Wx) logits or heights.
+        along_y: (B, K, Hy) likewise.
+        size_hw: (h, w) of the heatmaps.
+        activation: ``"softmax"`` of values times ``sharpness``; ``"none"`` cuts negative values off.
+        sharpness: factor before the softmax. What a network was trained with keeps its widths: 10 for RTMPose.
+        peak: ``"value"``: the smaller of the axes' raw maxima, cut to 0..1; ``"one"``: every heatmap peaks at 1.
+
+    Returns:
+        (B, K, h, w) float32 heatmaps in [0, 1].
+
+    Source:
+        SimCC (arXiv:2107.03332): the axes; RTMPose (arXiv:2303.07399): the score of a keypoint. The product is ours.
+    """
+    column, row = (
+        _profile(axis, size, activation, sharpness) for axis, size in ((along_x, size_hw[1]), (along_y, size_hw[0]))
+    )
+    heatmaps = row.unsqueeze(-1) * column.unsqueeze(-2)
+    if peak == "one":
+        return heatmaps
+    score = torch.minimum(along_x.amax(-1), along_y.amax(-1)).float().clamp(0, 1)
+    return heatmaps * score[..., None, None]
+
+
+def _profile(axis: Tensor, size: int, activation: str, sharpness: float) -> Tensor:
+    """(B, K, bins) -> (B, K, size) in [0, 1], 1 at its largest cell; 0 everywhere without a positive value."""
+    values = axis.float()
+    if activation == "softmax":
+        values = (sharpness * (values - values.amax(-1, keepdim=True))).exp()  # softmax, up to its sum
     else:
-        skeleton = teacher_skeleton(config.keypoints or COCO_17.name, f"teacher {file.path}")
-        normalization = Normalization(config.mean or IMAGENET_MEAN, config.std or IMAGENET_STD)
-    if skeleton.num_keypoints != shape[0]:
-        last = shape[-1] == skeleton.num_keypoints
-        raise ConfigError(
-            f"teacher {file.path} gives {shape[0]} keypoints, teacher.keypoints has {skeleton.num_keypoints}; its "
-            f"output is {_batch_of(shape)}: "
-            + ("they come last, export it with (B, K, ...)" if last else "name all of them, in order")
-        )
-    color = config.color or "rgb"
-    description: dict[str, Any] = {
-        "kind": "onnx" if isinstance(config, OnnxTeacher) else "simcc",
-        "weights": file_hash([file.path]),
-    }
-    description |= {"mean": list(normalization.mean), "std": list(normalization.std)}
-    description |= {"color": color, "udp": udp, **more}
-    return SourceSpec(size_hw, skeleton, normalization, color == "bgr", udp, description=description)
+        values = values.clamp(min=0)
+    bins = values.shape[-1]
+    cells = resample(values, Sampling(values.shape[-2]), Sampling(size, bins / size))
+    return cells / cells.amax(-1, keepdim=True).clamp(min=1e-12)

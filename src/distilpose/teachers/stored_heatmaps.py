@@ -1,14 +1,23 @@
-"""Heatmaps that something else computed and wrote to disk, one per annotation, as a teacher.
+"""Heatmaps on disk, one array for each annotation, as a teacher; `distilpose label --heatmaps` writes such a folder.
 
-`heatmap_folder` says what lies there. A heatmap covers its entry of ``boxes``, in image pixels: x1 is cell 0 and x2 is
-cell w. Without an entry it covers the person's box (`PersonSample.box_xyxy`) grown to the heatmap's aspect and padded
-1.25 times: the crop that the package itself would cut.
+It holds
+
+- ``heatmaps.json``: ``{"format": 1, "keypoints": NAMES, "udp": false, "boxes": {"ID": [x1, y1, x2, y2], ...}}``, where
+  ``keypoints`` is a known set or a list of names, and ``udp`` and ``boxes`` may be left out;
+- ``ID.npy`` for each annotation id of the training sets: (K, h, w), float16 or float32.
+
+A heatmap covers its entry of ``boxes``, in image pixels: x1 is cell 0 and x2 is cell w. Without an entry it covers the
+person's box (`PersonSample.box_xyxy`) grown to the heatmap's aspect and padded 1.25 times, the crop that the package
+itself would cut.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +28,96 @@ from torch.nn import functional as F
 
 from distilpose.data.coco import PersonSample
 from distilpose.data.dataset import Batch
-from distilpose.errors import ConfigError
+from distilpose.data.files import finite_numbers, read_json, shortened
+from distilpose.errors import ConfigError, InputError
+from distilpose.files import write_file_atomically
 from distilpose.geometry import CropTransform
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.teachers.base import CropSpec
-from distilpose.teachers.heatmap_folder import MANIFEST, HeatmapArrays, read_manifest
 from distilpose.teachers.keypoints import match_keypoints, teacher_skeleton
 from distilpose.teachers.resampling import Placement
-from distilpose.types import Size
+from distilpose.types import Float32Array, Size
 
 logger = logging.getLogger(__name__)
+
+MANIFEST = "heatmaps.json"
+FORMAT_VERSION = 1
+_FARTHEST = 1e9  # pixels of a box; products of farther ones leave the range of numbers
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``heatmaps.json`` says.
+
+    Attributes:
+        keypoints: of the arrays, in their order: a known set or the names.
+        udp: cells are counted from center to center of the outermost ones (`SourceSpec.udp`).
+        boxes: by annotation id, the box x1, y1, x2, y2 in image pixels that its heatmaps cover.
+    """
+
+    keypoints: str | list[str]
+    udp: bool = False
+    boxes: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what the folder says of itself.
+
+    Raises:
+        InputError: ``heatmaps.json`` is missing or broken, or says something that we do not know.
+    """
+    file = folder / MANIFEST
+    expected = (
+        f'{{"format": {FORMAT_VERSION}, "keypoints": set or names, "udp": true or false, "boxes": {{id: [x1, y1, x2, '
+        "y2]}}}, the last two if needed (docs/teachers.md)"
+    )
+    values = read_json(file, expected, InputError)
+    known: dict[str, Any] = {"format": None, "keypoints": None, "udp": False, "boxes": {}}
+    if not isinstance(values, dict):
+        raise InputError(f"{file} must hold {expected}, got a {type(values).__name__}")
+    wrong = sorted(set(values) - set(known))
+    values = known | values
+    keypoints, boxes = values["keypoints"], values["boxes"]
+    names = [keypoints] if isinstance(keypoints, str) else keypoints
+    good = {
+        "format": values["format"] == FORMAT_VERSION and not isinstance(values["format"], bool),
+        "keypoints": isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names),
+        "udp": isinstance(values["udp"], bool),
+        "boxes": isinstance(boxes, dict),
+    }
+    wrong += [name for name, right in good.items() if not right]
+    if wrong:
+        unknown = "the unknown " if wrong[0] not in known else ""
+        raise InputError(f"{file} must hold {expected}, got {unknown}{wrong[0]} {shortened(values[wrong[0]])}")
+    for name, box in boxes.items():
+        sides = finite_numbers(box, 4)
+        if sides is None or np.abs(sides).max() > _FARTHEST or (sides[:2] >= sides[2:]).any():
+            raise InputError(f"{file} must hold {expected}, got box {shortened(box)} of {name[:40]}")
+    return Manifest(keypoints, values["udp"], boxes)
+
+
+def write_manifest(folder: Path, keypoints: Sequence[str], boxes_xyxy: Mapping[int, Sequence[float]]) -> None:
+    """Write ``heatmaps.json`` for heatmaps with these keypoints that cover these boxes, by annotation id."""
+    values = {"format": FORMAT_VERSION, "keypoints": list(keypoints), "boxes": dict(boxes_xyxy)}
+    with write_file_atomically(folder / MANIFEST) as part:
+        part.write_text(json.dumps(values), encoding="utf-8")
+
+
+def write_heatmaps(folder: Path, annotation_id: int, heatmaps: Float32Array) -> None:
+    """Write the heatmaps (K, h, w) of one annotation, in float16."""
+    with write_file_atomically(folder / f"{annotation_id}.npy") as part:
+        np.save(part, heatmaps.astype(np.float16))
 
 
 class HeatmapFiles:
     """Heatmaps on disk, moved into each training crop by its own transform: turned, scaled, mirrored like the pixels.
 
     They do not know how the crop's colors were changed, what lies outside their box is 0, and their blobs grow and
-    shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are learned
-    or none.
+    shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are taught or
+    none. All headers are read at once, so that broken files are found before training.
 
     Args:
-        folder: in the layout of `heatmap_folder`.
+        folder: in the layout above.
         crops: of the student.
         samples: the training people, in the order of `Batch.sample_index`.
         mapping: student's keypoint -> the files', where their names differ.
@@ -53,30 +131,33 @@ class HeatmapFiles:
     def __init__(
         self, folder: Path, crops: CropSpec, samples: Sequence[PersonSample], mapping: Mapping[str, str] | None = None
     ) -> None:
+        self._folder = folder
         self._ids = [sample.annotation_id for sample in samples]
         _check_ids(folder, self._ids)
         self._manifest = read_manifest(folder)
         skeleton = teacher_skeleton(self._manifest.keypoints, str(folder / MANIFEST))
+        self._num_keypoints = skeleton.num_keypoints
         mapped = match_keypoints(crops.skeleton, skeleton, mapping or {}, f"teacher {folder}")
         self._index = torch.from_numpy(mapped.index)
         self._flip_index = torch.from_numpy(crops.skeleton.flip_index)
         known = self._index >= 0
         self._keypoint_mask = known & known[self._flip_index]
         _report(f"teacher {folder}", crops.skeleton.keypoint_names, known, self._keypoint_mask)
-        self._arrays = HeatmapArrays(folder, self._ids, skeleton.num_keypoints)
+        sizes_hw = {
+            (maps.shape[1], maps.shape[2]) for maps in (self._open(each, header_alone=True) for each in self._ids)
+        }
         self._crop_hw = crops.size_hw
-        self._size_hw = _cells_of_crop(crops.size_hw, self._arrays.sizes_hw)
+        self._size_hw = _cells_of_crop(crops.size_hw, sizes_hw)
         self._samples = samples
 
     @property
     def description(self) -> Mapping[str, Any]:
         """The manifest, and names and sizes of the files: what is in the arrays is not read for it."""
-        return {
-            "kind": "heatmaps",
-            "files": self._arrays.fingerprint,
-            "mapping": self._index.tolist(),
-            "cells": list(self._size_hw),
-        }
+        digest = hashlib.sha256((self._folder / MANIFEST).read_bytes())
+        for path in sorted(self._folder / f"{each}.npy" for each in self._ids):
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        files, mapping = digest.hexdigest(), self._index.tolist()
+        return {"kind": "heatmaps", "files": files, "mapping": mapping, "cells": list(self._size_hw)}
 
     @property
     def keypoint_mask(self) -> tuple[bool, ...]:
@@ -107,17 +188,46 @@ class HeatmapFiles:
     def to(self, device: torch.device) -> None:
         """Files stay where they are."""
 
+    def _open(self, annotation_id: int, *, header_alone: bool = False) -> Float32Array:
+        """(K, h, w) float16 or float32 of one annotation."""
+        path = self._folder / f"{annotation_id}.npy"
+        what = f"{path}: the heatmaps of annotation {annotation_id}"
+        try:
+            array = np.lib.format.open_memmap(path, mode="r")
+        except FileNotFoundError as error:
+            missing = [each for each in self._ids if not (self._folder / f"{each}.npy").is_file()]
+            raise InputError(
+                f"{self._folder} lacks the heatmaps of {len(missing)} of {len(self._ids)} training people, such as "
+                f"annotation {annotation_id}: write them, or leave these people out of data.train"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"{what} cannot be read ({str(error)[:200]}): write them again") from error
+        if (
+            array.ndim != 3
+            or 0 in array.shape
+            or len(array) != self._num_keypoints
+            or array.dtype.name not in ("float16", "float32")
+        ):
+            expected = f"({self._num_keypoints}, h, w) float16 or float32"
+            raise InputError(f"{what} must be {expected}, got {array.dtype} {array.shape}: write them again")
+        if header_alone:
+            return np.asarray(array)
+        heatmaps = np.array(array, dtype=np.float32)
+        if not np.isfinite(heatmaps).all():
+            raise InputError(f"{what} must be finite, got NaN or infinity: write them again")
+        return heatmaps
+
     def _warp(self, index: int, image_to_crop: Tensor) -> Tensor:
         """(K, h, w) of one crop."""
-        array = self._arrays.read(self._ids[index])
-        ordered = torch.from_numpy(array.astype(np.float32))[self._index.clamp(min=0)]
+        heatmaps = torch.from_numpy(self._open(self._ids[index]))
+        ordered = heatmaps[self._index.clamp(min=0)]
         ordered[~self._keypoint_mask] = 0
         if torch.linalg.det(image_to_crop[:, :2]) < 0:  # a mirrored crop: left is right there
             ordered = ordered[self._flip_index]
-        image_to_map = self._image_to_map(index, (array.shape[1], array.shape[2]))
+        image_to_map = self._image_to_map(index, (heatmaps.shape[1], heatmaps.shape[2]))
         return _read_at(ordered, image_to_map @ _square(image_to_crop).inverse(), self._crop_hw, self._size_hw)
 
-    def _image_to_map(self, index: int, map_hw: tuple[int, int]) -> Tensor:
+    def _image_to_map(self, index: int, map_hw: Size) -> Tensor:
         """(3, 3) image pixels -> cells of a person's heatmap."""
         height, width = map_hw
         box = self._manifest.boxes.get(str(self._ids[index]))
@@ -172,7 +282,7 @@ def _check_ids(folder: Path, ids: Sequence[int]) -> None:
 
 
 def _report(what: str, names: Sequence[str], known: Tensor, keypoint_mask: Tensor) -> None:
-    """Say which keypoints have no heatmaps.
+    """Say which keypoints are not taught.
 
     Raises:
         ConfigError: none is.
@@ -189,6 +299,5 @@ def _report(what: str, names: Sequence[str], known: Tensor, keypoint_mask: Tenso
     if one_sided:
         logger.warning(
             "%s knows %s, but not the other side, which mirrored crops need: the student learns them from labels alone",
-            what,
-            ", ".join(one_sided),
-        )
+            what, ", ".join(one_sided),
+        )  # fmt: skip

@@ -22,6 +22,7 @@ from distilpose.models.backbones.resnet import ResNet
 
 logger = logging.getLogger(__name__)
 
+_KEYPOINT_HEAD = "kpt_heatmap_0/separable_conv2d"  # in the names of the head's first two convolutions
 IMAGENET = "imagenet"  # instead of a file: the weights in an installed package
 
 
@@ -155,6 +156,9 @@ def read_movenet_weights(path: Path, backbone: MobileNetFPN) -> dict[str, Tensor
     casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}  # of 16-bit weights
     nodes = [node for node in graph.node if node.op_type == "Conv"]
     convolutions = backbone.convolutions()
+    of_head = [node for node in nodes if any(_KEYPOINT_HEAD in name for name in (*node.input, *node.output))]
+    if not isinstance(backbone.head, torch.nn.Identity):
+        nodes = [*nodes[: len(convolutions) - 2], *of_head[:2]]
     if len(nodes) < len(convolutions):
         raise CheckpointError(
             f"{path} is not a MoveNet graph: expected at least {len(convolutions)} convolutions, found {len(nodes)}"
@@ -168,7 +172,7 @@ def read_movenet_weights(path: Path, backbone: MobileNetFPN) -> dict[str, Tensor
             raise CheckpointError(
                 f"{path} is not a MoveNet graph of this width: its convolution {node.name!r} has weights of "
                 f"{shapes}, expected {[tuple(value.shape) for value in targets.values()]} ({name}); "
-                "mobilenet_fpn takes Lightning's, mobilenet_fpn_w175 Thunder's"
+                "mobilenet_fpn and movenet_lightning take Lightning's, mobilenet_fpn_w175 and movenet_thunder Thunder's"
             )
         for target, source in zip(targets, sources, strict=True):
             weights[target] = torch.from_numpy(onnx.numpy_helper.to_array(tensors[source]).copy()).float()

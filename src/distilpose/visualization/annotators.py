@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distilpose.data.images import write_image
 from distilpose.errors import DistilPoseError
 from distilpose.geometry import CROP_PADDING
 from distilpose.inference.result import PoseResult
 from distilpose.types import FloatArray, ImageArray
-from distilpose.visualization.draw import DrawStyle
+from distilpose.visualization.anonymize import Anonymize, blur_boxes
+from distilpose.visualization.draw import UNSURE_POSE_SCORE, DrawStyle
 
 THREADS = 2
-DRAWN_POSE_SCORE = 0.2  # weaker people, mostly false boxes of a detector, are written but not drawn
+DRAWN_BOX_SCORE = 0.5  # of whom both pose and box are weaker, mostly a false box, is written but not drawn
 
 
 @dataclass(frozen=True)
@@ -28,26 +30,33 @@ class Annotator:
 
     Attributes:
         style: of lines, colors, labels.
-        anonymize: blur faces first, those of weak people too.
+        anonymize: blur the "face" or the "body" (the box) of everybody first, of weak people too; or "none".
         keypoint_threshold: keypoints with a lower score are left out.
     """
 
     style: DrawStyle
-    anonymize: bool = False
+    anonymize: Anonymize = "none"
     keypoint_threshold: float = 0.0
 
     def annotate(self, image: ImageArray, result: PoseResult) -> ImageArray:
         """(H, W, 3) image -> a drawn copy."""
         image = self.anonymized(image, result)
-        shown = result.filter(result.pose_score >= DRAWN_POSE_SCORE)
+        shown = result.filter(is_drawn(result))
         if shown.raw_score is not None and self.keypoint_threshold > 0:
             weak = shown.raw_score < self.keypoint_threshold
             shown = replace(shown, raw_score=np.where(weak, 0.0, shown.raw_score))
         return shown.draw(image, style=self.style)
 
     def anonymized(self, image: ImageArray, result: PoseResult) -> ImageArray:
-        """The image with faces blurred, if they are to be."""
-        return result.blur_faces(image) if self.anonymize else image
+        """The image with its people blurred, if they are to be."""
+        if self.anonymize == "body":
+            return blur_boxes(image, result.box)
+        return result.blur_faces(image) if self.anonymize == "face" else image
+
+
+def is_drawn(result: PoseResult) -> NDArray[np.bool_]:
+    """(N,) True for the people who are drawn: those with a sure pose, and those with a sure box, marked as unsure."""
+    return np.asarray((result.pose_score >= UNSURE_POSE_SCORE) | (result.box_score >= DRAWN_BOX_SCORE))
 
 
 class AnnotatedImageWriter:

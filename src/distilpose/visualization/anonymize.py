@@ -1,10 +1,10 @@
-"""Faces made unrecognizable, found by keypoints."""
+"""People made unrecognizable: faces, found by keypoints, or whole person boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, floor
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +14,9 @@ from distilpose.data.images import check_image
 from distilpose.errors import ConfigError
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, ImageArray
-from distilpose.visualization.draw import People, check_people
+from distilpose.visualization.draw import People, check_numbers, check_people
+
+Anonymize = Literal["none", "face", "body"]
 
 _FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
 _TORSO = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
@@ -43,6 +45,9 @@ _NARROW = 0.82  # width of the oval around a face that was found, by its height
 _CELL = 0.22  # side of a mosaic cell in head heights: a face is three cells wide
 _CELL_BLUR = 0.5  # standard deviation of the blur on top of the mosaic, in cells
 _LEAST_RADIUS, _LEAST_CELL = 3.0, 3.0  # pixels
+_LARGEST_RADIUS = 1.5  # of an oval in head heights, however unsure the model is
+_LARGEST_HEAD = 0.8  # by the longer side of the person box, which may show head and shoulders alone
+_BODY_MARGIN, _BODY_CELL = 0.05, 0.05  # around a person box, and a cell of its mosaic, by the longer side of the box
 _FOUND_SIGMAS, _GUESSED_SIGMAS = 1.0, 2.5  # ovals grow by so many standard deviations
 
 
@@ -98,6 +103,38 @@ def blur_faces(
     return blurred
 
 
+def blur_boxes(image: ImageArray, box: ArrayLike) -> ImageArray:
+    """Blur every person box whole, with a margin, so that neither face nor clothes say who it is.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it is not changed.
+        box: (N, 4) as x1, y1, x2, y2 in image pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB; outside of the boxes as it was.
+
+    Raises:
+        InputError: the image or the boxes are unusable.
+    """
+    check_image(image)
+    blurred = image.copy()
+    for x1, y1, x2, y2 in check_numbers(box, "box", None, (4,)).tolist():
+        longer = max(x2 - x1, y2 - y1, 1.0)
+        margin, cell = _BODY_MARGIN * longer, max(_BODY_CELL * longer, _LEAST_CELL)
+        window = _window(image, x1 - margin, y1 - margin, x2 + margin, y2 + margin)
+        if window is not None:
+            blurred[window] = _mosaic(blurred[window], cell)
+    return blurred
+
+
+def anonymized_note(mode: Anonymize, people: int) -> str:
+    """A sentence on what was blurred, and on what was not."""
+    return (
+        f"blurred {'the faces' if mode == 'face' else 'the boxes'} of {people} people; whoever was not found is still "
+        "visible: look through the results before publishing them"
+    )
+
+
 def check_has_face(skeleton: Skeleton) -> None:
     """Refuse a skeleton that does not tell where a face is.
 
@@ -124,6 +161,10 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
     body = _body(names, people.xy[person], believed >= _STRONG)
     strong = body.strong
     head = _head_height(body)
+    if people.box is not None:
+        head = max(
+            min(head, _LARGEST_HEAD * float((people.box[person, 2:] - people.box[person, :2]).max())), _LEAST_RADIUS
+        )
     spread = np.zeros(2) if people.sigma is None else _face_spread(people.sigma[person], skeleton)
     found = [name for name in _FACE if name in strong]
     certain = len(found) >= 2
@@ -138,7 +179,9 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
         ovals.append(_oval(guess, _GUESSED_RADIUS * head + _GUESSED_SIGMAS * spread, head))
     if people.box is not None and not strong & {*_FACE, *_TORSO[:2]}:
         low, high = people.box[person, :2], people.box[person, 2:]
-        ovals.append(_oval((low + high) / 2, (high - low) / 2, max(head, _HEAD_PER_SIDE * float((high - low).min()))))
+        (x, y), (radius_x, radius_y) = ((low + high) / 2).tolist(), np.maximum((high - low) / 2, _LEAST_RADIUS).tolist()
+        side = max(head, _HEAD_PER_SIDE * float((high - low).min()))
+        ovals.append(_Oval(x, y, radius_x, radius_y, max(_CELL * side, _LEAST_CELL)))
     return ovals
 
 
@@ -194,24 +237,36 @@ def _above_shoulders(body: _Body, head: float) -> FloatArray | None:
 
 
 def _oval(center: FloatArray, radii: FloatArray, head: float) -> _Oval:
-    radius_x, radius_y = np.maximum(radii, _LEAST_RADIUS).tolist()
+    radius_x, radius_y = np.clip(radii, _LEAST_RADIUS, max(_LARGEST_RADIUS * head, _LEAST_RADIUS)).tolist()
     x, y = center.tolist()
     return _Oval(x, y, radius_x, radius_y, max(_CELL * head, _LEAST_CELL))
 
 
 def _blur(image: ImageArray, oval: _Oval) -> None:
-    """Replace an oval by its smoothed mosaic; averages over such large cells keep no features of a face."""
-    height, width = image.shape[:2]
-    left, right = max(0, floor(oval.x - oval.radius_x - 1)), min(width, ceil(oval.x + oval.radius_x + 1) + 1)
-    top, bottom = max(0, floor(oval.y - oval.radius_y - 1)), min(height, ceil(oval.y + oval.radius_y + 1) + 1)
-    if left >= right or top >= bottom:
+    """Replace an oval by its smoothed mosaic."""
+    reach_x, reach_y = oval.radius_x + 1, oval.radius_y + 1
+    window = _window(image, oval.x - reach_x, oval.y - reach_y, oval.x + reach_x, oval.y + reach_y)
+    if window is None:
         return
-    region = image[top:bottom, left:right]
-    size = (max(1, round((right - left) / oval.cell)), max(1, round((bottom - top) / oval.cell)))
-    cells = cv2.GaussianBlur(cv2.resize(region, size, interpolation=cv2.INTER_AREA), (0, 0), _CELL_BLUR)
-    smooth = cv2.resize(cells, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-    across = (np.arange(left, right) - oval.x)[None] / oval.radius_x
-    down = (np.arange(top, bottom) - oval.y)[:, None] / oval.radius_y
+    rows, columns = window
+    across = (np.arange(columns.start, columns.stop) - oval.x)[None] / oval.radius_x
+    down = (np.arange(rows.start, rows.stop) - oval.y)[:, None] / oval.radius_y
     inside = 0.5 + (1 - np.hypot(across, down)) * min(oval.radius_x, oval.radius_y)
     alpha = np.clip(inside, 0, 1)[..., None]
-    region[:] = np.rint(region + alpha * (smooth.astype(np.float32) - region))
+    smooth = _mosaic(image[window], oval.cell).astype(np.float32)
+    image[window] = np.rint(image[window] + alpha * (smooth - image[window]))
+
+
+def _window(image: ImageArray, low_x: float, low_y: float, high_x: float, high_y: float) -> tuple[slice, slice] | None:
+    """Rows and columns of the image between two points; None when there are none."""
+    left, right = max(0, floor(low_x)), min(image.shape[1], ceil(high_x) + 1)
+    top, bottom = max(0, floor(low_y)), min(image.shape[0], ceil(high_y) + 1)
+    return None if left >= right or top >= bottom else (slice(top, bottom), slice(left, right))
+
+
+def _mosaic(region: ImageArray, cell: float) -> ImageArray:
+    """Averages over cells of so many pixels, blurred; cells so large keep no features of a face."""
+    height, width = region.shape[:2]
+    size = (max(1, round(width / cell)), max(1, round(height / cell)))
+    cells = cv2.GaussianBlur(cv2.resize(region, size, interpolation=cv2.INTER_AREA), (0, 0), _CELL_BLUR)
+    return np.asarray(cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)

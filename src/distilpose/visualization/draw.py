@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import ImageFont
@@ -14,7 +16,7 @@ from distilpose.data.images import check_image
 from distilpose.errors import ConfigError, InputError
 from distilpose.skeletons import Side, Skeleton
 from distilpose.types import Float32Array, FloatArray, ImageArray
-from distilpose.visualization.rasterizer import INK, INK_OPACITY, WHITE, Color, Person, ramp, rasterize_person
+from distilpose.visualization.rasterizer import INK, WHITE, Color, Person, ramp, rasterize_person
 
 Colors = Literal["side", "person"]
 Background = Literal["image", "plain"]
@@ -32,6 +34,7 @@ PLAIN_COLOR: Color = (22, 25, 31)
 _WIDTH_SHARE, _MIN_WIDTH, _MAX_WIDTH = 0.017, 1.0, 16.0
 # Score at which a keypoint begins to show, and from which on it shows in full
 _SCORE_RAMP = (0.05, 0.4)
+UNSURE_POSE_SCORE = 0.2  # whoever has a weaker pose is marked by a dashed box and a label
 # Height of a label's text: a share of the person's extent, not below so many pixels, not above a share of the image
 _TEXT_SHARE, _MIN_TEXT, _MAX_TEXT_SHARE, _LEAST_TEXT = 0.05, 12.0, 0.06, 6
 
@@ -124,7 +127,7 @@ def check_people(
         InputError: they do not fit together or hold numbers that are not finite.
     """
     count = skeleton.num_keypoints
-    points = _numbers(xy, "xy", None, (count, 2))
+    points = check_numbers(xy, "xy", None, (count, 2))
     people = len(points)
     optional = (
         ("score", score, (count,)),
@@ -133,11 +136,16 @@ def check_people(
         ("box", box, (4,)),
         ("pose_score", pose_score, ()),
     )
-    rest = [None if values is None else _numbers(values, name, people, inner) for name, values, inner in optional]
+    rest = [None if values is None else check_numbers(values, name, people, inner) for name, values, inner in optional]
     return People(points, *rest)
 
 
-def _numbers(values: ArrayLike, name: str, people: int | None, inner: tuple[int, ...]) -> FloatArray:
+def check_numbers(values: ArrayLike, name: str, people: int | None, inner: tuple[int, ...]) -> FloatArray:
+    """Read an array of one image's people: (N, *inner), N = ``people`` if that is known.
+
+    Raises:
+        InputError: it has another shape or holds numbers that are not finite.
+    """
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -167,7 +175,9 @@ def draw_poses(
     """Draw people on a copy of an image, the largest last, labels on top.
 
     Lines grow with the person, so that distant people stay visible under them. Keypoints with a low score fade out.
-    An ellipse of one standard deviation marks a keypoint whose sigma is large for the person's size.
+    An ellipse of one standard deviation marks a keypoint whose sigma is large for the person's size. A dashed box with
+    the label "unsure" marks a person whose pose has a score below 0.2, in every style, where ``box`` and ``pose_score``
+    are given.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
@@ -195,13 +205,18 @@ def draw_poses(
     numbers = np.arange(len(given.xy)) if given.track_id is None else given.track_id
     people = [_person(*row, look) for row in zip(given.xy, opacity, numbers, strict=True)]
     order = sorted(range(len(people)), key=lambda n: people[n].extent)
+    unsure = np.zeros(len(people), dtype=bool)
+    if given.box is not None and given.pose_score is not None:
+        unsure = given.pose_score < UNSURE_POSE_SCORE
     for index in order:
-        if look.boxes and given.box is not None:
-            _draw_box(canvas, given.box[index], people[index])
+        if given.box is not None and (look.boxes or unsure[index]):
+            _draw_box(canvas, given.box[index], people[index], dashed=bool(unsure[index]))
         spread = given.sigma[index] if look.ellipses and given.sigma is not None else None
         rasterize_person(canvas, people[index], spread, skeleton)
-    for index in order if look.labels else ():
-        _draw_label(canvas, _label_text(given, index), people[index], None if given.box is None else given.box[index])
+    for index in order:
+        if look.labels or unsure[index]:
+            text = _label_text(given, index, unsure=bool(unsure[index]))
+            _draw_label(canvas, text, people[index], None if given.box is None else given.box[index])
     return canvas
 
 
@@ -224,27 +239,29 @@ def _extent(points: FloatArray, opacity: FloatArray) -> float:
     return float(np.ptp(shown, axis=0).max())
 
 
-def _draw_box(canvas: ImageArray, box: FloatArray, person: Person) -> None:
-    """A frame with crisp edges, dark on either side."""
+def _draw_box(canvas: ImageArray, box: FloatArray, person: Person, *, dashed: bool) -> None:
+    """A frame with crisp edges, dark on either side; dashed around an unsure pose."""
     height, width = canvas.shape[:2]
-    thick = max(1, round(0.35 * person.width))
+    thick = max(1, round(0.3 * person.width))
     room = 4 * thick + 4  # edges farther outside are as invisible
-    low, high = np.full(4, -room), np.array([width, height, width, height]) + room
-    left, top, right, bottom = np.rint(np.clip(box, low, high)).astype(int).tolist()
-    for color, margin, opacity in ((INK, 1, 0.5 * INK_OPACITY), (person.colors["center"], 0, 1.0)):
-        out, into = thick // 2 + margin, thick - thick // 2 + margin
-        for x1, y1, x2, y2 in (
-            (left - out, top - out, right + into, top + into),
-            (left - out, bottom - out, right + into, bottom + into),
-            (left - out, top - out, left + into, bottom + into),
-            (right - out, top - out, right + into, bottom + into),
-        ):
-            region = canvas[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)]
-            region[:] = region + opacity * (np.array(color, dtype=np.float32) - region)
+    left, top, right, bottom = np.rint(
+        np.clip(box, -room, np.array([width, height, width, height]) + room)
+    ).astype(int).tolist()  # fmt: skip
+    dash = max(6, 4 * thick) if dashed else 2 * max(right - left, bottom - top, 1)
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    for color, thickness in ((INK, thick + 2), (person.colors["center"], thick)):
+        for (x1, y1), (x2, y2) in pairwise(corners):
+            across, down = int(np.sign(x2 - x1)), int(np.sign(y2 - y1))
+            length = max(abs(x2 - x1), abs(y2 - y1))
+            for start in range(0, length, 2 * dash):
+                stop = min(start + dash, length)
+                ends = [(x1 + across * at, y1 + down * at) for at in (start, stop)]
+                cv2.line(canvas, ends[0], ends[1], color, thickness, cv2.LINE_8)
 
 
-def _label_text(given: People, index: int) -> str:
-    parts = [] if given.track_id is None else [f"#{int(given.track_id[index])}"]
+def _label_text(given: People, index: int, *, unsure: bool) -> str:
+    parts = ["unsure"] if unsure else []
+    parts += [] if given.track_id is None else [f"#{int(given.track_id[index])}"]
     parts += [] if given.pose_score is None else [f"{given.pose_score[index]:.2f}"]
     return " ".join(parts)
 

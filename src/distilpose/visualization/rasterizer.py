@@ -1,27 +1,26 @@
-"""One person as pixels: limbs, joints and ellipses with soft edges."""
+"""One person as pixels: limbs, joints and ellipses with soft edges, drawn by OpenCV."""
 
 from __future__ import annotations
 
-from math import ceil, floor, hypot
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from distilpose.skeletons import Side, Skeleton
-from distilpose.types import Float32Array, FloatArray, ImageArray
+from distilpose.types import FloatArray, ImageArray, Size
 
-Window = tuple[slice, slice]
 Color = tuple[int, int, int]
 
 INK, WHITE = (16, 20, 28), (255, 255, 255)  # outlines, legible on any background
-INK_OPACITY = 0.6
 
 # Sigma, as a share of the person's extent, at which its ellipse begins to show, and from which on it shows in full.
 # A keypoint as sharp as the heatmaps that teachers learn (2 of 64 cells, crop padded 1.25) is at 0.04, one twice as
 # blurred at 0.08.
 _SIGMA_RAMP = (0.045, 0.085)
 _ELLIPSE_FILL, _ELLIPSE_EDGE = 0.28, 0.75
+_FAR = 30_000.0  # pixels from the image's corner: what lies farther outside is not drawn
+_BITS = 4  # of a pixel's fraction in OpenCV's drawing functions
 
 
 class Person(NamedTuple):
@@ -52,40 +51,6 @@ def ramp(values: FloatArray, ends: tuple[float, float]) -> FloatArray:
     return np.clip((values - ends[0]) / (ends[1] - ends[0]), 0, 1)
 
 
-class _Layer(NamedTuple):
-    """The part of the canvas around a person as floats: painted often, rounded once.
-
-    Attributes:
-        planes: (3, h, w) red, green and blue.
-        left: column of the canvas at which it begins.
-        top: row of the canvas at which it begins.
-    """
-
-    planes: Float32Array
-    left: int
-    top: int
-
-    def window(self, low_x: float, low_y: float, high_x: float, high_y: float) -> Window | None:
-        """Rows and columns of the layer between two points of the canvas; None when there are none."""
-        _, height, width = self.planes.shape
-        left, right = max(0, floor(low_x) - self.left), min(width, ceil(high_x) + 1 - self.left)
-        top, bottom = max(0, floor(low_y) - self.top), min(height, ceil(high_y) + 1 - self.top)
-        return None if left >= right or top >= bottom else (slice(top, bottom), slice(left, right))
-
-    def pixels(self, window: Window, x: float, y: float) -> tuple[Float32Array, Float32Array]:
-        """Columns (1, w) and rows (h, 1) of a window, counted from a point of the canvas."""
-        rows, columns = window
-        across = np.arange(columns.start, columns.stop) + (self.left - x)
-        down = np.arange(rows.start, rows.stop) + (self.top - y)
-        return across.astype(np.float32)[None], down.astype(np.float32)[:, None]
-
-    def blend(self, window: Window, color: Color, alpha: Float32Array) -> None:
-        planes = self.planes[:, window[0], window[1]]
-        change = np.array(color, dtype=np.float32)[:, None, None] - planes
-        change *= alpha
-        planes += change
-
-
 def rasterize_person(canvas: ImageArray, person: Person, sigma: FloatArray | None, skeleton: Skeleton) -> None:
     """Paint a person into the canvas.
 
@@ -95,81 +60,94 @@ def rasterize_person(canvas: ImageArray, person: Person, sigma: FloatArray | Non
         sigma: (K, 2) in image pixels along x and y; None paints no ellipses.
         skeleton: of the K keypoints.
     """
-    doubt = np.zeros(len(person.points))
-    if sigma is not None:
-        doubt = ramp(sigma.max(-1) / max(person.extent, 1.0), _SIGMA_RAMP) * person.opacity
+    near = np.asarray((np.abs(person.points) < _FAR).all(-1))
+    person = person._replace(opacity=person.opacity * near, points=np.where(near[:, None], person.points, 0))
     shown = person.opacity > 0
     if not shown.any():
         return
-    reach = np.full((len(shown), 2), person.width + person.outline + 2)
+    doubt, radii = np.zeros(len(shown)), np.zeros((len(shown), 2))
     if sigma is not None:
-        reach += np.where(doubt[:, None] > 0, np.maximum(sigma, 0.5), 0)
-    (left, top), (right, bottom) = (person.points - reach)[shown].min(0), (person.points + reach)[shown].max(0)
-    rows = slice(max(0, floor(top)), min(canvas.shape[0], ceil(bottom) + 1))
-    columns = slice(max(0, floor(left)), min(canvas.shape[1], ceil(right) + 1))
-    region = canvas[rows, columns]
-    if rows.start >= rows.stop or columns.start >= columns.stop:
+        doubt = ramp(sigma.max(-1) / max(person.extent, 1.0), _SIGMA_RAMP) * person.opacity
+        radii = np.where(doubt[:, None] > 0, np.clip(sigma, 0.5, _FAR), 0)
+    reach = radii + person.width + person.outline + 2
+    low = np.maximum(np.floor((person.points - reach)[shown].min(0)), 0).astype(int)
+    high = np.minimum(np.ceil((person.points + reach)[shown].max(0)) + 1, canvas.shape[1::-1]).astype(int)
+    if (low >= high).any():
         return
-    planes = np.empty((3, *region.shape[:2]), dtype=np.float32)
-    planes[:] = region.transpose(2, 0, 1)
-    layer = _Layer(planes, columns.start, rows.start)
-    if sigma is not None:
-        _rasterize_ellipses(layer, person, sigma, doubt, skeleton)
-    _rasterize_limbs(layer, person, skeleton)
-    _rasterize_joints(layer, person, skeleton)
-    region[:] = cv2.merge([cv2.convertScaleAbs(plane) for plane in planes])
+    region = canvas[low[1] : high[1], low[0] : high[0]]
+    local = person._replace(points=person.points - low)
+    if doubt.any():
+        _draw_ellipses(region, local, radii, doubt, skeleton)
+    paint = region.copy()
+    _draw_body(paint, local, skeleton)
+    if (person.opacity[shown] == 1).all():
+        region[:] = paint
+    else:
+        _blend(region, paint, _strength(region.shape[:2], local, skeleton))
 
 
-def _rasterize_ellipses(
-    layer: _Layer, person: Person, sigma: FloatArray, doubt: FloatArray, skeleton: Skeleton
+def _blend(region: ImageArray, paint: ImageArray, mask: ImageArray) -> None:
+    """Mix the painted region into the plain one, as much as the mask (H, W) uint8 says."""
+    alpha = mask.astype(np.float32) / 255
+    region[:] = cv2.blendLinear(paint, np.ascontiguousarray(region), alpha, 1 - alpha)
+
+
+def _draw_ellipses(
+    region: ImageArray, person: Person, radii: FloatArray, doubt: FloatArray, skeleton: Skeleton
 ) -> None:
-    """Blend an axis-aligned ellipse, pale inside, around each doubtful keypoint."""
-    edge_width = person.width / 2.5
+    """An axis-aligned ellipse, pale inside, around each doubtful keypoint."""
+    paint, mask = region.copy(), np.zeros(region.shape[:2], dtype=np.uint8)
+    width = max(1, round(person.width / 3.5))
     for index in np.flatnonzero(doubt > 0):
-        x, y = person.points[index].tolist()
-        radius_x, radius_y = np.maximum(sigma[index], 0.5).tolist()
-        room_x, room_y = radius_x + edge_width + 1, radius_y + edge_width + 1
-        window = layer.window(x - room_x, y - room_y, x + room_x, y + room_y)
-        if window is None:
-            continue
-        across, down = layer.pixels(window, x, y)
-        square_x, square_y = (across / radius_x) ** 2, (down / radius_y) ** 2
-        norm = np.sqrt(square_x + square_y)
-        slope = np.sqrt(square_x / radius_x**2 + square_y / radius_y**2)
-        distance = (norm - 1) * norm / np.maximum(slope, 1e-6)  # to the edge, to first order
-        fill, edge = _coverage(distance, 0), _coverage(np.abs(distance), edge_width / 2)
-        alpha = float(doubt[index]) * np.maximum(_ELLIPSE_FILL * fill, _ELLIPSE_EDGE * edge)
-        layer.blend(window, person.colors[skeleton.sides[index]], alpha)
+        center, radius = _fixed(person.points[index]), radii[index]
+        color = person.colors[skeleton.sides[index]]
+        cv2.ellipse(paint, center, _fixed(radius + width + 1), 0, 0, 360, color, -1, cv2.LINE_8, _BITS)
+        for share, thickness in ((_ELLIPSE_FILL, -1), (_ELLIPSE_EDGE, width)):
+            value = round(255 * share * doubt[index])
+            cv2.ellipse(mask, center, _fixed(radius), 0, 0, 360, value, thickness, cv2.LINE_AA, _BITS)
+    _blend(region, paint, mask)
 
 
-def _rasterize_limbs(layer: _Layer, person: Person, skeleton: Skeleton) -> None:
-    sides, opacity = skeleton.sides, person.opacity.tolist()
-    radius = person.width / 2
-    limbs = []
-    for a, b in skeleton.edges:
-        strength = min(opacity[a], opacity[b])
-        near = _distance_to_limb(layer, person.points[[a, b]], radius + person.outline + 1) if strength > 0 else None
-        if near is not None:
-            limbs.append((*near, strength, person.colors[_limb_side(sides[a], sides[b])]))
-    for window, distance, strength, _ in limbs:  # all outlines come first, so that none cuts a limb
-        layer.blend(window, INK, _coverage(distance, radius + person.outline, INK_OPACITY * strength))
-    for window, distance, strength, color in limbs:
-        layer.blend(window, color, _coverage(distance, radius, strength))
+def _draw_body(paint: ImageArray, person: Person, skeleton: Skeleton) -> None:
+    """Limbs, all outlines first, so that none cuts a limb; then a dot on each keypoint, ringed in white and dark."""
+    thickness, outlined = max(1, round(person.width)), int(person.width + 2 * person.outline)
+    limbs = [(*_fixed_pair(person, edge), edge) for edge in _limbs(person, skeleton)]
+    for start, stop, _ in limbs if outlined > thickness else ():
+        cv2.line(paint, start, stop, INK, outlined, cv2.LINE_AA, _BITS)
+    for start, stop, (a, b) in limbs:
+        color = person.colors[_limb_side(skeleton.sides[a], skeleton.sides[b])]
+        cv2.line(paint, start, stop, color, thickness, cv2.LINE_AA, _BITS)
+    radii = _joint_radii(person, skeleton)
+    for index in np.flatnonzero(person.opacity > 0):
+        center, color = _fixed(person.points[index]), person.colors[skeleton.sides[index]]
+        radius = radii[index]
+        for paint_color, size in ((INK, radius + person.outline / 2), (WHITE, radius), (color, 0.68 * radius)):
+            cv2.circle(paint, center, round(size * 2**_BITS), paint_color, -1, cv2.LINE_AA, _BITS)
 
 
-def _distance_to_limb(layer: _Layer, ends: FloatArray, reach: float) -> tuple[Window, Float32Array] | None:
-    """Distance of the pixels of a window to the segment between ``ends`` (2, 2); None outside of the layer."""
-    (ax, ay), (bx, by) = ends.tolist()
-    window = layer.window(min(ax, bx) - reach, min(ay, by) - reach, max(ax, bx) + reach, max(ay, by) + reach)
-    if window is None:
-        return None
-    x, y = layer.pixels(window, ax, ay)
-    length = hypot(bx - ax, by - ay)
-    cosine, sine = ((bx - ax) / length, (by - ay) / length) if length else (1.0, 0.0)
-    along = x * cosine + y * sine
-    beyond = np.maximum(along - length, -along)  # past one end or the other
-    np.maximum(beyond, 0, out=beyond)
-    return window, np.asarray(cv2.magnitude(beyond, x * sine - y * cosine), dtype=np.float32)
+def _strength(size_hw: Size, person: Person, skeleton: Skeleton) -> ImageArray:
+    """(H, W) how far each pixel of the drawn body shows, from 0 to 255; where shapes meet, the stronger counts."""
+    mask = np.zeros(size_hw, dtype=np.uint8)
+    room = round(2 * (person.width + person.outline)) + 4  # a dot is wider than a limb
+    shapes = [(min(person.opacity[[a, b]]), *_fixed_pair(person, (a, b))) for a, b in _limbs(person, skeleton)]
+    joints = [(person.opacity[k], *2 * (_fixed(person.points[k]),)) for k in np.flatnonzero(person.opacity > 0)]
+    for opacity, start, stop in sorted([*shapes, *joints]):
+        cv2.line(mask, start, stop, round(255 * opacity), room, cv2.LINE_8, _BITS)
+    return mask
+
+
+def _limbs(person: Person, skeleton: Skeleton) -> list[tuple[int, int]]:
+    return [edge for edge in skeleton.edges if min(person.opacity[list(edge)]) > 0]
+
+
+def _fixed_pair(person: Person, edge: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    return _fixed(person.points[edge[0]]), _fixed(person.points[edge[1]])
+
+
+def _fixed(values: FloatArray) -> tuple[int, int]:
+    """A point or size in OpenCV's fractions of a pixel."""
+    x, y = np.rint(values * 2**_BITS).astype(int).tolist()
+    return x, y
 
 
 def _limb_side(a: Side, b: Side) -> Side:
@@ -179,39 +157,6 @@ def _limb_side(a: Side, b: Side) -> Side:
     return a if a == b else "center"
 
 
-def _rasterize_joints(layer: _Layer, person: Person, skeleton: Skeleton) -> None:
-    """Blend a dot on each keypoint: dark outline, white ring, colored center; all of a person computed at once."""
-    radii = _joint_radii(person, skeleton)
-    reach = ceil(radii.max() + person.outline / 2 + 1)
-    side = 2 * reach + 1
-    _, height, width = layer.planes.shape
-    corner = np.floor(person.points) - reach - [layer.left, layer.top]
-    seen = (person.opacity > 0) & (corner > -side).all(-1) & (corner < [width, height]).all(-1)
-    index = np.flatnonzero(seen)
-    grid = np.arange(side + 1) - reach  # one more: the point lies between two pixels
-    offset = (person.points - np.floor(person.points))[index, :, None]
-    across, down = (grid - offset)[:, 0, None, :], (grid - offset)[:, 1, :, None]
-    distance = np.sqrt(across**2 + down**2).astype(np.float32)
-    keep = np.ones_like(distance)
-    paint = np.zeros((len(index), 3, *distance.shape[1:]), dtype=np.float32)
-    inner = np.array([person.colors[skeleton.sides[k]] for k in index]).reshape(-1, 3)
-    for color, radius, opacity in (
-        (np.array([INK]), radii + person.outline / 2, INK_OPACITY),
-        (np.array([WHITE]), radii, 1.0),
-        (inner, 0.68 * radii, 1.0),
-    ):
-        column = (slice(None), None, None)
-        alpha = _coverage(distance, radius[index][column], (opacity * person.opacity[index])[column])
-        keep *= 1 - alpha
-        paint += alpha[:, None] * (color.astype(np.float32)[..., None, None] - paint)
-    for k, (x, y) in enumerate(corner[index].astype(int).tolist()):
-        rows, columns = slice(max(0, y), y + side + 1), slice(max(0, x), x + side + 1)
-        part = (slice(max(0, -y), max(0, height - y)), slice(max(0, -x), max(0, width - x)))
-        planes = layer.planes[:, rows, columns]
-        planes *= keep[k][part]
-        planes += paint[k][(slice(None), *part)]
-
-
 def _joint_radii(person: Person, skeleton: Skeleton) -> FloatArray:
     """(K,) a share of the joint's longest limb: dots on a face must not cover it."""
     reach = np.zeros(len(person.points))
@@ -219,12 +164,3 @@ def _joint_radii(person: Person, skeleton: Skeleton) -> FloatArray:
     length = np.linalg.norm(person.points[edges[:, 0]] - person.points[edges[:, 1]], axis=-1)
     np.maximum.at(reach, edges, length[:, None])
     return np.clip(0.2 * reach, 0.6 * person.width, 0.95 * person.width)
-
-
-def _coverage(distance: Float32Array, radius: float | FloatArray, opacity: float | FloatArray = 1.0) -> Float32Array:
-    """``opacity`` times the share of each pixel that lies within ``radius``, from the distance of its center."""
-    alpha = np.asarray(radius + 0.5 - distance, dtype=np.float32)
-    np.maximum(alpha, 0, out=alpha)
-    np.minimum(alpha, 1, out=alpha)
-    alpha *= opacity
-    return alpha

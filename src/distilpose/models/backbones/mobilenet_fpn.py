@@ -1,7 +1,7 @@
-"""MobileNetV2 with a top-down path, crops (B, 3, H, W) -> feature map (B, 24, H / 4, W / 4).
+"""MobileNetV2 with a top-down path, crops (B, 3, H, W) -> feature map (B, C, H / 4, W / 4).
 
-The network of MoveNet without its heads. Batch norms are folded into the convolutions, so that the released weights
-load as they are: ``init`` of a training run takes a MoveNet ONNX file.
+The network of MoveNet without its heads, or with the hidden layer of its keypoint head. Batch norms are folded into
+the convolutions, so that the released weights load as they are: ``init`` of a training run takes a MoveNet ONNX file.
 
 Source: MobileNetV2 (arXiv:1801.04381); top-down path: MoveNet (Google, 2021), read off its released graph.
 """
@@ -36,13 +36,16 @@ class MobileNetFPN(Backbone):
 
     Args:
         width: factor on the channels of MobileNetV2; 1.0 is MoveNet Lightning's, 1.75 MoveNet Thunder's.
+        head_channels: channels of a separable convolution behind the top-down path, 0 for none. MoveNet's keypoint
+            head has 96: its heatmaps are a linear function of them, so that a linear patch embedding can read where a
+            keypoint lies within a patch.
     """
 
-    out_channels: int = _TOP_DOWN[0]
     normalization = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, head_channels: int = 0) -> None:
         super().__init__()
+        self.out_channels = head_channels or _TOP_DOWN[0]
         channels = scale_channels(_STEM_CHANNELS, width)
         self.stem = ConvBlock(3, channels, 3, stride=2, norm=False)
         blocks = inverted_residuals(_STAGES, channels, width, depth=1, norm=False)
@@ -54,10 +57,11 @@ class MobileNetFPN(Backbone):
         )
         finer = (_TOP_DOWN[0], *_TOP_DOWN[:-1])
         self.smooth = nn.ModuleList(_Separable(c, out) for c, out in zip(_TOP_DOWN, finer, strict=True))
+        self.head = _Separable(_TOP_DOWN[0], head_channels) if head_channels else nn.Identity()
         init_inverted_residuals(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 24, H / 4, W / 4)."""
+        """(B, 3, H, W) -> (B, out_channels, H / 4, W / 4)."""
         x: Tensor = self.stem(images)
         maps: list[Tensor] = []
         for index, block in enumerate(self.blocks):
@@ -68,12 +72,17 @@ class MobileNetFPN(Backbone):
         for finer, lateral, smooth in zip(maps[::-1], self.laterals[::-1], self.smooth[::-1], strict=True):
             x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             x = smooth(x[..., : finer.shape[-2], : finer.shape[-1]] + lateral(finer))
+        x = self.head(x)
         return x
 
     def convolutions(self) -> list[tuple[str, nn.Conv2d]]:
-        """All convolutions with their names, in the order in which they run, which is that of the released graphs."""
+        """All convolutions with their names, in the order in which they run.
+
+        That is the order of the released graphs, but for the last two, the head's.
+        """
         order = ["stem", "blocks", "last", "top"]
         order += [f"{part}.{step}" for step in reversed(range(len(_TAPS))) for part in ("laterals", "smooth")]
+        order += ["head"]
         return [
             (f"{part}.{name}" if name else part, module)
             for part in order

@@ -29,6 +29,8 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "resnet50_c5": lambda: ResNet(50),
     "mobilenet_fpn": MobileNetFPN,
     "mobilenet_fpn_w175": lambda: MobileNetFPN(1.75),
+    "movenet_lightning": lambda: MobileNetFPN(1.0, head_channels=96),
+    "movenet_thunder": lambda: MobileNetFPN(1.75, head_channels=96),
     "efficientnet_lite0": lambda: EfficientNetLite(0, out_channels=64),
     "efficientnet_lite1": lambda: EfficientNetLite(1, out_channels=96),
     "efficientnet_lite2": lambda: EfficientNetLite(2, out_channels=96),

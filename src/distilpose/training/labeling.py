@@ -1,0 +1,341 @@
+"""Images without labels -> pseudo-labels and heatmaps of a teacher: training data for a student."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from distilpose.data.categories import skeleton_of_file
+from distilpose.data.coco import load_person_samples
+from distilpose.data.fill_in import AREA_SHARE_OF_BOX
+from distilpose.data.images import list_images, read_image
+from distilpose.data.prefetch import map_in_threads
+from distilpose.data.preprocess import preprocess
+from distilpose.detection.detectors import create_detector
+from distilpose.errors import ConfigError
+from distilpose.files import write_file_atomically
+from distilpose.formats.boxes import match_boxes
+from distilpose.geometry import check_boxes_xyxy, crops_from_boxes, xyxy_to_xywh
+from distilpose.inference.decoding import decode
+from distilpose.models.outputs import HeatmapOutput
+from distilpose.options import ClosedUnitInterval, PositiveFloat, PositiveInt, check_options, option
+from distilpose.skeletons import COCO_17
+from distilpose.teachers.build import TeacherBackend
+from distilpose.teachers.config import read_teacher_file
+from distilpose.teachers.ensemble import unmirror_heatmaps
+from distilpose.teachers.stored_heatmaps import write_heatmaps, write_manifest
+from distilpose.types import Float32Array, FloatArray, ImageArray
+
+LABEL_FILE = "person_keypoints.json"
+_PART_FILE = "labels.part.jsonl"
+_PEOPLE_PER_IMAGE = 1000  # annotation ids of an image: number of the image times this, and on
+_AHEAD = 4  # images read before they are needed
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What `label_people` does.
+
+    Attributes:
+        sources: images and folders of images, or one annotation file, whose people are labeled anew
+        teacher: heatmap model: a checkpoint, an ONNX file, or a YAML file with 'teacher' or 'kind' (docs/teachers.md)
+        out: folder for person_keypoints.json
+        images: folder of the images of an annotation file
+        boxes: file of person boxes in the images
+        detector: finds people in images without --boxes, as in predict
+        heatmaps: folder for the heatmaps too, a teacher of kind 'heatmaps'
+        min_score: least height of a trusted keypoint's peaks
+        max_distance: farthest that the mirror image may put a trusted keypoint, in longer sides of the box
+        batch_size: crops per run of the teacher
+
+    Raises:
+        ConfigError: a number is out of range, or options contradict each other.
+    """
+
+    sources: list[str] = option([], metavar="IMAGES|ANNOTATIONS", positional=True)
+    teacher: str = option("", metavar="FILE")
+    out: str = option("labels", metavar="DIR")
+    images: str | None = option(metavar="DIR")
+    boxes: str | None = option(metavar="FILE")
+    detector: str = option("auto", metavar="NAME")
+    heatmaps: str | None = option(metavar="DIR")
+    min_score: ClosedUnitInterval = 0.35
+    max_distance: PositiveFloat = 0.06
+    batch_size: PositiveInt = 16
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not self.teacher:
+            raise ConfigError("label needs a teacher: pass --teacher FILE")
+        if self.annotations is not None and self.images is None:
+            raise ConfigError(f"{self.annotations} is an annotation file: pass the folder of its images as --images")
+        if self.annotations is None and self.images is not None:
+            raise ConfigError("--images belongs to an annotation file (.json, .yaml) as the only source")
+
+    @property
+    def annotations(self) -> Path | None:
+        """The annotation file, if that is the source."""
+        only = Path(self.sources[0]) if len(self.sources) == 1 else Path()
+        return only if ".json" in only.suffix or ".y" in only.suffix else None
+
+
+class LabelReport(NamedTuple):
+    """What `label_people` did.
+
+    Attributes:
+        file: the labels, COCO keypoint json.
+        images: folder that its ``file_name`` entries lie in.
+        num_images: with people or without, failed ones left out.
+        num_people: labeled.
+        trusted: share of their keypoints that are trusted (visibility 2).
+        failures: what went wrong, a line for each image.
+    """
+
+    file: Path
+    images: Path
+    num_images: int
+    num_people: int
+    trusted: float
+    failures: tuple[str, ...]
+
+
+class _Task(NamedTuple):
+    image_id: int
+    path: Path
+    boxes_xyxy: FloatArray | None  # None: the detector finds them
+    annotation_ids: tuple[int, ...]
+
+
+class _Answer(NamedTuple):
+    xy_img: FloatArray  # (N, K, 2)
+    score: FloatArray  # (N, K)
+    trusted: np.ndarray[Any, np.dtype[np.bool_]]  # (N, K)
+    heatmaps: Float32Array  # (N, K, h, w), mean of plain and mirrored
+
+
+def label_people(options: LabelOptions, *, progress: bool = False) -> LabelReport:
+    """Label the people of images with a teacher, as training data.
+
+    Each person's crop and its mirror image are shown to the teacher. A keypoint is trusted (visibility 2) where both
+    peaks are higher than ``min_score`` and not farther apart than ``max_distance``; else its visibility is 0, which
+    means "unknown" (``zero_means_unknown: true`` in training). ``keypoint_scores`` holds the heights of all peaks.
+    An interrupted run goes on where it was when it is called again.
+
+    Args:
+        options: what to label, and how.
+        progress: show a bar on the standard error stream.
+
+    Raises:
+        ConfigError: the teacher is no network, or the folder holds the labels of another run.
+        DatasetError: the annotation file is unusable.
+        InputError: there are no images, or a file cannot be written.
+    """
+    values, _ = read_teacher_file(options.teacher)
+    teacher = TeacherBackend(values)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / _PART_FILE
+    done = _read_part(part, options)
+    folder, tasks = _find_tasks(options)
+    failures: list[str] = []
+    find = None
+    if any(task.boxes_xyxy is None for task in tasks):
+        find = create_detector(options.detector)
+    waiting = [task for task in tasks if task.image_id not in done]
+    images = map_in_threads(_read, (task.path for task in waiting), threads=2, ahead=_AHEAD)
+    with part.open("a", encoding="utf-8") as file:
+        for task, image in zip(_shown(waiting, progress), images, strict=True):
+            try:
+                if isinstance(image, Exception):
+                    raise image
+                if task.boxes_xyxy is None and find is not None:
+                    boxes = check_boxes_xyxy(find([image])[0].boxes_xyxy)[: _PEOPLE_PER_IMAGE - 1]
+                    task = task._replace(boxes_xyxy=boxes, annotation_ids=_ids(task.image_id, len(boxes)))
+                record = _label_image(task, image, folder, teacher, options)
+            except Exception as error:  # one image never ends a run
+                failures.append(f"{task.path}: {str(error)[:300] or type(error).__name__}")
+                continue
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            done[task.image_id] = record
+    return _finish([done[task.image_id] for task in tasks if task.image_id in done], folder, teacher, options, failures)
+
+
+def _find_tasks(options: LabelOptions) -> tuple[Path, list[_Task]]:
+    """The folder of the images, and each image with its people."""
+    if options.annotations is not None and options.images is not None:
+        folder = Path(options.images)
+        skeleton = skeleton_of_file(options.annotations) or COCO_17
+        loaded = load_person_samples(
+            options.annotations, folder, skeleton=skeleton, keep_unlabeled=True, skip_invalid=True
+        )
+        by_image: dict[int, _Task] = {}
+        for sample in loaded.samples:
+            empty = _Task(sample.image_id, sample.image_path, np.zeros((0, 4)), ())
+            task = by_image.setdefault(sample.image_id, empty)
+            assert task.boxes_xyxy is not None
+            boxes = np.concatenate([task.boxes_xyxy, sample.box_xyxy[None]])
+            by_image[sample.image_id] = task._replace(
+                boxes_xyxy=boxes, annotation_ids=(*task.annotation_ids, sample.annotation_id)
+            )
+        return folder, list(by_image.values())
+    paths = [path.absolute() for path in list_images(options.sources)]
+    folder = Path(*_common_parts([path.parent.parts for path in paths]))
+    matched = None if options.boxes is None else match_boxes(Path(options.boxes), paths).people
+    tasks = []
+    for number, path in enumerate(paths, start=1):
+        found = None if matched is None else matched[path].boxes_xyxy[: _PEOPLE_PER_IMAGE - 1]
+        tasks.append(_Task(number, path, found, _ids(number, 0 if found is None else len(found))))
+    return folder, tasks
+
+
+def _ids(image_id: int, count: int) -> tuple[int, ...]:
+    """Annotation ids of the people in an image, the same in every run."""
+    return tuple(image_id * _PEOPLE_PER_IMAGE + at for at in range(count))
+
+
+def _common_parts(paths: Iterable[Sequence[str]]) -> list[str]:
+    return [level[0] for level in zip(*paths, strict=False) if len(set(level)) == 1]
+
+
+def _read(path: Path) -> ImageArray | Exception:
+    try:
+        return read_image(path)
+    except Exception as error:
+        return error
+
+
+def _shown(tasks: Sequence[_Task], progress: bool) -> Iterable[_Task]:
+    return track(tasks, description="labeling", console=Console(stderr=True), disable=not progress)
+
+
+def _label_image(
+    task: _Task, image: ImageArray, folder: Path, teacher: TeacherBackend, options: LabelOptions
+) -> dict[str, Any]:
+    """The entries of one image and its people; writes their heatmaps."""
+    assert task.boxes_xyxy is not None
+    name = task.path.relative_to(folder) if task.path.is_relative_to(folder) else task.path
+    entry = {"id": task.image_id, "file_name": name.as_posix(), "height": image.shape[0], "width": image.shape[1]}
+    annotations, covered = [], {}
+    for start in range(0, len(task.boxes_xyxy), options.batch_size):
+        boxes = task.boxes_xyxy[start : start + options.batch_size]
+        answer = _ask(teacher, image, boxes, options)
+        for row, annotation_id in enumerate(task.annotation_ids[start : start + options.batch_size]):
+            if options.heatmaps is not None:
+                write_heatmaps(Path(options.heatmaps), annotation_id, answer.heatmaps[row])
+            transform = crops_from_boxes(boxes[row], teacher.description.input_size_hw)[0]
+            covered[annotation_id] = [
+                *(np.array(transform.center_xy) - np.array(transform.box_wh) / 2).tolist(),
+                *(np.array(transform.center_xy) + np.array(transform.box_wh) / 2).tolist(),
+            ]
+            annotations.append(_to_coco(task.image_id, annotation_id, boxes[row], answer, row, options))
+    return {"image": entry, "annotations": annotations, "covered": covered}
+
+
+def _ask(teacher: TeacherBackend, image: ImageArray, boxes_xyxy: FloatArray, options: LabelOptions) -> _Answer:
+    description = teacher.description
+    transforms = crops_from_boxes(boxes_xyxy, description.input_size_hw)
+    crops = preprocess(image, transforms, description.normalization)
+    plain = teacher(crops).heatmaps
+    mirrored = torch.from_numpy(teacher(crops[..., ::-1].copy()).heatmaps)
+    flip_index = torch.from_numpy(description.skeleton.flip_index)
+    back = unmirror_heatmaps(mirrored, flip_index, description.input_size_hw[1]).numpy()
+    mean = np.asarray((plain + back) / 2, dtype=np.float32)
+    both, once, again = (decode(HeatmapOutput(maps)) for maps in (mean, plain, back))
+    assert both.raw_score is not None
+    assert once.raw_score is not None
+    assert again.raw_score is not None
+    xy_img, once_img, again_img = (
+        np.stack([crop.norm_to_img(xy) for crop, xy in zip(transforms, each.xy_norm, strict=True)])
+        for each in (both, once, again)
+    )
+    longer = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1)
+    near = np.linalg.norm(once_img - again_img, axis=-1) <= options.max_distance * longer[:, None]
+    inside = ((xy_img >= 0) & (xy_img < image.shape[1::-1])).all(axis=-1)
+    sure = np.minimum(once.raw_score, again.raw_score) > options.min_score
+    return _Answer(xy_img, both.raw_score, near & inside & sure, mean)
+
+
+def _to_coco(
+    image_id: int, annotation_id: int, box_xyxy: FloatArray, answer: _Answer, row: int, options: LabelOptions
+) -> dict[str, Any]:
+    trusted = answer.trusted[row][:, None]
+    keypoints = np.concatenate([np.where(trusted, answer.xy_img[row], 0).round(2), 2 * trusted], axis=1)
+    box_xywh = xyxy_to_xywh(box_xyxy)[0]
+    if options.annotations is not None:
+        box_xywh[2:] += 1  # reading annotations took one pixel off, see `clip_boxes_xyxy`
+    return {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": 1,
+        "iscrowd": 0,
+        "bbox": box_xywh.round(2).tolist(),
+        "area": round(float(AREA_SHARE_OF_BOX * box_xywh[2] * box_xywh[3]), 2),
+        "num_keypoints": int(trusted.sum()),
+        "keypoints": keypoints.ravel().tolist(),
+        "keypoint_scores": answer.score[row].round(4).tolist(),
+    }
+
+
+def _read_part(file: Path, options: LabelOptions) -> dict[int, dict[str, Any]]:
+    """What an interrupted run has labeled, by image id; notes the options in a new file."""
+    own = {"options": {key: value for key, value in asdict(options).items() if key != "batch_size"}}
+    if not file.exists():
+        file.write_text(json.dumps(own) + "\n", encoding="utf-8")
+        return {}
+    first, *records = _lines(file)
+    if first != own:
+        raise ConfigError(f"{file} holds labels of a run with other options: choose another --out, or delete it")
+    return {record["image"]["id"]: record for record in records}
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of the file; a last one that was cut off is taken out of it."""
+    text = file.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        file.write_text(whole, encoding="utf-8")
+    return map(json.loads, whole.splitlines())
+
+
+def _finish(
+    records: Sequence[Mapping[str, Any]],
+    folder: Path,
+    teacher: TeacherBackend,
+    options: LabelOptions,
+    failures: Sequence[str],
+) -> LabelReport:
+    skeleton = teacher.description.skeleton
+    names = list(skeleton.keypoint_names)
+    edges = [[a + 1, b + 1] for a, b in skeleton.edges]
+    annotations = [entry for record in records for entry in record["annotations"]]
+    document = {
+        "info": {
+            "description": "Pseudo-labels: visibility 2 is trusted, 0 is unknown",
+            "teacher": teacher.teacher_description,
+            "min_score": options.min_score,
+            "max_distance": options.max_distance,
+        },
+        "images": [record["image"] for record in records],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "person", "keypoints": names, "skeleton": edges}],
+    }
+    file = Path(options.out) / LABEL_FILE
+    with write_file_atomically(file) as part:
+        part.write_text(json.dumps(document), encoding="utf-8")
+    if options.heatmaps is not None:
+        covered = {int(key): box for record in records for key, box in record["covered"].items()}
+        write_manifest(Path(options.heatmaps), names, covered)
+    if not failures:
+        (file.parent / _PART_FILE).unlink()
+    trusted = sum(entry["num_keypoints"] for entry in annotations)
+    share = trusted / max(1, len(names) * len(annotations))
+    return LabelReport(file, folder, len(records), len(annotations), share, tuple(failures))
