@@ -72,7 +72,8 @@ def test_an_image_has_the_predictors_pose(
 ) -> None:
     page = visit(browser)
     show(page, image_file)
-    found = rows(page)
+    page.click("#whole")
+    found = rows_when(page, lambda found: found[0]["box_xyxy"] == [0, 0, 300, 360])
     assert len(found) == 1
     assert "frame" not in found[0]
     assert found[0]["image"] == "drawn.png"
@@ -140,15 +141,21 @@ def test_real_images_have_the_predictors_poses(
     browser: Any, visit: Callable[..., Any], shared_data: Path, predictor: PosePredictor
 ) -> None:
     page = visit(browser)
-    errors = []
+    whole, detected = [], []
     for path in sorted((shared_data / "coco_val_dev" / "images").iterdir())[:10]:
         show(page, path)
         expect(page.locator("#canvas")).to_have_attribute("aria-label", re.compile(path.name))
-        found = rows(page)
-        expected = predictor(read_image(path), [row["box_xyxy"] for row in found])
-        errors.append(crop_error(PoseResult.from_coco(found), expected))
-    logging.info("difference to the predictor: %.1e of the crop, median %.1e", max(errors), np.median(errors))
-    assert max(errors) < 1e-3
+        image = read_image(path)
+        height, width = image.shape[:2]
+        for errors in (detected, whole):
+            found = rows(page)
+            errors.append(crop_error(PoseResult.from_coco(found), predictor(image, [row["box_xyxy"] for row in found])))
+            page.click("#whole")
+            rows_when(page, lambda now, size=(width, height): now[0]["box_xyxy"] == [0, 0, *size])
+    logging.info("difference to the predictor: %.1e of the crop, median %.1e", max(whole), np.median(whole))
+    assert max(whole) < 1e-3
+    assert np.median(detected) < 1e-3
+    assert max(detected) < 5e-3  # people of 20 pixels, whom the network is unsure of
 
 
 def test_the_skeleton_is_drawn(browser: Any, visit: Callable[..., Any], photograph: Path) -> None:
