@@ -42,7 +42,7 @@ class Watched(SpotPose):
         return super().__call__(images)
 
 model = Watched(BrightestPixel())
-output = OutputOptions(json_lines=True, parquet=True)
+output = OutputOptions(format=["jsonl", "parquet"])
 report = predict_files(PredictOptions([video], folder / "out", model=model, detector=SpotDetector(), output=output))
 print(json.dumps(dict(frames=report.num_frames, people=report.num_people, memory=model.memory)))
 """

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from distilpose.inference.options import PredictOptions
     from distilpose.inference.predict import PredictReport
 
+LISTED = 20  # images whose people are told one by one
+
 
 def _predict(options: PredictOptions) -> int:
     from distilpose.inference.predict import PredictInterruptedError, predict_files
@@ -27,10 +29,42 @@ def _predict(options: PredictOptions) -> int:
 def _tell(report: PredictReport, options: PredictOptions) -> None:
     for failure in report.failures:
         print(printable(f"failed: {failure}"), file=sys.stderr)
-    done = [f"{report.num_images} images"] if report.num_images or not report.num_frames else []
-    done += [f"{report.num_frames} frames"] if report.num_frames else []
-    done += [f"{report.num_people} people", f"{len(report.failures)} failed"]
-    print(printable(f"{', '.join(done)} -> {options.out}"))
+    images = {path: count for path, count in report.counts.items() if not count.tracks and count.frames == 1}
+    for path, count in report.counts.items():
+        if path not in images:
+            print(printable(f"{path}: {_number(count.frames, 'frame')}, {_number(count.tracks, 'person')} followed"))
+        elif len(images) <= LISTED:
+            print(printable(f"{path}: {_number(count.people, 'person')}"))
+    done = [_number(report.num_images, "image")] if report.num_images or not report.num_frames else []
+    done += [_number(report.num_frames, "frame")] if report.num_frames else []
+    if not report.num_frames:
+        done.append(_number(report.num_people, "person"))
+    done.append(f"{len(report.failures)} failed")
+    print(printable(f"{', '.join(done)} -> {report.predictions}"))
+    _hint(report, options)
+
+
+def _hint(report: PredictReport, options: PredictOptions) -> None:
+    """What a user may want to know or to try."""
+    if report.num_empty:
+        where = f"in {report.num_empty} of {_number(report.num_images, 'image')}"
+        print(
+            f"nobody was found {where}: try --detection-threshold 0.2, --tile 640 for small people, --detector "
+            "whole-image where one person fills the image, or --boxes X1,Y1,X2,Y2",
+            file=sys.stderr,
+        )
+    if report.num_undrawn and options.output.images:
+        print(f"not drawn, as unsure: {report.num_undrawn} of {report.num_people} poses", file=sys.stderr)
+    if report.num_others:
+        print(f"left out for their suffix: {_number(report.num_others, 'file')}", file=sys.stderr)
+    if options.output.anonymize != "none":
+        from distilpose.visualization.anonymize import anonymized_note
+
+        print(anonymized_note(options.output.anonymize, report.num_people), file=sys.stderr)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {'people' if noun == 'person' else noun + 's'}"
 
 
 PREDICT = Command(
@@ -39,7 +73,7 @@ PREDICT = Command(
         "photo.jpg",
         "video.mp4 --detect-every 5 --start 1:30 --end 2:00",
         "webcam:0 --detect-every 10 --end 60",
-        "photos clips --detector onnx:detector.onnx --style labels --json-lines",
+        "photos clips --detector onnx:detector.onnx --style labels --format jsonl csv",
         "val2017 --boxes detections.json --annotations val2017.json --out out",
     ),
     "distilpose.inference.options:PredictOptions",

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from distilpose.data.images import read_image
 from distilpose.data.prefetch import map_in_threads, prefetch
-from distilpose.errors import DistilPoseError, InputError
+from distilpose.errors import InputError, as_failure
 from distilpose.formats.writers import PoseRecord, PoseWriter, open_writers
 from distilpose.inference.batching import predict_stream
 from distilpose.inference.interruption import Interruption
@@ -26,7 +27,13 @@ from distilpose.video.pipeline import FrameResult, watch_video
 from distilpose.video.preview import Preview
 from distilpose.video.reader import VideoReader
 from distilpose.video.writer import VideoWriter
-from distilpose.visualization.annotators import AnnotatedImageWriter, AnnotatedVideoWriter, Annotator, naming
+from distilpose.visualization.annotators import (
+    AnnotatedImageWriter,
+    AnnotatedVideoWriter,
+    Annotator,
+    is_drawn,
+    naming,
+)
 from distilpose.visualization.draw import DrawStyle, style_named
 
 logger = logging.getLogger(__name__)
@@ -35,6 +42,21 @@ READERS = 2
 IMAGES_AHEAD = 4
 CROPS_NAME = "crops"
 FAILURES_OF_A_VIDEO = 10  # that are told one by one
+COUNTS_KEPT = 1000  # images whose people are counted one by one
+
+
+class SourceCount(NamedTuple):
+    """What was found in one source.
+
+    Attributes:
+        people: in all of its frames.
+        frames: of a video, or 1.
+        tracks: people who were followed through a video.
+    """
+
+    people: int = 0
+    frames: int = 0
+    tracks: int = 0
 
 
 @dataclass
@@ -53,6 +75,9 @@ class Run:
         num_images: images predicted.
         num_frames: frames predicted.
         num_people: people in them.
+        num_undrawn: of them, those too unsure to be drawn.
+        num_empty: images in which nobody was found.
+        counts: people of the first images, and of every video and camera.
         failures: a line for each source or frame that was left out.
         interrupted: whether images or videos were ended early.
     """
@@ -68,8 +93,12 @@ class Run:
     num_images: int = 0
     num_frames: int = 0
     num_people: int = 0
+    num_undrawn: int = 0
+    num_empty: int = 0
+    counts: dict[Path, SourceCount] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     interrupted: bool = False
+    _tracks: dict[Path, set[int]] = field(default_factory=dict)
     _writers: list[PoseWriter] = field(default_factory=list)
 
     def predict(self, found: Sources, interruption: Interruption, meter: Meter) -> None:
@@ -89,12 +118,11 @@ class Run:
                     self._camera(number, interruption, meter)
 
     def _open_writers(self) -> Iterator[PoseWriter]:
-        wanted = {"jsonl": self.output.json_lines, "parquet": self.output.parquet}
-        return open_writers(self.out, ["coco", *(name for name, is_wanted in wanted.items() if is_wanted)])
+        return open_writers(self.out, ["coco", *self.output.format])
 
     def _annotator(self, default: str) -> Annotator:
         style = self.style or style_named(default)
-        return Annotator(style, "face" if self.output.anonymize else "none", self.output.keypoint_threshold)
+        return Annotator(style, self.output.anonymize, self.output.keypoint_threshold)
 
     def _images(self, paths: Sequence[Path], interruption: Interruption, meter: Meter) -> None:
         def unread() -> Iterator[Path]:
@@ -144,8 +172,10 @@ class Run:
                 stack.enter_context(closing(frame_results))
                 self._frames(meter.track(frame_results, path.name, "frames", reader.num_frames), frame_writers)
                 lasts = "" if reader.duration is None else f" (it lasts {reader.duration:.1f} s)"
-        except DistilPoseError as error:
-            self.failures.append(naming(path, error))
+        except OSError:  # the disk's
+            raise
+        except Exception as error:
+            self.failures.append(naming(path, as_failure(error)))
         if (self.num_frames, len(self.failures)) == before and not interruption.requested:
             self.failures.append(f"{path}: no frame between start and end{lasts}")
 
@@ -210,7 +240,7 @@ class Run:
             self.failures.append(f"{frame_id.source}: {failed - FAILURES_OF_A_VIDEO} more frames")
 
     def _write(self, frame_id: FrameId, result: PoseResult) -> None:
-        self.num_people += len(result)
+        self._count(frame_id, result)
         found = PoseRecord(
             source=frame_id.source.as_posix(),
             result=result,
@@ -221,6 +251,18 @@ class Run:
         )
         for writer in self._writers:
             writer.write(found)
+
+    def _count(self, frame_id: FrameId, result: PoseResult) -> None:
+        self.num_people += len(result)
+        self.num_undrawn += int((~is_drawn(result)).sum())
+        is_image = frame_id.frame is None
+        self.num_empty += is_image and not len(result)
+        if is_image and len(self.counts) >= COUNTS_KEPT:
+            return
+        before = self.counts.get(frame_id.source, SourceCount())
+        tracks = self._tracks.setdefault(frame_id.source, set())
+        tracks.update([] if result.track_id is None else result.track_id.tolist())
+        self.counts[frame_id.source] = SourceCount(before.people + len(result), before.frames + 1, len(tracks))
 
     def _cut(
         self, annotated: AnnotatedImageWriter, frame_id: FrameId, image: ImageArray | None, result: PoseResult
@@ -238,8 +280,8 @@ class Run:
 def _read(path: Path) -> Frame:
     try:
         image = read_image(path)
-    except DistilPoseError as error:
-        return FrameId(path), error
+    except Exception as error:  # of this file alone
+        return FrameId(path), as_failure(error)
     return FrameId(path, size_hw=(image.shape[0], image.shape[1])), image
 
 
