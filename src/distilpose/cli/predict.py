@@ -29,16 +29,16 @@ def _predict(options: PredictOptions) -> int:
 def _tell(report: PredictReport, options: PredictOptions) -> None:
     for failure in report.failures:
         print(printable(f"failed: {failure}"), file=sys.stderr)
-    images = {path: count for path, count in report.counts.items() if not count.tracks and count.frames == 1}
     for path, count in report.counts.items():
-        if path not in images:
-            print(printable(f"{path}: {_number(count.frames, 'frame')}, {_number(count.tracks, 'person')} followed"))
-        elif len(images) <= LISTED:
+        if count.frames is not None:
+            print(printable(f"{path}: {_number(count.frames, 'frame')}, {_number(count.people, 'person')} followed"))
+        elif report.num_images <= LISTED:
             print(printable(f"{path}: {_number(count.people, 'person')}"))
-    done = [_number(report.num_images, "image")] if report.num_images or not report.num_frames else []
-    done += [_number(report.num_frames, "frame")] if report.num_frames else []
-    if not report.num_frames:
-        done.append(_number(report.num_people, "person"))
+    done = []
+    if report.num_images or not report.num_frames:
+        done.append(f"{_number(report.num_images, 'image')} with {_number(report.num_people, 'person')}")
+    if report.num_frames:
+        done.append(f"{_number(report.num_frames, 'frame')} with {_number(report.num_tracks, 'track')}")
     done.append(f"{len(report.failures)} failed")
     print(printable(f"{', '.join(done)} -> {report.predictions}"))
     _hint(report, options)
@@ -54,13 +54,13 @@ def _hint(report: PredictReport, options: PredictOptions) -> None:
             file=sys.stderr,
         )
     if report.num_undrawn and options.output.images:
-        print(f"not drawn, as unsure: {report.num_undrawn} of {report.num_people} poses", file=sys.stderr)
+        print(f"not drawn, as unsure: {_number(report.num_undrawn, 'pose')}", file=sys.stderr)
     if report.num_others:
         print(f"left out for their suffix: {_number(report.num_others, 'file')}", file=sys.stderr)
-    if options.output.anonymize != "none":
+    if options.output.anonymize != "none" and options.output.images:
         from distilpose.visualization.anonymize import anonymized_note
 
-        print(anonymized_note(options.output.anonymize, report.num_people), file=sys.stderr)
+        print(anonymized_note(options.output.anonymize, report.num_people + report.num_tracks), file=sys.stderr)
 
 
 def _number(count: int, noun: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.errors import ConfigError
+from distilpose.formats.writers import check_formats
 from distilpose.inference.decoding import FlipTest
 from distilpose.options import NonNegativeFloat, Port, PositiveInt, Seconds, check_options, option
 
@@ -65,8 +66,8 @@ class OutputOptions:
             body their whole boxes
         keypoint_threshold: do not draw keypoints of a lower score
         crops: write each person cut out of the image, in crops/
-        format: also write the poses so, one or several: coco-dataset, jsonl, parquet, csv, csv-wide, csv-dlc,
-            openpose, openpose-coco, yolo, labelstudio, trc
+        format: also write the poses so, one or several (commas may part them): coco-dataset, jsonl, parquet, csv,
+            csv-wide, csv-dlc, openpose, openpose-coco, yolo, labelstudio, trc
         preview: camera: show it on a page of this machine at this port; 0: any free port
     """
 
@@ -80,6 +81,12 @@ class OutputOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_formats(self.formats)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Names of all formats to write, in `formats.writers.WRITERS`; ``coco`` is always among them."""
+        return ("coco", *(name.strip() for names in self.format for name in names.split(",") if name.strip()))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from distilpose.backends.device import AUTO
 from distilpose.detection.detectors import DEFAULT_DETECTOR
 from distilpose.errors import ConfigError, InputError
+from distilpose.files import OutputLock
 from distilpose.formats.writers import PREDICTIONS_NAME
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
@@ -38,13 +39,14 @@ class PredictReport(NamedTuple):
         predictions: the file written.
         num_images: images predicted, with people or without.
         num_frames: frames of videos and cameras predicted.
-        num_people: people in all of them, each once per frame.
+        num_people: people in images.
         failures: a line for each image, video or frame left out: its name and why. A command that has any exits
             with 1.
         num_empty: images in which nobody was found.
         num_undrawn: people too unsure to be drawn.
         num_others: files in folders that were left out for their suffix.
         counts: people of the first thousand images, and of every video and camera.
+        num_tracks: people in videos and cameras, each once per video.
     """
 
     predictions: Path
@@ -52,6 +54,7 @@ class PredictReport(NamedTuple):
     num_frames: int
     num_people: int
     failures: tuple[str, ...]
+    num_tracks: int = 0
     num_empty: int = 0
     num_undrawn: int = 0
     num_others: int = 0
@@ -89,7 +92,8 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
         progress: show bars on the standard error stream.
 
     Raises:
-        InputError: no source, an unusable boxes or annotation file, ``out`` holds sources, or the disk is full.
+        InputError: no source, an unusable boxes or annotation file, ``out`` holds sources or is in use by another
+            process, or the disk is full.
         ConfigError: not exactly one of ``boxes`` and ``detector``, or an option is out of range or does not fit.
         CheckpointError: the model file is unusable.
         PredictInterruptedError: after an interrupt, when all files are closed. It ends a camera without an error.
@@ -114,7 +118,11 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
     _prepare_folder(folder, inputs, [*found.images, *found.videos] if output.images else [])
     run = Run(predictor, people, folder, video, output, style, drawings, options.max_people)
     try:
-        with Interruption() as interruption, Meter(progress, interruption) as meter:
+        with (
+            OutputLock(folder, "distilpose predict"),
+            Interruption() as interruption,
+            Meter(progress, interruption) as meter,
+        ):
             run.predict(found, interruption, meter)
     except OSError as error:
         reason = error.strerror or error
@@ -125,6 +133,7 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
         run.num_frames,
         run.num_people,
         tuple(run.failures),
+        run.num_tracks,
         run.num_empty,
         run.num_undrawn,
         found.num_others,

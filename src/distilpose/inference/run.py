@@ -49,14 +49,12 @@ class SourceCount(NamedTuple):
     """What was found in one source.
 
     Attributes:
-        people: in all of its frames.
-        frames: of a video, or 1.
-        tracks: people who were followed through a video.
+        people: of an image; of a video those followed, each once.
+        frames: of a video; None for an image.
     """
 
-    people: int = 0
-    frames: int = 0
-    tracks: int = 0
+    people: int
+    frames: int | None = None
 
 
 @dataclass
@@ -74,8 +72,9 @@ class Run:
         max_people: of an image.
         num_images: images predicted.
         num_frames: frames predicted.
-        num_people: people in them.
-        num_undrawn: of them, those too unsure to be drawn.
+        num_people: people in images.
+        num_tracks: people in videos and cameras, each once for all its frames.
+        num_undrawn: poses too unsure to be drawn, in every image and frame.
         num_empty: images in which nobody was found.
         counts: people of the first images, and of every video and camera.
         failures: a line for each source or frame that was left out.
@@ -93,18 +92,18 @@ class Run:
     num_images: int = 0
     num_frames: int = 0
     num_people: int = 0
+    num_tracks: int = 0
     num_undrawn: int = 0
     num_empty: int = 0
     counts: dict[Path, SourceCount] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     interrupted: bool = False
-    _tracks: dict[Path, set[int]] = field(default_factory=dict)
     _writers: list[PoseWriter] = field(default_factory=list)
 
     def predict(self, found: Sources, interruption: Interruption, meter: Meter) -> None:
         """Everything; writers are closed whatever happens."""
         with ExitStack() as stack:
-            for writer in self._open_writers():
+            for writer in open_writers(self.out, self.output.formats):
                 stack.callback(writer.close)
                 self._writers.append(writer)
             if found.images:
@@ -116,9 +115,6 @@ class Run:
             for number in found.cameras:  # which an interrupt ends as it should
                 if not interruption.requested:
                     self._camera(number, interruption, meter)
-
-    def _open_writers(self) -> Iterator[PoseWriter]:
-        return open_writers(self.out, ["coco", *self.output.format])
 
     def _annotator(self, default: str) -> Annotator:
         style = self.style or style_named(default)
@@ -217,13 +213,15 @@ class Run:
         self, frame_results: Iterable[FrameResult], frame_writers: Sequence[Callable[[ImageArray, float], None]]
     ) -> None:
         """Write frame after frame; ``frame_writers`` get the drawn ones."""
-        failed = 0
+        failed, before, tracks = 0, self.num_frames, set[int]()
         annotator = self._annotator("people")
         with (
             AnnotatedImageWriter(annotator, self.failures) as cutter,
             AnnotatedVideoWriter(annotator, frame_writers) as annotated,
         ):
             for frame_id, image, result, error in frame_results:
+                if result is not None and result.track_id is not None:
+                    tracks.update(result.track_id.tolist())
                 if result is None:
                     assert error is not None
                     failed += 1
@@ -236,6 +234,9 @@ class Run:
                     assert frame_id.time is not None
                     annotated.draw(image, result, frame_id.time)
                 self._cut(cutter, frame_id, image, result)
+        self.num_tracks += len(tracks)
+        if self.num_frames > before:
+            self.counts[frame_id.source] = SourceCount(len(tracks), self.num_frames - before)
         if failed > FAILURES_OF_A_VIDEO:
             self.failures.append(f"{frame_id.source}: {failed - FAILURES_OF_A_VIDEO} more frames")
 
@@ -253,16 +254,12 @@ class Run:
             writer.write(found)
 
     def _count(self, frame_id: FrameId, result: PoseResult) -> None:
-        self.num_people += len(result)
         self.num_undrawn += int((~is_drawn(result)).sum())
-        is_image = frame_id.frame is None
-        self.num_empty += is_image and not len(result)
-        if is_image and len(self.counts) >= COUNTS_KEPT:
-            return
-        before = self.counts.get(frame_id.source, SourceCount())
-        tracks = self._tracks.setdefault(frame_id.source, set())
-        tracks.update([] if result.track_id is None else result.track_id.tolist())
-        self.counts[frame_id.source] = SourceCount(before.people + len(result), before.frames + 1, len(tracks))
+        if frame_id.frame is None:
+            self.num_people += len(result)
+            self.num_empty += not len(result)
+            if len(self.counts) < COUNTS_KEPT:
+                self.counts[frame_id.source] = SourceCount(len(result))
 
     def _cut(
         self, annotated: AnnotatedImageWriter, frame_id: FrameId, image: ImageArray | None, result: PoseResult
