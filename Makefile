@@ -30,10 +30,8 @@ check: venv  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: venv  ## speed on this machine, beside its matrix-product peak
+bench: venv  ## speed of the shipped model on this machine, beside its matrix-product peak
 	$(BIN)/distilpose benchmark
-	$(BIN)/python benchmarks/training_speed.py
-	$(BIN)/python benchmarks/operation_profile.py
 
 docs: venv  ## the figures that the docs quote, measured again (docs/parity.md)
 	$(BIN)/python tests/parity_table.py docs/parity.md

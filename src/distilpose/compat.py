@@ -19,6 +19,7 @@ RENAMED_KEYS = {
 RENAMED_VALUES = {("start", "pointing"): "pointer", ("fit", "letterbox-centre"): "letterbox-center"}
 RENAMED_OPTIONS = {
     "--anonymise": "--anonymize",
+    "--runtimes": "--backends",
     "--no-pictures": "--no-images",
     "--no-smoothing": "--no-smooth",
     "--save-crops": "--crops",
