@@ -193,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("videos", nargs="+", type=Path, help="video files")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="trained model")
-    parser.add_argument("--detector", default="hog", help="of people")
+    parser.add_argument("--detector", default="auto", help="of people")
     args = parser.parse_args()
     console, progress = Console(), Console(stderr=True)
     steadiness = []

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         InputError,
         TrainingDivergedError,
     )
+    from distilpose.inference.estimator import PoseEstimator, predict
     from distilpose.inference.predictor import PosePredictor
     from distilpose.inference.result import PoseResult
     from distilpose.models import create_model, list_models
@@ -30,12 +31,14 @@ _HOMES = {
     "DatasetError": "distilpose.errors",
     "DistilPoseError": "distilpose.errors",
     "InputError": "distilpose.errors",
+    "PoseEstimator": "distilpose.inference.estimator",
     "PosePredictor": "distilpose.inference.predictor",
     "PoseResult": "distilpose.inference.result",
     "TrainingDivergedError": "distilpose.errors",
     "create_model": "distilpose.models",
     "list_models": "distilpose.models",
     "load_model": "distilpose.backends.loading",
+    "predict": "distilpose.inference.estimator",
 }
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "DatasetError",
     "DistilPoseError",
     "InputError",
+    "PoseEstimator",
     "PosePredictor",
     "PoseResult",
     "TrainingDivergedError",
@@ -51,6 +55,7 @@ __all__ = [
     "create_model",
     "list_models",
     "load_model",
+    "predict",
 ]
 
 

@@ -27,8 +27,8 @@ from distilpose.errors import CheckpointError, ConfigError, InputError
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"detector": "hog", "boxes": "b"}, "got both"),
-        ({"detector": "hog", "box_scores": "s"}, "need boxes"),
+        ({"detector": "auto", "boxes": "b"}, "got both"),
+        ({"detector": "auto", "box_scores": "s"}, "need boxes"),
         ({"detector": "dog"}, "detector must be one of"),
         ({"detector": "whole-image", "workers": 0}, "workers must be a whole number of at least 1, got 0"),
         ({"detector": "whole-image", "shard_size": 0}, "shard_size must be a whole number of at least 1"),
@@ -54,7 +54,7 @@ def test_wrong_models_and_folders_are_told(images, model_file, tmp_path) -> None
 
 
 def test_wrong_usage_on_the_command_line(images, tmp_path, capsys) -> None:
-    assert cli.main(["predict-bulk", str(tmp_path / "no"), "--out", str(tmp_path / "o"), "--detector", "hog"]) == 1
+    assert cli.main(["predict-bulk", str(tmp_path / "no"), "--out", str(tmp_path / "o"), "--detector", "auto"]) == 1
     assert "is not there: expected a folder of images" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         cli.main(["predict-bulk", "--out", str(images)])
@@ -87,10 +87,9 @@ def test_a_checkpoint_that_cannot_be_exported_runs_as_it_is(
 def test_detectors_mean_the_same_for_every_worker(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.onnx").touch()
-    assert bulk._same_everywhere("onnx:d.onnx?layout=yolo", None) == f"onnx:{tmp_path}/d.onnx?layout=yolo"
-    assert bulk._same_everywhere("hf:some/model", None) == "hf:some/model"
-    assert bulk._same_everywhere("hog", None) == "hog"
-    assert bulk._same_everywhere("auto", None) in ("hog", f"hf:{bulk.AUTO_MODEL}")
+    assert bulk._same_everywhere("onnx:d.onnx?layout=yolo") == f"onnx:{tmp_path}/d.onnx?layout=yolo"
+    assert bulk._same_everywhere("hf:some/model") == "hf:some/model"
+    assert bulk._same_everywhere("auto") == "auto"
 
 
 def drive(reports: list[ShardReport], images: Path) -> None:
@@ -192,7 +191,7 @@ def test_the_content_of_a_detector_counts_not_its_name_alone(tmp_path) -> None:
         digests += [bulk._digest(bulk._detector_files(name)) for name in (f"onnx:{file}?layout=yolo", f"hf:{tmp_path}")]
     assert len(set(digests)) == 2
     assert digests[0] == digests[1]
-    assert bulk._digest(bulk._detector_files("hog")) is bulk._digest(bulk._detector_files(None)) is None
+    assert bulk._digest(bulk._detector_files("auto")) is bulk._digest(bulk._detector_files(None)) is None
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "many_machines.md"

@@ -1,10 +1,9 @@
-"""Detectors: ONNX graphs whose answer is known, tiny transformers models, OpenCV's HOG, and what goes wrong."""
+"""Detectors: ONNX graphs whose answer is known, tiny transformers models, and what goes wrong."""
 
 from __future__ import annotations
 
 import functools
 import json
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,16 +17,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distilpose.backends import hub
-from distilpose.data.images import read_image
 from distilpose.detection import detectors
 from distilpose.detection import transformers as hf_detector
-from distilpose.detection.detectors import AUTO_MODEL, Detector, create_detector
+from distilpose.detection.detectors import Detector, create_detector
 from distilpose.detection.filtering import keep_people
+from distilpose.detection.nanodet import NanodetDetector
 from distilpose.detection.onnx import OnnxOptions, parse_source, place_image
 from distilpose.detection.onnx_layouts import LAYOUTS, TensorSpec, recognize_layout
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.formats.boxes import PersonBoxes
-from distilpose.geometry import box_iou_xyxy
 
 Image = NDArray[np.uint8]
 LABELS = {0: "car", 1: "Person", 2: "dog"}
@@ -82,10 +80,10 @@ def test_boxes_are_clipped_sorted_and_cleared_of_what_is_none() -> None:
     assert nobody.box_score.shape == (0,)
 
 
-@pytest.mark.parametrize("name", ["cat", "hf", "hf:", "onnx:", "hog:fast", "", ":", "HOG"])
+@pytest.mark.parametrize("name", ["cat", "hf", "hf:", "onnx:", "auto:fast", "", ":", "hog"])
 def test_unknown_names(name: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"detector must be one of auto, hog, whole-image, hf:ID_OR_FOLDER, onnx:FILE"
+        ConfigError, match=r"detector must be one of auto, nanodet, whole-image, hf:ID_OR_FOLDER, onnx:FILE"
     ):
         create_detector(name)
 
@@ -93,42 +91,9 @@ def test_unknown_names(name: str) -> None:
 def test_options_out_of_range() -> None:
     for value in (-0.1, 1.5, float("nan"), "high"):
         with pytest.raises(ConfigError, match="detection_threshold must be a number from 0 to 1"):
-            create_detector("hog", threshold=value)  # type: ignore[arg-type]
+            create_detector("auto", threshold=value)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="nms_iou must be a number from 0 to 1, got 2"):
-        create_detector("hog", nms_iou=2)
-
-
-# OpenCV's HOG
-
-
-@pytest.mark.parametrize("size_hw", [(1, 1), (1, 5000), (5000, 1), (2, 20000), (20, 30), (128, 64), (300, 2000)])
-def test_hog_takes_any_size_and_finds_nobody_in_gray(size_hw: tuple[int, int]) -> None:
-    people = create_detector("hog")([np.full((*size_hw, 3), 90, np.uint8)])[0]
-    assert people.boxes_xyxy.shape == (0, 4)
-    assert people.box_score.shape == (0,)
-
-
-@pytest.mark.parametrize("scale", [1, 3])
-def test_hog_finds_somebody_who_stands(shared_data: Path, scale: int) -> None:
-    av = pytest.importorskip("av")
-    with av.open(str(shared_data / "video" / "intel_one_by_one_person.mp4")) as video:
-        frame = next(frame for number, frame in enumerate(video.decode(video=0)) if number == 348)
-        image = frame.to_ndarray(format="rgb24").repeat(scale, 0).repeat(scale, 1)
-    people = create_detector("hog")([image])[0]
-    drawn_by_hand = np.array([[383, 5, 537, 366]]) * scale
-    assert box_iou_xyxy(people.boxes_xyxy, drawn_by_hand).max() > 0.6
-    assert people.box_score[0] > 0.8
-    assert (people.box_score < 1).all()
-
-
-def test_hog_from_threads(shared_data: Path) -> None:
-    images = [read_image(path) for path in sorted((shared_data / "coco_fixture").glob("*.jpg"))]
-    detector = create_detector("hog")
-    expected = detector(images)
-    assert any(len(people.box_score) for people in expected)
-    with ThreadPoolExecutor(4) as pool:
-        for people, known in zip(pool.map(lambda image: detector([image])[0], images), expected, strict=True):
-            assert_same(people, known)
+        create_detector("auto", nms_iou=2)
 
 
 # ONNX files, the image on its way in
@@ -267,8 +232,7 @@ def test_other_names_of_the_same_outputs(graph: Callable[..., str]) -> None:
     known = detr_outputs(SCORES, BOXES)
     source = graph({"dets": known["pred_boxes"], "labels": known["logits"]})
     assert_same(create_detector(source + "?layout=detr-focal&normalize=imagenet")([noise(100, 200)])[0], PERSON_0, 1e-4)
-    with pytest.raises(ConfigError, match=r"its layout is not recognized, its outputs are dets .*\[.*3, 4\]"):
-        create_detector(source)
+    assert_same(create_detector(source)([noise(100, 200)])[0], PERSON_1, 1e-4)  # RF-DETR, where a person is class 1
 
 
 def test_deploy_layout_by_hand(graph: Callable[..., str]) -> None:
@@ -342,6 +306,38 @@ def test_yolov8_by_hand(graph: Callable[..., str]) -> None:
     assert_batch_is_its_images(detector)
 
 
+def test_yolo_with_suppression_inside_by_hand(graph: Callable[..., str]) -> None:
+    rows = [[16, 24, 32, 32, 0.7, 0], [32, 16, 48, 48, 0.9, 2], [0, 0, 0, 0, 0, 0]]
+    detector = create_detector(graph({"output0": np.float32([rows])}))
+    expected = PersonBoxes(np.array([[50.0, 25, 100, 50]]), np.array([0.7]))  # scale 0.32, 16 pixels of gray above
+    assert_same(detector([noise(100, 200)])[0], expected, 1e-4)
+    assert_batch_is_its_images(detector)
+
+
+def test_decoded_yolox_is_recognized_by_its_values(graph: Callable[..., str]) -> None:
+    answer = yolox_answer(70, [40, 20, 16, 32, 0.8, 0.9])
+    source = graph({"output": answer})
+    expected = PersonBoxes(np.array([[100.0, 12.5, 150, 100]]), np.array([0.72]))
+    assert_same(create_detector(source)([noise(100, 200)])[0], expected, 1e-4)
+    with pytest.raises(ConfigError, match=r"offsets from its cells, got values up to 40, .*layout=yolox-decoded"):
+        create_detector(source + "?layout=yolox")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "query", "message"),
+    [
+        ({"output": yolox_answer(0, [0] * 6)}, "yolov8", r"a column per cell \(B, 4 \+ C, A\), got \(1, 84, 8\)"),
+        ({"o": np.full((1, 6, 84), 7, np.float32)}, "yolov8", "expects scores from 0 to 1, got 7 to 7"),
+        ({"o": np.full((1, 6, 84), 0.4, np.float32)}, "yolov8", "fractions where pixels belong"),
+        (detr_outputs(SCORES, [[9000.0, 9, 9, 9]] * 3), "detr-focal", "pixels where fractions belong"),
+        ({"o": np.full((1, 9, 7), 1, np.float32)}, "yolo-nms", r"corners, score and class \(B, N, 6\)"),
+    ],
+)
+def test_a_layout_that_cannot_be_meant(graph: Callable[..., str], outputs, query: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"{message}.*its outputs are"):
+        create_detector(graph(outputs) + f"?layout={query}")
+
+
 def test_doubled_boxes_go(graph: Callable[..., str]) -> None:
     boxes = [[0.5, 0.5, 0.5, 0.5], [0.51, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.3]]
     source = graph(detr_outputs([[0.7], [0.9], [0.8]], boxes))
@@ -399,12 +395,12 @@ def test_what_the_network_sees(tmp_path: Path) -> None:
         ([("logits", None, None, 91), ("pred_boxes", None, None, 4), ("last_hidden_state", 1, 9, 8)], "detr-focal"),
         ([("labels", 1, 300), ("boxes", 1, 300, 4), ("scores", 1, 300)], "detr-deploy"),
         ([("dets", 1, None, 5), ("labels", 1, None)], "suppressed"),
-        ([("dets", 1, 300, 4), ("labels", 1, 300, 91)], None),
+        ([("dets", 1, 300, 4), ("labels", 1, 300, 91)], "rf-detr"),
         ([("output", 1, 8400, 85)], "yolox"),
         ([("output", None, None, 6)], "yolox"),
         ([("output0", 1, 84, 8400)], "yolov8"),
         ([("output0", None, 84, None)], "yolov8"),
-        ([("output0", 1, 300, 6)], None),  # suppressed inside, not a layout of ours
+        ([("output0", 1, 300, 6)], "yolo-nms"),
         ([("output0", None, None, None)], None),
         ([("output0", 1, 116, 8400), ("output1", 1, 32, 160, 160)], None),
         ([("heatmaps", 1, 17, 64, 48)], None),
@@ -444,10 +440,10 @@ def test_wrong_queries(query: str, message: str) -> None:
 
 
 def test_files_that_do_not_fit(graph: Callable[..., str], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.onnx is not a file: expected a detector"):
+    with pytest.raises(CheckpointError, match=r"none\.onnx is not a file: expected a model"):
         create_detector(f"onnx:{tmp_path / 'none.onnx'}")
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
-    with pytest.raises(InputError, match=r"broken\.onnx cannot be read by ONNX Runtime"):
+    with pytest.raises(CheckpointError, match=r"broken\.onnx cannot be read by ONNX Runtime"):
         create_detector(f"onnx:{tmp_path / 'broken.onnx'}")
     known = detr_outputs(SCORES, BOXES)
     with pytest.raises(ConfigError, match="person must be the index of one of its 2 classes, from 0, got 2"):
@@ -483,12 +479,6 @@ def test_a_file_that_fails_on_its_images(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
     with pytest.raises(InputError, match=r"wrong\.onnx fails on 1 images of 640x640 pixels"):
         create_detector(f"onnx:{file}")
-
-
-def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distilpose.detection.onnx.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r'pip install "distilpose\[detect\]"'):
-        create_detector("onnx:x.onnx")
 
 
 def test_every_layout_is_documented() -> None:
@@ -746,41 +736,29 @@ def put_into_cache(cache: Path, hub_id: str, folder: Path) -> None:
     (repository / "refs" / "main").write_text("0" * 40)
 
 
-def test_auto_takes_the_model_in_the_cache(
-    no_hub: Path, model_folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    put_into_cache(no_hub, AUTO_MODEL, model_folder("rt_detr_v2"))
+def test_a_hub_id_takes_the_model_in_the_cache(no_hub: Path, model_folder: Callable[[str], Path]) -> None:
+    put_into_cache(no_hub, "org/detector", model_folder("rt_detr_v2"))
     by_cache, by_folder = (
-        create_detector(name, threshold=0.3) for name in ("auto", f"hf:{model_folder('rt_detr_v2')}")
+        create_detector(f"hf:{name}", threshold=0.3) for name in ("org/detector", model_folder("rt_detr_v2"))
     )
     assert_same(by_cache([noise(50, 80)])[0], by_folder([noise(50, 80)])[0])
-    assert not [record for record in caplog.records if record.name.startswith("distilpose")]
-
-
-def test_auto_without_a_model_is_hog_and_says_so(no_hub: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="distilpose"):
-        detector = create_detector("auto")
-    assert type(detector).__name__ == "HogDetector"
-    (record,) = caplog.records
-    assert "HOG" in record.message
-    assert "--detector onnx:FILE" in record.message
-
-
-def test_without_transformers(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(hf_detector, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r'pip install "distilpose\[detect\]"'):
-        create_detector("hf:org/name")
-    with caplog.at_level(logging.WARNING, logger="distilpose"):
-        assert type(create_detector("auto")).__name__ == "HogDetector"
-    assert "transformers, which is not installed" in caplog.text
-
-
-def test_auto_does_not_hide_a_broken_model(no_hub: Path, model_folder: Callable[[str], Path]) -> None:
-    put_into_cache(no_hub, AUTO_MODEL, model_folder("rt_detr_v2"))
     for file in no_hub.rglob("model.safetensors"):
         file.write_bytes(b"broken")
     with pytest.raises(InputError, match="cannot be read as an object detection model"):
-        create_detector("auto")
+        create_detector("hf:org/detector")
+
+
+def test_the_default_is_inside_the_package(no_hub: Path) -> None:
+    assert isinstance(create_detector("auto"), NanodetDetector)
+    assert isinstance(create_detector("nanodet", tile=640, threads=1), NanodetDetector)
+    with pytest.raises(ConfigError, match="tiles are searched by the built-in detector"):
+        create_detector("whole-image", tile=640)
+
+
+def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf_detector, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'pip install "distilpose\[detect\]"'):
+        create_detector("hf:org/name")
 
 
 def test_detectors_import_nothing_heavy() -> None:
@@ -788,8 +766,8 @@ def test_detectors_import_nothing_heavy() -> None:
 
     code = (
         "import sys, numpy as np\n"
-        "from distilpose.detection import detectors, hog, onnx, transformers\n"
-        "detectors.create_detector('hog')([np.zeros((9, 9, 3), np.uint8)])\n"
+        "from distilpose.detection import detectors, onnx, transformers\n"
+        "detectors.create_detector('whole-image')([np.zeros((9, 9, 3), np.uint8)])\n"
         "print({'torch', 'transformers', 'onnxruntime', 'huggingface_hub'} & set(sys.modules))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

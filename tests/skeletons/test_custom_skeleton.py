@@ -248,7 +248,7 @@ def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None
     assert (card["skeleton"], card["flip_pairs"], card["oks_sigmas"]) == ("lamp", [[3, 4]], [0.08] * COUNT)
     assert [len(person["keypoints"]) for person in people] == [3 * COUNT]
     with pytest.raises(ConfigError, match="finds people only"):
-        PoseServer(ServeOptions(model=file, port=0, detector="hog"))
+        PoseServer(ServeOptions(model=file, port=0, detector="auto"))
 
 
 def test_the_file_of_beetles_says_all_of_their_skeleton(tmp_path: Path) -> None:

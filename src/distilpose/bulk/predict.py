@@ -18,7 +18,6 @@ from distilpose.bulk.lists import import_pyarrow
 from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
-from distilpose.detection.detectors import AUTO_MODEL, create_detector
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.inference.progress import Meter
 
@@ -80,7 +79,7 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
     table = list_inputs(source, options.columns, root)
     id_type = "string" if str(table.schema.field("image_id").type) == "string" else "int64"
     named = options.detector or (None if options.boxes else "auto")
-    chosen = None if named is None else _same_everywhere(named, options.detection_threshold)
+    chosen = None if named is None else _same_everywhere(named)
     settings: dict[str, Any] = {
         "detector": chosen,
         "detection_threshold": options.detection_threshold,
@@ -161,13 +160,8 @@ def _ready_model(model: Path, out: Path) -> Path:
     return exported
 
 
-def _same_everywhere(detector: str, threshold: float | None) -> str:
-    """A detector's name that means the same for every worker: what ``auto`` comes to here, files by absolute paths."""
-    if detector == "auto":
-        from distilpose.detection.hog import HogDetector
-
-        built = create_detector(detector, threshold=threshold)
-        return "hog" if isinstance(built, HogDetector) else f"hf:{AUTO_MODEL}"
+def _same_everywhere(detector: str) -> str:
+    """A detector's name that means the same for every worker: files by absolute paths."""
     kind, colon, place = detector.partition(":")
     file, question, keys = place.partition("?")
     return f"{kind}{colon}{Path(file).absolute()}{question}{keys}" if colon and Path(file).exists() else detector

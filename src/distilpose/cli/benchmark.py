@@ -55,7 +55,7 @@ BENCHMARK = Command(
         "--models distilpose_s distilpose_m distilpose_t --runtimes onnxruntime --no-end-to-end",
         "--json speed.json --plot speed.png",
         "--annotations person_keypoints.json --images images --calibration other_people.json",
-        "--annotations person_keypoints.json --images images --detector hog",
+        "--annotations person_keypoints.json --images images --detector auto",
     ),
     _benchmark_arguments,
     _benchmark,

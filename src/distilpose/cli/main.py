@@ -24,7 +24,7 @@ from distilpose.cli.serve import SERVE
 from distilpose.cli.train import TRAIN
 from distilpose.cli.web import WEB
 from distilpose.compat import current_names, current_options
-from distilpose.errors import ConfigError, DistilPoseError
+from distilpose.errors import ConfigError, DistilPoseError, missing_package
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
@@ -39,25 +39,6 @@ COMMANDS: dict[str, Command] = {
     "models": MODELS,
     "convert": CONVERT,
     "benchmark": BENCHMARK,
-}
-
-# Packages that an extra installs, for the message when one is missing.
-EXTRAS = {
-    "tensorboard": "train",
-    "matplotlib": "train",
-    "torch": "torch",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnxruntime": "export",
-    "openvino": "openvino",
-    "nncf": "openvino",
-    "av": "video",
-    "transformers": "detect",
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "pandas": "interop",
-    "pyarrow": "interop",
-    "ray": "bulk",
 }
 
 
@@ -89,10 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        if not error.name or error.name.startswith("distilpose"):
             raise
-        print(f'error: {name} needs {package}: pip install "distilpose[{EXTRAS[package]}]"', file=sys.stderr)
+        print(f"error: {missing_package(error.name, f'distilpose {name}')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = "; --resume goes on from the last whole epoch" if name in ("train", "ablate") else ""

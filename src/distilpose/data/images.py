@@ -52,6 +52,36 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
         return _to_rgb(image)
 
 
+def as_image(source: object, *, bgr: bool = False) -> ImageArray:
+    """Any image as an array: a file, a Pillow image or an array.
+
+    Args:
+        source: path, Pillow image, or uint8 array (H, W, 3) or (H, W) or (H, W, 1) of gray.
+        bgr: arrays of three channels are in OpenCV's order.
+
+    Returns:
+        (H, W, 3) uint8 RGB; an RGB array itself, not a copy.
+
+    Raises:
+        InputError: it is none of these, or the file is unusable.
+    """
+    if isinstance(source, str | os.PathLike):
+        return read_image(source)
+    if isinstance(source, Image.Image):
+        return _to_rgb(ImageOps.exif_transpose(source))
+    image = np.asarray(source) if hasattr(source, "__array__") else source
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        gray = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        if gray.ndim == 2:
+            image = np.repeat(gray[..., None], 3, axis=2)
+        elif bgr and image.ndim == 3 and image.shape[2] == 3:
+            image = np.ascontiguousarray(image[..., ::-1])
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"expected a path, a Pillow image or a uint8 array, got {type(source).__name__}")
+    check_image(image)
+    return image
+
+
 def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Read the (H, W) of an image as `read_image` gives it, from its header alone.
 

@@ -2,33 +2,29 @@
 
 What ``--detector`` takes, with the defaults of ``threshold`` (least score) and ``nms_iou`` (overlap):
 
-- ``auto``: ``hf:`` with `AUTO_MODEL` where transformers is installed and the model is in the local cache or can be
-  downloaded, else ``hog``, with a warning;
-- ``hog``: standing people, by OpenCV; nothing to install or download. 0.5, 0.5. See `hog_detector`;
-- ``hf:ID_OR_FOLDER``: an object detection model of transformers. 0.5, 0.7. See `hf_detector`;
+- ``auto``, ``nanodet``: the detector inside the package. 0.35, 0.55. See `NanodetDetector`;
+- ``hf:ID_OR_FOLDER``: an object detection model of transformers. 0.5, 0.7. See `HfDetector`;
 - ``onnx:FILE`` or ``onnx:FILE?key=value&...``: a detector in an ONNX file. 0.5 for the DETR layouts, else 0.3; 0.7. See
-  `onnx_detector` for the layouts and keys;
-- ``whole-image``: the image is one person.
+  `distilpose.detection.onnx` for the layouts and keys;
+- ``whole-image``: the image is one person; prediction fits the box to the pose and looks again.
+
+A further one is a file with a class and a line in `_PLAIN` or `_WITH_SOURCE`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from distilpose.detection.filtering import check_fraction
-from distilpose.errors import ConfigError, DistilPoseError
+from distilpose.errors import ConfigError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.skeletons import Skeleton
 from distilpose.types import ImageArray
 
-logger = logging.getLogger(__name__)
-
-# Apache-2.0, 20 million parameters, trained on COCO: the smallest RT-DETRv2.
-AUTO_MODEL = "PekingU/rtdetr_v2_r18vd"
+DEFAULT_DETECTOR = "auto"
 
 
 class Detector(Protocol):
@@ -48,7 +44,13 @@ class WholeImage:
 
 
 def create_detector(
-    name: str, *, threshold: float | None = None, nms_iou: float | None = None, device: str | None = None
+    name: str,
+    *,
+    threshold: float | None = None,
+    nms_iou: float | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    tile: int | None = None,
 ) -> Detector:
     """Build a detector by the name that ``--detector`` takes, see the module.
 
@@ -57,6 +59,8 @@ def create_detector(
         threshold: least score of a box, in [0, 1]; the detector's own when None. Without meaning for ``whole-image``.
         nms_iou: of two boxes that overlap by more, the weaker one goes, in [0, 1]; the detector's own when None.
         device: where torch runs an ``hf:`` model; the CPU when None. The others run on the CPU.
+        threads: of one run of a detector in ONNX Runtime; chosen by it when None.
+        tile: side in pixels of the tiles in which the built-in detector also looks, for small people in large images.
 
     Raises:
         ConfigError: there is no such detector, an option is out of range, a package is missing, or the model finds no
@@ -64,15 +68,23 @@ def create_detector(
         InputError: the model is missing, broken, or cannot be downloaded.
     """
     kind, colon, source = name.partition(":")
-    options = {
+    options: dict[str, Any] = {
         key: check_fraction(label, value)
         for key, label, value in (("threshold", "detection_threshold", threshold), ("nms_iou", "nms_iou", nms_iou))
         if value is not None
     }
     plain = kind in _PLAIN and not colon
     if not plain and not (kind in _WITH_SOURCE and source):
-        raise ConfigError(f"detector must be one of {', '.join(DETECTORS)}, got {name!r}")
-    return _PLAIN[kind](options, device) if plain else _WITH_SOURCE[kind](source, options, device)
+        gone = ": OpenCV's detector is gone, the built-in one (auto) finds far more" if kind == "hog" else ""
+        raise ConfigError(f"detector must be one of {', '.join(DETECTORS)}, got {name!r}{gone}")
+    if tile is not None and kind not in ("auto", "nanodet"):
+        raise ConfigError(f"tiles are searched by the built-in detector, got tile {tile} and the detector {name}")
+    if kind == "hf":
+        options["device"] = device
+    elif kind != "whole-image":
+        options["threads"] = threads
+        options.update({} if tile is None else {"tile": tile})
+    return _PLAIN[kind](options) if plain else _WITH_SOURCE[kind](source, options)
 
 
 def check_detector_fits(name: str, skeleton: Skeleton) -> None:
@@ -93,54 +105,36 @@ def check_detector_fits(name: str, skeleton: Skeleton) -> None:
         )
 
 
-def _whole_image(options: dict[str, float], device: str | None) -> Detector:
+def _whole_image(_: dict[str, Any]) -> Detector:
     return WholeImage()
 
 
-def _hog(options: dict[str, float], device: str | None) -> Detector:
-    from distilpose.detection.hog import HogDetector
+def _nanodet(options: dict[str, Any]) -> Detector:
+    from distilpose.detection.nanodet import NanodetDetector
 
-    return HogDetector(**options)
+    return NanodetDetector(**options)
 
 
-def _hf(source: str, options: dict[str, float], device: str | None) -> Detector:
+def _hf(source: str, options: dict[str, Any]) -> Detector:
     from distilpose.detection.transformers import HfDetector
 
-    return HfDetector(source, **options, device=device)
+    return HfDetector(source, **options)
 
 
-def _onnx(source: str, options: dict[str, float], device: str | None) -> Detector:
+def _onnx(source: str, options: dict[str, Any]) -> Detector:
     from distilpose.detection.onnx import OnnxDetector
 
     return OnnxDetector(source, **options)
 
 
-def _auto(options: dict[str, float], device: str | None) -> Detector:
-    """A model that is there but broken is an error, not a reason to take another detector."""
-    from distilpose.detection.transformers import find_model_folder, need_transformers
-
-    try:
-        need_transformers(AUTO_MODEL)
-        find_model_folder(AUTO_MODEL)
-    except DistilPoseError as error:
-        logger.warning(
-            "People are looked for by OpenCV's HOG detector, which finds standing people only and many things that are "
-            "none, because the better one is not available (%s). --detector onnx:FILE, --detector hf:FOLDER and "
-            "--boxes FILE work without the network.",
-            error,
-        )
-        return _hog(options, device)
-    return _hf(AUTO_MODEL, options, device)
-
-
-_PLAIN: dict[str, Callable[[dict[str, float], str | None], Detector]] = {
-    "auto": _auto,
-    "hog": _hog,
+_PLAIN: dict[str, Callable[[dict[str, Any]], Detector]] = {
+    "auto": _nanodet,
+    "nanodet": _nanodet,
     "whole-image": _whole_image,
 }
-_WITH_SOURCE: dict[str, Callable[[str, dict[str, float], str | None], Detector]] = {"hf": _hf, "onnx": _onnx}
+_WITH_SOURCE: dict[str, Callable[[str, dict[str, Any]], Detector]] = {"hf": _hf, "onnx": _onnx}
 
-_OF_PEOPLE = ("auto", "hog", "hf")
+_OF_PEOPLE = ("auto", "nanodet", "hf")
 
 # The forms of a detector's name, for messages and help.
 DETECTORS = (*_PLAIN, "hf:ID_OR_FOLDER", "onnx:FILE")

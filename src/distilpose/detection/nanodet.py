@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from distilpose.backends.base import usable_cores
+from distilpose.backends.onnxruntime import open_onnx_session
 from distilpose.detection.filtering import keep_people
 from distilpose.errors import ConfigError
 from distilpose.formats.boxes import PersonBoxes
@@ -42,7 +40,7 @@ class NanodetDetector:
         size: longer side of the network's input in pixels, a multiple of 32.
         tile: also search overlapping square tiles with sides of so many image pixels, for large images with small
             people. The time grows with the number of tiles.
-        threads: of one run; every core this process may use when None.
+        threads: of one run; see `default_threads` when None.
 
     Raises:
         ConfigError: onnxruntime is not installed, or ``size`` or ``tile`` is out of range.
@@ -69,7 +67,7 @@ class NanodetDetector:
         self._nms_iou = nms_iou
         self._size = size
         self._tile = tile
-        self._session = _open_session(threads)
+        self._session = open_onnx_session(WEIGHTS, threads)
 
     def __call__(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
         """(H, W, 3) uint8 RGB each, of any sizes -> for each N >= 0 boxes in its pixels, best score first."""
@@ -139,16 +137,3 @@ def _starts(length: int, tile: int) -> list[int]:
     """Evenly spaced starts of intervals that cover a line; of one when it is no longer than a tile."""
     count = 1 + max(0, int(np.ceil((length - tile) / (tile * (1 - _TILE_OVERLAP)))))
     return [round(start) for start in np.linspace(0, max(0, length - tile), count).tolist()]
-
-
-def _open_session(threads: int | None) -> Any:
-    if find_spec("onnxruntime") is None:
-        raise ConfigError("the built-in detector runs in onnxruntime, which is not installed: pip install onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
-    options.enable_mem_pattern = False  # images of many shapes
-    options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimizer
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores are shared with the pose model
-    return onnxruntime.InferenceSession(str(WEIGHTS), options, providers=["CPUExecutionProvider"])

@@ -2,7 +2,7 @@
 
 A file is named as ``FILE`` or ``FILE?key=value&key=value``. The keys, none of which is needed as a rule:
 
-- ``layout``: what the file returns, one of the names below; recognized from the outputs when left out;
+- ``layout``: what the file returns, one of the names below; recognized from the outputs of a first run when left out;
 - ``person``: index of the class that is a person; 0, for ``detr-softmax`` 1;
 - ``size``: input size where the file leaves it free, ``640`` or ``HEIGHTxWIDTH``; 640;
 - ``fit``: how an image gets that size: ``stretch``, ``letterbox`` (in its own shape at the top left, the rest gray) or
@@ -18,19 +18,21 @@ threshold:
   stretch, rgb, unit, 0.5.
 - ``detr-softmax``: DETR and its like, whose last class is "no object". The same outputs, so it is to be named.
   stretch, rgb, imagenet, 0.5.
+- ``rf-detr``: RF-DETR. ``dets`` (B, Q, 4) and ``labels`` (B, Q, C), where a person is class 1. stretch, rgb, imagenet,
+  0.5.
 - ``detr-deploy``: RT-DETR and D-FINE as their authors export them. ``labels``, ``scores`` (B, Q), ``boxes`` (B, Q, 4);
   a second input ``orig_target_sizes``. stretch, rgb, unit, 0.5.
 - ``yolox``: YOLOX with its cells not decoded. One output (B, A, 5 + C). letterbox, bgr, raw, 0.3.
-- ``yolov8``: YOLOv8 and its like. One output (B, 4 + C, A). letterbox-center, rgb, unit, 0.3.
+- ``yolox-decoded``: YOLOX with its cells decoded into pixels. The same output. letterbox, bgr, raw, 0.3.
+- ``yolov8``: YOLOv8, YOLO11 and YOLO26 without suppression. One output (B, 4 + C, A). letterbox-center, rgb, unit, 0.3.
+- ``yolo-nms``: the same with suppression inside. One output (B, N, 6). letterbox-center, rgb, unit, 0.3.
 - ``suppressed``: MMDeploy's files. ``dets`` (B, N, 5) and ``labels`` (B, N). letterbox, bgr, raw, 0.3; RTMDet wants
   ``normalize=imagenet``.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 from urllib.parse import parse_qsl
@@ -40,10 +42,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from distilpose.backends.base import existing_file, first_line
+from distilpose.backends.onnxruntime import open_onnx_session
 from distilpose.compat import current_names
 from distilpose.data.preprocess import Normalization, normalize
 from distilpose.detection.filtering import keep_people
-from distilpose.detection.onnx_layouts import LAYOUTS, Color, Fit, Layout, Normalize, TensorSpec, recognize_layout
+from distilpose.detection.onnx_layouts import (
+    LAYOUTS,
+    Color,
+    DecodedBatch,
+    Fit,
+    Layout,
+    Normalize,
+    TensorSpec,
+    check_meaning,
+    recognize_layout,
+)
 from distilpose.errors import ConfigError, InputError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.types import Float32Array, FloatArray, ImageArray
@@ -102,19 +116,33 @@ class OnnxDetector:
         source: ``FILE`` or ``FILE?key=value&...``, see the module.
         threshold: least score; that of the layout when None.
         nms_iou: of two boxes that overlap by more, the weaker one goes.
+        threads: of one run; see `default_threads` when None.
 
     Raises:
         ConfigError: onnxruntime is not installed, the query is wrong or does not fit the file, or the file has none of
             the layouts.
-        InputError: the file is missing or broken, or fails on an image.
+        CheckpointError: the file is missing or broken.
+        InputError: it fails on an image.
     """
 
-    def __init__(self, source: str, *, threshold: float | None = None, nms_iou: float = ONNX_NMS_IOU) -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        threshold: float | None = None,
+        nms_iou: float = ONNX_NMS_IOU,
+        threads: int | None = None,
+    ) -> None:
         self._file, options = parse_source(source)
-        self._session = _open(self._file)
+        self._session = open_onnx_session(existing_file(self._file), threads)
         self._batch_size, self._size_hw = self._read_inputs(options.size_hw)
-        layout = self._layout(options.layout)
-        self._names = self._pick(layout, options.layout)
+        # What does not fit shows here, not at the first image.
+        outputs = [item.name for item in self._session.get_outputs()]
+        answers = self._outputs_of(outputs, np.zeros((self._batch_size or 1, 3, *self._size_hw), np.float32))
+        found = [TensorSpec(name, answer.shape) for name, answer in zip(outputs, answers, strict=True)]
+        name = self._layout(options.layout, found)
+        layout = LAYOUTS[name]
+        self._names = self._pick(layout, name, found)
         self._decode = layout.decode
         self._person = layout.person if options.person is None else options.person
         self._fit = options.fit or layout.fit
@@ -122,7 +150,19 @@ class OnnxDetector:
         self._normalization = _NORMALIZATIONS[options.normalize or layout.normalize]
         self._threshold = layout.threshold if threshold is None else threshold
         self._nms_iou = nms_iou
-        self([np.zeros((*self._size_hw, 3), np.uint8)])  # what does not fit shows here, not at the first image
+        gray = np.full((self._batch_size or 1, *self._size_hw, 3), _GRAY, np.uint8)
+        try:
+            decoded = self._run(normalize(gray, self._normalization))
+        except ConfigError:
+            if options.layout is not None or name != "yolox":
+                raise
+            name = "yolox-decoded"
+            self._decode = LAYOUTS[name].decode
+            decoded = self._run(normalize(gray, self._normalization))
+        try:
+            check_meaning(name, decoded, self._size_hw)
+        except ConfigError as error:
+            raise self._unfit(error) from error
 
     def __call__(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
         """(H, W, 3) uint8 RGB each, of any sizes -> for each N >= 0 boxes in its pixels, best score first."""
@@ -142,19 +182,24 @@ class OnnxDetector:
             for image, (_, placement), boxes, score in zip(images, placed, *found, strict=False)
         ]
 
-    def _run(self, pixels: Float32Array) -> tuple[FloatArray, FloatArray]:
+    def _run(self, pixels: Float32Array) -> DecodedBatch:
+        try:
+            return self._decode(self._outputs_of(self._names, pixels), self._person, self._size_hw)
+        except ConfigError as error:
+            raise self._unfit(error) from error
+
+    def _unfit(self, error: ConfigError) -> ConfigError:
+        return ConfigError(f"{self._file}: {error} (its outputs are {_listed(self._session.get_outputs())})")
+
+    def _outputs_of(self, names: list[str], pixels: Float32Array) -> list[NDArray[Any]]:
         feeds = {name: make(pixels) for name, make in self._feeds.items()}
         try:
-            outputs = self._session.run(self._names, feeds)
+            return cast("list[NDArray[Any]]", self._session.run(names, feeds))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise InputError(
                 f"{self._file} fails on {len(pixels)} images of {self._size_hw[0]}x{self._size_hw[1]} pixels "
-                f"({_reason(error)}): export it again, with this input size and batch size, or pass size=HEIGHTxWIDTH"
+                f"({first_line(error)}): export it again, with this input size and batch size, or pass size=HxW"
             ) from error
-        try:
-            return self._decode(outputs, self._person, self._size_hw)
-        except ConfigError as error:
-            raise ConfigError(f"{self._file}: {error}") from error
 
     def _read_inputs(self, asked_hw: tuple[int, int] | None) -> tuple[int | None, tuple[int, int]]:
         """Batch size (None: free) and (H, W) of the input; how each input is made from the images."""
@@ -191,27 +236,23 @@ class OnnxDetector:
             f"({item.type}): export the detector without it"
         )
 
-    def _layout(self, name: str | None) -> Layout:
-        if name is None:
-            name = recognize_layout(self._outputs(), self._size_hw)
+    def _layout(self, name: str | None, outputs: Sequence[TensorSpec]) -> str:
+        name = name or recognize_layout(outputs, self._size_hw)
         if name is None:
             raise ConfigError(
                 f"{self._file}: its layout is not recognized, its outputs are {_listed(self._session.get_outputs())}: "
                 f"name it as {self._file}?layout=NAME, where NAME is one of {_layouts_text()}"
             )
-        return LAYOUTS[name]
+        return name
 
-    def _pick(self, layout: Layout, asked: str | None) -> list[str]:
-        names = layout.pick(self._outputs())
+    def _pick(self, layout: Layout, name: str, outputs: Sequence[TensorSpec]) -> list[str]:
+        names = layout.pick(outputs)
         if names is None:
             raise ConfigError(
-                f"{self._file}: layout {asked} expects {layout.outputs}, got "
+                f"{self._file}: layout {name} expects {layout.outputs}, got "
                 f"{_listed(self._session.get_outputs())}: the layouts are {_layouts_text()}"
             )
         return names
-
-    def _outputs(self) -> list[TensorSpec]:
-        return [TensorSpec(item.name, tuple(map(_side, item.shape))) for item in self._session.get_outputs()]
 
 
 def parse_source(source: str) -> tuple[Path, OnnxOptions]:
@@ -268,26 +309,6 @@ def place_image(image: ImageArray, size_hw: tuple[int, int], fit: Fit) -> tuple[
     return canvas, Placement((inner_hw[1] / width, inner_hw[0] / height), (left, top))
 
 
-def _open(file: Path) -> Any:
-    if find_spec("onnxruntime") is None:
-        raise ConfigError(f'{file} runs in onnxruntime, which is not installed: pip install "distilpose[detect]"')
-    if not file.is_file():
-        raise InputError(f"{file} is not a file: expected a detector in ONNX format")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    if hasattr(os, "sched_getaffinity"):  # ONNX Runtime counts the machine's cores, not those this process may use
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimizer
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class
-        raise InputError(
-            f"{file} cannot be read by ONNX Runtime ({_reason(error)}): broken, cut short, or another format; "
-            "export it again"
-        ) from error
-
-
 def _side(side: int | str | None) -> int | None:
     return side if isinstance(side, int) and side > 0 else None
 
@@ -321,8 +342,3 @@ def _listed(tensors: Sequence[Any]) -> str:
 
 def _layouts_text() -> str:
     return "; ".join(f"{name}: {layout.outputs}" for name, layout in LAYOUTS.items())
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip()[:300] if lines else type(error).__name__

@@ -20,6 +20,8 @@ Color = Literal["rgb", "bgr"]
 Normalize = Literal["raw", "unit", "imagenet"]
 
 YOLO_STRIDES = (8, 16, 32)
+_ROUNDING = 0.01  # of scores in 16 bits
+_FAR = 50.0  # longer sides of the input, beyond which no box of a network lies
 
 
 class TensorSpec(NamedTuple):
@@ -46,14 +48,28 @@ class DecodedBatch(NamedTuple):
     score: FloatArray
 
 
+class Wanted(NamedTuple):
+    """An output that a layout reads.
+
+    Attributes:
+        name: that it usually has.
+        sides: number of its sides.
+        last: length of its last side; None: any.
+    """
+
+    name: str
+    sides: int
+    last: int | None = None
+
+
 class Layout(NamedTuple):
     """A form of outputs and the preprocessing that models of this form were trained with.
 
     Attributes:
         outputs: the form in words, for errors.
-        pick: outputs of a file -> names of those that `decode` takes, in its order; None if they do not fit.
+        wanted: the outputs that ``decode`` takes, in its order.
         decode: outputs, index of the person class and (H, W) of the input -> boxes and scores. Raises `ConfigError`
-            when their shapes do not fit.
+            when their shapes or values do not fit.
         fit: how images get the input's size.
         color: order of the channels.
         normalize: range of the values.
@@ -62,7 +78,7 @@ class Layout(NamedTuple):
     """
 
     outputs: str
-    pick: Callable[[Sequence[TensorSpec]], list[str] | None]
+    wanted: tuple[Wanted, ...]
     decode: Callable[[Sequence[NDArray[Any]], int, tuple[int, int]], DecodedBatch]
     fit: Fit
     color: Color
@@ -70,21 +86,42 @@ class Layout(NamedTuple):
     threshold: float
     person: int = 0
 
+    def pick(self, outputs: Sequence[TensorSpec]) -> list[str] | None:
+        """The file's names of the wanted outputs, by their usual names or else by shape; None if they do not fit."""
+        names = {output.name for output in outputs}
+        if len(self.wanted) > 1 and names >= {wanted.name for wanted in self.wanted}:
+            return [wanted.name for wanted in self.wanted]
+        picked: list[str] = []
+        for wanted in self.wanted:
+            fitting = [
+                output.name
+                for output in outputs
+                if output.name not in picked
+                and len(output.shape) == wanted.sides
+                and (wanted.last is None or output.shape[-1] in (wanted.last, None))
+            ]
+            if len(fitting) != 1:
+                return None
+            picked += fitting
+        return picked
+
 
 def recognize_layout(outputs: Sequence[TensorSpec], input_hw: tuple[int, int]) -> str | None:
     """The name of the layout in `LAYOUTS` that a file's outputs have; None when they fit none, or more than one.
 
     Args:
-        outputs: of the file.
+        outputs: of the file, best with the shapes of a run.
         input_hw: (H, W) of its input.
     """
-    names = {output.name for output in outputs}
-    if names >= {"logits", "pred_boxes"}:
+    shapes = {output.name: output.shape for output in outputs}
+    if shapes.keys() >= {"logits", "pred_boxes"}:
         return "detr-focal"
-    if names >= {"labels", "boxes", "scores"}:
+    if shapes.keys() >= {"labels", "boxes", "scores"}:
         return "detr-deploy"
-    if names >= {"dets", "labels"} and _pick_suppressed(outputs):
-        return "suppressed"
+    if shapes.keys() >= {"dets", "labels"}:
+        if shapes["dets"][-1] == 4 and len(shapes["labels"]) == 3:
+            return "rf-detr"
+        return "suppressed" if LAYOUTS["suppressed"].pick(outputs) and len(shapes["labels"]) == 2 else None
     if len(outputs) == 1 and len(outputs[0].shape) == 3:
         return _recognize_yolo(*outputs[0].shape[1:], cells=_num_cells(input_hw))
     return None
@@ -95,45 +132,41 @@ def _recognize_yolo(first: int | None, second: int | None, cells: int) -> str | 
         return None
     if cells in (first, second):
         return "yolox" if first == cells else "yolov8"
+    if second == 6 and first is not None:
+        return "yolo-nms"
     if None in (first, second):  # the number of cells is free, that of the classes is not
         return "yolox" if first is None else "yolov8"
     return None
 
 
-def _pick_detr(outputs: Sequence[TensorSpec]) -> list[str] | None:
-    """Logits and boxes: by their names in transformers, else by the boxes' four numbers."""
-    named = {output.name for output in outputs}
-    if named >= {"logits", "pred_boxes"}:
-        return ["logits", "pred_boxes"]
-    three_sided = [output for output in outputs if len(output.shape) == 3]
-    boxes = [output.name for output in three_sided if output.shape[2] == 4]
-    logits = [output.name for output in three_sided if output.shape[2] != 4]
-    return [logits[0], boxes[0]] if len(boxes) == len(logits) == 1 else None
+def check_meaning(layout: str, decoded: DecodedBatch, input_hw: tuple[int, int]) -> None:
+    """Refuse boxes and scores of a first run that cannot be what the layout says.
 
-
-def _pick_deploy(outputs: Sequence[TensorSpec]) -> list[str] | None:
-    names = ["labels", "boxes", "scores"]
-    return names if {output.name for output in outputs} >= set(names) else None
-
-
-def _pick_suppressed(outputs: Sequence[TensorSpec]) -> list[str] | None:
-    boxes = [output.name for output in outputs if len(output.shape) == 3 and output.shape[2] in (5, None)]
-    labels = [output.name for output in outputs if len(output.shape) == 2]
-    return [boxes[0], labels[0]] if len(boxes) == len(labels) == 1 else None
-
-
-def _pick_yolo(outputs: Sequence[TensorSpec]) -> list[str] | None:
-    three_sided = [output.name for output in outputs if len(output.shape) == 3]
-    return three_sided if len(three_sided) == 1 else None
+    Raises:
+        ConfigError: scores are no probabilities, boxes in pixels lie within two pixels, or boxes in fractions far
+            outside the image.
+    """
+    score = decoded.score[np.isfinite(decoded.score)]
+    if score.size and not (score.min() > -_ROUNDING and score.max() < 1 + _ROUNDING):
+        raise ConfigError(
+            f"layout {layout} expects scores from 0 to 1, got {score.min():.3g} to {score.max():.3g}: name another "
+            "layout"
+        )
+    reach = np.abs(decoded.boxes_xyxy[np.isfinite(decoded.boxes_xyxy)]).max(initial=0) / max(input_hw)
+    if 0 < reach < 2 / max(input_hw) or reach > _FAR:
+        raise ConfigError(
+            f"layout {layout} finds boxes that reach {reach:.3g} times the input's longer side: fractions where pixels "
+            "belong, or pixels where fractions belong; name another layout"
+        )
 
 
 def _decode_focal(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[int, int]) -> DecodedBatch:
-    logits, boxes = outputs
+    boxes, logits = outputs
     return DecodedBatch(_from_fractions(boxes, input_hw), _sigmoid(_of_class(logits, person)))
 
 
 def _decode_softmax(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[int, int]) -> DecodedBatch:
-    logits, boxes = outputs
+    boxes, logits = outputs
     raised = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     probability = raised / raised.sum(-1, keepdims=True)
     return DecodedBatch(_from_fractions(boxes, input_hw), _of_class(probability[..., :-1], person))
@@ -158,6 +191,11 @@ def _decode_yolox(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[
     expected = _num_cells(input_hw)
     _expect(cells.shape[1] == expected, f"one row per cell of strides 8, 16 and 32, (B, {expected}, 5 + C)", cells)
     corner_xy, stride = _grid(input_hw)
+    if np.abs(cells[..., :2]).max(initial=0) > 0.5 * min(input_hw):
+        raise ConfigError(
+            f"layout yolox expects offsets from its cells, got values up to {np.abs(cells[..., :2]).max():.0f}, which "
+            "are pixels: layout=yolox-decoded"
+        )
     center = (cells[..., :2] + corner_xy) * stride
     with np.errstate(over="ignore"):  # an infinite box is dropped
         size = np.exp(cells[..., 2:4]) * stride
@@ -165,7 +203,19 @@ def _decode_yolox(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[
     return DecodedBatch(_corners(np.concatenate([center, size], axis=2)), score)
 
 
+def _decode_yolox_pixels(outputs: Sequence[NDArray[Any]], person: int, _: tuple[int, int]) -> DecodedBatch:
+    rows = outputs[0].astype(np.float64)
+    return DecodedBatch(_corners(rows[..., :4]), rows[..., 4] * _of_class(rows[..., 5:], person))
+
+
+def _decode_yolo_nms(outputs: Sequence[NDArray[Any]], person: int, _: tuple[int, int]) -> DecodedBatch:
+    rows = outputs[0]
+    _expect(rows.shape[2] == 6, "corners, score and class (B, N, 6)", rows)
+    return DecodedBatch(rows[..., :4].astype(np.float64), _if_person(rows[..., 4], rows[..., 5], person))
+
+
 def _decode_yolov8(outputs: Sequence[NDArray[Any]], person: int, _: tuple[int, int]) -> DecodedBatch:
+    _expect(outputs[0].shape[2] > outputs[0].shape[1], "a column per cell (B, 4 + C, A)", outputs[0])
     rows = outputs[0].astype(np.float64).transpose(0, 2, 1)  # (B, A, 4 + C)
     return DecodedBatch(_corners(rows[..., :4]), _of_class(rows[..., 4:], person))
 
@@ -217,26 +267,36 @@ def _expect(holds: bool, what: str, got: NDArray[Any]) -> None:
         raise ConfigError(f"expected {what}, got {got.shape}")
 
 
+_DETR = (Wanted("pred_boxes", 3, 4), Wanted("logits", 3))
+_ONE = (Wanted("output", 3),)
+
 LAYOUTS: dict[str, Layout] = {
     "detr-focal": Layout(
-        "logits (B, Q, C), pred_boxes (B, Q, 4)", _pick_detr, _decode_focal, "stretch", "rgb", "unit", 0.5
+        "logits (B, Q, C), pred_boxes (B, Q, 4)", _DETR, _decode_focal, "stretch", "rgb", "unit", 0.5
     ),
     "detr-softmax": Layout(
         'logits (B, Q, C + 1) with "no object" last, pred_boxes (B, Q, 4)',
-        _pick_detr,
-        _decode_softmax,
-        "stretch",
-        "rgb",
-        "imagenet",
-        0.5,
-        person=1,  # COCO's category ids, as DETR has them
+        _DETR, _decode_softmax, "stretch", "rgb", "imagenet", 0.5, person=1,  # COCO's category ids, as DETR has them
     ),
     "detr-deploy": Layout(
-        "labels (B, Q), boxes (B, Q, 4), scores (B, Q)", _pick_deploy, _decode_deploy, "stretch", "rgb", "unit", 0.5
+        "labels (B, Q), boxes (B, Q, 4), scores (B, Q)",
+        (Wanted("labels", 2), Wanted("boxes", 3, 4), Wanted("scores", 2)),
+        _decode_deploy, "stretch", "rgb", "unit", 0.5,
     ),
-    "yolox": Layout("one output (B, A, 5 + C)", _pick_yolo, _decode_yolox, "letterbox", "bgr", "raw", 0.3),
-    "yolov8": Layout("one output (B, 4 + C, A)", _pick_yolo, _decode_yolov8, "letterbox-center", "rgb", "unit", 0.3),
+    "rf-detr": Layout(
+        "dets (B, Q, 4), labels (B, Q, C)",
+        (Wanted("dets", 3, 4), Wanted("labels", 3)),
+        _decode_focal, "stretch", "rgb", "imagenet", 0.5, person=1,  # COCO's category ids
+    ),
+    "yolox": Layout("one output (B, A, 5 + C)", _ONE, _decode_yolox, "letterbox", "bgr", "raw", 0.3),
+    "yolox-decoded": Layout(
+        "one output (B, A, 5 + C) in pixels", _ONE, _decode_yolox_pixels, "letterbox", "bgr", "raw", 0.3
+    ),
+    "yolov8": Layout("one output (B, 4 + C, A)", _ONE, _decode_yolov8, "letterbox-center", "rgb", "unit", 0.3),
+    "yolo-nms": Layout("one output (B, N, 6)", _ONE, _decode_yolo_nms, "letterbox-center", "rgb", "unit", 0.3),
     "suppressed": Layout(
-        "dets (B, N, 5), labels (B, N)", _pick_suppressed, _decode_suppressed, "letterbox", "bgr", "raw", 0.3
+        "dets (B, N, 5), labels (B, N)",
+        (Wanted("dets", 3, 5), Wanted("labels", 2)),
+        _decode_suppressed, "letterbox", "bgr", "raw", 0.3,
     ),
-}
+}  # fmt: skip

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from distilpose.data.annotations import read_annotations
 from distilpose.data.categories import assumed_keypoints, keypoint_category_ids, seen_categories
-from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabeled, join_whole_body, log_filled_in
 from distilpose.data.files import finite_numbers, read_flag, shortened
+from distilpose.data.fill_in import AREA_SHARE_OF_BOX, NO_BOX, fill_in, is_unlabeled, join_whole_body, log_filled_in
 from distilpose.errors import DatasetError
 from distilpose.geometry import xywh_to_xyxy
 from distilpose.inference.result import PERSON_CATEGORY_ID
@@ -175,7 +175,9 @@ def _check_annotation(
         )
     area = finite_numbers([entry.get("area", AREA_SHARE_OF_BOX * float(box_xywh[2] * box_xywh[3]))], 1)
     if area is None or area[0] < 0:
-        raise DatasetError(f"{where}: expected a finite area >= 0, got {shortened(entry['area'])}: correct or remove it")
+        raise DatasetError(
+            f"{where}: expected a finite area >= 0, got {shortened(entry['area'])}: correct or remove it"
+        )
     count = mapping.source.num_keypoints
     nothing = not entry.get("keypoints") and is_unlabeled(entry)
     keypoints = finite_numbers([0] * (3 * count) if nothing else entry.get("keypoints"), 3 * count)

@@ -10,15 +10,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.detection.detectors import Detector
+from distilpose.detection.detectors import Detector, WholeImage, check_detector_fits, create_detector
 from distilpose.errors import DistilPoseError, InputError
 from distilpose.formats.boxes import PersonBoxes, match_boxes, match_image_ids
 from distilpose.geometry import check_boxes_xyxy
 from distilpose.inference.batching import LocatedImage
+from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
+from distilpose.inference.predictor import PosePredictor
 from distilpose.types import FloatArray, ImageArray
+from distilpose.video.pose_boxes import boxes_around
 
 NOBODY = PersonBoxes(np.zeros((0, 4)), np.zeros(0))
 DETECTION_BATCH = 4  # images that a detector sees at once
+_FIT_KEYPOINTS = 5  # confident ones of a first pose, by which a box is fitted
+_FIT_PIXELS = 8  # least side of a fitted box
 
 
 class FrameId(NamedTuple):
@@ -51,6 +56,58 @@ class People(NamedTuple):
 
     find: Finder
     image_ids: dict[Path, int | None]
+
+
+class FittedWholeImage:
+    """Takes the image for an image of one person and fits the box to the pose: a first pose gives it.
+
+    Args:
+        predictor: of the poses.
+    """
+
+    def __init__(self, predictor: PosePredictor) -> None:
+        self._predictor = predictor
+
+    def __call__(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
+        """(H, W, 3) uint8 RGB each -> one box of score 1 each."""
+        return [self._fit(image, whole) for image, whole in zip(images, WholeImage()(images), strict=True)]
+
+    def _fit(self, image: ImageArray, whole: PersonBoxes) -> PersonBoxes:
+        first = self._predictor(image, whole.boxes_xyxy)
+        score = first.score
+        if score is not None and (score[0] > KEYPOINT_SCORE_THRESHOLD).sum() < _FIT_KEYPOINTS:
+            return whole
+        box = np.clip(boxes_around(first), 0, [image.shape[1], image.shape[0]] * 2)
+        is_box = (box[0, 2:] - box[0, :2] >= _FIT_PIXELS).all()
+        return PersonBoxes(box, whole.box_score) if is_box else whole
+
+
+def open_detector(
+    detector: str | Detector,
+    predictor: PosePredictor,
+    *,
+    threshold: float | None = None,
+    threads: int | None = None,
+    tile: int | None = None,
+) -> Detector:
+    """The detector of a prediction; ``whole-image`` fits its box to the pose.
+
+    Args:
+        detector: a detector, or what `create_detector` takes.
+        predictor: of the poses.
+        threshold: see `create_detector`.
+        threads: likewise.
+        tile: likewise.
+
+    Raises:
+        ConfigError: there is no such detector, or it finds people for a model of something else.
+    """
+    if not isinstance(detector, str):
+        return detector
+    check_detector_fits(detector, predictor.skeleton)
+    if detector == "whole-image":
+        return FittedWholeImage(predictor)
+    return create_detector(detector, threshold=threshold, threads=threads, tile=tile)
 
 
 def people_by_detector(detector: Detector, images: Sequence[Path], annotations: Path | None) -> People:

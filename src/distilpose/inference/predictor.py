@@ -58,8 +58,10 @@ class PosePredictor:
         model: from `create_model` or `load_model`, an `InferenceBackend`, or a name or file that `load_model` takes.
         flip_test: "off"; "aligned" averages with the mirrored crops, slower and a little better; "reference" does so
             with the released code's errors, to reproduce published numbers.
-        device: torch device; where the model's weights are when None.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``openvino:GPU``, see `as_backend`; where the model
+            already is when None.
         batch_size: most crops that the model sees at once.
+        threads: of one run on the CPU; see `as_backend`.
 
     Attributes:
         batch_size: as above.
@@ -84,11 +86,12 @@ class PosePredictor:
         flip_test: FlipTest = "off",
         device: str | None = None,
         batch_size: int = 32,
+        threads: int | None = None,
     ) -> None:
         check_flip_test(flip_test)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        self._backend = as_backend(model, device)
+        self._backend = as_backend(model, device, threads=threads)
         self._flip_test: FlipTest = flip_test
         self.batch_size = batch_size
 

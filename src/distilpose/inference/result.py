@@ -6,14 +6,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from operator import index
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PillowImage
 
-from distilpose.data.images import check_image
+from distilpose.data.images import IMAGE_SUFFIXES, check_image, write_image
 from distilpose.errors import DistilPoseError, InputError
 from distilpose.formats import conversions
 from distilpose.formats.conversions import PoseArrays
@@ -118,10 +119,10 @@ class PoseResult:
             >>> len(result.filter(result.pose_score > 0.3))
             0
         """
-        index = np.asarray(keep)
-        index = index.astype(np.intp) if index.size == 0 and index.dtype != np.bool_ else index
+        chosen = np.asarray(keep)
+        chosen = chosen.astype(np.intp) if chosen.size == 0 and chosen.dtype != np.bool_ else chosen
         rows = {name: getattr(self, name) for name in _PER_PERSON}
-        return replace(self, **{name: value[index].copy() for name, value in rows.items() if value is not None})
+        return replace(self, **{name: value[chosen].copy() for name, value in rows.items() if value is not None})
 
     def __repr__(self) -> str:
         """One line, without the arrays."""
@@ -181,9 +182,30 @@ class PoseResult:
             raise InputError("expected an image, this result has none: pass the one that it was predicted on")
         return blur_faces(shown, self.xy, self.skeleton, score=self.score, sigma=self.sigma, box=self.box)
 
+    def plot(self, style: str | DrawStyle | None = None) -> PillowImage.Image:
+        """`draw`'s image as a Pillow image, which a notebook shows and ``plot().save("drawn.png")`` writes."""
+        return PillowImage.fromarray(self.draw(style=style))
+
+    def save(self, path: str | Path, format: str | None = None) -> None:
+        """Write the people to a file: the drawn image (.jpg, .png), or their numbers; see `formats.writers`.
+
+        Args:
+            path: ending in .jpg, .png or another suffix of images, .json (COCO results), .jsonl, .csv or .parquet.
+            format: name in `formats.writers.WRITERS`, for suffixes that leave it open.
+
+        Raises:
+            ConfigError: the format is unknown, or its library is missing.
+        """
+        if format is None and Path(path).suffix.lower() in IMAGE_SUFFIXES:
+            write_image(path, self.draw())
+            return
+        from distilpose.formats.writers import save_result
+
+        save_result(self, path, format)
+
     def show(self, style: str | DrawStyle | None = None) -> None:
-        """Show `draw`'s image: in a notebook below the cell, else in the system's viewer of images."""
-        image = PillowImage.fromarray(self.draw(style=style))
+        """Show `plot`'s image: in a notebook below the cell, else in the system's viewer of images."""
+        image = self.plot(style)
         notebook = sys.modules.get("IPython")  # imported by every notebook, never by us
         if notebook is not None and notebook.get_ipython() is not None:
             notebook.display.display(image)
@@ -192,13 +214,9 @@ class PoseResult:
 
     def _repr_png_(self) -> bytes:
         """What notebooks show of a result."""
-        image = self.draw()
-        shrink = _NOTEBOOK_SIZE / max(image.shape)
-        if shrink < 1:
-            size = (max(1, round(shrink * image.shape[1])), max(1, round(shrink * image.shape[0])))
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        file = BytesIO()
-        PillowImage.fromarray(image).save(file, format="PNG")
+        image, file = self.plot(), BytesIO()
+        image.thumbnail((_NOTEBOOK_SIZE, _NOTEBOOK_SIZE))
+        image.save(file, format="PNG")
         return file.getvalue()
 
     def _image(self) -> ImageArray:
@@ -235,6 +253,25 @@ class PoseResult:
             raise InputError(f"a pose result needs all fields of PoseResult.to_dict(): {error!r}") from error
         return cls(**rows, skeleton=skeleton)
 
+    def to_numpy(self) -> NDArray[np.void]:
+        """(N,) structured array with a field per attribute that is there, such as ``to_numpy()["xy"]`` (N, K, 2)."""
+        rows = {name: getattr(self, name) for name in _PER_PERSON}
+        rows = {name: value for name, value in rows.items() if value is not None}
+        array = np.zeros(len(self), [(name, value.dtype, value.shape[1:]) for name, value in rows.items()])
+        for name, value in rows.items():
+            array[name] = value
+        return array
+
+    def to_openpose(self, order: Literal["body_25", "coco_18"] = "body_25") -> dict[str, Any]:
+        """What OpenPose's ``--write_json`` writes of an image; see `formats.openpose.openpose_people`.
+
+        Raises:
+            ConfigError: the skeleton has none of the keypoints.
+        """
+        from distilpose.formats.openpose import openpose_people
+
+        return openpose_people(self, order)
+
     def to_coco(self, image_id: int | None) -> list[dict[str, Any]]:
         """One entry per person in COCO's keypoint results format.
 
@@ -245,6 +282,7 @@ class PoseResult:
             image_id: of the image in its annotation file; None if it has none.
         """
         score = np.ones(self.xy.shape[:2]) if self.score is None else self.score
+        image_id = None if image_id is None else index(image_id)  # a number of numpy is none of JSON's
         keypoints = np.concatenate([self.xy, score[..., None]], axis=-1).reshape(len(self), 3 * score.shape[1])
         return [
             {"image_id": image_id, "category_id": PERSON_CATEGORY_ID, "keypoints": row.tolist(), "score": float(rank)}

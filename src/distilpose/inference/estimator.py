@@ -1,0 +1,242 @@
+"""Images to poses in one call: a person detector and a pose model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from distilpose.backends.device import AUTO
+from distilpose.backends.loading import DEFAULT_MODEL
+from distilpose.data.images import as_image
+from distilpose.detection.detectors import DEFAULT_DETECTOR, Detector
+from distilpose.errors import DistilPoseError
+from distilpose.inference.batching import predict_stream
+from distilpose.inference.decoding import FlipTest
+from distilpose.inference.options import VideoOptions
+from distilpose.inference.people import Frame, FrameId, best_rows, locate, open_detector
+from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.result import PoseResult
+from distilpose.types import ImageArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import nn
+
+    from distilpose.backends.base import InferenceBackend
+    from distilpose.video.pipeline import FrameResult
+
+    ImageSource = str | Path | Image | ImageArray
+
+
+class PoseEstimator:
+    """Finds the people in images and videos and their keypoints.
+
+    Args:
+        model: what `PosePredictor` takes; the one that comes with the package by default.
+        detector: ``auto``, the one that comes with the package; ``whole-image`` for images of one person; another
+            that `create_detector` takes; or a detector.
+        device: where the pose model runs: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``openvino:GPU``.
+        threads: of one run on the CPU; a thread per physical core, at most four, when None.
+        flip_test: see `PosePredictor`.
+        batch_size: crops that the model sees at once.
+        detection_threshold: least score of a person box; the detector's own when None.
+        max_people: of an image, those with the best boxes; all when None.
+        tile: side in pixels of tiles in which the built-in detector also looks, for small people in large images.
+
+    Attributes:
+        predictor: boxes to poses.
+        detector: images to boxes.
+
+    Raises:
+        ConfigError: a name, a device or a number is none, or a package is missing.
+        CheckpointError: the model file is unusable.
+
+    Example:
+        >>> estimator = PoseEstimator(detector="whole-image")
+        >>> estimator(np.zeros((120, 90, 3), np.uint8))
+        PoseResult(1 person, coco_17, pose_score 0.00, image 120x90)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | InferenceBackend | str | Path = DEFAULT_MODEL,
+        detector: str | Detector = DEFAULT_DETECTOR,
+        device: str = AUTO,
+        *,
+        threads: int | None = None,
+        flip_test: FlipTest = "off",
+        batch_size: int = 8,
+        detection_threshold: float | None = None,
+        max_people: int | None = None,
+        tile: int | None = None,
+    ) -> None:
+        self.predictor = PosePredictor(
+            model,
+            flip_test=flip_test,
+            device=None if device == AUTO else device,
+            batch_size=batch_size,
+            threads=threads,
+        )
+        self.detector = open_detector(
+            detector, self.predictor, threshold=detection_threshold, threads=threads, tile=tile
+        )
+        self._max_people = max_people
+
+    def __call__(self, image: ImageSource, boxes_xyxy: ArrayLike | None = None, *, bgr: bool = False) -> PoseResult:
+        """Find the people of one image.
+
+        Args:
+            image: path, Pillow image, (H, W, 3) uint8 RGB array, or (H, W) of gray.
+            boxes_xyxy: (N, 4) person boxes in image pixels; the detector is not asked then.
+            bgr: an array is in OpenCV's order of channels.
+
+        Returns:
+            N >= 0 people, best box first or in the order of the boxes. It refers to the image.
+
+        Raises:
+            InputError: the image or a box is unusable.
+        """
+        pixels = as_image(image, bgr=bgr)
+        if boxes_xyxy is not None:
+            return self.predictor(pixels, boxes_xyxy)
+        (people,) = self.detector([pixels])
+        kept = best_rows(people.box_score, self._max_people)
+        return self.predictor(pixels, people.boxes_xyxy[kept], people.box_score[kept])
+
+    def predict(self, images: Iterable[ImageSource], *, bgr: bool = False) -> Generator[PoseResult]:
+        """Find the people of many images, the crops of several in one run of the model; memory is bounded.
+
+        Args:
+            images: see `__call__`; taken as they are needed.
+            bgr: arrays are in OpenCV's order of channels.
+
+        Yields:
+            A result per image, in their order.
+
+        Raises:
+            InputError: an image is unusable; the text says which.
+        """
+        located = locate(_frames(images, bgr), self._find, max_people=self._max_people)
+        with closing(predict_stream(self.predictor, located, keep_images=True)) as stream:
+            for _, image, result, error in stream:
+                if error is not None:
+                    raise error
+                assert result is not None
+                yield replace(result, image=image)
+
+    def stream(
+        self, source: str | Path | int, options: VideoOptions | None = None, *, keep_images: bool = True
+    ) -> Iterator[FrameResult]:
+        """Find and follow the people of a video or of what a camera sees.
+
+        Args:
+            source: path of a video, or number of a camera, 0 for the first.
+            options: frames to take, detection in each n-th, smoothing.
+            keep_images: give ``frame.image`` and ``frame.result.image``.
+
+        Yields:
+            A `FrameResult` per frame: ``result`` with track ids, smoothed; or ``error`` where it is None. With
+            smoothing it comes some frames late.
+
+        Raises:
+            InputError: the video or the camera cannot be opened.
+            ConfigError: PyAV is not installed.
+        """
+        from distilpose.inference.interruption import Interruption
+        from distilpose.video.camera import Webcam, watch_camera
+        from distilpose.video.pipeline import watch_video
+        from distilpose.video.reader import VideoReader
+
+        options = options or VideoOptions()
+        common: dict[str, Any] = {"max_people": self._max_people, "interruption": Interruption()}
+        if isinstance(source, int):
+            name = f"webcam:{source}"
+            frames = watch_camera(Webcam(source), name, self.predictor, self._find, options, **common)
+            with closing(frames):
+                yield from map(_with_own_image, frames)
+            return
+        with VideoReader(Path(source), every=options.every, start=options.start, end=options.end) as reader:
+            frames = watch_video(reader, self.predictor, self._find, options, keep_images=keep_images, **common)
+            with closing(frames):
+                yield from map(_with_own_image, frames)
+
+    def _find(self, frames: Sequence[tuple[FrameId, ImageArray]]) -> Any:
+        return self.detector([image for _, image in frames])
+
+
+@overload
+def predict(
+    source: ImageSource, *, boxes_xyxy: ArrayLike | None = None, bgr: bool = False, **options: Any
+) -> PoseResult: ...
+@overload
+def predict(source: Sequence[ImageSource], *, bgr: bool = False, **options: Any) -> list[PoseResult]: ...
+@overload
+def predict(source: Iterable[ImageSource], *, bgr: bool = False, **options: Any) -> Iterator[PoseResult]: ...
+def predict(
+    source: ImageSource | Iterable[ImageSource],
+    *,
+    boxes_xyxy: ArrayLike | None = None,
+    bgr: bool = False,
+    **options: Any,
+) -> PoseResult | list[PoseResult] | Iterator[PoseResult]:
+    """Find the people in images and their keypoints.
+
+    The last estimator is kept, so that a second call with the same options loads nothing.
+
+    Args:
+        source: a path, a Pillow image or an array, (H, W, 3) uint8 RGB or (H, W) gray; a list of them; or a generator.
+        boxes_xyxy: (N, 4) person boxes of one image in its pixels, in place of a detector.
+        bgr: arrays are in OpenCV's order of channels.
+        **options: of `PoseEstimator`, such as ``model`` and ``detector``.
+
+    Returns:
+        Of one image a result; of a list a list in its order; of a generator a generator, in constant memory.
+
+    Raises:
+        InputError: an image or a box is unusable.
+        ConfigError: an option is.
+        CheckpointError: the model file is unusable.
+
+    Example:
+        >>> results = predict([np.zeros((120, 90, 3), np.uint8)] * 2)
+        >>> len(results), len(results[0])
+        (2, 0)
+    """
+    try:
+        estimator = _kept_estimator(**options)
+    except TypeError:  # an option without a hash, such as an array; or one that does not exist
+        estimator = PoseEstimator(**options)
+    if isinstance(source, np.ndarray):
+        several = source.ndim == 4
+    else:
+        several = isinstance(source, Iterable) and not isinstance(source, str) and not hasattr(source, "__array__")
+    if not several:
+        return estimator(source, boxes_xyxy, bgr=bgr)  # type: ignore[arg-type]
+    results = estimator.predict(source, bgr=bgr)  # type: ignore[arg-type]
+    return list(results) if isinstance(source, Sequence | np.ndarray) else results
+
+
+@lru_cache(maxsize=1)
+def _kept_estimator(**options: Any) -> PoseEstimator:
+    return PoseEstimator(**options)
+
+
+def _frames(images: Iterable[ImageSource], bgr: bool) -> Iterator[Frame]:
+    for number, source in enumerate(images):
+        try:
+            image = as_image(source, bgr=bgr)
+        except DistilPoseError as error:
+            yield FrameId(Path(str(number))), type(error)(f"image {number}: {error}")
+        else:
+            yield FrameId(Path(str(number)), size_hw=(image.shape[0], image.shape[1])), image
+
+
+def _with_own_image(frame: FrameResult) -> FrameResult:
+    return frame if frame.result is None else frame._replace(result=replace(frame.result, image=frame.image))

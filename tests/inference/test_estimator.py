@@ -1,0 +1,211 @@
+"""One call: sources of every kind, order, memory, streams, and what a result becomes."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import distilpose
+from distilpose.data.images import read_image, write_image
+from distilpose.errors import ConfigError, InputError
+from distilpose.formats.boxes import PersonBoxes
+from distilpose.inference import estimator as module
+from distilpose.inference.estimator import PoseEstimator, predict
+from distilpose.inference.options import VideoOptions
+from distilpose.inference.people import FittedWholeImage
+from distilpose.inference.predictor import PosePredictor
+from known_model import BrightestPixel
+
+
+def spot(x: int, y: int, value: int = 255) -> NDArray[np.uint8]:
+    image = np.zeros((80, 120, 3), np.uint8)
+    image[y - 1 : y + 2, x - 1 : x + 2] = value
+    return image
+
+
+class Halves:
+    """Says that a person is in each half of every image, the right one the surer."""
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[PersonBoxes]:
+        boxes = [np.array([[w / 2, 0, w, h], [0, 0, w / 2, h]], float) for h, w in (i.shape[:2] for i in images)]
+        return [PersonBoxes(each, np.array([0.9, 0.6])) for each in boxes]
+
+
+@pytest.fixture
+def estimator(backend: BrightestPixel) -> PoseEstimator:
+    return PoseEstimator(backend, Halves())
+
+
+def test_every_kind_of_source_gives_the_same_poses(estimator: PoseEstimator, tmp_path: Path) -> None:
+    image = spot(90, 40, 200)
+    write_image(tmp_path / "a.png", image)
+    expected = estimator(image)
+    assert len(expected) == 2
+    assert expected.image is image
+    np.testing.assert_allclose(expected.xy[0], np.broadcast_to([90, 40], expected.xy[0].shape), atol=1)
+    same = [
+        estimator(tmp_path / "a.png"),
+        estimator(str(tmp_path / "a.png")),
+        estimator(Image.fromarray(image)),
+        estimator(image[..., 0]),
+        estimator(image[..., :1]),
+        *estimator.predict([image, tmp_path / "a.png"]),
+    ]
+    for result in same:
+        assert np.array_equal(result.xy, expected.xy)
+        assert np.array_equal(result.image, image)
+
+
+def test_bgr_is_turned_and_files_are_not(estimator: PoseEstimator, tmp_path: Path) -> None:
+    image = spot(30, 40)
+    image[..., 0] = 7
+    write_image(tmp_path / "a.png", image)
+    for source in (image[..., ::-1], tmp_path / "a.png", Image.fromarray(image)):
+        assert np.array_equal(estimator(source, bgr=True).image, image)
+    assert np.array_equal(estimator(image, bgr=True).image, image[..., ::-1])
+
+
+def test_given_boxes_take_the_place_of_the_detector(estimator: PoseEstimator) -> None:
+    result = estimator(spot(30, 40), [[10, 10, 60, 70]])
+    assert result.box.tolist() == [[10, 10, 60, 70]]
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), 7, None, np.zeros(3, np.uint8)])
+def test_what_is_no_image_is_refused(estimator: PoseEstimator, bad: object) -> None:
+    with pytest.raises(InputError, match=r"expected a path|must be an"):
+        estimator(bad)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="image 1: "):
+        list(estimator.predict([spot(9, 9), bad]))  # type: ignore[list-item]
+
+
+def test_a_list_gives_a_list_in_order_and_a_generator_a_generator(backend: BrightestPixel) -> None:
+    options = {"model": backend, "detector": Halves(), "max_people": 1, "batch_size": 3}
+    images = [spot(65 + 5 * n, 40) for n in range(8)]
+    results = predict(images, **options)
+    assert [round(result.xy[0, 0, 0]) for result in results] == pytest.approx([65 + 5 * n for n in range(8)], abs=1)
+    lazy = predict(iter(images), **options)
+    assert iter(lazy) is lazy
+    assert [result.xy.tolist() for result in lazy] == [result.xy.tolist() for result in results]
+    assert isinstance(predict(images[0], **options), distilpose.PoseResult)
+    assert len(predict(np.stack(images[:2]), **options)) == 2
+    assert predict([], **options) == []
+
+
+def test_a_generator_is_taken_in_constant_memory(estimator: PoseEstimator) -> None:
+    alive: list[weakref.ref[NDArray[np.uint8]]] = []
+    most = 0
+
+    def images():
+        for number in range(60):
+            image = spot(60 + number % 50, 40)
+            alive.append(weakref.ref(image))
+            yield image
+
+    for result in estimator.predict(images()):
+        del result
+        gc.collect()
+        most = max(most, sum(ref() is not None for ref in alive))
+    assert len(alive) == 60
+    assert most < 30
+
+
+def test_the_last_estimator_is_kept(monkeypatch: pytest.MonkeyPatch, backend: BrightestPixel) -> None:
+    built = []
+
+    class Counted(PoseEstimator):
+        def __init__(self, **options: object) -> None:
+            built.append(options)
+            super().__init__(backend, Halves())
+
+    monkeypatch.setattr(module, "PoseEstimator", Counted)
+    module._kept_estimator.cache_clear()
+    for _ in range(3):
+        predict(spot(9, 9), model="a")
+    predict(spot(9, 9), model="b")
+    assert built == [{"model": "a"}, {"model": "b"}]
+    module._kept_estimator.cache_clear()
+
+
+def test_whole_image_fits_its_box_to_the_pose(backend: BrightestPixel) -> None:
+    class Cloud(BrightestPixel):
+        """Keypoints spread over the middle half of the crop."""
+
+        def __call__(self, images):
+            output = super().__call__(images)
+            grid = np.linspace(0.25, 0.75, output.xy_norm.shape[1])
+            output.xy_norm[:] = np.stack([grid, grid[::-1]], axis=-1)
+            return output
+
+    predictor = PosePredictor(Cloud())
+    image = np.zeros((400, 300, 3), np.uint8)
+    (box,) = FittedWholeImage(predictor)([image])[0].boxes_xyxy
+    first = predictor(image, [[0, 0, 300, 400]]).xy[0]
+    assert (box[:2] <= first.min(0)).all()
+    assert (box[2:] >= first.max(0)).all()
+    assert (box[2:] - box[:2] < np.array([300, 400]) * 0.95).all()
+    unsure = Cloud()
+    unsure_call = type(unsure).__call__
+    type(unsure).__call__ = lambda self, images: unsure_call(self, images)._replace(
+        score=np.zeros(unsure_call(self, images).xy_norm.shape[:2], np.float32)
+    )
+    assert FittedWholeImage(PosePredictor(unsure))([image])[0].boxes_xyxy.tolist() == [[0, 0, 300, 400]]
+
+
+def test_a_video_is_streamed_with_tracks(estimator: PoseEstimator, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from distilpose.video.writer import VideoWriter
+
+    images = [spot(70 + n, 40) for n in range(12)]
+    with VideoWriter(tmp_path / "v.mp4", (80, 120), rate=10) as writer:
+        for number, image in enumerate(images):
+            writer.write(image, number / 10)
+    frames = list(estimator.stream(tmp_path / "v.mp4", VideoOptions(smooth=False)))
+    assert [frame.frame_id.frame for frame in frames] == list(range(12))
+    assert {tuple(frame.result.track_id) for frame in frames} == {tuple(frames[0].result.track_id)}
+    assert frames[0].result.image.shape == (80, 120, 3)
+    bare = next(iter(estimator.stream(tmp_path / "v.mp4", VideoOptions(every=5), keep_images=False)))
+    assert bare.result.image is None
+    with pytest.raises(InputError):
+        next(iter(estimator.stream(tmp_path / "none.mp4")))
+
+
+def test_wrong_options_are_told() -> None:
+    with pytest.raises(TypeError, match="detecto"):
+        predict(spot(9, 9), detecto="auto")
+    with pytest.raises(ConfigError, match="detector must be one of"):
+        predict(spot(9, 9), detector="cat")
+
+
+def test_the_package_predicts_in_one_call(shared_data: Path) -> None:
+    files = sorted((shared_data / "coco_fixture").glob("*.jpg"))
+    results = distilpose.predict(files)
+    assert len(results) == len(files)
+    assert sum(map(len, results)) >= 6  # of 12 labeled people
+    assert np.array_equal(results[0].image, read_image(files[0]))
+
+
+def test_a_result_plots_saves_and_converts(estimator: PoseEstimator, tmp_path: Path) -> None:
+    result = estimator(spot(90, 40))
+    assert result.plot().size == (120, 80)
+    for name in ("a.png", "a.json", "a.csv", "a.jsonl"):
+        result.save(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 0
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.asarray(result.plot()))
+    with pytest.raises(ConfigError, match="expected a suffix"):
+        result.save(tmp_path / "a.xyz")
+    array = result.to_numpy()
+    assert array.shape == (2,)
+    assert np.array_equal(array["xy"], result.xy)
+    assert np.array_equal(array["box_score"], [0.9, 0.6])
+    (first, _) = result.to_openpose("coco_18")["people"]
+    assert first["pose_keypoints_2d"][:2] == pytest.approx(result.xy[0, 0].tolist())
+    import json
+
+    assert json.loads(json.dumps(result.to_coco(np.int64(7))))[0]["image_id"] == 7  # type: ignore[arg-type]
