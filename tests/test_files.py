@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from distilpose.errors import ConfigError, InputError, require_package
-from distilpose.files import disk_errors, write_file_atomically
+from distilpose.files import OutputLock, disk_errors, part_path, replacing, write_file_atomically, write_whole
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
@@ -58,3 +60,38 @@ def test_a_missing_package_names_the_command_that_installs_it(monkeypatch: pytes
         require_package("lightning", "training")
     with pytest.raises(ConfigError, match=r"pip install no_such_package$"):
         require_package("no_such_package", "this")
+
+
+def test_a_folder_is_locked_for_one_process(tmp_path: Path) -> None:
+    code = f"""
+from distilpose.files import OutputLock
+with OutputLock({str(tmp_path)!r}, "distilpose predict"):
+    print("in", flush=True)
+    input()
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdin is not None
+    assert other.stdout is not None
+    assert other.stdout.readline() == "in\n"
+    with pytest.raises(InputError, match=rf"in use by distilpose predict \(process {other.pid} on "):
+        OutputLock(tmp_path, "distilpose train").__enter__()
+    other.kill()  # a killed process holds no lock, and leaves its file
+    other.wait()
+    with OutputLock(tmp_path, "distilpose train"), pytest.raises(InputError, match="in use by distilpose train"):
+        OutputLock(tmp_path, "distilpose train").__enter__()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_is_new_and_whole_or_gone(tmp_path: Path) -> None:
+    path, victim = tmp_path / "a.json", tmp_path / "victim"
+    victim.write_text("precious")
+    part_path(path).symlink_to(victim)
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        file.write(b"half" * (1 // 0))
+    assert (victim.read_text(), list(tmp_path.iterdir())) == ("precious", [victim])
+    write_whole(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    part_path(path).write_bytes(b"of a crash")
+    write_whole(path, b"again")
+    assert path.read_bytes() == b"again"
+    assert not part_path(path).exists()

@@ -25,6 +25,7 @@ RENAMED_OPTIONS = {
 }
 # Keys of a training configuration that stand under another key now.
 MOVED_KEYS = {"backbone_heatmap": "losses", "cycle_keypoint": "losses", "cycle_token": "losses"}
+ANONYMIZE = ("none", "face", "body")
 
 
 def current_names(values: Any, parent: str | None = None) -> Any:
@@ -43,12 +44,14 @@ def current_names(values: Any, parent: str | None = None) -> Any:
 def current_options(words: Sequence[str]) -> list[str]:
     """Words of a command line with the options of this version, dotted keys such as ``--optimiser.lr`` included."""
     current = []
-    for word in words:
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         option, equals, value = word.partition("=")
         if option.startswith("--"):
             keys = [RENAMED_KEYS.get(key, key) for key in RENAMED_OPTIONS.get(option, option)[2:].split(".")]
             if keys[-1] in MOVED_KEYS and MOVED_KEYS[keys[-1]] not in keys:
                 keys.insert(-1, MOVED_KEYS[keys[-1]])
+            if keys[-1] == "anonymize" and not equals and following not in ANONYMIZE:
+                equals, value = "=", "face"  # it had no value
             word = f"--{'.'.join(keys)}{equals}{value}"
         current.append(word)
     return current

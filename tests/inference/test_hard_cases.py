@@ -176,6 +176,6 @@ def test_the_command_names_every_failure_and_exits_with_1(tmp_path: Path) -> Non
     arguments = [str(tmp_path), "--detector", "whole-image", "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-m", "distilpose", "predict", *arguments], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "1 images, 1 people, 2 failed" in done.stdout
+    assert "1 images with 1 people, 2 failed" in done.stdout
     assert done.stderr.count("failed: ") == 2
     assert "Traceback" not in done.stderr

@@ -54,7 +54,7 @@ def load(out: Path) -> list[dict[str, Any]]:
 def test_boxes_file_to_predictions_and_images(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     out = tmp_path / "deep" / "out"
     report = predict_files(PredictOptions([folder], out, model=backend, boxes=boxes))
-    assert report == (out / "predictions.json", 3, 0, 3, ())
+    assert report == (out / "predictions.json", 3, 0, 3, (), 0)
     rows = load(out)
     assert [(row["image_id"], row["image"], row["box_score"]) for row in rows] == [
         (7, (folder / "7.png").as_posix(), 0.9),

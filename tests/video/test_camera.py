@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -174,14 +175,19 @@ def test_a_camera_without_images_is_a_failure(tmp_path: Path, backend: Any, monk
 def test_the_preview_shows_the_newest_image() -> None:
     with Preview() as preview:
         with urllib.request.urlopen(preview.address, timeout=5) as page:  # noqa: S310
-            assert b"/stream" in page.read()
+            assert b'src="stream"' in page.read()
         threading.Timer(0.1, preview.show, [spot_image(spot_xy(1))]).start()
         with urllib.request.urlopen(preview.address + "stream", timeout=5) as stream:  # noqa: S310
             head = [stream.readline() for _ in range(4)]
             assert head[0] == b"--frame\r\n"
             length = int(head[2].split(b":")[1])
             assert stream.read(length)[:2] == b"\xff\xd8"
-        port = int(preview.address.rsplit(":", 1)[1].strip("/"))
+        host, _, token = preview.address.removeprefix("http://").strip("/").partition("/")
+        assert len(token) >= 16
+        for wrong in ("", "stream", "x" * len(token) + "/", token[:-1] + "/"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"http://{host}/{wrong}", timeout=5)
+        port = int(host.rsplit(":", 1)[1])
         with pytest.raises(InputError, match=f"port {port}"):
             Preview(port)
         with pytest.raises(InputError, match="port 99999"):

@@ -44,7 +44,8 @@ class Watched(SpotPose):
 model = Watched(BrightestPixel())
 output = OutputOptions(json_lines=True, parquet=True)
 report = predict_files(PredictOptions([video], folder / "out", model=model, detector=SpotDetector(), output=output))
-print(json.dumps(dict(frames=report.num_frames, people=report.num_people, memory=model.memory)))
+people = len(report.predictions.read_text().splitlines()) - 2
+print(json.dumps(dict(frames=report.num_frames, people=people, memory=model.memory)))
 """
 
 

@@ -22,7 +22,7 @@ from distilpose.inference.options import OutputOptions, PredictOptions, VideoOpt
 from distilpose.inference.people import FrameId
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
-from distilpose.video.pipeline import follow
+from distilpose.video.pipeline import detect_some, follow
 from distilpose.video.reader import VideoReader
 
 Image = NDArray[np.uint8]
@@ -93,7 +93,7 @@ def test_a_video_becomes_rows_lines_tables_and_a_video(video: Path, tmp_path: Pa
     report = predict_files(
         PredictOptions([video], tmp_path, model=backend, detector=SpotDetector(), output=output), progress=True
     )
-    assert (report.num_images, report.num_frames, report.num_people, report.failures) == (0, 40, 40, ())
+    assert (report.num_images, report.num_frames, report.num_tracks, report.failures) == (0, 40, 1, ())
     rows = rows_of(tmp_path)
     assert [row["frame"] for row in rows] == list(range(40))
     np.testing.assert_allclose([row["time"] for row in rows], np.arange(40) / 10, atol=1e-6)
@@ -134,7 +134,7 @@ def test_between_detections_people_are_followed_by_their_pose(video: Path, tmp_p
     options = VideoOptions(detect_every=5, smooth=False)
     report = predict_files(PredictOptions([video], tmp_path, model=SpotPose(backend), detector=detector, video=options))
     assert detector.images == 8
-    assert report.num_people == 40
+    assert (report.num_frames, report.num_tracks) == (40, 1)
     rows = rows_of(tmp_path)
     assert {row["track_id"] for row in rows} == {1}
     np.testing.assert_allclose(keypoints(rows), [spot_xy(number) for number in range(40)], atol=2.5)
@@ -239,7 +239,7 @@ def test_a_failed_detection_is_made_up_for_in_the_next_frame(tmp_path: Path, bac
     frames = [
         (FrameId(Path("x"), n, n / 10, SIZE_HW), broken if n in (0, 4) else spot_image(spot_xy(n))) for n in range(8)
     ]
-    frame_results = list(follow(frames, PosePredictor(SpotPose(backend)), find, 4, keep_images=False))
+    frame_results = list(follow(detect_some(frames, find, 4), PosePredictor(SpotPose(backend)), keep_images=False))
     assert calls == [1, 5]
     assert [item.error is None for item in frame_results] == [n not in (0, 4) for n in range(8)]
     assert all(len(item.result) == 1 for item in frame_results if item.result is not None)
@@ -263,7 +263,7 @@ def test_an_earlier_run_stays_when_a_file_cannot_be_opened(video: Path, tmp_path
 def test_nobody_in_a_video(tmp_path: Path, backend: Any) -> None:
     video = write_video(tmp_path / "empty.mp4", [spot_image()] * 5)
     report = predict_files(PredictOptions([video], tmp_path / "out", model=backend, detector=SpotDetector()))
-    assert (report.num_frames, report.num_people) == (5, 0)
+    assert (report.num_frames, report.num_tracks) == (5, 0)
     assert rows_of(tmp_path / "out") == []
     assert (tmp_path / "out" / "empty.mp4").is_file()
     assert backend.batches == []
@@ -332,7 +332,7 @@ def test_two_hundred_people_in_a_frame_and_the_best_of_them(tmp_path: Path, back
         return [PersonBoxes(boxes, np.linspace(0.3, 0.9, 200)) for _ in images]
 
     report = predict_files(PredictOptions([video], tmp_path / "all", model=backend, detector=crowd))
-    assert report.num_people == 600
+    assert (report.num_frames, report.num_tracks) == (3, 200)
     for frame in range(3):
         ids = [row["track_id"] for row in rows_of(tmp_path / "all") if row["frame"] == frame]
         assert len(set(ids)) == 200
@@ -366,7 +366,7 @@ def test_faces_are_blurred_in_images_and_crops(tmp_path: Path, shared_data: Path
     image = sorted(source.glob("*.jpg"))[0]
     boxes = source / "test_coco.json"
     plain, blurred = tmp_path / "plain", tmp_path / "blurred"
-    for out, anonymize in ((plain, False), (blurred, True)):
+    for out, anonymize in ((plain, "none"), (blurred, "face")):
         output = OutputOptions(anonymize=anonymize, crops=True)
         predict_files(PredictOptions([image], out, model="distilpose_s_demo", boxes=boxes, output=output))
     names = sorted(path.name for path in (plain / "crops").iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -11,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import Colorspace
 from videos import frame_number, numbered_frame, sound_seconds, top_boxes, write_video
 
 from distilpose.errors import ConfigError, InputError
@@ -83,9 +85,56 @@ def test_the_rotation_of_a_phone_is_applied(tmp_path: Path, rotation: int, brigh
         assert reader.size_hw == image.shape[:2]
 
 
+MIRRORS = [(a, 0, 0, d) for a in (-1, 1) for d in (-1, 1)] + [(0, b, c, 0) for b in (-1, 1) for c in (-1, 1)]
+
+
+@pytest.mark.parametrize("matrix", MIRRORS)
+def test_the_whole_display_matrix_is_used(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """All eight: a pixel goes to (x, y) [[a, b], [c, d]], moved into the image (ISO 14496-12, ``tkhd``)."""
+    a, b, c, d = matrix
+    image = np.random.default_rng(0).integers(60, 200, (6, 8, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    video = write_video(tmp_path / "video.mp4", [image] * 3)
+    plain = read(video)[0].image[4::8, 4::8]
+    data = bytearray(video.read_bytes())
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    video.write_bytes(data)
+    y, x = np.mgrid[:6, :8]
+    across, down = x * a + y * c, x * b + y * d
+    expected = np.zeros((np.ptp(down) + 1, np.ptp(across) + 1, 3), np.uint8)
+    expected[down - down.min(), across - across.min()] = plain
+    np.testing.assert_allclose(read(video)[0].image[4::8, 4::8].astype(int), expected, atol=2)
+
+
 def test_pixels_that_are_not_square_are_stretched(tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.mp4", [numbered_frame(0)] * 3, pixel_aspect=Fraction(4, 3))
     assert read(video)[0].image.shape == (48, 85, 3)
+
+
+def test_frames_have_a_largest_size(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(reader_module, "LARGEST_FRAME", 4_000)
+    video = write_video(tmp_path / "video.mp4", [numbered_frame(0)] * 3, pixel_aspect=Fraction(4, 3))
+    with pytest.raises(InputError, match=r"got 85 x 48 .pixel aspect 4/3"):
+        VideoReader(video)
+
+
+@pytest.mark.parametrize(("space", "red", "blue"), [("ITU709", 0.2126, 0.0722), ("ITU601", 0.299, 0.114)])
+def test_colors_are_those_of_the_file_s_standard(tmp_path: Path, space: str, red: float, blue: float) -> None:
+    """Studio-range Y'CbCr by the formula of BT.709 and BT.601, read as the RGB that it was made of."""
+    rgb = np.array([(200, 30, 40), (30, 190, 60), (40, 50, 210), (180, 180, 20)], dtype=np.float64)
+    luma = rgb @ [red, 1 - red - blue, blue]
+    planes = [16 + luma * 219 / 255, 128 + (rgb[:, 2] - luma) / (2 - 2 * blue) * 224 / 255,
+              128 + (rgb[:, 0] - luma) / (2 - 2 * red) * 224 / 255]  # fmt: skip
+    yuv = np.stack([np.rint(plane).astype(np.uint8).repeat(16)[None].repeat(32, 0) for plane in planes])
+    with av.open(str(tmp_path / "video.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"qp": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv444p"
+        stream.codec_context.colorspace = int(Colorspace[space])
+        stream.codec_context.color_range = 1
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(yuv, format="yuv444p")))
+        container.mux(stream.encode(None))
+    np.testing.assert_allclose(read(tmp_path / "video.mkv")[0].image[16, 8::16], rgb, atol=2)
 
 
 def test_colors_survive_writing_and_reading(tmp_path: Path) -> None:

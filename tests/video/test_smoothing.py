@@ -180,16 +180,14 @@ def test_uncertain_keypoints_are_smoothed_more(smooth: Smooth, by: str) -> None:
         assert np.std(smoothed[:, 0]) < 0.7 * np.std(smoothed[:, 2])
 
 
-def test_score_comes_before_sigma_unless_asked() -> None:
+def test_score_comes_before_sigma() -> None:
     result = stick(BASE, score=np.array([0.9, 0.5, 0.1]), sigma=np.array([[8.0, 8], [3, 3], [1, 1]]))
     size = np.array([100.0])
-    auto, sigma, none = (relative_spread(result, size, u)[0] for u in ("auto", "sigma", "none"))  # type: ignore[arg-type]
-    assert auto[0] < auto[1] < auto[2]
-    assert sigma.tolist() == pytest.approx([0.08, 0.03, 0.01])
-    assert none.tolist() == [USUAL_SPREAD] * 3
-    np.testing.assert_allclose(relative_spread(replace(result, raw_score=None), size)[0], sigma)
-    with pytest.raises(ConfigError, match="uncertainty must be one of auto, sigma, score, none"):
-        relative_spread(result, size, "wrong")  # type: ignore[arg-type]
+    scored = relative_spread(result, size)[0]
+    assert scored[0] < scored[1] < scored[2]
+    by_sigma = relative_spread(replace(result, raw_score=None), size)[0]
+    assert by_sigma.tolist() == pytest.approx([0.08, 0.03, 0.01])
+    assert relative_spread(replace(result, raw_score=None, sigma=None), size).tolist() == [[USUAL_SPREAD] * 3]
 
 
 @BOTH

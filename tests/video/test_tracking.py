@@ -245,15 +245,6 @@ def test_wrong_arguments_are_named() -> None:
             TrackingOptions(**wrong)
 
 
-def test_box_alone_reads_no_pose() -> None:
-    rng, times = np.random.default_rng(0), np.arange(0, 3, 1 / 15)
-    frames = [[people(walker(200 + 150 * t), walker(800 - 150 * t, 500)) for t in times] for _ in range(2)]
-    scattered = [with_xy(frame, rng.uniform(0, 1000, frame.xy.shape)) for frame in frames[1]]
-    trackers = [PoseTracker(TrackingOptions(oks_weight=0)) for _ in range(2)]
-    for t, a, b in zip(times, frames[0], scattered, strict=True):
-        assert ids(trackers[0].update(a, t)) == ids(trackers[1].update(b, t))
-
-
 def with_xy(result: PoseResult, xy: np.ndarray) -> PoseResult:
     return PoseResult.from_dict({**result.to_dict(), "xy": xy})
 
@@ -343,7 +334,7 @@ def test_box_margins_are_those_of_the_labels(shared_data) -> None:
             low, high, corner = xy.min(0), xy.max(0), np.array(entry["bbox"][:2])
             sides = np.concatenate([low - corner, corner + entry["bbox"][2:] - high])
             margins.append(sides / (high - low).max())
-    assert len(margins) == 1857
+    assert len(margins) == 4624
     for percentile, margin in ((5, BOX_MARGIN_LOW), (50, BOX_MARGIN), (95, BOX_MARGIN_HIGH)):
         value = np.percentile(margins, percentile, axis=0)
         value[[0, 2]] = value[[0, 2]].mean()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from distilpose.errors import ConfigError, InputError
 from distilpose.skeletons import COCO_17, HALPE_26, OPENPOSE_18, Skeleton
-from distilpose.visualization.anonymize import blur_faces
+from distilpose.visualization.anonymize import anonymized_note, blur_boxes, blur_faces
 
 Pixels = NDArray[np.uint8]
 NAMES = COCO_17.keypoint_names
@@ -159,3 +159,30 @@ def test_extremes(noise: Pixels, person: NDArray[np.float64]) -> None:
         blur_faces(noise[..., 0], person, COCO_17)
     crowd = np.repeat(person, 200, axis=0) + np.random.default_rng(0).uniform(-100, 100, (200, 1, 2))
     assert blur_faces(noise, crowd, COCO_17).shape == noise.shape
+
+
+def test_a_blurred_face_is_bounded_to_the_head_however_unsure(noise: Pixels, person: NDArray[np.float64]) -> None:
+    box = [[130.0, 50, 270, 500]]
+    blurred = blur_faces(noise, person, COCO_17, sigma=np.full((1, 17, 2), 500.0), box=box)
+    left, top, right, bottom = changed_box(noise, blurred)
+    assert right - left <= 3 * 75  # three heads of 60 pixels, estimated a quarter too large
+    assert bottom - top <= 3 * 75
+    person[0, NAMES.index("left_shoulder")] += [900, 0]  # a shoulder far off makes no head larger than its person
+    left, top, right, bottom = changed_box(noise, blur_faces(noise, person, COCO_17, box=[[150.0, 60, 250, 160]]))
+    assert bottom - top <= 3 * 80 + 3
+
+
+def test_whole_boxes_are_blurred_with_a_margin(noise: Pixels) -> None:
+    blurred = blur_boxes(noise, [[100.0, 100, 200, 300], [350, 400, 900, 900]])
+    assert changed_box(noise[:360], blurred[:360]) == (90, 90, 210, 310)  # 5 % of 200 pixels on every side
+    assert sharpness(blurred[100:300, 100:200]) < 1e-3 * sharpness(noise[100:300, 100:200])
+    assert sharpness(blurred[410:, 360:]) < 1e-3 * sharpness(noise[410:, 360:])
+    np.testing.assert_array_equal(blur_boxes(noise, np.zeros((0, 4))), noise)
+    np.testing.assert_array_equal(blur_boxes(noise, [[-1e9, 0, -1e8, 10]]), noise)
+    with pytest.raises(InputError, match=r"box must have shape \(N, 4\)"):
+        blur_boxes(noise, [[1.0, 2, 3]])
+
+
+def test_the_note_says_who_stays_visible() -> None:
+    assert "the faces of 48 people; whoever was not found is still visible" in anonymized_note("face", 48)
+    assert "the boxes of 2 people" in anonymized_note("body", 2)

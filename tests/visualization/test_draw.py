@@ -7,7 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from distilpose.errors import ConfigError, InputError
+from distilpose.inference.result import PoseResult
 from distilpose.skeletons import COCO_17, Skeleton
+from distilpose.visualization.annotators import is_drawn
 from distilpose.visualization.draw import (
     PERSON_COLORS,
     PLAIN_COLOR,
@@ -324,3 +326,22 @@ def test_bad_arrays_are_refused(gray: Pixels, person: NDArray[np.float64], chang
     arguments = {"image": gray, "xy": person, **change}
     with pytest.raises(InputError, match=message):
         draw_poses(arguments.pop("image"), arguments.pop("xy"), COCO_17, **arguments)
+
+
+@pytest.mark.parametrize("style", ["sides", "minimal"])
+def test_an_unsure_pose_in_a_box_is_marked(gray: Pixels, person: NDArray[np.float64], style: str) -> None:
+    score, box = np.zeros((1, 17)), np.array([[60.0, 8, 270, 400]])
+    unsure, sure = (
+        draw_poses(gray, person, COCO_17, score=score, box=box, pose_score=[value], style=style) for value in (0.1, 0.3)
+    )
+    np.testing.assert_array_equal(sure, gray)
+    edge = (unsure[60:350, 60] != gray[60:350, 60]).any(-1)
+    assert 0.3 < edge.mean() < 0.7  # dashes
+    assert np.count_nonzero(np.diff(edge)) > 10
+    assert (unsure[:60, 60:140] != gray[:60, 60:140]).any(-1).mean() > 0.05  # a label at the upper left corner
+
+
+def test_people_with_neither_pose_nor_box_are_not_drawn() -> None:
+    xy, box = np.zeros((3, 17, 2)), np.tile([1.0, 1, 50, 90], (3, 1))
+    result = PoseResult(xy=xy, box=box, box_score=[0.9, 0.3, 0.3], pose_score=[0.1, 0.1, 0.4])
+    assert is_drawn(result).tolist() == [True, False, True]

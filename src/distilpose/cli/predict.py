@@ -27,10 +27,15 @@ def _predict(options: PredictOptions) -> int:
 def _tell(report: PredictReport, options: PredictOptions) -> None:
     for failure in report.failures:
         print(printable(f"failed: {failure}"), file=sys.stderr)
-    done = [f"{report.num_images} images"] if report.num_images or not report.num_frames else []
-    done += [f"{report.num_frames} frames"] if report.num_frames else []
-    done += [f"{report.num_people} people", f"{len(report.failures)} failed"]
+    images = f"{report.num_images} images with {report.num_people} people"
+    done = [images] if report.num_images or not report.num_frames else []
+    done += [f"{report.num_frames} frames with {report.num_tracks} tracks"] if report.num_frames else []
+    done += [f"{len(report.failures)} failed"]
     print(printable(f"{', '.join(done)} -> {options.out}"))
+    if options.output.anonymize != "none" and options.output.images:
+        from distilpose.visualization.anonymize import anonymized_note
+
+        print(anonymized_note(options.output.anonymize, report.num_people + report.num_tracks))
 
 
 PREDICT = Command(
@@ -39,7 +44,7 @@ PREDICT = Command(
         "photo.jpg",
         "video.mp4 --detect-every 5 --start 1:30 --end 2:00",
         "webcam:0 --detect-every 10 --end 60",
-        "photos clips --detector onnx:detector.onnx --style labels --json-lines",
+        "photos clips --detector onnx:detector.onnx --style labels --format csv,openpose",
         "val2017 --boxes detections.json --annotations val2017.json --out out",
     ),
     "distilpose.inference.options:PredictOptions",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.errors import ConfigError
+from distilpose.formats.writers import check_formats
 from distilpose.inference.decoding import FlipTest
 from distilpose.options import NonNegativeFloat, Port, PositiveInt, Seconds, check_options, option
 
@@ -61,25 +62,36 @@ class OutputOptions:
     Attributes:
         images: draw the people of each image and video
         style: how people are drawn; sides on images and people on videos by default
-        anonymize: blur faces of the people found in all that is drawn
+        anonymize: blur the faces, or the whole boxes (body), of the people found in all that is drawn
         keypoint_threshold: do not draw keypoints of a lower score
         crops: write each person cut out of the image, in crops/
-        json_lines: write poses.jsonl: a line per image or frame
-        parquet: write poses.parquet: a row per person
+        format: besides predictions.json, one or several of csv, csv-wide, csv-dlc, coco-dataset, jsonl, parquet,
+            openpose, openpose-coco, yolo, labelstudio, trc, separated by commas
+        json_lines: the same as --format jsonl
+        parquet: the same as --format parquet
         preview: camera: show it on a page of this machine at this port; 0: any free port
     """
 
     images: bool = True
     style: Literal["sides", "people", "labels", "skeleton", "minimal"] | None = None
-    anonymize: bool = False
+    anonymize: Literal["none", "face", "body"] = "none"
     keypoint_threshold: NonNegativeFloat = option(0.0, metavar="S")
     crops: bool = False
+    format: str = option("coco", metavar="NAME[,NAME]")
     json_lines: bool = False
     parquet: bool = False
     preview: Port | None = option(metavar="PORT")
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_formats(self.formats)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Names of all formats to write, in `formats.writers.WRITERS`; ``coco`` is always among them."""
+        more = {"jsonl": self.json_lines, "parquet": self.parquet}
+        names = [name.strip() for name in self.format.split(",") if name.strip()]
+        return ("coco", *names, *(name for name, is_wanted in more.items() if is_wanted))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from distilpose.detection.detectors import check_detector_fits, create_detector
 from distilpose.errors import ConfigError, InputError
+from distilpose.files import OutputLock
 from distilpose.formats.writers import PREDICTIONS_NAME
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
@@ -29,9 +30,10 @@ class PredictReport(NamedTuple):
         predictions: the file written.
         num_images: images predicted, with people or without.
         num_frames: frames of videos and cameras predicted.
-        num_people: people in all of them, each once per frame.
+        num_people: people in images.
         failures: a line for each image, video or frame left out: its name and why. A command that has any exits
             with 1.
+        num_tracks: people in videos and cameras, each once per video.
     """
 
     predictions: Path
@@ -39,6 +41,7 @@ class PredictReport(NamedTuple):
     num_frames: int
     num_people: int
     failures: tuple[str, ...]
+    num_tracks: int = 0
 
 
 class PredictInterruptedError(KeyboardInterrupt):
@@ -72,7 +75,8 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
         progress: show bars on the standard error stream.
 
     Raises:
-        InputError: no source, an unusable boxes or annotation file, ``out`` holds sources, or the disk is full.
+        InputError: no source, an unusable boxes or annotation file, ``out`` holds sources or is in use by another
+            process, or the disk is full.
         ConfigError: not exactly one of ``boxes`` and ``detector``, or an option is out of range or does not fit.
         CheckpointError: the model file is unusable.
         PredictInterruptedError: after an interrupt, when all files are closed. It ends a camera without an error.
@@ -84,7 +88,7 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
     predictor = PosePredictor(options.model, flip_test=options.flip_test, batch_size=options.batch_size)
     if options.boxes is None and not callable(options.detector):
         check_detector_fits(options.detector or "auto", predictor.skeleton)
-    if output.anonymize:
+    if output.anonymize == "face":
         check_has_face(predictor.skeleton)
     people = _people(found, options)
     folder, drawings = Path(options.out), _drawing_paths(found, Path(options.out))
@@ -93,13 +97,17 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
     _prepare_folder(folder, inputs, [*found.images, *found.videos] if output.images else [])
     run = Run(predictor, people, folder, video, output, style, drawings, options.max_people)
     try:
-        with Interruption() as interruption, Meter(progress, interruption) as meter:
+        with (
+            OutputLock(folder, "distilpose predict"),
+            Interruption() as interruption,
+            Meter(progress, interruption) as meter,
+        ):
             run.predict(found, interruption, meter)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot write to {folder} ({reason}): what was written before can be read") from error
     report = PredictReport(
-        folder / PREDICTIONS_NAME, run.num_images, run.num_frames, run.num_people, tuple(run.failures)
+        folder / PREDICTIONS_NAME, run.num_images, run.num_frames, run.num_people, tuple(run.failures), run.num_tracks
     )
     if run.interrupted:
         raise PredictInterruptedError(report)

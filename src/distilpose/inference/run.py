@@ -52,7 +52,8 @@ class Run:
         max_people: of an image.
         num_images: images predicted.
         num_frames: frames predicted.
-        num_people: people in them.
+        num_people: people in images.
+        num_tracks: people in videos and cameras, each once for all its frames.
         failures: a line for each source or frame that was left out.
         interrupted: whether images or videos were ended early.
     """
@@ -68,6 +69,7 @@ class Run:
     num_images: int = 0
     num_frames: int = 0
     num_people: int = 0
+    num_tracks: int = 0
     failures: list[str] = field(default_factory=list)
     interrupted: bool = False
     _writers: list[PoseWriter] = field(default_factory=list)
@@ -75,7 +77,7 @@ class Run:
     def predict(self, found: Sources, interruption: Interruption, meter: Meter) -> None:
         """Everything; writers are closed whatever happens."""
         with ExitStack() as stack:
-            for writer in self._open_writers():
+            for writer in open_writers(self.out, self.output.formats):
                 stack.callback(writer.close)
                 self._writers.append(writer)
             if found.images:
@@ -88,13 +90,9 @@ class Run:
                 if not interruption.requested:
                     self._camera(number, interruption, meter)
 
-    def _open_writers(self) -> Iterator[PoseWriter]:
-        wanted = {"jsonl": self.output.json_lines, "parquet": self.output.parquet}
-        return open_writers(self.out, ["coco", *(name for name, is_wanted in wanted.items() if is_wanted)])
-
     def _annotator(self, default: str) -> Annotator:
         style = self.style or style_named(default)
-        return Annotator(style, "face" if self.output.anonymize else "none", self.output.keypoint_threshold)
+        return Annotator(style, self.output.anonymize, self.output.keypoint_threshold)
 
     def _images(self, paths: Sequence[Path], interruption: Interruption, meter: Meter) -> None:
         def unread() -> Iterator[Path]:
@@ -187,13 +185,15 @@ class Run:
         self, frame_results: Iterable[FrameResult], frame_writers: Sequence[Callable[[ImageArray, float], None]]
     ) -> None:
         """Write frame after frame; ``frame_writers`` get the drawn ones."""
-        failed = 0
+        failed, tracks = 0, set[int]()
         annotator = self._annotator("people")
         with (
             AnnotatedImageWriter(annotator, self.failures) as cutter,
             AnnotatedVideoWriter(annotator, frame_writers) as annotated,
         ):
             for frame_id, image, result, error in frame_results:
+                if result is not None and result.track_id is not None:
+                    tracks.update(result.track_id.tolist())
                 if result is None:
                     assert error is not None
                     failed += 1
@@ -206,11 +206,13 @@ class Run:
                     assert frame_id.time is not None
                     annotated.draw(image, result, frame_id.time)
                 self._cut(cutter, frame_id, image, result)
+        self.num_tracks += len(tracks)
         if failed > FAILURES_OF_A_VIDEO:
             self.failures.append(f"{frame_id.source}: {failed - FAILURES_OF_A_VIDEO} more frames")
 
     def _write(self, frame_id: FrameId, result: PoseResult) -> None:
-        self.num_people += len(result)
+        if frame_id.frame is None:
+            self.num_people += len(result)
         found = PoseRecord(
             source=frame_id.source.as_posix(),
             result=result,

@@ -20,7 +20,7 @@ from distilpose.inference.people import Finder, Frame, FrameId
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.sources import CAMERA_PREFIX
 from distilpose.types import ImageArray
-from distilpose.video.pipeline import FrameResult, follow
+from distilpose.video.pipeline import FrameResult, detect_some, follow
 from distilpose.video.smoothing import OneEuroSmoother
 
 LATENCIES_KEPT = 100  # frames over which latency is summed up
@@ -179,7 +179,12 @@ def watch_camera(
     smoother = OneEuroSmoother()
     try:
         with closing(
-            follow(frames(), predictor, find, options.detect_every, max_people=max_people, keep_images=True)
+            follow(
+                detect_some(frames(), find, options.detect_every),  # not ahead: what is shown must be new
+                predictor,
+                max_people=max_people,
+                keep_images=True,
+            )
         ) as frame_results:
             for item in frame_results:
                 used += 1

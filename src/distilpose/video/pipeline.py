@@ -1,10 +1,10 @@
-"""A video: frames -> people -> poses -> tracks -> smooth tracks, each stage beside the others, memory bounded."""
+"""A video: frames -> people -> poses -> tracks -> smooth tracks; decoding and detection run ahead in threads."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from distilpose.video.pose_boxes import find_duplicates
 from distilpose.video.reader import VideoReader
 from distilpose.video.smoothing import smooth_zero_lag
 from distilpose.video.tracking import PoseTracker
+
+DetectedFrame = tuple[FrameId, ImageArray | DistilPoseError, PersonBoxes | DistilPoseError]
 
 FRAMES_AHEAD = 4
 SAME_PERSON_IOU = 0.3  # of a detected and an expected box, from which on the detector has not missed the person
@@ -67,14 +69,14 @@ def watch_video(
         interruption: ends the video early; what was read until then is finished.
     """
     ahead = prefetch(_frames(reader, interruption), FRAMES_AHEAD)
+    located_images: Generator[Any]
     if options.detect_every == 1:
         located_images = prefetch(locate(ahead, find, max_people=max_people), FRAMES_AHEAD)
         frame_results = _tracked(predict_stream(predictor, located_images, keep_images=keep_images))
     else:
-        frame_results = follow(
-            ahead, predictor, find, options.detect_every, max_people=max_people, keep_images=keep_images
-        )
-    with closing(ahead), closing(frame_results):
+        located_images = prefetch(detect_some(ahead, find, options.detect_every), FRAMES_AHEAD)
+        frame_results = follow(located_images, predictor, max_people=max_people, keep_images=keep_images)
+    with closing(ahead), closing(located_images), closing(frame_results):
         if not options.smooth:
             yield from frame_results
             return
@@ -111,47 +113,58 @@ def _tracked(stream: Iterable[Predicted[FrameId]]) -> Generator[FrameResult]:
         yield FrameResult(frame_id, image, result, error)
 
 
+def detect_some(frames: Iterable[Frame], find: Finder, detect_every: int) -> Generator[DetectedFrame]:
+    """Run the detector in each n-th frame; a frame that fails makes the next one due.
+
+    Args:
+        frames: frames, or why there is none.
+        find: the boxes of frames.
+        detect_every: n.
+    """
+    since_detection = detect_every
+    for frame_id, image in frames:
+        since_detection += 1
+        found: PersonBoxes | DistilPoseError = NOBODY
+        if not isinstance(image, DistilPoseError) and since_detection >= detect_every:
+            try:
+                found, since_detection = find([(frame_id, image)])[0], 0
+            except DistilPoseError as error:
+                found = error
+        yield frame_id, image, found
+
+
 def follow(
-    frames: Iterable[Frame],
+    frames: Iterable[DetectedFrame],
     predictor: PosePredictor,
-    find: Finder,
-    detect_every: int,
     *,
     max_people: int | None = None,
     keep_images: bool,
 ) -> Generator[FrameResult]:
-    """Predict frame by frame, with a detector in each n-th only: in between, people are where their pose leads.
+    """Predict frame by frame; where the detector did not look, or missed somebody, boxes follow the tracked poses.
 
     One frame needs the poses of the one before, so there are no batches across frames.
 
     Args:
-        frames: frames, or why there is none.
+        frames: of `detect_some`.
         predictor: of the poses.
-        find: the boxes of frames.
-        detect_every: n.
         max_people: people of a frame that are kept.
         keep_images: hand the frames on.
     """
     tracker = PoseTracker()
-    since_detection = detect_every
-    for frame_id, image in frames:
-        since_detection += 1
-        if isinstance(image, DistilPoseError):
-            yield FrameResult(frame_id, None, None, image)
+    for frame_id, image, detected in frames:
+        error = image if isinstance(image, DistilPoseError) else detected
+        if isinstance(error, DistilPoseError):
+            yield FrameResult(frame_id, None, None, error)
             continue
         assert frame_id.time is not None
+        assert not isinstance(image, DistilPoseError)
         try:
-            expected = tracker.expected(frame_id.time)
-            detected = NOBODY
-            if since_detection >= detect_every:  # a frame that failed makes the next one due
-                detected = find([(frame_id, image)])[0]
-                since_detection = 0
-            people, is_detected = joined(detected, expected, max_people)
+            people, is_detected = joined(error, tracker.expected(frame_id.time), max_people)
             result = predictor(image, *people)
             single = ~find_duplicates(result)
             result = tracker.update(result.filter(single), frame_id.time, detected=is_detected[single])
-        except DistilPoseError as error:
-            yield FrameResult(frame_id, None, None, error)
+        except DistilPoseError as failure:
+            yield FrameResult(frame_id, None, None, failure)
             continue
         yield FrameResult(frame_id, image if keep_images else None, result, None)
 

@@ -1,7 +1,8 @@
-"""A window on a live run: the newest drawn frame, as a page on this machine."""
+"""A page on this machine that shows the newest drawn frame of a camera, to whoever knows its address."""
 
 from __future__ import annotations
 
+import secrets
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
@@ -14,11 +15,13 @@ from distilpose.types import ImageArray
 _BOUNDARY = "frame"
 _PAGE = b"""<!doctype html><title>distilpose</title><meta name="viewport" content="width=device-width">
 <style>body{margin:0;background:#101418;display:grid;place-items:center;height:100vh}img{max-width:100%;max-height:100vh}
-</style><img src="/stream" alt="what the camera sees, with poses">"""
+</style><img src="stream" alt="what the camera sees, with poses">"""
 
 
 class Preview:
     """Serves a page that shows the frame given last; on this machine alone.
+
+    The address has a random part, which other users of the machine and pages in the browser cannot guess.
 
     Args:
         port: of the page; 0 takes a free one.
@@ -35,14 +38,14 @@ class Preview:
         self._jpeg = b""
         self._count = 0
         self._open = True
-        preview = self
+        preview, root = self, f"/{secrets.token_urlsafe(16)}/"
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:  # the library's name
-                if self.path == "/":
+                if secrets.compare_digest(self.path.encode(), root.encode()):
                     self._answer("text/html; charset=utf-8", str(len(_PAGE)))
                     self.wfile.write(_PAGE)
-                elif self.path == "/stream":
+                elif secrets.compare_digest(self.path.encode(), f"{root}stream".encode()):
                     self._answer(f"multipart/x-mixed-replace; boundary={_BOUNDARY}", None)
                     preview._send(self)
                 else:
@@ -52,6 +55,7 @@ class Preview:
                 self.send_response(200)
                 self.send_header("Content-Type", kind)
                 self.send_header("Cache-Control", "no-store")
+                self.send_header("Referrer-Policy", "no-referrer")
                 if length is not None:
                     self.send_header("Content-Length", length)
                 self.end_headers()
@@ -64,7 +68,7 @@ class Preview:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"the preview cannot use port {port} ({reason}): choose another, or 0 for any") from error
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}/"
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}{root}"
         threading.Thread(target=self._server.serve_forever, name="preview", daemon=True).start()
 
     def __enter__(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 
 VIDEO_SUFFIXES = (
-    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
+    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".ivf",
+    ".m2t", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".ts",
+    ".vob", ".webm", ".wmv", ".y4m",
 )  # fmt: skip
+LARGEST_FRAME = 178_956_970  # pixels, as Pillow's limit for images
 DEFAULT_RATE = 30.0
 _EPSILON = 1e-6  # seconds: times are fractions
 _JUMP_PERIODS = 3  # a time that steps back by more frames begins a new video in the file
@@ -47,7 +50,8 @@ class VideoFrame(NamedTuple):
 class VideoReader:
     """The frames of a video as a player shows them.
 
-    A rotation stored by a phone is applied, pixels that are not square are stretched, times are those of the file.
+    A rotation or mirroring stored by a camera is applied, pixels that are not square are stretched, times are those of
+    the file.
 
     Args:
         path: of any file that FFmpeg reads.
@@ -248,12 +252,35 @@ def image_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _upright_rgb(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> ImageArray:
+    """(H, W, 3) with square pixels, turned and mirrored as the frame's display matrix says.
+
+    Raises:
+        InputError: it would have more than `LARGEST_FRAME` pixels.
+    """
+    width, height = max(1, round(frame.width * float(pixel_aspect or 1))), frame.height
+    if max(width, frame.width) * height > LARGEST_FRAME:
+        raise InputError(
+            f"expected frames of at most {LARGEST_FRAME // 10**6} million pixels, got {width} x {height} (pixel aspect "
+            f"{pixel_aspect}): convert the video to a smaller size"
+        )
     image: ImageArray = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-    if pixel_aspect and pixel_aspect != 1:
-        size = (max(1, round(image.shape[1] * float(pixel_aspect))), image.shape[0])
-        image = resize(image, size)
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    if width != frame.width:
+        image = resize(image, (width, height))
+    across_x, down_x, across_y, down_y = _display_matrix(frame)
+    if abs(across_x) + abs(down_y) < abs(down_x) + abs(across_y):  # x and y change places
+        image, across_x, down_y = image.transpose(1, 0, 2), across_y, down_x
+    return np.ascontiguousarray(image[:: -1 if down_y < 0 else 1, :: -1 if across_x < 0 else 1])
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """How far a step along x goes across and down on the screen, then the same for a step along y."""
+    from av.sidedata.sidedata import Type
+
+    side_data: Any = frame.side_data.get(Type.DISPLAYMATRIX)
+    if side_data is None:
+        return 1, 0, 0, 1
+    values = np.frombuffer(side_data, dtype=np.int32).tolist()
+    return values[0], values[1], values[3], values[4]
 
 
 def resize(image: ImageArray, size_wh: tuple[int, int]) -> ImageArray:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from distilpose.errors import ConfigError, InputError
 from distilpose.inference.result import PoseResult
+from distilpose.options import NonNegativeFloat, PositiveFloat, check_options
 from distilpose.types import FloatArray, IntArray
 from distilpose.video.pose_boxes import keypoint_extent
 
 Item = TypeVar("Item")
-Uncertainty = Literal["auto", "sigma", "score", "none"]
 
 USUAL_SPREAD = 0.03  # sizes of a person: an error of this much makes a keypoint an ordinary one
 # Median error over size is about 0.30 exp(-3.45 score) for the shipped student on 600 people of coco_val_train_crops.
@@ -28,7 +28,7 @@ _MAX_AHEAD = 120  # items that wait, whatever their times say
 _HALF_PER_STD = 2.0  # a window ends two standard deviations from its middle
 
 
-def relative_spread(result: PoseResult, size: FloatArray, uncertainty: Uncertainty = "auto") -> FloatArray:
+def relative_spread(result: PoseResult, size: FloatArray) -> FloatArray:
     """How far off each keypoint may be, in sizes of its person.
 
     Sigma says so only in a model trained for it (residual log-likelihood). In the students of simulated heatmaps sigma
@@ -38,19 +38,13 @@ def relative_spread(result: PoseResult, size: FloatArray, uncertainty: Uncertain
     Args:
         result: N people.
         size: (N,) pixels.
-        uncertainty: what to read; "auto" the score, else sigma, else nothing.
 
     Returns:
         (N, K) greater than 0; `USUAL_SPREAD` where nothing is known.
-
-    Raises:
-        ConfigError: ``uncertainty`` is none of these.
     """
-    if uncertainty not in get_args(Uncertainty):
-        raise ConfigError(f"uncertainty must be one of {', '.join(get_args(Uncertainty))}, got {uncertainty!r}")
-    if uncertainty in ("auto", "score") and result.score is not None:
+    if result.score is not None:
         spread = _ERROR_AT_SCORE_0 * np.exp(-_ERROR_FALL * result.score)
-    elif uncertainty in ("auto", "sigma") and result.sigma is not None:
+    elif result.sigma is not None:
         spread = np.sqrt((result.sigma**2).mean(-1)) / size[:, None]
     else:
         spread = np.full(result.xy.shape[:2], USUAL_SPREAD)
@@ -66,22 +60,15 @@ class OneEuroOptions:
         beta: by how many Hz the cut-off rises for each size of the person per second: higher follows quicker.
         speed_cutoff: cut-off frequency in Hz of the speed's own filter.
         max_gap: seconds out of sight after which smoothing starts anew.
-        uncertainty: what says how sure a keypoint is, see `relative_spread`.
     """
 
-    min_cutoff: float = 1.0
-    beta: float = 6.0
-    speed_cutoff: float = 1.5
-    max_gap: float = 0.5
-    uncertainty: Uncertainty = "auto"
+    min_cutoff: PositiveFloat = 1.0
+    beta: NonNegativeFloat = 6.0
+    speed_cutoff: PositiveFloat = 1.5
+    max_gap: NonNegativeFloat = 0.5
 
     def __post_init__(self) -> None:
-        values = (self.min_cutoff, self.beta, self.speed_cutoff, self.max_gap)
-        if not all(0 <= value < np.inf for value in values) or min(self.min_cutoff, self.speed_cutoff) == 0:
-            raise ConfigError(
-                "min_cutoff and speed_cutoff must be greater than 0, beta and max_gap at least 0, got "
-                f"{self.min_cutoff}, {self.speed_cutoff}, {self.beta} and {self.max_gap}"
-            )
+        check_options(self)
 
 
 class _Filtered(NamedTuple):
@@ -139,7 +126,7 @@ class OneEuroSmoother:
             known = _Filtered(*(v[time - known.time <= self._options.max_gap] for v in known))  # type: ignore[arg-type]
             _, row, before = np.intersect1d(track_id, known.track_id, return_indices=True)
             old = _Filtered(*(values[before] for values in known))  # type: ignore[arg-type]
-            spread = relative_spread(result, size, self._options.uncertainty)[row]
+            spread = relative_spread(result, size)[row]
             for values, filtered in zip(
                 now[2:], self._filter(old, result.xy[row], size[row], spread, time), strict=True
             ):
@@ -166,7 +153,6 @@ def smooth_zero_lag(
     window: float = 0.4,
     *,
     max_gap: float = 0.25,
-    uncertainty: Uncertainty = "auto",
 ) -> Iterator[tuple[Item, PoseResult | None]]:
     """Smooth a video's poses by what comes before and after: no lag, at the price of a delay of half the window.
 
@@ -178,14 +164,13 @@ def smooth_zero_lag(
         items: (anything, people with ``track_id``, seconds) in order of time; None for a frame without a result.
         window: seconds from the first pose that counts to the last.
         max_gap: seconds out of sight across which nothing is smoothed.
-        uncertainty: what says how sure a keypoint is, see `relative_spread`.
 
     Yields:
         Each item once, in order, with smoothed ``xy``. At most the items within ``window`` are held, and one more.
 
     Raises:
         InputError: no track ids or one twice, or time goes backwards.
-        ConfigError: ``window`` or ``max_gap`` is not positive, or ``uncertainty`` is unknown.
+        ConfigError: ``window`` or ``max_gap`` is not positive.
 
     Source:
         Local polynomial regression: Cleveland, "Robust locally weighted regression", JASA 1979; here with a Gaussian
@@ -193,7 +178,7 @@ def smooth_zero_lag(
     """
     if not 0 < window < np.inf or not 0 < max_gap < np.inf:
         raise ConfigError(f"window and max_gap must be greater than 0 seconds, got {window} and {max_gap}")
-    return _smoothed(_held(items, uncertainty), window, max_gap)
+    return _smoothed(_held(items), window, max_gap)
 
 
 class _Poses(NamedTuple):
@@ -217,7 +202,7 @@ class _Held(Generic[Item]):
     spread: FloatArray  # (N, K)
 
 
-def _held(items: Iterable[tuple[Item, PoseResult | None, float]], uncertainty: Uncertainty) -> Iterator[_Held[Item]]:
+def _held(items: Iterable[tuple[Item, PoseResult | None, float]]) -> Iterator[_Held[Item]]:
     last = -np.inf
     for item, result, time in items:
         last = _next_time(time, last)
@@ -226,7 +211,7 @@ def _held(items: Iterable[tuple[Item, PoseResult | None, float]], uncertainty: U
             continue
         rows = {int(number): row for row, number in enumerate(_track_ids(result))}
         size = _sizes(result)
-        yield _Held(item, result, time, rows, size, relative_spread(result, size, uncertainty))
+        yield _Held(item, result, time, rows, size, relative_spread(result, size))
 
 
 def _smoothed(items: Iterator[_Held[Item]], window: float, max_gap: float) -> Iterator[tuple[Item, PoseResult | None]]:

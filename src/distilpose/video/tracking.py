@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import InputError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.geometry import box_iou_xyxy
 from distilpose.geometry.oks import keypoint_similarity
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
 from distilpose.inference.result import PoseResult
+from distilpose.options import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, check_options
 from distilpose.skeletons import COCO_17, Skeleton
 from distilpose.types import FloatArray, IntArray
 from distilpose.video.pose_boxes import (
@@ -48,8 +49,7 @@ class TrackingOptions:
     """How people are recognized again; the defaults do best in ``benchmarks/tracking_and_smoothing.py``.
 
     Attributes:
-        oks_weight: share of pose similarity in [0, 1]; the rest is box overlap. 0 gives a tracker of boxes alone, whose
-            motion is that of the boxes as well.
+        oks_weight: share of pose similarity in [0, 1]; the rest is box overlap.
         confident: pose score from which a person starts a track that lives on, and is matched first.
         keep: pose score below which a pose has fallen apart, and `PoseTracker.expected` no longer follows it.
         min_similarity: a person less similar than this to where a track is expected is somebody else.
@@ -60,27 +60,18 @@ class TrackingOptions:
         doubt_time: seconds out of sight after which a person is looked for twice as far around.
     """
 
-    oks_weight: float = 0.7
-    confident: float = 0.3
-    keep: float = 0.2
-    min_similarity: float = 0.2
-    max_lost: float = 1.5
-    max_unconfirmed: float = 5.0
-    velocity_time: float = 0.3
-    damping_time: float = 1.0
-    doubt_time: float = 0.5
+    oks_weight: ClosedUnitInterval = 0.7
+    confident: ClosedUnitInterval = 0.3
+    keep: ClosedUnitInterval = 0.2
+    min_similarity: ClosedUnitInterval = 0.2
+    max_lost: NonNegativeFloat = 1.5
+    max_unconfirmed: NonNegativeFloat = 5.0
+    velocity_time: PositiveFloat = 0.3
+    damping_time: PositiveFloat = 1.0
+    doubt_time: PositiveFloat = 0.5
 
     def __post_init__(self) -> None:
-        shares = (self.oks_weight, self.confident, self.keep, self.min_similarity)
-        if not all(0 <= share <= 1 for share in shares):
-            raise ConfigError(f"oks_weight, confident, keep and min_similarity must lie in [0, 1], got {shares}")
-        times = (self.velocity_time, self.damping_time, self.doubt_time)
-        memories = (self.max_lost, self.max_unconfirmed)
-        if not all(0 < time < np.inf for time in times) or not all(0 <= time < np.inf for time in memories):
-            raise ConfigError(
-                "velocity_time, damping_time and doubt_time must be greater than 0, max_lost and max_unconfirmed at "
-                f"least 0 seconds, got {times} and {memories}"
-            )
+        check_options(self)
 
 
 class _Tracks(NamedTuple):
@@ -255,13 +246,11 @@ class PoseTracker:
         for far in np.unique(reach):  # both boxes grow alike, and most tracks have been seen in the last frame
             rows = reach == far
             overlap[rows] = box_iou_xyxy(_scaled(box[rows], far), _scaled(seen.box, far))
-        similarity = overlap
-        if options.oks_weight > 0:
-            assert self._skeleton is not None
-            sigmas = self._skeleton.oks_sigmas
-            area = (box_area(box)[:, None] + box_area(seen.box)[None]) / 2 * reach[:, None] ** 2
-            alike = _weighted_oks(self._predicted(tracks, tracks.xy, time), tracks.weight, seen, area, sigmas)
-            similarity = options.oks_weight * alike + (1 - options.oks_weight) * overlap
+        assert self._skeleton is not None
+        area = (box_area(box)[:, None] + box_area(seen.box)[None]) / 2 * reach[:, None] ** 2
+        predicted = self._predicted(tracks, tracks.xy, time)
+        alike = _weighted_oks(predicted, tracks.weight, seen, area, self._skeleton.oks_sigmas)
+        similarity = options.oks_weight * alike + (1 - options.oks_weight) * overlap
         # Looking further around flatters whoever is out of sight: of two that fit alike, the one in sight is meant.
         absent = (self._time - tracks.seen) / max(options.max_lost, _SMALLEST_STEP)
         ratio = np.abs(np.log(box_area(box)[:, None] / box_area(seen.box)[None])) / 2
@@ -274,11 +263,7 @@ class PoseTracker:
         known = np.maximum(np.maximum(time - tracks.born, step), _BRIEF)
         memory = self._options.velocity_time
         share = np.expm1(-step / memory) / np.expm1(-known / memory)  # a running mean at first, then an exponential one
-        if self._options.oks_weight > 0:
-            shift, growth = _motion(tracks.xy, seen.xy, tracks.weight * seen.weight)
-        else:
-            corners = (tracks.box.reshape(-1, 2, 2), seen.box.reshape(-1, 2, 2))
-            shift, growth = _motion(*corners, np.ones((len(step), 2)))
+        shift, growth = _motion(tracks.xy, seen.xy, tracks.weight * seen.weight)
         velocity = tracks.velocity + share[:, None] * (shift / step[:, None] - tracks.velocity)
         return tracks._replace(
             seen=np.full(len(step), float(time)),

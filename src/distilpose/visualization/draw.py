@@ -247,13 +247,13 @@ def _draw_box(canvas: ImageArray, box: FloatArray, person: Person, *, dashed: bo
     left, top, right, bottom = np.rint(
         np.clip(box, -room, np.array([width, height, width, height]) + room)
     ).astype(int).tolist()  # fmt: skip
-    dash = max(6, 4 * thick) if dashed else 2 * max(right - left, bottom - top, 1)
+    dash = max(8, 4 * thick) if dashed else 2 * max(right - left, bottom - top, 1)
     corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
     for color, thickness in ((INK, thick + 2), (person.colors["center"], thick)):
         for (x1, y1), (x2, y2) in pairwise(corners):
             across, down = int(np.sign(x2 - x1)), int(np.sign(y2 - y1))
             length = max(abs(x2 - x1), abs(y2 - y1))
-            for start in range(0, length, 2 * dash):
+            for start in range(0, length, 2 * dash + thick + 2):  # the ends of a dash are round
                 stop = min(start + dash, length)
                 ends = [(x1 + across * at, y1 + down * at) for at in (start, stop)]
                 cv2.line(canvas, ends[0], ends[1], color, thickness, cv2.LINE_8)
