@@ -1,7 +1,7 @@
 # Everything runs inside .venv, which `make venv` builds; nothing is installed outside it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-EXTRAS := train,export,openvino,video,detect,interop,serve,bulk,dev
+EXTRAS := all,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: venv demo test test-slow check bench docs web clean

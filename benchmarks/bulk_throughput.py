@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bulk_cost import BulkRates, ClusterAssumptions, cost_table
+from distilpose.backends.device import usable_cores
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.measure import measure_peaks
-from distilpose.bulk.engine import max_workers, ray_session, usable_cores
+from distilpose.bulk.engine import max_workers, ray_session
 from distilpose.bulk.inputs import BulkItem, fingerprint, items_of, list_inputs
 from distilpose.bulk.options import SHARD_SIZE, BulkOptions
 from distilpose.bulk.output_files import RunFolder

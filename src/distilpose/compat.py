@@ -22,6 +22,8 @@ RENAMED_OPTIONS = {
     "--no-pictures": "--no-images",
     "--no-smoothing": "--no-smooth",
     "--save-crops": "--crops",
+    "--json-lines": "--format=jsonl",
+    "--parquet": "--format=parquet",
 }
 # Keys of a training configuration that stand under another key now.
 MOVED_KEYS = {"backbone_heatmap": "losses", "cycle_keypoint": "losses", "cycle_token": "losses"}

@@ -227,13 +227,13 @@ def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None
     from urllib.request import Request, urlopen
 
     from distilpose.backends.onnxruntime import OnnxRuntimeBackend
-    from distilpose.export.export import export_file
+    from distilpose.export.export import export_model
     from distilpose.serving.options import ServeOptions
     from distilpose.serving.server import BackgroundServer, PoseServer
     from distilpose.serving.web import model_entry
 
     file = tmp_path / "lamp.onnx"
-    assert export_file(lamps.weights, file, format="onnx").description.skeleton.name == "lamp"
+    assert export_model(lamps.weights, file).description.skeleton.name == "lamp"
     entry = model_entry(OnnxRuntimeBackend(file).description)["skeleton"]
     assert (entry["keypoint_names"][-1], entry["sides"][3:]) == ("right_screw", ["left", "right"])
 
