@@ -1,6 +1,6 @@
 """Make the images of README and guide: real photographs with the poses that the shipped weights find.
 
-    python examples/readme_images.py --out docs/images
+python examples/readme_images.py --out docs/images
 """
 
 from __future__ import annotations

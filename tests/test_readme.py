@@ -11,6 +11,7 @@ import pytest
 
 from distilpose.cli import main as cli
 from distilpose.cli.command import read_options
+from distilpose.compat import current_options
 from distilpose.models import list_models
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,7 @@ def test_commands_parse(command: str, monkeypatch) -> None:
 
     monkeypatch.chdir(ROOT)
     _, name, *arguments = shlex.split(command)
+    arguments = current_options(arguments)
     if isinstance(cli.COMMANDS[name].options, str):
         read_options(cli.COMMANDS[name], name, arguments)
         return
@@ -66,7 +68,10 @@ def test_model_table_is_what_the_command_prints(capsys) -> None:
             assert f" {value.strip()} " in printed[name], (name, value)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(((?!http|mailto|#)[^)#]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]
