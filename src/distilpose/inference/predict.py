@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +85,8 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
     video, output = options.video, options.output
     found = find_sources(options.sources)
     _check_options(found, video, output)
+    if video.detect_every is None and (options.boxes is not None or options.detector == "whole-image"):
+        video = replace(video, detect_every=1)  # boxes that cost nothing are taken in every frame
     style = None if output.style is None else style_named(output.style)
     predictor = PosePredictor(options.model, flip_test=options.flip_test, batch_size=options.batch_size)
     if options.boxes is None and not callable(options.detector):
