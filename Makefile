@@ -1,7 +1,7 @@
 # Everything runs inside .venv, which `make venv` builds; nothing is installed outside it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-EXTRAS := train,export,openvino,video,detect,interop,serve,bulk,dev
+EXTRAS := all,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: venv demo test test-slow check bench docs web clean
@@ -30,10 +30,8 @@ check: venv  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: venv  ## speed on this machine, beside its matrix-product peak
+bench: venv  ## speed of the shipped model on this machine, beside its matrix-product peak
 	$(BIN)/distilpose benchmark
-	$(BIN)/python benchmarks/training_speed.py
-	$(BIN)/python benchmarks/operation_profile.py
 
 docs: venv  ## the figures that the docs quote, measured again (docs/parity.md)
 	$(BIN)/python tests/parity_table.py docs/parity.md

@@ -19,10 +19,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bulk_cost import BulkRates, ClusterAssumptions, cost_table
+from distilpose.backends.device import usable_cores
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.measure import measure_peaks
-from distilpose.bulk.engine import max_workers, ray_session, usable_cores
+from distilpose.bulk.engine import max_workers, ray_session
 from distilpose.bulk.inputs import BulkItem, fingerprint, items_of, list_inputs
 from distilpose.bulk.options import SHARD_SIZE, BulkOptions
 from distilpose.bulk.output_files import RunFolder
@@ -71,12 +71,14 @@ class BulkBenchmark(NamedTuple):
     Attributes:
         speeds: the plain loop; workers of one core without an engine, and the same in Ray Data; one worker with all
             cores without an engine, and the same in Ray Data.
-        rates: for the cost model.
+        listed: images a second that the driver lists before anything starts.
+        shards: handed out, heard of and read again, for a second of the driver's processor time.
         cores: that were used.
     """
 
     speeds: tuple[BulkSpeed, ...]
-    rates: BulkRates
+    listed: float
+    shards: float
     cores: int
 
     @property
@@ -128,8 +130,7 @@ def measure_bulk(
         fingerprint(list_inputs(folder))
         listed = images / (time.perf_counter() - start)
     fastest = tuple(min(way, key=lambda speed: speed.work) for way in zip(*rounds, strict=True))
-    per_core = max(fastest[2].per_second, fastest[4].per_second) / cores
-    return BulkBenchmark(fastest, BulkRates(per_core, listed, max(shard_rates), IMAGES_SHOW), cores)
+    return BulkBenchmark(fastest, listed, max(shard_rates), cores)
 
 
 def _write_images(folder: Path, count: int) -> None:
@@ -245,7 +246,7 @@ def bulk_table(found: BulkBenchmark, peak: float) -> Table:
     table = Table(
         title=f"{images:,} {IMAGES_SHOW}, OpenVINO float32",
         caption=f"Ray Data adds {100 * found.overhead:.0f} % to the work of the same processes, and its start and "
-        f"stop; {found.rates.shards:.0f} shards a second of the driver, {found.rates.listed:,.0f} images listed/s; "
+        f"stop; {found.shards:.0f} shards a second of the driver, {found.listed:,.0f} images listed/s; "
         f"peak {peak:.0f} GFLOP/s",
     )
     table.add_column("")
@@ -258,14 +259,13 @@ def bulk_table(found: BulkBenchmark, peak: float) -> Table:
 
 
 def main() -> None:
-    """Show the speed of bulk prediction and what it would cost on a cluster."""
+    """Show the speed of bulk prediction."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="trained model")
     args = parser.parse_args()
     console, progress = Console(), Console(stderr=True)
     found = measure_bulk(args.model, progress.print)
     console.print(bulk_table(found, measure_peaks().highest))
-    console.print(cost_table(found.rates, ClusterAssumptions()))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from data_throughput import measure_data_throughput
 from distilpose.benchmark.complexity import measure_complexity
 from distilpose.benchmark.measure import measure_peak
 from distilpose.data.augment import AugmentOptions
@@ -241,11 +240,7 @@ TRAINING_SIZES_HW = ((128, 96), (256, 192))
 def main() -> None:
     """Show the speed of distillation steps and of data loading."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    data = measure_data_throughput()  # first: its loader forks, which wants a process without the runtimes' threads
-    measurements = [
-        Measurement("training crops from files, per core", data.from_files, 0, measure_peak()),
-        Measurement("training crops from memory, per core", data.from_cache, 0, measure_peak()),
-    ]
+    measurements = []
     parts: dict[str, dict[str, tuple[float, ...]]] = {}
     for height, width in TRAINING_SIZES_HW:
         of_size = parts[f"{height} x {width}"] = {}

@@ -27,7 +27,7 @@ FLOWS: dict[str, set[str]] = {
     "detection": {"data", "backends", "formats"},
     "video": {"data", "formats", "inference"},
     "inference": {"data", "backends", "detection", "formats", "video", "visualization"},
-    "evaluation": {"data", "backends", "formats", "inference", "visualization"},
+    "evaluation": {"data", "backends", "detection", "formats", "inference", "teachers", "visualization"},
     "training": {"data", "backends", "detection", "evaluation", "formats", "inference", "teachers", "visualization"},
     "export": {"data", "backends", "evaluation"},
 }

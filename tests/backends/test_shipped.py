@@ -14,8 +14,6 @@ from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS, load_mod
 from distilpose.cli import command as base
 from distilpose.cli import main as cli
 from distilpose.data.images import write_image
-from distilpose.detection import transformers as hf_detector
-from distilpose.errors import InputError
 from distilpose.evaluation.evaluate import evaluate_model
 
 
@@ -35,21 +33,12 @@ def test_the_command_line_and_the_loader_name_the_same_default() -> None:
     assert describe(load_model(DEFAULT_MODEL)).input_size_hw == (128, 96)
 
 
-def test_predict_works_out_of_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    """Without a network: nobody is looked for by the fallback, which says so."""
-
-    def offline(model: str) -> Path:
-        raise InputError(f"{model} cannot be downloaded")
-
-    monkeypatch.setattr(hf_detector, "find_model_folder", offline)
+def test_predict_works_out_of_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_image(tmp_path / "photo.png", np.full((120, 90, 3), 128, np.uint8))
     assert cli.main(["predict", "photo.png"]) == 0
-    assert (tmp_path / "poses" / "predictions.json").exists()
     assert (tmp_path / "poses" / "photo.jpg").exists()
     assert json.loads((tmp_path / "poses" / "predictions.json").read_text()) == []
-    assert "HOG detector" in caplog.text
-    assert "--detector hf:FOLDER" in caplog.text
 
 
 def test_public_door_loads_it() -> None:

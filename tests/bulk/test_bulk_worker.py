@@ -19,10 +19,11 @@ import pytest
 from bulk_files import table_rows, write_list, write_tar
 from PIL import Image
 
+from distilpose.backends.loading import as_backend
 from distilpose.bulk.inputs import BulkItem, items_of, list_inputs
 from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.output_files import LEFTOVER_SECONDS, RunFolder, poses_schema, shard_name
-from distilpose.bulk.worker import ALIKE, ATTEMPTS, ATTEMPTS_ALONE, Job, ShardWorker, load_backend
+from distilpose.bulk.worker import ALIKE, ATTEMPTS, ATTEMPTS_ALONE, Job, ShardWorker
 from distilpose.data.images import read_image
 from distilpose.errors import InputError
 from distilpose.formats.parquet import ParquetFolder
@@ -56,7 +57,7 @@ def test_every_image_is_a_row_and_a_broken_one_says_why(job, folder, images, mod
     assert "04.jpg cannot be read as an image" in broken["error"]
     assert [row["row"] for row in poses] == [number for number in range(12) if number != 4]
     image = read_image(rows[7]["source"])
-    alone = PosePredictor(load_backend(model_file, 1))(image, [[0, 0, image.shape[1], image.shape[0]]])
+    alone = PosePredictor(as_backend(model_file, threads=1))(image, [[0, 0, image.shape[1], image.shape[0]]])
     row = next(row for row in poses if row["row"] == 7)
     np.testing.assert_allclose(row["x"], alone.xy[0, :, 0], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(row["sigma_y"], alone.sigma[0, :, 1], rtol=1e-4)

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from distilpose.evaluation.comparison import ComparedPeople
-from distilpose.evaluation.report.diagnosis import (
+from distilpose.evaluation.metrics.diagnosis import (
     ERROR_KINDS,
     NOT_COUNTED,
+    calibrate,
     count_kinds,
     diagnose,
-    score_calibration,
-    sigma_calibration,
 )
 from distilpose.geometry.oks import oks
 from distilpose.skeletons import Skeleton
@@ -147,15 +146,30 @@ def test_scores_are_compared_with_how_often_keypoints_are_near() -> None:
     true = np.stack([TRUE, OTHER])
     score = np.array([[0.72, 0.78, -3.0], [1.7, 1.0, 0.3]])
     labeled = np.array([[True, True, True], [True, True, False]])
-    compared = replace(people(true + shift, true, labeled), raw_score=score)
-    calibration = score_calibration(compared, diagnose(compared))
+    calibration = calibrate(replace(people(true + shift, true, labeled), raw_score=score)).keypoint_score
     assert calibration is not None
-    assert calibration.keypoints.tolist() == [1, 0, 0, 0, 0, 0, 0, 2, 0, 2]
+    assert calibration.numbers.tolist() == [1, 0, 0, 0, 0, 0, 0, 2, 0, 2]
     np.testing.assert_allclose(calibration.mean_score[[0, 7, 9]], [0, 0.75, 1])
-    np.testing.assert_allclose(calibration.share_near[[0, 7, 9]], [1, 0.5, 1])
+    np.testing.assert_allclose(calibration.mean_truth[[0, 7, 9]], [1, 0.5, 1])
     assert np.isnan(calibration.mean_score[1])
-    assert np.isnan(calibration.share_near[1])
+    assert np.isnan(calibration.mean_truth[1])
     assert calibration.expected_error == pytest.approx((1 * 1 + 2 * 0.25 + 2 * 0) / 5)
+    # five scores and similarities: ranks 2 3 1 5 4 against 3.5 1 3.5 3.5 3.5, whose covariance is 0
+    assert calibration.rank_correlation == pytest.approx(0, abs=1e-12)
+
+
+def test_people_are_compared_with_their_oks_and_ranks_by_hand() -> None:
+    true = np.stack([TRUE, OTHER, OTHER + 500, OTHER + 1000])
+    shift = np.array([0, 10, 20, 30])[:, None, None] * np.array([1, 0])  # OKS exp(-d^2 / 800)
+    score = np.array([0.9, 0.5, 0.7, 0.1])[:, None].repeat(3, 1)
+    calibration = calibrate(replace(people(true + shift, true), raw_score=score))
+    assert calibration.person_score is not None
+    # ranks of the scores 4 2 3 1 against 4 3 2 1: 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1))
+    assert calibration.person_score.rank_correlation == pytest.approx(0.8)
+    oks = [math.exp(-d * d / 800) for d in (0, 10, 20, 30)]
+    distances = [abs(s - o) for s, o in zip((0.9, 0.5, 0.7, 0.1), oks, strict=True)]
+    assert calibration.person_score.expected_error == pytest.approx(sum(distances) / 4)
+    assert calibration.to_dict()["person_score"]["rank_correlation"] == pytest.approx(0.8)
 
 
 def test_sigma_is_compared_with_the_errors_along_each_axis() -> None:
@@ -163,33 +177,42 @@ def test_sigma_is_compared_with_the_errors_along_each_axis() -> None:
     compared = replace(
         people(TRUE[None] + shift, labeled=np.array([[True, True, False]])), sigma_img=np.full((1, 3, 2), 2.0)
     )
-    calibration = sigma_calibration(compared)
-    assert calibration is not None
-    assert calibration.overall[:2] == (0.5, 0.75)
-    assert calibration.overall.errors == 4
-    assert calibration.along_x[:2] == (1, 1)
-    assert calibration.along_y[:2] == (0, 0.5)
-    assert calibration.per_joint["left_wrist"][:2] == (0.5, 0.5)
-    assert calibration.per_joint["right_wrist"] == (None, None, None, 0)
+    calibration = calibrate(compared)
+    assert calibration.sigma is not None
+    assert calibration.sigma["all"] == (0.5, 0.75, pytest.approx(np.quantile([0.5, 1, 1.5, 2.05], 0.6827)), 4)
+    assert calibration.sigma["along x"][:2] == (1, 1)
+    assert calibration.sigma["along y"][:2] == (0, 0.5)
+    assert calibration.sigma["left_wrist"][:2] == (0.5, 0.5)
+    assert calibration.sigma["right_wrist"] == (None, None, None, 0)
+    assert calibration.sigma_rank_correlation is None, "sigma is the same everywhere"
+
+
+def test_sigma_is_ranked_as_a_share_of_the_person() -> None:
+    shift = np.array([[[2.0, 4.0], [1.0, 3.0], [5.0, 6.0]]])
+    both = people(np.stack([TRUE, OTHER]) + np.concatenate([shift, 10 * shift]), np.stack([TRUE, OTHER]))
+    sigma = np.concatenate([8 - shift, 10 * (8 - shift)])
+    wrong_way = calibrate(replace(both, sigma_img=sigma, area=np.array([AREA, 100 * AREA])))
+    assert wrong_way.sigma_rank_correlation == pytest.approx(-1), "large sigmas of large people do not count as right"
 
 
 def test_gaussian_errors_are_calibrated_and_the_factor_mends_those_that_are_not() -> None:
     rng = np.random.default_rng(0)
     true, sigma = np.zeros((4000, 3, 2)), rng.uniform(1, 5, (4000, 3, 2))
     compared = replace(people(sigma * rng.standard_normal(true.shape), true), sigma_img=sigma)
-    exact = sigma_calibration(compared)
-    too_sure = sigma_calibration(replace(compared, sigma_img=sigma / 3))
-    assert exact is not None
-    assert too_sure is not None
-    assert exact.overall[:3] == pytest.approx((0.6827, 0.9545, 1), abs=0.02)
-    assert too_sure.overall.within_one < 0.3
-    assert too_sure.overall.factor == pytest.approx(3, abs=0.1)
+    exact = calibrate(compared)
+    too_sure = calibrate(replace(compared, sigma_img=sigma / 3))
+    assert exact.sigma is not None
+    assert too_sure.sigma is not None
+    assert exact.sigma["all"][:3] == pytest.approx((0.6827, 0.9545, 1), abs=0.02)
+    assert too_sure.sigma["all"].within_one < 0.3
+    assert too_sure.sigma["all"].factor == pytest.approx(3, abs=0.1)
+    assert exact.sigma_rank_correlation == pytest.approx(too_sure.sigma_rank_correlation)
+    assert 0.2 < exact.sigma_rank_correlation < 0.6
 
 
 def test_without_score_or_sigma_there_is_no_calibration() -> None:
-    compared = people(TRUE[None])
-    assert score_calibration(compared, diagnose(compared)) is None
-    assert sigma_calibration(compared) is None
+    assert calibrate(people(TRUE[None])) == (None, None, None, None)
+    assert calibrate(people(TRUE[None])).to_dict() == {"keypoint_score": None, "person_score": None, "sigma": None}
 
 
 def test_nothing_to_count_is_not_an_error() -> None:
@@ -198,10 +221,9 @@ def test_nothing_to_count_is_not_an_error() -> None:
     for compared in (unlabeled, nobody):
         shape = compared.labeled.shape
         full = replace(compared, raw_score=np.zeros(shape), sigma_img=np.ones((*shape, 2)))
-        diagnosis = diagnose(full)
-        score, sigma = score_calibration(full, diagnosis), sigma_calibration(full)
-        assert count_kinds(diagnosis).tolist() == [[0] * 5] * 3
-        assert score is not None
-        assert score.expected_error is None
-        assert sigma is not None
-        assert sigma.overall == (None, None, None, 0)
+        assert count_kinds(diagnose(full)).tolist() == [[0] * 5] * 3
+        calibration = calibrate(full)
+        assert calibration.keypoint_score is not None
+        assert calibration.keypoint_score.expected_error is None
+        assert calibration.sigma is not None
+        assert calibration.sigma["all"] == (None, None, None, 0)

@@ -17,6 +17,7 @@ from rich.console import Console
 from distilpose.backends.description import ModelDescription
 from distilpose.errors import ConfigError, DatasetError, DistilPoseError, InputError
 from distilpose.evaluation.evaluate import (
+    EvaluateOptions,
     EvaluationSet,
     evaluate_files,
     evaluate_model,
@@ -254,10 +255,12 @@ def test_evaluate_files_reads_results_alone(
     annotations: Path, perfect_results: list[dict[str, Any]], write: Write, tmp_path: Path
 ) -> None:
     predictions = write("mine.json", perfect_results)
-    result = evaluate_files(annotations=str(annotations), predictions=str(predictions), out=tmp_path / "out")
+    result = evaluate_files(
+        EvaluateOptions(annotations=str(annotations), predictions=str(predictions), out=tmp_path / "out")
+    )
     assert result.metrics["AP"] == pytest.approx(1)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["protocol"]["predictions"] == "mine.json"
-    empty = evaluate_files(annotations=annotations, predictions=write("empty.json", []))
+    empty = evaluate_files(EvaluateOptions(annotations=annotations, predictions=write("empty.json", [])))
     assert empty.metrics == dict.fromkeys(result.metrics, 0.0)
     assert empty.per_joint["all"] == (0.0, 55)
 
@@ -273,12 +276,12 @@ def test_evaluate_files_reads_results_alone(
 )
 def test_options_that_do_not_fit_together_are_refused(annotations: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        evaluate_files(annotations=annotations, **options)
+        evaluate_files(EvaluateOptions(annotations=annotations, **options))
 
 
 def test_an_unusable_out_is_refused_before_the_work(annotations: Path) -> None:
     with pytest.raises(InputError, match="expected a folder to write to"):
-        evaluate_files(annotations="not read yet", predictions="nor this", out=annotations)
+        evaluate_files(EvaluateOptions(annotations="not read yet", predictions="nor this", out=annotations))
 
 
 RESULT_FAULTS: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], str]] = {

@@ -19,8 +19,14 @@ from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.cli import main as cli
 from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError, DistilPoseError, InputError
-from distilpose.evaluation.evaluate import EvaluationResult, evaluate_files, evaluate_model, evaluate_predictions
-from distilpose.evaluation.report.diagnosis import diagnose
+from distilpose.evaluation.evaluate import (
+    EvaluateOptions,
+    EvaluationResult,
+    evaluate_files,
+    evaluate_model,
+    evaluate_predictions,
+)
+from distilpose.evaluation.metrics.diagnosis import diagnose
 from distilpose.evaluation.report.people import best_and_worst
 from distilpose.evaluation.report.report import report_page, write_report
 from distilpose.models import create_model
@@ -38,6 +44,10 @@ class Page(HTMLParser):
         self.feed(text)
         self.close()
         assert self._open == []
+
+    def of(self, kind: str) -> list[str]:
+        """The addresses of images of one kind."""
+        return [address for address in self.addresses if address.startswith(f"data:image/{kind}")]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -94,7 +104,7 @@ def test_the_page_holds_the_numbers_and_needs_nothing_else(result: EvaluationRes
         assert f"{name.replace('_', ' ')}{100 * joint.pck:.1f}" in page.text
     assert "ground truth" in page.text
     assert page.addresses
-    assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+    assert all(re.match(r"data:image/(jpeg|svg\+xml);base64,", address) for address in page.addresses)
     assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
     markup = report_page(result, drawn / "images")
     assert "http:" not in markup
@@ -105,7 +115,7 @@ def test_the_page_holds_the_numbers_and_needs_nothing_else(result: EvaluationRes
 
 
 def test_images_can_be_decoded_and_are_small(result: EvaluationResult, drawn: Path) -> None:
-    addresses = Page(report_page(result, drawn / "images")).addresses
+    addresses = Page(report_page(result, drawn / "images")).of("jpeg")
     best, worst = best_and_worst(result.people, diagnose(result.people), 8)
     assert len(addresses) == len(best) + len(worst) > 2
     for address in addresses:
@@ -138,10 +148,10 @@ def test_a_model_that_gives_less_is_reported_openly(drawn: Path) -> None:
 
 def test_no_predictions_still_make_a_page(annotations: Path, images: Path, write: Write, tmp_path: Path) -> None:
     options = {"annotations": annotations, "predictions": write("empty.json", [])}
-    evaluate_files(**options, report=tmp_path / "a")
-    evaluate_files(**options, report=tmp_path / "b", images=images)
+    evaluate_files(EvaluateOptions(**options, report=tmp_path / "a"))
+    evaluate_files(EvaluateOptions(**options, report=tmp_path / "b", images=images))
     without, with_images = (Page((tmp_path / name / "report.html").read_text()) for name in "ab")
-    assert without.addresses == with_images.addresses == []
+    assert without.of("jpeg") == with_images.of("jpeg") == []
     assert "people without a prediction4" in without.text.replace("\n", "")
     assert "No images: the evaluation was run without --images." in without.text
     assert "nobody with enough labeled keypoints has a prediction" in with_images.text
@@ -151,14 +161,14 @@ def test_a_results_file_has_scores_but_no_sigma(
     document: dict[str, Any], annotations: Path, images: Path, write: Write, tmp_path: Path
 ) -> None:
     predictions = write("mine.json", noisy_results(document, 6))
-    evaluate_files(annotations=annotations, predictions=predictions, images=images, report=tmp_path)
+    evaluate_files(EvaluateOptions(annotations=annotations, predictions=predictions, images=images, report=tmp_path))
     page = Page((tmp_path / "report.html").read_text())
-    assert len(page.addresses) == 4
+    assert len(page.of("jpeg")) == 4
     assert "Evaluation of mine.json" in page.text
-    assert "Mean distance from the line" in page.text
+    assert "mean distance from the line" in page.text
     assert "these predictions carry no sigma" in page.text
     with pytest.raises(ConfigError, match="alone, got --images as well"):
-        evaluate_files(annotations=annotations, predictions=predictions, images=images)
+        evaluate_files(EvaluateOptions(annotations=annotations, predictions=predictions, images=images))
 
 
 def test_equal_scores_are_no_scores(perfect_results: list[dict[str, Any]], annotations: Path, write: Write) -> None:
@@ -226,7 +236,7 @@ def test_the_command_writes_it_and_says_where(drawn: Path, tmp_path: Path, capsy
 
 def test_an_unusable_folder_is_refused(result: EvaluationResult, annotations: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a folder to write to .* choose another --report"):
-        evaluate_files(annotations="not read yet", predictions="nor this", report=annotations)
+        evaluate_files(EvaluateOptions(annotations="not read yet", predictions="nor this", report=annotations))
     with pytest.raises(InputError, match=r"expected a folder to write to .* choose another --report"):
         write_report(result, annotations)
     (tmp_path / "report.html").mkdir()

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 import distilpose
+from distilpose.backends.base import runtime_of
 from distilpose.backends.checkpoint import describe
 from distilpose.backends.loading import as_backend, load_model
 from distilpose.backends.onnxruntime import OnnxRuntimeBackend
@@ -30,7 +31,7 @@ from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import export_model
 from distilpose.models import PoseModel, create_model
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
-from distilpose.skeletons import COCO_17
+from distilpose.skeletons import COCO_17, Skeleton
 
 Exported = Callable[..., Path]
 FORMATS = ("onnx", "openvino")
@@ -147,7 +148,7 @@ def test_predict_and_evaluate_need_no_torch(exported: Exported, people: Path, tm
 def test_the_torch_test_can_fail(checkpoint: Path, people: Path) -> None:
     command = ["evaluate", "--model", str(checkpoint), "--annotations", str(people), "--images", str(people.parent)]
     done = subprocess.run([sys.executable, "-c", NO_TORCH, *command], capture_output=True, text=True)
-    assert "torch is not to be imported" in done.stderr
+    assert "needs torch, which is not installed" in done.stderr
 
 
 def test_a_wrong_file_is_an_error_and_not_left_behind(student: PoseModel, tmp_path: Path, monkeypatch: Any) -> None:
@@ -162,10 +163,38 @@ def test_a_wrong_file_is_an_error_and_not_left_behind(student: PoseModel, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_flipped_bit_is_found(exported: Exported, checkpoint: Path, tmp_path: Path) -> None:
+    """Of every kind of file: the description holds a digest of the rest."""
+    files = [checkpoint, exported("student", "onnx"), exported("student", "openvino")]
+    for good in files:
+        names = [good, good.with_suffix(".bin")] if good.suffix == ".xml" else [good]
+        for name in names:
+            (tmp_path / name.name).write_bytes(name.read_bytes())
+        load_model(tmp_path / good.name)
+        weights = tmp_path / names[-1].name
+        content = bytearray(weights.read_bytes())
+        content[len(content) * 3 // 4] ^= 1
+        weights.write_bytes(content)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            load_model(tmp_path / good.name)
+
+
+def test_an_onnx_file_runs_in_openvino_too(exported: Exported, student: PoseModel) -> None:
+    images = np.random.default_rng(0).standard_normal((3, 3, 64, 48)).astype(np.float32)
+    backend = as_backend(exported("student", "onnx"), "openvino:CPU", threads=1)
+    assert str(runtime_of(backend)).startswith("OpenVINO 20")
+    np.testing.assert_allclose(backend(images).xy_norm, as_backend(student)(images).xy_norm, atol=1e-4)
+    with pytest.raises(ConfigError, match="device openvino:NPU is not there for OpenVINO: it has openvino:CPU"):
+        as_backend(exported("student", "onnx"), "openvino:NPU")
+
+
+LINE = Skeleton("line", ("a", "b"), (), ((0, 1),), (0,), (1,), (0.1, 0.1)).to_dict()
+
+
 def with_description(path: Path, **changes: Any) -> onnx.ModelProto:
     model = onnx.load(path)
     values = json.loads(next(entry.value for entry in model.metadata_props if entry.key == "distilpose"))
-    onnx.helper.set_model_props(model, {"distilpose": json.dumps({**values, **changes})})
+    onnx.helper.set_model_props(model, {"distilpose": json.dumps({**values, "digest": None, **changes})})
     return model
 
 
@@ -179,6 +208,8 @@ def with_description(path: Path, **changes: Any) -> onnx.ModelProto:
         (lambda good, bad: onnx.save(with_description(good, format=99), bad), "upgrade distilpose"),
         (lambda good, bad: onnx.save(with_description(good, input_size_hw="x"), bad), "description is broken"),
         (lambda good, bad: onnx.save(with_description(good, output="heatmap"), bad), "must have an output 'heatmaps'"),
+        (lambda good, bad: onnx.save(with_description(good, input_size_hw=[32, 24]), bad), "failed while ONNX Runtime"),
+        (lambda good, bad: onnx.save(with_description(good, skeleton=LINE), bad), r"float32 of shape \(2, 2, 2\)"),
     ],
 )
 def test_bad_onnx_files(exported: Exported, tmp_path: Path, spoil: Any, message: str) -> None:
@@ -191,7 +222,7 @@ def test_foreign_onnx_file(exported: Exported, tmp_path: Path) -> None:
     model = onnx.load(exported("student", "onnx"))
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
-    with pytest.raises(CheckpointError, match="it was not written by distilpose"):
+    with pytest.raises(ConfigError, match=r"no known top-down pose network.*xy_norm \(B, 17, 2\)"):
         load_model(tmp_path / "foreign.onnx")
 
 
@@ -229,8 +260,8 @@ def test_arrays_of_another_shape_are_refused(exported: Exported, format: str) ->
     ):
         with pytest.raises(InputError, match=r"reads \(B, 3, 64, 48\) float32"):
             backend(images)
-    with pytest.raises(ConfigError, match="device is for torch models"):
-        distilpose.PosePredictor(exported("student", format), device="cpu")
+    with pytest.raises(ConfigError, match=r"device cuda:7 is not there for (ONNX Runtime|OpenVINO): it has"):
+        distilpose.PosePredictor(exported("student", format), device="cuda:7")
 
 
 def test_the_callers_model_stays_as_it_is(tmp_path: Path) -> None:
@@ -244,7 +275,7 @@ def test_options_that_do_not_fit(
     exported: Exported, student: PoseModel, crops: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     out = tmp_path / "x.onnx"
-    with pytest.raises(ConfigError, match=r"must end in .xml, got .*x.onnx"):
+    with pytest.raises(ConfigError, match=r"must end in .xml for openvino, got .*x.onnx"):
         export_model(student, out, format="openvino")
     with pytest.raises(ConfigError, match="format must be one of onnx, openvino"):
         export_model(student, out, format="tflite")  # type: ignore[arg-type]

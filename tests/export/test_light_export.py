@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from distilpose.backends.loading import as_backend
+from distilpose.data.preprocess import network_input
 from distilpose.export.export import SUFFIXES, Format, export_model
 from distilpose.models import create_model
 
@@ -41,3 +43,16 @@ def test_exported_files_agree_with_torch(name: str, format: Format, options: dic
     with torch.inference_mode():
         expected = model(images)
     torch.testing.assert_close(torch.from_numpy(backend(images.numpy()).xy_norm), expected.xy_norm, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["distilpose_mobilenet", "distilpose_lite0"])
+def test_depthwise_convolutions_in_int8(name: str, format: Format, crops: Any, shaken: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = shaken(create_model(name, input_size_hw=SIZE_HW, depth=1))
+    path = tmp_path / f"m{SUFFIXES[format]}"
+    export_model(model, path, format=format, precision="int8", calibration=crops)
+    images = network_input(crops[:4], as_backend(model).description.normalization)
+    found, expected = as_backend(path)(images).xy_norm, as_backend(model)(images).xy_norm
+    assert np.abs(found - expected).mean() < 0.25 * expected.std()

@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distilpose.errors import InputError
+from distilpose.formats.boxes import PersonBoxes
+from distilpose.inference import predictor as predictor_module
+from distilpose.inference import run
+from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.decoding import decode, keypoints_to_image
 from distilpose.inference.options import PredictOptions
 from distilpose.inference.predict import predict_files
@@ -25,8 +29,12 @@ from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from known_model import BrightestPixel
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-side = st.floats(-1e9, 1e9, allow_nan=False)
-span = st.lists(side, min_size=2, max_size=2, unique=True).map(sorted)
+side = st.floats(-4e8, 4e8, allow_nan=False)
+span = (
+    st.tuples(side, st.floats(0.001, 4e8))
+    .map(lambda pair: (pair[0], pair[0] + pair[1]))
+    .filter(lambda pair: pair[1] - pair[0] >= 0.001)
+)
 boxes = st.tuples(span, span).map(lambda spans: (spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
 anything = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -176,6 +184,65 @@ def test_the_command_names_every_failure_and_exits_with_1(tmp_path: Path) -> Non
     arguments = [str(tmp_path), "--detector", "whole-image", "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-m", "distilpose", "predict", *arguments], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "1 images with 1 people, 2 failed" in done.stdout
+    assert "1 image with 1 person, 2 failed" in done.stdout
     assert done.stderr.count("failed: ") == 2
     assert "Traceback" not in done.stderr
+
+
+def test_one_input_never_ends_a_run(tmp_path: Path, backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever exception reading, detecting, cutting, or the network raises, the other images are predicted."""
+    for number in range(6):
+        Image.fromarray(np.full((40, 40, 3), 10 * number, np.uint8)).save(tmp_path / f"{number}.png")
+
+    def read(path: Path) -> Any:
+        if path.stem == "0":
+            raise RecursionError("too deep")
+        return module_read(path)
+
+    class Odd(BrightestPixel):
+        def __call__(self, images: Any) -> Any:
+            if images.max() > -1.0:  # the brightest image
+                raise MemoryError
+            return super().__call__(images)
+
+    def detect(images: Any) -> Any:
+        if any(image.max() == 10 for image in images):
+            raise ZeroDivisionError("odd")
+        return [PersonBoxes(np.array([[0.0, 0, 40, 40]]), np.ones(1)) for _ in images]
+
+    module_read = run.read_image
+    monkeypatch.setattr(run, "read_image", read)
+    report = predict_files(PredictOptions([tmp_path], tmp_path / "out", model=Odd(), detector=detect, batch_size=1))
+    assert report.num_images == 3
+    for told, reason in zip(
+        sorted(report.failures), ("RecursionError: too deep", "ZeroDivisionError: odd", "MemoryError"), strict=True
+    ):
+        assert reason in told
+
+
+def test_twenty_thousand_boxes_are_cut_in_chunks(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 0
+
+    def counted(image: Any, transforms: Any, normalization: Any) -> Any:
+        nonlocal most
+        most = max(most, len(transforms))
+        return np.zeros((len(transforms), 3, 64, 48), np.float32)
+
+    monkeypatch.setattr(predictor_module, "preprocess", counted)
+    boxes = np.tile([5.0, 5, 40, 50], (20_000, 1))
+    predictor = PosePredictor(backend, batch_size=64)
+    assert len(predictor(IMAGE, boxes)) == 20_000
+    assert most == predictor_module.CROPS_AHEAD
+    stream = predict_stream(predictor, [("a", LocatedImage(IMAGE, boxes)), ("b", LocatedImage(IMAGE, boxes[:3]))])
+    assert [len(item.result or []) for item in stream] == [20_000, 3]
+    assert most == predictor_module.CROPS_AHEAD
+
+
+def test_boxes_may_be_typed(tmp_path: Path, backend: Any) -> None:
+    Image.fromarray(IMAGE).save(tmp_path / "1.png")
+    options = PredictOptions([tmp_path / "1.png"], tmp_path / "out", model=backend, boxes="10,5,40,50;0,0,20,30")
+    assert predict_files(options).num_people == 2
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [row["box_xyxy"] for row in rows] == [[10, 5, 40, 50], [0, 0, 20, 30]]
+    with pytest.raises(InputError, match="boxes_xyxy must"):
+        predict_files(PredictOptions([tmp_path / "1.png"], tmp_path / "o", model=backend, boxes="10,5,10,50"))

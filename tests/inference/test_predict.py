@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from distilpose.data.images import read_image, write_image
+from distilpose.detection.detectors import WholeImage
 from distilpose.errors import ConfigError, InputError
 from distilpose.inference.options import OutputOptions, PredictOptions
 from distilpose.inference.predict import predict_files
@@ -54,7 +55,13 @@ def load(out: Path) -> list[dict[str, Any]]:
 def test_boxes_file_to_predictions_and_images(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     out = tmp_path / "deep" / "out"
     report = predict_files(PredictOptions([folder], out, model=backend, boxes=boxes))
-    assert report == (out / "predictions.json", 3, 0, 3, (), 0)
+    assert report[:5] == (out / "predictions.json", 3, 0, 3, ())
+    assert {path.name: count.people for path, count in report.counts.items()} == {
+        "7.png": 2,
+        "8.png": 1,
+        "garden.png": 0,
+    }
+    assert (report.num_empty, report.num_others) == (1, 0)
     rows = load(out)
     assert [(row["image_id"], row["image"], row["box_score"]) for row in rows] == [
         (7, (folder / "7.png").as_posix(), 0.9),
@@ -170,10 +177,9 @@ def test_an_interruption_keeps_what_was_predicted(folder: Path, tmp_path: Path, 
                 raise KeyboardInterrupt
             return backend(images)
 
+    options = PredictOptions([folder], tmp_path / "out", model=Interrupted(), detector=WholeImage(), batch_size=1)
     with pytest.raises(KeyboardInterrupt):
-        predict_files(
-            PredictOptions([folder], tmp_path / "out", model=Interrupted(), detector="whole-image", batch_size=1)
-        )
+        predict_files(options)
     assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["7.jpg", "8.jpg", "predictions.json"]
 

@@ -24,9 +24,10 @@ def names(paths: list[Path]) -> list[str]:
 
 def test_a_folder_is_its_images_and_videos(folder: Path) -> None:
     found = find_sources([folder])
-    assert names(found.images) == ["a.jpg", "b.PNG"]
-    assert names(found.videos) == ["c.mp4", "d.MOV"]
-    assert found.cameras == []
+    assert names(found.images) == ["a.jpg", "b.PNG", "e.jpg"]
+    assert names(found.videos) == ["c.mp4", "d.MOV", "f.webm"]
+    assert (found.cameras, found.num_others) == ([], 1)
+    assert names(find_sources([folder], exclude=folder / "sub").images) == ["a.jpg", "b.PNG"]
 
 
 def test_patterns_and_addresses(folder: Path) -> None:
@@ -39,20 +40,16 @@ def test_patterns_and_addresses(folder: Path) -> None:
 
 
 def test_cameras(folder: Path) -> None:
-    assert find_sources(["webcam:0", "webcam:12", "webcam:0"]) == ([], [], [0, 12])
-    assert find_sources(["webcam:1", str(folder / "a.jpg")]) == ([folder / "a.jpg"], [], [1])
+    assert find_sources(["webcam:0", "webcam:12", "webcam:0"]) == ([], [], [0, 12], 0)
+    assert find_sources(["webcam:1", str(folder / "a.jpg")]) == ([folder / "a.jpg"], [], [1], 0)
     with pytest.raises(InputError, match="webcam:NUMBER"):
         find_sources(["webcam:front"])
 
 
 def test_each_source_once_and_missing_files_taken_at_their_word(folder: Path) -> None:
     found = find_sources([folder / "a.jpg", folder, folder / "none.mp4", str(folder / "none.jpg")])
-    assert names(found.images) == ["a.jpg", "b.PNG", "none.jpg"]
-    assert names(found.videos) == ["c.mp4", "d.MOV", "none.mp4"] or names(found.videos) == [
-        "none.mp4",
-        "c.mp4",
-        "d.MOV",
-    ]
+    assert names(found.images) == ["a.jpg", "b.PNG", "e.jpg", "none.jpg"]
+    assert names(found.videos) == ["c.mp4", "d.MOV", "f.webm", "none.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,7 @@ def test_the_model_describes_itself(address: str) -> None:
     assert card["keypoints"][0] == "nose"
     assert card["input_size_hw"] == [32, 24]
     assert card["max_people"] == 50
+    assert (card["backend"], card["device"]) == ("Telltale", "cpu")
 
 
 def test_the_key_is_asked_for_before_anything_else(start: Any) -> None:
@@ -297,7 +298,7 @@ def test_the_page_is_isolated_and_takes_no_path_of_the_api(tmp_path: Path, page:
 
     async def check() -> None:
         service = PoseService(PosePredictor(Telltale()), Crowd(), options, metrics)
-        app = create_app(service, model_card(Telltale.description, options), options, metrics, static=tmp_path)
+        app = create_app(service, model_card(Telltale(), options), options, metrics, static=tmp_path)
         status, headers = await _ask_app(app, "/")
         assert status == 200
         assert (headers.get(b"cross-origin-embedder-policy") == b"require-corp") == page

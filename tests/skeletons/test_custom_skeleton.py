@@ -20,7 +20,7 @@ from distilpose.data.categories import skeleton_of_file
 from distilpose.data.images import read_image, write_image
 from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError, DatasetError
-from distilpose.evaluation.evaluate import evaluate_files
+from distilpose.evaluation.evaluate import EvaluateOptions, evaluate_files
 from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, skeleton_from_file
 from distilpose.training.config import train_config_from
 from distilpose.training.train import train
@@ -151,7 +151,9 @@ def test_evaluate_report_and_predict(lamps: Lamps, tmp_path: Path, capsys, monke
     assert second["protocol"]["oks_constants"] == 0.072  # the file says nothing of them
     monkeypatch.setattr("distilpose.evaluation.evaluate._predict", None)  # not reached
     with pytest.raises(ConfigError, match="needs shoulders and hips"):
-        evaluate_files(annotations=annotations, images=images, model=lamps.weights, metrics=["pck_torso"])
+        evaluate_files(
+            EvaluateOptions(annotations=annotations, images=images, model=lamps.weights, metrics=["pck_torso"])
+        )
 
     predict = ["predict", images, "--model", str(lamps.weights), "--out", str(tmp_path / "p")]
     assert cli.main([*predict, "--detector", "whole-image", "--style", "labels"]) == 0
@@ -211,7 +213,7 @@ def test_sets_with_other_keypoints_are_learned_together(tmp_path: Path, caplog: 
     assert "lsp.json does not label nose, left_eye" in caplog.text
     caplog.clear()
     images = tmp_path / "coco" / "images"
-    evaluate_files(annotations=tmp_path / "lsp.json", images=images, model=run.last, skeleton="lsp_14")
+    evaluate_files(EvaluateOptions(annotations=tmp_path / "lsp.json", images=images, model=run.last, skeleton="lsp_14"))
     assert "lsp.json does not label nose, left_eye" in caplog.text
     from distilpose.backends.checkpoint import read_description
 
@@ -227,13 +229,13 @@ def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None
     from urllib.request import Request, urlopen
 
     from distilpose.backends.onnxruntime import OnnxRuntimeBackend
-    from distilpose.export.export import export_file
+    from distilpose.export.export import export_model
     from distilpose.serving.options import ServeOptions
     from distilpose.serving.server import BackgroundServer, PoseServer
     from distilpose.serving.web import model_entry
 
     file = tmp_path / "lamp.onnx"
-    assert export_file(lamps.weights, file, format="onnx").description.skeleton.name == "lamp"
+    assert export_model(lamps.weights, file).description.skeleton.name == "lamp"
     entry = model_entry(OnnxRuntimeBackend(file).description)["skeleton"]
     assert (entry["keypoint_names"][-1], entry["sides"][3:]) == ("right_screw", ["left", "right"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from training_runs import assert_same_run, rows
 
 from distilpose.backends.checkpoint import describe, load_checkpoint
 from distilpose.errors import ConfigError
@@ -76,22 +76,8 @@ def finish(run: subprocess.Popen[str], file: Path) -> Path:
     return Path(json.loads(file.read_text())["out"])
 
 
-def losses(out: Path) -> list[dict[str, str]]:
-    with (out / "losses.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        del row["samples_per_second"]
-    return rows
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint(out / "last.safetensors").state_dict()
-
-
-def assert_equal_runs(a: Path, b: Path) -> None:
-    assert losses(a) == losses(b)
-    mine, other = weights(a), weights(b)
-    assert all(torch.equal(mine[name], other[name]) for name in mine)
+def logged(out: Path) -> list[dict[str, str]]:
+    return rows(out / "losses.csv")
 
 
 def test_two_ranks_see_different_people_and_together_those_of_one(make_config) -> None:
@@ -131,9 +117,9 @@ def test_torchrun_and_devices_train_alike_and_one_process_writes(write_config) -
     by_torchrun, by_devices = write_config("torchrun", epochs=3), write_config("devices", epochs=3, devices=2)
     first = finish(start(TORCHRUN, by_torchrun), by_torchrun)
     second = finish(start(ALONE, by_devices), by_devices)
-    assert_equal_runs(first, second)
+    assert_same_run(first, second)
     for out in (first, second):
-        assert len(losses(out)) == 3 * 32 // 8
+        assert len(logged(out)) == 3 * 32 // 8
         assert len(list((out / "tensorboard").glob("events.*"))) == 1
         assert not list(out.rglob("*.part"))
         assert describe(load_checkpoint(out / "last.safetensors")).training["devices"] == 2
@@ -166,9 +152,9 @@ def test_a_killed_process_ends_the_run_soon_and_resume_loses_nothing(victim, wri
         assert "--resume goes on from the last whole epoch" in output
         assert "Traceback" not in output
 
-    assert len(losses(out)) < EPOCHS * 4  # it was not through
+    assert len(logged(out)) < EPOCHS * 4  # it was not through
     finish(start(ALONE, cut, "--resume"), cut)
-    assert_equal_runs(tmp_path / "whole", out)
+    assert_same_run(tmp_path / "whole", out)
 
 
 @pytest.mark.slow
@@ -239,6 +225,6 @@ def test_torchrun_names_the_killed_rank(write_config, tmp_path) -> None:
     assert run.returncode == 1
     assert f"exitcode  : -9 (pid: {ranks[0].pid})" in output
     assert "rank      : 1 (local_rank: 1)" in output
-    done = len(losses(tmp_path / "run")) // 4
+    done = len(logged(tmp_path / "run")) // 4
     finish(start(TORCHRUN, file, "--resume", "--epochs", str(done + 2)), file)
-    assert len(losses(tmp_path / "run")) == 4 * (done + 2)
+    assert len(logged(tmp_path / "run")) == 4 * (done + 2)

@@ -152,7 +152,7 @@ def test_a_camera_that_hangs_can_be_given_up() -> None:
 
 def test_predict_from_a_camera_writes_all_that_a_video_gets(tmp_path: Path, backend: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(run, "Webcam", lambda number: FakeCamera(30, rate=100))
-    output = OutputOptions(json_lines=True, preview=0)
+    output = OutputOptions(format=["jsonl"], preview=0)
     report = predict_files(
         PredictOptions(["webcam:0"], tmp_path, model=SpotPose(backend), detector=SpotDetector(), output=output),
         progress=True,

@@ -42,7 +42,7 @@ class Watched(SpotPose):
         return super().__call__(images)
 
 model = Watched(BrightestPixel())
-output = OutputOptions(json_lines=True, parquet=True)
+output = OutputOptions(format=["jsonl", "parquet"])
 report = predict_files(PredictOptions([video], folder / "out", model=model, detector=SpotDetector(), output=output))
 people = len(report.predictions.read_text().splitlines()) - 2
 print(json.dumps(dict(frames=report.num_frames, people=people, memory=model.memory)))

@@ -89,7 +89,7 @@ def keypoints(rows: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
 
 
 def test_a_video_becomes_rows_lines_tables_and_a_video(video: Path, tmp_path: Path, backend: Any) -> None:
-    output = OutputOptions(json_lines=True, parquet=True, crops=True)
+    output = OutputOptions(format=["jsonl", "parquet"], crops=True)
     report = predict_files(
         PredictOptions([video], tmp_path, model=backend, detector=SpotDetector(), output=output), progress=True
     )
@@ -272,7 +272,7 @@ def test_an_earlier_run_stays_when_a_file_cannot_be_opened(video: Path, tmp_path
     with pytest.raises(InputError, match="cannot write to"):
         predict_files(
             PredictOptions(
-                [video], tmp_path, model=backend, detector=SpotDetector(), output=OutputOptions(parquet=True)
+                [video], tmp_path, model=backend, detector=SpotDetector(), output=OutputOptions(format=["parquet"])
             )
         )
     assert (tmp_path / "predictions.json").read_bytes() == before

@@ -43,10 +43,17 @@ def package(tmp_path: Path) -> Path:
 def write_model(path: Path, output: str = "xy_norm", description: ModelDescription | None = None) -> Path:
     """A file that says it is a student and always sees the same."""
     inside = description or ModelDescription("tiny", "regression", (64, 48), (16, 12), normalization=None)
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, 64, 48])
-    found = helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 17, 2])
-    value = numpy_helper.from_array(np.zeros((1, 17, 2), np.float32), "value")
-    graph = helper.make_graph([helper.make_node("Constant", [], [output], value=value)], "tiny", [images], [found])
+    kind = TensorProto.UINT8 if inside.normalization is None else TensorProto.FLOAT
+    shape = [17, 2] if inside.output == "regression" else [17, 16, 12]
+    images = helper.make_tensor_value_info("images", kind, ["batch", 3, 64, 48])
+    found = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", *shape])
+    nodes = [
+        helper.make_node("Shape", ["images"], ["batch"], end=1),
+        helper.make_node("Concat", ["batch", "rest"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], [output]),
+    ]
+    rest = numpy_helper.from_array(np.array(shape), "rest")
+    graph = helper.make_graph(nodes, "tiny", [images], [found], [rest])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     helper.set_model_props(model, {METADATA_KEY: json.dumps(inside.to_dict())})
     onnx.save(model, path)

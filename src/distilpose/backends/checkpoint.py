@@ -236,7 +236,7 @@ def _build(path: Path, description: ModelDescription, tensors: Mapping[str, Tens
         check_tensors(path, f"a {description.model}", shapes, tensors)
         model = _create(description)
     except (ConfigError, RuntimeError, TypeError, ValueError, MemoryError) as error:
-        raise CheckpointError(f"{path} describes a model that cannot be built: {str(error)[:300]}") from error
+        raise CheckpointError(f"{path} describes a model that cannot be built: {str(error)[:600]}") from error
     model = fill_model(path, model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
     own = describe(model, skeleton=description.skeleton)
     for field in ("output", "input_size_hw", "heatmap_size_hw"):

@@ -1,1 +1,1 @@
-"""What models cost and how fast things are on this machine."""
+"""Speed, size and accuracy of models on this machine."""

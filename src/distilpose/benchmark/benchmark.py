@@ -1,116 +1,315 @@
-"""What `distilpose benchmark` measures, in one run on one machine, beside that machine's matrix-product peak."""
+"""Measure models in every backend and precision: time, memory, size, share of the machine used, accuracy."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import torch
-from rich.console import Console
 from rich.table import Table
 
-from distilpose.benchmark.accuracy import accuracy_table, measure_accuracy
-from distilpose.benchmark.detection import detection_table, measure_detection
-from distilpose.benchmark.end_to_end import end_to_end_table, measure_end_to_end
-from distilpose.benchmark.inference_speed import WAYS, measure_files, measure_speeds, speeds_table
-from distilpose.benchmark.plot import plot_accuracy_against_speed
-from distilpose.errors import ConfigError
-from distilpose.models import list_models
+from distilpose.backends.address import split_address
+from distilpose.backends.checkpoint import describe, save_checkpoint
+from distilpose.backends.description import ModelDescription, Precision
+from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
+from distilpose.backends.openvino import OpenVinoBackend
+from distilpose.benchmark.complexity import Complexity, measure_complexity
+from distilpose.benchmark.measure import Peaks, measure_peaks
+from distilpose.benchmark.options import BenchmarkOptions
+from distilpose.data.synthetic import write_synthetic_dataset
+from distilpose.errors import DistilPoseError
+from distilpose.evaluation.evaluate import evaluate_set
+from distilpose.evaluation.evaluation_set import EvaluationSet
+from distilpose.export.calibration import calibration_crops
+from distilpose.export.export import SUFFIXES, Format, export_model
+from distilpose.models import PoseModel, create_model, list_models
+from distilpose.types import ImageArray
 
-STUDENT = "distilpose_s"
+BATCHES = (1, 8)
+CALIBRATION_IMAGES = 48
+FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
+# Backend and numbers of what is exported here; the first needs no export and so is there at once.
+VARIANTS = (
+    ("torch", "float32"),
+    ("onnxruntime", "float32"),
+    ("onnxruntime", "float16"),
+    ("onnxruntime", "int8"),
+    ("openvino", "float32"),
+    ("openvino", "float16"),
+    ("openvino", "bfloat16"),
+    ("openvino", "int8"),
+)
 
 
 @dataclass(frozen=True)
-class BenchmarkOptions:
-    """What to measure.
+class Measurement:
+    """One model in one backend and precision.
 
     Attributes:
-        models: presets to time in every runtime; without them and ``files``, all of them.
-        files: checkpoints and exported files to time.
-        runtimes: those in which ``models`` are timed; all when empty.
-        end_to_end: the whole way from files to ``predictions.json``.
-        model: trained model of ``annotations``, whose exports are evaluated.
-        annotations: COCO keypoint file.
-        images: its images.
-        calibration: what int8 is calibrated with.
-        detector: how many people of ``annotations`` it finds.
+        model: name or file.
+        backend: "torch", "onnxruntime" or "openvino".
+        numbers: "float32", "float16" (of the weights), "int8", or "bfloat16" (of the arithmetic).
+        complexity: of the model; None for a file of another origin.
+        file_megabytes: size of the file in 1e6 bytes.
+        peak_megabytes: most memory its process held; None where the system does not say.
+        seconds: median of a run by batch size.
+        peak: GFLOP/s of a float32 matrix product right before, in the library where it is fastest; median.
+        accuracy: AP, AR and PCK@0.2 as fractions; empty without evaluation.
     """
 
-    models: Sequence[str] = ()
-    files: Sequence[Path] = ()
-    runtimes: Sequence[str] = ()
-    end_to_end: bool = True
-    model: str | Path = ""
-    annotations: Path | None = None
-    images: Path | None = None
-    calibration: Path | None = None
-    detector: str | None = None
+    model: str
+    backend: str
+    numbers: str
+    complexity: Complexity | None
+    file_megabytes: float
+    peak_megabytes: float | None
+    seconds: dict[int, float]
+    peak: float
+    accuracy: dict[str, float | None] = field(default_factory=dict)
+
+    def milliseconds_per_crop(self, batch: int) -> float:
+        """Of one crop in a batch."""
+        return 1000 * self.seconds[batch] / batch
+
+    def share_of_peak(self, batch: int) -> float | None:
+        """Arithmetic over the highest float32 product; None where the arithmetic is another or not known."""
+        if self.complexity is None or self.numbers in ("int8", "bfloat16"):
+            return None
+        return 2 * self.complexity.gmacs * batch / self.seconds[batch] / self.peak
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, derived figures included."""
+        return {
+            **asdict(self),
+            "complexity": self.complexity and self.complexity._asdict(),
+            "milliseconds_per_crop": {batch: self.milliseconds_per_crop(batch) for batch in self.seconds},
+            "share_of_peak": {batch: self.share_of_peak(batch) for batch in self.seconds},
+        }
 
 
-def benchmark(
-    options: BenchmarkOptions,
-    *,
-    show: Callable[[Table], None],
-    json_file: str | Path | None = None,
-    plot: str | Path | None = None,
-    progress: Console | None = None,
-) -> None:
-    """Measure, showing each table as soon as it is there; ``json_file`` is written again with each.
+@dataclass
+class Job:
+    """A model in one backend and precision.
+
+    Attributes:
+        model: see `Measurement`, as all below.
+        backend: where it runs.
+        numbers: precision.
+        description: of the model.
+        complexity: of the model.
+        make: names its file, which is written when it is first asked for.
+        trained: whether accuracy means anything.
+    """
+
+    model: str
+    backend: str
+    numbers: str
+    description: ModelDescription
+    complexity: Complexity | None
+    make: Callable[[], str | Path]
+    trained: bool = True
+    _laps: list[tuple[Peaks, dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """For progress."""
+        return f"{self.model}, {self.backend}, {self.numbers}"
+
+    def measure(self, batches: Sequence[int]) -> Measurement:
+        """One more turn, and the medians of all so far.
+
+        Raises:
+            DistilPoseError: the export or the timing process failed.
+        """
+        path = self.make()
+        self._laps.append((measure_peaks(), run_worker(path, batches, bfloat16=self.numbers == "bfloat16")))
+        answers = [answer for _, answer in self._laps]
+        return Measurement(
+            model=self.model,
+            backend=self.backend,
+            numbers=self.numbers,
+            complexity=self.complexity,
+            file_megabytes=_megabytes(path),
+            peak_megabytes=answers[0]["peak_megabytes"],
+            seconds={batch: median(answer["seconds"][str(batch)] for answer in answers) for batch in batches},
+            peak=median(peaks.highest for peaks, _ in self._laps),
+        )
+
+    def evaluate(self, people: EvaluationSet) -> dict[str, float | None]:
+        """AP, AR and PCK@0.2, in true boxes, without flip test."""
+        backend = as_backend(self.make(), compute="bfloat16" if self.numbers == "bfloat16" else "float32")
+        result = evaluate_set(backend, people)
+        return {"AP": result.metrics["AP"], "AR": result.metrics["AR"], "PCK@0.2": result.per_joint["all"].pck}
+
+
+def measure(
+    options: BenchmarkOptions, *, say: Callable[[str], None] = lambda _: None, batches: Sequence[int] = BATCHES
+) -> Iterator[list[Measurement]]:
+    """Measure each model in its turn, several times, so that a slow minute meets all of them; then evaluate them.
 
     Args:
         options: what to measure.
-        show: called with each table.
-        json_file: where to write the numbers as well.
-        plot: image of published accuracy against measured speed to write.
-        progress: where to say what is being measured.
+        say: told what is being done.
+        batches: numbers of crops at once.
+
+    Yields:
+        All rows so far, after every turn.
 
     Raises:
-        ConfigError: an unknown preset, or accuracy options that do not belong together.
+        ConfigError: a model is neither a file nor a name.
+        CheckpointError, DatasetError, InputError: a file is unusable.
     """
-    unknown = sorted(set(options.models) - set(list_models()))
-    if unknown:
-        raise ConfigError(f"models must be among {', '.join(list_models())}, got {', '.join(unknown)}")
-    runtimes = sorted({way.runtime for way in WAYS})
-    if set(options.runtimes) - set(runtimes):
-        raise ConfigError(f"runtimes must be among {', '.join(runtimes)}, got {', '.join(options.runtimes)}")
-    labeled = (options.annotations, options.images)
-    if any((*labeled, options.calibration)) and not all(labeled):
-        raise ConfigError("accuracy needs --annotations and --images together: name both or none")
-    if all(labeled) and not options.calibration and not options.detector:
-        raise ConfigError("with --annotations name --calibration for the exports of --model, or --detector, or both")
+    rows: dict[int, Measurement] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [
+            job
+            for number, model in enumerate(options.models)
+            for job in _jobs(str(model), options, Path(folder) / str(number))
+        ]
+        for lap in range(options.rounds):
+            for number, job in enumerate(jobs):
+                say(f"{job.title} ({lap + 1}/{options.rounds})")
+                rows[number] = job.measure(batches)
+                yield _written(rows, options)
+        if options.annotations is not None and options.images is not None:
+            people: dict[Any, EvaluationSet] = {}
+            for number, job in enumerate(jobs):
+                if not job.trained or (job.numbers == "int8" and options.calibration is None):
+                    continue
+                say(f"accuracy of {job.title}")
+                size_hw, skeleton = job.description.input_size_hw, job.description.skeleton
+                crops = (size_hw, skeleton.name, job.description.padding, job.description.udp)
+                if crops not in people:
+                    people[crops] = EvaluationSet.load(
+                        Path(options.annotations),
+                        Path(options.images),
+                        input_size_hw=size_hw,
+                        skeleton=skeleton,
+                        keep_crops=True,
+                        padding=job.description.padding,
+                        udp=job.description.udp,
+                    )
+                accuracy = job.evaluate(people[crops])
+                rows[number] = replace(rows[number], accuracy=accuracy)
+                yield _written(rows, options)
 
-    def say(what: str) -> None:
-        if progress is not None:
-            progress.print(f"measuring {what} ...", style="dim")
 
-    content: dict[str, Any] = {"threads": torch.get_num_threads()}
+def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[Job]:
+    """An exported file in its backend; anything else in all of them."""
+    known = name in SHIPPED_WEIGHTS or Path(name).exists()
+    preset = not known and name in list_models()
+    model = create_model(name).eval() if preset else load_model(name, exported=False)
+    if not isinstance(model, PoseModel):
+        description, backend = model.description, "openvino" if isinstance(model, OpenVinoBackend) else "onnxruntime"
+        return [Job(name, backend, description.precision, description, _complexity(description), lambda: name)]
+    export, description = _Exports(model, folder, options.calibration), describe(model)
+    cost = measure_complexity(model)
+    return [
+        Job(name, backend, numbers, description, cost, partial(export, backend, numbers), not preset)
+        for backend, numbers in VARIANTS
+        if not options.backends or backend in options.backends
+    ]
 
-    def write(name: str, values: Any) -> None:
-        content[name] = values
-        if json_file is not None:
-            Path(json_file).write_text(json.dumps(content, indent=2) + "\n")
 
-    others = options.files or options.detector
-    models = options.models or ([] if others else list_models())
-    speeds = measure_speeds(models, runtimes=options.runtimes, say=say) + measure_files(options.files, say=say)
-    if speeds:
-        show(speeds_table(speeds))
-        write("inference", [speed.to_dict() for speed in speeds])
-    if plot is not None:
-        plot_accuracy_against_speed(speeds, Path(plot))
-    if options.end_to_end and models:
-        whole = measure_end_to_end(STUDENT, say)
-        show(end_to_end_table(whole, STUDENT))
-        write("end_to_end", [{**row._asdict(), "share_of_bare": row.share_of_bare} for row in whole])
-    if options.annotations and options.images and options.calibration:
-        found = measure_accuracy(options.model, options.annotations, options.images, options.calibration, say)
-        show(accuracy_table(found, str(options.model), options.annotations))
-        write("accuracy", [row._asdict() for row in found])
-    if options.annotations and options.images and options.detector:
-        say(f"people found by {options.detector}")
-        quality = measure_detection(options.detector, options.annotations, options.images)
-        show(detection_table(quality, options.detector, options.annotations))
-        write("detection", quality._asdict())
+class _Exports:
+    """Files of a model, each written once."""
+
+    def __init__(self, model: PoseModel, folder: Path, calibration: str | Path | None) -> None:
+        self._model, self._folder, self._calibration = model, folder, calibration
+        self._crops: ImageArray | None = None
+
+    def __call__(self, backend: str, numbers: str) -> Path:
+        self._folder.mkdir(exist_ok=True)
+        precision: Precision = "float32" if numbers == "bfloat16" else numbers  # type: ignore[assignment]
+        suffix = SUFFIXES[FORMATS[backend]] if backend in FORMATS else ".safetensors"
+        path = self._folder / f"{precision}{suffix}"
+        if path.exists():
+            return path
+        if backend == "torch":
+            return save_checkpoint(self._model, path)
+        crops = self._calibration_crops() if precision == "int8" else None
+        export_model(self._model, path, format=FORMATS[backend], precision=precision, calibration=crops)
+        return path
+
+    def _calibration_crops(self) -> ImageArray:
+        if self._crops is None:
+            description = describe(self._model)
+            people = self._calibration or write_synthetic_dataset(self._folder / "people", CALIBRATION_IMAGES)
+            self._crops = calibration_crops(people, description.input_size_hw, description.skeleton)
+        return self._crops
+
+
+def _megabytes(address: str | Path) -> float:
+    """Size of a model's file in 1e6 bytes, OpenVINO's weights beside it included."""
+    path = Path(split_address(str(address))[0])
+    return sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file()) / 1e6
+
+
+def _complexity(description: ModelDescription) -> Complexity | None:
+    if description.model not in list_models():
+        return None
+    return measure_complexity(create_model(description.model, **description.options))
+
+
+def run_worker(path: str | Path, batches: Sequence[int], *, bfloat16: bool = False) -> dict[str, Any]:
+    """Time a file in a process of its own, see `worker.measure`; the keys of ``seconds`` are strings.
+
+    Raises:
+        DistilPoseError: the process failed.
+    """
+    job = {"file": str(path), "batches": list(batches), "bfloat16": bfloat16}
+    command = [sys.executable, "-m", "distilpose.benchmark.worker", json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ourselves
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise DistilPoseError(f"timing {path} failed ({last}): see if the file predicts")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _written(rows: dict[int, Measurement], options: BenchmarkOptions) -> list[Measurement]:
+    """The rows in order, written where the options say."""
+    found = [rows[number] for number in sorted(rows)]
+    if options.json is not None:
+        Path(options.json).write_text(json.dumps([row.to_dict() for row in found], indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+def measurements_table(rows: Sequence[Measurement]) -> Table:
+    """Every model, backend and precision in a row."""
+    peaks, batches = [row.peak for row in rows], list(rows[0].seconds)
+    accuracy = list(dict.fromkeys(name for row in rows for name in row.accuracy))
+    table = Table(
+        title=f"float32 matrix product of this run {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s",
+        caption="b: crops in a batch; ms of one crop; peak: share of the highest product of any library here, float32 "
+        "only; MB: of the file, and most memory of the process; accuracy x 100, true boxes, no flip test",
+    )
+    table.add_column("model and backend", no_wrap=True)
+    headings = [f"{unit}\nb {batch}" for batch in batches for unit in ("ms", "peak")]
+    for heading in (*headings, "file\nMB", "mem\nMB", *accuracy):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for model, of_model in groupby(rows, key=lambda row: row.model):
+        some = list(of_model)
+        cost = some[0].complexity
+        size = "" if cost is None else f", {cost.parameters / 1e6:.1f} M, {cost.gmacs:.2f} GMACs"
+        table.add_section()
+        table.add_row(f"[bold]{model}[/bold]{size}")
+        for row in some:
+            cells = []
+            for batch in batches:
+                share = row.share_of_peak(batch)
+                cells += [f"{row.milliseconds_per_crop(batch):.1f}", "-" if share is None else f"{100 * share:.0f} %"]
+            memory = "-" if row.peak_megabytes is None else f"{row.peak_megabytes:.0f}"
+            values = [row.accuracy.get(name) for name in accuracy]
+            scores = ["-" if value is None else f"{100 * value:.1f}" for value in values]
+            name = f"  {row.backend}, {row.numbers}"
+            table.add_row(name, *cells, f"{row.file_megabytes:.1f}", memory, *scores)
+    return table

@@ -1,6 +1,6 @@
 """One model in one runtime, timed in a process of its own so that memory and threads are its own.
 
-Started by `inference_speed`: ``python -m distilpose.benchmark.worker JSON``, answers with JSON on standard output.
+Started by `benchmark.run_worker`: ``python -m distilpose.benchmark.worker JSON``, answers with JSON on standard output.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distilpose.backends.description import ModelDescription
 from distilpose.backends.loading import as_backend
-from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.data.preprocess import network_input
 
 FEWEST_RUNS = 5
@@ -34,7 +32,8 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
         ``seconds``: median of a run by batch size; ``peak_megabytes`` of the process.
     """
     seconds = {}
-    run, description = _model(job)
+    run = as_backend(job["file"], compute="bfloat16" if job["bfloat16"] else "float32")
+    description = run.description
     for batch in job["batches"]:
         crops = np.random.default_rng(0).integers(0, 256, (batch, *description.input_size_hw, 3), dtype=np.uint8)
         images = network_input(crops, description.normalization)
@@ -46,11 +45,6 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
             times.append(time.perf_counter() - start)
         seconds[batch] = statistics.median(times)
     return {"seconds": seconds, "peak_megabytes": peak_megabytes()}
-
-
-def _model(job: Mapping[str, Any]) -> tuple[Callable[[Any], object], ModelDescription]:
-    backend = OpenVinoBackend(job["file"], compute="bfloat16") if job["bfloat16"] else as_backend(job["file"])
-    return backend, backend.description
 
 
 def peak_megabytes() -> float | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
+from distilpose.backends.base import usable_cores
 from distilpose.bulk.inputs import items_of
 from distilpose.bulk.worker import ATTEMPTS, Job, ShardReport, ShardWorker
 from distilpose.errors import ConfigError, InputError
@@ -103,11 +104,6 @@ def _private_token() -> Generator[None]:
     yield
     with suppress(OSError):
         (folder / "auth_token").chmod(0o600)
-
-
-def usable_cores() -> int:
-    """Cores of this machine that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def max_workers(threads: int) -> int:

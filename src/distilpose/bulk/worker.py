@@ -7,15 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from distilpose.backends.base import InferenceBackend
 from distilpose.backends.loading import as_backend
-from distilpose.backends.onnxruntime import OnnxRuntimeBackend
-from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.bulk.inputs import BulkItem
 from distilpose.bulk.output_files import Attempts, BulkImage, RunFolder
 from distilpose.bulk.reading import TransientError, is_absent, read_item
@@ -96,7 +92,7 @@ class ShardWorker:
         self._job = job
         self._folder = RunFolder(job.out)
         self._predictor = PosePredictor(
-            load_backend(job.model, job.threads), flip_test=job.flip_test, batch_size=job.batch_size
+            as_backend(job.model, threads=job.threads), flip_test=job.flip_test, batch_size=job.batch_size
         )
         self._detector: Detector | None = None
         if job.detector is not None:
@@ -210,21 +206,3 @@ def _people_of(item: BulkItem) -> tuple[FloatArray, FloatArray]:
     if not np.isfinite(score).all():
         raise InputError(f"{item.source}: box scores must be finite, got {list(item.box_scores or ())}")
     return np.asarray(boxes, dtype=np.float64).reshape(-1, 4), score
-
-
-def load_backend(model: str | Path, threads: int) -> InferenceBackend:
-    """A model that computes on ``threads`` cores; torch is imported for checkpoints only.
-
-    Raises:
-        CheckpointError: the file is unusable.
-        ConfigError: its runtime is not installed.
-    """
-    suffix = Path(model).suffix
-    if suffix == ".onnx":
-        return OnnxRuntimeBackend(model, threads)
-    if suffix == ".xml":
-        return OpenVinoBackend(model, threads)
-    import torch
-
-    torch.set_num_threads(threads)
-    return as_backend(model)

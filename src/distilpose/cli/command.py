@@ -117,6 +117,10 @@ def _add_arguments(parser: argparse.ArgumentParser, options: type, *, explain: b
             arguments.update(choices=kind.choices, metavar=None)
         if kind.several is not None:
             arguments["nargs"] = "+"
+            if not item.metadata.get("positional"):
+                arguments["action"] = "extend"
+        if item.metadata.get("bare"):
+            arguments.update(nargs="?", const=item.metadata["bare"])
         if item.metadata.get("positional"):
             parser.add_argument(item.name, **arguments)
         else:

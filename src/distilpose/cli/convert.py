@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from distilpose.cli.command import Command
-from distilpose.errors import ConfigError
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+from distilpose.errors import ConfigError, require_package
+from distilpose.options import option
 
 
-def _convert_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="checkpoint in the paper authors' layout (.pth), or our own")
-    parser.add_argument("out", metavar="OUT.safetensors", help="file to write")
-    parser.add_argument("--half", action="store_true", help="write float16: half the size")
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What to convert.
+
+    Attributes:
+        source: checkpoint in the paper authors' layout (.pth), or our own
+        out: file to write, ending in .safetensors
+        half: write float16: half the size
+    """
+
+    source: str = option(metavar="SOURCE", positional=True)
+    out: str = option(metavar="OUT.safetensors", positional=True)
+    half: bool = False
 
 
-def _convert(args: Namespace) -> int:
+def _convert(options: ConvertOptions) -> int:
+    if not options.out.endswith(".safetensors"):
+        raise ConfigError(f"the output must end in .safetensors, got {options.out}")
+    require_package("torch", "convert")
     from distilpose.backends.checkpoint import describe, load_checkpoint, save_checkpoint
 
-    if not args.out.endswith(".safetensors"):
-        raise ConfigError(f"the output must end in .safetensors, got {args.out}")
-    model = load_checkpoint(args.source)
-    training = describe(model).training or {"converted_from": args.source}
-    print(f"{model.preset} -> {save_checkpoint(model, args.out, training=training, half=args.half)}")
+    model = load_checkpoint(options.source)
+    training = describe(model).training or {"converted_from": options.source}
+    print(f"{model.preset} -> {save_checkpoint(model, options.out, training=training, half=options.half)}")
     return 0
 
 
@@ -34,6 +42,6 @@ CONVERT = Command(
         "released/DistilPose_S.pth distilpose_s.safetensors",
         "runs/student/last.safetensors small.safetensors --half",
     ),
-    _convert_arguments,
+    "distilpose.cli.convert:ConvertOptions",
     _convert,
 )

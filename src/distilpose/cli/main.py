@@ -42,6 +42,10 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+# What installs all that a command needs.
+_EXTRAS = {"train": "train", "ablate": "train", "export": "export", "evaluate": "evaluate", "serve": "serve"}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``distilpose`` with these arguments and return its exit code.
 
@@ -72,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if not error.name or error.name.startswith("distilpose"):
             raise
-        print(f"error: {missing_package(error.name, f'distilpose {name}')}", file=sys.stderr)
+        print(f"error: {missing_package(error.name, f'distilpose {name}', _EXTRAS.get(name))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = "; --resume goes on from the last whole epoch" if name in ("train", "ablate") else ""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distilpose.cli.command import Command
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
     from rich.table import Table
 
 
-def _models_arguments(parser: ArgumentParser) -> None:
-    pass
+@dataclass(frozen=True)
+class ModelsOptions:
+    """Nothing to choose."""
 
 
-def _models(_: Namespace) -> int:
+def _models(_: ModelsOptions) -> int:
     from rich.console import Console
 
     Console().print(models_table())
@@ -50,4 +51,6 @@ def models_table() -> Table:
     return table
 
 
-MODELS = Command("list the presets with size, cost and published AP", ("",), _models_arguments, _models)
+MODELS = Command(
+    "list the presets with size, cost and published AP", ("",), "distilpose.cli.models:ModelsOptions", _models
+)

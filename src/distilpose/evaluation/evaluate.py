@@ -1,10 +1,11 @@
-"""Dataset -> model -> COCO results -> the numbers. One protocol for teachers, students and exported files."""
+"""Evaluate models, teachers and results files: data set -> model -> COCO results -> the numbers."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,9 @@ from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
 from distilpose.evaluation.metrics.coco_ap import coco_keypoint_curves
 from distilpose.evaluation.metrics.pck import pck
-from distilpose.evaluation.metrics.protocols import check_measurable, check_metrics, default_metrics, measure_protocols
+from distilpose.evaluation.metrics.protocols import check_measurable, default_metrics, measure_protocols
+from distilpose.evaluation.options import EvaluateOptions
+from distilpose.evaluation.person_boxes import people_with_a_box
 from distilpose.evaluation.report.report import write_report
 from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, make_folder, metrics_table, write_evaluation
 from distilpose.evaluation.results_file import load_results
@@ -44,6 +47,8 @@ from distilpose.skeletons import COCO_17, Skeleton, find_skeleton, map_keypoints
 if TYPE_CHECKING:
     from torch import nn
 
+    from distilpose.detection.detectors import Detector
+
 logger = logging.getLogger(__name__)
 
 # How the numbers came about, as ``metrics.json`` puts it.
@@ -53,6 +58,7 @@ OWN_BOX = "prediction in the person's own box"
 MOST_SIMILAR = "most similar result of the image"
 
 __all__ = [
+    "EvaluateOptions",
     "EvaluationResult",
     "EvaluationSet",
     "evaluate_files",
@@ -64,39 +70,11 @@ __all__ = [
 ]
 
 
-def evaluate_files(
-    *,
-    annotations: str | Path,
-    images: str | Path | None = None,
-    model: str | Path | InferenceBackend | None = None,
-    detections: str | Path | None = None,
-    predictions: str | Path | None = None,
-    flip_test: FlipTest = "off",
-    metrics: Sequence[str] | None = None,
-    skeleton: str | None = None,
-    out: str | Path | None = None,
-    report: str | Path | None = None,
-    batch_size: int = 32,
-    device: str | None = None,
-    progress: bool = False,
-) -> EvaluationResult:
-    """Evaluate a model, or a results file alone, against a COCO keypoint file.
+def evaluate_files(options: EvaluateOptions, *, progress: bool = False) -> EvaluationResult:
+    """Evaluate a model or a teacher, or a results file alone, against a COCO keypoint file.
 
     Args:
-        annotations: ground truth.
-        images: folder of the images; needed with a model, and for the images of a report.
-        model: name or file, or a model that runs; the shipped model without it.
-        detections: person boxes of a detector; ground-truth boxes without it.
-        predictions: COCO results file, instead of a model.
-        flip_test: average with the mirrored image: "off", "aligned" or "reference".
-        metrics: names of `protocols.METRICS`; those usual for the skeleton without it (`default_metrics`). COCO's
-            numbers are always in ``metrics.json``; the table has what is named.
-        skeleton: keypoints of the annotation file, a built-in name or a file, where they are not the model's (labels
-            are then mapped by name) or, with ``predictions``, where the file does not say.
-        out: folder for ``metrics.json`` and ``results_keypoints.json``.
-        report: folder for ``report.html``, see `write_report`.
-        batch_size: crops per run of the model.
-        device: torch device; the CPU without it.
+        options: what to evaluate, on what, and what to write.
         progress: show a progress bar on the error stream.
 
     Raises:
@@ -105,35 +83,35 @@ def evaluate_files(
         DatasetError: the annotations or results are unusable, or do not belong together.
         InputError: the boxes, an image or the output folder are unusable.
     """
-    check_metrics(metrics or ())
-    if out is not None:
-        make_folder(Path(out))
-    if report is not None:
-        make_folder(Path(report), "--report")
-    if predictions is not None:
-        flip = None if flip_test == "off" else flip_test
-        unused_images = images if report is None else None
-        _refuse_model_options(images=unused_images, model=model, detections=detections, flip_test=flip)
-        named = None if skeleton is None else find_skeleton(skeleton)
-        result = evaluate_predictions(Path(predictions), Path(annotations), skeleton=named, metrics=metrics)
-    elif images is None:
-        raise ConfigError("expected --images, or --predictions alone, to evaluate: pass one or the other")
+    if options.out is not None:
+        make_folder(Path(options.out))
+    if options.report is not None:
+        make_folder(Path(options.report), "--report")
+    images = None if options.images is None else Path(options.images)
+    if options.predictions is not None or images is None:  # one of the two, as the options have checked
+        result = evaluate_predictions(
+            Path(str(options.predictions)),
+            Path(options.annotations),
+            skeleton=None if options.skeleton is None else find_skeleton(options.skeleton),
+            metrics=options.metrics,
+        )
     else:
         result = evaluate_model(
-            as_backend(model or DEFAULT_MODEL, device),
-            Path(annotations),
-            Path(images),
-            detections=None if detections is None else Path(detections),
-            flip_test=flip_test,
-            metrics=metrics,
-            skeleton=None if skeleton is None else find_skeleton(skeleton, only_labels=True),
-            batch_size=batch_size,
+            _backend(options),
+            Path(options.annotations),
+            images,
+            detections=None if options.detections is None else Path(options.detections),
+            detector=options.detector,
+            flip_test=options.flip_test,
+            metrics=options.metrics,
+            skeleton=None if options.skeleton is None else find_skeleton(options.skeleton, only_labels=True),
+            batch_size=options.batch_size,
             progress=progress,
         )
-    if out is not None:
-        write_evaluation(result, Path(out))
-    if report is not None:
-        write_report(result, Path(report), None if images is None else Path(images))
+    if options.out is not None:
+        write_evaluation(result, Path(options.out))
+    if options.report is not None:
+        write_report(result, Path(options.report), images)
     return result
 
 
@@ -143,6 +121,7 @@ def evaluate_model(
     images: Path,
     *,
     detections: Path | None = None,
+    detector: Detector | str | None = None,
     flip_test: FlipTest = "off",
     nms_threshold: float = OKS_NMS_THRESHOLD,
     metrics: Sequence[str] | None = None,
@@ -152,7 +131,8 @@ def evaluate_model(
 ) -> EvaluationResult:
     """Evaluate a model on a data set; see `EvaluationSet.load` and `evaluate_set`.
 
-    A file with another ``skeleton`` than the model's is mapped to the model's by name (`map_keypoints`).
+    A file with another ``skeleton`` than the model's is mapped to the model's by name (`map_keypoints`). With a
+    ``detector`` the boxes are those that it finds, and `EvaluationResult.with_true_boxes` is evaluated beside.
     """
     backend = as_backend(model)
     own = backend.description.skeleton
@@ -164,20 +144,26 @@ def evaluate_model(
         images,
         input_size_hw=backend.description.input_size_hw,
         detections=detections,
+        detector=detector,
         skeleton=own,
         mapping=mapping,
         padding=backend.description.padding,
         udp=backend.description.udp,
     )
-    return evaluate_set(
-        backend,
-        evaluation_set,
-        flip_test=flip_test,
-        nms_threshold=nms_threshold,
-        metrics=metrics,
-        batch_size=batch_size,
-        progress=progress,
-    )
+
+    def evaluated(people: EvaluationSet) -> EvaluationResult:
+        return evaluate_set(
+            backend,
+            people,
+            flip_test=flip_test,
+            nms_threshold=nms_threshold,
+            metrics=metrics,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    result = evaluated(evaluation_set)
+    return result if detector is None else replace(result, with_true_boxes=evaluated(evaluation_set.with_true_boxes()))
 
 
 def evaluate_set(
@@ -238,6 +224,7 @@ def evaluate_set(
         "oks_nms": nms_threshold,
         "pose_score": BOX_SCORE if everybody.raw_score is None else RESCORED,
         "pck_compares": OWN_BOX if boxes.person is not None else MOST_SIMILAR,
+        **({} if boxes.person is not None else {"people_with_a_box": people_with_a_box(boxes, ground_truth)}),
     }
     return _summarize(ground_truth, results, people, protocol, metrics)
 
@@ -276,12 +263,14 @@ def evaluate_predictions(
     return _summarize(ground_truth, results, people, protocol, metrics)
 
 
-def _refuse_model_options(**options: object) -> None:
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
-    if given:
-        raise ConfigError(
-            f"--predictions is evaluated alone, got {', '.join(given)} as well: leave one or the other out"
-        )
+def _backend(options: EvaluateOptions) -> InferenceBackend:
+    if options.teacher is None:
+        return as_backend(options.model or DEFAULT_MODEL, options.device)
+    from distilpose.teachers.build import TeacherBackend
+    from distilpose.teachers.config import read_teacher_file
+
+    values, flip = read_teacher_file(options.teacher)
+    return TeacherBackend(values, flip=flip)
 
 
 def _check_fits(backend: InferenceBackend, evaluation_set: EvaluationSet) -> None:

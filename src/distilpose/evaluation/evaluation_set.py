@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
 from distilpose.evaluation.person_boxes import (
     EvaluationBoxes,
     detected_boxes,
+    found_boxes,
     ground_truth_boxes,
     image_paths,
     image_size_hw,
@@ -23,6 +25,9 @@ from distilpose.evaluation.person_boxes import (
 from distilpose.geometry import CROP_PADDING, crops_from_boxes
 from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton
 from distilpose.types import ImageArray
+
+if TYPE_CHECKING:
+    from distilpose.detection.detectors import Detector
 
 
 class EvaluationSet:
@@ -65,8 +70,9 @@ class EvaluationSet:
         self.input_size_hw = input_size_hw
         self.skeleton = skeleton
         self.transforms = crops_from_boxes(boxes.xyxy, input_size_hw, padding, udp=udp)
-        self._paths = {image_id: paths[image_id] for image_id in np.unique(boxes.image_id).tolist()}
-        _check_exist(self._paths.values(), ground_truth)
+        self._geometry = (padding, udp)
+        self._paths = paths
+        _check_exist([paths[image_id] for image_id in np.unique(boxes.image_id).tolist()], ground_truth)
         self._keep_crops = keep_crops
         self._kept: list[ImageArray] | None = None
 
@@ -78,6 +84,7 @@ class EvaluationSet:
         *,
         input_size_hw: tuple[int, int],
         detections: Path | None = None,
+        detector: Detector | str | None = None,
         skeleton: Skeleton = COCO_17,
         mapping: KeypointMapping | None = None,
         keep_crops: bool = False,
@@ -90,7 +97,9 @@ class EvaluationSet:
             annotations: COCO keypoint file.
             images: folder that its ``file_name`` entries lie in.
             input_size_hw: (H, W) of the model's input in pixels.
-            detections: boxes file as `match_boxes` reads it. Without it, every labeled person's own box is used.
+            detections: boxes file as `match_boxes` reads it. Without it and a detector, every labeled person's own
+                box is used.
+            detector: to find the people with, or its name (`create_detector`).
             skeleton: of the model.
             mapping: of a file with other keypoints to ``skeleton``.
             keep_crops: hold the crops in memory, for one evaluation per epoch.
@@ -99,14 +108,26 @@ class EvaluationSet:
 
         Raises:
             DatasetError: the annotations are unusable, or an image is missing.
-            InputError: the detections are unusable, or in other images.
+            InputError: the detections are unusable, or in other images; with a detector, an image cannot be read.
+        ConfigError: there is no such detector, or it finds something else than the model's skeleton has.
         """
         ground_truth = load_ground_truth(annotations, skeleton, mapping)
         paths = image_paths(ground_truth, images)
-        boxes = (
-            ground_truth_boxes(ground_truth) if detections is None else detected_boxes(detections, ground_truth, paths)
-        )
+        if detector is not None:
+            _check_exist(list(paths.values()), ground_truth)
+            boxes = found_boxes(detector, paths, skeleton)
+        elif detections is not None:
+            boxes = detected_boxes(detections, ground_truth, paths)
+        else:
+            boxes = ground_truth_boxes(ground_truth)
         return cls(ground_truth, paths, boxes, input_size_hw, skeleton, keep_crops, padding, udp)
+
+    def with_true_boxes(self) -> EvaluationSet:
+        """The same people in the boxes of the ground truth."""
+        boxes = ground_truth_boxes(self.ground_truth)
+        return EvaluationSet(
+            self.ground_truth, self._paths, boxes, self.input_size_hw, self.skeleton, False, *self._geometry
+        )
 
     def __len__(self) -> int:
         return len(self.transforms)

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.data.annotations import find_images
+from distilpose.data.images import read_image
 from distilpose.errors import DatasetError
 from distilpose.evaluation.ground_truth import GroundTruth
-from distilpose.formats.boxes import match_boxes
-from distilpose.geometry import clip_boxes_xyxy
+from distilpose.formats.boxes import PersonBoxes, match_boxes
+from distilpose.geometry import box_iou_xyxy, clip_boxes_xyxy
+from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, IntArray
 
+if TYPE_CHECKING:
+    from distilpose.detection.detectors import Detector
+
 logger = logging.getLogger(__name__)
+
+BOX_IOU = 0.5  # overlap from which on a box is that person's
 
 
 class EvaluationBoxes(NamedTuple):
     """N boxes as aligned arrays, the boxes of one image side by side.
 
     Attributes:
-        source: "ground truth", or the name of the detections file.
+        source: "ground truth", or the name of the detections file or of the detector.
         image_id: (N,) of the annotation file.
         xyxy: (N, 4) image pixels.
         score: (N,) of the detector; 1 for ground truth.
@@ -72,13 +79,46 @@ def detected_boxes(file: Path, ground_truth: GroundTruth, paths: Mapping[int, Pa
         InputError: the file is unusable, or none of its people is in these images.
     """
     people = match_boxes(file, list(paths.values()), ground_truth.file).people
-    found = {image_id: people[path] for image_id, path in paths.items()}
-    counts = [len(boxes.box_score) for boxes in found.values()]
+    return _joined(file.name, list(paths), [people[path] for path in paths.values()])
+
+
+def found_boxes(detector: Detector | str, paths: Mapping[int, Path], skeleton: Skeleton) -> EvaluationBoxes:
+    """Every person that a detector finds, with its own threshold.
+
+    Args:
+        detector: or its name (`create_detector`).
+        paths: file of each image by id.
+        skeleton: of the model; a detector of people fits a person's alone.
+
+    Raises:
+        ConfigError: there is no such detector, or it does not fit the skeleton.
+        InputError: its model or an image cannot be read.
+    """
+    from distilpose.detection.detectors import check_detector_fits, create_detector
+
+    name = detector if isinstance(detector, str) else type(detector).__name__
+    if isinstance(detector, str):
+        check_detector_fits(detector, skeleton)
+        detector = create_detector(detector)
+    found = [detector([read_image(path)])[0] for path in paths.values()]
+    return _joined(f"detector {name}", list(paths), found)
+
+
+def people_with_a_box(boxes: EvaluationBoxes, ground_truth: GroundTruth) -> int:
+    """How many labeled people have a box that overlaps theirs by at least `BOX_IOU` (IoU)."""
+    return sum(
+        bool((box_iou_xyxy(person.box_xyxy, boxes.xyxy[boxes.image_id == person.image_id]) >= BOX_IOU).any())
+        for person in ground_truth.people
+    )
+
+
+def _joined(source: str, image_ids: Sequence[int], found: Sequence[PersonBoxes]) -> EvaluationBoxes:
+    """The boxes of some images, in order."""
     return EvaluationBoxes(
-        source=file.name,
-        image_id=np.repeat(np.array(list(found), dtype=np.int64), counts),
-        xyxy=np.concatenate([boxes.boxes_xyxy for boxes in found.values()]),
-        score=np.concatenate([boxes.box_score for boxes in found.values()]),
+        source=source,
+        image_id=np.repeat(np.array(image_ids, dtype=np.int64), [len(boxes.box_score) for boxes in found]),
+        xyxy=np.concatenate([boxes.boxes_xyxy for boxes in found]),
+        score=np.concatenate([boxes.box_score for boxes in found]),
         person=None,
     )
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from distilpose.errors import InputError
 from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.metrics.coco_ap import COCO_METRICS
+from distilpose.evaluation.metrics.diagnosis import calibrate
 from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy
 from distilpose.evaluation.metrics.protocols import ProtocolResult
 from distilpose.types import FloatArray
@@ -21,6 +22,8 @@ METRICS_FILE = "metrics.json"
 RESULTS_FILE = "results_keypoints.json"
 # Square pixels, both ends included. COCO has no small class for keypoints; smaller people count in AP and AR alone.
 SIZE_CLASSES = {"medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
+
+_FOUND_AT = {"AR50": 0.5, "AR75": 0.75}  # recall among all labeled people, so a count
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,7 @@ class EvaluationResult:
         people: every labeled person beside the prediction it is compared with.
         protocols: measures of other data sets by name (`protocols.METRICS`), those that were asked for.
         with_coco: whether COCO's numbers were asked for; they are always there.
+        with_true_boxes: the same model in the boxes of the ground truth, where a detector gave those of this result.
     """
 
     metrics: Mapping[str, float]
@@ -50,6 +54,12 @@ class EvaluationResult:
     people: ComparedPeople
     protocols: Mapping[str, ProtocolResult] = field(default_factory=dict)
     with_coco: bool = True
+    with_true_boxes: EvaluationResult | None = None
+
+    @property
+    def people_found(self) -> dict[str, int]:
+        """How many labeled people COCO's matching gives a result with an OKS of at least 0.5, and of at least 0.75."""
+        return {f"OKS >= {at}": round(max(0.0, self.metrics[ar]) * len(self.people)) for ar, at in _FOUND_AT.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, JSON-ready: the content of ``metrics.json``."""
@@ -66,6 +76,9 @@ class EvaluationResult:
                 }
                 for size, n in self.people_by_size.items()
             },
+            "people_found": self.people_found,
+            "calibration": calibrate(self.people).to_dict(),
+            **({} if self.with_true_boxes is None else {"with_true_boxes": self.with_true_boxes.to_dict()}),
             **{name: protocol.to_dict() for name, protocol in self.protocols.items()},
             "counts": dict(self.counts),
             "protocol": dict(self.protocol),
@@ -96,16 +109,36 @@ def write_evaluation(result: EvaluationResult, out: Path) -> None:
         out: folder, made if needed; files of an earlier evaluation are replaced.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be made or written to.
     """
     make_folder(out)
-    (out / METRICS_FILE).write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
-    (out / RESULTS_FILE).write_text(json.dumps(list(result.results)), encoding="utf-8")
+    write_text(out / METRICS_FILE, json.dumps(result.to_dict(), indent=2) + "\n")
+    write_text(out / RESULTS_FILE, json.dumps(list(result.results)))
+
+
+def write_text(file: Path, text: str, option: str = "--out") -> None:
+    """Write a file under a hidden name and give it its own when it is whole.
+
+    Args:
+        file: to write.
+        text: in UTF-8.
+        option: that the folder was given with.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{file}: expected a file to write to ({error}): choose another {option}") from error
 
 
 def metrics_table(result: EvaluationResult) -> Table:
     """The numbers x 100 that were asked for, for reading; "-" where nobody of that kind is labeled."""
-    table = Table("metric", "x 100")
+    table = Table("metric", "x 100", caption=people_found_text(result))
     if result.with_coco:
         for name in COCO_METRICS:
             value = result.metrics[name]
@@ -117,6 +150,18 @@ def metrics_table(result: EvaluationResult) -> Table:
             table.add_row(title, "-" if share is None else f"{100 * share:.1f}")
             _add_joints(table, name, protocol.per_joint)
     return table
+
+
+def people_found_text(result: EvaluationResult) -> str:
+    """How many people were found, and in true boxes where a detector gave the boxes."""
+    texts = [f"with {result.protocol.get('boxes', 'these results')}: {_found(result)} of {len(result.people)} people"]
+    if result.with_true_boxes is not None:
+        texts.append(f"with true boxes: {_found(result.with_true_boxes)}")
+    return "; ".join(texts)
+
+
+def _found(result: EvaluationResult) -> str:
+    return ", ".join(f"{count} found at {threshold}" for threshold, count in result.people_found.items())
 
 
 def _add_joints(table: Table, measure: str, joints: Mapping[str, JointAccuracy]) -> None:

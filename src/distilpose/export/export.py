@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -18,18 +18,12 @@ from distilpose.backends.loading import FILE_BACKENDS, load_model
 from distilpose.backends.torch import TorchBackend
 from distilpose.errors import ConfigError, InputError, require_package
 from distilpose.export.calibration import calibration_crops
+from distilpose.export.options import CALIBRATION_RULE, SUFFIXES, ExportOptions, Format, format_of
 from distilpose.export.rewrite import ExportForm
 from distilpose.export.verify import BATCH_SIZES, OutputError, verify
 from distilpose.files import disk_errors
-from distilpose.models import PoseModel
+from distilpose.models.base import PoseModel
 from distilpose.types import ImageArray
-
-Format = Literal["onnx", "openvino"]
-_CALIBRATION_RULE = (
-    "int8 needs calibration images of people, and nothing else takes them; got {}: give --int8 and --calibration "
-    "together"
-)
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 class ExportReport(NamedTuple):
@@ -65,7 +59,7 @@ def export_model(
     model: PoseModel | str | Path,
     out: str | Path,
     *,
-    format: Format,
+    format: Format | None = None,
     precision: Precision = "float32",
     calibration: ImageArray | None = None,
     uint8_input: bool = False,
@@ -76,7 +70,7 @@ def export_model(
     Args:
         model: a torch model, or a name or checkpoint that `load_model` takes.
         out: the file, ending in ``.onnx``, or in ``.xml`` for OpenVINO, which writes a ``.bin`` beside it.
-        format: ``"onnx"`` or ``"openvino"``.
+        format: ``"onnx"`` or ``"openvino"``; the file's ending says it when None.
         precision: of the weights. ``"float16"`` halves the file and computes in float32; ``"int8"`` computes in
             int8, the head apart.
         calibration: (N, H, W, 3) uint8 crops of people as the model will see them, for int8;
@@ -91,9 +85,10 @@ def export_model(
             then nothing is written.
     """
     out = Path(out)
-    _check_options(out, format, precision)
+    format = format_of(out, format)
+    _check_packages(format, precision)
     if (precision == "int8") != (calibration is not None):
-        raise ConfigError(_CALIBRATION_RULE.format("none" if calibration is None else f"{len(calibration)} crops"))
+        raise ConfigError(CALIBRATION_RULE.format("none" if calibration is None else f"{len(calibration)} crops"))
     model = copy.deepcopy(torch_model(model)).float().cpu()  # the caller's stays as and where it is
     inside = describe(model)
     if calibration is not None:
@@ -114,45 +109,28 @@ def export_model(
     return ExportReport(written, description, errors)
 
 
-def export_file(
-    model: str | Path,
-    out: str | Path,
-    *,
-    format: Format,
-    fp16: bool = False,
-    int8: bool = False,
-    calibration: str | Path | None = None,
-    images: str | Path | None = None,
-    uint8_input: bool = False,
-) -> ExportReport:
+def export_file(options: ExportOptions) -> ExportReport:
     """`export_model` from files, as the command line has it.
-
-    Args:
-        model: what `load_model` takes.
-        out: the file to write.
-        format: ``"onnx"`` or ``"openvino"``.
-        fp16: precision float16.
-        int8: precision int8.
-        calibration: what `calibration_crops` takes, for int8.
-        images: folder of its images.
-        uint8_input: see `export_model`.
 
     Raises:
         ConfigError, InputError, CheckpointError: see `export_model`.
         DatasetError: the calibration set is unusable.
     """
-    if fp16 and int8:
-        raise ConfigError("expected at most one of --fp16 and --int8, got both")
-    precision: Precision = "int8" if int8 else "float16" if fp16 else "float32"
-    if int8 != (calibration is not None):
-        raise ConfigError(_CALIBRATION_RULE.format("none" if calibration is None else calibration))
-    _check_options(Path(out), format, precision)
-    loaded = torch_model(model)
-    inside = describe(loaded)
+    out = Path(options.out)
+    _check_packages(format_of(out, options.format), options.precision)
+    model = torch_model(options.model)
+    inside = describe(model)
     crops = None
-    if calibration is not None:
-        crops = calibration_crops(calibration, inside.input_size_hw, inside.skeleton, images=images)
-    return export_model(loaded, out, format=format, precision=precision, calibration=crops, uint8_input=uint8_input)
+    if options.calibration is not None:
+        crops = calibration_crops(options.calibration, inside.input_size_hw, inside.skeleton, images=options.images)
+    return export_model(
+        model,
+        out,
+        format=options.format,
+        precision=options.precision,
+        calibration=crops,
+        uint8_input=options.uint8_input,
+    )
 
 
 def torch_model(model: PoseModel | str | Path) -> PoseModel:
@@ -191,22 +169,11 @@ def _write(
     onnx_file.describe_onnx(graph, description)
 
 
-def _check_options(out: Path, format: str, precision: str) -> None:
-    if format not in get_args(Format):
-        raise ConfigError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
+def _check_packages(format: Format, precision: str) -> None:
     if precision not in get_args(Precision):
         raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    suffix = SUFFIXES[format]  # type: ignore[index]  # checked above
-    if out.suffix != suffix:
-        raise ConfigError(f"the file of format {format} must end in {suffix}, got {out}")
-    _check_packages(format, precision)
-
-
-def _check_packages(format: str, precision: str) -> None:
-    needed = ["onnx", "onnxscript", "onnxruntime"]
-    if format == "openvino":
-        needed = ["onnx", "onnxscript", "openvino", *(["nncf"] if precision == "int8" else [])]
-    for package in needed:
+    runtime = ["openvino", *["nncf"][: int(precision == "int8")]] if format == "openvino" else ["onnxruntime"]
+    for package in ("onnx", "onnxscript", *runtime):
         require_package(package, "export")
 
 
@@ -221,3 +188,6 @@ def _check_crops(crops: ImageArray, input_size_hw: tuple[int, int]) -> None:
 
 def _random_crops(input_size_hw: Sequence[int]) -> ImageArray:
     return np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), *input_size_hw, 3), dtype=np.uint8)
+
+
+__all__ = ["SUFFIXES", "ExportReport", "Format", "export_file", "export_model", "torch_model"]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from distilpose.data.prefetch import close
 from distilpose.data.preprocess import NetworkInput
-from distilpose.errors import DistilPoseError
+from distilpose.errors import DistilPoseError, as_failure
 from distilpose.inference.decoding import Keypoints, join_keypoints
 from distilpose.inference.predictor import PosePredictor, PreparedImage
 from distilpose.inference.result import PoseResult
@@ -69,7 +69,7 @@ class _Waiting(Generic[KeyT]):
 
     @property
     def crops_left(self) -> int:
-        return 0 if self.prepared is None or self.error is not None else len(self.prepared.images) - self.taken
+        return 0 if self.prepared is None or self.error is not None else len(self.prepared.transforms) - self.taken
 
 
 def predict_stream(
@@ -91,8 +91,7 @@ def predict_stream(
         threads: that cut crops.
 
     Yields:
-        One `Predicted` per located image, in their order. The `DistilPoseError` of an image or of the network is in it;
-        any other is raised.
+        One `Predicted` per located image, in their order. What an image or the network does wrong is in it.
     """
     rest = iter(located_images)
     loading: deque[Future[_Waiting[KeyT]]] = deque()
@@ -104,8 +103,8 @@ def predict_stream(
             if isinstance(located, DistilPoseError):
                 raise located
             prepared = predictor.prepare(located.image, located.boxes_xyxy, located.box_score)
-        except DistilPoseError as error:
-            return _Waiting(key, None, None, error)
+        except Exception as error:  # of this image alone
+            return _Waiting(key, None, None, as_failure(error))
         return _Waiting(key, located.image if keep_images else None, prepared)
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="crop")
@@ -145,16 +144,16 @@ def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[KeyT]]) -> N
             shares.append((item, take))
             free -= take
     arrays: list[NetworkInput] = []
-    for item, take in shares:
-        assert item.prepared is not None
-        arrays.append(item.prepared.images[item.taken : item.taken + take])
-        item.taken += take
     try:
+        for item, take in shares:
+            assert item.prepared is not None
+            arrays.append(predictor.crops(item.prepared, item.taken, item.taken + take))
+            item.taken += take
         images: NetworkInput = np.concatenate(arrays)  # type: ignore[assignment]  # all of one kind
         keypoints = predictor.run(images)
-    except DistilPoseError as error:
+    except Exception as error:  # of a foreign runtime
         for item, _ in shares:
-            item.error = error
+            item.error = as_failure(error)
         return
     start = 0
     for item, take in shares:
@@ -169,5 +168,5 @@ def _finish(predictor: PosePredictor, item: _Waiting[KeyT]) -> Predicted[KeyT]:
     try:
         keypoints = join_keypoints(item.parts) if item.parts else None
         return Predicted(item.key, item.image, predictor.finish(item.prepared, keypoints), None)
-    except DistilPoseError as error:
-        return Predicted(item.key, None, None, error)
+    except Exception as error:  # numbers that no pose has
+        return Predicted(item.key, None, None, as_failure(error))

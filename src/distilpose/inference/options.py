@@ -63,24 +63,21 @@ class OutputOptions:
     Attributes:
         images: draw the people of each image and video
         style: how people are drawn; sides on images and people on videos by default
-        anonymize: blur the faces, or the whole boxes (body), of the people found in all that is drawn
+        anonymize: blur the people found in all that is drawn: their faces, which is meant without a value, or with
+            body their whole boxes
         keypoint_threshold: do not draw keypoints of a lower score
         crops: write each person cut out of the image, in crops/
-        format: besides predictions.json, one or several of csv, csv-wide, csv-dlc, coco-dataset, jsonl, parquet,
-            openpose, openpose-coco, yolo, labelstudio, trc, separated by commas
-        json_lines: the same as --format jsonl
-        parquet: the same as --format parquet
+        format: also write the poses so, one or several (commas may part them): coco-dataset, jsonl, parquet, csv,
+            csv-wide, csv-dlc, openpose, openpose-coco, yolo, labelstudio, trc
         preview: camera: show it on a page of this machine at this port; 0: any free port
     """
 
     images: bool = True
     style: Literal["sides", "people", "labels", "skeleton", "minimal"] | None = None
-    anonymize: Literal["none", "face", "body"] = "none"
+    anonymize: Literal["none", "face", "body"] = option("none", bare="face")
     keypoint_threshold: NonNegativeFloat = option(0.0, metavar="S")
     crops: bool = False
-    format: str = option("coco", metavar="NAME[,NAME]")
-    json_lines: bool = False
-    parquet: bool = False
+    format: list[str] = option([], metavar="NAME")
     preview: Port | None = option(metavar="PORT")
 
     def __post_init__(self) -> None:
@@ -90,9 +87,7 @@ class OutputOptions:
     @property
     def formats(self) -> tuple[str, ...]:
         """Names of all formats to write, in `formats.writers.WRITERS`; ``coco`` is always among them."""
-        more = {"jsonl": self.json_lines, "parquet": self.parquet}
-        names = [name.strip() for name in self.format.split(",") if name.strip()]
-        return ("coco", *names, *(name for name, is_wanted in more.items() if is_wanted))
+        return ("coco", *(name.strip() for names in self.format for name in names.split(",") if name.strip()))
 
 
 @dataclass(frozen=True)
@@ -104,11 +99,15 @@ class PredictOptions:
         out: folder of the results, made if missing
         model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub
             id, or the name of one that comes with the package
-        boxes: person boxes: COCO detections or annotations (json)
+        device: where the pose model runs: auto, cpu, cuda, cuda:1, mps, openvino:GPU
+        threads: of one run on the CPU; a thread per physical core, at most four, by default
+        boxes: person boxes: a file (COCO detections or annotations, YOLO, CSV, MOT), or the box itself for every
+            image: 10,20,300,400 (left, top, right, bottom in pixels; several with ; between)
         annotations: COCO json whose images tell which id each file has
-        detector: where boxes come from without --boxes. hf:FOLDER or hf:ID: a detector of the transformers library;
-            onnx:FILE; hog: OpenCV's, which finds whole upright people only; whole-image: one person fills the image.
-            Default: a small hf: model if it is there or can be downloaded, else hog
+        detector: where boxes come from without --boxes. auto: the detector that comes with the package; whole-image:
+            one person fills the image, and the box is fitted to the pose; onnx:FILE; hf:FOLDER or hf:ID: a detector
+            of the transformers library. Default: auto
+        tile: also look for people in tiles with sides of so many pixels: small people in large images
         detection_threshold: leave out boxes with a lower score; by default it depends on the detector
         max_people: of each image, those with the best boxes
         flip_test: average with the mirrored crop: half as fast, a little more accurate ('reference': as published)
@@ -123,9 +122,12 @@ class PredictOptions:
     sources: Sources = option(metavar="SOURCE", positional=True)
     out: str | Path = option("poses", metavar="DIR")
     model: ModelSource = option(DEFAULT_MODEL, metavar="NAME|FILE")
-    boxes: str | Path | None = option(metavar="FILE")
+    device: str = "auto"
+    threads: PositiveInt | None = None
+    boxes: str | Path | None = option(metavar="FILE|X1,Y1,X2,Y2")
     annotations: str | Path | None = option(metavar="FILE")
     detector: DetectorSource | None = option(metavar="NAME")
+    tile: PositiveInt | None = None
     detection_threshold: float | None = option(metavar="S")
     max_people: PositiveInt | None = None
     flip_test: FlipTest = "off"

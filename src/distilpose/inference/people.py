@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.detection.detectors import Detector, WholeImage, check_detector_fits, create_detector
-from distilpose.errors import DistilPoseError, InputError
+from distilpose.errors import DistilPoseError, InputError, as_failure
 from distilpose.formats.boxes import PersonBoxes, match_boxes, match_image_ids
 from distilpose.geometry import check_boxes_xyxy
 from distilpose.inference.batching import LocatedImage
@@ -119,6 +119,25 @@ def people_by_detector(detector: Detector, images: Sequence[Path], annotations: 
     return People(lambda frames: detector([image for _, image in frames]), match_image_ids(images, annotations))
 
 
+def people_by_hand(boxes: FloatArray, images: Sequence[Path], annotations: Path | None) -> People:
+    """The same (N, 4) boxes, such as typed on the command line, for every image.
+
+    Raises:
+        InputError: a box has no area, or ``annotations`` is unreadable or broken.
+    """
+    people = PersonBoxes(check_boxes_xyxy(boxes), np.ones(len(boxes)))
+    return People(lambda frames: [people] * len(frames), match_image_ids(images, annotations))
+
+
+def read_boxes(text: str) -> FloatArray | None:
+    """``10,20,300,400``, several with ``;`` between -> (N, 4) boxes; None for else, such as a file's name."""
+    try:
+        rows = [[float(number) for number in row.split(",")] for row in text.split(";")]
+    except ValueError:
+        return None
+    return np.array(rows) if all(len(row) == 4 for row in rows) else None
+
+
 def people_by_file(
     boxes: Path, images: Sequence[Path], videos: Sequence[Path], annotations: Path | None, threshold: float
 ) -> People:
@@ -188,9 +207,9 @@ def _find_all(frames: Sequence[tuple[FrameId, ImageArray]], find: Finder) -> Seq
         return ()
     try:
         return _checked(find(frames))
-    except DistilPoseError as error:
+    except Exception as error:  # of a foreign detector, or of one image
         if len(frames) == 1:
-            return (error,)
+            return (as_failure(error),)
     return [found for frame in frames for found in _find_all([frame], find)]
 
 

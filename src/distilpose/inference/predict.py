@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
-from distilpose.detection.detectors import check_detector_fits, create_detector
+from distilpose.backends.device import AUTO
+from distilpose.detection.detectors import DEFAULT_DETECTOR
 from distilpose.errors import ConfigError, InputError
 from distilpose.files import OutputLock
 from distilpose.formats.writers import PREDICTIONS_NAME
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
-from distilpose.inference.people import People, people_by_detector, people_by_file
+from distilpose.inference.people import (
+    People,
+    open_detector,
+    people_by_detector,
+    people_by_file,
+    people_by_hand,
+    read_boxes,
+)
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.progress import Meter
-from distilpose.inference.run import Run
+from distilpose.inference.run import Run, SourceCount
 from distilpose.inference.sources import CAMERA_PREFIX, Sources, find_sources
 from distilpose.video.reader import import_av
 from distilpose.visualization.anonymize import check_has_face
@@ -34,6 +43,10 @@ class PredictReport(NamedTuple):
         num_people: people in images.
         failures: a line for each image, video or frame left out: its name and why. A command that has any exits
             with 1.
+        num_empty: images in which nobody was found.
+        num_undrawn: people too unsure to be drawn.
+        num_others: files in folders that were left out for their suffix.
+        counts: people of the first thousand images, and of every video and camera.
         num_tracks: people in videos and cameras, each once per video.
     """
 
@@ -43,6 +56,10 @@ class PredictReport(NamedTuple):
     num_people: int
     failures: tuple[str, ...]
     num_tracks: int = 0
+    num_empty: int = 0
+    num_undrawn: int = 0
+    num_others: int = 0
+    counts: Mapping[Path, SourceCount] = MappingProxyType({})
 
 
 class PredictInterruptedError(KeyboardInterrupt):
@@ -83,19 +100,23 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
         PredictInterruptedError: after an interrupt, when all files are closed. It ends a camera without an error.
     """
     video, output = options.video, options.output
-    found = find_sources(options.sources)
+    found = find_sources(options.sources, exclude=Path(options.out))
     _check_options(found, video, output)
     if video.detect_every is None and (options.boxes is not None or options.detector == "whole-image"):
         video = replace(video, detect_every=1)  # boxes that cost nothing are taken in every frame
     style = None if output.style is None else style_named(output.style)
-    predictor = PosePredictor(options.model, flip_test=options.flip_test, batch_size=options.batch_size)
-    if options.boxes is None and not callable(options.detector):
-        check_detector_fits(options.detector or "auto", predictor.skeleton)
+    predictor = PosePredictor(
+        options.model,
+        flip_test=options.flip_test,
+        device=None if options.device == AUTO else options.device,
+        batch_size=options.batch_size,
+        threads=options.threads,
+    )
     if output.anonymize == "face":
         check_has_face(predictor.skeleton)
-    people = _people(found, options)
+    people = _people(found, options, predictor)
     folder, drawings = Path(options.out), _drawing_paths(found, Path(options.out))
-    files = [Path(file) for file in (options.boxes, options.annotations) if file is not None]
+    files = [Path(file) for file in (options.boxes, options.annotations) if file is not None and len(str(file)) < 4096]
     inputs = [*found.images, *found.videos, *files]
     _prepare_folder(folder, inputs, [*found.images, *found.videos] if output.images else [])
     run = Run(predictor, people, folder, video, output, style, drawings, options.max_people)
@@ -110,7 +131,16 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
         reason = error.strerror or error
         raise InputError(f"cannot write to {folder} ({reason}): what was written before can be read") from error
     report = PredictReport(
-        folder / PREDICTIONS_NAME, run.num_images, run.num_frames, run.num_people, tuple(run.failures), run.num_tracks
+        folder / PREDICTIONS_NAME,
+        run.num_images,
+        run.num_frames,
+        run.num_people,
+        tuple(run.failures),
+        run.num_tracks,
+        run.num_empty,
+        run.num_undrawn,
+        found.num_others,
+        run.counts,
     )
     if run.interrupted:
         raise PredictInterruptedError(report)
@@ -128,18 +158,25 @@ def _check_options(found: Sources, video: VideoOptions, output: OutputOptions) -
         raise ConfigError("preview shows what a camera sees, got no camera among the sources")
 
 
-def _people(found: Sources, options: PredictOptions) -> People:
-    boxes, detector, threshold = options.boxes, options.detector, options.detection_threshold
-    annotation_file = None if options.annotations is None else Path(options.annotations)
-    if boxes is not None and detector is None:
-        if found.cameras:
-            raise ConfigError("a boxes file knows nothing of a camera: give a detector in place of it")
-        least = float("-inf") if threshold is None else threshold
-        return people_by_file(Path(boxes), found.images, found.videos, annotation_file, least)
-    if boxes is not None and detector is not None:
-        raise ConfigError("expected either a boxes file or a detector, got both")
-    built = create_detector(detector or "auto", threshold=threshold) if not callable(detector) else detector
-    return people_by_detector(built, found.images, annotation_file)
+def _people(found: Sources, options: PredictOptions, predictor: PosePredictor) -> People:
+    annotations = None if options.annotations is None else Path(options.annotations)
+    if options.boxes is None:
+        detector = open_detector(
+            DEFAULT_DETECTOR if options.detector is None else options.detector,
+            predictor,
+            threshold=options.detection_threshold,
+            threads=options.threads,
+            tile=options.tile,
+        )
+        return people_by_detector(detector, found.images, annotations)
+    if options.detector is not None:
+        raise ConfigError("expected either boxes or a detector, got both")
+    if (typed := read_boxes(str(options.boxes))) is not None:
+        return people_by_hand(typed, found.images, annotations)
+    if found.cameras:
+        raise ConfigError("a boxes file knows nothing of a camera: give a detector in place of it")
+    least = float("-inf") if options.detection_threshold is None else options.detection_threshold
+    return people_by_file(Path(options.boxes), found.images, found.videos, annotations, least)
 
 
 def _prepare_folder(out: Path, inputs: Sequence[Path], sources: Sequence[Path]) -> None:

@@ -34,21 +34,25 @@ if TYPE_CHECKING:
 
     from distilpose.backends.base import InferenceBackend
 
+CROPS_AHEAD = 256  # of an image, cut before the network: a crowd beyond it is cut batch by batch
+
 
 class PreparedImage(NamedTuple):
     """The crops of one image and what is needed to bring their keypoints back.
 
     Attributes:
-        images: (N, 3, H, W) network input, N >= 0.
+        images: (M, 3, H, W) network input: the first crops, at most `CROPS_AHEAD`; `PosePredictor.crops` cuts the rest.
         transforms: of the N crops.
         boxes_xyxy: (N, 4) image pixels.
         box_score: (N,) confidence of the detector.
+        image: what the rest is cut from; None when all are cut.
     """
 
     images: NetworkInput
     transforms: Sequence[CropTransform]
     boxes_xyxy: FloatArray
     box_score: FloatArray
+    image: ImageArray | None = None
 
 
 class PosePredictor:
@@ -115,8 +119,8 @@ class PosePredictor:
             InputError: the image, a box or a score is unusable.
         """
         prepared = self.prepare(image, boxes_xyxy, box_score)
-        starts = range(0, len(prepared.images), self.batch_size)
-        parts = [self.run(prepared.images[start : start + self.batch_size]) for start in starts]
+        starts = range(0, len(prepared.transforms), self.batch_size)
+        parts = [self.run(self.crops(prepared, start, start + self.batch_size)) for start in starts]
         return replace(self.finish(prepared, join_keypoints(parts) if parts else None), image=image)
 
     def prepare(self, image: ImageArray, boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None) -> PreparedImage:
@@ -133,8 +137,15 @@ class PosePredictor:
         if not transforms:
             empty = np.zeros((0, *description.input_size_hw, 3), dtype=np.uint8)
             return PreparedImage(network_input(empty, description.normalization), transforms, boxes, detector_score)
-        images = preprocess(image, transforms, description.normalization)
-        return PreparedImage(images, transforms, boxes, detector_score)
+        images = preprocess(image, transforms[:CROPS_AHEAD], description.normalization)
+        rest = image if len(transforms) > CROPS_AHEAD else None
+        return PreparedImage(images, transforms, boxes, detector_score, rest)
+
+    def crops(self, prepared: PreparedImage, start: int, stop: int) -> NetworkInput:
+        """Network input of some of an image's crops, cut now where `prepare` has not."""
+        if stop <= len(prepared.images) or prepared.image is None:
+            return prepared.images[start:stop]
+        return preprocess(prepared.image, prepared.transforms[start:stop], self._backend.description.normalization)
 
     def run(self, images: NetworkInput) -> Keypoints:
         """The network, flip test and decoding on 1 to ``batch_size`` crops."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from distilpose.data.images import read_image
 from distilpose.data.prefetch import map_in_threads, prefetch
-from distilpose.errors import DistilPoseError, InputError
+from distilpose.errors import InputError, as_failure
 from distilpose.formats.writers import PoseRecord, PoseWriter, open_writers
 from distilpose.inference.batching import predict_stream
 from distilpose.inference.interruption import Interruption
@@ -26,7 +27,13 @@ from distilpose.video.pipeline import FrameResult, watch_video
 from distilpose.video.preview import Preview
 from distilpose.video.reader import VideoReader
 from distilpose.video.writer import VideoWriter
-from distilpose.visualization.annotators import AnnotatedImageWriter, AnnotatedVideoWriter, Annotator, naming
+from distilpose.visualization.annotators import (
+    AnnotatedImageWriter,
+    AnnotatedVideoWriter,
+    Annotator,
+    is_drawn,
+    naming,
+)
 from distilpose.visualization.draw import DrawStyle, style_named
 
 logger = logging.getLogger(__name__)
@@ -35,6 +42,19 @@ READERS = 2
 IMAGES_AHEAD = 4
 CROPS_NAME = "crops"
 FAILURES_OF_A_VIDEO = 10  # that are told one by one
+COUNTS_KEPT = 1000  # images whose people are counted one by one
+
+
+class SourceCount(NamedTuple):
+    """What was found in one source.
+
+    Attributes:
+        people: of an image; of a video those followed, each once.
+        frames: of a video; None for an image.
+    """
+
+    people: int
+    frames: int | None = None
 
 
 @dataclass
@@ -54,6 +74,9 @@ class Run:
         num_frames: frames predicted.
         num_people: people in images.
         num_tracks: people in videos and cameras, each once for all its frames.
+        num_undrawn: poses too unsure to be drawn, in every image and frame.
+        num_empty: images in which nobody was found.
+        counts: people of the first images, and of every video and camera.
         failures: a line for each source or frame that was left out.
         interrupted: whether images or videos were ended early.
     """
@@ -70,6 +93,9 @@ class Run:
     num_frames: int = 0
     num_people: int = 0
     num_tracks: int = 0
+    num_undrawn: int = 0
+    num_empty: int = 0
+    counts: dict[Path, SourceCount] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     interrupted: bool = False
     _writers: list[PoseWriter] = field(default_factory=list)
@@ -142,8 +168,10 @@ class Run:
                 stack.enter_context(closing(frame_results))
                 self._frames(meter.track(frame_results, path.name, "frames", reader.num_frames), frame_writers)
                 lasts = "" if reader.duration is None else f" (it lasts {reader.duration:.1f} s)"
-        except DistilPoseError as error:
-            self.failures.append(naming(path, error))
+        except OSError:  # the disk's
+            raise
+        except Exception as error:
+            self.failures.append(naming(path, as_failure(error)))
         if (self.num_frames, len(self.failures)) == before and not interruption.requested:
             self.failures.append(f"{path}: no frame between start and end{lasts}")
 
@@ -185,7 +213,7 @@ class Run:
         self, frame_results: Iterable[FrameResult], frame_writers: Sequence[Callable[[ImageArray, float], None]]
     ) -> None:
         """Write frame after frame; ``frame_writers`` get the drawn ones."""
-        failed, tracks = 0, set[int]()
+        failed, before, tracks = 0, self.num_frames, set[int]()
         annotator = self._annotator("people")
         with (
             AnnotatedImageWriter(annotator, self.failures) as cutter,
@@ -207,12 +235,13 @@ class Run:
                     annotated.draw(image, result, frame_id.time)
                 self._cut(cutter, frame_id, image, result)
         self.num_tracks += len(tracks)
+        if self.num_frames > before:
+            self.counts[frame_id.source] = SourceCount(len(tracks), self.num_frames - before)
         if failed > FAILURES_OF_A_VIDEO:
             self.failures.append(f"{frame_id.source}: {failed - FAILURES_OF_A_VIDEO} more frames")
 
     def _write(self, frame_id: FrameId, result: PoseResult) -> None:
-        if frame_id.frame is None:
-            self.num_people += len(result)
+        self._count(frame_id, result)
         found = PoseRecord(
             source=frame_id.source.as_posix(),
             result=result,
@@ -223,6 +252,14 @@ class Run:
         )
         for writer in self._writers:
             writer.write(found)
+
+    def _count(self, frame_id: FrameId, result: PoseResult) -> None:
+        self.num_undrawn += int((~is_drawn(result)).sum())
+        if frame_id.frame is None:
+            self.num_people += len(result)
+            self.num_empty += not len(result)
+            if len(self.counts) < COUNTS_KEPT:
+                self.counts[frame_id.source] = SourceCount(len(result))
 
     def _cut(
         self, annotated: AnnotatedImageWriter, frame_id: FrameId, image: ImageArray | None, result: PoseResult
@@ -240,8 +277,8 @@ class Run:
 def _read(path: Path) -> Frame:
     try:
         image = read_image(path)
-    except DistilPoseError as error:
-        return FrameId(path), error
+    except Exception as error:  # of this file alone
+        return FrameId(path), as_failure(error)
     return FrameId(path, size_hw=(image.shape[0], image.shape[1])), image
 
 

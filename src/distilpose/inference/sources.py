@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from distilpose.data.images import list_images
+from distilpose.data.images import IMAGE_SUFFIXES
 from distilpose.errors import InputError
 from distilpose.video.reader import VIDEO_SUFFIXES
 
@@ -24,35 +25,69 @@ class Sources(NamedTuple):
         images: image files.
         videos: video files.
         cameras: numbers of webcams.
+        num_others: files in folders that are neither images nor videos by their suffix.
     """
 
     images: list[Path]
     videos: list[Path]
     cameras: list[int]
+    num_others: int = 0
 
 
-def find_sources(sources: Iterable[str | Path]) -> Sources:
+def find_sources(sources: Iterable[str | Path], *, exclude: Path | None = None) -> Sources:
     """Sort sources by what they are.
 
     Args:
-        sources: files, folders (the images and videos directly in them), patterns such as ``photos/**/*.jpg``,
-            ``file:`` addresses, and ``webcam:NUMBER``. A file is a video by its suffix, else an image.
+        sources: files, folders (all images and videos below them, hidden ones left out), patterns such as
+            ``photos/**/*.jpg``, ``file:`` addresses, and ``webcam:NUMBER``. A file is a video by its suffix, else an
+            image.
+        exclude: folder that is not looked into, such as that of the results.
 
     Raises:
         InputError: there is no source, a folder or pattern holds none, or an address is of another kind.
     """
     paths: list[Path] = []
+    num_others = 0
     cameras: dict[int, None] = {}
     for source in sources:
         if isinstance(source, str) and source.startswith(CAMERA_PREFIX):
             cameras[_camera_number(source)] = None
         else:
-            paths += _paths_of(source)
-    if cameras and not paths:
-        return Sources([], [], list(cameras))
-    files = list_images(paths, also=VIDEO_SUFFIXES)
+            for path in _paths_of(source):
+                found, others = _files_below(path, exclude) if path.is_dir() else ([path], 0)
+                paths += found
+                num_others += others
+    if not paths and not cameras:
+        raise InputError("expected at least one image, video or folder of them, got none")
+    once: dict[Path, Path] = {}
+    for path in paths:
+        once.setdefault(path.resolve(), path)
+    files = list(once.values())
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    return Sources([path for path in files if path not in set(videos)], videos, list(cameras))
+    return Sources([path for path in files if path not in set(videos)], videos, list(cameras), num_others)
+
+
+def _files_below(folder: Path, exclude: Path | None) -> tuple[list[Path], int]:
+    """Images and videos of a folder and of those in it, sorted, and how many other files there are."""
+    found: list[Path] = []
+    num_others = 0
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (exclude is None or (here / name).resolve() != exclude.resolve())
+        )
+        shown = [here / name for name in sorted(names) if not name.startswith(".")]
+        kept = [path for path in shown if path.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES and path.is_file()]
+        found += kept
+        num_others += len(shown) - len(kept)
+    if not found:
+        raise InputError(
+            f"{folder} holds no image and no video: expected files ending in "
+            f"{', '.join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)}"
+        )
+    return found, num_others
 
 
 def _camera_number(source: str) -> int:

@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distilpose import __version__
-from distilpose.backends.description import ModelDescription
+from distilpose.backends.base import InferenceBackend, runtime_of
 from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.serving import schemas
 from distilpose.serving.access_log import CLIENT_LEFT, REQUEST_ID_HEADER, AccessLog, entry_of, error_response
@@ -106,12 +106,15 @@ def create_app(
     return AccessLog(wrapped, metrics, list(app.routes), hosts)
 
 
-def model_card(description: ModelDescription, options: ServeOptions) -> dict[str, Any]:
-    """What ``/v1/model`` says of a model and of the server's limits."""
+def model_card(backend: InferenceBackend, options: ServeOptions) -> dict[str, Any]:
+    """What ``/v1/model`` says of a model, of what runs it, and of the server's limits."""
+    description, runtime = backend.description, runtime_of(backend)
     skeleton = description.skeleton
     return {
         "model": description.model,
         "precision": description.precision,
+        "backend": runtime.backend,
+        "device": runtime.device,
         "skeleton": skeleton.name,
         "keypoints": list(skeleton.keypoint_names),
         "edges": [list(edge) for edge in skeleton.edges],

@@ -29,6 +29,8 @@ class ServeOptions:
         port: 0: any free port
         model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub
             id, or the name of one that comes with the package
+        device: where the model runs: auto (default), cpu, cuda, cuda:1, mps, openvino:GPU
+        threads: of the model, on the CPU; by default the backend decides
         detector: finds the people of images that come without boxes, see distilpose predict --help; auto by default,
             whole-image for a model of something else than people
         batch_size: crops per run of the model, of any requests
@@ -53,6 +55,8 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: Port = option(8000, metavar="PORT")
     model: ModelSource = option(DEFAULT_MODEL, metavar="NAME|FILE")
+    device: str | None = option(metavar="DEVICE")
+    threads: PositiveInt | None = None
     detector: DetectorSource | None = option(metavar="NAME")
     batch_size: PositiveInt = 8
     max_wait_ms: NonNegativeFloat = option(5.0, metavar="MS")

@@ -98,6 +98,8 @@ class ModelCard(BaseModel):
 
     model: str
     precision: str
+    backend: str = Field(description="library that runs the model, and its version")
+    device: str = Field(description="such as cpu or cuda:0")
     skeleton: str = Field(description="name of the set of keypoints")
     keypoints: list[str] = Field(description="names, in the order of the answers")
     edges: list[list[int]] = Field(description="pairs of keypoints that are drawn as lines")

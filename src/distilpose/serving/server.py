@@ -62,7 +62,7 @@ class PoseServer:
         self._options = options
         self._socket = _listen(options.host, options.port)  # first: it fails fast
         try:
-            backend = as_backend(options.model)
+            backend = as_backend(options.model, options.device, threads=options.threads)
             skeleton = backend.description.skeleton
             detector = options.detector or ("auto" if skeleton.is_person else "whole-image")
             if isinstance(detector, str):
@@ -73,7 +73,7 @@ class PoseServer:
             self.service = PoseService(predictor, detector, options, metrics)
             bound, number = self._socket.getsockname()[:2]
             self.hosts = options.allow_host or (() if api_key is None and is_loopback(bound) else None)
-            card = model_card(backend.description, options)
+            card = model_card(backend, options)
             app = create_app(self.service, card, options, metrics, api_key=api_key, hosts=self.hosts)
         except BaseException:
             self._socket.close()

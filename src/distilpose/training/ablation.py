@@ -141,28 +141,22 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
         ConfigError: the configuration contradicts itself, or a folder holds a run with other settings.
     """
     config.check()
-    unknown = sorted(set(only) - {variant.name for variant in config.variants})
-    if unknown:
-        raise ConfigError(
-            f"--only must name variants of {[variant.name for variant in config.variants]}, got {unknown}"
-        )
+    names = [variant.name for variant in config.variants]
+    if unknown := sorted(set(only) - set(names)):
+        raise ConfigError(f"--only must name variants of {names}, got {unknown}")
     console = console or Console(stderr=True)
     runs = {variant.name: _plan(config, variant) for variant in config.variants}
     failures = []
     result = _write(config, runs)
-    for name, seeds in runs.items():
-        if only and name not in only:
-            continue
-        for run in seeds:
-            if run.metrics() is not None:
-                continue
-            console.rule(f"{name}, seed {run.settings.seed}")
-            try:
-                run.work(config.flip_test, console)
-            except DistilPoseError as error:
-                failures.append(f"{name}, seed {run.settings.seed}: {error}")
-                console.print(f"[red]failed:[/red] {failures[-1]}")
-            result = _write(config, runs)
+    todo = [(name, run) for name in only or names for run in runs[name] if run.metrics() is None]
+    for name, run in todo:
+        console.rule(f"{name}, seed {run.settings.seed}")
+        try:
+            run.work(config.flip_test, console)
+        except DistilPoseError as error:
+            failures.append(f"{name}, seed {run.settings.seed}: {error}")
+            console.print(f"[red]failed:[/red] {failures[-1]}")
+        result = _write(config, runs)
     return replace(result, failures=tuple(failures))
 
 
@@ -193,20 +187,18 @@ class _Run:
         result = evaluate_model(model, root / validation.annotations, root / validation.images, flip_test=flip_test)
         write_evaluation(result, self.out)
 
-    def samples(self) -> int | None:
-        """Crops seen, counted from the record of losses."""
-        rows = self._records()
-        return int(rows[-1]["step"]) * self.settings.data.batch_size * self.settings.devices if rows else None
-
-    def minutes(self) -> float | None:
-        """Of training, from the record of losses: sittings add up, evaluation is left out."""
-        seconds, before = 0.0, 0
-        for row in self._records():
-            steps = int(row["step"]) - before
-            crops = steps * self.settings.data.batch_size * self.settings.devices
-            seconds += crops / max(float(row["samples_per_second"]), 1e-9)
-            before = int(row["step"])
-        return seconds / 60 if before else None
+    def effort(self) -> tuple[int, float] | None:
+        """Crops seen and minutes of training, from the record of losses: sittings add up, evaluation is left out."""
+        file = self.out / "losses.csv"
+        if self._checkpoint is not None or not file.exists():
+            return None
+        per_step = self.settings.data.batch_size * self.settings.devices
+        seconds, steps = 0.0, 0
+        with file.open(newline="", encoding="utf-8") as rows:
+            for row in csv.DictReader(rows):
+                seconds += (int(row["step"]) - steps) * per_step / max(float(row["samples_per_second"]), 1e-9)
+                steps = int(row["step"])
+        return steps * per_step, seconds / 60
 
     def _train(self, console: Console) -> Path:
         _keep_settings(self.out, self.settings)
@@ -214,13 +206,6 @@ class _Run:
         if not last.exists() or read_description(last).training.get("epoch") != self.settings.epochs:
             train(self.settings, resume=(self.out / STATE_NAME).exists(), console=console)
         return last
-
-    def _records(self) -> list[dict[str, str]]:
-        file = self.out / "losses.csv"
-        if self._checkpoint is not None or not file.exists():
-            return []
-        with file.open(newline="", encoding="utf-8") as rows:
-            return list(csv.DictReader(rows))
 
 
 def _plan(config: AblationConfig, variant: Variant) -> list[_Run]:
@@ -282,19 +267,18 @@ def _write(config: AblationConfig, runs: Mapping[str, list[_Run]]) -> AblationRe
         for row in rows:
             figures = [*map(row.mean, METRICS), *map(row.spread, METRICS)]
             writer.writerow([row.name, len(row.metrics), row.samples, row.minutes, *figures])
-    if not rows:
-        return AblationResult(rows, (), files[:2])
-    draw_rows(rows, files[2])
-    return AblationResult(rows, (), files, reference)
+    if rows:
+        draw_rows(rows, files[2])
+    return AblationResult(rows, (), files if rows else files[:2], reference)
 
 
 def _summarize(name: str, runs: Iterable[_Run]) -> Row | None:
     finished = [(run, metrics) for run in runs if (metrics := run.metrics()) is not None]
     if not finished:
         return None
-    minutes = [value for run, _ in finished if (value := run.minutes()) is not None]
-    figures = tuple(metrics for _, metrics in finished)
-    return Row(name, figures, finished[0][0].samples(), statistics.fmean(minutes) if minutes else None)
+    efforts = [effort for run, _ in finished if (effort := run.effort()) is not None]
+    minutes = statistics.fmean(value for _, value in efforts) if efforts else None
+    return Row(name, tuple(metrics for _, metrics in finished), efforts[0][0] if efforts else None, minutes)
 
 
 def ablation_table(rows: Sequence[Row], reference: Row | None) -> Table:
@@ -314,16 +298,14 @@ def _cells(row: Row, reference: Row | None) -> list[str]:
         spread = row.spread(metric)
         return f"{100 * row.mean(metric):.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
 
-    cells = [
-        row.name,
-        str(len(row.metrics)),
-        "-" if row.samples is None else f"{row.samples:,}",
-        "-" if row.minutes is None else f"{row.minutes:.0f}",
-        *map(figure, METRICS),
-    ]
-    if reference is not None:
-        cells += [f"{100 * (row.mean(name) - reference.mean(name)):+.1f}" for name in RANKED_BY]
-    return cells
+    samples = "-" if row.samples is None else f"{row.samples:,}"
+    minutes = "-" if row.minutes is None else f"{row.minutes:.0f}"
+    differences = [_difference(row, reference, name) for name in RANKED_BY] if reference else []
+    return [row.name, str(len(row.metrics)), samples, minutes, *map(figure, METRICS), *differences]
+
+
+def _difference(row: Row, reference: Row, metric: str) -> str:
+    return f"{100 * (row.mean(metric) - reference.mean(metric)):+.1f}"
 
 
 def _markdown(rows: Sequence[Row], reference: Row | None, config: AblationConfig) -> str:
@@ -339,11 +321,9 @@ def _markdown(rows: Sequence[Row], reference: Row | None, config: AblationConfig
         ranked = sorted(others, key=lambda row: (round(row.mean("AP"), 3), row.mean("PCK@0.2")), reverse=True)
         lines += ["", f"Trained variants by what they add to '{config.reference}':", ""]
         lines += [
-            f"{place}. {row.name}: " + ", ".join(
-                f"{name} {100 * (row.mean(name) - reference.mean(name)):+.1f}" for name in RANKED_BY
-            )
+            f"{place}. {row.name}: " + ", ".join(f"{name} {_difference(row, reference, name)}" for name in RANKED_BY)
             for place, row in enumerate(ranked, 1)
-        ]  # fmt: skip
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.data.prefetch import prefetch
-from distilpose.errors import DistilPoseError
+from distilpose.errors import DistilPoseError, as_failure
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.geometry import box_iou_xyxy
 from distilpose.inference.batching import Predicted, predict_stream
@@ -167,8 +167,8 @@ def follow(
             result = predictor(image, *people)
             single = ~find_duplicates(result)
             result = tracker.update(result.filter(single), frame_id.time, detected=is_detected[single])
-        except DistilPoseError as failure:
-            yield FrameResult(frame_id, None, None, failure)
+        except Exception as failure:  # of this frame alone
+            yield FrameResult(frame_id, None, None, as_failure(failure))
             continue
         yield FrameResult(frame_id, image if keep_images else None, result, None)
 

@@ -15,7 +15,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from distilpose.errors import InputError
 from distilpose.formats.boxes import PersonBoxes
@@ -231,6 +230,8 @@ class PoseTracker:
         for people, known in rounds:
             row, column = np.flatnonzero(people & (found < 0)), np.setdiff1d(np.flatnonzero(known), found)
             allowed = similarity[np.ix_(column, row)] >= self._options.min_similarity
+            from scipy.optimize import linear_sum_assignment  # single images need no scipy
+
             picked, person = linear_sum_assignment(np.where(allowed, cost[np.ix_(column, row)], 2.0))
             good = allowed[picked, person]
             found[row[person[good]]] = column[picked[good]]

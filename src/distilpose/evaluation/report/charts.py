@@ -1,131 +1,116 @@
-"""Small charts as SVG for a page: bars and curves. Colors are class names of `page.STYLE`."""
+"""Charts of a report as images: bars by joint, and curves over the unit square."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+import base64
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distilpose.evaluation.report.page import escape
+import numpy as np
+
+from distilpose.evaluation.metrics.diagnosis import ERROR_KINDS
 from distilpose.types import FloatArray
 
-# Units of the view box. Narrow, so that letters stay readable where a phone shrinks the chart to its width.
-_WIDTH = 360
-_BAR_LEFT, _BAR_RIGHT, _BAR_STEP, _BAR_HEIGHT = 100, 320, 18, 12
-_PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM = 42, 348, 8, 208
-_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-
-class Bar(NamedTuple):
-    """One line of a bar chart.
-
-    Attributes:
-        label: left of the bar.
-        parts: color, share of the whole length in [0, 1] and explanation of each part, left to right.
-        value: right of the bar.
-    """
-
-    label: str
-    parts: Sequence[tuple[str, float, str]]
-    value: str
+# Kinds of error have the colors of Okabe and Ito, which the color-blind can tell apart.
+KIND_COLORS = dict(zip(ERROR_KINDS, ("#009e73", "#56b4e9", "#e69f00", "#cc79a7", "#d55e00"), strict=True))
+BLUE = "#3b7ddd"
+_INK = "#7b8494"  # can be read on a light and on a dark page
+_SETTINGS: Any = {
+    "svg.fonttype": "none",  # letters of the page, small and searchable
+    "svg.hashsalt": "distilpose",  # equal evaluations give equal pages
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": _INK,
+    "grid.alpha": 0.25,
+}
 
 
 class Curve(NamedTuple):
     """One line of a curve chart.
 
     Attributes:
+        label: in the legend.
         color: of the line.
         xy: (M, 2) points in [0, 1] x [0, 1].
-        dots: explanation of each point, which then shows as a dot; empty for a bare line.
+        sizes: (M,) how much each point counts, which then shows as a dot of that area; None for a bare line.
     """
 
+    label: str
     color: str
     xy: FloatArray
-    dots: Sequence[str] = ()
+    sizes: FloatArray | None = None
 
 
-def bar_chart(title: str, bars: Sequence[Bar]) -> str:
-    """Horizontal bars over a common scale from 0 to 1.
+def bar_chart(labels: Sequence[str], shares: FloatArray, colors: Sequence[str], values: Sequence[str]) -> str:
+    """Horizontal bars over a common scale from 0 to 1, as a data address of an SVG image.
 
     Args:
-        title: what it shows, for those who cannot see it.
-        bars: top to bottom.
+        labels: of N bars, top to bottom.
+        shares: (N, parts) lengths of the parts of each bar, left to right.
+        colors: of the parts.
+        values: at the end of each bar.
     """
-    height = _BAR_STEP * len(bars) + 6
-    ticks = [_line(_bar_x(tick), 0, _bar_x(tick), height, "grid") for tick in _TICKS]
-    rows = [_bar_row(bar, 3 + row * _BAR_STEP) for row, bar in enumerate(bars)]
-    return _chart(title, height, [*ticks, *rows])
+
+    def draw(axes: Axes) -> None:
+        left = np.zeros(len(shares))
+        for part, color in zip(np.nan_to_num(shares).T, colors, strict=True):
+            axes.barh(range(len(labels)), part, left=left, color=color, height=0.72)
+            left = left + part
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set(xlim=(0, 1), ylim=(len(labels) - 0.4, -0.6), xticks=np.linspace(0, 1, 5))
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
+        axes.grid(axis="x")
+        axes.tick_params(left=False)
+        for row, value in enumerate(values):
+            axes.text(1.02, row, value, va="center")
+
+    return _chart((5.2, 0.9 + 0.22 * len(labels)), draw)
 
 
-def curve_chart(title: str, curves: Sequence[Curve], x_label: str, y_label: str, *, diagonal: bool = False) -> str:
-    """Curves over the unit square.
+def curve_chart(curves: Sequence[Curve], x_label: str, y_label: str, *, diagonal: bool = False) -> str:
+    """Curves over the unit square, as a data address of an SVG image.
 
     Args:
-        title: what it shows, for those who cannot see it.
         curves: the last is drawn on top.
         x_label: below the axis.
         y_label: along the axis.
         diagonal: draw y = x to compare with.
     """
-    grid = []
-    for tick in _TICKS:
-        x, y = _plot_x(tick), _plot_y(tick)
-        grid += [_line(x, _PLOT_TOP, x, _PLOT_BOTTOM, "grid"), _line(_PLOT_LEFT, y, _PLOT_RIGHT, y, "grid")]
-        grid += [_text(x, _PLOT_BOTTOM + 14, f"{tick:g}", "middle"), _text(_PLOT_LEFT - 5, y + 4, f"{tick:g}", "end")]
-    middle_x, middle_y = (_PLOT_LEFT + _PLOT_RIGHT) / 2, (_PLOT_TOP + _PLOT_BOTTOM) / 2
-    axes = [
-        _text(middle_x, _PLOT_BOTTOM + 30, x_label, "middle"),
-        f'<g transform="translate(10 {middle_y:.1f}) rotate(-90)">{_text(0, 0, y_label, "middle")}</g>',
-    ]
-    if diagonal:
-        axes.append(_line(_plot_x(0), _plot_y(0), _plot_x(1), _plot_y(1), "diagonal"))
-    return _chart(title, _PLOT_BOTTOM + 38, [*grid, *axes, *map(_curve, curves)])
+
+    def draw(axes: Axes) -> None:
+        if diagonal:
+            axes.plot([0, 1], [0, 1], color=_INK, linestyle="--", linewidth=1)
+        for curve in curves:
+            x, y = curve.xy.T
+            axes.plot(x, y, color=curve.color, label=curve.label, linewidth=1.8)
+            if curve.sizes is not None and len(curve.sizes):
+                axes.scatter(x, y, s=10 + 90 * curve.sizes / curve.sizes.max(), color=curve.color, alpha=0.7)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel=x_label, ylabel=y_label)
+        axes.grid()
+        axes.figure.legend(loc="outside lower center", ncols=1, frameon=False)
+
+    return _chart((5.2, 4.2), draw)
 
 
-def _bar_row(bar: Bar, top: float) -> str:
-    baseline = top + _BAR_HEIGHT - 2
-    parts = [_text(_BAR_LEFT - 6, baseline, bar.label, "end"), _text(_WIDTH, baseline, bar.value, "end")]
-    start = 0.0
-    for color, share, explanation in bar.parts:
-        left, right = _bar_x(start), _bar_x(start + share)
-        if right > left:
-            parts.append(
-                f'<rect class="{escape(color)}" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
-                f'height="{_BAR_HEIGHT}"><title>{escape(explanation)}</title></rect>'
-            )
-        start += share
-    return "".join(parts)
+def _chart(size: tuple[float, float], draw: Callable[[Axes], None]) -> str:
+    import matplotlib
+    from matplotlib.figure import Figure
 
-
-def _curve(curve: Curve) -> str:
-    points = [(_plot_x(x), _plot_y(y)) for x, y in curve.xy.tolist()]
-    line = f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
-    dots = [
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{escape(dot)}</title></circle>'
-        for (x, y), dot in zip(points, curve.dots, strict=bool(curve.dots))
-    ]
-    return f'<g class="{escape(curve.color)}">{line}{"".join(dots)}</g>'
-
-
-def _chart(title: str, height: float, content: Iterable[str]) -> str:
-    head = f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:g}" role="img" aria-label="{escape(title)}">'
-    return "\n".join([head, *content, "</svg>"])
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _bar_x(share: float) -> float:
-    return _BAR_LEFT + share * (_BAR_RIGHT - _BAR_LEFT)
-
-
-def _plot_x(x: float) -> float:
-    return _PLOT_LEFT + x * (_PLOT_RIGHT - _PLOT_LEFT)
-
-
-def _plot_y(y: float) -> float:
-    return _PLOT_BOTTOM - y * (_PLOT_BOTTOM - _PLOT_TOP)
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        content = io.BytesIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(content, format="svg", metadata=nothing, transparent=True)
+    return f"data:image/svg+xml;base64,{base64.b64encode(content.getvalue()).decode()}"

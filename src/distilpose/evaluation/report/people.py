@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from distilpose.data.annotations import find_images
 from distilpose.data.images import read_image
 from distilpose.data.preprocess import crop_image
 from distilpose.evaluation.comparison import ComparedPeople, Rows
-from distilpose.evaluation.report.diagnosis import ERROR_KINDS, NOT_COUNTED, Diagnosis
-from distilpose.evaluation.report.page import escape
+from distilpose.evaluation.metrics.diagnosis import ERROR_KINDS, NOT_COUNTED, Diagnosis
+from distilpose.evaluation.report.charts import KIND_COLORS
 from distilpose.geometry import CropTransform
 from distilpose.types import FloatArray, ImageArray
 from distilpose.visualization.draw import draw_poses
@@ -22,6 +24,25 @@ MIN_LABELED_SHARE = 1 / 3  # of a person's keypoints: similarity to one or two l
 _CROP_HW = (240, 240)
 _GAP = 4  # pixels between label and prediction
 _JPEG_QUALITY = 80
+_SHIFT = 4  # binary digits of a pixel that OpenCV draws to
+
+
+class PersonFigure(NamedTuple):
+    """A person in a report.
+
+    Attributes:
+        address: the image as a data address: label left, prediction right.
+        file_name: of the image the person stands in.
+        oks: of the prediction.
+        labeled: how many keypoints are.
+        wrong: names of the keypoints that are not good by kind of error.
+    """
+
+    address: str
+    file_name: str
+    oks: float
+    labeled: int
+    wrong: Mapping[str, str]
 
 
 def best_and_worst(people: ComparedPeople, diagnosis: Diagnosis, count: int) -> tuple[Rows, Rows]:
@@ -42,8 +63,8 @@ def best_and_worst(people: ComparedPeople, diagnosis: Diagnosis, count: int) -> 
     return ranked[:num_best], ranked[num_best:][::-1][:count]
 
 
-def figures(people: ComparedPeople, diagnosis: Diagnosis, rows: Rows, images: Path) -> str:
-    """The chosen people as markup, the images in it.
+def figures(people: ComparedPeople, diagnosis: Diagnosis, rows: Rows, images: Path) -> list[PersonFigure]:
+    """Draw the chosen people.
 
     Args:
         people: as diagnosed; everybody chosen has a prediction.
@@ -54,66 +75,60 @@ def figures(people: ComparedPeople, diagnosis: Diagnosis, rows: Rows, images: Pa
     Raises:
         InputError: an image cannot be read.
     """
-    parts = [_figure(people, diagnosis, int(row), read_image(images / people.file_name[row])) for row in rows]
-    return "\n".join(['<div class="people">', *parts, "</div>"])
+    paths = find_images({int(row): people.file_name[row] for row in rows}, images)
+    return [_figure(people, diagnosis, row, read_image(path)) for row, path in paths.items()]
 
 
-def _figure(people: ComparedPeople, diagnosis: Diagnosis, row: int, image: ImageArray) -> str:
-    transform = _crop_around(people.box_xyxy[row])
-    drawn = _label_beside_prediction(people, row, transform, image)
-    size = f'width="{drawn.shape[1]}" height="{drawn.shape[0]}"'
-    name = escape(people.file_name[row])
-    return "\n".join(
-        [
-            f'<figure><svg viewBox="0 0 {drawn.shape[1]} {drawn.shape[0]}" role="img" aria-label="{name}">',
-            f'<image href="{_data_uri(drawn)}" {size}/>',
-            *_marks(people, diagnosis, row, transform),
-            "</svg>",
-            f"<figcaption><b>OKS {diagnosis.oks[row]:.3f}</b> · {people.labeled[row].sum()} labeled · {name}",
-            "</figcaption></figure>",
-        ]
+def _figure(people: ComparedPeople, diagnosis: Diagnosis, row: int, image: ImageArray) -> PersonFigure:
+    left, top, right, bottom = people.box_xyxy[row]
+    transform = CropTransform.from_box(np.array([left, top, max(right, left + 1), max(bottom, top + 1)]), _CROP_HW)
+    wrong = {
+        kind: ", ".join(
+            name.replace("_", " ")
+            for name, found in zip(people.skeleton.keypoint_names, diagnosis.kind[row], strict=True)
+            if found == ERROR_KINDS.index(kind)
+        )
+        for kind in ERROR_KINDS[1:]
+    }
+    return PersonFigure(
+        address=_data_address(
+            _label_beside_prediction(people, diagnosis, row, crop_image(image, transform), transform)
+        ),
+        file_name=people.file_name[row],
+        oks=float(diagnosis.oks[row]),
+        labeled=int(people.labeled[row].sum()),
+        wrong={kind: names for kind, names in wrong.items() if names},
     )
 
 
-def _crop_around(box_xyxy: FloatArray) -> CropTransform:
-    least = np.concatenate([box_xyxy[:2], np.maximum(box_xyxy[2:], box_xyxy[:2] + 1)])
-    return CropTransform.from_box(least, _CROP_HW)
-
-
 def _label_beside_prediction(
-    people: ComparedPeople, row: int, transform: CropTransform, image: ImageArray
+    people: ComparedPeople, diagnosis: Diagnosis, row: int, crop: ImageArray, transform: CropTransform
 ) -> ImageArray:
     """(H, 2 W + gap, 3) uint8 RGB."""
-    crop = crop_image(image, transform)
     labeled, skeleton = people.labeled[row], people.skeleton
-    label = transform.to_crop(people.true_xy_img[row])
-    label[~labeled] = label[labeled].mean(0)  # they do not show, and must not count as far away
+    label, found = transform.to_crop(people.true_xy_img[row]), transform.to_crop(people.xy_img[row])
+    shown = label.copy()
+    shown[~labeled] = label[labeled].mean(0)  # they do not show, and must not count as far away
     sigma = None if people.sigma_img is None else people.sigma_img[row][None] * transform.scale
-    left = draw_poses(crop, label[None], skeleton, score=labeled[None].astype(np.float64))
-    right = draw_poses(crop, transform.to_crop(people.xy_img[row])[None], skeleton, sigma=sigma)
+    left = draw_poses(crop, shown[None], skeleton, score=labeled[None].astype(np.float64))
+    right = np.ascontiguousarray(draw_poses(crop, found[None], skeleton, sigma=sigma))
+    _mark_wrong(right, found, label, diagnosis.kind[row])
     gap = np.zeros((len(crop), _GAP, 3), dtype=np.uint8)
     return np.concatenate([left, gap, right], axis=1)
 
 
-def _marks(people: ComparedPeople, diagnosis: Diagnosis, row: int, transform: CropTransform) -> Sequence[str]:
+def _mark_wrong(
+    image: ImageArray, found: FloatArray, label: FloatArray, kinds: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> None:
     """A ring on the label of each keypoint that is not good, and a line to it from where it was predicted."""
-    height, width = transform.size_hw
-    found, true = (transform.to_crop(xy_img[row]) for xy_img in (people.xy_img, people.true_xy_img))
-    marks = []
-    for k, name in enumerate(people.skeleton.keypoint_names):
-        kind = diagnosis.kind[row, k]
-        if kind == NOT_COUNTED or ERROR_KINDS[kind] == "good":
-            continue
-        (x1, y1), (x2, y2) = found[k], true[k]
-        explanation = f"{name.replace('_', ' ')}: {ERROR_KINDS[kind]}, similarity {diagnosis.similarity[row, k]:.2f}"
-        marks.append(
-            f'<g class="{ERROR_KINDS[kind]}"><title>{escape(explanation)}</title>'
-            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-            f'<circle cx="{x2:.1f}" cy="{y2:.1f}" r="4"/></g>'
-        )
-    return [f'<svg x="{width + _GAP}" width="{width}" height="{height}">', *marks, "</svg>"]  # cut at its edge
+    scale, limit = 1 << _SHIFT, 1 << 14
+    for k in np.flatnonzero((kinds != NOT_COUNTED) & (kinds != ERROR_KINDS.index("good"))):
+        color = tuple(bytes.fromhex(KIND_COLORS[ERROR_KINDS[kinds[k]]][1:]))
+        a, b = (np.rint(np.clip(xy[k], -limit, limit) * scale).astype(int).tolist() for xy in (found, label))
+        cv2.line(image, a, b, color, 2, cv2.LINE_AA, _SHIFT)
+        cv2.circle(image, b, 4 * scale, color, 2, cv2.LINE_AA, _SHIFT)
 
 
-def _data_uri(image: ImageArray) -> str:
+def _data_address(image: ImageArray) -> str:
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}"

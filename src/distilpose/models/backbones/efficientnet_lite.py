@@ -16,12 +16,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from distilpose.models.backbones.base import Backbone
-from distilpose.models.backbones.inverted_residual import (
-    ConvBlock,
-    Stage,
-    init_inverted_residuals,
-    inverted_residuals,
-)
+from distilpose.models.backbones.inverted_residual import ConvBlock, Stage, inverted_residuals
 from distilpose.models.backbones.pyramid import sum_top_down
 from distilpose.models.backbones.stem import conv_bn, init_convolutions
 
@@ -56,7 +51,7 @@ class EfficientNetLite(Backbone):
         ends = [index for index, block in enumerate(blocks[1:]) if block.stride == 2] + [len(blocks) - 1]
         self.taps = ends[_FINEST[stride] :]
         self.blocks = nn.ModuleList(blocks)
-        init_inverted_residuals(self)
+        init_convolutions(self, "fan_in")
         self.lateral = nn.ModuleList(nn.Conv2d(blocks[tap].out_channels, out_channels, 1) for tap in self.taps)
         self.smooth = conv_bn(out_channels, out_channels, 3)
         init_convolutions(self.lateral)

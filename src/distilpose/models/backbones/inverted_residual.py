@@ -68,9 +68,7 @@ class ConvBlock(nn.Module):
 class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, 1x1 projection; a shortcut where size and channels stay."""
 
-    def __init__(
-        self, channels_in: int, channels: int, *, expansion: int, stride: int, kernel: int, norm: bool
-    ) -> None:
+    def __init__(self, channels_in: int, channels: int, expansion: int, stride: int, kernel: int, norm: bool) -> None:
         super().__init__()
         hidden = channels_in * expansion
         self.out_channels, self.stride = channels, stride
@@ -102,11 +100,7 @@ def inverted_residuals(
         count = stage.blocks if row in (0, len(stages) - 1) else ceil(stage.blocks * depth)
         for index in range(count):
             out, stride = scale_channels(stage.channels, width), stage.stride if index == 0 else 1
-            built.append(
-                InvertedResidual(
-                    channels, out, expansion=stage.expansion, stride=stride, kernel=stage.kernel, norm=norm
-                )
-            )
+            built.append(InvertedResidual(channels, out, stage.expansion, stride, stage.kernel, norm))
             channels = out
     return built
 
@@ -116,12 +110,3 @@ def scale_channels(channels: int, width: float) -> int:
     wanted = channels * width
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * wanted else rounded
-
-
-def init_inverted_residuals(module: nn.Module) -> None:
-    """He initialization by fan-in, in place: depthwise kernels keep the size of their input."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)

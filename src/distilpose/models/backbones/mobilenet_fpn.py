@@ -13,13 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distilpose.models.backbones.base import Backbone
-from distilpose.models.backbones.inverted_residual import (
-    ConvBlock,
-    Stage,
-    init_inverted_residuals,
-    inverted_residuals,
-    scale_channels,
-)
+from distilpose.models.backbones.inverted_residual import ConvBlock, Stage, inverted_residuals, scale_channels
+from distilpose.models.backbones.stem import init_convolutions
 
 _STAGES = (  # table 2 of MobileNetV2
     Stage(1, 16, 1, 1), Stage(6, 24, 2, 2), Stage(6, 32, 3, 2), Stage(6, 64, 4, 2), Stage(6, 96, 3, 1),
@@ -58,7 +53,7 @@ class MobileNetFPN(Backbone):
         finer = (_TOP_DOWN[0], *_TOP_DOWN[:-1])
         self.smooth = nn.ModuleList(_Separable(c, out) for c, out in zip(_TOP_DOWN, finer, strict=True))
         self.head = _Separable(_TOP_DOWN[0], head_channels) if head_channels else nn.Identity()
-        init_inverted_residuals(self)
+        init_convolutions(self, "fan_in")
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, out_channels, H / 4, W / 4)."""

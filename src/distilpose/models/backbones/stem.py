@@ -5,6 +5,8 @@ Parameter names follow the public HRNet checkpoints.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -93,8 +95,8 @@ class StemNet(Backbone):
         return out
 
 
-def init_convolutions(module: nn.Module) -> None:
-    """He initialization by fan-out, in place, for every convolution inside."""
+def init_convolutions(module: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
+    """He initialization, in place, for every convolution inside; depthwise ones need the fan-in."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(part.weight, mode=mode, nonlinearity="relu")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.evaluation.comparison import ComparedPeople, Rows, rows_by_image
+from distilpose.evaluation.metrics.pck import ALL_JOINTS
 from distilpose.geometry.oks import keypoint_similarity
 from distilpose.types import FloatArray, IntArray
 
@@ -37,20 +38,21 @@ class Diagnosis(NamedTuple):
 
 
 class ScoreCalibration(NamedTuple):
-    """Keypoint scores in bins, each beside how often its keypoints are right.
+    """Scores in bins, each beside how right the predictions of that score are.
 
     Attributes:
         mean_score: (10,) mean of the scores in each tenth of [0, 1]; NaN where there is none.
-        share_near: (10,) share of these keypoints with a similarity of at least `NEAR_SIMILARITY`; NaN likewise.
-        keypoints: (10,) how many there are.
-        expected_error: mean distance between the two over all keypoints ("expected calibration error"); None
-            without keypoints.
+        mean_truth: (10,) mean of what the score should say, likewise.
+        numbers: (10,) how many scores there are.
+        expected_error: mean distance between the two over all scores ("expected calibration error"); None without any.
+        rank_correlation: Spearman's, of the scores with how similar the predictions are; None where it is undefined.
     """
 
     mean_score: FloatArray
-    share_near: FloatArray
-    keypoints: IntArray
+    mean_truth: FloatArray
+    numbers: IntArray
     expected_error: float | None
+    rank_correlation: float | None
 
 
 class SigmaCoverage(NamedTuple):
@@ -69,13 +71,40 @@ class SigmaCoverage(NamedTuple):
     errors: int
 
 
-class SigmaCalibration(NamedTuple):
-    """`SigmaCoverage` of all errors, of those along x, of those along y, and of each keypoint by name."""
+class Calibration(NamedTuple):
+    """What score and sigma say of the errors.
 
-    overall: SigmaCoverage
-    along_x: SigmaCoverage
-    along_y: SigmaCoverage
-    per_joint: Mapping[str, SigmaCoverage]
+    Attributes:
+        keypoint_score: score of a keypoint beside the share of keypoints with a similarity of at least
+            `NEAR_SIMILARITY`; None from a model without a score.
+        person_score: mean keypoint score of a person beside the person's OKS; likewise.
+        sigma: coverage of all errors (`ALL_JOINTS`), of those "along x", "along y", and of each keypoint by name; None
+            from a model without sigma.
+        sigma_rank_correlation: Spearman's, of sigma with the size of the error, both as shares of the person's size
+            (square root of the area); None where it is undefined.
+    """
+
+    keypoint_score: ScoreCalibration | None
+    person_score: ScoreCalibration | None
+    sigma: Mapping[str, SigmaCoverage] | None
+    sigma_rank_correlation: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The single numbers, JSON-ready."""
+        scores = {"keypoint_score": self.keypoint_score, "person_score": self.person_score}
+        numbers: dict[str, Any] = {
+            name: score and {"expected_error": score.expected_error, "rank_correlation": score.rank_correlation}
+            for name, score in scores.items()
+        }
+        coverage = self.sigma and self.sigma[ALL_JOINTS]._asdict()
+        numbers["sigma"] = coverage and {**coverage, "rank_correlation": self.sigma_rank_correlation}
+        return numbers
+
+
+def similarity_to_labels(people: ComparedPeople) -> FloatArray:
+    """(P, K) similarity of each predicted keypoint to its label; NaN where there is no label or no prediction."""
+    similarity = keypoint_similarity(people.xy_img, people.true_xy_img, people.area, people.skeleton.oks_sigmas)
+    return np.where(people.counted, similarity, np.nan)
 
 
 def diagnose(people: ComparedPeople) -> Diagnosis:
@@ -95,10 +124,8 @@ def diagnose(people: ComparedPeople) -> Diagnosis:
         Ruggero Ronchi and Perona, "Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation" (ICCV 2017,
         arXiv:1707.05388). Where several labels are near, they let the nearest decide; here the right one comes first.
     """
-    sigmas, counted = people.skeleton.oks_sigmas, people.counted
-    similarity = keypoint_similarity(people.xy_img, people.true_xy_img, people.area, sigmas)
-    similarity[~counted] = np.nan
-    kind = np.where(counted, _MISS, NOT_COUNTED)
+    similarity = similarity_to_labels(people)
+    kind = np.where(people.counted, _MISS, NOT_COUNTED)
     itself = np.eye(people.skeleton.num_keypoints, dtype=np.bool_)
     mirror = itself[people.skeleton.flip_index] & ~itself
     for _, rows in rows_by_image(people.image_id):
@@ -108,7 +135,7 @@ def diagnose(people: ComparedPeople) -> Diagnosis:
             kind[person, far & _near_any(people, person, rows[rows == person], mirror)] = _INVERSION
     kind[similarity >= NEAR_SIMILARITY] = _JITTER
     kind[similarity >= GOOD_SIMILARITY] = _GOOD
-    return Diagnosis(similarity, kind.astype(np.int64), _mean_where(similarity, counted))
+    return Diagnosis(similarity, kind.astype(np.int64), _mean_where(similarity, people.counted))
 
 
 def count_kinds(diagnosis: Diagnosis) -> IntArray:
@@ -116,47 +143,51 @@ def count_kinds(diagnosis: Diagnosis) -> IntArray:
     return np.stack([(diagnosis.kind == kind).sum(0) for kind in range(len(ERROR_KINDS))], axis=-1).astype(np.int64)
 
 
-def score_calibration(people: ComparedPeople, diagnosis: Diagnosis) -> ScoreCalibration | None:
-    """Compare the score of a keypoint, clipped to [0, 1], with how often keypoints of that score are near.
+def calibrate(people: ComparedPeople) -> Calibration:
+    """Compare score and sigma of the predictions with their errors."""
+    similarity, counted = similarity_to_labels(people), people.counted
+    keypoint_score = person_score = sigma = sigma_rank_correlation = None
+    if people.raw_score is not None:
+        near = (similarity >= NEAR_SIMILARITY).astype(np.float64)
+        keypoint_score = _score_calibration(people.raw_score[counted], near[counted], similarity[counted])
+        some = counted.any(1)
+        oks = _mean_where(similarity, counted)[some]
+        person_score = _score_calibration(people.raw_score[some].mean(-1), oks, oks)
+    if people.sigma_img is not None:
+        error, joints = np.abs(people.xy_img - people.true_xy_img), people.skeleton.keypoint_names
+        in_sigmas = error / np.maximum(people.sigma_img, np.finfo(np.float64).tiny)
+        sigma = {
+            ALL_JOINTS: _coverage(in_sigmas[counted]),
+            **{f"along {axis}": _coverage(in_sigmas[counted][:, k]) for k, axis in enumerate("xy")},
+            **{name: _coverage(in_sigmas[:, k][counted[:, k]]) for k, name in enumerate(joints)},
+        }
+        size = np.sqrt(np.maximum(people.area, np.spacing(1)))[:, None, None]
+        sigma_rank_correlation = _rank_correlation((people.sigma_img / size)[counted], (error / size)[counted])
+    return Calibration(keypoint_score, person_score, sigma, sigma_rank_correlation)
 
-    Args:
-        people: as diagnosed.
-        diagnosis: of these people.
 
-    Returns:
-        None when the people carry no score.
-    """
-    if people.raw_score is None:
-        return None
-    counted = people.counted
-    score = np.clip(people.raw_score[counted], 0, 1)
-    near = diagnosis.similarity[counted] >= NEAR_SIMILARITY
+def _score_calibration(raw_score: FloatArray, truth: FloatArray, similarity: FloatArray) -> ScoreCalibration:
+    """(N,) scores, what they should say, in [0, 1], and what they are ranked against."""
+    score = np.clip(raw_score, 0, 1)
     in_bin = np.minimum((score * SCORE_BINS).astype(np.int64), SCORE_BINS - 1) == np.arange(SCORE_BINS)[:, None]
-    keypoints = in_bin.sum(1)
-    mean_score = _mean_where(np.broadcast_to(score, in_bin.shape), in_bin)
-    share_near = _mean_where(np.broadcast_to(near, in_bin.shape).astype(np.float64), in_bin)
-    distance = np.nansum(np.abs(mean_score - share_near) * keypoints)
-    return ScoreCalibration(mean_score, share_near, keypoints, float(distance / len(score)) if len(score) else None)
-
-
-def sigma_calibration(people: ComparedPeople) -> SigmaCalibration | None:
-    """Compare the errors along x and y with the sigma the model gave for them.
-
-    Returns:
-        None when the people carry no sigma.
-    """
-    if people.sigma_img is None:
-        return None
-    error = np.abs(people.xy_img - people.true_xy_img)
-    counted = people.counted
-    in_sigmas = error / np.maximum(people.sigma_img, np.finfo(np.float64).tiny)
-    names = people.skeleton.keypoint_names
-    return SigmaCalibration(
-        overall=_coverage(in_sigmas[counted]),
-        along_x=_coverage(in_sigmas[counted][:, 0]),
-        along_y=_coverage(in_sigmas[counted][:, 1]),
-        per_joint={name: _coverage(in_sigmas[:, k][counted[:, k]]) for k, name in enumerate(names)},
+    mean_score, mean_truth = (_mean_where(np.broadcast_to(values, in_bin.shape), in_bin) for values in (score, truth))
+    distance = np.nansum(np.abs(mean_score - mean_truth) * in_bin.sum(1))
+    return ScoreCalibration(
+        mean_score=mean_score,
+        mean_truth=mean_truth,
+        numbers=in_bin.sum(1),
+        expected_error=float(distance / len(score)) if len(score) else None,
+        rank_correlation=_rank_correlation(raw_score, similarity),
     )
+
+
+def _rank_correlation(a: FloatArray, b: FloatArray) -> float | None:
+    """Spearman's, over all values; None for fewer than two, or where one of the two is the same everywhere."""
+    from scipy.stats import spearmanr  # takes long to import
+
+    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(spearmanr(a.ravel(), b.ravel()).statistic)
 
 
 def _near_any(people: ComparedPeople, person: int, rows: Rows, labels: NDArray[np.bool_]) -> NDArray[np.bool_]:

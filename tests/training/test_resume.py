@@ -1,0 +1,155 @@
+"""Runs that end early: killed, interrupted, diverged; what they leave, and what they go on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import assert_same_run, die_at, rows, weights
+
+from distilpose.errors import CheckpointError, ConfigError, TrainingDivergedError
+from distilpose.losses import DistillationOptions
+from distilpose.training.loop import Training
+from distilpose.training.state import locked
+from distilpose.training.train import train
+
+
+def test_a_resumed_likelihood_run_goes_on_with_its_flow(make_config, monkeypatch) -> None:
+    options = {"losses": DistillationOptions(keypoint_form="rle"), "epochs": 2, "evaluate_every": 9}
+    whole, cut = make_config("whole", **options), make_config("cut", **options)
+    train(whole)
+    die_at(monkeypatch, epoch=1)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(cut)
+    monkeypatch.undo()
+    train(cut, resume=True)
+    assert_same_run(Path(whole.out), Path(cut.out))
+    flows = []
+    for config in (whole, cut):
+        state = torch.load(Path(config.out) / "state.ckpt", weights_only=True)["step"]
+        flows.append([value for name, value in state.items() if name.startswith("criterion.flow.")])
+    assert len(flows[0]) == 6 * 6  # weight and bias of three layers in each of six couplings
+    assert all(torch.equal(a, b) for a, b in zip(*flows, strict=True))
+    assert any(value.abs().max() > 0 for value in flows[0][4::6])  # the last layers started at zero
+
+
+def test_a_killed_run_resumes_with_the_numbers_of_an_uninterrupted_one(make_config, monkeypatch) -> None:
+    whole = make_config("whole", epochs=3, ema_decay=0.9)
+    train(whole)
+
+    cut = make_config("cut", epochs=3, ema_decay=0.9)
+    die_at(monkeypatch, epoch=2, batch=1)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(cut)
+    assert len(rows(Path(cut.out) / "losses.csv")) == 5  # the row of the step that will be done again
+    monkeypatch.undo()
+    train(cut, resume=True)
+    assert_same_run(Path(whole.out), Path(cut.out))
+    evaluations = rows(Path(cut.out) / "evaluation.csv")
+    assert evaluations == rows(Path(whole.out) / "evaluation.csv")
+
+
+def test_a_finished_run_is_not_overwritten_and_resuming_it_changes_nothing(make_config) -> None:
+    config = make_config("run", epochs=1)
+    train(config)
+    before = (Path(config.out) / "last.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="--resume"):
+        train(config)
+    result = train(config, resume=True)
+    assert (Path(config.out) / "last.safetensors").read_bytes() == before
+    assert result.best_ap is not None
+
+
+def test_divergence_names_the_term_and_keeps_the_last_good_state(make_config, monkeypatch) -> None:
+    config = make_config("run", epochs=2)
+    step = Training._train_step
+
+    def poisoned(self, batch, index):
+        if self.epoch == 1:
+            batch.images[0] = float("nan")
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Training, "_train_step", poisoned)
+    with pytest.raises(TrainingDivergedError, match=r"keypoint = nan in batch 0 of epoch 1[\s\S]*state.ckpt"):
+        train(config)
+    assert all(tensor.isfinite().all() for tensor in weights(Path(config.out) / "last.safetensors").values())
+    monkeypatch.undo()
+    train(config, resume=True)
+    assert len(rows(Path(config.out) / "losses.csv")) == 4
+
+
+class Planted:
+    """Pickles to a call that makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_a_state_runs_no_code_and_a_broken_or_foreign_one_is_refused(make_config, tmp_path) -> None:
+    config = make_config("run", epochs=1)
+    train(config)
+    file = Path(config.out) / "state.ckpt"
+    whole = file.read_bytes()
+    torch.save({"format": 1, "step": Planted(tmp_path / "planted")}, file)
+    for content in (None, whole[: len(whole) // 2], b"", b"text"):
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"state.ckpt cannot be read .*init: "):
+            train(config, resume=True)
+    assert not (tmp_path / "planted").exists()
+    torch.save({"epoch": 1, "pytorch-lightning_version": "2.6"}, file)
+    with pytest.raises(CheckpointError, match="written by another version"):
+        train(config, resume=True)
+    file.write_bytes(whole)
+    config.model_options["dim"] = 32
+    with pytest.raises(CheckpointError, match="does not fit its configuration"):
+        train(config, resume=True)
+
+
+def test_one_training_writes_to_a_folder(make_config) -> None:
+    config = make_config("run", epochs=1)
+    with locked(Path(config.out)), pytest.raises(ConfigError, match=rf"process {os.getpid()}\): wait for it"):
+        train(config)
+    train(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_resumes(number, drawn_data, tmp_path) -> None:
+    config = {
+        "out": str(tmp_path / "run"),
+        "model_options": {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2},
+        "data": {
+            "root": str(drawn_data),
+            "train": [{"annotations": "person_keypoints.json", "images": "images"}],
+            "batch_size": 8,
+            "workers": 1,
+        },
+        "epochs": 10_000,
+        "accelerator": "cpu",
+    }
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    command = [sys.executable, "-m", "distilpose", "train", str(file)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "state.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in error
+    assert "Traceback" not in error
+    done = len(rows(tmp_path / "run" / "losses.csv"))
+    again = subprocess.run([*command, "--resume", "--epochs", str(done + 2)], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
