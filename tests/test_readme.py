@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from distilpose.cli import main as cli
+from distilpose.cli.command import read_options
+from distilpose.compat import current_options
 from distilpose.models import list_models
 
 ROOT = Path(__file__).parent.parent
@@ -36,11 +38,14 @@ def test_commands_parse(command: str, monkeypatch) -> None:
 
     monkeypatch.chdir(ROOT)
     _, name, *arguments = shlex.split(command)
+    arguments = current_options(arguments)
+    options = cli.COMMANDS[name].options
+    if isinstance(options, str):
+        read_options(cli.COMMANDS[name], name, arguments)
+        return
     parser = ArgumentParser(exit_on_error=False)
-    cli.COMMANDS[name].add_arguments(parser)
-    if name in ("train", "ablate"):
-        arguments = ["--config", *arguments]
-    parser.parse_args(arguments)
+    options(parser)
+    parser.parse_args(["--config", *arguments] if name in ("train", "ablate") else arguments)
 
 
 def test_there_is_something_to_check() -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,8 +185,7 @@ def _check_meaning(document: Mapping[str, Any], file: Path) -> None:
         DatasetError: keypoints or boxes are fractions of the image, or boxes are corners.
     """
     sizes = {image["id"]: _size_of(image) for image in document["images"] if _has_number(image)}
-    _unlabel_origins(document["annotations"], file)
-    labels = list(_read_labels(document["annotations"], sizes))
+    labels = list(_read_labels(document["annotations"], sizes, file))
     points = [each.points for each in labels]
     boxes = [each.box for each in labels if each.box is not None]
     for what, values in (("keypoints", points), ("bbox", boxes)):
@@ -224,31 +223,28 @@ def _size_of(image: Mapping[str, Any]) -> tuple[float, float] | None:
     return None if size is None else (size[0], size[1])
 
 
-def _unlabel_origins(entries: Sequence[Any], file: Path) -> None:
-    """Take keypoints at (0, 0) for unlabeled: tools write them so and flag them visible."""
-    changed = 0
-    for entry in entries:
-        values = entry.get("keypoints") if isinstance(entry, dict) else None
-        if not isinstance(values, list) or len(values) % 3 or 0 not in values:
-            continue
-        for start in range(0, len(values), 3):
-            if values[start : start + 2] == [0, 0] and values[start + 2] in (1, 2):
-                values[start + 2] = 0
-                changed += 1
-    if changed:
-        logger.warning("%s: %d keypoints at (0, 0) are flagged as labeled: they are read as unlabeled", file, changed)
-
-
-def _read_labels(entries: Iterable[Any], sizes: Mapping[Any, tuple[float, float] | None]) -> Iterable[_Labels]:
+def _read_labels(
+    entries: Iterable[Any], sizes: Mapping[Any, tuple[float, float] | None], file: Path
+) -> Iterator[_Labels]:
+    """The labeled annotations that can be read. Tools flag (0, 0) as visible: there it becomes unlabeled, in place."""
+    origins = 0
     for entry in entries:
         values = entry.get("keypoints") if isinstance(entry, dict) else None
         numbers = finite_numbers(values, len(values)) if isinstance(values, list) and len(values) % 3 == 0 else None
-        if numbers is None or not (numbers[2::3] > 0).any():
+        if numbers is None:
             continue
         points = numbers.reshape(-1, 3)
-        image_id = entry.get("image_id")
-        size = sizes.get(image_id) if isinstance(image_id, int) else None
-        yield _Labels(entry, points[points[:, 2] > 0, :2], finite_numbers(entry.get("bbox"), 4), size)
+        labeled = points[:, 2] > 0
+        for row in np.flatnonzero(labeled & ~points[:, :2].any(axis=1)):
+            entry["keypoints"][3 * row + 2] = 0
+            labeled[row] = False
+            origins += 1
+        if labeled.any():
+            image_id = entry.get("image_id")
+            size = sizes.get(image_id) if isinstance(image_id, int) else None
+            yield _Labels(entry, points[labeled, :2], finite_numbers(entry.get("bbox"), 4), size)
+    if origins:
+        logger.warning("%s: %d keypoints at (0, 0) are flagged as labeled: they are read as unlabeled", file, origins)
 
 
 def _is_corners(labels: _Labels) -> bool:

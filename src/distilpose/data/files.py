@@ -54,9 +54,16 @@ def finite_numbers(values: Any, count: int) -> FloatArray | None:
     """(count,) finite numbers of a json list, or None if it is anything else."""
     if not isinstance(values, list) or len(values) != count:
         return None
-    if not all(isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values):
+    try:
+        numbers = np.array(values)
+    except ValueError:  # lists of different lengths
         return None
-    return np.array(values, dtype=np.float64)
+    if numbers.dtype.kind == "O" and all(isinstance(value, int | float) for value in values):
+        numbers = np.array([value if abs(value) <= sys.float_info.max else np.inf for value in values])
+    if numbers.ndim != 1 or numbers.dtype.kind not in "biuf":
+        return None
+    numbers = numbers.astype(np.float64)
+    return numbers if np.isfinite(numbers).all() else None
 
 
 def shortened(value: Any) -> str:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from distilpose.data.dataset import Batch
 from distilpose.data.preprocess import Normalization
-from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.teachers.base import CropSpec, HeatmapSource
 from distilpose.teachers.keypoints import match_keypoints
@@ -48,34 +47,19 @@ class SourceTeacher:
         self._identity = self._index.tolist() == list(range(spec.skeleton.num_keypoints))
         self._as_is = spec.normalization == crops.normalization and not spec.bgr
         self._as_is &= spec.input_size_hw == crops.size_hw and not spec.udp
-        self._report(what)
-
-    @property
-    def description(self) -> Mapping[str, Any]:
-        """The source's, and how it is asked."""
-        return {
-            **self._source.spec.description,
-            "keypoints": list(self._source.spec.skeleton.keypoint_names),
-            "student_keypoints": list(self._crops.skeleton.keypoint_names),
+        self.keypoint_mask = tuple((self._index >= 0).tolist())
+        # Tokens teach if they cover the crop and nothing else, and there is one for each keypoint.
+        self.tokens = spec.tokens if not self._placement.padded and all(self.keypoint_mask) else None
+        self.reads_images = True
+        self.description: Mapping[str, Any] = {
+            **spec.description,
+            "keypoints": list(spec.skeleton.keypoint_names),
+            "student_keypoints": list(crops.skeleton.keypoint_names),
             "mapping": self._index.tolist(),
-            "crop_size_hw": list(self._crops.size_hw),
-            "crop_normalization": asdict(self._crops.normalization),
+            "crop_size_hw": list(crops.size_hw),
+            "crop_normalization": asdict(crops.normalization),
         }
-
-    @property
-    def keypoint_mask(self) -> tuple[bool, ...]:
-        """K: which of the student's keypoints the source has."""
-        return tuple((self._index >= 0).tolist())
-
-    @property
-    def tokens(self) -> TokenLayout | None:
-        """The source's, if they cover the crop and nothing else, and there is one for each keypoint."""
-        return None if self._placement.padded or not all(self.keypoint_mask) else self._source.spec.tokens
-
-    @property
-    def reads_images(self) -> bool:
-        """Yes."""
-        return True
+        self._report(what)
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
         """B crops -> heatmaps (B, K, h, w) of the student's keypoints; zero where the source has none."""

@@ -64,12 +64,13 @@ class SourceSpec:
 
 
 class HeatmapSource(Protocol):
-    """A network that gives heatmaps, in its own terms."""
+    """A network that gives heatmaps, in its own terms.
 
-    @property
-    def spec(self) -> SourceSpec:
-        """How it is fed and read."""
-        ...
+    Attributes:
+        spec: how it is fed and read.
+    """
+
+    spec: SourceSpec
 
     def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) its own input -> heatmaps (B, K, h, w) of its own keypoints, and tokens or None."""
@@ -81,27 +82,20 @@ class HeatmapSource(Protocol):
 
 
 class Teacher(Protocol):
-    """Gives heatmaps of a student's crops, in the student's keypoints: cell c of w lies at c / w of the crop."""
+    """Gives heatmaps of a student's crops, in the student's keypoints: cell c of w lies at c / w of the crop.
 
-    @property
-    def description(self) -> Mapping[str, Any]:
-        """JSON values: everything that its answers depend on, besides the crops."""
-        ...
+    Attributes:
+        description: JSON values: everything that its answers depend on, besides the crops.
+        keypoint_mask: K: which of the student's keypoints it knows; the heatmaps of the others are zero and mean
+            nothing.
+        tokens: of its output; None where it gives none that a student could compare itself with.
+        reads_images: whether its answer depends on the pixels, so that mirrored crops say something new.
+    """
 
-    @property
-    def keypoint_mask(self) -> tuple[bool, ...]:
-        """K: which of the student's keypoints it knows; the heatmaps of the others are zero and mean nothing."""
-        ...
-
-    @property
-    def tokens(self) -> TokenLayout | None:
-        """Of its output; None where it gives none that a student could compare itself with."""
-        ...
-
-    @property
-    def reads_images(self) -> bool:
-        """Whether its answer depends on the pixels, so that mirrored crops say something new."""
-        ...
+    description: Mapping[str, Any]
+    keypoint_mask: tuple[bool, ...]
+    tokens: TokenLayout | None
+    reads_images: bool
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
         """B crops -> heatmaps (B, K, h, w) and tokens or None. Run it in inference mode."""

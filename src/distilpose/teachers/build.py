@@ -125,7 +125,8 @@ class TeacherBackend:
             )
         blank = torch.zeros(1, 3, *crops.size_hw)
         heatmaps = self._ask(blank).heatmaps
-        self._description = ModelDescription(
+        self.teacher_description = self._teacher.description
+        self.description = ModelDescription(
             model="teacher",
             output="heatmap",
             input_size_hw=crops.size_hw,
@@ -133,16 +134,6 @@ class TeacherBackend:
             normalization=crops.normalization,
             skeleton=crops.skeleton,
         )
-
-    @property
-    def description(self) -> ModelDescription:
-        """Its crops, and the keypoints of its answer."""
-        return self._description
-
-    @property
-    def teacher_description(self) -> Mapping[str, Any]:
-        """JSON values that tell it from every other teacher."""
-        return self._teacher.description
 
     def __call__(self, images: NetworkInput) -> HeatmapOutput[Float32Array]:
         """(B, 3, H, W) normalized crops -> heatmaps."""

@@ -32,12 +32,7 @@ class NetworkSource:
     def __init__(self, module: nn.Module, spec: SourceSpec) -> None:
         self._module = module.eval().requires_grad_(False)
         self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-        self._spec = spec
-
-    @property
-    def spec(self) -> SourceSpec:
-        """How it is fed and read."""
-        return self._spec
+        self.spec = spec
 
     def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) -> what the module says."""

@@ -52,43 +52,51 @@ class VitPoseTeacher:
 
 
 @dataclass
-class OnnxTeacher:
-    """An ONNX file that gives heatmaps.
+class OnnxFileTeacher:
+    """What the two kinds of ONNX files share.
 
     A file of ``distilpose export`` says all of this itself, and may not be contradicted.
 
     Attributes:
-        file: with one image input (B, 3, H, W).
-        output: name of the heatmaps (B, K, h, w); the only output of that form when not given.
+        file: with one input of images.
         input_size_hw: (H, W) in pixels, where the file leaves them free.
         mean: of each color in units of pixel / 255, in the order of the input's colors; ImageNet's when not given.
         std: likewise. A network that reads 0..255 has mean 0 and std 1/255.
         color: order of the input's colors; rgb when not given.
-        udp: pixels and cells are counted between the centers of the outermost ones ("unbiased data processing"); no
-            when not given.
-        keypoints: of the heatmaps: a known set or names in order; COCO's when not given.
+        keypoints: of the outputs: a known set or names in order; by their number when not given.
         mapping: student's keypoint -> this teacher's, where their names differ.
         flip: average the heatmaps with those of the mirrored crops.
     """
 
     file: str
-    output: str | None = None
     input_size_hw: tuple[int, int] | None = None
     mean: Triple | None = None
     std: Triple | None = None
     color: Literal["rgb", "bgr"] | None = None
-    udp: bool | None = None
     keypoints: Keypoints | None = None
     mapping: dict[str, str] = field(default_factory=dict)
     flip: bool = False
 
 
 @dataclass
-class SimccTeacher:
+class OnnxTeacher(OnnxFileTeacher):
+    """An ONNX file that gives heatmaps.
+
+    Attributes:
+        output: name of the heatmaps (B, K, h, w); the only output of that form when not given.
+        udp: pixels and cells are counted between the centers of the outermost ones ("unbiased data processing"); no
+            when not given.
+    """
+
+    output: str | None = None
+    udp: bool | None = None
+
+
+@dataclass
+class SimccTeacher(OnnxFileTeacher):
     """An ONNX file that classifies x and y apart (SimCC, RTMPose): heatmaps are the product of its two axes.
 
     Attributes:
-        file: with one image input (B, 3, H, W).
         outputs: names of the x axis (B, K, Wx) and the y axis (B, K, Hy); the file's two outputs when not given.
         activation: what makes an axis positive: ``"softmax"`` of its values times ``sharpness``, or ``"none"`` for
             values that already are probabilities or heights.
@@ -96,28 +104,13 @@ class SimccTeacher:
         peak: height of a heatmap: ``"value"``, the smaller of the two axes' raw maxima, in 0..1, which RTMPose calls
             the keypoint's score, or ``"one"``.
         heatmap_size_hw: (h, w) of the heatmaps; a quarter of the input when not given.
-        input_size_hw: (H, W) in pixels, where the file leaves them free.
-        mean: as in `OnnxTeacher`.
-        std: likewise.
-        color: as in `OnnxTeacher`.
-        keypoints: of the axes: a known set or names in order; COCO's when not given.
-        mapping: student's keypoint -> this teacher's, where their names differ.
-        flip: average the heatmaps with those of the mirrored crops.
     """
 
-    file: str
     outputs: tuple[str, str] | None = None
     activation: Literal["softmax", "none"] = "softmax"
     sharpness: float = 10.0
     peak: Literal["value", "one"] = "value"
     heatmap_size_hw: tuple[int, int] | None = None
-    input_size_hw: tuple[int, int] | None = None
-    mean: Triple | None = None
-    std: Triple | None = None
-    color: Literal["rgb", "bgr"] | None = None
-    keypoints: Keypoints | None = None
-    mapping: dict[str, str] = field(default_factory=dict)
-    flip: bool = False
 
 
 @dataclass
@@ -175,10 +168,8 @@ def teacher_config_from(values: str | Mapping[str, Any]) -> TeacherConfig:
     config = _parse(kind, fields)
     if isinstance(config, EnsembleTeacher):
         _check_ensemble(config)
-    if isinstance(config, OnnxTeacher | SimccTeacher):
-        _check_input(kind, config)
-    if isinstance(config, SimccTeacher):
-        _check_axes(config)
+    if isinstance(config, OnnxFileTeacher):
+        _check_onnx(kind, config)
     return config
 
 
@@ -233,25 +224,23 @@ def _parse(kind: str, fields: Mapping[str, Any]) -> TeacherConfig:
     return config
 
 
-def _check_input(kind: str, config: OnnxTeacher | SimccTeacher) -> None:
+def _check_onnx(kind: str, config: OnnxFileTeacher) -> None:
+    wrong = ""
+    sizes = {"input_size_hw": config.input_size_hw, "heatmap_size_hw": getattr(config, "heatmap_size_hw", None)}
     if config.std is not None and not all(0 < value < math.inf for value in config.std):
-        raise ConfigError(f"teacher ({kind}): std must be greater than 0 and finite, got {config.std}")
-    if config.mean is not None and not all(map(math.isfinite, config.mean)):
-        raise ConfigError(f"teacher ({kind}): mean must be finite, got {config.mean}")
-    _check_size(kind, "input_size_hw", config.input_size_hw)
-
-
-def _check_axes(config: SimccTeacher) -> None:
-    if not 0 < config.sharpness < math.inf:
-        raise ConfigError(f"teacher (simcc): sharpness must be greater than 0 and finite, got {config.sharpness}")
-    if config.outputs is not None and config.outputs[0] == config.outputs[1]:
-        raise ConfigError(f"teacher (simcc): outputs must be two, x and y axis, got {config.outputs[0]!r} twice")
-    _check_size("simcc", "heatmap_size_hw", config.heatmap_size_hw)
-
-
-def _check_size(kind: str, name: str, size_hw: tuple[int, int] | None) -> None:
-    if size_hw is not None and min(size_hw) < 1:
-        raise ConfigError(f"teacher ({kind}): {name} must be (height, width), each at least 1, got {size_hw}")
+        wrong = f"std must be greater than 0 and finite, got {config.std}"
+    elif config.mean is not None and not all(map(math.isfinite, config.mean)):
+        wrong = f"mean must be finite, got {config.mean}"
+    for name, size_hw in sizes.items():
+        if size_hw is not None and min(size_hw) < 1:
+            wrong = f"{name} must be (height, width), each at least 1, got {size_hw}"
+    if isinstance(config, SimccTeacher):
+        if not 0 < config.sharpness < math.inf:
+            wrong = f"sharpness must be greater than 0 and finite, got {config.sharpness}"
+        if config.outputs is not None and config.outputs[0] == config.outputs[1]:
+            wrong = f"outputs must be two, x and y axis, got {config.outputs[0]!r} twice"
+    if wrong:
+        raise ConfigError(f"teacher ({kind}): {wrong}")
 
 
 def _check_ensemble(config: EnsembleTeacher) -> None:

@@ -39,26 +39,10 @@ class FlipAverage:
             )
         self._teacher = teacher
         self._flip_index = torch.from_numpy(flip_index)
-
-    @property
-    def description(self) -> Mapping[str, Any]:
-        """The teacher's, mirrored too."""
-        return {**self._teacher.description, "flip": True}
-
-    @property
-    def keypoint_mask(self) -> tuple[bool, ...]:
-        """The teacher's."""
-        return self._teacher.keypoint_mask
-
-    @property
-    def tokens(self) -> TokenLayout | None:
-        """The teacher's."""
-        return self._teacher.tokens
-
-    @property
-    def reads_images(self) -> bool:
-        """Yes."""
-        return True
+        self.description: Mapping[str, Any] = {**teacher.description, "flip": True}
+        self.keypoint_mask = teacher.keypoint_mask
+        self.tokens = teacher.tokens
+        self.reads_images = True
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
         """B crops -> averaged heatmaps, plain tokens."""
@@ -107,27 +91,13 @@ class Ensemble:
         share = torch.tensor([1.0] * len(members) if weights is None else list(weights))
         share = share[:, None] * torch.tensor([member.keypoint_mask for member in members])
         self._share = share / share.sum(0).clamp(min=1e-12)  # (members, K), columns sum to 1 or 0
-
-    @property
-    def description(self) -> Mapping[str, Any]:
-        """Those of the members."""
-        members = [dict(member.description) for member in self._members]
-        return {"kind": "ensemble", "members": members, "share": self._share.tolist()}
-
-    @property
-    def keypoint_mask(self) -> tuple[bool, ...]:
-        """What any member knows."""
-        return tuple(bool(known) for known in (self._share.sum(0) > 0).tolist())
-
-    @property
-    def tokens(self) -> None:
-        """None: the members' tokens mean different things."""
-        return None
-
-    @property
-    def reads_images(self) -> bool:
-        """Whether all members do."""
-        return all(member.reads_images for member in self._members)
+        descriptions = [dict(member.description) for member in members]
+        self.description: Mapping[str, Any] = {
+            "kind": "ensemble", "members": descriptions, "share": self._share.tolist()
+        }  # fmt: skip
+        self.keypoint_mask = tuple(bool(known) for known in (self._share.sum(0) > 0).tolist())
+        self.tokens: TokenLayout | None = None  # the members' tokens mean different things
+        self.reads_images = all(member.reads_images for member in members)
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
         """B crops -> mean heatmaps."""

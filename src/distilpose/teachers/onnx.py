@@ -73,12 +73,7 @@ class OnnxSource:
             "kind": "onnx" if isinstance(config, OnnxTeacher) else "simcc", "weights": file_hash([path]),
             "mean": list(normalization.mean), "std": list(normalization.std), "color": color, "udp": udp, **more,
         }  # fmt: skip
-        self._spec = SourceSpec(size_hw, skeleton, normalization, color == "bgr", udp, description=description)
-
-    @property
-    def spec(self) -> SourceSpec:
-        """How it is fed and read."""
-        return self._spec
+        self.spec = SourceSpec(size_hw, skeleton, normalization, color == "bgr", udp, description=description)
 
     def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) -> heatmaps (B, K, h, w) on the same device, without tokens."""

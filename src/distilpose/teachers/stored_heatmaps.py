@@ -32,6 +32,7 @@ from distilpose.data.files import finite_numbers, read_json, shortened
 from distilpose.errors import ConfigError, InputError
 from distilpose.files import write_file_atomically
 from distilpose.geometry import CropTransform
+from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.teachers.base import CropSpec
 from distilpose.teachers.keypoints import match_keypoints, teacher_skeleton
@@ -149,30 +150,15 @@ class HeatmapFiles:
         self._crop_hw = crops.size_hw
         self._size_hw = _cells_of_crop(crops.size_hw, sizes_hw)
         self._samples = samples
-
-    @property
-    def description(self) -> Mapping[str, Any]:
-        """The manifest, and names and sizes of the files: what is in the arrays is not read for it."""
-        digest = hashlib.sha256((self._folder / MANIFEST).read_bytes())
-        for path in sorted(self._folder / f"{each}.npy" for each in self._ids):
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        files, mapping = digest.hexdigest(), self._index.tolist()
-        return {"kind": "heatmaps", "files": files, "mapping": mapping, "cells": list(self._size_hw)}
-
-    @property
-    def keypoint_mask(self) -> tuple[bool, ...]:
-        """K: which of the student's keypoints the files have, with the other side of each."""
-        return tuple(self._keypoint_mask.tolist())
-
-    @property
-    def tokens(self) -> None:
-        """None."""
-        return None
-
-    @property
-    def reads_images(self) -> bool:
-        """No."""
-        return False
+        self.description: Mapping[str, Any] = {
+            "kind": "heatmaps",
+            "files": self._fingerprint(),
+            "mapping": self._index.tolist(),
+            "cells": list(self._size_hw),
+        }
+        self.keypoint_mask = tuple(self._keypoint_mask.tolist())
+        self.tokens: TokenLayout | None = None
+        self.reads_images = False
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
         """B crops -> heatmaps (B, K, h, w), in cells of about the files' size.
@@ -187,6 +173,13 @@ class HeatmapFiles:
 
     def to(self, device: torch.device) -> None:
         """Files stay where they are."""
+
+    def _fingerprint(self) -> str:
+        """Of the manifest, and names and sizes of the files: what is in the arrays is not read for it."""
+        digest = hashlib.sha256((self._folder / MANIFEST).read_bytes())
+        for path in sorted(self._folder / f"{each}.npy" for each in self._ids):
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        return digest.hexdigest()
 
     def _open(self, annotation_id: int, *, header_alone: bool = False) -> Float32Array:
         """(K, h, w) float16 or float32 of one annotation."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from distilpose.data.categories import skeleton_of_file
-from distilpose.data.coco import load_person_samples
+from distilpose.data.coco import PersonSample, load_person_samples
 from distilpose.data.fill_in import AREA_SHARE_OF_BOX
 from distilpose.data.images import list_images, read_image
 from distilpose.data.prefetch import map_in_threads
@@ -144,15 +145,14 @@ def label_people(options: LabelOptions, *, progress: bool = False) -> LabelRepor
     out.mkdir(parents=True, exist_ok=True)
     part = out / _PART_FILE
     done = _read_part(part, options)
-    folder, tasks = _find_tasks(options)
-    failures: list[str] = []
-    find = None
-    if any(task.boxes_xyxy is None for task in tasks):
-        find = create_detector(options.detector)
+    folder, tasks, failures = _find_tasks(options)
+    detects = any(task.boxes_xyxy is None for task in tasks)
+    find = create_detector(options.detector) if detects else None
     waiting = [task for task in tasks if task.image_id not in done]
     images = map_in_threads(_read, (task.path for task in waiting), threads=2, ahead=_AHEAD)
     with part.open("a", encoding="utf-8") as file:
-        for task, image in zip(_shown(waiting, progress), images, strict=True):
+        shown = track(waiting, description="labeling", console=Console(stderr=True), disable=not progress)
+        for task, image in zip(shown, images, strict=True):
             try:
                 if isinstance(image, Exception):
                     raise image
@@ -169,32 +169,35 @@ def label_people(options: LabelOptions, *, progress: bool = False) -> LabelRepor
     return _finish([done[task.image_id] for task in tasks if task.image_id in done], folder, teacher, options, failures)
 
 
-def _find_tasks(options: LabelOptions) -> tuple[Path, list[_Task]]:
-    """The folder of the images, and each image with its people."""
+def _find_tasks(options: LabelOptions) -> tuple[Path, list[_Task], list[str]]:
+    """The folder of the images, each image with its people, and what is wrong with an annotation file."""
     if options.annotations is not None and options.images is not None:
         folder = Path(options.images)
         skeleton = skeleton_of_file(options.annotations) or COCO_17
         loaded = load_person_samples(
             options.annotations, folder, skeleton=skeleton, keep_unlabeled=True, skip_invalid=True
         )
-        by_image: dict[int, _Task] = {}
+        by_image: dict[int, list[PersonSample]] = {}
         for sample in loaded.samples:
-            empty = _Task(sample.image_id, sample.image_path, np.zeros((0, 4)), ())
-            task = by_image.setdefault(sample.image_id, empty)
-            assert task.boxes_xyxy is not None
-            boxes = np.concatenate([task.boxes_xyxy, sample.box_xyxy[None]])
-            by_image[sample.image_id] = task._replace(
-                boxes_xyxy=boxes, annotation_ids=(*task.annotation_ids, sample.annotation_id)
+            by_image.setdefault(sample.image_id, []).append(sample)
+        tasks = [
+            _Task(
+                image_id,
+                people[0].image_path,
+                np.stack([sample.box_xyxy for sample in people]),
+                tuple(sample.annotation_id for sample in people),
             )
-        return folder, list(by_image.values())
+            for image_id, people in by_image.items()
+        ]
+        return folder, tasks, list(loaded.problems)
     paths = [path.absolute() for path in list_images(options.sources)]
-    folder = Path(*_common_parts([path.parent.parts for path in paths]))
+    folder = Path(os.path.commonpath([path.parent for path in paths]))
     matched = None if options.boxes is None else match_boxes(Path(options.boxes), paths).people
     tasks = []
     for number, path in enumerate(paths, start=1):
         found = None if matched is None else matched[path].boxes_xyxy[: _PEOPLE_PER_IMAGE - 1]
         tasks.append(_Task(number, path, found, _ids(number, 0 if found is None else len(found))))
-    return folder, tasks
+    return folder, tasks, []
 
 
 def _ids(image_id: int, count: int) -> tuple[int, ...]:
@@ -202,19 +205,11 @@ def _ids(image_id: int, count: int) -> tuple[int, ...]:
     return tuple(image_id * _PEOPLE_PER_IMAGE + at for at in range(count))
 
 
-def _common_parts(paths: Iterable[Sequence[str]]) -> list[str]:
-    return [level[0] for level in zip(*paths, strict=False) if len(set(level)) == 1]
-
-
 def _read(path: Path) -> ImageArray | Exception:
     try:
         return read_image(path)
     except Exception as error:
         return error
-
-
-def _shown(tasks: Sequence[_Task], progress: bool) -> Iterable[_Task]:
-    return track(tasks, description="labeling", console=Console(stderr=True), disable=not progress)
 
 
 def _label_image(
@@ -231,11 +226,8 @@ def _label_image(
         for row, annotation_id in enumerate(task.annotation_ids[start : start + options.batch_size]):
             if options.heatmaps is not None:
                 write_heatmaps(Path(options.heatmaps), annotation_id, answer.heatmaps[row])
-            transform = crops_from_boxes(boxes[row], teacher.description.input_size_hw)[0]
-            covered[annotation_id] = [
-                *(np.array(transform.center_xy) - np.array(transform.box_wh) / 2).tolist(),
-                *(np.array(transform.center_xy) + np.array(transform.box_wh) / 2).tolist(),
-            ]
+            (transform,) = crops_from_boxes(boxes[row], teacher.description.input_size_hw)
+            covered[annotation_id] = transform.norm_to_img([[0, 0], [1, 1]]).ravel().tolist()
             annotations.append(_to_coco(task.image_id, annotation_id, boxes[row], answer, row, options))
     return {"image": entry, "annotations": annotations, "covered": covered}
 
@@ -250,9 +242,7 @@ def _ask(teacher: TeacherBackend, image: ImageArray, boxes_xyxy: FloatArray, opt
     back = unmirror_heatmaps(mirrored, flip_index, description.input_size_hw[1]).numpy()
     mean = np.asarray((plain + back) / 2, dtype=np.float32)
     both, once, again = (decode(HeatmapOutput(maps)) for maps in (mean, plain, back))
-    assert both.raw_score is not None
-    assert once.raw_score is not None
-    assert again.raw_score is not None
+    assert both.raw_score is not None and once.raw_score is not None and again.raw_score is not None  # noqa: PT018
     xy_img, once_img, again_img = (
         np.stack([crop.norm_to_img(xy) for crop, xy in zip(transforms, each.xy_norm, strict=True)])
         for each in (both, once, again)
