@@ -386,7 +386,7 @@ def test_faces_are_blurred_in_images_and_crops(tmp_path: Path, shared_data: Path
     plain, blurred = tmp_path / "plain", tmp_path / "blurred"
     for out, anonymize in ((plain, "none"), (blurred, "face")):
         output = OutputOptions(anonymize=anonymize, crops=True)
-        predict_files(PredictOptions([image], out, model="distilpose_s_demo", boxes=boxes, output=output))
+        predict_files(PredictOptions([image], out, model="distilpose_mobilenet", boxes=boxes, output=output))
     names = sorted(path.name for path in (plain / "crops").iterdir())
     assert names == sorted(path.name for path in (blurred / "crops").iterdir())
     assert any((read_image(plain / "crops" / n) != read_image(blurred / "crops" / n)).any() for n in names)
