@@ -106,7 +106,7 @@ def main() -> None:
     """Print a table per video."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="+", type=Path)
-    parser.add_argument("--model", default="distilpose_s_demo")
+    parser.add_argument("--model", default="distilpose_mobilenet")
     parser.add_argument("--frames", type=int, default=150)
     args = parser.parse_args()
     predictor = PosePredictor(args.model)

@@ -1,32 +1,24 @@
-"""Make the images of the README: styles of drawing, doubt, blurred faces.
+"""Make the images of README and guide: real photographs with the poses that the shipped weights find.
 
-The photograph is the sample that matplotlib installs, of Grace Hopper (public domain), predicted by the shipped student
-with the whole image as the box. That student was trained on real people and is off by more than a tenth of their
-height on drawn ones, so that these show their true keypoints, with made-up scores: 1 for what is seen, 0.25 for what is
-covered.
-
-    python examples/readme_images.py --out docs/images
+python examples/readme_images.py --out docs/images
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from distilpose import PosePredictor, PoseResult
-from distilpose.data.images import read_image
-from distilpose.data.synthetic import draw_people
+from distilpose import PoseEstimator
+from distilpose.types import ImageArray
 from distilpose.visualization.draw import STYLES
 
-Pixels = NDArray[np.uint8]
-CAPTION_HEIGHT, GAP = 26, 6  # pixels
-SCENE_SEED, SCENE_HW = 354, (270, 396)  # people side by side, in poses that show all limbs
+PHOTOS = Path(__file__).parents[1] / "docs" / "images" / "photos"  # sources and licenses: ATTRIBUTION.md beside it
+IN_README = ("000000085772", "000000199055", "000000270474", "000000283520")
+WITH_STYLES = "000000329456"
+HEIGHT, CAPTION_HEIGHT, GAP = 300, 26, 6  # pixels
 
 
 def main() -> None:
@@ -35,71 +27,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder, made if missing")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    scene = drawn_scene()
-    styles = [("the image", scene.image), *((name, scene.people.draw(scene.image, name)) for name in STYLES)]
-    save(out / "styles.jpg", grid(styles, columns=3))
-    photograph = predicted_photograph()
-    panels = [
-        ("left blue, right orange, doubt faint", photograph.people.draw(photograph.image)),
-        ("face blurred", photograph.people.blur_faces(photograph.image)),
-    ]
-    save(out / "photograph.jpg", grid([(caption, shrunk(panel)) for caption, panel in panels], columns=2))
+    estimator = PoseEstimator()
+    people = [np.array(estimator(PHOTOS / f"{name}.jpg").plot()) for name in IN_README]
+    save(out / "people.jpg", row([("", image) for image in people]))
+    result = estimator(PHOTOS / f"{WITH_STYLES}.jpg")
+    styles = [(name, result.draw(style=name)) for name in STYLES]
+    styles.append(("faces blurred", result.blur_faces()))
+    half = len(styles) // 2
+    save(out / "styles.jpg", np.concatenate([row(styles[:half]), row(styles[half:])]))
 
 
-class Scene(NamedTuple):
-    """An image and its people."""
-
-    image: Pixels
-    people: PoseResult
-
-
-def drawn_scene() -> Scene:
-    """Three drawn people with their true keypoints."""
-    image, people = draw_people(np.random.default_rng(SCENE_SEED), SCENE_HW, 3)
-    visibility = np.array([person.visibility for person in people])
-    score = np.choose(visibility, [0.0, 0.25, 1.0])
-    result = PoseResult(
-        xy=np.array([person.xy_img for person in people]),
-        box=np.array([person.box_xyxy for person in people]),
-        box_score=np.ones(len(people)),
-        pose_score=score.mean(axis=1),
-        raw_score=score,
-        track_id=np.arange(1, 1 + len(people)),
-    )
-    return Scene(image, result)
-
-
-def predicted_photograph() -> Scene:
-    """The shipped student on a photograph, the whole of which is its person box."""
-    image = read_image(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
-    height, width = image.shape[:2]
-    predictor = PosePredictor("distilpose_s_demo", flip_test="aligned")
-    return Scene(image, predictor(image, [[0, 0, width, height]]))
-
-
-def shrunk(image: Pixels, height: int = 360) -> Pixels:
-    """The image at a height, its shape kept."""
-    whole = Image.fromarray(image)
-    return np.array(whole.resize((round(height * whole.width / whole.height), height), Image.Resampling.LANCZOS))
-
-
-def save(path: Path, image: Pixels) -> None:
-    """As JPEG: the drawn grain makes PNG five times as large. Full color keeps thin lines."""
-    Image.fromarray(image).save(path, quality=78, subsampling=0, optimize=True)
-
-
-def grid(images: list[tuple[str, Pixels]], columns: int) -> Pixels:
-    """Images of one size with captions below, on white."""
-    height, width = images[0][1].shape[:2]
-    rows = -(-len(images) // columns)
-    step_y, step_x = height + CAPTION_HEIGHT, width + GAP
-    sheet = Image.new("RGB", (columns * step_x - GAP, rows * step_y), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
-    for place, (caption, image) in enumerate(images):
-        x, y = place % columns * step_x, place // columns * step_y
-        sheet.paste(Image.fromarray(image), (x, y))
-        pen.text((x + width / 2, y + height + 3), caption, fill=(40, 44, 52), font=font, anchor="ma")
+def row(images: list[tuple[str, ImageArray]]) -> ImageArray:
+    """Images at one height, side by side, with captions below, on white."""
+    panels = [Image.fromarray(image) for _, image in images]
+    panels = [panel.resize((round(HEIGHT * panel.width / panel.height), HEIGHT)) for panel in panels]
+    captions = CAPTION_HEIGHT if any(caption for caption, _ in images) else 0
+    width = sum(panel.width for panel in panels) + GAP * (len(panels) - 1)
+    sheet = Image.new("RGB", (width, HEIGHT + captions), "white")
+    pen, font, x = ImageDraw.Draw(sheet), ImageFont.load_default(16), 0
+    for (caption, _), panel in zip(images, panels, strict=True):
+        sheet.paste(panel, (x, 0))
+        pen.text((x + panel.width / 2, HEIGHT + 3), caption, fill=(40, 44, 52), font=font, anchor="ma")
+        x += panel.width + GAP
     return np.array(sheet)
+
+
+def save(path: Path, image: ImageArray) -> None:
+    """As JPEG in full color, which keeps thin lines."""
+    Image.fromarray(image).save(path, quality=82, subsampling=0, optimize=True)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ import pytest
 from safetensors import safe_open
 
 from distilpose.backends.description import METADATA_KEY, ModelDescription
-from distilpose.backends.loading import SHIPPED_WEIGHTS
+from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
 from distilpose.cli import main as cli
 from distilpose.compat import current_names, current_options
-from distilpose.data.preprocess import IMAGENET_MEAN, Normalization
+from distilpose.data.preprocess import Normalization
 from distilpose.detection.onnx import parse_source
 from distilpose.errors import ConfigError
 from distilpose.teachers.config import OnnxTeacher, teacher_config_from
@@ -30,11 +30,11 @@ OLD = {
 
 
 def test_a_description_of_format_2_is_read() -> None:
-    with safe_open(SHIPPED_WEIGHTS["distilpose_s_demo"], "pt") as file:
+    with safe_open(SHIPPED_WEIGHTS[DEFAULT_MODEL], "pt") as file:
         values = json.loads(file.metadata()[METADATA_KEY])
     mean = values.pop("normalization" if "normalization" in values else "normalisation")["mean"]
     old = {**values, "format": 2, "normalisation": {"mean": mean, "std": [0.5, 0.25, 0.125]}}
-    assert ModelDescription.from_dict(old).normalization == Normalization(IMAGENET_MEAN, (0.5, 0.25, 0.125))
+    assert ModelDescription.from_dict(old).normalization == Normalization(tuple(mean), (0.5, 0.25, 0.125))
 
 
 def test_a_configuration_with_old_keys_is_read() -> None:

@@ -1,9 +1,10 @@
-"""What the README shows works: its Python runs, its commands parse, its table is what the command prints."""
+"""What README and guide show works: their Python runs, their commands parse, the table is what the command prints."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ from distilpose.compat import current_options
 from distilpose.models import list_models
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, GUIDE = (ROOT.joinpath(name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md"))
+PHOTO = ROOT / "docs" / "images" / "photos" / "000000085772.jpg"
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", README + GUIDE, flags=re.DOTALL)
 
 
 def commands() -> list[str]:
@@ -29,6 +31,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_runs(code: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(PHOTO, "photo.jpg")
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own README
 
 
@@ -39,13 +42,14 @@ def test_commands_parse(command: str, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     _, name, *arguments = shlex.split(command)
     arguments = current_options(arguments)
-    options = cli.COMMANDS[name].options
-    if isinstance(options, str):
+    if isinstance(cli.COMMANDS[name].options, str):
         read_options(cli.COMMANDS[name], name, arguments)
         return
     parser = ArgumentParser(exit_on_error=False)
-    options(parser)
-    parser.parse_args(["--config", *arguments] if name in ("train", "ablate") else arguments)
+    cli.COMMANDS[name].options(parser)
+    if name in ("train", "ablate"):
+        arguments = ["--config", *arguments]
+    parser.parse_args(arguments)
 
 
 def test_there_is_something_to_check() -> None:
@@ -56,7 +60,7 @@ def test_there_is_something_to_check() -> None:
 def test_model_table_is_what_the_command_prints(capsys) -> None:
     assert cli.main(["models"]) == 0
     printed = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "│" in line}
-    section = README.split("## Models\n")[1].split("\n## ")[0]
+    section = GUIDE.split("## Models\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)`[^|]*((?:\| \S+ ){4})\|$", section, flags=re.MULTILINE)
     assert sorted(name for name, _ in rows) == list_models()
     for name, values in rows:
@@ -64,11 +68,16 @@ def test_model_table_is_what_the_command_prints(capsys) -> None:
             assert f" {value.strip()} " in printed[name], (name, value)
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(((?!http)[^)]+)\)", README))
-def test_links_lead_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("target", re.findall(r"`(configs/[\w/]+)/\*`", README))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(((?!http|mailto|#)[^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("target", re.findall(r"`(configs/[\w/]+)/\*`", GUIDE))
 def test_configuration_folders_exist(target: str) -> None:
     assert list((ROOT / target).glob("*.yaml"))

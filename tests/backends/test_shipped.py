@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import distilpose
-from distilpose.backends.checkpoint import describe, read_description
+from distilpose.backends.checkpoint import read_description
 from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS, load_model
 from distilpose.cli import command as base
 from distilpose.cli import main as cli
@@ -30,7 +30,7 @@ def test_weights_are_small_and_say_where_they_come_from(name: str) -> None:
 
 def test_the_command_line_and_the_loader_name_the_same_default() -> None:
     assert base.DEFAULT_MODEL == DEFAULT_MODEL
-    assert describe(load_model(DEFAULT_MODEL)).input_size_hw == (128, 96)
+    assert load_model(DEFAULT_MODEL).description.input_size_hw == (192, 144)
 
 
 def test_predict_works_out_of_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_wrong_options_are_told_before_anything_starts(options, message, images,
 
 
 def test_wrong_models_and_folders_are_told(images, model_file, tmp_path) -> None:
-    with pytest.raises(CheckpointError, match=r"nowhere is not a file.*distilpose_s_demo"):
+    with pytest.raises(CheckpointError, match=r"nowhere is not a file.*distilpose_mobilenet"):
         predict_bulk(BulkOptions(images, tmp_path / "out", model="nowhere", detector="whole-image"))
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")

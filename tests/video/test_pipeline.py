@@ -140,6 +140,24 @@ def test_between_detections_people_are_followed_by_their_pose(video: Path, tmp_p
     np.testing.assert_allclose(keypoints(rows), [spot_xy(number) for number in range(40)], atol=2.5)
 
 
+@pytest.mark.parametrize(("rate", "calls"), [(30, 4), (10, 12), (5, 12)])
+def test_the_detector_looks_ten_times_a_second(tmp_path: Path, backend: Any, rate: int, calls: int) -> None:
+    video = write_video(tmp_path / "video.mp4", [spot_image(spot_xy(n)) for n in range(12)], rate=rate)
+    seen: list[int] = []
+
+    def detector(images: Sequence[Image]) -> list[PersonBoxes]:
+        seen.extend(range(len(images)))
+        return SpotDetector()(images)
+
+    predict_files(PredictOptions([video], tmp_path / "out", model=SpotPose(backend), detector=detector))
+    assert len(seen) == calls
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 12
+    again = PredictOptions([video], tmp_path / "again", model=backend, boxes=tmp_path / "out" / "predictions.json")
+    predict_files(again)  # boxes of a file are those of every frame, whatever the rate
+    assert [row["box_xyxy"] for row in rows_of(tmp_path / "again")] == [row["box_xyxy"] for row in rows]
+
+
 def test_smoothing_is_on_for_videos_and_can_be_turned_off(tmp_path: Path, backend: Any) -> None:
     rng = np.random.default_rng(3)
     shaken = [spot_xy(number) + rng.normal(0, 4, 2) for number in range(40)]
@@ -368,7 +386,7 @@ def test_faces_are_blurred_in_images_and_crops(tmp_path: Path, shared_data: Path
     plain, blurred = tmp_path / "plain", tmp_path / "blurred"
     for out, anonymize in ((plain, "none"), (blurred, "face")):
         output = OutputOptions(anonymize=anonymize, crops=True)
-        predict_files(PredictOptions([image], out, model="distilpose_s_demo", boxes=boxes, output=output))
+        predict_files(PredictOptions([image], out, model="distilpose_mobilenet", boxes=boxes, output=output))
     names = sorted(path.name for path in (plain / "crops").iterdir())
     assert names == sorted(path.name for path in (blurred / "crops").iterdir())
     assert any((read_image(plain / "crops" / n) != read_image(blurred / "crops" / n)).any() for n in names)

@@ -116,7 +116,7 @@ def visit(built_page: Path) -> Iterator[Callable[..., Any]]:
 @pytest.fixture(scope="session")
 def predictor() -> PosePredictor:
     """The shipped student in torch, in float32."""
-    return PosePredictor("distilpose_s_demo")
+    return PosePredictor("distilpose_mobilenet")
 
 
 @pytest.fixture(scope="session")

@@ -257,7 +257,7 @@ def serving(api_key: str | None = None) -> Iterator[str]:
     server = pytest.importorskip("distilpose.serving.server")
     from distilpose.serving.options import ServeOptions
 
-    running = server.PoseServer(ServeOptions(model="distilpose_s_demo", port=0, detector="whole-image"), api_key)
+    running = server.PoseServer(ServeOptions(model="distilpose_mobilenet", port=0, detector="whole-image"), api_key)
     with server.BackgroundServer(running):
         yield running.address + "/"
 
@@ -310,7 +310,7 @@ def test_a_server_with_a_key(browser: Any, built_page: Path, image_file: Path) -
 def test_models_can_be_changed_while_a_video_plays(
     browser: Any, visit: Callable[..., Any], built_page: Path, video: Path, tmp_path: Path
 ) -> None:
-    first = built_page / "models" / "distilpose_s_demo.onnx"
+    first = built_page / "models" / "distilpose_mobilenet.onnx"
     second = shutil.copy(first, tmp_path / "second.onnx")
     site = build_page(WebOptions(out=tmp_path / "site", models=[first, second])).folder
     with hosting(site) as address:

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from distilpose.models import PoseModel
 
 # Weights inside the package, by name, as checkpoints; an exported file of the same name lies beside them.
-DEFAULT_MODEL = "distilpose_s_demo"
+DEFAULT_MODEL = "distilpose_mobilenet"
+_WEIGHTS = Path(__file__).parents[1] / "weights"
 SHIPPED_WEIGHTS: dict[str, Path] = {
-    DEFAULT_MODEL: Path(__file__).parents[1] / "weights" / "distilpose_s_demo.safetensors",
+    DEFAULT_MODEL: _WEIGHTS / "distilpose_mobilenet.safetensors",
+    "distilpose_s_demo": _WEIGHTS / "distilpose_mobilenet.safetensors",  # its name in version 0.1
 }
 # What reads an exported file, by its suffix.
 FILE_BACKENDS: dict[str, Callable[[str | Path], InferenceBackend]] = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FLIP_TESTS = ("off", "aligned", "reference")
 FLIP_TEST_HELP = "average with the mirrored crop: half as fast, a little more accurate ('reference': as published)"
-DEFAULT_MODEL = "distilpose_s_demo"  # also in `loading`, which a --help need not import
+DEFAULT_MODEL = "distilpose_mobilenet"  # also in `loading`, which a --help need not import
 MODEL_HELP = (
     "checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub id, or "
     f"{DEFAULT_MODEL}, which comes with the package (default)"

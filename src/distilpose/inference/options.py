@@ -36,7 +36,8 @@ class VideoOptions:
         start: videos: first second, or [HOURS:]MINUTES:SECONDS
         end: videos and cameras: where to stop; the end by default
         detect_every: videos and cameras: run the detector in each n-th frame taken; between detections, boxes follow
-            the tracked poses; use it when detection is the bottleneck
+            the tracked poses. Default: ten times a second in a video, each third frame of 30 a second; in every frame
+            of a camera
         smooth: smooth the poses of a video over time
 
     Raises:
@@ -46,7 +47,7 @@ class VideoOptions:
     every: PositiveInt = 1
     start: Seconds = option(0.0, metavar="TIME")
     end: Seconds | None = option(metavar="TIME")
-    detect_every: PositiveInt = 1
+    detect_every: PositiveInt | None = None
     smooth: bool = True
 
     def __post_init__(self) -> None:

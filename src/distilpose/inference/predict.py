@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -101,6 +102,8 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
     video, output = options.video, options.output
     found = find_sources(options.sources, exclude=Path(options.out))
     _check_options(found, video, output)
+    if video.detect_every is None and (options.boxes is not None or options.detector == "whole-image"):
+        video = replace(video, detect_every=1)  # boxes that cost nothing are taken in every frame
     style = None if output.style is None else style_named(output.style)
     predictor = PosePredictor(
         options.model,

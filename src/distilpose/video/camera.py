@@ -180,7 +180,7 @@ def watch_camera(
     try:
         with closing(
             follow(
-                detect_some(frames(), find, options.detect_every),  # not ahead: what is shown must be new
+                detect_some(frames(), find, options.detect_every or 1),  # not ahead: what is shown must be new
                 predictor,
                 max_people=max_people,
                 keep_images=True,

@@ -28,6 +28,9 @@ from distilpose.video.tracking import PoseTracker
 DetectedFrame = tuple[FrameId, ImageArray | DistilPoseError, PersonBoxes | DistilPoseError]
 
 FRAMES_AHEAD = 4
+# At 30 frames a second each third frame halves the CPU time, and no person or track is lost; at 5 to 10, where people
+# move farther between frames, leaving one out loses some (docs/benchmarks.md, benchmarks/detect_every.py).
+DETECTIONS_PER_SECOND = 10.0
 SAME_PERSON_IOU = 0.3  # of a detected and an expected box, from which on the detector has not missed the person
 
 
@@ -70,11 +73,12 @@ def watch_video(
     """
     ahead = prefetch(_frames(reader, interruption), FRAMES_AHEAD)
     located_images: Generator[Any]
-    if options.detect_every == 1:
+    detect_every = options.detect_every or max(1, round(reader.rate / DETECTIONS_PER_SECOND))
+    if detect_every == 1:
         located_images = prefetch(locate(ahead, find, max_people=max_people), FRAMES_AHEAD)
         frame_results = _tracked(predict_stream(predictor, located_images, keep_images=keep_images))
     else:
-        located_images = prefetch(detect_some(ahead, find, options.detect_every), FRAMES_AHEAD)
+        located_images = prefetch(detect_some(ahead, find, detect_every), FRAMES_AHEAD)
         frame_results = follow(located_images, predictor, max_people=max_people, keep_images=keep_images)
     with closing(ahead), closing(located_images), closing(frame_results):
         if not options.smooth:

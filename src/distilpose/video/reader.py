@@ -276,10 +276,11 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """How far a step along x goes across and down on the screen, then the same for a step along y."""
     from av.sidedata.sidedata import Type
 
-    side_data: Any = frame.side_data.get(Type.DISPLAYMATRIX)
-    if side_data is None:
+    side_data: Any = frame.side_data
+    matrix = side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
         return 1, 0, 0, 1
-    values = np.frombuffer(side_data, dtype=np.int32).tolist()
+    values = np.frombuffer(matrix, dtype=np.int32).tolist()
     return values[0], values[1], values[3], values[4]
 
 
