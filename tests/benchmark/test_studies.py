@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from distilpose.backends.loading import DEFAULT_MODEL
+
 SCRIPTS = sorted(Path(__file__).parents[2].joinpath("benchmarks").glob("*.py"))
 
 
@@ -29,4 +31,4 @@ def test_short_runs_print_their_tables(tmp_path: Path) -> None:
     assert "crossings" in run("tracking_and_smoothing", "--seeds", "1", "--seconds", "2")
     training = run("training_speed", "--steps", "1", "--variants", "plain loop", "--sizes", "128x96")
     assert "plain loop" in training
-    assert "requests/s" in run("server_load", "distilpose_s_demo", "--rounds", "1", "--requests", "8", "--clients", "2")
+    assert "requests/s" in run("server_load", DEFAULT_MODEL, "--rounds", "1", "--requests", "8", "--clients", "2")
