@@ -120,11 +120,14 @@ def test_head_of_somebody_who_lies_or_hangs(person: NDArray[np.float64], degrees
     assert sharpness(blurred[patch]) < 0.01 * sharpness(image[patch])
 
 
-def test_people_of_no_score_are_blurred_in_their_whole_box(noise: Pixels, person: NDArray[np.float64]) -> None:
+def test_people_of_no_score_are_blurred_in_the_upper_end_of_their_box(noise: Pixels, person: NDArray[np.float64]) -> None:
     collapsed = np.full((1, 17, 2), 300.0)
     score = np.full((1, 17), 0.05)
     blurred = blur_faces(noise, collapsed, COCO_17, score=score, box=[[130.0, 50, 270, 500]])
     assert sharpness(head(blurred)) < 0.01 * sharpness(head(noise))
+    upright = blur_faces(noise, person, COCO_17, score=score, box=[[130.0, 50, 270, 500]])
+    assert sharpness(head(upright)) < 0.01 * sharpness(head(noise))
+    assert changed_box(noise, upright)[3] <= 50 + 1.25 * 140 + 2  # neither hips nor legs
     assert sharpness(head(blur_faces(noise, person, COCO_17, score=score))) < 0.01 * sharpness(head(noise))
 
 
