@@ -41,6 +41,9 @@ _HEAD_PER_SIDE = 0.3  # by the shorter side of a person box whose keypoints are 
 # from its rim to a keypoint of the face; from the middle of the shoulders up to the middle of the head; and how far a
 # face may lie from there before it is doubted.
 _FOUND_RADIUS, _GUESSED_RADIUS, _MARGIN, _NECK, _DOUBTED = 0.62, 0.95, 0.35, 0.85, 1.0
+_AGREED = (
+    0.6  # an unsure face that lies so near, in head heights, to where the shoulders say, needs one oval between both
+)
 _NARROW = 0.82  # width of the oval around a face that was found, by its height
 _CELL = 0.22  # side of a mosaic cell in head heights: a face is three cells wide
 _CELL_BLUR = 0.5  # standard deviation of the blur on top of the mosaic, in cells
@@ -77,8 +80,8 @@ def blur_faces(
     A head is an oval around nose, eyes and ears. Where fewer than two of them have a score of 0.5, or where they lie
     far from where shoulders and hips say, the oval above the shoulders is blurred as well: a blurred background does
     less harm than a missed face. Where nothing of head and shoulders has that score, the upper end of the person box
-    is blurred too, 1.25 times as high as it is wide. Nobody is left out for a low score. A face without a person is not found, and a pose may be wrong and sure: look through
-    the images before publishing them.
+    is blurred too, 1.25 times as high as it is wide. Nobody is left out for a low score. A face without a person is
+    not found, and a pose may be wrong and sure: look through the images before publishing them.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
@@ -175,8 +178,10 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
     ovals = []
     if face:
         center, radius = _around_face(np.array([body.points[name] for name in face]), head, certain)
+        agreed = not certain and guess is not None and float(np.linalg.norm(guess - center)) <= _AGREED * head
+        center = (center + guess) / 2 if agreed and guess is not None else center
         ovals.append(_oval(center, radius + (_FOUND_SIGMAS if certain else _GUESSED_SIGMAS) * spread, head))
-        certain = certain and (guess is None or float(np.linalg.norm(guess - center)) <= _DOUBTED * head)
+        certain = agreed or (certain and (guess is None or float(np.linalg.norm(guess - center)) <= _DOUBTED * head))
     if guess is not None and not (face and certain):
         ovals.append(_oval(guess, _GUESSED_RADIUS * head + _GUESSED_SIGMAS * spread, head))
     if people.box is not None and not strong & {*_FACE, *_TORSO[:2]}:
