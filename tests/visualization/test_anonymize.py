@@ -105,6 +105,17 @@ def test_misplaced_weak_face_is_found_above_the_shoulders(noise: Pixels, person:
     assert (blurred[y - 10 : y + 10, x - 10 : x + 10] != noise[y - 10 : y + 10, x - 10 : x + 10]).any(-1).all()
 
 
+def test_unsure_face_where_the_shoulders_say_is_blurred_once(noise: Pixels, person: NDArray[np.float64]) -> None:
+    score = np.full((1, 17), 0.9)
+    score[0, FACE] = 0.45
+    person[0, FACE] += [20, 15]
+    blurred = blur_faces(noise, person, COCO_17, score=score)
+    assert sharpness(head(blurred)) < 0.01 * sharpness(head(noise))
+    left, top, right, bottom = changed_box(noise, blurred)
+    assert right - left < 2 * 75  # one oval, up to two heads across; a head is estimated a quarter too large
+    assert bottom - top < 2 * 75
+
+
 @pytest.mark.parametrize("degrees", [90, 180])
 def test_head_of_somebody_who_lies_or_hangs(person: NDArray[np.float64], degrees: int) -> None:
     score = np.full((1, 17), 0.9)
@@ -120,11 +131,16 @@ def test_head_of_somebody_who_lies_or_hangs(person: NDArray[np.float64], degrees
     assert sharpness(blurred[patch]) < 0.01 * sharpness(image[patch])
 
 
-def test_people_of_no_score_are_blurred_in_their_whole_box(noise: Pixels, person: NDArray[np.float64]) -> None:
+def test_people_of_no_score_are_blurred_in_the_upper_end_of_their_box(
+    noise: Pixels, person: NDArray[np.float64]
+) -> None:
     collapsed = np.full((1, 17, 2), 300.0)
     score = np.full((1, 17), 0.05)
     blurred = blur_faces(noise, collapsed, COCO_17, score=score, box=[[130.0, 50, 270, 500]])
     assert sharpness(head(blurred)) < 0.01 * sharpness(head(noise))
+    upright = blur_faces(noise, person, COCO_17, score=score, box=[[130.0, 50, 270, 500]])
+    assert sharpness(head(upright)) < 0.01 * sharpness(head(noise))
+    assert changed_box(noise, upright)[3] <= 50 + 1.25 * 140 + 2  # neither hips nor legs
     assert sharpness(head(blur_faces(noise, person, COCO_17, score=score))) < 0.01 * sharpness(head(noise))
 
 

@@ -5,7 +5,6 @@ const [folder] = process.argv.slice(2);
 const detector = await import(`${folder}/detector.js`);
 const geometry = await import(`${folder}/geometry.js`);
 const pose = await import(`${folder}/pose.js`);
-const tracking = await import(`${folder}/tracking.js`);
 const draw = await import(`${folder}/draw.js`);
 const results = await import(`${folder}/results.js`);
 const { image, boxes, model, rules, output, people, sizes, finds, detectorRules } = JSON.parse(readFileSync(0, 'utf8'));
@@ -43,7 +42,7 @@ process.stdout.write(
     empty: JSON.parse(new results.Recorder().toJson()),
     thereAndBack: half.map((one) => results.toCanvas(one, 0.5).xy),
     similarity: pose.similarity(first, second, model.skeleton, rules),
-    expected: [first, second].map((now) => tracking.expectedBox(tracking.anchorAt(first, rules), now, rules)),
+    around: people.map((one) => pose.boxAround(one, rules)),
     fits: sizes.map(([width, height]) => detector.fitImage(width, height, detectorRules.sizes[0], detectorRules.cell)),
     kept: detector.keepPeople(Float32Array.from(finds.boxes.flat()), Float32Array.from(finds.scores), [208, 416], [500, 1000], detectorRules),
     drawing: { score: draw.SCORE_RAMP, sigma: draw.SIGMA_RAMP, width: draw.WIDTH_SHARE },

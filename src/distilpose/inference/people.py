@@ -130,12 +130,20 @@ def people_by_hand(boxes: FloatArray, images: Sequence[Path], annotations: Path 
 
 
 def read_boxes(text: str) -> FloatArray | None:
-    """``10,20,300,400``, several with ``;`` between -> (N, 4) boxes; None for else, such as a file's name."""
+    """``10,20,300,400``, several with ``;`` between -> (N, 4) boxes; None for else, such as a file's name.
+
+    Raises:
+        InputError: a box has not four numbers.
+    """
     try:
         rows = [[float(number) for number in row.split(",")] for row in text.split(";")]
     except ValueError:
         return None
-    return np.array(rows) if all(len(row) == 4 for row in rows) else None
+    if rows == [[rows[0][0]]]:  # a file whose name is a number
+        return None
+    if any(len(row) != 4 for row in rows):
+        raise InputError(f"boxes must be a file, or X1,Y1,X2,Y2 with ; between boxes, got {text!r}: give four numbers")
+    return np.array(rows)
 
 
 def people_by_file(

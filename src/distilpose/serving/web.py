@@ -24,7 +24,7 @@ from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CROP_PADDING
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
 from distilpose.options import option
-from distilpose.video.pose_boxes import BOX_MARGIN, BOX_MARGIN_HIGH, BOX_MARGIN_LOW, DUPLICATE_OKS
+from distilpose.video.pose_boxes import BOX_MARGIN, DUPLICATE_OKS
 from distilpose.video.tracking import TrackingOptions
 from distilpose.visualization.draw import SIDE_COLORS
 
@@ -175,8 +175,6 @@ def shared_rules() -> dict[str, Any]:
         "crop_padding": CROP_PADDING,
         "keypoint_score_threshold": KEYPOINT_SCORE_THRESHOLD,
         "box_margin": BOX_MARGIN.tolist(),
-        "box_margin_low": BOX_MARGIN_LOW.tolist(),
-        "box_margin_high": BOX_MARGIN_HIGH.tolist(),
         "least_pose_score": TrackingOptions().keep,
         "duplicate_oks": DUPLICATE_OKS,
     }

@@ -41,12 +41,17 @@ _HEAD_PER_SIDE = 0.3  # by the shorter side of a person box whose keypoints are 
 # from its rim to a keypoint of the face; from the middle of the shoulders up to the middle of the head; and how far a
 # face may lie from there before it is doubted.
 _FOUND_RADIUS, _GUESSED_RADIUS, _MARGIN, _NECK, _DOUBTED = 0.62, 0.95, 0.35, 0.85, 1.0
+_AGREED = (
+    0.6  # an unsure face that lies so near, in head heights, to where the shoulders say, needs one oval between both
+)
 _NARROW = 0.82  # width of the oval around a face that was found, by its height
 _CELL = 0.22  # side of a mosaic cell in head heights: a face is three cells wide
 _CELL_BLUR = 0.5  # standard deviation of the blur on top of the mosaic, in cells
 _LEAST_RADIUS, _LEAST_CELL = 3.0, 3.0  # pixels
 _LARGEST_RADIUS = 1.5  # of an oval in head heights, however unsure the model is
 _LARGEST_HEAD = 0.8  # by the longer side of the person box, which may show head and shoulders alone
+_LARGEST_UNSURE_HEAD = 0.4  # of the same, where no keypoint of head and shoulders is believed
+_UPPER_END = 1.25  # height of what is blurred of such a person's box, by its width
 _BODY_MARGIN, _BODY_CELL = 0.05, 0.05  # around a person box, and a cell of its mosaic, by the longer side of the box
 _FOUND_SIGMAS, _GUESSED_SIGMAS = 1.0, 2.5  # ovals grow by so many standard deviations
 
@@ -74,9 +79,9 @@ def blur_faces(
 
     A head is an oval around nose, eyes and ears. Where fewer than two of them have a score of 0.5, or where they lie
     far from where shoulders and hips say, the oval above the shoulders is blurred as well: a blurred background does
-    less harm than a missed face. Where nothing of head and shoulders has that score, the whole person box is. Nobody
-    is left out for a low score. A face without a person is not found, and a pose may be wrong and sure: look through
-    the images before publishing them.
+    less harm than a missed face. Where nothing of head and shoulders has that score, the upper end of the person box
+    is blurred too, 1.25 times as high as it is wide. Nobody is left out for a low score. A face without a person is
+    not found, and a pose may be wrong and sure: look through the images before publishing them.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
@@ -162,9 +167,9 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
     strong = body.strong
     head = _head_height(body)
     if people.box is not None:
-        head = max(
-            min(head, _LARGEST_HEAD * float((people.box[person, 2:] - people.box[person, :2]).max())), _LEAST_RADIUS
-        )
+        width, height = (people.box[person, 2:] - people.box[person, :2]).tolist()
+        part = _LARGEST_HEAD if strong & {*_FACE, *_TORSO[:2]} else _LARGEST_UNSURE_HEAD
+        head = max(min(head, part * max(width, height)), _LEAST_RADIUS)
     spread = np.zeros(2) if people.sigma is None else _face_spread(people.sigma[person], skeleton)
     found = [name for name in _FACE if name in strong]
     certain = len(found) >= 2
@@ -173,12 +178,15 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
     ovals = []
     if face:
         center, radius = _around_face(np.array([body.points[name] for name in face]), head, certain)
+        agreed = not certain and guess is not None and float(np.linalg.norm(guess - center)) <= _AGREED * head
+        center = (center + guess) / 2 if agreed and guess is not None else center
         ovals.append(_oval(center, radius + (_FOUND_SIGMAS if certain else _GUESSED_SIGMAS) * spread, head))
-        certain = certain and (guess is None or float(np.linalg.norm(guess - center)) <= _DOUBTED * head)
+        certain = agreed or (certain and (guess is None or float(np.linalg.norm(guess - center)) <= _DOUBTED * head))
     if guess is not None and not (face and certain):
         ovals.append(_oval(guess, _GUESSED_RADIUS * head + _GUESSED_SIGMAS * spread, head))
     if people.box is not None and not strong & {*_FACE, *_TORSO[:2]}:
-        low, high = people.box[person, :2], people.box[person, 2:]
+        low, high = people.box[person, :2], people.box[person, 2:].copy()
+        high[1] = min(high[1], low[1] + _UPPER_END * (high[0] - low[0]))
         (x, y), (radius_x, radius_y) = ((low + high) / 2).tolist(), np.maximum((high - low) / 2, _LEAST_RADIUS).tolist()
         side = max(head, _HEAD_PER_SIDE * float((high - low).min()))
         ovals.append(_Oval(x, y, radius_x, radius_y, max(_CELL * side, _LEAST_CELL)))

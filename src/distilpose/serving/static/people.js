@@ -1,8 +1,7 @@
 // The people of the image: boxes from the detector or from the visitor's hand, in videos moved on with the poses.
 
 import { overlap } from './detector.js';
-import { similarity } from './pose.js';
-import { anchorAt, expectedBox, sureCount, weights } from './tracking.js';
+import { boxAround, similarity } from './pose.js';
 
 const DETECT_EVERY = 10; // frames of a video; between them boxes follow the poses
 const SAME_PERSON = 0.3; // least overlap of a found box with that of somebody known
@@ -49,7 +48,7 @@ export class People {
       const near = [...free].map((person) => ({ person, iou: overlap(person.box, box) })).sort((a, b) => b.iou - a.iou)[0];
       if (near?.iou > SAME_PERSON) {
         free.delete(near.person);
-        Object.assign(near.person, { box, score, anchor: null });
+        Object.assign(near.person, { box, score });
       } else known.push(this.create(box, score));
     }
     this.list = known;
@@ -57,7 +56,7 @@ export class People {
   }
 
   create(box, score = 1, whole = false) {
-    return { id: this.nextId++, box, score, whole, anchor: null };
+    return { id: this.nextId++, box, score, whole };
   }
 
   /** One person, who fills the frame. */
@@ -76,7 +75,7 @@ export class People {
 
   change(person, box) {
     this.automatic = false;
-    Object.assign(person, { box, score: 1, whole: false, anchor: null });
+    Object.assign(person, { box, score: 1, whole: false });
   }
 
   /** The visitor takes a box away; without anybody left, the whole frame is looked at. */
@@ -96,7 +95,6 @@ export class People {
    *
    * @param {{person: object, box: number[]}[]} asked
    * @param {import('./pose.js').Pose[]} poses in the same order
-   * @returns {boolean} whether somebody was lost
    */
   follow(asked, poses, skeleton) {
     let lost = false;
@@ -111,17 +109,10 @@ export class People {
       } else if (pose.poseScore >= this.rules.least_pose_score) {
         kept.push(pose);
         person.whole = false;
-        if (!person.anchor || this.isSurer(pose, person.anchor)) person.anchor = anchorAt(pose, this.rules);
-        person.box = expectedBox(person.anchor, pose, this.rules);
+        person.box = boxAround(pose, this.rules);
       }
     });
     if (lost) this.wait = 0;
     if (!this.list.length) this.list = [this.create([0, 0, ...this.frame], 1, true)];
-    return lost;
-  }
-
-  /** More of the body is sure than ever before: this is how the person is remembered from now on. */
-  isSurer(pose, anchor) {
-    return sureCount(weights(pose), this.rules) > sureCount(anchor.weight, this.rules);
   }
 }

@@ -1,8 +1,10 @@
 // What the network says -> people in image pixels, and where to look for them next.
 //
-// The rules are those of distilpose.inference.decoding and distilpose.video.tracking; their numbers are in the manifest.
+// The rules are those of distilpose.inference.decoding and distilpose.video.pose_boxes; their numbers are in the manifest.
 
 import { normToImage } from './geometry.js';
+
+const LEAST_KEYPOINTS = 3; // with fewer sure ones, all keypoints span the box
 
 /**
  * One person.
@@ -56,6 +58,17 @@ export function scoreOfPose(boxScore, rawScore, rules) {
 /** Scores in [0, 1] of a pose's keypoints; 1 from a model without scores. */
 export function keypointScores(pose) {
   return pose.rawScore ? pose.rawScore.map((score) => Math.min(Math.max(score, 0), 1)) : pose.xy.map(() => 1);
+}
+
+/** The person box [x1, y1, x2, y2], in image pixels, as it usually lies around such a pose: pose_boxes.boxes_around. */
+export function boxAround(pose, rules) {
+  const scores = keypointScores(pose);
+  let sure = pose.xy.filter((_, k) => scores[k] >= rules.keypoint_score_threshold);
+  if (sure.length < LEAST_KEYPOINTS) sure = pose.xy;
+  const [x, y] = [0, 1].map((axis) => sure.map((point) => point[axis]));
+  const extent = [Math.min(...x), Math.min(...y), Math.max(...x), Math.max(...y)];
+  const longer = Math.max(extent[2] - extent[0], extent[3] - extent[1], 1);
+  return extent.map((edge, side) => edge + (side < 2 ? -1 : 1) * longer * rules.box_margin[side]);
 }
 
 /** Object keypoint similarity of two poses at the area of the smaller padded box, in [0, 1]. */
