@@ -265,9 +265,10 @@ def main() -> None:
     """Show the speed of bulk prediction."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="trained model")
+    parser.add_argument("--images", type=int, default=IMAGES, help="how many; 100 for a short run")
     args = parser.parse_args()
     console, progress = Console(), Console(stderr=True)
-    found = measure_bulk(args.model, progress.print)
+    found = measure_bulk(args.model, progress.print, images=args.images)
     console.print(bulk_table(found, measure_peaks().highest))
 
 

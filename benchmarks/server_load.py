@@ -412,8 +412,17 @@ def main() -> None:
     """Show the server's latency and throughput under load."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="trained model")
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="numbers of connections")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="of each number of clients in a round")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="1 for a short run")
     args = parser.parse_args()
-    report = measure_serving(args.model, say=Console(stderr=True).print)
+    report = measure_serving(
+        args.model,
+        clients=args.clients,
+        requests=args.requests,
+        rounds=args.rounds,
+        say=Console(stderr=True).print,
+    )
     for table in serving_tables(report, measure_peaks().highest):
         Console().print(table)
 

@@ -318,9 +318,12 @@ def smoothing_table(rows: Iterable[Smoothness]) -> Table:
 
 def main() -> None:
     """Show tracking and smoothing on generated scenes."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    Console().print(tracking_table(measure_tracking()))
-    Console().print(smoothing_table(measure_smoothing()))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of the scenes; one for a short run")
+    parser.add_argument("--seconds", type=float, default=12.0, help="of a scene of tracking")
+    args = parser.parse_args()
+    Console().print(tracking_table(measure_tracking(seeds=args.seeds, seconds=args.seconds)))
+    Console().print(smoothing_table(measure_smoothing(seeds=args.seeds)))
 
 
 if __name__ == "__main__":

@@ -237,23 +237,32 @@ def _plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return mixed
 
 
-TRAINING_SIZES_HW = ((128, 96), (256, 192))
+TRAINING_SIZES_HW = {"128x96": (128, 96), "256x192": (256, 192)}
 
 
 def main() -> None:
     """Show the speed of distillation steps and of data loading."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=STEPS, help="timed of each variant; 1 for a short run")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="of a step")
+    parser.add_argument(
+        "--sizes", nargs="+", choices=TRAINING_SIZES_HW, default=list(TRAINING_SIZES_HW), help="of crops"
+    )
+    args = parser.parse_args()
     measurements = []
     parts: dict[str, dict[str, tuple[float, ...]]] = {}
-    for height, width in TRAINING_SIZES_HW:
+    for height, width in map(TRAINING_SIZES_HW.__getitem__, args.sizes):
         of_size = parts[f"{height} x {width}"] = {}
-        for variant, options in VARIANTS.items():
-            times = measure_step(f"step {height} x {width}, {variant}", (height, width), options)
+        for variant in args.variants:
+            name = f"step {height} x {width}, {variant}"
+            times = measure_step(name, (height, width), VARIANTS[variant], args.steps)
             measurements.append(times.speed)
             of_size[variant] = times.seconds
-    height, width = TRAINING_SIZES_HW[0]
+    height, width = TRAINING_SIZES_HW[args.sizes[0]]
     peak = measure_peak()
-    for name, speed in zip(("from files", "bare, in turn with it"), measure_with_data((height, width)), strict=True):
+    for name, speed in zip(
+        ("from files", "bare, in turn with it"), measure_with_data((height, width), args.steps), strict=True
+    ):
         measurements.append(Measurement(f"step {height} x {width}, {name}", speed, 0, peak))
     Console().print(_steps_table(measurements))
     for size, of_size in parts.items():
@@ -261,7 +270,7 @@ def main() -> None:
 
 
 def _steps_table(measurements: list[Measurement]) -> Table:
-    table = Table(title=f"training with {torch.get_num_threads()} threads, median of 5 runs; step: of distillation")
+    table = Table(title=f"training with {torch.get_num_threads()} threads, median of the runs; step: of distillation")
     table.add_column("what")  # the names fold on a narrow terminal, the figures never
     for heading in ("per\nsecond", "of torch's\nproduct", "GFLOP/s"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from distilpose.backends.loading import DEFAULT_MODEL
+
 SCRIPTS = sorted(Path(__file__).parents[2].joinpath("benchmarks").glob("*.py"))
 
 
@@ -16,3 +18,17 @@ def test_scripts_start(script: Path) -> None:
     if "__main__" in script.read_text():
         done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
         assert "usage:" in done.stdout
+
+
+@pytest.mark.slow
+def test_short_runs_print_their_tables(tmp_path: Path) -> None:
+    """Those that need neither a video nor labeled photographs."""
+
+    def run(name: str, *arguments: str) -> str:
+        command = [sys.executable, SCRIPTS[0].parent / f"{name}.py", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "crossings" in run("tracking_and_smoothing", "--seeds", "1", "--seconds", "2")
+    training = run("training_speed", "--steps", "1", "--variants", "plain loop", "--sizes", "128x96")
+    assert "plain loop" in training
+    assert "requests/s" in run("server_load", DEFAULT_MODEL, "--rounds", "1", "--requests", "8", "--clients", "2")

@@ -26,6 +26,7 @@ from distilpose.evaluation.evaluate import (
     metrics_table,
     write_evaluation,
 )
+from distilpose.formats.boxes import PersonBoxes
 from distilpose.geometry import CropTransform
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.skeletons import COCO_17
@@ -148,6 +149,30 @@ def test_detections_replace_the_boxes(
     assert result.metrics["AR"] == pytest.approx(0.5), "two of four people were detected"
     assert result.per_joint["all"] == (pytest.approx(29 / 55), 55)
     assert result.protocol["boxes"] == "detections.json"
+
+
+def test_a_detector_gives_the_boxes_and_true_boxes_stand_beside(
+    evaluation_set: EvaluationSet, annotations: Path, images: Path
+) -> None:
+    people = evaluation_set.ground_truth.people
+    first, second = people[0], people[2]  # of the first of three images; nobody is found in the others
+
+    def detector() -> Any:
+        boxes = iter([np.stack([first.box_xyxy, second.box_xyxy]), np.zeros((0, 4)), np.zeros((0, 4))])
+        return lambda images: [PersonBoxes(found := next(boxes), np.ones(len(found)))]
+
+    detected = EvaluationSet.load(annotations, images, input_size_hw=SIZE_HW, detector=detector())
+    pairs = zip(detected.transforms, (first, second), strict=True)
+    answers = np.stack([transform.to_norm(person.xy_img) for transform, person in pairs])
+    model = AnswerKey(np.concatenate([answers, true_answers(evaluation_set)]))
+    result = evaluate_model(model, annotations, images, detector=detector())
+    assert result.people_found == {"OKS >= 0.5": 2, "OKS >= 0.75": 2}
+    assert result.protocol["people_with_a_box"] == 2
+    assert result.with_true_boxes is not None
+    assert result.with_true_boxes.people_found == {"OKS >= 0.5": 4, "OKS >= 0.75": 4}
+    assert result.to_dict()["with_true_boxes"]["AP"] == pytest.approx(1)
+    with pytest.raises(ConfigError, match="--detector and --detections stand for the same thing"):
+        EvaluateOptions(annotations=annotations, images=images, detector="auto", detections="boxes.json")
 
 
 def test_a_results_file_gives_the_numbers_it_was_written_with(
@@ -323,6 +348,7 @@ def test_the_table_shows_percent_and_dashes(
     lines = {name.strip(): value.strip() for _, name, value, _ in rows}
     assert lines["AP"] == "100.0"
     assert lines["APM"] == "-"
+    assert lines["people, OKS >= 0.75"] == "4 of 4"
     assert lines["PCK@0.2 nose"] == "100.0"
     assert lines["PCK@0.2 right_ankle"] == "-"
     assert set(COCO_17.keypoint_names) <= {name.removeprefix("PCK@0.2 ") for name in lines}

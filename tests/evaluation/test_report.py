@@ -165,7 +165,7 @@ def test_a_results_file_has_scores_but_no_sigma(
     page = Page((tmp_path / "report.html").read_text())
     assert len(page.of("jpeg")) == 4
     assert "Evaluation of mine.json" in page.text
-    assert "mean distance from the line" in page.text
+    assert "the mean distance from the line" in page.text
     assert "these predictions carry no sigma" in page.text
     with pytest.raises(ConfigError, match="alone, got --images as well"):
         evaluate_files(EvaluateOptions(annotations=annotations, predictions=predictions, images=images))

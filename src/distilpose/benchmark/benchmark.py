@@ -23,7 +23,7 @@ from distilpose.backends.description import ModelDescription, Precision
 from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.complexity import Complexity, measure_complexity
-from distilpose.benchmark.measure import Peaks, measure_peaks
+from distilpose.benchmark.measure import measure_peaks
 from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.errors import DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_set
@@ -61,7 +61,7 @@ class Measurement:
         file_megabytes: size of the file in 1e6 bytes.
         peak_megabytes: most memory its process held; None where the system does not say.
         seconds: median of a run by batch size.
-        peak: GFLOP/s of a float32 matrix product right before, in the library where it is fastest; median.
+        peak: GFLOP/s of a float32 matrix product in the same turn, in the library where it is fastest; median.
         accuracy: AP, AR and PCK@0.2 as fractions; empty without evaluation.
     """
 
@@ -116,21 +116,25 @@ class Job:
     complexity: Complexity | None
     make: Callable[[], str | Path]
     trained: bool = True
-    _laps: list[tuple[Peaks, dict[str, Any]]] = field(default_factory=list)
+    _laps: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
     @property
     def title(self) -> str:
         """For progress."""
         return f"{self.model}, {self.backend}, {self.numbers}"
 
-    def measure(self, batches: Sequence[int]) -> Measurement:
+    def measure(self, batches: Sequence[int], peak: float) -> Measurement:
         """One more turn, and the medians of all so far.
+
+        Args:
+            batches: numbers of crops at once.
+            peak: of this turn, see `Measurement`.
 
         Raises:
             DistilPoseError: the export or the timing process failed.
         """
         path = self.make()
-        self._laps.append((measure_peaks(), run_worker(path, batches, bfloat16=self.numbers == "bfloat16")))
+        self._laps.append((peak, run_worker(path, batches, bfloat16=self.numbers == "bfloat16")))
         answers = [answer for _, answer in self._laps]
         return Measurement(
             model=self.model,
@@ -140,7 +144,7 @@ class Job:
             file_megabytes=_megabytes(path),
             peak_megabytes=answers[0]["peak_megabytes"],
             seconds={batch: median(answer["seconds"][str(batch)] for answer in answers) for batch in batches},
-            peak=median(peaks.highest for peaks, _ in self._laps),
+            peak=median(peak for peak, _ in self._laps),
         )
 
     def evaluate(self, people: EvaluationSet) -> dict[str, float | None]:
@@ -175,9 +179,11 @@ def measure(
             for job in _jobs(str(model), options, Path(folder) / str(number))
         ]
         for lap in range(options.rounds):
+            say("the matrix product of this machine")
+            peak = measure_peaks().highest
             for number, job in enumerate(jobs):
                 say(f"{job.title} ({lap + 1}/{options.rounds})")
-                rows[number] = job.measure(batches)
+                rows[number] = job.measure(batches, peak)
                 yield _written(rows, options)
         if options.annotations is not None and options.images is not None:
             people: dict[Any, EvaluationSet] = {}

@@ -44,10 +44,7 @@ class EvaluationSet:
         udp: likewise.
 
     Attributes:
-        ground_truth: as above.
-        boxes: as above.
-        input_size_hw: as above.
-        skeleton: as above.
+        ground_truth, boxes, input_size_hw, skeleton: as above.
         transforms: N crops in the order of ``boxes``.
 
     Raises:

@@ -138,11 +138,17 @@ def write_text(file: Path, text: str, option: str = "--out") -> None:
 
 def metrics_table(result: EvaluationResult) -> Table:
     """The numbers x 100 that were asked for, for reading; "-" where nobody of that kind is labeled."""
-    table = Table("metric", "x 100", caption=people_found_text(result))
+    table = Table("metric", "x 100")
     if result.with_coco:
         for name in COCO_METRICS:
             value = result.metrics[name]
             table.add_row(name, f"{100 * value:.1f}" if value >= 0 else "-", end_section=name == COCO_METRICS[-1])
+        for boxes, one in (("", result), (", true boxes", result.with_true_boxes)):
+            if one is None:
+                continue
+            for threshold, count in one.people_found.items():
+                table.add_row(f"people, {threshold}{boxes}", f"{count} of {len(one.people)}")
+        table.add_section()
         _add_joints(table, "PCK@0.2", result.per_joint)
     for key, protocol in result.protocols.items():
         for name, share in protocol.values.items():
@@ -150,18 +156,6 @@ def metrics_table(result: EvaluationResult) -> Table:
             table.add_row(title, "-" if share is None else f"{100 * share:.1f}")
             _add_joints(table, name, protocol.per_joint)
     return table
-
-
-def people_found_text(result: EvaluationResult) -> str:
-    """How many people were found, and in true boxes where a detector gave the boxes."""
-    texts = [f"with {result.protocol.get('boxes', 'these results')}: {_found(result)} of {len(result.people)} people"]
-    if result.with_true_boxes is not None:
-        texts.append(f"with true boxes: {_found(result.with_true_boxes)}")
-    return "; ".join(texts)
-
-
-def _found(result: EvaluationResult) -> str:
-    return ", ".join(f"{count} found at {threshold}" for threshold, count in result.people_found.items())
 
 
 def _add_joints(table: Table, measure: str, joints: Mapping[str, JointAccuracy]) -> None:

@@ -44,11 +44,7 @@ class PoseServer:
     Attributes:
         address: such as ``http://127.0.0.1:8000``.
         service: that finds the poses.
-    <<<<<<< HEAD
         hosts: names besides loopback names that the Host header may give; None for any.
-    =======
-        upload_reader: that reads the uploads.
-    >>>>>>> main
 
     Raises:
         InputError: the port is in use.

@@ -158,11 +158,7 @@ class PoseService:
         """Read the body of a request within the limits; `drain` gives it up.
 
         Raises:
-        <<<<<<< HEAD
             HTTPError: 408, 413 or 503.
-        =======
-            HTTPError: 503.
-        >>>>>>> main
         """
         seconds = self._options.upload_seconds
         limit = asyncio.timeout(seconds)
