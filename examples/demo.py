@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distilpose.cli import main as cli
-from distilpose.data.synthetic import write_synthetic_dataset
+from synthetic_people import write_synthetic_dataset
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs" / "quickstart"
