@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,11 +30,13 @@ from distilpose.bulk.output_files import RunFolder
 from distilpose.bulk.predict import predict_bulk
 from distilpose.bulk.worker import Job, ShardReport, ShardWorker
 from distilpose.data.images import write_image
-from distilpose.data.synthetic import draw_people
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.inference.options import OutputOptions, PredictOptions
 from distilpose.inference.predict import predict_files
 from distilpose.types import ImageArray
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
+from synthetic_people import draw_people
 
 IMAGES = 5000
 DRAWN = 50  # different ones; the others are these, mirrored, brighter or darker

@@ -29,7 +29,6 @@ from rich.table import Table
 
 from distilpose.benchmark.measure import measure_peaks
 from distilpose.data.prefetch import map_in_threads
-from distilpose.data.synthetic import draw_people
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.export.export import SUFFIXES, Format, export_model
 from distilpose.formats.writers import PoseRecord, prediction_rows
@@ -37,6 +36,9 @@ from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving.images import decode_image
 from distilpose.types import FloatArray
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
+from synthetic_people import draw_people
 
 CLIENTS = (1, 4, 16, 64)
 REQUESTS = 600  # of one number of clients in one round

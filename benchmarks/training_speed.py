@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -26,12 +27,14 @@ from distilpose.benchmark.measure import measure_peak
 from distilpose.data.augment import AugmentOptions
 from distilpose.data.coco import load_person_samples
 from distilpose.data.dataset import MixedSampler, PersonDataset, build_loader
-from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.losses import DistillationCriterion, DistillationOptions, Labels
 from distilpose.models import create_model, token_encoder
 from distilpose.models.distilpose import DistilPose
 from distilpose.models.linear import TokenLinear
 from distilpose.models.outputs import HeatmapOutput
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))
+from synthetic_people import write_synthetic_dataset
 
 BATCH = 16
 STEPS = 5

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from distilpose.data.augment import AugmentOptions
-from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.training.config import DataConfig, DatasetConfig, OptimizerConfig, TrainConfig
 from known_model import BRIGHT_XY, BrightestPixel
+from synthetic_people import write_synthetic_dataset
 
 TESTS = Path(__file__).parent
 SMALL = {"input_size_hw": [64, 48], "patch_size_hw": [4, 3], "dim": 16, "depth": 1, "num_heads": 2}

@@ -13,11 +13,11 @@ from distilpose.benchmark.complexity import Complexity, measure_complexity
 from distilpose.benchmark.measure import measure_peak, measure_peaks
 from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.cli import main as cli
-from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_model
 from distilpose.export.export import export_model
 from distilpose.models import create_model
+from synthetic_people import write_synthetic_dataset
 
 
 def test_peak_is_a_speed() -> None:

@@ -18,11 +18,11 @@ from distilpose.cli import main as cli
 from distilpose.cli.command import read_options
 from distilpose.cli.train import train_config
 from distilpose.compat import current_options
-from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError
 from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
 from distilpose.models import create_model
 from distilpose.visualization.draw import STYLES
+from synthetic_people import write_synthetic_dataset
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "\nvariants:" in path.read_text())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from distilpose.data.coco import PersonSample
-from distilpose.data.synthetic import write_synthetic_dataset
+from synthetic_people import write_synthetic_dataset
 
 IMAGE_HW = (120, 100)
 

@@ -17,7 +17,6 @@ import pytest
 
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.cli import main as cli
-from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError, DistilPoseError, InputError
 from distilpose.evaluation.evaluate import (
     EvaluateOptions,
@@ -30,6 +29,7 @@ from distilpose.evaluation.metrics.diagnosis import diagnose
 from distilpose.evaluation.report.people import best_and_worst
 from distilpose.evaluation.report.report import report_page, write_report
 from distilpose.models import create_model
+from synthetic_people import write_synthetic_dataset
 
 VOID = {"meta", "br", "link", "img"}
 Write = Callable[[str, Any], Path]

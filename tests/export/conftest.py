@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from distilpose.backends.checkpoint import save_checkpoint
-from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.models import PoseModel, create_model
 from distilpose.skeletons import COCO_17
+from synthetic_people import write_synthetic_dataset
 
 SIZE_HW = (64, 48)
 

@@ -18,12 +18,12 @@ from distilpose import load_model
 from distilpose.cli import main as cli
 from distilpose.data.categories import skeleton_of_file
 from distilpose.data.images import read_image, write_image
-from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.evaluation.evaluate import EvaluateOptions, evaluate_files
 from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, skeleton_from_file
 from distilpose.training.config import train_config_from
 from distilpose.training.train import train
+from synthetic_people import write_synthetic_dataset
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"input_size_hw": [64, 48], "patch_size_hw": [4, 3], "dim": 16, "depth": 1, "num_heads": 2}

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from distilpose.backends.loading import load_model
 from distilpose.data.coco import load_person_samples
 from distilpose.data.dataset import Batch, PersonDataset, SampleKey
-from distilpose.data.synthetic import write_synthetic_dataset
 from distilpose.errors import ConfigError
 from distilpose.losses import DistillationOptions, Labels
 from distilpose.losses.distillation import cycle_losses
@@ -28,6 +27,7 @@ from distilpose.teachers.ensemble import FlipAverage, unmirror_heatmaps
 from distilpose.training.initialization import initialize_pointer
 from distilpose.training.step import TrainingStep, teacher_of_model
 from distilpose.training.train import train
+from synthetic_people import write_synthetic_dataset
 
 SIZE_HW = (64, 64)
 TOKENS = {"patch_size_hw": (4, 4), "dim": 16, "depth": 1, "num_heads": 2}

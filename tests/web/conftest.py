@@ -14,9 +14,9 @@ import pytest
 from host import hosting
 from PIL import Image
 
-from distilpose.data.synthetic import draw_people
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving.web import MANIFEST_NAME, STATIC
+from synthetic_people import draw_people
 
 SWITCHES = ["--no-sandbox"]  # Chromium refuses to run as root without
 SOON = 30_000  # milliseconds, until something must be there

@@ -28,7 +28,7 @@ class BenchmarkOptions:
         backends: where to run what is exported here; all by default
         annotations: COCO keypoint json: also evaluate each of the trained models (AP, AR, PCK@0.2)
         images: folder of the images of the annotations
-        calibration: images or COCO json of other people, to calibrate int8 with; drawn people by default, which is
+        calibration: images or COCO json of other people, to calibrate int8 with; noise by default, which is
             enough for its speed: without calibration, the accuracy of int8 is not evaluated
         rounds: how often each model gets its turn; the times are medians
         json: also write the numbers here

@@ -6,12 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from distilpose.data import synthetic
+import synthetic_people
 from distilpose.data.coco import load_person_samples
-from distilpose.data.synthetic import draw_people, write_synthetic_dataset
-from distilpose.data.synthetic_person import draw_figure
 from distilpose.errors import InputError
 from distilpose.skeletons import COCO_17
+from synthetic_people import draw_people, write_synthetic_dataset
+from synthetic_people.figure import draw_figure
 
 K = {name: index for index, name in enumerate(COCO_17.keypoint_names)}
 
@@ -88,8 +88,8 @@ def test_body_faces_roughly_where_the_head_does():
 
 def test_box_and_area_are_those_of_the_changed_pixels(monkeypatch):
     """Oracle: the same image without its person, with camera effects and things off."""
-    monkeypatch.setattr(synthetic, "_finish", lambda image, rng: image)
-    monkeypatch.setattr(synthetic, "_draw_thing", lambda *args, **options: None)
+    monkeypatch.setattr(synthetic_people, "_finish", lambda image, rng: image)
+    monkeypatch.setattr(synthetic_people, "_draw_thing", lambda *args, **options: None)
     for seed in range(20):
         empty, _ = draw_people(np.random.default_rng(seed), (240, 200), 0)
         image, (person,) = draw_people(np.random.default_rng(seed), (240, 200), 1)

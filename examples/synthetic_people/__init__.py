@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.data.images import write_image
-from distilpose.data.synthetic_person import Figure, draw_figure
 from distilpose.errors import InputError
 from distilpose.skeletons import COCO_17
 from distilpose.types import FloatArray, ImageArray, IntArray
+from synthetic_people.figure import Figure, draw_figure
 
 _IMAGE_SIZES_HW = ((240, 320), (320, 240), (288, 288), (320, 320), (360, 270))
 _SUBPIXEL_BITS = 4
