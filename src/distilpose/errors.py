@@ -29,12 +29,19 @@ class TrainingDivergedError(DistilPoseError):
     """A loss became NaN or infinite; the text names the term and the batch."""
 
 
+class UnforeseenError(InputError):
+    """One image, frame or model call raised something that is not an error of ours: ``__cause__`` says what."""
+
+
 def as_failure(error: Exception) -> DistilPoseError:
     """What one image, frame or model call did wrong, as an error of ours: one input never ends a run."""
     if isinstance(error, DistilPoseError):
         return error
     lines = str(error).strip().splitlines()
-    return InputError(f"failed with {type(error).__name__}: {lines[-1].strip()[:300] if lines else 'no reason given'}")
+    reason = lines[-1].strip()[:300] if lines else "no reason given"
+    failure = UnforeseenError(f"failed with {type(error).__name__}: {reason}")
+    failure.__cause__ = error
+    return failure
 
 
 # Extra of the package (pyproject.toml) that installs an optional import.

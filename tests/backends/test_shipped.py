@@ -14,6 +14,7 @@ from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS, load_mod
 from distilpose.cli import command as base
 from distilpose.cli import main as cli
 from distilpose.data.images import write_image
+from distilpose.errors import ConfigError
 from distilpose.evaluation.evaluate import evaluate_model
 
 
@@ -56,3 +57,10 @@ def test_it_is_as_good_as_its_file_says(shared_data: Path) -> None:
     # Half precision moves keypoints by hundredths of a pixel.
     assert result.metrics["AP"] == pytest.approx(recorded["AP"], abs=0.005)
     assert result.metrics["AR"] == pytest.approx(recorded["AR"], abs=0.005)
+
+
+def test_a_misspelled_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no model is called distilpose_mobilnet: did you mean distilpose_mobilenet\?"
+    ):
+        load_model("distilpose_mobilnet")

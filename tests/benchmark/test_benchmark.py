@@ -76,7 +76,7 @@ def test_rows_come_one_by_one_and_are_evaluated_like_the_model(tmp_path: Path) -
         assert row.accuracy["PCK@0.2"] == pytest.approx(expected.per_joint["all"].pck, abs=0.02)
     assert preset.accuracy == {}, "a preset is not trained"
     written = json.loads((tmp_path / "b.json").read_text())
-    assert [row["model"] for row in written] == [str(checkpoint), "small.onnx", "distilpose_t"]
+    assert [row["model"] for row in written] == [str(checkpoint), str(exported), "distilpose_t"]
 
 
 def test_wrong_options_are_refused_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,7 @@ def test_the_command_goes_on_and_tells_failures(ray_here, images, model_file, tm
 
     (images / "b" / "new.jpg").touch()
     assert cli.main(command) == 1
-    assert "another run, which differs in list, images" in capsys.readouterr().err
+    assert "another run, which differs in images, list" in capsys.readouterr().err
     (images / "b" / "new.jpg").unlink()
     other = tmp_path / "other.onnx"
     other.write_bytes(model_file.read_bytes() + b"\0")

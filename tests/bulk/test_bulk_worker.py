@@ -158,14 +158,14 @@ def test_a_fault_of_the_program_is_a_row_and_the_others_are_predicted(job, folde
     assert worker.work(5, items_of(list_inputs(images))).error is None
     errors = {row["row"]: row["error"] for row in table_rows(folder.path / "images") if row["error"] is not None}
     assert sorted(errors) == [4, 6]
-    assert errors[6] == "ZeroDivisionError: division by zero"
+    assert errors[6] == "failed with ZeroDivisionError: division by zero"
 
 
 def test_a_fault_of_the_program_in_all_images_is_told_with_its_shard(job, folder, images, monkeypatch) -> None:
     worker = ShardWorker(job)
     monkeypatch.setattr(worker._predictor, "prepare", lambda *_: 1 / 0)
     items = [item for item in items_of(list_inputs(images)) if item.row != 4]
-    assert "all 11 images failed, the first one so: ZeroDivisionError" in worker.work(5, items).error
+    assert "all 11 images failed, the first one so: failed with ZeroDivisionError" in worker.work(5, items).error
     assert not folder.is_finished(5)
 
 

@@ -720,7 +720,7 @@ def test_a_hub_that_does_not_answer_is_given_up(no_hub: Path, monkeypatch: pytes
     constants = pytest.importorskip("huggingface_hub.constants")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(hub, "_CONNECT_SECONDS", 0.3)
+        monkeypatch.setattr(hub, "CONNECT_SECONDS", 0.3)
         start = time.monotonic()
         with pytest.raises(InputError, match="cannot be downloaded"):
             hf_detector.find_model_folder("nobody/nothing")

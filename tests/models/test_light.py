@@ -159,7 +159,7 @@ def test_files_from_before_the_new_m_hold_the_shipped_architecture() -> None:
     assert ModelDescription.from_dict(values).model == "distilpose_m"
     assert ModelDescription.from_dict({**values, "format": 1}).model == "distilpose_p"
     assert ModelDescription.from_dict({**values, "format": 1, "model": "distilpose_s"}).model == "distilpose_s"
-    assert load_model(DEFAULT_MODEL).preset == "distilpose_p"
+    assert load_model(DEFAULT_MODEL, exported=False).preset == "distilpose_mobilenet"
 
 
 def test_pruning_and_reading_are_counted() -> None:

@@ -156,7 +156,7 @@ def test_a_model_that_cannot_run_ends_the_process_with_a_clear_error(tmp_path: P
     command = [sys.executable, "-m", "distilpose", "serve", "--port", "0", "--model", "broken.onnx"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "the model failed on its first crops" in done.stderr.splitlines()[-1]
+    assert "broken.onnx failed while ONNX Runtime ran it" in done.stderr.splitlines()[-1]
 
 
 def test_a_clean_end_leaves_the_program_around_it_alone(tmp_path: Path) -> None:

@@ -202,3 +202,4 @@ def test_whole_boxes_are_blurred_with_a_margin(noise: Pixels) -> None:
 def test_the_note_says_who_stays_visible() -> None:
     assert "the faces of 48 people; whoever was not found is still visible" in anonymized_note("face", 48)
     assert "the boxes of 2 people" in anonymized_note("body", 2)
+    assert "the face of 1 person;" in anonymized_note("face", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -112,6 +113,9 @@ def _load_checkpoint(path: Path) -> PoseModel:
             f"{path} is an architecture without weights: pass a checkpoint file or one of "
             f"{', '.join(SHIPPED_WEIGHTS)}, or build it untrained with distilpose.create_model({str(path)!r})"
         )
+    near = difflib.get_close_matches(str(path), SHIPPED_WEIGHTS, 1)
+    if near and not path.exists():
+        raise ConfigError(f"no model is called {path}: did you mean {near[0]}?")
     require_package("torch", f"the checkpoint {path}")
     from distilpose.backends import checkpoint
 

@@ -17,7 +17,7 @@ from distilpose.bulk.output_files import Attempts, BulkImage, RunFolder
 from distilpose.bulk.reading import TransientError, is_absent, read_item
 from distilpose.data.prefetch import map_in_threads
 from distilpose.detection.detectors import Detector, check_detector_fits, create_detector
-from distilpose.errors import DistilPoseError, InputError
+from distilpose.errors import DistilPoseError, InputError, UnforeseenError
 from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.decoding import FlipTest
 from distilpose.inference.people import Frame, FrameId, best_rows, locate, people_by_detector
@@ -165,7 +165,10 @@ class ShardWorker:
             for item, (frame_id, _, result, error) in zip(items, stream, strict=True):
                 size_hw = None if frame_id.size_hw == (0, 0) else frame_id.size_hw
                 reason = None if error is None else str(error)
-                yield BulkImage(item.row, item.source, item.image_id, size_hw, result, reason, is_absent(error))
+                if isinstance(error, UnforeseenError) and isinstance(error.__cause__, Exception):
+                    self._raise_transient(error.__cause__)
+                suspect = isinstance(error, UnforeseenError) or is_absent(error)
+                yield BulkImage(item.row, item.source, item.image_id, size_hw, result, reason, suspect)
 
     def _located_images(
         self, items: Iterable[BulkItem], frames: Iterable[Frame]

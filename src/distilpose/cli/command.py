@@ -102,6 +102,7 @@ def _add_arguments(parser: argparse.ArgumentParser, options: type, *, explain: b
         if explain and owner not in helps:
             helps[owner] = _attribute_texts(owner)
         default = item.default if item.default_factory is MISSING else item.default_factory()
+        required = default is MISSING
         text = helps[owner][item.name] if explain else ""
         if explain and "default" not in text and default not in (None, False, True, MISSING, [], ()):
             text += f" (default: {default})"
@@ -118,15 +119,13 @@ def _add_arguments(parser: argparse.ArgumentParser, options: type, *, explain: b
         if kind.several is not None:
             arguments["nargs"] = "+"
             if not item.metadata.get("positional"):
-                arguments["action"] = "extend"
+                arguments["action"], default = "extend", None  # a default would stay in front of what is given
         if item.metadata.get("bare"):
             arguments.update(nargs="?", const=item.metadata["bare"])
         if item.metadata.get("positional"):
             parser.add_argument(item.name, **arguments)
         else:
-            parser.add_argument(
-                flag, default=None if default is MISSING else default, required=default is MISSING, **arguments
-            )
+            parser.add_argument(flag, default=None if required else default, required=required, **arguments)
 
 
 def _attribute_texts(options: type) -> dict[str, str]:
@@ -159,5 +158,8 @@ def _build(options: type, values: dict[str, Any]) -> Any:
             arguments[name] = _build(kind.base, values)  # type: ignore[arg-type]
         else:
             value = values[name]
-            arguments[name] = kind.several(value) if kind.several is not None and value is not None else value
+            if kind.several is None:
+                arguments[name] = value
+            elif value is not None:
+                arguments[name] = kind.several(value)
     return options(**arguments)

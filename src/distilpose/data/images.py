@@ -116,7 +116,10 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # decoders answer broken bytes with exceptions of a dozen types
-        raise InputError(f"{path} cannot be read as an image: {_reason(error)}") from error
+        named = isinstance(path, str | os.PathLike)  # not a member of a tar file
+        empty = named and os.path.isfile(path) and not os.path.getsize(path)
+        reason = "the file is empty" if empty else _reason(error)
+        raise InputError(f"{path} cannot be read as an image: {reason}") from error
 
 
 def _formats(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -158,7 +161,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, IsADirectoryError):
-        return "it is a folder"
+        return "it is a folder: pass its images as a list, or use the command distilpose predict"
     if isinstance(error, UnidentifiedImageError):
         return f"expected one of {', '.join(_FORMATS)}, the content is none of them"
     return str(error) or type(error).__name__

@@ -134,8 +134,9 @@ def blur_boxes(image: ImageArray, box: ArrayLike) -> ImageArray:
 
 def anonymized_note(mode: Anonymize, people: int) -> str:
     """A sentence on what was blurred, and on what was not."""
+    what = {"face": ("the face", "the faces"), "body": ("the box", "the boxes")}[mode][people != 1]
     return (
-        f"blurred {'the faces' if mode == 'face' else 'the boxes'} of {people} people; whoever was not found is still "
+        f"blurred {what} of {people} {'person' if people == 1 else 'people'}; whoever was not found is still "
         "visible: look through the results before publishing them"
     )
 
