@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +20,6 @@ TESTS = Path(__file__).parent
 SMALL = {"input_size_hw": [64, 48], "patch_size_hw": [4, 3], "dim": 16, "depth": 1, "num_heads": 2}
 sys.path.insert(0, str(TESTS / "reference"))
 torch.set_num_threads(1)  # tests run in several processes
-# With torch, ONNX Runtime, OpenVINO and Ray in one process, CPython 3.11 has crashed in vfork; fork is its documented
-# alternative (docs.python.org/3/library/subprocess.html#disabling-use-of-vfork-or-posix-spawn).
-subprocess._USE_VFORK = False
 
 
 @pytest.fixture(scope="session")
