@@ -54,6 +54,8 @@ def export_onnx(form: ExportForm, input_size_hw: tuple[int, int], path: Path) ->
 def describe_onnx(path: Path, description: ModelDescription) -> None:
     """Write what the model is into its file, in place."""
     model = onnx.load(path)
+    for node in model.graph.node:  # torch notes the source lines that made it, with the paths of this machine
+        del node.metadata_props[:]
     onnx.helper.set_model_props(model, {METADATA_KEY: described(description)})
     model.producer_name = "distilpose"
     onnx.save(model, path)
