@@ -50,6 +50,7 @@ def test_blocks_of_another_number_of_heads_are_refused_and_a_part_of_the_tensors
     path = save_checkpoint(build(4, depth=2), tmp_path / "four.safetensors")
     with pytest.raises(ConfigError, match=r"has 4 attention heads, the model 2: set model_options\.num_heads 4"):
         load_start_weights(build(2), path, ALL)
+    caplog.clear()
     with caplog.at_level(logging.WARNING, logger="distilpose.training.initialization"):
         load_start_weights(build(2), path, ["backbone", "head"])
     assert not caplog.text
