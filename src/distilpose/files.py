@@ -144,7 +144,7 @@ class OutputLock:
         work: what this process does there, as the other one is told.
 
     Raises:
-        InputError: on entry, another process holds the folder; the text says which.
+        InputError: on entry, another process holds the folder, and the text says which; or it cannot be written to.
     """
 
     def __init__(self, folder: str | Path, work: str) -> None:
@@ -157,7 +157,8 @@ class OutputLock:
         import fcntl
 
         while self._file is None:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            with disk_errors(self._path):
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.stat(self._path).st_ino == os.fstat(file).st_ino:  # not one that its holder has just removed

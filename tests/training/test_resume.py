@@ -14,10 +14,10 @@ import pytest
 import torch
 from training_runs import assert_same_run, die_at, rows, weights
 
-from distilpose.errors import CheckpointError, ConfigError, TrainingDivergedError
+from distilpose.errors import CheckpointError, ConfigError, InputError, TrainingDivergedError
+from distilpose.files import OutputLock
 from distilpose.losses import DistillationOptions
 from distilpose.training.loop import Training
-from distilpose.training.state import locked
 from distilpose.training.train import train
 
 
@@ -118,7 +118,9 @@ def test_a_state_runs_no_code_and_a_broken_or_foreign_one_is_refused(make_config
 
 def test_one_training_writes_to_a_folder(make_config) -> None:
     config = make_config("run", epochs=1)
-    with locked(Path(config.out)), pytest.raises(ConfigError, match=rf"process {os.getpid()}\): wait for it"):
+    Path(config.out).mkdir()
+    message = rf"in use by distilpose train \(process {os.getpid()} .*wait for it"
+    with OutputLock(config.out, "distilpose train"), pytest.raises(InputError, match=message):
         train(config)
     train(config)
 

@@ -23,7 +23,7 @@ from distilpose.cli.predict_bulk import PREDICT_BULK
 from distilpose.cli.serve import SERVE
 from distilpose.cli.train import TRAIN
 from distilpose.cli.web import WEB
-from distilpose.compat import current_names, current_options
+from distilpose.compat import current_names, current_options, refuse_deleted
 from distilpose.errors import ConfigError, DistilPoseError, missing_package
 
 COMMANDS: dict[str, Command] = {
@@ -142,6 +142,7 @@ def _current_config(file: str) -> str:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return file  # the parser says what is wrong
     current = current_names(content)
+    refuse_deleted(current)
     return file if current == content else yaml.safe_dump(current, sort_keys=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -293,14 +294,16 @@ def build_loader(
         collate_fn=dataset.collate,
         pin_memory=pin_memory,
         drop_last=drop_last,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_begin_worker,
         persistent_workers=num_workers > 0,
     )
 
 
-def _use_one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     # One process per core already: OpenCV's own threads would only fight for the same cores.
     cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):  # of the whole group: the process that reads the batches ends them
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _quotas(sizes: Sequence[int], weights: Sequence[float], total: int) -> tuple[int, ...]:

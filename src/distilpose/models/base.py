@@ -9,18 +9,14 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from distilpose.models.backbones.base import Backbone
+from distilpose.types import Size
 
 
 class TokenLayout(NamedTuple):
-    """What must be known of a network's tokens to compare them with another's.
+    """What must be known of a network's tokens to compare them with another's."""
 
-    Attributes:
-        grid_hw: (rows, columns) of the patches that a crop is cut into, one visual token each.
-        dim: D, channels of a token.
-    """
-
-    grid_hw: tuple[int, int]
-    dim: int
+    grid_hw: Size  # (rows, columns) of the patches that a crop is cut into, one visual token each
+    dim: int  # D, channels of a token
 
 
 class PoseNetwork(nn.Module):
@@ -38,7 +34,7 @@ class PoseNetwork(nn.Module):
 
     preset: str | None = None
     preset_options: Mapping[str, Any] = MappingProxyType({})
-    input_size_hw: tuple[int, int]
+    input_size_hw: Size
     num_keypoints: int
     token_layout: TokenLayout | None = None
     backbone: Backbone
@@ -64,7 +60,7 @@ class HeatmapModel(PoseNetwork):
         heatmap_size_hw: (H, W) of a heatmap in cells.
     """
 
-    heatmap_size_hw: tuple[int, int]
+    heatmap_size_hw: Size
 
 
 PoseModel = RegressionModel | HeatmapModel

@@ -26,8 +26,6 @@ class ModelConfig:
         num_heads: attention heads of a block.
         mlp_ratio: hidden width of a block's MLP in multiples of ``dim``.
         visual_depth: blocks that update the visual tokens; all of them when None.
-        prune_after: blocks after which visual tokens are pruned; never when None.
-        keep_tokens: number of visual tokens that are kept then.
         num_sigmas: 0 (none), 1 (the same along x and y) or 2.
         with_score: whether a confidence is predicted.
         head_hidden: width between the two layers of the token heatmap head.
@@ -46,17 +44,13 @@ class ModelConfig:
     num_heads: int = 8
     mlp_ratio: float = 3
     visual_depth: int | None = None
-    prune_after: int | None = None
-    keep_tokens: int | None = None
     num_sigmas: Literal[0, 1, 2] = 2
     with_score: bool = True
     head_hidden: int = 384
 
 
 _COMMON = ("input_size_hw", "num_keypoints", "backbone")
-_TOKENS = (
-    "patch_size_hw", "dim", "depth", "num_heads", "mlp_ratio", "visual_depth", "prune_after", "keep_tokens",
-)  # fmt: skip
+_TOKENS = ("patch_size_hw", "dim", "depth", "num_heads", "mlp_ratio", "visual_depth")
 _COORDINATES = ("num_sigmas", "with_score")
 OPTIONS: dict[Family, tuple[str, ...]] = {
     "distilpose": (*_COMMON, *_TOKENS, *_COORDINATES),

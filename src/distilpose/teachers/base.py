@@ -20,13 +20,7 @@ from distilpose.types import Size
 
 @dataclass(frozen=True)
 class CropSpec:
-    """The crops that a student is trained on.
-
-    Attributes:
-        size_hw: (H, W) in pixels.
-        skeleton: its keypoints and their order.
-        normalization: of the pixels.
-    """
+    """The crops (H, W) that a student is trained on, its keypoints, and the normalization of the pixels."""
 
     size_hw: Size
     skeleton: Skeleton
@@ -64,11 +58,7 @@ class SourceSpec:
 
 
 class HeatmapSource(Protocol):
-    """A network that gives heatmaps, in its own terms.
-
-    Attributes:
-        spec: how it is fed and read.
-    """
+    """A network that gives heatmaps, in its own terms."""
 
     spec: SourceSpec
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from distilpose.compat import current_names
 from distilpose.errors import ConfigError
@@ -161,11 +161,18 @@ def teacher_config_from(values: str | Mapping[str, Any]) -> TeacherConfig:
     """
     if isinstance(values, str):
         return OnnxTeacher(values) if values.endswith(ONNX_SUFFIX) else CheckpointTeacher(values)
+    from jsonargparse import ArgumentError, ArgumentParser
+
     fields = current_names(values)
     kind = fields.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"teacher: kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    config = _parse(kind, fields)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--teacher", type=KINDS[kind])
+    try:
+        config: TeacherConfig = parser.instantiate(parser.parse_object({"teacher": fields})).teacher
+    except ArgumentError as error:
+        raise ConfigError(f"teacher ({kind}): {error}") from error
     if isinstance(config, EnsembleTeacher):
         _check_ensemble(config)
     if isinstance(config, OnnxFileTeacher):
@@ -173,22 +180,10 @@ def teacher_config_from(values: str | Mapping[str, Any]) -> TeacherConfig:
     return config
 
 
-class TeacherFile(NamedTuple):
-    """A teacher as a file names it.
+def read_teacher_file(path: str | Path) -> tuple[str | dict[str, Any], bool]:
+    """What stands under ``teacher`` and ``teacher_flip`` of a training configuration.
 
-    Attributes:
-        teacher: what stands under ``teacher``.
-        flip: what stands under ``teacher_flip``.
-    """
-
-    teacher: str | dict[str, Any]
-    flip: bool
-
-
-def read_teacher_file(path: str | Path) -> TeacherFile:
-    """The teacher of a training configuration, or of a file that holds what would stand under ``teacher`` alone.
-
-    A checkpoint or an ONNX file is the teacher itself.
+    The file may hold what would stand under ``teacher`` alone; a checkpoint or an ONNX file is the teacher itself.
 
     Raises:
         ConfigError: the file cannot be read, or names no teacher.
@@ -196,32 +191,20 @@ def read_teacher_file(path: str | Path) -> TeacherFile:
     import yaml
 
     if Path(path).suffix in _MODEL_SUFFIXES:
-        return TeacherFile(str(path), False)
+        return str(path), False
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML ({error})") from error
     if isinstance(content, dict) and "kind" in content:
-        return TeacherFile(content, False)
+        return content, False
     teacher = content.get("teacher") if isinstance(content, dict) else None
     if not isinstance(teacher, str | dict):
         raise ConfigError(f"{path} names no teacher: expected a training configuration with 'teacher', or a 'kind'")
     flip = content.get("teacher_flip", False)
     if not isinstance(flip, bool):
         raise ConfigError(f"{path}: teacher_flip must be true or false, got {flip!r}")
-    return TeacherFile(teacher, flip)
-
-
-def _parse(kind: str, fields: Mapping[str, Any]) -> TeacherConfig:
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--teacher", type=KINDS[kind])
-    try:
-        config: TeacherConfig = parser.instantiate(parser.parse_object({"teacher": dict(fields)})).teacher
-    except ArgumentError as error:
-        raise ConfigError(f"teacher ({kind}): {error}") from error
-    return config
+    return teacher, flip
 
 
 def _check_onnx(kind: str, config: OnnxFileTeacher) -> None:

@@ -41,6 +41,7 @@ class OnnxSource:
     def __init__(self, config: OnnxTeacher | SimccTeacher) -> None:
         path = Path(config.file)
         more: dict[str, Any] = {}
+        self._to_heatmaps: Any = lambda heatmaps: heatmaps
         if isinstance(config, OnnxTeacher) and path.is_file() and is_exported(path):
             backend = OnnxRuntimeBackend(path)
             known = backend.description
@@ -49,7 +50,6 @@ class OnnxSource:
             normalization = known.normalization or Normalization(*_PIXELS)
             self._pixels = known.normalization is None
             self._run: Any = lambda images: [backend(images).heatmaps]  # type: ignore[union-attr]
-            self._to_heatmaps: Any = lambda heatmaps: heatmaps
         else:
             network, outputs, count = _open(path, config)
             size_hw = network.input_size_hw
@@ -58,7 +58,6 @@ class OnnxSource:
             usual = _PIXELS if self._pixels or "movenet" in path.stem.lower() else (IMAGENET_MEAN, IMAGENET_STD)
             normalization = Normalization(config.mean or usual[0], config.std or usual[1])
             self._run = partial(network.run, outputs=outputs)
-            self._to_heatmaps = lambda heatmaps: heatmaps
             if isinstance(config, SimccTeacher):
                 map_hw = config.heatmap_size_hw or (size_hw[0] // 4, size_hw[1] // 4)
                 rule: dict[str, Any] = {
@@ -161,9 +160,9 @@ def simcc_heatmaps(
         along_x: (B, K, Wx) logits or heights.
         along_y: (B, K, Hy) likewise.
         size_hw: (h, w) of the heatmaps.
-        activation: ``"softmax"`` of values times ``sharpness``; ``"none"`` cuts negative values off.
-        sharpness: factor before the softmax. What a network was trained with keeps its widths: 10 for RTMPose.
-        peak: ``"value"``: the smaller of the axes' raw maxima, cut to 0..1; ``"one"``: every heatmap peaks at 1.
+        activation: see `SimccTeacher`; ``"none"`` cuts negative values off.
+        sharpness: likewise. What a network was trained with keeps its widths.
+        peak: likewise; ``"value"`` is cut to 0..1.
 
     Returns:
         (B, K, h, w) float32 heatmaps in [0, 1].

@@ -30,11 +30,9 @@ def find_model_skeleton(data: DataConfig) -> Skeleton:
         ConfigError: there is no such skeleton, or it cannot be read.
         DatasetError: the first training set has several kinds of keypoints.
     """
-    if data.skeleton is not None:
-        return find_skeleton(data.skeleton, data.root)
     first = data.train[0]
-    if first.skeleton is not None:
-        return find_skeleton(first.skeleton, data.root)
+    if named := data.skeleton or first.skeleton:
+        return find_skeleton(named, data.root)
     return skeleton_of_file(Path(data.root) / first.annotations) or COCO_17
 
 
@@ -73,11 +71,7 @@ class TrainingData:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        description: ModelDescription,
-        skip_invalid: bool = False,
-        check_images: bool = False,
+        self, config: TrainConfig, description: ModelDescription, skip_invalid: bool = False, check_images: bool = False
     ) -> None:
         self._config = config
         samples: list[PersonSample] = []

@@ -25,12 +25,7 @@ LAUNCHED = "DISTILPOSE_LAUNCHED"  # set in the processes that `launch` starts
 
 
 class Processes(NamedTuple):
-    """How a run is spread.
-
-    Attributes:
-        of_machine: processes on each machine.
-        machines: how many.
-    """
+    """How a run is spread."""
 
     of_machine: int
     machines: int

@@ -31,13 +31,7 @@ _FINEST = {4: 1, 8: 2}  # stride of the map -> its first stage among those at st
 
 
 class EfficientNetLite(Backbone):
-    """Inverted residuals at strides 2 to 32, then one map that has seen them all.
-
-    Args:
-        variant: 0, 1 or 2.
-        out_channels: of the map.
-        stride: of the map, 4 or 8.
-    """
+    """Inverted residuals at strides 2 to 32, then one map of ``out_channels`` that has seen them all."""
 
     normalization = ((127 / 255,) * 3, (128 / 255,) * 3)
     own_parts = ("lateral.", "smooth.")

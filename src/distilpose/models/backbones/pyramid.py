@@ -21,7 +21,7 @@ from distilpose.models.backbones.stem import conv_bn, init_convolutions
 
 
 class ResidualBlock(nn.Module):
-    """ResNet's two 3x3 convolutions, with a 1x1 convolution on the shortcut where size or channels change."""
+    """As `BasicBlock`, under other names: ResNet's two 3x3 convolutions, a 1x1 on a shortcut that changes."""
 
     def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
         super().__init__()

@@ -28,11 +28,7 @@ _LAYOUTS: dict[Depth, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]
 
 
 class ResNet(Backbone):
-    """The convolutions of a ResNet: the map of its last stage.
-
-    Args:
-        depth: 18 or 50.
-    """
+    """The convolutions of a ResNet: the map of its last stage."""
 
     stride: int = 32
 
@@ -66,11 +62,7 @@ class ResNet(Backbone):
 
 
 class ResNetPyramid(ResNet):
-    """A ResNet with a top-down path: one map at stride 4 that has seen all stages.
-
-    Args:
-        depth: 18 or 50.
-        out_channels: of the map.
+    """A ResNet with a top-down path: one map of ``out_channels`` at stride 4 that has seen all stages.
 
     Source:
         Feature Pyramid Networks (arXiv:1612.03144), the finest level alone.
