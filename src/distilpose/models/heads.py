@@ -120,12 +120,9 @@ class PointwiseHead(nn.Conv2d):
 
 
 class DeconvolutionHead(nn.Module):
-    """Deconvolutions of 256 channels, each with batch norm and ReLU, then one heatmap per keypoint.
+    """``count`` deconvolutions of 256 channels, each with batch norm and ReLU, then one heatmap per keypoint.
 
-    Args:
-        in_channels: C of the feature map.
-        num_keypoints: K.
-        count: number of deconvolutions, each of which doubles the map.
+    Each deconvolution doubles the map.
 
     Source:
         Simple Baselines for Human Pose Estimation and Tracking (arXiv:1804.06208).

@@ -90,20 +90,12 @@ MODELS: dict[str, ModelConfig] = {
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Figures of a preset; a test compares size and cost with the model (`benchmark.complexity`).
+    """Figures of a preset; a test compares size and cost with the model (`benchmark.complexity`)."""
 
-    Attributes:
-        parameters: trainable numbers.
-        gmacs_published: 1e9 multiply-accumulates of one crop as the paper counts them, without attention products.
-        gmacs: the same with attention products and without activations.
-        published_ap: COCO val2017 AP in percent, with flip test; None where nothing is published.
-        source: of ``published_ap``.
-    """
-
-    parameters: int
-    gmacs_published: float
-    gmacs: float
-    published_ap: float | None = None
+    parameters: int  # trainable numbers
+    gmacs_published: float  # 1e9 multiply-accumulates of a crop as the paper counts them, without attention products
+    gmacs: float  # the same with attention products and without activations
+    published_ap: float | None = None  # COCO val2017 AP in percent, with flip test; None where nothing is published
     source: str = "this package: nothing is published"
 
 

@@ -24,15 +24,10 @@ class SourceTeacher:
     """Resizes, pads and normalizes crops for a source, and puts its heatmaps into the student's order and frame.
 
     A source of another aspect sees the whole crop with black beside it, and the heatmaps of the black are cut off.
-
-    Args:
-        source: of the heatmaps.
-        crops: of the student.
-        mapping: student's keypoint -> the source's, where their names differ.
-        what: the source's name in messages.
+    ``mapping`` leads from the student's keypoints to the source's where their names differ.
 
     Raises:
-        ConfigError: the keypoints do not fit.
+        ConfigError: the keypoints do not fit; the text names ``what``.
     """
 
     reads_images = True

@@ -50,9 +50,7 @@ def open_teacher(
         flip: average its heatmaps with those of the mirrored crops.
 
     Raises:
-        ConfigError: it contradicts itself, or does not fit the student.
-        CheckpointError: a model file is unusable.
-        InputError: a folder is unusable.
+        DistilPoseError: it contradicts itself, does not fit the student, or a file or folder is unusable.
     """
     return _open(teacher_config_from(values), crops, samples, flip)
 
@@ -83,9 +81,7 @@ def load_source(config: _NETWORKS) -> HeatmapSource:
     """The network of a teacher, in its own terms.
 
     Raises:
-        ConfigError: what is declared does not fit it.
-        CheckpointError: its file is unusable.
-        InputError: it cannot be found.
+        DistilPoseError: what is declared does not fit it, or its file is unusable.
     """
     if isinstance(config, CheckpointTeacher):
         return load_checkpoint_source(config.file)
@@ -100,16 +96,11 @@ class TeacherBackend:
     """A teacher alone as an `InferenceBackend`, to be evaluated like any model: on crops of its own size.
 
     Its keypoints are COCO's 17 in COCO's order if it has them all, else its own. An ensemble is asked at the crops of
-    its first member.
-
-    Args:
-        values: what stands under ``teacher`` in a configuration.
-        flip: average its heatmaps with those of the mirrored crops.
+    its first member. ``flip`` averages its heatmaps with those of the mirrored crops.
 
     Raises:
         ConfigError: it contradicts itself, is no network, or its keypoints are neither a known set nor all of COCO's.
-        CheckpointError: a model file is unusable.
-        InputError: a folder is unusable.
+        DistilPoseError: a model file or folder is unusable.
     """
 
     def __init__(self, values: TeacherValues, *, flip: bool = False) -> None:

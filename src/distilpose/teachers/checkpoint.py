@@ -43,8 +43,7 @@ def load_checkpoint_source(file: str | Path) -> NetworkSource:
     """A heatmap model of our own.
 
     Raises:
-        CheckpointError: the file is unusable.
-        ConfigError: it holds a student.
+        DistilPoseError: the file is unusable, or holds a student.
     """
     model = load_checkpoint(file)
     if not isinstance(model, HeatmapModel):
@@ -56,13 +55,7 @@ def load_checkpoint_source(file: str | Path) -> NetworkSource:
 
 
 def load_vitpose_source(config: VitPoseTeacher) -> NetworkSource:
-    """ViTPose in the layout of transformers, see `load_vitpose`.
-
-    Raises:
-        ConfigError: transformers is not installed, or the options do not fit the model.
-        InputError: there is no such folder or hub id.
-        CheckpointError: the folder is incomplete or holds another model.
-    """
+    """ViTPose in the layout of transformers, with the errors of `load_vitpose`."""
     from distilpose.backends.vitpose import load_vitpose
 
     keypoints = config.keypoints if isinstance(config.keypoints, str) else ",".join(config.keypoints)

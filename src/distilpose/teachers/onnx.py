@@ -30,12 +30,10 @@ _WHERE = "in a configuration: teacher.input_size_hw, teacher.output or outputs, 
 class OnnxSource:
     """An ONNX file whose outputs are heatmaps, or become some.
 
-    Args:
-        config: what is declared of the file; one of ``distilpose export`` says all itself and may not be contradicted.
+    A file of ``distilpose export`` says all itself and may not be contradicted.
 
     Raises:
-        ConfigError: what is declared does not fit the file.
-        CheckpointError: the file is unusable.
+        DistilPoseError: the file is unusable, or does not fit what is declared of it.
     """
 
     def __init__(self, config: OnnxTeacher | SimccTeacher) -> None:

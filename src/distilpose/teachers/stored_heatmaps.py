@@ -108,13 +108,8 @@ class HeatmapFiles:
 
     They do not know how the crop's colors were changed, what lies outside their box is 0, and their blobs grow and
     shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are taught or
-    none. All headers are read at once, so that broken files are found before training.
-
-    Args:
-        folder: in the layout above.
-        crops: of the student.
-        samples: the training people, in the order of `Batch.sample_index`.
-        mapping: student's keypoint -> the files', where their names differ.
+    none. All headers are read at once, so that broken files are found before training. The samples are the training
+    people in the order of `Batch.sample_index`.
 
     Raises:
         ConfigError: the keypoints do not fit, there are no people, or annotation ids are not unique over the training

@@ -84,19 +84,12 @@ class AblationConfig:
 
 
 class Row(NamedTuple):
-    """What a variant's runs reached.
+    """What a variant's runs reached."""
 
-    Attributes:
-        name: of the variant.
-        metrics: one mapping per seed: fractions by the names of `METRICS`.
-        samples: crops seen by one run; None for a file that was not trained here.
-        minutes: of training, mean over the seeds; None likewise.
-    """
-
-    name: str
-    metrics: tuple[Mapping[str, float], ...]
-    samples: int | None
-    minutes: float | None
+    name: str  # of the variant
+    metrics: tuple[Mapping[str, float], ...]  # one mapping per seed: fractions by the names of `METRICS`
+    samples: int | None  # crops seen by one run; None for a file that was not trained here
+    minutes: float | None  # of training, mean over the seeds; None likewise
 
     def mean(self, metric: str) -> float:
         """Over the seeds."""
@@ -109,19 +102,12 @@ class Row(NamedTuple):
 
 
 class AblationResult(NamedTuple):
-    """What was found, and what went wrong.
+    """What was found, and what went wrong."""
 
-    Attributes:
-        rows: the finished variants.
-        failures: a message per run that failed.
-        files: what was written: table, figures, image.
-        reference: the row that the others are compared with; None until it is finished.
-    """
-
-    rows: tuple[Row, ...]
-    failures: tuple[str, ...]
-    files: tuple[Path, ...]
-    reference: Row | None = None
+    rows: tuple[Row, ...]  # the finished variants
+    failures: tuple[str, ...]  # a message per run that failed
+    files: tuple[Path, ...]  # what was written: table, figures, image
+    reference: Row | None = None  # the row that the others are compared with; None until it is finished
 
 
 def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console | None = None) -> AblationResult:

@@ -1,11 +1,9 @@
 """Weights that a run starts from: another run's model, published weights, or attention that points.
 
-Pointer initialization: with the usual small random weights a keypoint token sees the mean of all visual tokens,
-whatever the image: nothing tells the head how to read a position before attention picks one, and nothing tells
-attention what to pick before the head can read it. Training stays at the mean pose until it leaves this saddle. Here
-the last block starts as a pointer: its attention is sharp enough to differ between patches, its values carry a patch's
-token over unchanged, and the head is fitted to read the patch's place from it. The first gradients then say where to
-look.
+Pointer initialization: with the usual small random weights a keypoint token sees the mean of all visual tokens, and
+training stays at the mean pose until it leaves this saddle. Here the last block starts as a pointer: its attention is
+sharp enough to differ between patches, its values carry a patch's token over unchanged, and the head is fitted to read
+the patch's place from it. The first gradients then say where to look.
 """
 
 from __future__ import annotations
@@ -40,9 +38,7 @@ def load_start_weights(model: PoseModel, source: str | Path, parts: Sequence[str
         parts: of "backbone", "encoder" and "head". What neither model has is passed over.
 
     Raises:
-        CheckpointError: the file is unusable, or does not fit.
-        ConfigError: a part that one of the models lacks, encoders with different numbers of heads, or published
-            weights for another kind of backbone.
+        DistilPoseError: the file is unusable, or a part of it does not fit the model's.
     """
     if load_pretrained(model, source, parts):
         return
@@ -93,10 +89,10 @@ TokenModel = DistilPose | TokenPose
 
 
 def initialize_pointer(model: PoseModel, images: Tensor, seed: int, target_sigma: float = TARGET_SIGMA) -> float:
-    """Turn the last block of a fresh model into a pointer and fit the head to it.
+    """Turn the last block of a fresh model into a pointer and fit the head to it; everything else stays.
 
     Args:
-        model: fresh; changed in place. Everything but its last block and its head stays.
+        model: changed in place.
         images: (B, 3, H, W) training crops, for tokens of the usual size.
         seed: of the drawn weights and places.
         target_sigma: of the heatmaps that a teacher will be trained on, in cells.

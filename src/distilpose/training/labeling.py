@@ -90,23 +90,14 @@ class LabelOptions:
 
 
 class LabelReport(NamedTuple):
-    """What `label_people` did.
+    """What `label_people` did."""
 
-    Attributes:
-        file: the labels, COCO keypoint json.
-        images: folder that its ``file_name`` entries lie in.
-        num_images: with people or without, failed ones left out.
-        num_people: labeled.
-        trusted: share of their keypoints that are trusted (visibility 2).
-        failures: what went wrong, a line for each image.
-    """
-
-    file: Path
-    images: Path
-    num_images: int
-    num_people: int
-    trusted: float
-    failures: tuple[str, ...]
+    file: Path  # the labels, COCO keypoint json
+    images: Path  # folder that its ``file_name`` entries lie in
+    num_images: int  # with people or without, failed ones left out
+    num_people: int  # labeled
+    trusted: float  # share of their keypoints that are trusted (visibility 2)
+    failures: tuple[str, ...]  # what went wrong, a line for each image
 
 
 class _Task(NamedTuple):

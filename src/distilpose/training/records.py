@@ -90,9 +90,21 @@ class Records:
         self._count += 1
         self._crops += crops * self._processes
         self._seen += crops * self._processes
-        self._show(epoch, steps, terms)
-        if self._count == self._every or steps % self._steps_per_epoch == 0:
-            self._write(epoch, steps, rate)
+        if steps % 10 == 0 or not self._loss:
+            self._loss = float(terms["total"])
+        now = time.monotonic()
+        text = f"epoch {epoch}/{self._epochs} loss {self._loss:.5f}{self._best}"
+        speed = self._seen / max(now - self._seen_since, 1e-9)
+        self._progress.update(self._bar, completed=steps, description=text, speed=f"{speed:.1f}")
+        if self._count < self._every and steps % self._steps_per_epoch:
+            return
+        means = {name: (total / self._count).item() for name, total in self._sums.items()}
+        speed = self._crops / max(now - self._since, 1e-9)
+        row = {"step": steps, "epoch": epoch, "learning_rate": rate, "samples_per_second": round(speed, 1)}
+        _append_row(self._losses, {**row, **means})
+        values = {f"train/{name}": value for name, value in means.items()}
+        self._log({**values, "learning_rate": rate, "samples_per_second": speed}, steps)
+        self._sums, self._count, self._crops, self._since = {}, 0, 0, now
 
     def add_evaluation(self, epoch: int, steps: int, metrics: Mapping[str, float], best: str) -> None:
         """Write the AP of an epoch; ``best`` says what was best so far."""
@@ -106,23 +118,6 @@ class Records:
     def add_image(self, tag: str, image: ImageArray, steps: int) -> None:
         """Show an (H, W, 3) uint8 RGB image in TensorBoard."""
         self._board.add_image(tag, image, steps, dataformats="HWC")
-
-    def _show(self, epoch: int, steps: int, terms: Mapping[str, Tensor]) -> None:
-        if steps % 10 == 0 or not self._loss:
-            self._loss = float(terms["total"])
-        speed = self._seen / max(time.monotonic() - self._seen_since, 1e-9)
-        text = f"epoch {epoch}/{self._epochs} loss {self._loss:.5f}{self._best}"
-        self._progress.update(self._bar, completed=steps, description=text, speed=f"{speed:.1f}")
-
-    def _write(self, epoch: int, steps: int, rate: float) -> None:
-        means = {name: (total / self._count).item() for name, total in self._sums.items()}
-        now = time.monotonic()
-        speed = self._crops / max(now - self._since, 1e-9)
-        row = {"step": steps, "epoch": epoch, "learning_rate": rate, "samples_per_second": round(speed, 1)}
-        _append_row(self._losses, {**row, **means})
-        values = {f"train/{name}": value for name, value in means.items()}
-        self._log({**values, "learning_rate": rate, "samples_per_second": speed}, steps)
-        self._sums, self._count, self._crops, self._since = {}, 0, 0, now
 
     def _log(self, values: Mapping[str, Any], steps: int) -> None:
         for name, value in values.items():

@@ -24,14 +24,9 @@ _FORMAT = 1
 
 
 class Checkpoints:
-    """Measure AP and write ``best.safetensors`` and ``last.safetensors``.
+    """Measure AP and write ``best.safetensors`` and ``last.safetensors`` into the folder of a run.
 
-    Args:
-        out: folder of the run.
-        description: of the model.
-        validation: what AP is measured on; without it there is no best file.
-        flip_test: of the measurement.
-        summary: what the files say about the run.
+    Without ``validation`` there is no best file. ``summary`` is what the files say about the run.
 
     Attributes:
         best_ap: the best AP so far as a fraction; None before the first.

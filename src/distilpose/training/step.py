@@ -34,15 +34,10 @@ from distilpose.training.teacher_cache import TeacherCache
 
 
 class BatchView(NamedTuple):
-    """What can be seen of a batch.
+    """What can be seen of a batch."""
 
-    Attributes:
-        xy_norm: (B, K, 2) predicted keypoints as fractions of the crop; None from a heatmap model.
-        heatmaps: (B, K, H, W) by title: what is learned from and what was made of it.
-    """
-
-    xy_norm: Tensor | None
-    heatmaps: dict[str, Tensor]
+    xy_norm: Tensor | None  # (B, K, 2) predicted keypoints as fractions of the crop; None from a heatmap model
+    heatmaps: dict[str, Tensor]  # (B, K, H, W) by title: what is learned from and what was made of it
 
 
 class TrainingStep(nn.Module):

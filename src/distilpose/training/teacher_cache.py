@@ -30,13 +30,7 @@ class TeacherCache:
 
     A crop that the cache does not know is shown to the teacher and kept; so the first run fills the cache and later
     ones, and later epochs, find the teacher's answer at the cost of reading some 60 KB. Runs may share a cache when
-    teacher, data, crop size and augmentation agree.
-
-    Args:
-        folder: of the files, made if needed.
-        content: what the outputs depend on, JSON values.
-        num_samples: people in the training set.
-        variants: augmented crops of each.
+    ``content``, what the outputs depend on (JSON values), agrees.
 
     Raises:
         ConfigError: the folder holds the outputs of something else.

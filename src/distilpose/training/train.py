@@ -47,19 +47,12 @@ logger = logging.getLogger(__name__)
 
 
 class TrainResult(NamedTuple):
-    """Where a run left its weights, and how good they are.
-
-    Attributes:
-        last: the last weights.
-        best: the weights of the best AP; None without a validation set.
-        best_ap: their AP as a fraction; None without a validation set.
-        best_epoch: when they were reached.
-    """
+    """Where a run left its weights, and how good they are; without a validation set there is no best."""
 
     last: Path
     best: Path | None
-    best_ap: float | None
-    best_epoch: int | None
+    best_ap: float | None  # of the best weights, as a fraction
+    best_epoch: int | None  # when it was reached
 
 
 def train(
@@ -77,10 +70,8 @@ def train(
 
     Raises:
         ConfigError: the configuration contradicts itself, or ``out`` holds another run and ``resume`` is not set.
-        CheckpointError: a file named in it, or the state to resume from, is unusable.
-        DatasetError: an annotation file is unusable.
         TrainingDivergedError: a loss became NaN or infinite; the last good state, if there is one, is kept.
-        DistilPoseError: another process of the run has ended, so that this one cannot go on.
+        DistilPoseError: a file is unusable, or another process of the run has ended.
     """
     config.check()
     processes = find_processes(config.devices)

@@ -1,8 +1,5 @@
 """A residual backbone with a top-down path, image (B, 3, H, W) -> feature map (B, C, H / 4, W / 4).
 
-Where the stem net sees some 40 pixels around a cell, this one sees the whole crop for fewer operations, and so
-learns from few people in a short time.
-
 Source: residual stages of ResNet (arXiv:1512.03385), summed from coarse to fine as in Feature Pyramid Networks
 (arXiv:1612.03144).
 """

@@ -1,7 +1,4 @@
-"""ResNet-18 and -50 as backbones, with names and shapes of torchvision's weights.
-
-A file of ImageNet weights in that well-known layout (``conv1.weight``, ``bn1.*``, ``layer1.0.conv1.weight``, ...) fits
-tensor by tensor, its classifier ``fc.*`` apart: ``init`` of a training run takes one.
+"""ResNet-18 and -50 as backbones, with names and shapes of torchvision's weights, its classifier ``fc.*`` apart.
 
 Source: Deep Residual Learning for Image Recognition (arXiv:1512.03385); in bottlenecks the 3x3 convolution has the
 stride, as in those weights.
