@@ -89,12 +89,7 @@ def test_impossible_savings_name_themselves(options: dict[str, Any], named: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("distilpose_t", {}),
-        ("distilpose_m", {"visual_depth": 4}),
-        ("distilpose_p", {"depth": 1}),
-    ],
+    ("name", "options"), [("distilpose_t", {}), ("distilpose_m", {"visual_depth": 4}), ("distilpose_p", {"depth": 1})]
 )
 def test_a_file_brings_the_model_back(name: str, options: dict[str, Any], tmp_path) -> None:
     model = create_model(name, input_size_hw=SIZE_HW, num_keypoints=17, **options).eval()

@@ -191,10 +191,7 @@ class HeatmapCriterion(nn.Module):
     keypoint_mask: Tensor
 
     def __init__(
-        self,
-        options: DistillationOptions,
-        target_sigma: float = TARGET_SIGMA,
-        teacher: TeacherOutputs | None = None,
+        self, options: DistillationOptions, target_sigma: float = TARGET_SIGMA, teacher: TeacherOutputs | None = None
     ) -> None:
         super().__init__()
         if teacher is not None and options.teacher_heatmap == 0:
