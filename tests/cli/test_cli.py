@@ -236,6 +236,33 @@ def test_train_names_a_wrong_key(tmp_path, capsys) -> None:
     assert "learning_rate" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("out: x".encode("utf-16"), r"cannot be read .*save it as UTF-8"),
+        (b"out: [x", "cannot be read as YAML"),
+        (b"[" * 20_000, "cannot be read as YAML|more than 100,000 values"),
+        (b"\n".join([b"a0: &a0 [1]", *(b"a%d: &a%d [%s]" % (n, n, b",".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 30))]),
+         "more than 100,000 values, aliases unfolded"),
+        (b"a: &a [*a]", "more than 100,000 values, aliases unfolded"),
+        (None, "No such file"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["train", "ablate"])
+def test_configurations_that_are_none(command, content, message, tmp_path, capsys) -> None:
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    assert cli.main([command, str(path)]) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["train", "ablate"])
+def test_a_missing_configuration_is_asked_for(command, capsys) -> None:
+    assert cli.main([command, *(["--resume"] if command == "train" else [])]) == 2
+    assert f"expects a configuration file first, got none: distilpose {command} configs/" in capsys.readouterr().err
+
+
 def test_installed_command_answers() -> None:
     out = subprocess.run([sys.executable, "-m", "distilpose", "--help"], capture_output=True, text=True, check=True)
     assert "usage: distilpose" in out.stdout

@@ -12,8 +12,9 @@ from typing import Any
 from distilpose import __version__
 from distilpose.cli.ablate import ABLATE
 from distilpose.cli.benchmark import BENCHMARK
-from distilpose.cli.command import Command, examples_text, printable, read_options
+from distilpose.cli.command import Command, completion_script, examples_text, printable, read_options
 from distilpose.cli.convert import CONVERT
+from distilpose.cli.doctor import DOCTOR
 from distilpose.cli.evaluate import EVALUATE
 from distilpose.cli.export import EXPORT
 from distilpose.cli.label import LABEL
@@ -25,6 +26,7 @@ from distilpose.cli.train import TRAIN
 from distilpose.cli.web import WEB
 from distilpose.compat import current_names, current_options, refuse_deleted
 from distilpose.errors import ConfigError, DistilPoseError, missing_package
+from distilpose.files import read_yaml
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
@@ -39,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "models": MODELS,
     "convert": CONVERT,
     "benchmark": BENCHMARK,
+    "doctor": DOCTOR,
 }
 
 
@@ -61,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"distilpose {__version__}")
         return 0
+    if args[0] == "--completion":
+        return _print_completion(args[1:])
     name = args[0]
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
@@ -87,6 +92,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _print_completion(args: Sequence[str]) -> int:
+    shells = ("bash", "zsh", "tcsh")
+    if len(args) != 1 or args[0] not in shells:
+        print(f"error: expected --completion and one of {', '.join(shells)}", file=sys.stderr)
+        return 2
+    try:
+        print(completion_script(COMMANDS, args[0]))
+    except DistilPoseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [
@@ -100,7 +118,8 @@ def _overview() -> str:
         "examples:",
         *(examples_text(name, COMMANDS[name].examples[:1]) for name in ("predict", "serve", "train")),
         "",
-        "distilpose COMMAND --help explains a command. --version prints the version.",
+        "distilpose COMMAND --help explains a command. --version prints the version, --completion bash|zsh|tcsh the",
+        "completion of commands and options for a shell.",
     ]
     return "\n".join(lines)
 
@@ -121,8 +140,14 @@ def _run(name: str, args: list[str]) -> int:
         allow_abbrev=False,
     )
     command.options(parser)
-    if name in ("train", "ablate") and args and not args[0].startswith("-"):
-        args = ["--config", _current_config(args[0]), *args[1:]]
+    if name in ("train", "ablate"):
+        args = args[1:] if args[:1] == ["--config"] else args
+        if args and not args[0].startswith("-"):
+            args = ["--config", _current_config(args[0]), *args[1:]]
+        elif not any(word.startswith(("-h", "--help", "--config", "--out", "--print_config")) for word in args):
+            example = f"distilpose {name} {command.examples[0]}"
+            print(f"error: {name} expects a configuration file first, got none: {example}", file=sys.stderr)
+            return 2
     changes: dict[str, Any] = {}
     if name == "ablate":
         args, changes = _take_base_changes(args)
@@ -136,11 +161,7 @@ def _current_config(file: str) -> str:
     """The file; where it uses names of an earlier version, its content with the names of this one."""
     import yaml
 
-    try:
-        with open(file, encoding="utf-8") as text:
-            content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return file  # the parser says what is wrong
+    content = read_yaml(file, "a configuration")
     current = current_names(content)
     refuse_deleted(current)
     return file if current == content else yaml.safe_dump(current, sort_keys=False)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from distilpose.compat import current_names
 from distilpose.errors import ConfigError
+from distilpose.files import read_yaml
 from distilpose.types import Size
 
 Keypoints = str | list[str]
@@ -167,14 +168,9 @@ def read_teacher_file(path: str | Path) -> tuple[str | dict[str, Any], bool]:
     Raises:
         ConfigError: the file cannot be read, or names no teacher.
     """
-    import yaml
-
     if Path(path).suffix in _MODEL_SUFFIXES:
         return str(path), False
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML ({error})") from error
+    content = read_yaml(path, "a training configuration with 'teacher', or a 'kind'")
     if isinstance(content, dict) and "kind" in content:
         return content, False
     teacher = content.get("teacher") if isinstance(content, dict) else None
