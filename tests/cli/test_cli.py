@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -242,7 +243,7 @@ def test_train_names_a_wrong_key(tmp_path, capsys) -> None:
         ("out: x".encode("utf-16"), r"cannot be read .*save it as UTF-8"),
         (b"out: [x", "cannot be read as YAML"),
         (b"[" * 20_000, "cannot be read as YAML|more than 100,000 values"),
-        (b"\n".join([b"a0: &a0 [1]", *(b"a%d: &a%d [%s]" % (n, n, b",".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 30))]),
+        ("\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else '1'] * 9)}]" for n in range(30)).encode(),
          "more than 100,000 values, aliases unfolded"),
         (b"a: &a [*a]", "more than 100,000 values, aliases unfolded"),
         (None, "No such file"),
