@@ -122,7 +122,16 @@ class HeatmapFiles:
     ) -> None:
         self._folder = folder
         self._ids = [sample.annotation_id for sample in samples]
-        _check_ids(folder, self._ids)
+        if not samples:
+            raise ConfigError(
+                f"{folder}: heatmaps on disk belong to training people, got none: pass the training samples"
+            )
+        if len(set(self._ids)) < len(self._ids):
+            doubled = next(each for each in self._ids if self._ids.count(each) > 1)
+            raise ConfigError(
+                f"annotation id {doubled} stands for two people in data.train: heatmaps on disk need ids that are "
+                "unique over all training sets"
+            )
         self._manifest = read_manifest(folder)
         skeleton = teacher_skeleton(self._manifest.keypoints, str(folder / MANIFEST))
         self._num_keypoints = skeleton.num_keypoints
@@ -243,17 +252,6 @@ def _read_at(heatmaps: Tensor, crop_to_map: Tensor, crop_hw: Size, size_hw: Size
 def _square(matrix: Tensor) -> Tensor:
     """(2, 3) affine matrix -> (3, 3)."""
     return torch.cat([matrix, matrix.new_tensor([[0.0, 0.0, 1.0]])])
-
-
-def _check_ids(folder: Path, ids: Sequence[int]) -> None:
-    if not ids:
-        raise ConfigError(f"{folder}: heatmaps on disk belong to training people, got none: pass the training samples")
-    if len(set(ids)) < len(ids):
-        doubled = next(each for each in ids if ids.count(each) > 1)
-        raise ConfigError(
-            f"annotation id {doubled} stands for two people in data.train: heatmaps on disk need ids that are unique "
-            "over all training sets"
-        )
 
 
 def _check_sides(what: str, skeleton: Skeleton, known: Tensor) -> Tensor:

@@ -275,10 +275,9 @@ def _cells(row: Row, reference: Row | None) -> list[str]:
         spread = row.spread(metric)
         return f"{100 * row.mean(metric):.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
 
-    samples = "-" if row.samples is None else f"{row.samples:,}"
-    minutes = "-" if row.minutes is None else f"{row.minutes:.0f}"
+    effort = ["-" if row.samples is None else f"{row.samples:,}", "-" if row.minutes is None else f"{row.minutes:.0f}"]
     differences = [_difference(row, reference, name) for name in RANKED_BY] if reference else []
-    return [row.name, str(len(row.metrics)), samples, minutes, *map(figure, METRICS), *differences]
+    return [row.name, str(len(row.metrics)), *effort, *map(figure, METRICS), *differences]
 
 
 def _difference(row: Row, reference: Row, metric: str) -> str:
@@ -306,11 +305,9 @@ def _markdown(rows: Sequence[Row], reference: Row | None, config: AblationConfig
 
 def draw_rows(rows: Sequence[Row], file: Path) -> None:
     """Bars of AP and PCK, one dot per seed, first row on top."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 1.2 + 0.4 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     places = range(len(rows))
     for column, metric in enumerate(RANKED_BY):
         axes = figure.add_subplot(1, len(RANKED_BY), column + 1)

@@ -102,13 +102,9 @@ def train(
 
 
 def _train(
-    config: TrainConfig,
-    processes: Processes,
-    device: torch.device,
-    state: dict[str, Any] | None,
-    skip_invalid: bool,
+    config: TrainConfig, processes: Processes, device: torch.device, state: dict[str, Any] | None, skip_invalid: bool,
     console: Console,
-) -> TrainResult:
+) -> TrainResult:  # fmt: skip
     torch.manual_seed(config.seed)
     skeleton = find_model_skeleton(config.data)
     model = _build_model(config, skeleton)
@@ -186,10 +182,10 @@ def _result(out: Path, state: dict[str, Any]) -> TrainResult:
 
 def _find_state(out: Path, resume: bool) -> dict[str, Any] | None:
     file = out / STATE_NAME
-    if resume and not file.exists():
-        logger.warning("nothing to resume in %s: starting from the beginning", out)
-    elif resume:
+    if resume and file.exists():
         return read_state(file)
+    if resume:
+        logger.warning("nothing to resume in %s: starting from the beginning", out)
     elif file.exists() or (out / LAST_NAME).exists():
         raise ConfigError(f"{out} already holds a run: pass --resume to go on with it, or another --out")
     return None
