@@ -15,7 +15,6 @@ from torch import Tensor
 from distilpose.backends.checkpoint import convert_released
 from distilpose.errors import ConfigError
 from distilpose.losses import (
-    CELL,
     DistillationCriterion,
     DistillationOptions,
     HeatmapCriterion,
@@ -29,7 +28,7 @@ from distilpose.losses import (
 from distilpose.losses.distillation import distillation_weight
 from distilpose.models.backbones.base import Backbone
 from distilpose.models.base import TokenLayout
-from distilpose.models.outputs import HeatmapOutput, PoseOutput
+from distilpose.models.outputs import CELL, HeatmapOutput, PoseOutput
 
 RELEASED_NAMES = {
     "keypoint": "reg_loss",

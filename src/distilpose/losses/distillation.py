@@ -47,13 +47,15 @@ class Labels(NamedTuple):
 
 
 class TeacherOutputs(Protocol):
-    """What must be known of a teacher's output: its tokens, if any, and which keypoints (K) it has heatmaps of."""
+    """What must be known of a teacher's output."""
 
     @property
-    def tokens(self) -> TokenLayout | None: ...  # noqa: D102
+    def tokens(self) -> TokenLayout | None:
+        """Of its output; None without tokens."""
 
     @property
-    def keypoint_mask(self) -> Sequence[bool]: ...  # noqa: D102
+    def keypoint_mask(self) -> Sequence[bool]:
+        """K, False where it has no heatmap of a keypoint."""
 
 
 class DistillationCriterion(nn.Module):

@@ -57,11 +57,9 @@ class HeatmapSource(Protocol):
 
     def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) its own input -> heatmaps (B, K, h, w) of its own keypoints, and tokens or None."""
-        ...
 
     def to(self, device: torch.device) -> None:
         """Move it."""
-        ...
 
 
 class Teacher(Protocol):
@@ -74,8 +72,6 @@ class Teacher(Protocol):
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
         """B crops -> heatmaps (B, K, h, w) and tokens or None. Run it in inference mode."""
-        ...
 
     def to(self, device: torch.device) -> None:
         """Move it."""
-        ...

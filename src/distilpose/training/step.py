@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
 from distilpose.losses import (
-    CELL,
     TARGET_SIGMA,
     DistillationCriterion,
     DistillationOptions,
@@ -23,7 +22,7 @@ from distilpose.losses import (
 from distilpose.losses.distillation import label_heatmap_loss
 from distilpose.models import PoseModel
 from distilpose.models.base import HeatmapModel, RegressionModel
-from distilpose.models.outputs import HeatmapOutput
+from distilpose.models.outputs import CELL, HeatmapOutput
 from distilpose.teachers.adapter import SourceTeacher
 from distilpose.teachers.base import CropSpec, Teacher
 from distilpose.teachers.checkpoint import model_source
