@@ -58,9 +58,7 @@ class OnnxSource:
             self._run = partial(network.run, outputs=outputs)
             if isinstance(config, SimccTeacher):
                 map_hw = config.heatmap_size_hw or (size_hw[0] // 4, size_hw[1] // 4)
-                rule: dict[str, Any] = {
-                    "activation": config.activation, "sharpness": config.sharpness, "peak": config.peak
-                }  # fmt: skip
+                rule: dict[str, Any] = {name: getattr(config, name) for name in ("activation", "sharpness", "peak")}
                 self._to_heatmaps = partial(simcc_heatmaps, size_hw=map_hw, **rule)
                 more = {"heatmap_size_hw": list(map_hw), **rule}
             more["outputs"] = list(outputs)
