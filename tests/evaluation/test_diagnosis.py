@@ -18,6 +18,7 @@ from distilpose.evaluation.metrics.diagnosis import (
 )
 from distilpose.geometry.oks import oks
 from distilpose.skeletons import Skeleton
+from labeled_people import labeled_people
 
 # Similarity is exp(-d^2 / (2 area (2 sigma)^2)): for an area of 10,000 and these constants exp(-d^2 / 800), so
 # 0.88 at 10 pixels, 0.61 at 20 and 0.32 at 30.
@@ -32,17 +33,9 @@ def people(
 ) -> ComparedPeople:
     """P people of one image, or of the images given: (P, 3, 2) predictions and labels."""
     labels = TRUE[None] if true is None else true
-    count = len(labels)
-    return ComparedPeople(
-        skeleton=ARMS,
-        image_id=np.ones(count, dtype=np.int64) if image_id is None else np.array(image_id),
-        file_name=("a.jpg",) * count,
-        box_xyxy=np.tile([0.0, 0.0, 200.0, 100.0], (count, 1)),
-        area=np.full(count, AREA),
-        true_xy_img=labels,
-        labeled=np.ones((count, 3), dtype=bool) if labeled is None else labeled,
-        xy_img=predicted,
-    )
+    given = {"labeled": labeled, "image_id": image_id}
+    given = {name: value for name, value in given.items() if value is not None}
+    return labeled_people(ARMS, labels, xy_img=predicted, area=np.full(len(labels), AREA), **given)
 
 
 def kinds(compared: ComparedPeople, person: int = 0) -> list[str]:

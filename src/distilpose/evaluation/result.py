@@ -16,6 +16,7 @@ from distilpose.evaluation.metrics.coco_ap import COCO_METRICS
 from distilpose.evaluation.metrics.diagnosis import calibrate
 from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy
 from distilpose.evaluation.metrics.protocols import ProtocolResult
+from distilpose.files import write_whole
 from distilpose.types import FloatArray
 
 METRICS_FILE = "metrics.json"
@@ -69,11 +70,7 @@ class EvaluationResult:
             "PCK@0.2": joints.pop(ALL_JOINTS)["PCK@0.2"],
             "per_joint": joints,
             "by_size": {
-                size: {
-                    "AP": self.metrics[f"AP{size[0].upper()}"],
-                    "AR": self.metrics[f"AR{size[0].upper()}"],
-                    "people": n,
-                }
+                size: {name: self.metrics[f"{name}{size[0].upper()}"] for name in ("AP", "AR")} | {"people": n}
                 for size, n in self.people_by_size.items()
             },
             "people_found": self.people_found,
@@ -117,22 +114,14 @@ def write_evaluation(result: EvaluationResult, out: Path) -> None:
 
 
 def write_text(file: Path, text: str, option: str = "--out") -> None:
-    """Write a file under a hidden name and give it its own when it is whole.
-
-    Args:
-        file: to write.
-        text: in UTF-8.
-        option: that the folder was given with.
+    """Write a file whole or not at all; ``option`` named its folder.
 
     Raises:
         InputError: it cannot be written.
     """
-    part = file.with_name(f".{file.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(file)
+        write_whole(file, text.encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{file}: expected a file to write to ({error}): choose another {option}") from error
 
 

@@ -75,7 +75,7 @@ def figures(people: ComparedPeople, diagnosis: Diagnosis, rows: Rows, images: Pa
     Raises:
         InputError: an image cannot be read.
     """
-    paths = find_images({int(row): people.file_name[row] for row in rows}, images)
+    paths = find_images({int(row): str(people.file_name[row]) for row in rows}, images)
     return [_figure(people, diagnosis, row, read_image(path)) for row, path in paths.items()]
 
 
@@ -94,7 +94,7 @@ def _figure(people: ComparedPeople, diagnosis: Diagnosis, row: int, image: Image
         address=_data_address(
             _label_beside_prediction(people, diagnosis, row, crop_image(image, transform), transform)
         ),
-        file_name=people.file_name[row],
+        file_name=str(people.file_name[row]),
         oks=float(diagnosis.oks[row]),
         labeled=int(people.labeled[row].sum()),
         wrong={kind: names for kind, names in wrong.items() if names},
