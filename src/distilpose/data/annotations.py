@@ -130,7 +130,7 @@ def _normalize(document: dict[str, Any], file: Path) -> None:
             entry["file_name"] = entry["file_name"].replace("\\", "/")
     for entry in document["annotations"]:
         if isinstance(entry, dict):
-            _normalize_entry(entry)
+            normalize_entry(entry)
 
 
 def _number_ids(ids: Sequence[Any]) -> dict[str, int]:
@@ -153,7 +153,8 @@ def _as_number(value: Any, numbers: Mapping[str, int]) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _normalize_entry(entry: dict[str, Any]) -> None:
+def normalize_entry(entry: dict[str, Any]) -> None:
+    """Give the flag of an annotation one form, and take an empty box or area out, in place."""
     flag = read_flag(entry.get("iscrowd"))
     if flag is not None:
         entry["iscrowd"] = int(flag)

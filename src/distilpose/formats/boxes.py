@@ -21,13 +21,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from distilpose.data.files import read_json
+from distilpose.data.images import read_image_size
 from distilpose.errors import InputError
-from distilpose.formats.box_files import BoxRow, CocoImages, read_box_rows, read_coco_images, read_json
+from distilpose.formats.box_files import BoxRow, CocoImages, read_box_rows, read_coco_images
 from distilpose.types import FloatArray
-
-_EXIF_ORIENTATION, _EXIF_TURNED = 0x0112, {5, 6, 7, 8}
 
 
 class PersonBoxes(NamedTuple):
@@ -72,7 +71,7 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
         InputError: a file is unreadable or broken, a row is invalid, a name fits several images, or no row
             matches any of the images.
     """
-    coco = None if annotations is None else read_coco_images(read_json(annotations), annotations)
+    coco = None if annotations is None else _read_images(annotations)
     rows, coco = read_box_rows(boxes, coco)
     files = _Files(paths)
     grouped: dict[Path, list[BoxRow]] = defaultdict(list)
@@ -84,12 +83,17 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
         raise InputError(_no_match_text(boxes, rows, paths))
     named = [(path, row.image_id) for path, found in grouped.items() for row in found if row.image is not None]
     image_ids = _one_to_one(files, named) if coco is None else _ids_by_name(files, coco)
-    still = {path: [row for row in grouped[path] if row.frame is None] for path in paths}
-    return MatchedBoxes(
-        {path: _person_boxes(rows) for path, rows in still.items()},
-        image_ids,
-        {path: _by_frame(grouped[path]) for path in paths if len(grouped[path]) > len(still[path])},
-    )
+    frames: dict[Path, dict[int | None, list[BoxRow]]] = {path: defaultdict(list) for path in paths}
+    for path, found in grouped.items():
+        for row in found:
+            frames[path][row.frame].append(row)
+    people = {path: _person_boxes(of_frame.pop(None, ())) for path, of_frame in frames.items()}
+    moving = {
+        path: {frame: _person_boxes(found) for frame, found in of_frame.items() if frame is not None}
+        for path, of_frame in frames.items()
+        if of_frame
+    }
+    return MatchedBoxes(people, image_ids, moving)
 
 
 def match_image_ids(paths: Sequence[Path], annotations: Path | None = None) -> dict[Path, int | None]:
@@ -107,9 +111,11 @@ def match_image_ids(paths: Sequence[Path], annotations: Path | None = None) -> d
         InputError: ``annotations`` is unreadable or broken, or one of its names fits several images.
     """
     files = _Files(paths)
-    if annotations is None:
-        return _one_to_one(files, ())
-    return _ids_by_name(files, read_coco_images(read_json(annotations), annotations))
+    return _one_to_one(files, ()) if annotations is None else _ids_by_name(files, _read_images(annotations))
+
+
+def _read_images(annotations: Path) -> CocoImages:
+    return read_coco_images(read_json(annotations, "a COCO annotation file", InputError), annotations)
 
 
 class _Files:
@@ -175,11 +181,8 @@ def _in_pixels(row: BoxRow, path: Path) -> BoxRow:
     if not row.is_relative:
         return row
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_TURNED:
-                width, height = height, width
-    except Exception:  # an unreadable image is told of when it is read; it has nobody
+        height, width = read_image_size(path)
+    except InputError:  # an unreadable image is told of when it is read; it has nobody
         return row
     return row._replace(box_xyxy=row.box_xyxy * [width, height, width, height])
 
@@ -202,14 +205,6 @@ def _one_to_one(files: _Files, named: Iterable[tuple[Path, int | None]]) -> dict
     ids.update((path, image_id) for path, image_id in named if image_id is not None)
     users = Counter(ids.values())
     return {path: image_id if users[image_id] == 1 else None for path, image_id in ids.items()}
-
-
-def _by_frame(rows: Sequence[BoxRow]) -> dict[int, PersonBoxes]:
-    frames: dict[int, list[BoxRow]] = defaultdict(list)
-    for row in rows:
-        if row.frame is not None:
-            frames[row.frame].append(row)
-    return {frame: _person_boxes(found) for frame, found in frames.items()}
 
 
 def _person_boxes(rows: Sequence[BoxRow]) -> PersonBoxes:
