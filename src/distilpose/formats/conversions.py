@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import ConfigError, InputError, require_package
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, IntArray
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import supervision as sv
 
+    from distilpose.inference.result import PoseResult
 
 # A keypoint that some skeletons have is the middle of two that others have
 _MIDDLE_OF = {"neck": ("left_shoulder", "right_shoulder"), "hip": ("left_hip", "right_hip")}
-_BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
+BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
 
 
 class PoseArrays(NamedTuple):
@@ -35,11 +36,6 @@ class PoseArrays(NamedTuple):
     raw_score: FloatArray | None = None
     sigma: FloatArray | None = None
     track_id: IntArray | None = None
-
-
-def missing_library(name: str, error: ImportError) -> InputError:
-    """The error for a conversion whose library is not installed."""
-    return InputError(f'this needs {name}, which is not installed: pip install "distilpose[interop]" ({error})')
 
 
 def boxes_around(xy: FloatArray, score: FloatArray | None = None) -> FloatArray:
@@ -109,10 +105,9 @@ def _coco_boxes(rows: Sequence[Mapping[str, Any]], around: FloatArray) -> FloatA
 
 def to_supervision(people: PoseArrays) -> sv.KeyPoints:
     """See `PoseResult.to_supervision`."""
-    try:
-        import supervision as sv
-    except ImportError as error:
-        raise missing_library("supervision", error) from error
+    require_package("supervision", "this")
+    import supervision as sv
+
     arrays: Any = people  # 64 bits, where supervision's annotations say 32 and its checks take both
     data: dict[str, Any] = {"xyxy": people.box.copy(), "box_score": people.box_score.copy()}
     for name in ("raw_score", "sigma", "track_id"):
@@ -164,26 +159,30 @@ def read_supervision(key_points: sv.KeyPoints) -> PoseArrays:
 
 def to_table(people: PoseArrays, skeleton: Skeleton) -> pd.DataFrame:
     """See `PoseResult.to_pandas`."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise missing_library("pandas", error) from error
-    count, keypoints = len(people.xy), skeleton.num_keypoints
+    require_package("pandas", "this")
+    import pandas as pd
+
+    columns = table_columns(people, skeleton)
+    return pd.DataFrame({**columns, "keypoint": pd.Series(columns["keypoint"].tolist(), dtype="str")})
+
+
+def table_columns(people: PoseArrays | PoseResult, skeleton: Skeleton) -> dict[str, NDArray[Any]]:
+    """The columns of `PoseResult.to_pandas`, (N K,) each."""
+    count, names = len(people.xy), skeleton.keypoint_names
 
     def each(values: NDArray[Any]) -> NDArray[Any]:
-        return np.repeat(values, keypoints)  # one value per person, on all rows of the person
+        return np.repeat(values, len(names))  # one value per person, on all rows of the person
 
-    columns: dict[str, Any] = {"person": each(np.arange(count))}
+    columns = {"person": each(np.arange(count))}
     if people.track_id is not None:
         columns["track_id"] = each(people.track_id)
-    columns["keypoint"] = pd.Series(list(skeleton.keypoint_names) * count, dtype="str")
-    columns |= {"x": people.xy[..., 0].ravel(), "y": people.xy[..., 1].ravel()}
+    columns |= {"keypoint": np.tile(names, count), "x": people.xy[..., 0].ravel(), "y": people.xy[..., 1].ravel()}
     if people.raw_score is not None:
         columns |= {"score": np.clip(people.raw_score, 0, 1).ravel(), "raw_score": people.raw_score.ravel()}
     if people.sigma is not None:
         columns |= {"sigma_x": people.sigma[..., 0].ravel(), "sigma_y": people.sigma[..., 1].ravel()}
-    columns |= {name: each(people.box[:, side]) for side, name in enumerate(_BOX_COLUMNS)}
-    return pd.DataFrame({**columns, "box_score": each(people.box_score), "pose_score": each(people.pose_score)})
+    columns |= {name: each(people.box[:, side]) for side, name in enumerate(BOX_COLUMNS)}
+    return columns | {"box_score": each(people.box_score), "pose_score": each(people.pose_score)}
 
 
 def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
@@ -224,7 +223,7 @@ def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
     raw_score = grid("score") if raw_score is None else raw_score
     raw_score = None if raw_score is None else raw_score[..., 0]
     box, box_score, pose_score, track_id = (
-        person(*columns) for columns in (_BOX_COLUMNS, ("box_score",), ("pose_score",), ("track_id",))
+        person(*columns) for columns in (BOX_COLUMNS, ("box_score",), ("pose_score",), ("track_id",))
     )
     scores = np.ones(people) if box_score is None else box_score[:, 0]
     return PoseArrays(
