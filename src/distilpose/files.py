@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import socket
@@ -77,8 +78,9 @@ def _unwritable(path: Path, reason: str) -> InputError:
 
 
 def part_path(path: Path) -> Path:
-    """The hidden name under which a file is written until it is whole."""
-    return path.with_name(f".{path.name}.part")
+    """The hidden name under which a file is written until it is whole; short where the name has no room for more."""
+    name = path.name if len(os.fsencode(path.name)) < 250 else hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    return path.with_name(f".{name}.part")
 
 
 def open_part(path: Path) -> BinaryIO:

@@ -23,13 +23,8 @@ _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", "null", "none", ""}
 def read_json(file: Path, expected: str, error: type[DistilPoseError] = DatasetError) -> Any:
     """Read a json file in UTF-8, with or without a byte order mark, UTF-16 or UTF-32.
 
-    Args:
-        file: to read.
-        expected: what it should be, for the error.
-        error: class of the error.
-
     Raises:
-        DistilPoseError: of class ``error``: the file cannot be read or is not json.
+        DistilPoseError: of class ``error``: the file cannot be read or is not json; ``expected`` says what it should be.
     """
     try:
         return json.loads(file.read_bytes())

@@ -1,7 +1,6 @@
 """Image files in and out: always RGB uint8 (H, W, 3), upright.
 
-Pillow decodes: it obeys the EXIF orientation of every format, refuses truncated files and decompression bombs, and its
-8-bit JPEG pixels equal OpenCV's, with which the published numbers were made (a test compares them).
+Pillow decodes: its 8-bit JPEG pixels equal OpenCV's, with which the published numbers were made.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from threading import get_ident
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from distilpose.errors import InputError
+from distilpose.files import write_whole
 from distilpose.types import ImageArray
 
 WRITTEN_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -69,15 +68,13 @@ def as_image(source: object, *, bgr: bool = False) -> ImageArray:
         return read_image(source)
     if isinstance(source, Image.Image):
         return _to_rgb(ImageOps.exif_transpose(source))
-    image = np.asarray(source) if hasattr(source, "__array__") else source
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        gray = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-        if gray.ndim == 2:
-            image = np.repeat(gray[..., None], 3, axis=2)
-        elif bgr and image.ndim == 3 and image.shape[2] == 3:
-            image = np.ascontiguousarray(image[..., ::-1])
-    if not isinstance(image, np.ndarray):
+    if not hasattr(source, "__array__"):
         raise InputError(f"expected a path, a Pillow image or a uint8 array, got {type(source).__name__}")
+    image = np.asarray(source)
+    if image.ndim == 2 or image.shape[2:] == (1,):
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    elif bgr and image.shape[2:] == (3,):
+        image = np.ascontiguousarray(image[..., ::-1])
     check_image(image)
     return image
 
@@ -135,8 +132,6 @@ def _to_rgb(image: Image.Image) -> ImageArray:
     """(H, W, 3), made band by band: each needs memory for its conversion."""
     width, height = image.size
     rows = max(1, _BAND_PIXELS // max(1, width))
-    if height <= rows:
-        return _band_to_rgb(image)
     rgb = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
@@ -188,14 +183,7 @@ def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
         Image.fromarray(image).save(encoded, format=Image.registered_extensions()[suffix], **options)
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot hold an image of {image.shape[1]} x {image.shape[0]}: {error}") from error
-    part = path.with_name(f".{os.getpid()}-{get_ident()}.part")  # short: a name of 250 bytes has no room for more
-    part.unlink(missing_ok=True)
-    try:
-        with part.open("xb") as file:
-            file.write(encoded.getbuffer())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, encoded.getbuffer())
 
 
 def check_image(image: ImageArray) -> None:
@@ -225,20 +213,15 @@ def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...]
     """
     files: dict[Path, Path] = {}
     for source in map(Path, sources):
-        found = _images_in(source, IMAGE_SUFFIXES + also) if source.is_dir() else [source]
+        found = [source]
+        if source.is_dir():
+            suffixes = IMAGE_SUFFIXES + also
+            found = sorted(path for path in source.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+            found = [path for path in found if not path.name.startswith(".")]
+            if not found:
+                raise InputError(f"{source} holds no image: expected files ending in {', '.join(suffixes)}")
         for path in found:
             files.setdefault(path.resolve(), path)
     if not files:
         raise InputError("expected at least one image or folder of images, got none")
     return list(files.values())
-
-
-def _images_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
-    if not found:
-        raise InputError(f"{folder} holds no image: expected files ending in {', '.join(suffixes)}")
-    return found
