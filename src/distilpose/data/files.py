@@ -24,7 +24,7 @@ def read_json(file: Path, expected: str, error: type[DistilPoseError] = DatasetE
     """Read a json file in UTF-8, with or without a byte order mark, UTF-16 or UTF-32.
 
     Raises:
-        DistilPoseError: of class ``error``: the file cannot be read or is not json; ``expected`` says what it should be.
+        DistilPoseError: of class ``error``: the file cannot be read or is not json, as ``expected`` says.
     """
     try:
         return json.loads(file.read_bytes())

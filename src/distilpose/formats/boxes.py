@@ -1,17 +1,4 @@
-"""A file of person boxes, matched to the image files it speaks of.
-
-These layouts are read (`box_files`):
-
-- a list of rows, COCO's detection results: ``bbox`` (x, y, width, height) or ``box_xyxy``; ``image_id``, ``image``
-  (file name or path) or both; ``box_score`` or ``score``, else 1; ``category_id``, else a person. ``predictions.json``
-  is such a file. Rows of a video have a ``frame``, its number from 0;
-- a COCO annotation file: labeled people are the boxes, clipped as in evaluation, crowds left out. One without
-  ``bbox`` has the box of its labeled keypoints (`box_of_keypoints`), as in training and evaluation;
-- CSV with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, and ``score`` and
-  ``frame`` if any; our ``poses.csv`` is such a file;
-- MOT Challenge (``gt.txt``, ``det.txt``): of the only video or image, else of the images numbered as its frames;
-- a folder of YOLO labels, called after the images.
-"""
+"""A file of person boxes, matched to the image files it speaks of; `match_boxes` says which layouts are read."""
 
 from __future__ import annotations
 
@@ -58,12 +45,24 @@ class MatchedBoxes(NamedTuple):
 def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = None) -> MatchedBoxes:
     """Read a boxes file and give each image its people.
 
+    These layouts are read (`box_files`):
+
+    - a list of rows, COCO's detection results: ``bbox`` (x, y, width, height) or ``box_xyxy``; ``image_id``, ``image``
+      (file name or path) or both; ``box_score`` or ``score``, else 1; ``category_id``, else a person. Rows of a video
+      have a ``frame``, its number from 0. ``predictions.json`` is such a file;
+    - a COCO annotation file, its own ``annotations``: labeled people are the boxes, clipped as in evaluation, crowds
+      left out. One without ``bbox`` has the box of its labeled keypoints, as in training and evaluation;
+    - CSV with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, and ``score`` and
+      ``frame`` if any; our ``poses.csv`` is such a file;
+    - MOT Challenge (``gt.txt``, ``det.txt``): of the only video or image, else of the images numbered as its frames;
+    - a folder of YOLO labels, called after the images.
+
     A row belongs to the image that ``annotations`` names for its ``image_id``; without ``annotations``, to the one
     its ``image`` field names; without that, to the one whose stem is the number ``image_id``
     (``000000000785.jpg``: 785). A name matches a path that ends with it. Rows of other images are left unused.
 
     Args:
-        boxes: the boxes file. An annotation file is its own ``annotations``.
+        boxes: the boxes file.
         paths: image files, each once.
         annotations: COCO file whose ``images`` hold ``id`` and ``file_name``.
 
@@ -124,30 +123,26 @@ class _Files:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
         self._parts = {path: path.resolve().parts for path in paths}
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
-        self._by_stem: dict[str, list[Path]] = defaultdict(list)
-        self._by_number: dict[int, list[Path]] = defaultdict(list)
+        self._by_key: dict[tuple[str, str | int | None], list[Path]] = defaultdict(list)
         for path in paths:
-            self._by_name[path.name].append(path)
-            self._by_stem[path.stem].append(path)
-            if (number := _stem_number(path)) is not None:
-                self._by_number[number].append(path)
+            for key in (("name", path.name), ("stem", path.stem), ("number", _stem_number(path))):
+                self._by_key[key].append(path)
 
     def named(self, name: str) -> Path | None:
         """The file whose path ends with ``name``, or is written exactly so."""
         parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", ".."))
-        candidates = self._by_name.get(parts[-1], []) if parts else []
+        candidates = self._by_key.get(("name", parts[-1]), []) if parts else []
         fitting = [path for path in candidates if self._parts[path][-len(parts) :] == parts]
         exact = [path for path in candidates if path.as_posix() == name]
         return _only(exact or fitting, f"the image name {name!r}", "give it more of the path")
 
     def stemmed(self, stem: str) -> Path | None:
         """The file with this name, whatever its suffix."""
-        return _only(self._by_stem.get(stem, []), f"the labels {stem}.txt", "give images names of their own")
+        return _only(self._by_key.get(("stem", stem), []), f"the labels {stem}.txt", "give images names of their own")
 
     def numbered(self, number: int) -> Path | None:
         """The file whose stem is ``number``."""
-        found = self._by_number.get(number, [])
+        found = self._by_key.get(("number", number), [])
         return _only(found, f"image_id {number}", "pass the COCO file with --annotations, or write an image field")
 
 

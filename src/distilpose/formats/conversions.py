@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.errors import ConfigError, InputError, require_package
+from distilpose.geometry import xywh_to_xyxy
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, IntArray
 
@@ -53,54 +54,41 @@ def read_coco(rows: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> PoseArra
     if len(images) > 1:
         raise InputError(f"expected the rows of one image, got rows of {len(images)}: choose by image_id or image")
     count = skeleton.num_keypoints
-    keypoints = np.zeros((len(rows), count, 3))
-    for position, row in enumerate(rows):
-        try:
-            keypoints[position] = np.asarray(row["keypoints"], dtype=np.float64).reshape(count, 3)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"row {position}: expected keypoints as {count} times x, y, score ({skeleton.name}), got "
-                f"{str(row.get('keypoints'))[:80]}"
-            ) from error
-    xy, score = keypoints[..., :2], keypoints[..., 2]
-    raw_score = _column(rows, "raw_score") if any("raw_score" in row for row in rows) else score
-    box_score = _column(rows, "box_score")
-    pose_score = _column(rows, "score")
+    what = f"{count} times x, y, score ({skeleton.name})"
+    keypoints = [_array(row, "keypoints", 3 * count, what, place) for place, row in enumerate(rows)]
+    xy, score = np.split(np.array(keypoints).reshape(-1, count, 3), [2], axis=-1)
+    box = boxes_around(xy, score[..., 0])
+    for place, row in enumerate(rows):
+        if row.get("box_xyxy") is not None:
+            box[place] = _array(row, "box_xyxy", 4, "4 numbers", place)
+        elif row.get("bbox") is not None:
+            box[place] = xywh_to_xyxy(_array(row, "bbox", 4, "4 numbers", place))[0]
+    box_score, pose_score = _column(rows, "box_score"), _column(rows, "score")
     return PoseArrays(
         xy=xy,
-        box=_coco_boxes(rows, boxes_around(xy, score)),
+        box=box,
         box_score=np.ones(len(rows)) if box_score is None else box_score,
         pose_score=np.ones(len(rows)) if pose_score is None else pose_score,
-        raw_score=raw_score,
+        raw_score=_column(rows, "raw_score") if any("raw_score" in row for row in rows) else score[..., 0],
         sigma=_column(rows, "sigma"),
         track_id=_column(rows, "track_id"),
     )
+
+
+def _array(row: Mapping[str, Any], name: str, size: int, what: str, place: int) -> FloatArray:
+    try:
+        return np.asarray(row[name], dtype=np.float64).reshape(size)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"row {place}: expected {name} as {what}, got {str(row.get(name))[:80]}") from error
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
     """A field of every row; None where no row has it."""
     values = [row.get(name) for row in rows]
     lacking = [position for position, value in enumerate(values) if value is None]
-    if len(lacking) == len(values):
-        return None
-    if lacking:
+    if 0 < len(lacking) < len(values):
         raise InputError(f"expected {name} in every row or in none, row {lacking[0]} has none")
-    return values
-
-
-def _coco_boxes(rows: Sequence[Mapping[str, Any]], around: FloatArray) -> FloatArray:
-    boxes = around.copy()
-    for position, row in enumerate(rows):
-        name = next((name for name in ("box_xyxy", "bbox") if row.get(name) is not None), None)
-        if name is None:
-            continue
-        try:
-            boxes[position] = np.asarray(row[name], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"row {position}: expected {name} as 4 numbers, got {row[name]!r}") from error
-        if name == "bbox":
-            boxes[position, 2:] += boxes[position, :2]
-    return boxes
+    return None if lacking or not values else values
 
 
 def to_supervision(people: PoseArrays) -> sv.KeyPoints:
@@ -237,24 +225,15 @@ def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
     )
 
 
-def change_skeleton(people: PoseArrays, source: Skeleton, target: Skeleton) -> PoseArrays:
-    """See `PoseResult.to_skeleton`."""
-    return keypoints_by_name(people, source, target.keypoint_names, target.name)
-
-
 def keypoints_by_name(people: PoseArrays, source: Skeleton, names: Sequence[str], target: str) -> PoseArrays:
-    """Pick keypoints by their names, in another order, see `PoseResult.to_skeleton`.
-
-    Args:
-        people: N people with the keypoints of ``source``.
-        source: their skeleton.
-        names: K wanted keypoints.
-        target: what has these keypoints, for the error.
+    """Pick keypoints by their names, see `PoseResult.to_skeleton`; ``target`` is what has these, for the error.
 
     Raises:
         ConfigError: ``source`` has none of them.
     """
-    origin = [_origin(name, source) for name in names]
+    at = {name: index for index, name in enumerate(source.keypoint_names)}
+    parts = [(name,) if name in at else _MIDDLE_OF.get(name, ()) for name in names]
+    origin = [tuple(at[part] for part in each) if set(each) <= set(at) else () for each in parts]
     if not any(origin):
         raise ConfigError(f"{target} has no keypoint that {source.name} has or gives: {tuple(names)}")
     raw_score = people.raw_score
@@ -280,11 +259,3 @@ def keypoints_by_name(people: PoseArrays, source: Skeleton, names: Sequence[str]
         raw_score=None if raw_score is None else score,
         sigma=None if people.sigma is None else sigma,
     )
-
-
-def _origin(name: str, source: Skeleton) -> tuple[int, ...]:
-    """Indices of the keypoints of ``source`` whose mean is the keypoint; none where it cannot be had."""
-    parts = (name,) if name in source.keypoint_names else _MIDDLE_OF.get(name, ())
-    if not set(parts) <= set(source.keypoint_names):
-        return ()
-    return tuple(source.keypoint_names.index(part) for part in parts)

@@ -373,7 +373,7 @@ class PoseResult:
             >>> PoseResult.empty().to_skeleton(OPENPOSE_18)
             PoseResult(0 people, openpose_18)
         """
-        arrays = conversions.change_skeleton(self._arrays(), self.skeleton, target)
+        arrays = conversions.keypoints_by_name(self._arrays(), self.skeleton, target.keypoint_names, target.name)
         return replace(self, **arrays._asdict(), skeleton=target)
 
 

@@ -24,7 +24,7 @@ GAUSSIAN_WITHIN = (0.6827, 0.9545)  # share of a normal distribution within one 
 
 
 class Diagnosis(NamedTuple):
-    """How near each predicted keypoint of P people lies to its label, and what kind of error it is.
+    """How near each predicted keypoint of P people lies to its label, and its kind of error.
 
     Attributes:
         similarity: (P, K) keypoint similarity in [0, 1]; NaN where there is no label or no prediction.
@@ -59,8 +59,8 @@ class SigmaCoverage(NamedTuple):
     """How often an error stays within sigma; an error along x and one along y count separately.
 
     Attributes:
-        within_one: share of the errors of at most one sigma; None without errors to count, as below.
-        within_two: share of the errors of at most two sigma.
+        within_one: share of the errors of at most one sigma; None without errors, as below.
+        within_two: likewise of two sigma.
         factor: what sigma would have to be multiplied by for 68.3 % of the errors to stay within it.
         errors: how many there are.
     """
@@ -72,14 +72,13 @@ class SigmaCoverage(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """What score and sigma say of the errors.
+    """What score and sigma say of the errors; None from a model without them.
 
     Attributes:
         keypoint_score: score of a keypoint beside the share of keypoints with a similarity of at least
-            `NEAR_SIMILARITY`; None from a model without a score.
-        person_score: mean keypoint score of a person beside the person's OKS; likewise.
-        sigma: coverage of all errors (`ALL_JOINTS`), of those "along x", "along y", and of each keypoint by name; None
-            from a model without sigma.
+            `NEAR_SIMILARITY`.
+        person_score: mean keypoint score of a person beside the person's OKS.
+        sigma: coverage of all errors (`ALL_JOINTS`), of those "along x", "along y", and of each keypoint by name.
         sigma_rank_correlation: Spearman's, of sigma with the size of the error, both as shares of the person's size
             (square root of the area); None where it is undefined.
     """
@@ -205,12 +204,8 @@ def _coverage(in_sigmas: FloatArray) -> SigmaCoverage:
     """Of errors in units of their sigma, any shape."""
     if in_sigmas.size == 0:
         return SigmaCoverage(None, None, None, 0)
-    return SigmaCoverage(
-        within_one=float((in_sigmas <= 1).mean()),
-        within_two=float((in_sigmas <= 2).mean()),
-        factor=float(np.quantile(in_sigmas, GAUSSIAN_WITHIN[0])),
-        errors=in_sigmas.size,
-    )
+    one, two = (float((in_sigmas <= limit).mean()) for limit in (1, 2))
+    return SigmaCoverage(one, two, float(np.quantile(in_sigmas, GAUSSIAN_WITHIN[0])), in_sigmas.size)
 
 
 def _mean_where(values: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
