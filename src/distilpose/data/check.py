@@ -22,13 +22,9 @@ _TURNED = (2, 3, 4)  # EXIF orientations that leave the size as it is
 
 
 def find_bad_images(sizes: Mapping[Path, Size]) -> dict[Path, str]:
-    """Decode images and compare their sizes; logs how many have an EXIF orientation that sizes do not show.
+    """Decode images and compare their (H, W); what is wrong by file, for those that are not right.
 
-    Args:
-        sizes: (H, W) that each file should have.
-
-    Returns:
-        What is wrong, by file; files that are right are not in it.
+    Logs how many have an EXIF orientation that sizes do not show.
     """
     console = Console(stderr=True)
     answers = track(

@@ -23,42 +23,26 @@ from distilpose.types import FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class PersonSample:
-    """One labeled person of one image.
+    """One labeled person of one image."""
 
-    Attributes:
-        image_path: existing file.
-        image_id: of the annotation file.
-        annotation_id: likewise.
-        image_hw: (H, W) of the image in pixels, as the annotation file says.
-        box_xyxy: (4,) person box in image pixels, clipped by `clip_boxes_xyxy`.
-        xy_img: (K, 2) keypoints in image pixels, (0, 0) where ``visibility`` is 0.
-        visibility: (K,) 0 no label to learn from, 1 labeled but hidden, 2 labeled and visible.
-        annotated: (K,) False where nothing is known, because the dataset does not label this keypoint: no loss may
-            read its 0 as "not in the image".
-        area: of the person in square pixels, > 0.
-    """
-
-    image_path: Path
-    image_id: int
-    annotation_id: int
-    image_hw: tuple[int, int]
-    box_xyxy: FloatArray
-    xy_img: FloatArray
-    visibility: IntArray
+    image_path: Path  # existing file
+    image_id: int  # of the annotation file
+    annotation_id: int  # likewise
+    image_hw: tuple[int, int]  # (H, W) of the image in pixels, as the annotation file says
+    box_xyxy: FloatArray  # (4,) person box in image pixels, clipped by `clip_boxes_xyxy`
+    xy_img: FloatArray  # (K, 2) keypoints in image pixels, (0, 0) where ``visibility`` is 0
+    visibility: IntArray  # (K,) 0 no label to learn from, 1 labeled but hidden, 2 labeled and visible
+    # (K,) False where nothing is known, because the dataset does not label this keypoint: no loss may read its 0 as
+    # "not in the image"
     annotated: NDArray[np.bool_]
-    area: float
+    area: float  # of the person in square pixels, > 0
 
 
 class LoadedSamples(NamedTuple):
-    """What an annotation file gave.
+    """What an annotation file gave."""
 
-    Attributes:
-        samples: people to train on, in file order, at least one.
-        problems: one line per annotation left out with ``skip_invalid``; the caller reports them.
-    """
-
-    samples: tuple[PersonSample, ...]
-    problems: tuple[str, ...]
+    samples: tuple[PersonSample, ...]  # people to train on, in file order, at least one
+    problems: tuple[str, ...]  # one line per annotation left out with ``skip_invalid``; the caller reports them
 
 
 def load_person_samples(

@@ -33,17 +33,11 @@ _PASS_STREAM, _ORDER_STREAM, _CROP_STREAM, _POOL_STREAM = range(4)
 
 
 class SampleKey(NamedTuple):
-    """What a sampler asks a `PersonDataset` for.
+    """What a sampler asks a `PersonDataset` for."""
 
-    Attributes:
-        sample_index: of the sample in the dataset.
-        epoch: of the training.
-        position: of the draw within the epoch, over all ranks. With seed and epoch it fixes the augmentation.
-    """
-
-    sample_index: int
-    epoch: int
-    position: int
+    sample_index: int  # of the sample in the dataset
+    epoch: int  # of the training
+    position: int  # of the draw within the epoch, over all ranks. With seed and epoch it fixes the augmentation.
 
 
 class TrainingItem(NamedTuple):
@@ -59,24 +53,15 @@ class TrainingItem(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B crops with their labels.
+    """B crops with their labels."""
 
-    Attributes:
-        images: (B, 3, H, W) float32, normalized.
-        xy_norm: (B, K, 2) float32 fractions of the crop; 0 where ``target_weight`` is 0.
-        target_weight: (B, K) float32, 1 where labeled and inside the crop, else 0.
-        annotated: (B, K) bool, False where nothing is known of the keypoint: no loss may read it.
-        sample_index: (B,) int64 indices of the samples in the dataset.
-        variant: (B,) int64, which of a sample's augmented crops, where they are a fixed pool; else 0.
-        image_to_crop: (B, 2, 3) float32 affine matrices, image pixels -> crop pixels; None for crops of unknown origin.
-    """
-
-    images: Tensor
-    xy_norm: Tensor
-    target_weight: Tensor
-    annotated: Tensor
-    sample_index: Tensor
-    variant: Tensor
+    images: Tensor  # (B, 3, H, W) float32, normalized
+    xy_norm: Tensor  # (B, K, 2) float32 fractions of the crop; 0 where ``target_weight`` is 0
+    target_weight: Tensor  # (B, K) float32, 1 where labeled and inside the crop, else 0
+    annotated: Tensor  # (B, K) bool, False where nothing is known of the keypoint: no loss may read it
+    sample_index: Tensor  # (B,) int64 indices of the samples in the dataset
+    variant: Tensor  # (B,) int64, which of a sample's augmented crops, where they are a fixed pool; else 0
+    # (B, 2, 3) float32 affine matrices, image pixels -> crop pixels; None for crops of unknown origin
     image_to_crop: Tensor | None = None
 
 

@@ -52,14 +52,11 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
 
 
 def as_image(source: object, *, bgr: bool = False) -> ImageArray:
-    """Any image as an array: a file, a Pillow image or an array.
+    """Any image as an (H, W, 3) uint8 RGB array; an RGB array itself, not a copy.
 
     Args:
         source: path, Pillow image, or uint8 array (H, W, 3) or (H, W) or (H, W, 1) of gray.
         bgr: arrays of three channels are in OpenCV's order.
-
-    Returns:
-        (H, W, 3) uint8 RGB; an RGB array itself, not a copy.
 
     Raises:
         InputError: it is none of these, or the file is unusable.
@@ -80,11 +77,7 @@ def as_image(source: object, *, bgr: bool = False) -> ImageArray:
 
 
 def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Read the (H, W) of an image as `read_image` gives it, from its header alone.
-
-    Raises:
-        InputError: the file is missing or not an image.
-    """
+    """Read the (H, W) of an image as `read_image` gives it, from its header alone; errors as there."""
     with _opened(path) as image:
         turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
         width, height = image.size
@@ -92,11 +85,7 @@ def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def check_decodes(path: str | os.PathLike[str]) -> int:
-    """Decode an image as fast as its format allows, and return its EXIF orientation, 1 without one.
-
-    Raises:
-        InputError: the file is missing, not an image, or truncated.
-    """
+    """Decode an image as fast as its format allows; its EXIF orientation, 1 without one. Errors as in `read_image`."""
     with _opened(path) as image:
         orientation = int(image.getexif().get(_ORIENTATION, 1))
         image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
@@ -163,11 +152,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
-    """Write an image in the format of its suffix; an interrupted write leaves no half file behind.
-
-    Args:
-        path: ending in one of `WRITTEN_SUFFIXES`; its folder exists.
-        image: (H, W, 3) uint8 RGB.
+    """Write an (H, W, 3) uint8 RGB image in the format of its suffix; a broken write leaves no half file behind.
 
     Raises:
         InputError: the suffix is not known, the array is not an image, or too large for the format.
@@ -201,12 +186,8 @@ def check_image(image: ImageArray) -> None:
 def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...] = ()) -> list[Path]:
     """Turn files and folders into image files, each once, in the order given.
 
-    A folder stands for the images directly in it (`IMAGE_SUFFIXES`, hidden files left out), sorted by name.
-    Any other source is taken as a file as it is, so that a missing one is reported when it is read.
-
-    Args:
-        sources: files and folders.
-        also: further suffixes to take from folders.
+    A folder stands for the images directly in it (`IMAGE_SUFFIXES` and ``also``, hidden files left out), sorted by
+    name. Any other source is taken as a file as it is, so that a missing one is reported when it is read.
 
     Raises:
         InputError: there is no source, or a folder holds no image.

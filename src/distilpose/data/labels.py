@@ -29,45 +29,26 @@ _PARTS = {"foot": 6, "face": 68, "lefthand": 21, "righthand": 21}
 
 
 class Label(NamedTuple):
-    """One checked annotation, before it is clipped to the image.
+    """One checked annotation, before it is clipped to the image."""
 
-    Attributes:
-        image_id: of the annotation file.
-        box_xywh: (4,) image pixels, width and height > 0.
-        keypoints: (K, 3) x, y in image pixels and visibility 0, 1 or 2, of the mapping's target.
-        source_keypoints: the same of the file's own keypoints.
-        area: square pixels, > 0.
-        crowd: whether it stands for several people.
-        where: the annotation in an error.
-    """
-
-    image_id: int
-    box_xywh: FloatArray
-    keypoints: FloatArray
-    source_keypoints: FloatArray
-    area: float
-    crowd: bool
-    where: str
+    image_id: int  # of the annotation file
+    box_xywh: FloatArray  # (4,) image pixels, width and height > 0
+    keypoints: FloatArray  # (K, 3) x, y in image pixels and visibility 0, 1 or 2, of the mapping's target
+    source_keypoints: FloatArray  # the same of the file's own keypoints
+    area: float  # square pixels, > 0
+    crowd: bool  # whether it stands for several people
+    where: str  # the annotation in an error
 
 
 class LabelFile(NamedTuple):
-    """An annotation file whose annotations are checked one by one.
+    """An annotation file whose annotations are checked one by one."""
 
-    Attributes:
-        file: where it came from.
-        document: as `read_annotations` gives it.
-        images: entry of each image by id; only the id itself has been checked.
-        categories: ids that count; empty where all do.
-        mapping: from the file's keypoints to the model's.
-        problems: of images; `entries` adds those of annotations.
-    """
-
-    file: Path
-    document: Mapping[str, Any]
-    images: dict[int, Mapping[str, Any]]
-    categories: frozenset[int]
-    mapping: KeypointMapping
-    problems: list[str]
+    file: Path  # where it came from
+    document: Mapping[str, Any]  # as `read_annotations` gives it
+    images: dict[int, Mapping[str, Any]]  # entry of each image by id; only the id itself has been checked
+    categories: frozenset[int]  # ids that count; empty where all do
+    mapping: KeypointMapping  # from the file's keypoints to the model's
+    problems: list[str]  # of images; `entries` adds those of annotations
 
     def entries(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Name and content of the annotations that count, with a box where their keypoints give one."""
@@ -146,13 +127,7 @@ class LabelFile(NamedTuple):
 def read_label_file(
     file: Path, mapping: KeypointMapping, *, split: str = "train", category: str | None = None
 ) -> LabelFile:
-    """Read an annotation file; COCO-WholeBody's five lists of an annotation become one.
-
-    Args:
-        file: as `read_annotations` reads it.
-        mapping: from the file's keypoints to the model's.
-        split: of a YOLO data set.
-        category: name of the only category that counts.
+    """Read an annotation file (`read_annotations`); COCO-WholeBody's five lists of an annotation become one.
 
     Raises:
         DatasetError: the file is unusable, or has no such category.
@@ -170,11 +145,7 @@ def read_label_file(
 
 
 def image_size_hw(image: Mapping[str, Any]) -> tuple[int, int]:
-    """(H, W) in pixels of an image's entry.
-
-    Raises:
-        DatasetError: it does not say.
-    """
+    """(H, W) in pixels of an image's entry."""
     height, width = image.get("height"), image.get("width")
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
         raise DatasetError(

@@ -19,34 +19,21 @@ NOBODY = -1
 
 @dataclass(frozen=True, eq=False)
 class ComparedPeople:
-    """P labeled people as aligned arrays, and what was predicted for each.
+    """P labeled people as aligned arrays, and what was predicted for each."""
 
-    Attributes:
-        skeleton: names and order of the K keypoints.
-        image_id: (P,) of the annotation file.
-        file_name: (P,) names of the images in their folder; empty where the annotation file has none.
-        box_xyxy: (P, 4) boxes as annotated, in image pixels.
-        area: (P,) of the person in square pixels.
-        true_xy_img: (P, K, 2) labels in image pixels.
-        labeled: (P, K) True where the label counts.
-        head_box: (P,) size of the head in pixels by ``head_box`` of the annotation; NaN where it has none.
-        head_segment: (P,) from the top of the head to the neck in pixels; NaN where the file does not label both.
-        xy_img: (P, K, 2) prediction in image pixels; NaN for a person without one.
-        raw_score: (P, K) of the prediction, likewise; None from a model without a score.
-        sigma_img: (P, K, 2) along x and y in image pixels, likewise; None from a model without sigma.
-    """
-
-    skeleton: Skeleton
-    image_id: IntArray
-    file_name: NDArray[np.str_]
-    box_xyxy: FloatArray
-    area: FloatArray
-    true_xy_img: FloatArray
-    labeled: NDArray[np.bool_]
-    head_box: FloatArray
+    skeleton: Skeleton  # names and order of the K keypoints
+    image_id: IntArray  # (P,) of the annotation file
+    file_name: NDArray[np.str_]  # (P,) names of the images in their folder; empty where the annotation file has none
+    box_xyxy: FloatArray  # (P, 4) boxes as annotated, in image pixels
+    area: FloatArray  # (P,) of the person in square pixels
+    true_xy_img: FloatArray  # (P, K, 2) labels in image pixels
+    labeled: NDArray[np.bool_]  # (P, K) True where the label counts
+    head_box: FloatArray  # (P,) size of the head in pixels by ``head_box`` of the annotation; NaN where it has none
+    # (P,) from the top of the head to the neck in pixels; NaN where the file does not label both
     head_segment: FloatArray
-    xy_img: FloatArray
-    raw_score: FloatArray | None = None
+    xy_img: FloatArray  # (P, K, 2) prediction in image pixels; NaN for a person without one
+    raw_score: FloatArray | None = None  # (P, K) of the prediction, likewise; None from a model without a score
+    # (P, K, 2) along x and y in image pixels, likewise; None from a model without sigma
     sigma_img: FloatArray | None = None
 
     def __len__(self) -> int:
@@ -64,18 +51,13 @@ class ComparedPeople:
         raw_score: FloatArray | None = None,
         sigma_img: FloatArray | None = None,
     ) -> ComparedPeople:
-        """The same people beside predictions.
+        """The same people beside N predictions: ``rows`` (P,) says which each is compared with, or `NOBODY`.
 
-        Args:
-            rows: (P,) which of N predictions each of them is compared with, or `NOBODY`.
-            xy_img: (N, K, 2) predictions in image pixels.
-            raw_score: (N, K), if there is one.
-            sigma_img: (N, K, 2) in image pixels, if there is one.
+        ``xy_img`` is (N, K, 2) in image pixels, ``raw_score`` (N, K), ``sigma_img`` (N, K, 2) in image pixels.
         """
-        found = {"xy_img": xy_img, "raw_score": raw_score, "sigma_img": sigma_img}
-        return replace(
-            self, **{name: None if values is None else _take(values, rows) for name, values in found.items()}
-        )
+        score = None if raw_score is None else _take(raw_score, rows)
+        sigma = None if sigma_img is None else _take(sigma_img, rows)
+        return replace(self, xy_img=_take(xy_img, rows), raw_score=score, sigma_img=sigma)
 
     @property
     def predicted(self) -> NDArray[np.bool_]:
@@ -91,13 +73,8 @@ class ComparedPeople:
 def match_people(people: ComparedPeople, image_id: IntArray, xy_img: FloatArray) -> Rows:
     """Give each labeled person at most one prediction of the same image, the most similar pairs (by OKS) first.
 
-    Args:
-        people: P labeled people.
-        image_id: (N,) of the predictions.
-        xy_img: (N, K, 2) predictions in image pixels.
-
-    Returns:
-        (P,) row of each person's prediction, `NOBODY` for people left without one.
+    ``image_id`` (N,) and ``xy_img`` (N, K, 2) in image pixels are those of the predictions. Returns (P,) the row of
+    each person's prediction, `NOBODY` for people left without one.
     """
     matched = np.full(len(people), NOBODY, dtype=np.intp)
     candidates_of = dict(rows_by_image(image_id))

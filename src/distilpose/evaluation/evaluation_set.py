@@ -30,20 +30,13 @@ BOX_IOU = 0.5  # overlap from which on a box is that person's
 
 
 class EvaluationBoxes(NamedTuple):
-    """N boxes as aligned arrays, the boxes of one image side by side.
+    """N boxes as aligned arrays, the boxes of one image side by side."""
 
-    Attributes:
-        source: "ground truth", or the name of the detections file or of the detector.
-        image_id: (N,) of the annotation file.
-        xyxy: (N, 4) image pixels.
-        score: (N,) of the detector; 1 for ground truth.
-        person: (N,) row in `GroundTruth.people` of the person each box belongs to; None for detections.
-    """
-
-    source: str
-    image_id: IntArray
-    xyxy: FloatArray
-    score: FloatArray
+    source: str  # "ground truth", or the name of the detections file or of the detector
+    image_id: IntArray  # (N,) of the annotation file
+    xyxy: FloatArray  # (N, 4) image pixels
+    score: FloatArray  # (N,) of the detector; 1 for ground truth
+    # (N,) row in `GroundTruth.people` of the person each box belongs to; None for detections
     person: NDArray[np.intp] | None = None
 
     def people_with_a_box(self, ground_truth: GroundTruth) -> int:
@@ -109,18 +102,9 @@ class EvaluationSet:
     ) -> EvaluationSet:
         """Read and check the files of an evaluation; images themselves are read when crops are asked for.
 
-        Args:
-            annotations: COCO keypoint file.
-            images: folder that its ``file_name`` entries lie in.
-            input_size_hw: (H, W) of the model's input in pixels.
-            detections: boxes file as `match_boxes` reads it: boxes are not clipped, and scored as low as may be; those
-                of other images are left out. Without it and a detector, every labeled person's own box is used.
-            detector: to find the people with, at its own threshold, or its name (`create_detector`).
-            skeleton: of the model.
-            mapping: of a file with other keypoints to ``skeleton``.
-            keep_crops: hold the crops in memory, for one evaluation per epoch.
-            padding: see `ModelDescription`.
-            udp: likewise.
+        Crops are those of ``detections``, a boxes file (`match_boxes`): not clipped, with any score; those of other
+        images are left out. Or those of a ``detector``, at its own threshold. Or of every labeled person's own box.
+        ``mapping`` is that of a file with other keypoints to ``skeleton``; more is said of `EvaluationSet`.
 
         Raises:
             DatasetError: the annotations are unusable, or an image is missing.

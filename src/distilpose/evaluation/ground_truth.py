@@ -27,29 +27,19 @@ HEAD_SHARE_OF_DIAGONAL = 0.6
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """A COCO keypoint file.
+    """A COCO keypoint file."""
 
-    Attributes:
-        file: where it came from.
-        images: entry of each image by id; only the id itself has been checked.
-        people: everybody with a labeled keypoint who is not part of a crowd, in file order, without predictions.
-        coco: the same in COCO's layout, crowds and people without keypoints included, with the fields that
-            COCO's evaluation reads filled in.
-        category_ids: of the file's categories with keypoints; empty where it names none.
-    """
-
-    file: Path
-    images: Mapping[int, Mapping[str, Any]]
+    file: Path  # where it came from
+    images: Mapping[int, Mapping[str, Any]]  # entry of each image by id; only the id itself has been checked
+    # everybody with a labeled keypoint who is not part of a crowd, in file order, without predictions
     people: ComparedPeople
+    # the same in COCO's layout, crowds and people without keypoints included, with the fields that COCO's evaluation
+    # reads filled in
     coco: Mapping[str, Any]
-    category_ids: frozenset[int] = frozenset()
+    category_ids: frozenset[int] = frozenset()  # of the file's categories with keypoints; empty where it names none
 
     def paths(self, folder: Path) -> dict[int, Path]:
-        """File of each image by id, in the order of the annotation file; a file need not exist.
-
-        Raises:
-            DatasetError: the entry of an image names no file.
-        """
+        """File of each image by id, in the order of the annotation file; a file need not exist."""
         names = {image_id: entry.get("file_name") for image_id, entry in self.images.items()}
         for image_id, name in names.items():
             if not isinstance(name, str) or not name:
@@ -57,11 +47,7 @@ class GroundTruth:
         return find_images({image_id: str(name) for image_id, name in names.items()}, folder)
 
     def image_hw(self, image_id: int) -> tuple[int, int]:
-        """(H, W) of an image in pixels, as the annotation file says.
-
-        Raises:
-            DatasetError: it does not say.
-        """
+        """(H, W) of an image in pixels, as the annotation file says."""
         try:
             return image_size_hw(self.images[image_id])
         except DatasetError as error:
@@ -149,11 +135,7 @@ def head_ends(skeleton: Skeleton) -> tuple[int, int] | None:
 def head_sizes(keypoints: FloatArray, skeleton: Skeleton, head_box: Any = None, where: str = "") -> tuple[float, float]:
     """Size of a head in pixels by its box and by the segment from its top to the neck, NaN where one is not known.
 
-    Args:
-        keypoints: (K, 3) x, y in image pixels and visibility.
-        skeleton: of the keypoints.
-        head_box: x, y, width, height of the head in image pixels, unchecked.
-        where: the annotation in an error.
+    ``keypoints`` are (K, 3) x, y and visibility, ``head_box`` is x, y, width, height, unchecked, all in image pixels.
 
     Raises:
         DatasetError: the box is broken.
@@ -176,13 +158,8 @@ def head_sizes(keypoints: FloatArray, skeleton: Skeleton, head_box: Any = None, 
 def load_results(file: Path, ground_truth: GroundTruth) -> list[dict[str, Any]]:
     """Read a COCO keypoint results file, such as `write_evaluation` and ``distilpose predict`` write.
 
-    Args:
-        file: json list of people with ``image_id``, ``category_id`` (1, or that of a category with keypoints of the
-            ground truth), ``keypoints`` and ``score``. May be empty.
-        ground_truth: what the results will be compared with.
-
-    Returns:
-        The people, other fields dropped.
+    It is a json list of people with ``image_id``, ``category_id`` (1, or that of a category with keypoints of the
+    ground truth), ``keypoints`` and ``score``; other fields are dropped.
 
     Raises:
         DatasetError: the file is unusable or belongs to other images.

@@ -31,23 +31,14 @@ _SHOWN = 200  # characters of a row in an error
 
 
 class BoxRow(NamedTuple):
-    """One person's box.
+    """One person's box."""
 
-    Attributes:
-        box_xyxy: (4,) image pixels; shares of width and height where ``is_relative``.
-        score: confidence of the detector.
-        image_id: of the image, or None.
-        image: its file name or path, or None.
-        frame: number of the frame of a video from 0, or None.
-        is_relative: see ``box_xyxy``.
-    """
-
-    box_xyxy: FloatArray
-    score: float = 1.0
-    image_id: int | None = None
-    image: str | None = None
-    frame: int | None = None
-    is_relative: bool = False
+    box_xyxy: FloatArray  # (4,) image pixels; shares of width and height where ``is_relative``
+    score: float = 1.0  # confidence of the detector
+    image_id: int | None = None  # of the image, or None
+    image: str | None = None  # its file name or path, or None
+    frame: int | None = None  # number of the frame of a video from 0, or None
+    is_relative: bool = False  # see ``box_xyxy``
 
 
 class CocoImages(NamedTuple):
@@ -59,14 +50,10 @@ class CocoImages(NamedTuple):
 
 
 def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], CocoImages | None]:
-    """Read the people of a boxes file.
+    """Read the people of a file: .json (COCO results or annotations), .csv, .txt (MOT), or a folder of .txt (YOLO).
 
-    Args:
-        file: .json (COCO results or annotations), .csv, .txt (MOT), or a folder of .txt (YOLO).
-        coco: of the annotation file that names the images and categories, if there is one.
-
-    Returns:
-        The rows of people; and ``coco``, or that of the file itself if it is an annotation file.
+    ``coco`` is of the annotation file that names the images and categories, if there is one; it is returned with the
+    rows, or that of the file itself if it is an annotation file.
 
     Raises:
         InputError: the file is unreadable, or none of its rows is.
@@ -84,11 +71,7 @@ def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], Co
 
 
 def read_coco_images(document: Any, file: Path) -> CocoImages:
-    """The images and categories of an annotation file's content.
-
-    Raises:
-        InputError: there are none, or they are broken.
-    """
+    """The images and categories of an annotation file's content."""
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list):
         raise InputError(f'{file}: expected a COCO annotation file {{"images": [...], ...}}, got no list of images')

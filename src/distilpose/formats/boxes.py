@@ -17,28 +17,18 @@ from distilpose.types import FloatArray
 
 
 class PersonBoxes(NamedTuple):
-    """The people of one image, from a file or a detector.
+    """The people of one image, from a file or a detector."""
 
-    Attributes:
-        boxes_xyxy: (N, 4) image pixels, N >= 0.
-        box_score: (N,) confidence of the detector.
-    """
-
-    boxes_xyxy: FloatArray
-    box_score: FloatArray
+    boxes_xyxy: FloatArray  # (N, 4) image pixels, N >= 0
+    box_score: FloatArray  # (N,) confidence of the detector
 
 
 class MatchedBoxes(NamedTuple):
-    """A boxes file seen from the images.
+    """A boxes file seen from the images."""
 
-    Attributes:
-        people: of every image; an image that the file does not mention has nobody.
-        image_ids: of every image, as `match_image_ids` defines them.
-        frames: of the videos among the images, by the number of the frame; others have nobody.
-    """
-
-    people: dict[Path, PersonBoxes]
-    image_ids: dict[Path, int | None]
+    people: dict[Path, PersonBoxes]  # of every image; an image that the file does not mention has nobody
+    image_ids: dict[Path, int | None]  # of every image, as `match_image_ids` defines them
+    # of the videos among the images, by the number of the frame; others have nobody
     frames: dict[Path, dict[int, PersonBoxes]]
 
 
@@ -61,14 +51,8 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
     its ``image`` field names; without that, to the one whose stem is the number ``image_id``
     (``000000000785.jpg``: 785). A name matches a path that ends with it. Rows of other images are left unused.
 
-    Args:
-        boxes: the boxes file.
-        paths: image files, each once.
-        annotations: COCO file whose ``images`` hold ``id`` and ``file_name``.
-
     Raises:
-        InputError: a file is unreadable or broken, a row is invalid, a name fits several images, or no row
-            matches any of the images.
+        InputError: a file is unreadable or broken, a name fits several images, or no row matches any of the images.
     """
     coco = None if annotations is None else _read_images(annotations)
     rows, coco = read_box_rows(boxes, coco)
@@ -96,15 +80,9 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
 
 
 def match_image_ids(paths: Sequence[Path], annotations: Path | None = None) -> dict[Path, int | None]:
-    """Find the id of each image.
+    """Find the id of each image in the ``images`` of a COCO file; without one a numeric stem is the id.
 
-    Args:
-        paths: image files, each once.
-        annotations: COCO file whose ``images`` hold ``id`` and ``file_name``. Without it a numeric stem is the id.
-
-    Returns:
-        Id by path; None for an image without an id of its own: not named in ``annotations``, a stem that is not a
-        number, or an id that another image has as well.
+    None for an image without an id of its own: not named there, a stem that is no number, or an id of two images.
 
     Raises:
         InputError: ``annotations`` is unreadable or broken, or one of its names fits several images.

@@ -17,23 +17,14 @@ _SNAPSHOT_GROWTH = 1.25  # a composed file is written anew when there are so man
 
 
 class PoseRecord(NamedTuple):
-    """The people of one image or frame.
+    """The people of one image or frame."""
 
-    Attributes:
-        source: the image, video or camera, as written into the files.
-        result: its people.
-        size_hw: (H, W) of the image in pixels.
-        image_id: of an image; None if it has none.
-        frame: number of the frame in a video; None for an image.
-        time: of the frame in seconds; None for an image.
-    """
-
-    source: str
-    result: PoseResult
-    size_hw: tuple[int, int]
-    image_id: int | None = None
-    frame: int | None = None
-    time: float | None = None
+    source: str  # the image, video or camera, as written into the files
+    result: PoseResult  # its people
+    size_hw: tuple[int, int]  # (H, W) of the image in pixels
+    image_id: int | None = None  # of an image; None if it has none
+    frame: int | None = None  # number of the frame in a video; None for an image
+    time: float | None = None  # of the frame in seconds; None for an image
 
 
 class PoseWriter(Protocol):
@@ -199,11 +190,7 @@ class ImageNames:
 
 
 def image_size(record: PoseRecord, format_name: str) -> tuple[int, int]:
-    """(H, W) of the record's image in pixels.
-
-    Raises:
-        InputError: it is not known.
-    """
+    """(H, W) of the record's image in pixels; an `InputError` where it is not known."""
     if min(record.size_hw) < 1:
         raise InputError(f"{format_name} needs the size of the image of {record.source!r}: pass size_hw=(H, W)")
     return record.size_hw

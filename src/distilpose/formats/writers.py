@@ -26,17 +26,11 @@ __all__ = [
 
 
 class Format(NamedTuple):
-    """How one format is written.
+    """How one format is written."""
 
-    Attributes:
-        name: of its file or folder among the results.
-        open: makes the writer of a path.
-        about: what opens it, in a few words.
-    """
-
-    name: str
-    open: Callable[[Path], PoseWriter]
-    about: str
+    name: str  # of its file or folder among the results
+    open: Callable[[Path], PoseWriter]  # makes the writer of a path
+    about: str  # what opens it, in a few words
 
 
 WRITERS: dict[str, Format] = {
@@ -93,13 +87,8 @@ def save_result(
 ) -> None:
     """Write one image's people to a file (or folder, in formats that are folders).
 
-    Args:
-        result: the people.
-        path: of the file; its folder exists.
-        format: name in `WRITERS`; None takes it from the suffix: .json (COCO results), .jsonl, .parquet, .csv.
-        source: name of the image, as the file calls it.
-        size_hw: (H, W) of the image in pixels; None takes that of ``result.image``. Some formats need it.
-        image_id: COCO id of the image.
+    ``format`` is a name in `WRITERS`; None takes it from the suffix: .json (COCO results), .jsonl, .parquet, .csv. The
+    file calls the image ``source`` and ``image_id``; ``size_hw`` is (H, W) in pixels, by default of ``result.image``.
 
     Raises:
         ConfigError: the format is unknown or cannot be told from the suffix, or its library is missing.

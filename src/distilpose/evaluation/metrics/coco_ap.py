@@ -45,10 +45,7 @@ def coco_keypoint_curves(
 ) -> KeypointAP:
     """Average precision and recall over OKS thresholds 0.5 to 0.95, at most 20 people per image.
 
-    Args:
-        coco: ground truth in COCO's layout, complete as `GroundTruth.coco` is.
-        results: people in COCO's results layout; their ``image_id`` must be in ``coco``. May be empty.
-        skeleton: its OKS constants are used.
+    ``coco`` is complete as `GroundTruth.coco` is; ``results`` are in COCO's results layout and of its images.
 
     Source:
         https://cocodataset.org/#keypoints-eval, computed by faster-coco-eval; equal to pycocotools.

@@ -16,15 +16,10 @@ ALL_JOINTS = "all"
 
 
 class JointAccuracy(NamedTuple):
-    """How well one keypoint, or all of them, was found.
+    """How well one keypoint, or all of them, was found."""
 
-    Attributes:
-        pck: share of the labeled keypoints within the threshold; None when nothing is labeled.
-        labeled: how many there are.
-    """
-
-    pck: float | None
-    labeled: int
+    pck: float | None  # share of the labeled keypoints within the threshold; None when nothing is labeled
+    labeled: int  # how many there are
 
 
 def pck(people: ComparedPeople) -> dict[str, JointAccuracy]:

@@ -32,17 +32,12 @@ _CROWDPOSE_NUMBERS = ("AP", "AP50", "AP75", "AR", "AR50", "AR75")
 
 
 class ProtocolResult(NamedTuple):
-    """What one measure found.
+    """What one measure found."""
 
-    Attributes:
-        values: fractions by the names under which the measure is known; None where it is undefined.
-        per_joint: accuracy by keypoint name; empty for a measure of whole poses.
-        facts: how it was measured; JSON values.
-    """
-
+    # fractions by the names under which the measure is known; None where it is undefined
     values: Mapping[str, float | None]
-    per_joint: Mapping[str, JointAccuracy]
-    facts: Mapping[str, Any]
+    per_joint: Mapping[str, JointAccuracy]  # accuracy by keypoint name; empty for a measure of whole poses
+    facts: Mapping[str, Any]  # how it was measured; JSON values
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -59,17 +54,7 @@ def default_metrics(skeleton: Skeleton) -> tuple[Metric, ...]:
 def measure_protocols(
     metrics: Sequence[str], ground_truth: GroundTruth, results: Sequence[Mapping[str, Any]], people: ComparedPeople
 ) -> dict[str, ProtocolResult]:
-    """Measure what ``metrics`` names beside ``"coco"``.
-
-    Args:
-        metrics: names of `METRICS`.
-        ground_truth: of the evaluation.
-        results: people found, in COCO's results layout.
-        people: of the ground truth, beside their predictions.
-
-    Raises:
-        ConfigError: as `check_measurable` says.
-    """
+    """Measure what ``metrics`` names beside ``"coco"``; refuses what `check_measurable` does."""
     check_measurable(metrics, people)
     measures = {
         "pckh": lambda: pckh(people),
@@ -159,11 +144,7 @@ def crowdpose_ap(ground_truth: GroundTruth, results: Sequence[Mapping[str, Any]]
     """CrowdPose's numbers: COCO's AP with 0.53 x the box as area, and AP by how crowded the image is.
 
     Easy, medium and hard images (`CROWD_LEVELS`) are told by the field ``crowdIndex`` of the annotation file's images;
-    None for a level without people.
-
-    Args:
-        ground_truth: of the evaluation.
-        results: people found, in COCO's results layout.
+    None for a level without people. ``results`` are in COCO's results layout.
 
     Source:
         CrowdPose (arXiv:1812.00324) and its evaluation code; equal to ``keypoints_crowd`` of faster-coco-eval.

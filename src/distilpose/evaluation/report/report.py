@@ -42,15 +42,9 @@ _KINDS = {
 
 
 def write_report(result: EvaluationResult, folder: Path, images: Path | None = None) -> Path:
-    """Write ``report.html``, which loads nothing from elsewhere and so can be kept or sent as it is.
+    """Write ``report.html``, which loads nothing from elsewhere and so can be kept or sent as it is; gives its path.
 
-    Args:
-        result: of an evaluation.
-        folder: made if needed; the report of an earlier evaluation is replaced.
-        images: folder of the images the people stand in; without it the report has no images.
-
-    Returns:
-        The file.
+    ``folder`` is made if needed; without the folder of ``images`` the report has none.
 
     Raises:
         InputError: the folder cannot be made or written to, or an image cannot be read.
