@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from labeled_people import arms
 
 from distilpose.evaluation.comparison import NOBODY, match_people, rows_by_image
-from labeled_people import arms
 
 
 def test_the_most_similar_pairs_are_matched_first() -> None:

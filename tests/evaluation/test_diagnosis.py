@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from labeled_people import labeled_people
 
 from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.metrics.diagnosis import (
@@ -18,7 +19,6 @@ from distilpose.evaluation.metrics.diagnosis import (
 )
 from distilpose.geometry.oks import oks
 from distilpose.skeletons import Skeleton
-from labeled_people import labeled_people
 
 # Similarity is exp(-d^2 / (2 area (2 sigma)^2)): for an area of 10,000 and these constants exp(-d^2 / 800), so
 # 0.88 at 10 pixels, 0.61 at 20 and 0.32 at 30.

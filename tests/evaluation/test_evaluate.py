@@ -261,7 +261,9 @@ def test_missing_and_foreign_images_are_refused(
         EvaluationSet.load(annotations, images / "elsewhere", input_size_hw=SIZE_HW)
     document["images"][0]["height"] = 201
     wrong = EvaluationSet.load(write("gt.json", document), images, input_size_hw=SIZE_HW)
-    with pytest.raises(DatasetError, match=r"image_9.png.*\(201, 300\), got \(200, 300\)"):
+    with pytest.raises(
+        DatasetError, match=r"image_9.png is of height and width \(200, 300\), its annotations are of \(201, 300\)"
+    ):
         evaluate_set(AnswerKey(np.zeros((4, 17, 2))), wrong)
     del document["images"][0]["height"]
     with pytest.raises(DatasetError, match="image 9 needs a positive whole height and width"):
@@ -269,6 +271,29 @@ def test_missing_and_foreign_images_are_refused(
     del document["images"][0]["file_name"]
     with pytest.raises(DatasetError, match="image 9 has no file_name"):
         EvaluationSet.load(write("gt.json", document), images, input_size_hw=SIZE_HW)
+
+
+def test_broken_images_are_found_before_and_left_out_if_asked_for(
+    document: Document, images: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = images / "image_9.png"
+    cut.write_bytes(cut.read_bytes()[:-500])
+    (images / "image_5.png").unlink()  # which shows nobody
+    document["annotations"][5]["bbox"] = [1.0]
+    file = write("gt.json", document)
+    options = {"input_size_hw": SIZE_HW, "check_images": True}
+    with pytest.raises(DatasetError, match="expected 4 finite numbers in bbox"):
+        EvaluationSet.load(file, images, **options)
+    left = EvaluationSet.load(file, images, skip_invalid=True, **options)
+    assert left.ground_truth.people.image_id.tolist() == left.boxes.image_id.tolist() == [3]
+    assert list(left.ground_truth.images) == [3, 5]
+    assert "skipped: " in caplog.text
+    assert "image_9.png cannot be read" in caplog.text
+    result = evaluate_set(AnswerKey(true_answers(left)), left)
+    assert (result.metrics["AP"], result.counts["people"]) == (pytest.approx(1), 1)
+    document["annotations"].pop()
+    with pytest.raises(DatasetError, match=r"1 of 2 images cannot be used:\n.*image_9.png cannot be read"):
+        EvaluationSet.load(write("gt.json", document), images, **options)
 
 
 def test_detections_of_other_images_are_refused(annotations: Path, images: Path, write: Write) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from labeled_people import arms
 
 from distilpose.evaluation.metrics.pck import ALL_JOINTS, pck
-from labeled_people import arms
 
 
 def test_pck_counts_labels_within_a_fifth_of_the_longer_side() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from labeled_people import arms, labeled_people
 
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError, DatasetError
@@ -18,7 +19,6 @@ from distilpose.evaluation.evaluate import evaluate_predictions
 from distilpose.evaluation.ground_truth import head_sizes, load_ground_truth
 from distilpose.evaluation.metrics.protocols import crowdpose_ap, default_metrics, measure_protocols, pck_torso, pckh
 from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, MPII_16, Skeleton
-from labeled_people import arms, labeled_people
 
 
 def person(skeleton: Skeleton, points: dict[str, tuple[float, float]], head_box: Any = None) -> ComparedPeople:

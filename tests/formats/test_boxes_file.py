@@ -189,6 +189,19 @@ def test_flags_and_categories_as_tools_write_them(tmp_path: Path) -> None:
         match_boxes(write(tmp_path, document), PATHS)
 
 
+def test_text_ids_and_empty_boxes_of_an_annotation_file(tmp_path: Path) -> None:
+    person = {"image_id": "garden", "category_id": "1"}
+    document = {
+        "images": [{"id": "garden", "file_name": r"photos\garden.jpg", "height": 100, "width": 80}],
+        "annotations": [
+            person | {"id": "a", "bbox": [1, 2, 30, 40], "iscrowd": None},
+            person | {"id": "b", "bbox": [0, 0, 0, 0], "keypoints": [5, 9, 2, 9, 30, 2]},
+        ],
+        "categories": [{"id": "1", "name": "Person"}],
+    }
+    assert lefts(write(tmp_path, document), PATHS) == [[], [1, pytest.approx(2.9)], []]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -48,7 +48,7 @@ def read_annotations(file: Path, split: str = "train") -> dict[str, Any]:
                 f'{file}: expected a COCO keypoint file {{"images": [...], "annotations": [...]}} with at least one '
                 f"entry each, got no list of {key}, or an empty one: pass the ground truth here, not results"
             )
-    _normalize(document, file)
+    normalize_document(document, file)
     _check_meaning(document, file)
     return document
 
@@ -64,8 +64,7 @@ def read_categories(file: Path) -> list[Mapping[str, Any]]:
 
 def keypoint_categories(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The categories of a COCO file that have keypoints; tools write an empty list for those that have none."""
-    categories = document.get("categories")
-    listed = categories if isinstance(categories, list) else []
+    listed = _listed(document, "categories")
     return [entry for entry in listed if isinstance(entry, dict) and entry.get("keypoints") not in (None, [])]
 
 
@@ -106,12 +105,11 @@ def _read_document(file: Path, split: str) -> dict[str, Any]:
     return group_points(content, file)
 
 
-def _normalize(document: dict[str, Any], file: Path) -> None:
-    """Give ids, names, flags, boxes and areas one form, in place."""
-    categories = document.get("categories")
+def normalize_document(document: dict[str, Any], file: Path) -> None:
+    """Give ids, names, flags, boxes and areas of a COCO document one form, in place."""
     images, annotations, categories = (
         [entry for entry in entries if isinstance(entry, dict)]
-        for entries in (document["images"], document["annotations"], categories if isinstance(categories, list) else ())
+        for entries in (_listed(document, "images"), _listed(document, "annotations"), _listed(document, "categories"))
     )
     for kind, entries in (("image", images), ("category", categories), ("annotation", annotations)):
         numbers = _number_ids([entry.get("id") for entry in entries])
@@ -126,7 +124,11 @@ def _normalize(document: dict[str, Any], file: Path) -> None:
         if isinstance(entry.get("file_name"), str):
             entry["file_name"] = entry["file_name"].replace("\\", "/")
     for entry in annotations:
-        normalize_entry(entry)
+        _normalize_entry(entry)
+
+
+def _listed(document: Mapping[str, Any], key: str) -> list[Any]:
+    return document[key] if isinstance(document.get(key), list) else []
 
 
 def _number_ids(ids: Sequence[Any]) -> dict[str, int]:
@@ -148,8 +150,7 @@ def _as_number(value: Any, numbers: Mapping[str, int]) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def normalize_entry(entry: dict[str, Any]) -> None:
-    """Give the flag of an annotation one form, and take an empty box or area out, in place."""
+def _normalize_entry(entry: dict[str, Any]) -> None:
     flag = read_flag(entry.get("iscrowd"))
     if flag is not None:
         entry["iscrowd"] = int(flag)

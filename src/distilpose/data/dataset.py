@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_colors
+from distilpose.data.check import size_conflict
 from distilpose.data.coco import PersonSample
 from distilpose.data.images import read_image
 from distilpose.data.preprocess import Normalization, crop_image, normalize
@@ -285,11 +286,8 @@ def _read(sample: PersonSample) -> ImageArray:
         raise DatasetError(
             f"annotation {sample.annotation_id}: {error}: replace the file or take its annotations out"
         ) from error
-    if image.shape[:2] != sample.image_hw:
-        raise DatasetError(
-            f"annotation {sample.annotation_id}: expected {sample.image_path} to have (height, width) "
-            f"{sample.image_hw} as its annotation file says, got {image.shape[:2]}: put the labeled image there"
-        )
+    if problem := size_conflict(sample.image_path, (image.shape[0], image.shape[1]), sample.image_hw):
+        raise DatasetError(f"annotation {sample.annotation_id}: {problem}")
     return image
 
 

@@ -29,7 +29,9 @@ def read_json(file: Path, expected: str, error: type[DistilPoseError] = DatasetE
     try:
         return json.loads(file.read_bytes())
     except OSError as problem:
-        raise error(f"{file}: expected {expected}, cannot read it ({problem}): check the path") from problem
+        raise error(
+            f"{file}: expected {expected}, cannot read it ({problem.strerror or problem}): check the path"
+        ) from problem
     except RecursionError as problem:
         raise error(f"{file}: expected {expected}, got lists nested too deeply: write it again") from problem
     except ValueError as problem:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose.data.check import find_bad_images, size_conflict
 from distilpose.data.images import read_image
 from distilpose.data.preprocess import NetworkInput, Normalization, crop_image, network_input
 from distilpose.errors import DatasetError
@@ -99,20 +100,27 @@ class EvaluationSet:
         keep_crops: bool = False,
         padding: float = CROP_PADDING,
         udp: bool = False,
+        check_images: bool = False,
+        skip_invalid: bool = False,
     ) -> EvaluationSet:
         """Read and check the files of an evaluation; images themselves are read when crops are asked for.
 
         Crops are those of ``detections``, a boxes file (`match_boxes`): not clipped, with any score; those of other
         images are left out. Or those of a ``detector``, at its own threshold. Or of every labeled person's own box.
-        ``mapping`` is that of a file with other keypoints to ``skeleton``; more is said of `EvaluationSet`.
+        ``mapping`` is that of a file with other keypoints to ``skeleton``; more is said of `EvaluationSet`. With
+        ``check_images`` the images of labeled people are decoded now; with ``skip_invalid`` broken annotations and
+        images are left out with a warning.
 
         Raises:
             DatasetError: the annotations are unusable, or an image is missing.
             InputError: the detections are unusable, or in other images; with a detector, an image cannot be read.
             ConfigError: there is no such detector, or it finds something else than the model's skeleton has.
         """
-        ground_truth = load_ground_truth(annotations, skeleton, mapping)
+        ground_truth = load_ground_truth(annotations, skeleton, mapping, skip_invalid=skip_invalid)
         paths = ground_truth.paths(images)
+        if check_images:
+            ground_truth = _without_bad_images(ground_truth, paths, skip_invalid)
+            paths = {image_id: paths[image_id] for image_id in ground_truth.images}
         if detector is not None:
             _check_exist(list(paths.values()), ground_truth)
             boxes = _found_boxes(detector, paths, skeleton)
@@ -147,11 +155,8 @@ class EvaluationSet:
         for image_id, group in groupby(rows, key=lambda row: int(self.boxes.image_id[row])):
             path, expected_hw = self._paths[image_id], self.ground_truth.image_hw(image_id)
             image = read_image(path)
-            if image.shape[:2] != expected_hw:
-                raise DatasetError(
-                    f"{path}: {self.ground_truth.file} expects an image of height, width {expected_hw}, got "
-                    f"{image.shape[:2]}: pass the images the annotations were made on"
-                )
+            if problem := size_conflict(path, (image.shape[0], image.shape[1]), expected_hw):
+                raise DatasetError(f"{self.ground_truth.file}: {problem}")
             for row in group:
                 yield crop_image(image, self.transforms[row])
 
@@ -167,6 +172,22 @@ class EvaluationSet:
         self._kept = kept if self._keep_crops else None
 
 
+def _without_bad_images(truth: GroundTruth, paths: Mapping[int, Path], skip_invalid: bool) -> GroundTruth:
+    """The ground truth without the images that cannot be used.
+
+    Raises:
+        DatasetError: there are some, and none is to be skipped, or no other has people.
+    """
+    labeled = {paths[image_id]: truth.image_hw(image_id) for image_id in np.unique(truth.people.image_id).tolist()}
+    bad = find_bad_images(labeled)
+    problems = "\n  ".join(bad.values())
+    if bad and (not skip_invalid or len(bad) == len(labeled)):
+        raise DatasetError(f"{truth.file}: {len(bad)} of {len(labeled)} images cannot be used:\n  {problems}")
+    for problem in bad.values():
+        logger.warning("skipped: %s: %s", truth.file, problem)
+    return truth.without_images({image_id for image_id, path in paths.items() if path in bad})
+
+
 def _true_boxes(ground_truth: GroundTruth) -> EvaluationBoxes:
     """One box for each labeled person, clipped as the COCO top-down baselines do.
 
@@ -175,7 +196,7 @@ def _true_boxes(ground_truth: GroundTruth) -> EvaluationBoxes:
     people = ground_truth.people
     sizes_hw = [ground_truth.image_hw(image_id) for image_id in people.image_id.tolist()]
     boxes = np.stack([clip_boxes_xyxy(box, hw)[0] for box, hw in zip(people.box_xyxy, sizes_hw, strict=True)])
-    usable = (boxes[:, :2] < boxes[:, 2:]).all(1)
+    usable = np.asarray((boxes[:, :2] < boxes[:, 2:]).all(1))
     if not usable.all():
         logger.warning("%s: %d people have no box inside the image", ground_truth.file, (~usable).sum())
     order = np.argsort(people.image_id, kind="stable")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from distilpose.geometry import xywh_to_xyxy
 from distilpose.inference.result import PERSON_CATEGORY_ID
 from distilpose.skeletons import KeypointMapping, Skeleton, map_keypoints
 from distilpose.types import FloatArray
+
+logger = logging.getLogger(__name__)
 
 # Head size is this share of the head box's diagonal: MPII's evaluation, http://human-pose.mpi-inf.mpg.de
 HEAD_SHARE_OF_DIAGONAL = 0.6
@@ -46,6 +49,19 @@ class GroundTruth:
                 raise DatasetError(f"{self.file}: image {image_id} has no file_name: add it")
         return find_images({image_id: str(name) for image_id, name in names.items()}, folder)
 
+    def without_images(self, image_ids: Collection[int]) -> GroundTruth:
+        """The same without some images and their people."""
+        kept = {
+            key: [entry for entry in self.coco[key] if entry[field] not in image_ids]
+            for key, field in (("images", "id"), ("annotations", "image_id"))
+        }
+        return replace(
+            self,
+            images={image_id: entry for image_id, entry in self.images.items() if image_id not in image_ids},
+            people=self.people.filter(~np.isin(self.people.image_id, list(image_ids))),
+            coco={**self.coco, **kept},
+        )
+
     def image_hw(self, image_id: int) -> tuple[int, int]:
         """(H, W) of an image in pixels, as the annotation file says."""
         try:
@@ -54,7 +70,9 @@ class GroundTruth:
             raise DatasetError(f"{self.file}: {error}: add them") from error
 
 
-def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping | None = None) -> GroundTruth:
+def load_ground_truth(
+    file: Path, skeleton: Skeleton, mapping: KeypointMapping | None = None, *, skip_invalid: bool = False
+) -> GroundTruth:
     """Read and check the labels to evaluate against; see `read_label_file`.
 
     Unlike training (`load_person_samples`), an evaluation keeps images without people, crowds and people without
@@ -65,6 +83,7 @@ def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping |
         file: json with ``images`` and ``annotations``.
         skeleton: keypoints and order of the ground truth, and of the file without ``mapping``.
         mapping: of a file with other keypoints to ``skeleton``; what the file lacks is not labeled.
+        skip_invalid: leave invalid annotations out with a warning.
 
     Raises:
         DatasetError: the file is unusable, an annotation is invalid, or nobody is labeled.
@@ -87,8 +106,10 @@ def load_ground_truth(file: Path, skeleton: Skeleton, mapping: KeypointMapping |
         if count and not label.crowd:
             people.append(label)
             heads.append(head)
-    if labels.problems:
+    if labels.problems and not skip_invalid:
         raise labels.refuse("Correct them.")
+    for text in labels.problems:
+        logger.warning("skipped: %s: %s", file, text)
     if not people:
         raise labels.nobody("at least one person with labeled keypoints")
     labels.log_filled_in()

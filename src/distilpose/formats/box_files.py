@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distilpose.data.annotations import normalize_entry
+from distilpose.data.annotations import normalize_document
 from distilpose.data.files import read_flag, read_json, shortened
 from distilpose.data.labels import is_unlabeled
 from distilpose.errors import InputError
@@ -75,6 +75,7 @@ def read_coco_images(document: Any, file: Path) -> CocoImages:
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list):
         raise InputError(f'{file}: expected a COCO annotation file {{"images": [...], ...}}, got no list of images')
+    normalize_document(document, file)
     try:
         file_names = {int(image["id"]): str(image["file_name"]) for image in images}
         sizes_hw = {int(image["id"]): (image.get("height"), image.get("width")) for image in images}
@@ -99,15 +100,13 @@ def _read_annotation(entry: Any, coco: CocoImages) -> BoxRow | None:
     """A labeled person who is no crowd, clipped as `clip_boxes_xyxy` does."""
     if not _is_person(entry, coco.person_ids):
         return None
-    entry = dict(entry)
-    normalize_entry(entry)
     crowd = read_flag(entry.get("iscrowd"))
     if crowd is None:
         raise InputError(f"expected iscrowd as 0 or 1, got {entry['iscrowd']!r}")
     if crowd or ("bbox" not in entry and "keypoints" in entry and is_unlabeled(entry)):
         return None
     if "bbox" not in entry and (box_xywh := box_of_keypoints(entry.get("keypoints"))) is not None:
-        entry["bbox"] = box_xywh
+        entry = {**entry, "bbox": box_xywh}
     row = _read_row(entry)
     size_hw = coco.sizes_hw.get(row.image_id) if row.image_id is not None else None
     if size_hw is None or not all(isinstance(side, int) and side > 0 for side in size_hw):
