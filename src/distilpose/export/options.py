@@ -13,6 +13,11 @@ from distilpose.options import check_options, option
 
 Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
+# What writes a format, and runs it for comparison.
+PACKAGES: dict[Format, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,7 @@ CALIBRATION_RULE = (
 
 
 def format_of(out: Path, format: str | None) -> Format:
-    """The format of a file to write.
-
-    Raises:
-        ConfigError: its ending says none, or another one.
-    """
+    """The format of a file to write; a `ConfigError` when its ending says none, or another one."""
     if format is not None and format not in SUFFIXES:
         raise ConfigError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
     for known, suffix in SUFFIXES.items():
