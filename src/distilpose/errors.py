@@ -46,11 +46,15 @@ def as_failure(error: Exception) -> DistilPoseError:
 
 # Extra of the package (pyproject.toml) that installs an optional import.
 EXTRAS = {
+    "ai_edge_litert": "litert",
+    "ai_edge_quantizer": "litert-export",
     "av": "video",
+    "coremltools": "coreml",
     "fastapi": "serve",
     "faster_coco_eval": "evaluate",
     "huggingface_hub": "torch",
     "jinja2": "evaluate",
+    "litert_torch": "litert-export",
     "matplotlib": "evaluate",
     "nncf": "openvino",
     "onnx": "export",

@@ -14,6 +14,7 @@ from distilpose.backends.base import InferenceBackend, existing_file
 from distilpose.backends.device import AUTO, Compute, parse_device
 from distilpose.backends.foreign import ForeignBackend
 from distilpose.backends.hub import CONNECT_SECONDS, MODEL_CONFIG
+from distilpose.backends.litert import LiteRtBackend
 from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.backends.torch import TorchBackend
@@ -34,6 +35,7 @@ SHIPPED_WEIGHTS: dict[str, Path] = dict.fromkeys(
 FILE_BACKENDS: dict[str, Callable[[str | Path], InferenceBackend]] = {
     ".onnx": OnnxRuntimeBackend,
     ".xml": OpenVinoBackend,
+    ".tflite": LiteRtBackend,
 }
 
 
@@ -49,9 +51,9 @@ def load_model(
 
     Args:
         name_or_path: the name of shipped weights; a checkpoint (our ``.safetensors`` or a released ``.pth``); a folder
-            written by ``save_pretrained``; a hub id such as ``"org/name"``; an exported ``.onnx`` or ``.xml``; or a
-            foreign top-down network: an ONNX file of SimCC (RTMPose) or heatmaps, a ``.zip`` with one inside, a
-            ViTPose folder or hub id. Foreign ones take `ForeignOptions`: ``"FILE.onnx?keypoints=halpe_26&color=bgr"``.
+            written by ``save_pretrained``; a hub id such as ``"org/name"``; an exported ``.onnx``, ``.xml`` or
+            ``.tflite``; or a foreign top-down network: an ONNX file of SimCC (RTMPose) or heatmaps, a ``.zip`` with
+            one inside, a ViTPose folder or hub id, with `ForeignOptions`: ``"F.onnx?keypoints=halpe_26&color=bgr"``.
         device: of a file that does not run in torch; see `as_backend`.
         threads: likewise.
         compute: likewise.
@@ -90,11 +92,14 @@ def _open_file(
     existing_file(path)
     runs_openvino = path.suffix == ".xml" or parse_device(device).kind == "openvino"
     if not runs_openvino and compute != "float32":
-        raise ConfigError(f"{path} runs in ONNX Runtime, which computes as it was exported: leave compute out")
+        runtime = "LiteRT" if path.suffix == ".tflite" else "ONNX Runtime"
+        raise ConfigError(f"{path} runs in {runtime}, which computes as it was exported: leave compute out")
     if path.suffix == ".zip" or (path.suffix == ".onnx" and not runs_openvino and not is_exported(path)):
         return ForeignBackend(path, options, threads=threads, device=device)
     if options is not None:
         raise ConfigError(f"{path} says itself how it is fed: leave the options out")
+    if path.suffix == ".tflite":
+        return LiteRtBackend(path, threads, device=device)
     if runs_openvino:
         return OpenVinoBackend(path, threads, device=device, compute=compute)
     return OnnxRuntimeBackend(path, threads, device=device)

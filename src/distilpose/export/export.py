@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from distilpose.backends.torch import TorchBackend
 from distilpose.data.preprocess import network_input
 from distilpose.errors import CheckpointError, ConfigError, InputError, require_package
 from distilpose.export.calibration import calibration_crops
-from distilpose.export.options import CALIBRATION_RULE, PACKAGES, SUFFIXES, ExportOptions, Format, format_of
+from distilpose.export.options import CALIBRATION_RULE, FORMATS, SUFFIXES, ExportOptions, Format, format_of
 from distilpose.export.rewrite import ExportForm
 from distilpose.files import disk_errors
 from distilpose.models.base import PoseModel
@@ -55,7 +56,7 @@ class ExportReport(NamedTuple):
     Attributes:
         files: one, or for OpenVINO graph and weights.
         description: what the file says about itself.
-        errors: every output of the file against torch, on several batch sizes.
+        errors: every output of the file against torch, on several batch sizes; none of Core ML, which needs a Mac.
     """
 
     files: tuple[Path, ...]
@@ -75,7 +76,8 @@ class ExportReport(NamedTuple):
     @property
     def megabytes(self) -> float:
         """Size of the files in 1e6 bytes."""
-        return sum(path.stat().st_size for path in self.files) / 1e6
+        parts = [part for path in self.files for part in (path, *path.rglob("*"))]  # a Core ML file is a folder
+        return sum(part.stat().st_size for part in parts if part.is_file()) / 1e6
 
 
 def export_model(
@@ -122,9 +124,14 @@ def export_model(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
             part = Path(folder) / out.name
             files = import_module(f"distilpose.export.{format}_file").write(form, part, description, calibration)
-            stamp_digest(files)
-            crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
-            errors = verify(FILE_BACKENDS[part.suffix](part), backend, crops[: max(BATCH_SIZES)])
+            errors: tuple[OutputError, ...] = ()
+            if part.suffix in FILE_BACKENDS:  # Core ML runs on macOS alone
+                stamp_digest(files)
+                crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
+                errors = verify(FILE_BACKENDS[part.suffix](part), backend, crops[: max(BATCH_SIZES)])
+            for file in files:
+                if (out.parent / file.name).is_dir():  # a Core ML package, which no rename replaces
+                    shutil.rmtree(out.parent / file.name)
             written = tuple(file.replace(out.parent / file.name) for file in reversed(files))
     return ExportReport(written, description, errors)
 
@@ -196,7 +203,10 @@ def _differences(exported: dict[str, Float32Array], model: dict[str, Float32Arra
 def _check_packages(format: Format, precision: str) -> None:
     if precision not in get_args(Precision):
         raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    for package in (*PACKAGES[format], *(["nncf"] if (format, precision) == ("openvino", "int8") else [])):
+    known = FORMATS[format]
+    if precision == "int8" and known.int8 is None:
+        raise ConfigError(f"{format} files are written in float32 and float16, got int8: leave it out")
+    for package in (*known.packages, *((known.int8 or ()) if precision == "int8" else ())):
         require_package(package, "export")
 
 

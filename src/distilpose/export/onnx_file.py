@@ -51,7 +51,7 @@ def export_onnx(form: ExportForm, input_size_hw: Size, path: Path) -> None:
     """Write the graph in float32 with a free batch size."""
     dtype = torch.float32 if form.pixels is None else torch.uint8
     images = torch.zeros(_TRACED_BATCH, 3, *input_size_hw, dtype=dtype)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             form.eval(),
             (images,),
@@ -110,7 +110,7 @@ def quantize_onnx(path: Path, description: ModelDescription, crops: ImageArray) 
             return next(inputs, None)
 
     graph = onnx.load(path).graph
-    with _quiet():
+    with quiet():
         quantize_static(
             str(path),
             str(path),
@@ -145,7 +145,7 @@ def _products_of_activations(graph: onnx.GraphProto) -> Sequence[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporters' advice, which is about their own inner works."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
