@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distilpose.models import create_model as create_model
     from distilpose.models import list_models as list_models
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ERRORS = "CheckpointError ConfigError DatasetError DistilPoseError InputError TrainingDivergedError"
 _HOMES = {
