@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS := all,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: venv demo test test-slow fuzz check bench docs parity web clean
+.PHONY: venv demo test test-slow fuzz check bench docs parity dist licenses web clean
 
 venv: .venv/installed
 
@@ -42,6 +42,15 @@ docs: venv  ## the site of the docs in site/, without network; a dead link or a 
 
 parity: venv  ## the table of docs/parity.md, measured again
 	$(BIN)/python tests/parity_table.py docs/parity.md
+
+dist: venv  ## wheel and sdist in dist/: checked, installed into an empty environment, a photograph predicted
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tools/check_dist.py dist
+
+licenses: venv  ## the table of docs/licenses.md
+	$(BIN)/python tools/list_licenses.py docs/licenses.md
 
 web: venv  ## the browser page: ONNX Runtime Web from npm, the shipped student as ONNX
 	@command -v npm >/dev/null || { echo "make web needs Node.js with npm: apt-get install nodejs npm" >&2; exit 1; }
