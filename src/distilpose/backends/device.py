@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -27,7 +28,8 @@ _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 _MAX_THREADS = 4  # more gain little on networks of this size
 
 
-class Device(NamedTuple):
+@dataclass(frozen=True)
+class Device:
     """A device by kind and number.
 
     Attributes:
