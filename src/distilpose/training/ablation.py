@@ -22,6 +22,7 @@ from distilpose.evaluation.result import METRICS_FILE
 from distilpose.files import OutputLock
 from distilpose.inference.decoding import FlipTest
 from distilpose.training.config import TrainConfig, train_config_from
+from distilpose.training.prerequisites import check_files, files_of
 from distilpose.training.state import LAST_NAME, STATE_NAME
 from distilpose.training.train import train
 
@@ -123,7 +124,7 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
         console: where progress is shown.
 
     Raises:
-        ConfigError: the configuration contradicts itself, or a folder holds a run with other settings.
+        ConfigError: the configuration contradicts itself, a file is missing, or a folder holds another run.
         InputError: without ``only``, another process holds the folder.
     """
     config.check()
@@ -133,10 +134,13 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
     console = console or Console(stderr=True)
     runs = {variant.name: _plan(config, variant) for variant in config.variants}
     failures = []
+    todo = [(name, run) for name in only or names for run in runs[name] if run.metrics() is None]
+    needed = {f"{name}, seed {run.settings.seed}": files_of(run.settings, run.checkpoint) for name, run in todo}
+    check_files(needed, made=Path(config.out))
     Path(config.out).mkdir(parents=True, exist_ok=True)
     with nullcontext() if only else OutputLock(config.out, "distilpose ablate"):
         result = _write(config, runs)
-        for name, run in [(each, run) for each in only or names for run in runs[each] if run.metrics() is None]:
+        for name, run in todo:
             console.rule(f"{name}, seed {run.settings.seed}")
             try:
                 run.work(config.flip_test, console)
@@ -295,8 +299,7 @@ def _markdown(rows: Sequence[Row], reference: Row | None, config: AblationConfig
         others = [row for row in rows if row is not reference and row.samples is not None]
         # By AP as it is printed; where that ties, as it does for short runs that all stand near 0, by PCK.
         ranked = sorted(others, key=lambda row: (round(row.mean("AP"), 3), row.mean("PCK@0.2")), reverse=True)
-        lines += ["", f"Trained variants by what they add to '{config.reference}':", ""]
-        lines += [
+        lines += ["", f"Trained variants by what they add to '{config.reference}':", ""] + [
             f"{place}. {row.name}: " + ", ".join(f"{name} {_difference(row, reference, name)}" for name in RANKED_BY)
             for place, row in enumerate(ranked, 1)
         ]
