@@ -31,4 +31,5 @@ class DistilPose(RegressionModel):
     def forward(self, images: Tensor) -> PoseOutput[Tensor]:
         """(B, 3, H, W) normalized crops -> keypoints, spread, confidence and tokens."""
         keypoint_tokens, visual_tokens = self.encoder(self.backbone(images))
-        return PoseOutput(*self.head(keypoint_tokens), keypoint_tokens, visual_tokens)
+        xy_norm, sigma, score = self.head(keypoint_tokens)
+        return PoseOutput(xy_norm, sigma, score, keypoint_tokens, visual_tokens)

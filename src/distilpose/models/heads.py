@@ -100,7 +100,7 @@ class TokenHeatmapHead(nn.Module):
     def forward(self, keypoint_tokens: Tensor) -> Tensor:
         """(B, K, D) -> heatmaps (B, K, H, W)."""
         heatmaps: Tensor = self.out(self.hidden_norm(self.up(self.norm(keypoint_tokens))))
-        return heatmaps.unflatten(-1, self.heatmap_size_hw)
+        return heatmaps.view(*heatmaps.shape[:-1], *self.heatmap_size_hw)
 
 
 class PointwiseHead(nn.Conv2d):
