@@ -6,6 +6,7 @@ Pillow decodes: it obeys the EXIF orientation of every format, refuses truncated
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from distilpose.errors import InputError
 from distilpose.types import ImageArray
+
+logger = logging.getLogger(__name__)
 
 WRITTEN_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE_SUFFIXES = (*WRITTEN_SUFFIXES, ".heic", ".heif", ".jfif", ".jp2", ".mpo")
@@ -48,6 +51,8 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
         InputError: the file is missing, not an image, truncated, or larger than Pillow's limit (179 million pixels).
     """
     with _opened(path) as image:
+        if getattr(image, "is_animated", False) and image.format != "TIFF" and isinstance(path, str | os.PathLike):
+            logger.warning("%s is an animation: its first frame is read; convert it to a video for all of them", path)
         ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image)
 

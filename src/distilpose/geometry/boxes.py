@@ -17,6 +17,31 @@ BOX_GROWTH = 0.1
 _SMALLEST_SIDE = 2.0  # pixels of a box made of keypoints: `clip_boxes_xyxy` takes one off
 
 
+def check_array(values: ArrayLike, name: str, shape: tuple[int | None, ...]) -> FloatArray:
+    """Return an array of people as floats; no people, perhaps a bare [], give (0, ...).
+
+    Args:
+        values: finite numbers, a row per person.
+        name: of the array, for errors.
+        shape: to be expected; None stands for any number.
+
+    Raises:
+        InputError: it has another shape, or holds something else than finite numbers.
+    """
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be an array of numbers, got {values!r}") from error
+    if array.size == 0 and not shape[0]:
+        return np.zeros((0, *shape[1:]))
+    if array.ndim != len(shape) or array.shape[1:] != shape[1:] or shape[0] not in (None, len(array)):
+        sides = ", ".join("N" if side is None else str(side) for side in shape)
+        raise InputError(f"{name} must have shape ({sides}), got {array.shape}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+    return array
+
+
 def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     """Return the boxes as a float array (N, 4); an empty input gives (0, 4).
 
@@ -31,7 +56,8 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     if boxes.size == 0:
         return np.zeros((0, 4))
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InputError(f"boxes_xyxy must have shape (N, 4) as x1, y1, x2, y2, got {boxes.shape}")
+        hint = f": one box is [{boxes.tolist()}]" if boxes.shape == (4,) else ""
+        raise InputError(f"boxes_xyxy must have shape (N, 4) as x1, y1, x2, y2, got {boxes.shape}{hint}")
     good = np.isfinite(boxes).all(1) & (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
     if not good.all():
         row = int(np.argmin(good))
