@@ -170,7 +170,7 @@ def video(tmp_path: Path) -> Path:
     return tmp_path / "v.mp4"
 
 
-@pytest.mark.parametrize("detect_every", [None, 1, 2])
+@pytest.mark.parametrize("detect_every", [None, 1])
 def test_a_video_is_streamed_with_the_whole_image_as_box(
     video: Path, backend: BrightestPixel, detect_every: int | None
 ) -> None:
