@@ -12,8 +12,9 @@ from typing import Any
 from distilpose import __version__
 from distilpose.cli.ablate import ABLATE
 from distilpose.cli.benchmark import BENCHMARK
-from distilpose.cli.command import Command, examples_text, printable, read_options
+from distilpose.cli.command import Command, completion_script, examples_text, printable, read_options
 from distilpose.cli.convert import CONVERT
+from distilpose.cli.doctor import DOCTOR
 from distilpose.cli.evaluate import EVALUATE
 from distilpose.cli.export import EXPORT
 from distilpose.cli.label import LABEL
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Command] = {
     "models": MODELS,
     "convert": CONVERT,
     "benchmark": BENCHMARK,
+    "doctor": DOCTOR,
 }
 
 
@@ -61,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"distilpose {__version__}")
         return 0
+    if args[0] == "--completion":
+        return _print_completion(args[1:])
     name = args[0]
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
@@ -87,6 +91,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _print_completion(args: Sequence[str]) -> int:
+    shells = ("bash", "zsh", "tcsh")
+    if len(args) != 1 or args[0] not in shells:
+        print(f"error: expected --completion and one of {', '.join(shells)}", file=sys.stderr)
+        return 2
+    try:
+        print(completion_script(COMMANDS, args[0]))
+    except DistilPoseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [
@@ -100,7 +117,8 @@ def _overview() -> str:
         "examples:",
         *(examples_text(name, COMMANDS[name].examples[:1]) for name in ("predict", "serve", "train")),
         "",
-        "distilpose COMMAND --help explains a command. --version prints the version.",
+        "distilpose COMMAND --help explains a command. --version prints the version, --completion bash|zsh|tcsh the",
+        "completion of commands and options for a shell.",
     ]
     return "\n".join(lines)
 

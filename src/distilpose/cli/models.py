@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distilpose.cli.command import Command
+from distilpose.cli.command import DEFAULT_MODEL, Command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +27,6 @@ def models_table() -> Table:
     """Every preset with its size, its cost, and what is published about it."""
     from rich.table import Table
 
-    from distilpose.backends.loading import SHIPPED_WEIGHTS
     from distilpose.models import MODEL_CARDS, MODELS, list_models
 
     table = Table(title="presets")
@@ -47,7 +46,7 @@ def models_table() -> Table:
     table.caption = "[1] COCO val2017, detector boxes of 56.4 AP, flip test, as published: " + "; ".join(
         f"{name}: {card.source}" for name, card in sorted(MODEL_CARDS.items()) if card.published_ap is not None
     )
-    table.caption += f"\nshipped weights, for --model: {', '.join(SHIPPED_WEIGHTS)}"
+    table.caption += f"\nshipped weights, for --model: {DEFAULT_MODEL}"
     return table
 
 
