@@ -17,13 +17,14 @@ BOX_GROWTH = 0.1
 _SMALLEST_SIDE = 2.0  # pixels of a box made of keypoints: `clip_boxes_xyxy` takes one off
 
 
-def check_array(values: ArrayLike, name: str, shape: tuple[int | None, ...]) -> FloatArray:
-    """Return an array of people as floats; no people, perhaps a bare [], give (0, ...).
+def check_array(values: ArrayLike, name: str, rows: int | None, inner: tuple[int, ...] = ()) -> FloatArray:
+    """Return an array (rows, *inner) of people as floats; no people, perhaps a bare [], give (0, *inner).
 
     Args:
-        values: finite numbers, a row per person.
+        values: finite numbers.
         name: of the array, for errors.
-        shape: to be expected; None stands for any number.
+        rows: number of people; None: any.
+        inner: shape of one person's numbers.
 
     Raises:
         InputError: it has another shape, or holds something else than finite numbers.
@@ -32,10 +33,10 @@ def check_array(values: ArrayLike, name: str, shape: tuple[int | None, ...]) -> 
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be an array of numbers, got {values!r}") from error
-    if array.size == 0 and not shape[0]:
-        return np.zeros((0, *shape[1:]))
-    if array.ndim != len(shape) or array.shape[1:] != shape[1:] or shape[0] not in (None, len(array)):
-        sides = ", ".join("N" if side is None else str(side) for side in shape)
+    if array.size == 0 and not rows:
+        return np.zeros((0, *inner))
+    if array.ndim != 1 + len(inner) or array.shape[1:] != inner or rows not in (None, len(array)):
+        sides = ", ".join(map(str, ("N" if rows is None else rows, *inner)))
         raise InputError(f"{name} must have shape ({sides}), got {array.shape}")
     if not np.isfinite(array).all():
         raise InputError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")

@@ -120,9 +120,7 @@ class PosePredictor:
         """Check the arguments of a call and cut the crops: the part before the network."""
         check_image(image)
         boxes = check_boxes_xyxy(boxes_xyxy)
-        detector_score = (
-            np.ones(len(boxes)) if box_score is None else check_array(box_score, "box_score", (len(boxes),))
-        )
+        detector_score = np.ones(len(boxes)) if box_score is None else check_array(box_score, "box_score", len(boxes))
         description = self._backend.description
         transforms = description.crops(boxes)
         if not transforms:

@@ -67,12 +67,12 @@ class PoseResult:
     def __post_init__(self) -> None:
         if self.image is not None:
             check_image(self.image)
-        people, count = len(check_array(self.box_score, "box_score", (None,))), self.skeleton.num_keypoints
-        inner = {"xy": (count, 2), "raw_score": (count,), "sigma": (count, 2), "box": (4,)}
+        people, count = len(check_array(self.box_score, "box_score", None)), self.skeleton.num_keypoints
+        inner: dict[str, tuple[int, ...]] = {"xy": (count, 2), "raw_score": (count,), "sigma": (count, 2), "box": (4,)}
         for name, value in self._rows().items():
             if value is None and name in _OPTIONAL:
                 continue
-            array = check_array(value, name, (people, *inner.get(name, ())))
+            array = check_array(value, name, people, inner.get(name, ()))
             if name == "sigma" and (array < 0).any():
                 raise InputError(f"sigma must not be negative, got {array.min():g}")
             if name == "track_id":

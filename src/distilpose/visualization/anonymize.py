@@ -115,7 +115,7 @@ def blur_boxes(image: ImageArray, box: ArrayLike) -> ImageArray:
     """
     check_image(image)
     blurred = image.copy()
-    for x1, y1, x2, y2 in check_array(box, "box", (None, 4)).tolist():
+    for x1, y1, x2, y2 in check_array(box, "box", None, (4,)).tolist():
         longer = max(x2 - x1, y2 - y1, 1.0)
         margin, cell = _BODY_MARGIN * longer, max(_BODY_CELL * longer, _LEAST_CELL)
         window = _window(image, x1 - margin, y1 - margin, x2 + margin, y2 + margin)

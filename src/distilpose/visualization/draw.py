@@ -111,11 +111,11 @@ def check_people(
 ) -> People:
     """Read the arrays of one image's people; `InputError` where they do not fit together or are not finite."""
     count = skeleton.num_keypoints
-    points = check_array(xy, "xy", (None, count, 2))
+    points = check_array(xy, "xy", None, (count, 2))
     given = (score, sigma, track_id, box, pose_score)
     inner: tuple[tuple[int, ...], ...] = ((count,), (count, 2), (), (4,), ())
     rest = [
-        None if values is None else check_array(values, name, (len(points), *sides))
+        None if values is None else check_array(values, name, len(points), sides)
         for values, name, sides in zip(given, People._fields[1:], inner, strict=True)
     ]
     return People(points, *rest)
