@@ -9,7 +9,7 @@ from distilpose.cli.command import Command, printable
 
 if TYPE_CHECKING:
     from distilpose.inference.options import PredictOptions
-    from distilpose.inference.predict import PredictReport
+    from distilpose.inference.run import PredictReport
 
 LISTED = 20  # images whose people are told one by one
 

@@ -211,7 +211,9 @@ class OnnxDetector:
             raise ConfigError(f"{self._file}: {error} (its outputs are {self._outputs})") from error
 
     def _outputs_of(self, names: list[str], pixels: Float32Array) -> list[NDArray[Any]]:
-        feeds = {name: np.ascontiguousarray(make(pixels), dtype) for name, (make, dtype) in self._feeds.items()}
+        feeds: dict[str, NDArray[Any]] = {
+            name: np.ascontiguousarray(make(pixels), dtype) for name, (make, dtype) in self._feeds.items()
+        }
         try:
             return cast("list[NDArray[Any]]", self._session.run(names, feeds))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
@@ -237,7 +239,7 @@ class OnnxDetector:
                 f"{self._file}: size must be {size_hw[0]}x{size_hw[1]}, which the file fixes, got "
                 f"{asked_hw[0]}x{asked_hw[1]}: leave it out"
             )
-        self._feeds = {}
+        self._feeds: dict[str, tuple[Callable[[Float32Array], Float32Array], type]] = {}
         for item in inputs:
             make = (lambda pixels: pixels) if item is images[0] else _OTHER_INPUTS.get(item.name)
             if make is None or item.type not in _DTYPES:

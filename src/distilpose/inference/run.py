@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import chain, takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distilpose.data.images import read_image
 from distilpose.data.prefetch import map_in_threads, prefetch
@@ -258,7 +258,8 @@ class Run:
 
 def _read(path: Path) -> Frame:
     try:
-        image = read_image(BytesIO(sys.stdin.buffer.read()) if path == STDIN else path)
+        file: Any = BytesIO(sys.stdin.buffer.read()) if path == STDIN else path
+        image = read_image(file)
     except Exception as error:  # of this file alone
         return FrameId(path), InputError("the standard input is no image") if path == STDIN else as_failure(error)
     return FrameId(path, size_hw=(image.shape[0], image.shape[1])), image

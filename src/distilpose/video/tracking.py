@@ -324,4 +324,4 @@ def _scaled(boxes_xyxy: FloatArray, factor: float) -> FloatArray:
 
 def _rows(tracks: _Tracks, index: NDArray[np.bool_] | NDArray[np.intp]) -> _Tracks:
     """Copies of some rows."""
-    return _Tracks(*(values[index] for values in tracks))
+    return _Tracks(*(values[index] for values in tracks))  # type: ignore[arg-type]
