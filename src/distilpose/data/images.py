@@ -14,12 +14,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from threading import get_ident
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from distilpose.errors import InputError
+from distilpose.files import write_whole
 from distilpose.types import ImageArray
 
 logger = logging.getLogger(__name__)
@@ -193,14 +193,7 @@ def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
         Image.fromarray(image).save(encoded, format=Image.registered_extensions()[suffix], **options)
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot hold an image of {image.shape[1]} x {image.shape[0]}: {error}") from error
-    part = path.with_name(f".{os.getpid()}-{get_ident()}.part")  # short: a name of 250 bytes has no room for more
-    part.unlink(missing_ok=True)
-    try:
-        with part.open("xb") as file:
-            file.write(encoded.getbuffer())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, encoded.getbuffer())
 
 
 def check_image(image: ImageArray) -> None:

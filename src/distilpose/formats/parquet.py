@@ -55,8 +55,8 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], keypoint_names: tuple[
     """Write one Parquet file from `parquet_rows`; the keypoints' names stand in its metadata."""
     pa = _pyarrow()
     schema = parquet_schema().with_metadata({"keypoint_names": json.dumps(keypoint_names)})
-    with replacing(path) as file:
-        pa.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+    with replacing(path) as part:
+        pa.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), part)
 
 
 def parquet_rows(record: PoseRecord) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ class ComposedFile:
                 yield json.loads(line)
 
     def _write(self) -> None:
-        with replacing(self._path) as file:
+        with replacing(self._path) as part, part.open("wb") as file:
             self._compose(file, self._entries)
         self._composed = self._count
 
