@@ -273,6 +273,9 @@ class PoseResult:
         ``keypoint_confidence`` is the score in [0, 1], ``detection_confidence`` the pose score, ``visible`` a score
         above 0. ``data`` has ``xyxy``, ``box_score``, ``raw_score``, ``sigma``, ``track_id``, and ``covariance``
         (N, K, 2, 2), from which supervision draws ellipses. All numbers keep their 64 bits.
+
+        Raises:
+            ConfigError: supervision is not installed.
         """
         return conversions.to_supervision(self._arrays())
 
@@ -294,6 +297,9 @@ class PoseResult:
         Columns: ``person`` (0 to N - 1), ``track_id``, ``keypoint`` (its name), ``x``, ``y``, ``score`` (in [0, 1]),
         ``raw_score``, ``sigma_x``, ``sigma_y``, ``box_x1`` to ``box_y2``, ``box_score``, ``pose_score``; what the
         result does not have has no column. The last six repeat on all rows of a person.
+
+        Raises:
+            ConfigError: pandas is not installed.
         """
         return conversions.to_table(self._arrays(), self.skeleton)
 
@@ -324,5 +330,5 @@ class PoseResult:
             >>> PoseResult.empty().to_skeleton(OPENPOSE_18)
             PoseResult(0 people, openpose_18)
         """
-        arrays = conversions.change_skeleton(self._arrays(), self.skeleton, target)
+        arrays = conversions.keypoints_by_name(self._arrays(), self.skeleton, target.keypoint_names, target.name)
         return replace(self, **arrays._asdict(), skeleton=target)
