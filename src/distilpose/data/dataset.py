@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_
 from distilpose.data.check import size_conflict
 from distilpose.data.coco import PersonSample
 from distilpose.data.images import read_image
+from distilpose.data.prefetch import map_in_threads
 from distilpose.data.preprocess import Normalization, crop_image, normalize
 from distilpose.errors import ConfigError, DatasetError, InputError
 from distilpose.geometry import CropTransform
@@ -300,5 +300,5 @@ def _read_all(samples: Sequence[PersonSample], limit_bytes: int) -> dict[Path, I
         if sample.image_path not in wanted and used + size <= limit_bytes:
             wanted[sample.image_path] = sample
             used += size
-    with ThreadPoolExecutor(_READER_THREADS) as pool:  # decoding releases the interpreter lock
-        return dict(zip(wanted, pool.map(_read, wanted.values()), strict=True))
+    images = map_in_threads(_read, wanted.values(), threads=_READER_THREADS, ahead=4 * _READER_THREADS)
+    return dict(zip(wanted, images, strict=True))
