@@ -232,7 +232,6 @@ def build_loader(
     sampler: MixedSampler | None = None,
     num_workers: int = 0,
     drop_last: bool = False,
-    pin_memory: bool = False,
 ) -> DataLoader[TrainingItem]:
     """Batches (`Batch`) of a dataset.
 
@@ -242,7 +241,6 @@ def build_loader(
         sampler: which crops; None gives every sample once, in order. Call its ``set_epoch`` before each epoch.
         num_workers: processes that load; 0 loads in the caller's. The batches do not depend on it.
         drop_last: leave an incomplete last batch out.
-        pin_memory: hand batches over in memory that a GPU copies from faster.
     """
     keys = [SampleKey(index, 0, index) for index in range(len(dataset))] if sampler is None else sampler
     return DataLoader(
@@ -251,7 +249,6 @@ def build_loader(
         sampler=keys,
         num_workers=num_workers,
         collate_fn=dataset.collate,
-        pin_memory=pin_memory,
         drop_last=drop_last,
         worker_init_fn=_use_one_thread,
         persistent_workers=num_workers > 0,
