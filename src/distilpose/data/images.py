@@ -188,10 +188,10 @@ def check_image(image: ImageArray) -> None:
         raise InputError(f"image must be an (H, W, 3) uint8 RGB array, got {image.dtype} of shape {image.shape}")
 
 
-def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...] = ()) -> list[Path]:
+def list_images(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Turn files and folders into image files, each once, in the order given.
 
-    A folder stands for the images directly in it (`IMAGE_SUFFIXES` and ``also``, hidden files left out), sorted by
+    A folder stands for the images directly in it (`IMAGE_SUFFIXES`, hidden files left out), sorted by
     name. Any other source is taken as a file as it is, so that a missing one is reported when it is read.
 
     Raises:
@@ -201,11 +201,10 @@ def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...]
     for source in map(Path, sources):
         found = [source]
         if source.is_dir():
-            suffixes = IMAGE_SUFFIXES + also
-            found = sorted(path for path in source.iterdir() if path.suffix.lower() in suffixes and path.is_file())
-            found = [path for path in found if not path.name.startswith(".")]
+            found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            found = [path for path in found if not path.name.startswith(".") and path.is_file()]
             if not found:
-                raise InputError(f"{source} holds no image: expected files ending in {', '.join(suffixes)}")
+                raise InputError(f"{source} holds no image: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
         for path in found:
             files.setdefault(path.resolve(), path)
     if not files:
