@@ -1,7 +1,5 @@
 """A model whose answer is known: it finds the brightest pixel of a crop."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -6,8 +6,6 @@ With a file, the table between its two marks is replaced. Rows that need photogr
 with a notice, where ../shared/data is absent.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import sys

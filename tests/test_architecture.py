@@ -1,7 +1,5 @@
 """Who imports whom, what is imported when, and what the package shows to the outside."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import pkgutil

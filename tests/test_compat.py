@@ -1,7 +1,5 @@
 """Files and command lines of earlier versions."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

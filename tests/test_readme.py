@@ -1,7 +1,5 @@
 """What README and docs show works: their Python runs, their commands parse, the table is what the command prints."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil

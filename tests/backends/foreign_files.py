@@ -1,7 +1,5 @@
 """Small foreign networks as ONNX files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Model files: round trips, released layout, and every way in which a file can be wrong."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Device names for every runtime: what is there is taken, what is not is an error that says what is."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Foreign pose networks: fed and read by their own rules, recognized by shape, refused by name."""
 
-from __future__ import annotations
-
 import zipfile
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The weights inside the package: small, self-describing, with their notice, and as good as they say."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

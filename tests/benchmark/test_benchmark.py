@@ -1,7 +1,5 @@
 """The benchmark: what it derives is right, and the command writes every figure."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The scripts of ``benchmarks/`` start, and their options are those that they read."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the doctor says of an installation."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Habits of annotation tools: what is read like plain COCO, what is said, and what is refused with its likely cause."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The script that builds the training sets, on small folders laid out as the official sources are."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import sys

@@ -1,7 +1,5 @@
 """Images are decoded once, what was right is remembered, and a wrong size is told with its likely cause."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

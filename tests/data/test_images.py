@@ -1,7 +1,5 @@
 """Image files: decoders of OpenCV and Pillow, the EXIF standard and values set by hand are the oracles."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import struct

@@ -1,7 +1,5 @@
 """Work side by side keeps its order, its bounds and its errors."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Crops and pixels, against the formula."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

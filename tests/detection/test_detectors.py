@@ -1,7 +1,5 @@
 """Detectors: ONNX graphs whose answer is known, tiny transformers models, and what goes wrong."""
 
-from __future__ import annotations
-
 import functools
 import json
 import sys

@@ -1,7 +1,5 @@
 """The built-in person detector: its file against the published network, and photographs."""
 
-from __future__ import annotations
-
 import json
 import sys
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Non-maximum suppression against the definition, and its bounds on many boxes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

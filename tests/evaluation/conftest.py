@@ -1,7 +1,5 @@
 """A small data set whose truth is known: two images with people, one without, a crowd, a person without keypoints."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The ten numbers against pycocotools and against the released code's evaluation."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import gzip

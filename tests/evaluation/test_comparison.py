@@ -1,7 +1,5 @@
 """Who is compared with whom."""
 
-from __future__ import annotations
-
 import numpy as np
 from labeled_people import arms
 

@@ -1,7 +1,5 @@
 """Kinds of error and calibration, each against a case counted by hand."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """From files to numbers with models whose answers are known."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

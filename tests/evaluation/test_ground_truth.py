@@ -1,7 +1,5 @@
 """What is kept, what is filled in, and what is refused with a helpful text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

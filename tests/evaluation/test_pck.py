@@ -1,7 +1,5 @@
 """PCK counted by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

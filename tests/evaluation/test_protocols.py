@@ -1,7 +1,5 @@
 """PCKh, PCK by the torso and CrowdPose AP, counted by hand and against faster-coco-eval's own CrowdPose code."""
 
-from __future__ import annotations
-
 import json
 import logging
 from dataclasses import fields, replace

@@ -1,7 +1,5 @@
 """The report as a browser meets it, and what it says of models that give less."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import re

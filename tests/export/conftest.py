@@ -1,7 +1,5 @@
 """Small models and their exported files, made once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The exported file is the same model, says what it is, and is refused when it is not one of ours."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

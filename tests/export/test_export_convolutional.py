@@ -1,7 +1,5 @@
 """Exported networks without tokens: the same numbers in both runtimes, int8 with a head in floating point."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Blocks that only read survive the way into an exported file, at every batch size."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """LiteRT and Core ML files, where their packages are installed; without them, the command that installs them."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The exported form is the model, to the last digits of float64."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

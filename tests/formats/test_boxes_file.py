@@ -1,7 +1,5 @@
 """Boxes files: every rule of matching, and every refusal."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """People in the forms of other tools and back: nothing gets lost, what does not fit is refused."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

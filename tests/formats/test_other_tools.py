@@ -1,7 +1,5 @@
 """Every format, opened again by pycocotools, pandas, or a parser written from its public description."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

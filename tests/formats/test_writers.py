@@ -1,7 +1,5 @@
 """Result files are whole at any time: while they grow, on a full disk, after a kill."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Overlap of boxes: an oracle in plain Python, invariants, cases worked out by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

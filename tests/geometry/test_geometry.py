@@ -1,7 +1,5 @@
 """Boxes and crops: the released matrices, round trips, and hand-computed cases."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

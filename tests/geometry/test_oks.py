@@ -1,7 +1,5 @@
 """OKS against its formula and pycocotools, suppression against cases whose answer is plain."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

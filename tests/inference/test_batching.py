@@ -1,7 +1,5 @@
 """Many images through one predictor: nothing lost, nothing mixed up, memory bounded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Decoding against drawn Gaussians and a slow oracle, the flip test against a network that mirrors perfectly."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

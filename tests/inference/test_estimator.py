@@ -1,7 +1,5 @@
 """One call: sources of every kind, order, memory, streams, and what a result becomes."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 from collections.abc import Sequence

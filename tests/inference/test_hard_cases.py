@@ -1,7 +1,5 @@
 """What users bring: odd boxes, odd images, odd videos. Poses are finite, or the error says what is wrong."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Files in, files out."""
 
-from __future__ import annotations
-
 import json
 from io import BytesIO
 from pathlib import Path

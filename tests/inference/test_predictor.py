@@ -1,7 +1,5 @@
 """The predictor with a model whose answer is known, and against the released code end to end."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The result type: alignment of its arrays, round trips, COCO's layout."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys

@@ -1,7 +1,5 @@
 """What a user points at."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

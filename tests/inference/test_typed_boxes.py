@@ -1,7 +1,5 @@
 """Boxes typed on the command line."""
 
-from __future__ import annotations
-
 import pytest
 
 from distilpose.errors import InputError

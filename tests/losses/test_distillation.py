@@ -1,7 +1,5 @@
 """The criteria: the released values and gradients, each term by hand, masks, scores, fading, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import math
 from types import SimpleNamespace

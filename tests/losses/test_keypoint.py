@@ -1,7 +1,5 @@
 """Label losses in pixels and by likelihood: densities that are densities, and sigma that means something."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Drawn heatmaps: a cell-by-cell oracle, gradients, and reading them."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Backbones: declared sizes, reach, other libraries' networks, and padding of odd sizes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Networks without tokens: known sizes and costs, any backbone, and the whole way of a model file."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

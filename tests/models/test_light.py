@@ -1,7 +1,5 @@
 """Students that cost less: blocks that only read do what they say, and nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Token products by way of convolutions are the same products."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

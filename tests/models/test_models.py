@@ -1,7 +1,5 @@
 """Presets: size, cost, options, and agreement with the released code's outputs."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

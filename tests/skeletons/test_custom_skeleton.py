@@ -1,7 +1,5 @@
 """Something that is no person, all the way: train, evaluate, predict, export, serve; and the docs' walk-through."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Skeletons from files and categories, names as people spell them, and labels mapped from one set to another."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The skeleton, against the public COCO definition."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

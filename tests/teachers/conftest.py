@@ -1,7 +1,5 @@
 """Small teachers of every kind, made here."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Parts that the tests of teachers share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Teachers made of teachers, and heatmaps on disk."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Pseudo-labels: a teacher that sees colored discs labels images whose discs are known."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

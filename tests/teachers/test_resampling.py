@@ -1,7 +1,5 @@
 """Crops brought to a teacher and its heatmaps brought back lie where they should."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Each kind of teacher against the library it comes from, and what is said of those that do not fit."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

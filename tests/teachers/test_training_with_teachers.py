@@ -1,7 +1,5 @@
 """Whole runs and evaluations with teachers of every kind; what the docs show is a configuration."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -1,7 +1,5 @@
 """Sweeps of runs: trained once, resumed, measured alike, compared."""
 
-from __future__ import annotations
-
 import csv
 import json
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Images of a training: what they show, where they end up, and that the training does not notice them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

@@ -1,7 +1,5 @@
 """Where a run starts from: parts of another model."""
 
-from __future__ import annotations
-
 import logging
 import re
 from pathlib import Path

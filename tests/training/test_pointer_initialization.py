@@ -1,7 +1,5 @@
 """Pointer initialization: the head reads places, attention differs between patches, nothing else changes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """What a run needs is looked for before it starts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Published weights of backbones: every tensor in its place, the same numbers, and clear refusals."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Several processes: who sees what, who writes, and what a killed one leaves."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Runs that end early: killed, interrupted, diverged; what they leave, and what they go on from."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

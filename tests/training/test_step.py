@@ -1,7 +1,5 @@
 """The training step: every teacher with every student, and what is refused."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Teacher outputs on disk: asked once, read ever after."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

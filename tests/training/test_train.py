@@ -1,7 +1,5 @@
 """Whole runs: teacher, student, distillation, what is refused, and two processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

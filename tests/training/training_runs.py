@@ -1,7 +1,5 @@
 """Reading and comparing runs."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

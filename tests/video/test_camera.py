@@ -1,7 +1,5 @@
 """A fake camera: the newest frame wins, latency is bounded by one frame's work, files are finished."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

@@ -1,7 +1,5 @@
 """An hour of video in bounded memory."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Videos from end to end: a bright spot is the person, so that every answer is known."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

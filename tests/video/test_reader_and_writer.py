@@ -1,7 +1,5 @@
 """Videos in and out: true times, upright images, damage reported, sound kept."""
 
-from __future__ import annotations
-
 import struct
 import subprocess
 import sys

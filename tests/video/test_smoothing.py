@@ -1,7 +1,5 @@
 """Smoothing: the formula, what stays as it is, what is taken away, and what is held."""
 
-from __future__ import annotations
-
 import json
 import math
 import weakref

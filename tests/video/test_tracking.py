@@ -1,7 +1,5 @@
 """Tracking: numbers that last, through crossings, losses and frames without a detector."""
 
-from __future__ import annotations
-
 import json
 import time as clock
 

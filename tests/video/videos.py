@@ -1,7 +1,5 @@
 """Videos for tests, written with PyAV and known frame by frame."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Faces that nobody can read any more, and nothing else lost."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

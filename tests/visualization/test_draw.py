@@ -1,7 +1,5 @@
 """Images of poses, checked by their pixels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
