@@ -77,7 +77,6 @@ with OutputLock({str(tmp_path)!r}, "distilpose predict"):
 """
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdin is not None
-    assert other.stdout is not None
     assert other.stdout.readline() == "in\n"
     with pytest.raises(InputError, match=rf"in use by distilpose predict \(process {other.pid} on "):
         OutputLock(tmp_path, "distilpose train").__enter__()

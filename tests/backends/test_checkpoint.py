@@ -6,13 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from distilpose.backends.checkpoint import (
-    HubModel,
-    describe,
-    load_checkpoint,
-    read_description,
-    save_checkpoint,
-)
+from distilpose.backends.checkpoint import HubModel, describe, load_checkpoint, read_description, save_checkpoint
 from distilpose.backends.description import METADATA_KEY
 from distilpose.backends.loading import as_backend, load_model
 from distilpose.backends.released import convert_released

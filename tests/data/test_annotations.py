@@ -246,7 +246,6 @@ def test_yolo_with_own_keypoints_and_folders_as_roboflow_writes_them(tmp_path):
     row = "0 0.5 0.5 0.4 0.4 0.5 0.4 2 0.4 0.5 1 0 0 0"
     file = yolo_set(tmp_path, [row], yaml, at="train/images")
     skeleton = skeleton_of_file(file)
-    assert skeleton is not None
     assert (skeleton.keypoint_names, skeleton.flip_pairs) == (("head", "wing_a", "wing_b"), ((1, 2),))
     (sample,) = load_person_samples(file, tmp_path, skeleton=skeleton).samples
     np.testing.assert_allclose(sample.xy_img, [[50, 48], [40, 60], [0, 0]])

@@ -20,8 +20,6 @@ REAL = ROOT.parent / "shared" / "data" / "coco_val_dev"
 def build(tmp_path, monkeypatch) -> ModuleType:
     """The script, with a short list of images."""
     spec = importlib.util.spec_from_file_location("build_datasets", ROOT / "examples" / "data" / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     ids = {"coco_val_dev": "7", "coco_val_train": "8-9", "stanford40": {"waving_hands": "2"}, "lspet": "1 3"}

@@ -141,9 +141,7 @@ def graph(tmp_path: Path) -> Callable[..., str]:
     ) -> str:
         """Each answer is (1, ...), repeated for every image. ``told_size``: ``boxes`` are times orig_target_sizes."""
         inputs = [helper.make_tensor_value_info("images", image_type, list(shape))]
-        nodes = [
-            helper.make_node("Shape", ["images"], ["batch_size"], start=0, end=1),
-        ]
+        nodes = [helper.make_node("Shape", ["images"], ["batch_size"], start=0, end=1)]
         values, results = [], []
         if told_size:
             inputs.append(helper.make_tensor_value_info("orig_target_sizes", proto.INT64, ["batch", 2]))

@@ -8,13 +8,7 @@ import pytest
 from labeled_people import labeled_people
 
 from distilpose.evaluation.comparison import ComparedPeople
-from distilpose.evaluation.metrics.diagnosis import (
-    ERROR_KINDS,
-    NOT_COUNTED,
-    calibrate,
-    count_kinds,
-    diagnose,
-)
+from distilpose.evaluation.metrics.diagnosis import ERROR_KINDS, NOT_COUNTED, calibrate, count_kinds, diagnose
 from distilpose.geometry.oks import oks
 from distilpose.skeletons import Skeleton
 
@@ -138,7 +132,6 @@ def test_scores_are_compared_with_how_often_keypoints_are_near() -> None:
     score = np.array([[0.72, 0.78, -3.0], [1.7, 1.0, 0.3]])
     labeled = np.array([[True, True, True], [True, True, False]])
     calibration = calibrate(replace(people(true + shift, true, labeled), raw_score=score)).keypoint_score
-    assert calibration is not None
     assert calibration.numbers.tolist() == [1, 0, 0, 0, 0, 0, 0, 2, 0, 2]
     np.testing.assert_allclose(calibration.mean_score[[0, 7, 9]], [0, 0.75, 1])
     np.testing.assert_allclose(calibration.mean_truth[[0, 7, 9]], [1, 0.5, 1])
@@ -154,7 +147,6 @@ def test_people_are_compared_with_their_oks_and_ranks_by_hand() -> None:
     shift = np.array([0, 10, 20, 30])[:, None, None] * np.array([1, 0])  # OKS exp(-d^2 / 800)
     score = np.array([0.9, 0.5, 0.7, 0.1])[:, None].repeat(3, 1)
     calibration = calibrate(replace(people(true + shift, true), raw_score=score))
-    assert calibration.person_score is not None
     # ranks of the scores 4 2 3 1 against 4 3 2 1: 1 - 6 (0 + 1 + 1 + 0) / (4 (16 - 1))
     assert calibration.person_score.rank_correlation == pytest.approx(0.8)
     oks = [math.exp(-d * d / 800) for d in (0, 10, 20, 30)]
@@ -169,7 +161,6 @@ def test_sigma_is_compared_with_the_errors_along_each_axis() -> None:
         people(TRUE[None] + shift, labeled=np.array([[True, True, False]])), sigma_img=np.full((1, 3, 2), 2.0)
     )
     calibration = calibrate(compared)
-    assert calibration.sigma is not None
     assert calibration.sigma["all"] == (0.5, 0.75, pytest.approx(np.quantile([0.5, 1, 1.5, 2.05], 0.6827)), 4)
     assert calibration.sigma["along x"][:2] == (1, 1)
     assert calibration.sigma["along y"][:2] == (0, 0.5)
@@ -192,8 +183,6 @@ def test_gaussian_errors_are_calibrated_and_the_factor_mends_those_that_are_not(
     compared = replace(people(sigma * rng.standard_normal(true.shape), true), sigma_img=sigma)
     exact = calibrate(compared)
     too_sure = calibrate(replace(compared, sigma_img=sigma / 3))
-    assert exact.sigma is not None
-    assert too_sure.sigma is not None
     assert exact.sigma["all"][:3] == pytest.approx((0.6827, 0.9545, 1), abs=0.02)
     assert too_sure.sigma["all"].within_one < 0.3
     assert too_sure.sigma["all"].factor == pytest.approx(3, abs=0.1)
@@ -214,7 +203,5 @@ def test_nothing_to_count_is_not_an_error() -> None:
         full = replace(compared, raw_score=np.zeros(shape), sigma_img=np.ones((*shape, 2)))
         assert count_kinds(diagnose(full)).tolist() == [[0] * 5] * 3
         calibration = calibrate(full)
-        assert calibration.keypoint_score is not None
         assert calibration.keypoint_score.expected_error is None
-        assert calibration.sigma is not None
         assert calibration.sigma["all"] == (None, None, None, 0)

@@ -63,10 +63,7 @@ def test_dark_is_blur_log_and_newton_step() -> None:
     d = lambda i, j: log_map[y + j, x + i]  # noqa: E731
     gradient = np.array([d(1, 0) - d(-1, 0), d(0, 1) - d(0, -1)]) / 2
     cross = (d(1, 1) - d(1, -1) - d(-1, 1) + d(-1, -1)) / 4
-    hessian = [
-        [(d(2, 0) - 2 * d(0, 0) + d(-2, 0)) / 4, cross],
-        [cross, (d(0, 2) - 2 * d(0, 0) + d(0, -2)) / 4],
-    ]
+    hessian = [[(d(2, 0) - 2 * d(0, 0) + d(-2, 0)) / 4, cross], [cross, (d(0, 2) - 2 * d(0, 0) + d(0, -2)) / 4]]
     expected = np.array([x, y]) - np.linalg.inv(np.array(hessian)) @ gradient
     np.testing.assert_allclose(dark_peaks(heatmap[None, None])[0][0, 0], expected, atol=1e-3)
 
@@ -81,7 +78,6 @@ def test_decode_places_cell_c_at_c_over_w() -> None:
     keypoints = decode(HeatmapOutput(gaussians(np.array([[[12.0, 48.0]]]))))
     np.testing.assert_allclose(keypoints.xy_norm, [[[12 / 48, 48 / 64]]], atol=1e-3)
     assert keypoints.sigma is None
-    assert keypoints.raw_score is not None
     assert keypoints.raw_score[0, 0] == pytest.approx(1)
 
 
@@ -169,7 +165,6 @@ def test_reference_flip_is_half_a_pixel_off_and_mixes_the_sides_of_scores() -> N
     offset_px = (flipped.xy_norm - plain.xy_norm) * [192, 256]
     np.testing.assert_allclose(offset_px, np.broadcast_to([0.5, 0.0], offset_px.shape), atol=1e-4)
     assert flipped.score is not None
-    assert flipped.sigma is not None
     np.testing.assert_allclose(flipped.score, [[0.9, 0.5, 0.5]] * 2, atol=1e-6)
     np.testing.assert_allclose(flipped.sigma[..., 0], flipped.score, atol=1e-6)
 
@@ -225,7 +220,6 @@ def test_nobody_stays_nobody() -> None:
     empty = Keypoints(np.zeros((0, 17, 2)), np.zeros((0, 17, 2)), None)
     xy_img, sigma_img = keypoints_to_image(empty, [], (64, 48))
     assert xy_img.shape == (0, 17, 2)
-    assert sigma_img is not None
     assert sigma_img.shape == (0, 17, 2)
     assert pose_score(np.zeros(0), np.zeros((0, 17))).shape == (0,)
 

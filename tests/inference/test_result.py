@@ -33,7 +33,6 @@ def result() -> PoseResult:
 
 
 def test_score_is_the_raw_score_within_0_and_1(result: PoseResult) -> None:
-    assert result.score is not None
     assert result.score.tolist() == [[1.0, 0.75], [0.5, 0.0], [0.0, 0.3]]
     assert replace(result, raw_score=None).score is None
 
@@ -74,12 +73,7 @@ def test_json_round_trip_loses_nothing(result: PoseResult, kept: list[int]) -> N
 
 def test_coco_entries(result: PoseResult) -> None:
     entries = result.to_coco(7)
-    assert entries[0] == {
-        "image_id": 7,
-        "category_id": 1,
-        "keypoints": [0.0, 5.0, 1.0, 1.0, 6.0, 0.75],
-        "score": 0.9,
-    }
+    assert entries[0] == {"image_id": 7, "category_id": 1, "keypoints": [0.0, 5.0, 1.0, 1.0, 6.0, 0.75], "score": 0.9}
     assert [entry["score"] for entry in entries] == [0.9, 0.4, 0.2]
     assert replace(result, raw_score=None).to_coco(None)[1]["keypoints"] == [10.0, 5.5, 1.0, 11.0, 6.5, 1.0]
     assert result.filter([]).to_coco(7) == []
@@ -89,7 +83,6 @@ def test_nobody_has_arrays_of_no_rows() -> None:
     empty = PoseResult.empty(PAIR)
     assert len(empty) == 0
     assert empty.xy.shape == (0, 2, 2)
-    assert empty.score is not None
     assert empty.score.shape == (0, 2)
 
 

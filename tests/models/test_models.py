@@ -118,7 +118,6 @@ def test_outputs_that_are_not_built_are_none(num_sigmas, with_score) -> None:
     if num_sigmas == 0:
         assert output.sigma is None
     else:
-        assert output.sigma is not None
         assert output.sigma.shape == (2, 5, 2)
         assert (output.sigma > 0).all()
         assert torch.equal(output.sigma[..., 0], output.sigma[..., 1]) == (num_sigmas == 1)

@@ -107,7 +107,6 @@ def test_a_video_becomes_rows_lines_tables_and_a_video(video: Path, tmp_path: Pa
     drawn = np.abs(frames[20].image.astype(int) - spot_image(spot_xy(20))).max()
     assert drawn > 60
     sound = sound_seconds(tmp_path / "walk.mp4")
-    assert sound is not None
     assert sound[2] == pytest.approx(4, abs=0.2)
 
 
