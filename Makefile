@@ -41,7 +41,7 @@ docs: venv  ## the site of the docs in site/, without network; a dead link or a 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 parity: venv  ## the table of docs/parity.md, measured again
-	$(BIN)/python tests/parity_table.py docs/parity.md
+	$(BIN)/python tools/parity_table.py docs/parity.md
 
 dist: venv  ## wheel and sdist in dist/: checked, installed into an empty environment, a photograph predicted
 	rm -rf dist

@@ -127,8 +127,7 @@ def test_letterbox_by_hand() -> None:
 def graph(tmp_path: Path) -> Callable[..., str]:
     """Function (outputs by name, ...) -> ``onnx:FILE`` of a graph that answers so for every image."""
     onnx = pytest.importorskip("onnx")
-    helper, proto = onnx.helper, onnx.TensorProto
-    types = {np.dtype(np.float32): proto.FLOAT, np.dtype(np.int64): proto.INT64}
+    types = {np.dtype(np.float32): "float", np.dtype(np.int64): "int64"}
 
     def make(
         outputs: dict[str, NDArray[Any]],
@@ -137,51 +136,47 @@ def graph(tmp_path: Path) -> Callable[..., str]:
         told_size: bool = False,
         free: Sequence[str] = (),
         extra_input: str | None = None,
-        image_type: int = proto.FLOAT,
     ) -> str:
         """Each answer is (1, ...), repeated for every image. ``told_size``: ``boxes`` are times orig_target_sizes."""
-        inputs = [helper.make_tensor_value_info("images", image_type, list(shape))]
-        nodes = [helper.make_node("Shape", ["images"], ["batch_size"], start=0, end=1)]
-        values, results = [], []
+        inputs, results, known = [f"float[{', '.join(map(str, shape))}] images"], [], []
+        nodes = ["batch_size = Shape <start = 0, end = 1> (images)"]
         if told_size:
-            inputs.append(helper.make_tensor_value_info("orig_target_sizes", proto.INT64, ["batch", 2]))
+            inputs.append("int64[batch, 2] orig_target_sizes")
             nodes += [
-                helper.make_node("Cast", ["orig_target_sizes"], ["size"], to=proto.FLOAT),
-                helper.make_node("Concat", ["size", "size"], ["size_twice"], axis=1),
-                helper.make_node("Unsqueeze", ["size_twice", "one"], ["size_of_boxes"]),
+                "size = Cast <to = 1> (orig_target_sizes)",
+                "size_twice = Concat <axis = 1> (size, size)",
+                "one = Constant <value_ints = [1]> ()",
+                "size_of_boxes = Unsqueeze (size_twice, one)",
             ]
-            values.append(onnx.numpy_helper.from_array(np.array([1]), "one"))
         if extra_input:
-            inputs.append(helper.make_tensor_value_info(extra_input, proto.FLOAT, ["batch"]))
+            inputs.append(f"float[batch] {extra_input}")
         for name, answer in outputs.items():
             rest = np.array(answer.shape[1:])
-            values += [
-                onnx.numpy_helper.from_array(answer, f"{name}_known"),
-                onnx.numpy_helper.from_array(rest, f"{name}_rest"),
-            ]
+            known += [onnx.numpy_helper.from_array(array, f"{name}_{end}") for array, end in
+                      ((answer, "known"), (rest, "rest"))]  # fmt: skip
             scaled = told_size and name == "boxes"
             nodes += [
-                helper.make_node("Concat", ["batch_size", f"{name}_rest"], [f"{name}_shape"], axis=0),
-                helper.make_node(
-                    "Expand", [f"{name}_known", f"{name}_shape"], [f"{name}_fractions" if scaled else name]
-                ),
+                f"{name}_shape = Concat <axis = 0> (batch_size, {name}_rest)",
+                f"{name}{'_fractions' * scaled} = Expand ({name}_known, {name}_shape)",
             ]
-            if scaled:
-                nodes.append(helper.make_node("Mul", ["boxes_fractions", "size_of_boxes"], ["boxes"]))
+            nodes += ["boxes = Mul (boxes_fractions, size_of_boxes)"] * scaled
             sides = ["side" + str(i) if name in free else side for i, side in enumerate(rest.tolist())]
             batch = shape[0] if isinstance(shape[0], int) else "batch"
-            results.append(helper.make_tensor_value_info(name, types[answer.dtype], [batch, *sides]))
-        model = helper.make_model(
-            helper.make_graph(nodes, "known", inputs, results, values),
-            opset_imports=[helper.make_opsetid("", 18)],
-            ir_version=10,
-        )
-        onnx.checker.check_model(model)
-        file = tmp_path / "known.onnx"
-        onnx.save(model, file)
-        return f"onnx:{file}"
+            results.append(f"{types[answer.dtype]}[{', '.join(map(str, [batch, *sides]))}] {name}")
+        return f"onnx:{save_graph(tmp_path / 'known.onnx', inputs, results, nodes, known)}"
 
     return make
+
+
+def save_graph(file: Path, inputs: list[str], outputs: list[str], nodes: list[str], initializers: Any = ()) -> Path:
+    """A file from ONNX's own text form."""
+    onnx = pytest.importorskip("onnx")
+    graph = f"known ({', '.join(inputs)}) => ({', '.join(outputs)}) {{ {' '.join(nodes)} }}"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 18]> {graph}')
+    model.graph.initializer.extend(initializers)
+    onnx.checker.check_model(model)
+    onnx.save(model, file)
+    return file
 
 
 def logit(probability: float) -> float:
@@ -343,34 +338,21 @@ def test_doubled_boxes_go(graph: Callable[..., str]) -> None:
 
 def test_what_the_network_sees(tmp_path: Path) -> None:
     """A graph that returns the first pixel as a score tells channel order and range."""
-    onnx = pytest.importorskip("onnx")
-    helper, proto = onnx.helper, onnx.TensorProto
-    constants = {"starts": [0, 0, 0], "ends": [1, 1, 1], "axes": [1, 2, 3], "flat": [0, 1, 1], "divisor": None}
-    values = [onnx.numpy_helper.from_array(np.array(v), k) for k, v in constants.items() if v is not None]
-    values += [
-        onnx.numpy_helper.from_array(np.float32([[[1, 1, 9, 9]]]), "box"),
-        onnx.numpy_helper.from_array(np.int64([[0]]), "label"),
-        onnx.numpy_helper.from_array(np.float32(1000), "thousand"),
+    constants = {"starts": [0, 0, 0], "ends": [1, 1, 1], "axes": [1, 2, 3], "flat": [0, 1, 1], "zero": [0]}
+    nodes = [f"{name} = Constant <value_ints = {value}> ()" for name, value in constants.items()]
+    nodes += [
+        "corners = Constant <value_floats = [1.0, 1.0, 9.0, 9.0]> ()",
+        "four = Constant <value_ints = [1, 1, 4]> ()",
+        "thousand = Constant <value_float = 1000.0> ()",
+        "box = Reshape (corners, four)",
+        "pixel = Slice (images, starts, ends, axes)",
+        "small = Div (pixel, thousand)",
+        "score = Reshape (small, flat)",
+        "dets = Concat <axis = 2> (box, score)",
+        "labels = Unsqueeze (zero, zero)",
     ]
-    nodes = [
-        helper.make_node("Slice", ["images", "starts", "ends", "axes"], ["pixel"]),
-        helper.make_node("Div", ["pixel", "thousand"], ["small"]),
-        helper.make_node("Reshape", ["small", "flat"], ["score"]),
-        helper.make_node("Concat", ["box", "score"], ["dets"], axis=2),
-        helper.make_node("Identity", ["label"], ["labels"]),
-    ]
-    file = tmp_path / "pixel.onnx"
-    graph = helper.make_graph(
-        nodes,
-        "pixel",
-        [helper.make_tensor_value_info("images", proto.FLOAT, [1, 3, 32, 32])],
-        [
-            helper.make_tensor_value_info("dets", proto.FLOAT, [1, 1, 5]),
-            helper.make_tensor_value_info("labels", proto.INT64, [1, 1]),
-        ],
-        values,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
+    outputs = ["float[1, 1, 5] dets", "int64[1, 1] labels"]
+    file = save_graph(tmp_path / "pixel.onnx", ["float[1, 3, 32, 32] images"], outputs, nodes)
     image = np.full((32, 32, 3), (250, 100, 200), np.uint8)
 
     def first_value(query: str) -> float:
@@ -439,38 +421,25 @@ def test_files_that_do_not_fit(graph: Callable[..., str], tmp_path: Path) -> Non
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
     with pytest.raises(CheckpointError, match=r"broken\.onnx cannot be read by ONNX Runtime"):
         create_detector(f"onnx:{tmp_path / 'broken.onnx'}")
-    known = detr_outputs(SCORES, BOXES)
-    with pytest.raises(ConfigError, match="person must be the index of one of its 2 classes, from 0, got 2"):
-        create_detector(graph(known) + "?person=2")
-    with pytest.raises(ConfigError, match="size must be 64x64, which the file fixes, got 96x96"):
-        create_detector(graph(known) + "?size=96")
-    with pytest.raises(
-        ConfigError, match=r"layout yolox expects one output .*got logits .*the layouts are detr-focal: "
+    known, heat = detr_outputs(SCORES, BOXES), {"heat": np.zeros((1, 17, 8, 8), np.float32)}
+    for outputs, query, options, message in (
+        (known, "?person=2", {}, "person must be the index of one of its 2 classes, from 0, got 2"),
+        (known, "?size=96", {}, "size must be 64x64, which the file fixes, got 96x96"),
+        (known, "?layout=yolox", {}, r"layout yolox expects one output .*got logits .*the layouts are detr-focal: "),
+        (known, "", {"shape": ("batch", 64, 64, 3)}, r"one float input of images \(B, 3, H, W\), got images"),
+        (known, "", {"extra_input": "im_shape"}, r"expected no input but the images, .*got im_shape"),
+        (heat, "", {}, r"its layout is not recognized, its outputs are heat .*detr-deploy: labels"),
     ):
-        create_detector(graph(known) + "?layout=yolox")
-    with pytest.raises(ConfigError, match=r"one float input of images \(B, 3, H, W\), got images"):
-        create_detector(graph(known, shape=("batch", 64, 64, 3)))
-    with pytest.raises(ConfigError, match=r"expected no input but the images, .*got im_shape"):
-        create_detector(graph(known, extra_input="im_shape"))
-    with pytest.raises(ConfigError, match=r"its layout is not recognized, its outputs are heat .*detr-deploy: labels"):
-        create_detector(graph({"heat": np.zeros((1, 17, 8, 8), np.float32)}))
+        with pytest.raises(ConfigError, match=message):
+            create_detector(graph(outputs, **options) + query)
 
 
 def test_a_file_that_fails_on_its_images(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
-    helper, proto = onnx.helper, onnx.TensorProto
-    infos = [("logits", [1, 4, 2]), ("pred_boxes", [1, 4, 4])]
-    values = [onnx.numpy_helper.from_array(np.array(shape), f"{name}_shape") for name, shape in infos]
-    nodes = [helper.make_node("Reshape", ["images", f"{name}_shape"], [name]) for name, _ in infos]
-    graph = helper.make_graph(
-        nodes,
-        "wrong",
-        [helper.make_tensor_value_info("images", proto.FLOAT, ["n", 3, "h", "w"])],
-        [helper.make_tensor_value_info(name, proto.FLOAT, shape) for name, shape in infos],
-        values,
-    )
-    file = tmp_path / "wrong.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
+    nodes = []
+    for name, shape in (("logits", [1, 4, 2]), ("pred_boxes", [1, 4, 4])):
+        nodes += [f"{name}_shape = Constant <value_ints = {shape}> ()", f"{name} = Reshape (images, {name}_shape)"]
+    outputs = ["float[1, 4, 2] logits", "float[1, 4, 4] pred_boxes"]
+    file = save_graph(tmp_path / "wrong.onnx", ["float[n, 3, h, w] images"], outputs, nodes)
     with pytest.raises(InputError, match=r"wrong\.onnx fails on 1 images of 640x640 pixels"):
         create_detector(f"onnx:{file}")
 
@@ -581,7 +550,7 @@ def exported(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempP
             super().__init__()
             self.model = transformers.AutoModelForObjectDetection.from_pretrained(model_folder("rt_detr_v2")).eval()
 
-        def forward(self, pixel_values: torch.Tensor) -> Any:
+        def forward(self, pixel_values):
             found = self.model(pixel_values=pixel_values)
             return found.logits, found.pred_boxes
 

@@ -1,6 +1,6 @@
 """Print the parity table: every golden file of the released code and our largest error against it.
 
-    python tests/parity_table.py [docs/parity.md]
+    python tools/parity_table.py [docs/parity.md]
 
 With a file, the table between its two marks is replaced. Rows that need photographs are left out,
 with a notice, where ../shared/data is absent.
@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1] / "tests"
 REFERENCE = TESTS / "reference"
 SHARED = TESTS.parent.parent / "shared"
 sys.path.insert(0, str(REFERENCE))
