@@ -20,6 +20,7 @@ from rich.table import Table
 from distilpose.backends.address import split_address
 from distilpose.backends.checkpoint import describe, save_checkpoint
 from distilpose.backends.description import ModelDescription, Precision
+from distilpose.backends.litert import LiteRtBackend
 from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.complexity import Complexity, measure_complexity
@@ -34,8 +35,10 @@ from distilpose.models import PoseModel, create_model, list_models
 from distilpose.types import ImageArray
 
 BATCHES = (1, 8)
+DEFAULT_BACKENDS = ("torch", "onnxruntime", "openvino")
 NOISE_CROPS = 48  # that int8 is calibrated with where no images are given
-FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
+FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino", "litert": "litert"}
+_BACKENDS: dict[type, str] = {OpenVinoBackend: "openvino", LiteRtBackend: "litert"}
 # Backend and numbers of what is exported here; the first needs no export and so is there at once.
 VARIANTS = (
     ("torch", "float32"),
@@ -46,6 +49,9 @@ VARIANTS = (
     ("openvino", "float16"),
     ("openvino", "bfloat16"),
     ("openvino", "int8"),
+    ("litert", "float32"),
+    ("litert", "float16"),
+    ("litert", "int8"),
 )
 
 
@@ -214,14 +220,14 @@ def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[Job]:
     preset = not known and name in list_models()
     model = create_model(name).eval() if preset else load_model(name, exported=False)
     if not isinstance(model, PoseModel):
-        description, backend = model.description, "openvino" if isinstance(model, OpenVinoBackend) else "onnxruntime"
+        description, backend = model.description, _BACKENDS.get(type(model), "onnxruntime")
         return [Job(name, backend, description.precision, description, _complexity(description), lambda: name)]
     export, description = _Exports(model, folder, options.calibration), describe(model)
     cost = measure_complexity(model)
     return [
         Job(name, backend, numbers, description, cost, partial(export, backend, numbers), not preset)
         for backend, numbers in VARIANTS
-        if not options.backends or backend in options.backends
+        if backend in (options.backends or DEFAULT_BACKENDS)
     ]
 
 

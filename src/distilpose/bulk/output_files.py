@@ -7,13 +7,13 @@ import errno
 import json
 import os
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose.errors import InputError
+from distilpose.files import replacing
 from distilpose.formats.writers import PoseRecord, parquet_rows, parquet_schema
 from distilpose.inference.result import PoseResult
 
@@ -114,7 +114,7 @@ class RunFolder:
                 )
             for name in (POSES_NAME, IMAGES_NAME):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            with _whole(file) as part:
+            with replacing(file, sync=True) as part:
                 part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise self.unwritable(error) from error
@@ -158,7 +158,7 @@ class RunFolder:
         for note in (self.path / IMAGES_NAME).glob(f".*{_NOTE_SUFFIX}"):
             note.unlink(missing_ok=True)
         for folder in (self.path / POSES_NAME, self.path / IMAGES_NAME):
-            for part in folder.glob(".*.part"):
+            for part in folder.glob(".*.part*"):
                 with contextlib.suppress(FileNotFoundError):  # a worker has just renamed it
                     if time.time() - part.stat().st_mtime > LEFTOVER_SECONDS:
                         part.unlink()
@@ -253,7 +253,7 @@ class RunFolder:
     def _write(self, folder: str, shard: int, table: pyarrow.Table) -> None:
         import pyarrow.parquet
 
-        with _whole(self.path / folder / shard_name(shard)) as part:
+        with replacing(self.path / folder / shard_name(shard), sync=True) as part:
             pyarrow.parquet.write_table(table, part)
 
 
@@ -302,16 +302,3 @@ def _people(images: Iterable[BulkImage]) -> Iterator[dict[str, Any]]:
             assert image.size_hw is not None
             for person in parquet_rows(PoseRecord(image.source, image.result, image.size_hw)):
                 yield {**person, "row": image.row, "image_id": image.image_id}
-
-
-@contextlib.contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """A file that gets its name when it is whole; several may write it at once, the last one stays."""
-    part = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
-    try:
-        yield part
-        with part.open("rb") as written:  # on the disk before it counts: a machine may lose its power
-            os.fsync(written.fileno())
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)

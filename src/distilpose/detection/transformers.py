@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distilpose.backends import hub
+from distilpose.backends.base import first_line
 from distilpose.detection.filtering import keep_people
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import ConfigError, InputError, require_package
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.types import ImageArray
 
@@ -49,8 +49,9 @@ class HfDetector:
         nms_iou: float = HF_NMS_IOU,
         device: str | None = None,
     ) -> None:
-        need_transformers(id_or_folder)
-        folder = find_model_folder(id_or_folder)
+        name = f"detector hf:{id_or_folder}"
+        require_package("transformers", name)
+        folder = hub.find_model_folder(id_or_folder, name, "PekingU/rtdetr_v2_r18vd")
         self._processor, self._model = _load(folder)
         self._person_ids = _person_ids(self._model.config.id2label, id_or_folder)
         self._model.to(device or "cpu")
@@ -73,33 +74,13 @@ class HfDetector:
             found = self._processor.post_process_object_detection(
                 outputs, threshold=self._threshold, target_sizes=sizes_hw
             )
-        return [self._people(result, size_hw) for result, size_hw in zip(found, sizes_hw, strict=True)]
-
-    def _people(self, found: Mapping[str, Any], image_hw: tuple[int, int]) -> PersonBoxes:
-        boxes, score, label = (found[key].float().cpu().numpy() for key in ("boxes", "scores", "labels"))
-        people = np.isin(label, self._person_ids)
-        return keep_people(boxes[people], score[people], image_hw, threshold=self._threshold, nms_iou=self._nms_iou)
-
-
-def need_transformers(model: str) -> None:
-    """Check, without importing it, that transformers is there.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if find_spec("transformers") is None:
-        raise ConfigError(
-            f'detector hf:{model} runs in transformers, which is not installed: pip install "distilpose[detect]"'
-        )
-
-
-def find_model_folder(id_or_folder: str) -> Path:
-    """The folder of a detection model, see `hub.find_model_folder`.
-
-    Raises:
-        InputError: there is none.
-    """
-    return hub.find_model_folder(id_or_folder, f"detector hf:{id_or_folder}", "PekingU/rtdetr_v2_r18vd")
+        kept = []
+        for result, size_hw in zip(found, sizes_hw, strict=True):
+            boxes, score, label = (result[key].float().cpu().numpy() for key in ("boxes", "scores", "labels"))
+            people = np.isin(label, self._person_ids)
+            limits = {"threshold": self._threshold, "nms_iou": self._nms_iou}
+            kept.append(keep_people(boxes[people], score[people], size_hw, **limits))
+        return kept
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
@@ -112,7 +93,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     try:
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, **safe)  # type: ignore[no-untyped-call]
     except Exception as error:  # json and transformers each have their own
-        raise InputError(f"{folder} cannot be read as {KIND}: {hub.reason(error)}") from error
+        raise InputError(f"{folder} cannot be read as {KIND}: {first_line(error, 0)}") from error
     model = hub.load_whole(AutoModelForObjectDetection, folder, KIND, InputError, **safe)
     return processor, model.eval()
 
@@ -122,6 +103,6 @@ def _person_ids(id2label: Mapping[int, str], model: str) -> list[int]:
     if not person_ids:
         raise ConfigError(
             f"detector hf:{model} finds no people: expected a label {', '.join(sorted(PERSON_LABELS))}, got "
-            f"{hub.shortened(', '.join(id2label.values()))}: choose a model that was trained on people, such as on COCO"
+            f"{', '.join(id2label.values())[:300]}: choose a model that was trained on people, such as on COCO"
         )
     return person_ids

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from starlette.requests import Request
 
-from distilpose.backends.base import usable_cores
+from distilpose.backends.device import usable_cores
 from distilpose.data.preprocess import NetworkInput
 from distilpose.detection.detectors import Detector, WholeImage
 from distilpose.errors import DistilPoseError
