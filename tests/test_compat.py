@@ -73,4 +73,6 @@ def test_other_words_stay(word: str) -> None:
 def test_names_change_at_every_depth_and_values_do_not() -> None:
     assert current_options(["--anonymise", "--a.optimiser.lr=2"]) == ["--anonymize=face", "--a.optimizer.lr=2"]
     assert current_options(["--anonymize", "body"]) == ["--anonymize", "body"]
+    assert current_options(["--anonymize", "faces"]) == ["--anonymize", "faces"]  # is refused, with the choices
+    assert current_options(["--anonymize", "photo.jpg"]) == ["--anonymize=face", "photo.jpg"]
     assert current_names({"a": [{"colour": "colour"}], 3: None}) == {"a": [{"color": "colour"}], 3: None}

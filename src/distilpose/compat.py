@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 # Keys of configuration files, model descriptions and records of runs.
@@ -53,7 +54,7 @@ def current_options(words: Sequence[str]) -> list[str]:
             keys = [RENAMED_KEYS.get(key, key) for key in RENAMED_OPTIONS.get(option, option)[2:].split(".")]
             if keys[-1] in MOVED_KEYS and MOVED_KEYS[keys[-1]] not in keys:
                 keys.insert(-1, MOVED_KEYS[keys[-1]])
-            if keys[-1] == "anonymize" and not equals and following not in ANONYMIZE:
+            if keys[-1] == "anonymize" and not equals and following not in ANONYMIZE and _is_source(following):
                 equals, value = "=", "face"  # it had no value
             word = f"--{'.'.join(keys)}{equals}{value}"
         current.append(word)
@@ -62,3 +63,8 @@ def current_options(words: Sequence[str]) -> list[str]:
 
 def _value(key: Any, value: Any) -> Any:
     return RENAMED_VALUES.get((key, value), value) if isinstance(value, str) else value
+
+
+def _is_source(word: str) -> bool:
+    """Whether a word is another option or an input, not a value that is misspelled."""
+    return not word or word[0] == "-" or not word.isalpha() or Path(word).exists()

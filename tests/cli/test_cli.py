@@ -75,6 +75,7 @@ def test_version_and_wrong_command(capsys) -> None:
         (["a.jpg", "--keypoint-threshold", "nan"], ["--keypoint-threshold", "at least 0", "nan"]),
         (["a.jpg", "--preview", "65536"], ["--preview", "at most 65535"]),
         (["a.jpg", "--style", "pretty"], ["--style", "'sides'", "'minimal'"]),
+        (["--anonymize", "faces", "a.jpg"], ["--anonymize", "'faces'", "'none'", "'face'", "'body'"]),
         (["a.jpg", "--end", "2:x"], ["--end", "MINUTES:SECONDS", "2:x"]),
     ],
 )

@@ -1,11 +1,11 @@
 """Image files in and out: always RGB uint8 (H, W, 3), upright.
 
-Pillow decodes: it obeys the EXIF orientation of every format, refuses truncated files and decompression bombs, and its
-8-bit JPEG pixels equal OpenCV's, with which the published numbers were made (a test compares them).
+Pillow decodes: its 8-bit JPEG pixels equal OpenCV's, with which the published numbers were made.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from distilpose.errors import InputError
 from distilpose.files import write_whole
 from distilpose.types import ImageArray
+
+logger = logging.getLogger(__name__)
 
 WRITTEN_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE_SUFFIXES = (*WRITTEN_SUFFIXES, ".heic", ".heif", ".jfif", ".jp2", ".mpo")
@@ -48,19 +50,18 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
         InputError: the file is missing, not an image, truncated, or larger than Pillow's limit (179 million pixels).
     """
     with _opened(path) as image:
+        if getattr(image, "is_animated", False) and image.format != "TIFF" and isinstance(path, str | os.PathLike):
+            logger.warning("%s is an animation: its first frame is read; convert it to a video for all of them", path)
         ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image)
 
 
 def as_image(source: object, *, bgr: bool = False) -> ImageArray:
-    """Any image as an array: a file, a Pillow image or an array.
+    """Any image as an (H, W, 3) uint8 RGB array; an RGB array itself, not a copy.
 
     Args:
         source: path, Pillow image, or uint8 array (H, W, 3) or (H, W) or (H, W, 1) of gray.
         bgr: arrays of three channels are in OpenCV's order.
-
-    Returns:
-        (H, W, 3) uint8 RGB; an RGB array itself, not a copy.
 
     Raises:
         InputError: it is none of these, or the file is unusable.
@@ -69,25 +70,19 @@ def as_image(source: object, *, bgr: bool = False) -> ImageArray:
         return read_image(source)
     if isinstance(source, Image.Image):
         return _to_rgb(ImageOps.exif_transpose(source))
-    image = np.asarray(source) if hasattr(source, "__array__") else source
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        gray = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-        if gray.ndim == 2:
-            image = np.repeat(gray[..., None], 3, axis=2)
-        elif bgr and image.ndim == 3 and image.shape[2] == 3:
-            image = np.ascontiguousarray(image[..., ::-1])
-    if not isinstance(image, np.ndarray):
+    if not hasattr(source, "__array__"):
         raise InputError(f"expected a path, a Pillow image or a uint8 array, got {type(source).__name__}")
+    image = np.asarray(source)
+    if image.ndim == 2 or image.shape[2:] == (1,):
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    elif bgr and image.shape[2:] == (3,):
+        image = np.ascontiguousarray(image[..., ::-1])
     check_image(image)
     return image
 
 
 def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Read the (H, W) of an image as `read_image` gives it, from its header alone.
-
-    Raises:
-        InputError: the file is missing or not an image.
-    """
+    """Read the (H, W) of an image as `read_image` gives it, from its header alone; errors as there."""
     with _opened(path) as image:
         turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
         width, height = image.size
@@ -95,11 +90,7 @@ def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def check_decodes(path: str | os.PathLike[str]) -> int:
-    """Decode an image as fast as its format allows, and return its EXIF orientation, 1 without one.
-
-    Raises:
-        InputError: the file is missing, not an image, or truncated.
-    """
+    """Decode an image as fast as its format allows; its EXIF orientation, 1 without one. Errors as in `read_image`."""
     with _opened(path) as image:
         orientation = int(image.getexif().get(_ORIENTATION, 1))
         image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
@@ -135,8 +126,6 @@ def _to_rgb(image: Image.Image) -> ImageArray:
     """(H, W, 3), made band by band: each needs memory for its conversion."""
     width, height = image.size
     rows = max(1, _BAND_PIXELS // max(1, width))
-    if height <= rows:
-        return _band_to_rgb(image)
     rgb = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
@@ -168,11 +157,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
-    """Write an image in the format of its suffix; an interrupted write leaves no half file behind.
-
-    Args:
-        path: ending in one of `WRITTEN_SUFFIXES`; its folder exists.
-        image: (H, W, 3) uint8 RGB.
+    """Write an (H, W, 3) uint8 RGB image in the format of its suffix; a broken write leaves no half file behind.
 
     Raises:
         InputError: the suffix is not known, the array is not an image, or too large for the format.
@@ -203,35 +188,25 @@ def check_image(image: ImageArray) -> None:
         raise InputError(f"image must be an (H, W, 3) uint8 RGB array, got {image.dtype} of shape {image.shape}")
 
 
-def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...] = ()) -> list[Path]:
+def list_images(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Turn files and folders into image files, each once, in the order given.
 
-    A folder stands for the images directly in it (`IMAGE_SUFFIXES`, hidden files left out), sorted by name.
-    Any other source is taken as a file as it is, so that a missing one is reported when it is read.
-
-    Args:
-        sources: files and folders.
-        also: further suffixes to take from folders.
+    A folder stands for the images directly in it (`IMAGE_SUFFIXES`, hidden files left out), sorted by
+    name. Any other source is taken as a file as it is, so that a missing one is reported when it is read.
 
     Raises:
         InputError: there is no source, or a folder holds no image.
     """
     files: dict[Path, Path] = {}
     for source in map(Path, sources):
-        found = _images_in(source, IMAGE_SUFFIXES + also) if source.is_dir() else [source]
+        found = [source]
+        if source.is_dir():
+            found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            found = [path for path in found if not path.name.startswith(".") and path.is_file()]
+            if not found:
+                raise InputError(f"{source} holds no image: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
         for path in found:
             files.setdefault(path.resolve(), path)
     if not files:
         raise InputError("expected at least one image or folder of images, got none")
     return list(files.values())
-
-
-def _images_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
-    if not found:
-        raise InputError(f"{folder} holds no image: expected files ending in {', '.join(suffixes)}")
-    return found
