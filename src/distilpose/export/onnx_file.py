@@ -23,6 +23,8 @@ from distilpose.types import ImageArray, Size
 OPSET = 20  # the first with Gelu
 _TRACED_BATCH = 2
 _BEFORE_HEAD = ("LayerNormalization", "GlobalAveragePool", "ReduceMean", "Relu")
+# Quantized with the convolution before them, whose range then is the smaller one behind them.
+_ACTIVATIONS = ("Clip", "Relu")
 _SMALLEST_HALVED = 64  # numbers; shorter constants stay as they are
 
 
@@ -109,7 +111,7 @@ def quantize_onnx(path: Path, description: ModelDescription, crops: ImageArray) 
         def get_next(self) -> dict[str, Any] | None:
             return next(inputs, None)
 
-    graph = onnx.load(path).graph
+    graph, head = onnx.load(path).graph, head_nodes(path)
     with quiet():
         quantize_static(
             str(path),
@@ -119,8 +121,8 @@ def quantize_onnx(path: Path, description: ModelDescription, crops: ImageArray) 
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv", "MatMul"],
-            nodes_to_exclude=[*head_nodes(path), *_products_of_activations(graph)],
+            op_types_to_quantize=["Conv", "MatMul", *_ACTIVATIONS],
+            nodes_to_exclude=[*head, *_activations_before(graph, head), *_products_of_activations(graph)],
         )
 
 
@@ -137,6 +139,12 @@ def head_nodes(path: Path) -> list[str]:
         found[node.name] = node
         waiting += node.input
     return list(found)
+
+
+def _activations_before(graph: onnx.GraphProto, names: Sequence[str]) -> Sequence[str]:
+    """Activations that nodes of these names read: quantized, they would bring 8 bits into them."""
+    read = {value for node in graph.node if node.name in names for value in node.input}
+    return [node.name for node in graph.node if node.op_type in _ACTIVATIONS and read & set(node.output)]
 
 
 def _products_of_activations(graph: onnx.GraphProto) -> Sequence[str]:
