@@ -19,7 +19,8 @@ from distilpose.types import ImageArray
 
 _QUANTIZED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # Arrays are named after their module: ``.../distilpose.models.heads.RegressionHead_head/...Linear_linear;1``.
-_NOT_HEAD = "^(?!.*_head[/;])"
+# The head and the first layers of networks with depthwise convolutions stay in floating point.
+_QUANTIZED_NAMES = "^(?!.*(_head[/;]|ConvBlock_stem|InvertedResidual_[0-2]/))"
 
 
 def write(form: ExportForm, path: Path, description: ModelDescription, crops: ImageArray | None) -> list[Path]:
@@ -61,7 +62,7 @@ def _compress(path: Path, description: ModelDescription, crops: ImageArray | Non
             )
             quantizer.update_quantization_recipe(".*", operation, config, "float_casting")
         else:
-            quantizer.add_static_config(_NOT_HEAD, operation, activation_num_bits=8, weight_num_bits=8)
+            quantizer.add_static_config(_QUANTIZED_NAMES, operation, activation_num_bits=8, weight_num_bits=8)
     ranges = None
     if crops is not None:
         inputs = [{INPUT_NAME: network_input(crop[None], description.normalization)} for crop in crops]
