@@ -24,8 +24,9 @@ from distilpose.cli.predict_bulk import PREDICT_BULK
 from distilpose.cli.serve import SERVE
 from distilpose.cli.train import TRAIN
 from distilpose.cli.web import WEB
-from distilpose.compat import current_names, current_options
+from distilpose.compat import current_names, current_options, refuse_deleted
 from distilpose.errors import ConfigError, DistilPoseError, missing_package
+from distilpose.files import read_yaml
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
@@ -139,8 +140,14 @@ def _run(name: str, args: list[str]) -> int:
         allow_abbrev=False,
     )
     command.options(parser)
-    if name in ("train", "ablate") and args and not args[0].startswith("-"):
-        args = ["--config", _current_config(args[0]), *args[1:]]
+    if name in ("train", "ablate"):
+        args = args[1:] if args[:1] == ["--config"] else args
+        if args and not args[0].startswith("-"):
+            args = ["--config", _current_config(args[0]), *args[1:]]
+        elif not any(word.startswith(("-h", "--help", "--config", "--out", "--print_config")) for word in args):
+            example = f"distilpose {name} {command.examples[0]}"
+            print(f"error: {name} expects a configuration file first, got none: {example}", file=sys.stderr)
+            return 2
     changes: dict[str, Any] = {}
     if name == "ablate":
         args, changes = _take_base_changes(args)
@@ -154,12 +161,9 @@ def _current_config(file: str) -> str:
     """The file; where it uses names of an earlier version, its content with the names of this one."""
     import yaml
 
-    try:
-        with open(file, encoding="utf-8") as text:
-            content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return file  # the parser says what is wrong
+    content = read_yaml(file, "a configuration")
     current = current_names(content)
+    refuse_deleted(current)
     return file if current == content else yaml.safe_dump(current, sort_keys=False)
 
 

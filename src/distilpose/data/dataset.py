@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -250,13 +251,15 @@ def build_loader(
         num_workers=num_workers,
         collate_fn=dataset.collate,
         drop_last=drop_last,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_begin_worker,
         persistent_workers=num_workers > 0,
     )
 
 
-def _use_one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # one process per core already
+    for number in (signal.SIGINT, signal.SIGTERM):  # of the whole group: the process that reads the batches ends them
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _quotas(sizes: Sequence[int], weights: Sequence[float], total: int) -> tuple[int, ...]:
