@@ -17,7 +17,7 @@ from distilpose.types import ImageArray
 from distilpose.visualization.draw import STYLES
 
 PHOTOS = Path(__file__).parents[1] / "docs" / "images" / "photos"  # sources and licenses: ATTRIBUTION.md beside it
-IN_README = ("000000085772", "000000199055", "000000270474", "000000283520")
+IN_README = ("000000085772", "000000199055", "000000173830", "000000270474")
 WITH_STYLES = "000000329456"
 HEIGHT, CAPTION_HEIGHT, GAP = 300, 26, 6  # pixels
 CLIP_SECONDS, CLIP_FPS, CLIP_WIDTH = (23.2, 28.2), 10, 400  # of the animation: from, to; frames a second; pixels

@@ -1,7 +1,5 @@
 """Files for bulk runs, and what such a run left behind."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A few images, tiny models, and one Ray for all tests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What is listed, in which order, and what is refused."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """A bulk run but for the engine: options, models, detectors, and what the driver makes of reports."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging

@@ -1,7 +1,5 @@
 """Whole runs in Ray: killed workers, killed drivers, and what is left on the machine."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import signal

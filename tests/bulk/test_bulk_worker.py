@@ -1,7 +1,5 @@
 """One worker without an engine: every image a row, whole files or none, and no torch."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Servers that really run, over loopback."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Generator

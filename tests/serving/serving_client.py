@@ -1,7 +1,5 @@
 """A client for tests: forms, requests, and images and models whose answers tell which image they are of."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import threading

@@ -1,7 +1,5 @@
 """What the server answers: the predictor's own poses, under any load the right ones, described by its own schema."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor

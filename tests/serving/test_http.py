@@ -1,7 +1,5 @@
 """HTTP itself: upgrades, transfer codings, Host names, headers of answers, and requests that are odd but legal."""
 
-from __future__ import annotations
-
 import socket
 from http.client import HTTPResponse
 from typing import Any

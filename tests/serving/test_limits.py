@@ -1,7 +1,5 @@
 """Too much, too late, too slow: refused at once, dropped, cut off, and the others notice nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import threading

@@ -1,7 +1,5 @@
 """About two hundred requests that cannot be answered: each gets a 4xx that says why, and the server lives on."""
 
-from __future__ import annotations
-
 import json
 import socket
 import struct

@@ -1,7 +1,5 @@
 """``distilpose serve`` as a process: how it starts, what it logs, and that it ends."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -52,7 +50,6 @@ class Process:
             self.popen = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **environment}, cwd=folder
             )
-        assert self.popen.stdout is not None
         self.address = self.popen.stdout.readline().decode().split(" ")[0]
         assert self.address.startswith("http"), self.log_file.read_text()
         wait_for(lambda: ask(self.address, "/readyz").status == 200, 60)

@@ -1,7 +1,5 @@
 """The server against its own description: whatever fits the schema, or nearly, is answered as the schema says."""
 
-from __future__ import annotations
-
 import pytest
 from serving_client import ask, encoded, plain
 

@@ -1,7 +1,5 @@
 """The built page in Debian's Chromium. Without page, browser or playwright these tests skip and say what is missing."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """A static host for the page, as small as can be."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

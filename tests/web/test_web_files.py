@@ -1,7 +1,5 @@
 """The folder of the page: what is in it, what it refers to, and what is said when something is missing."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The page in a real browser: what a visitor does and sees."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re
@@ -27,6 +25,12 @@ from distilpose.visualization.draw import SIDE_COLORS
 
 pytestmark = pytest.mark.slow
 PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
+
+
+@pytest.fixture
+def page(browser: Any, visit: Callable[..., Any]) -> Any:
+    """The page of a static host."""
+    return visit(browser)
 
 
 def expect(locator: Any) -> Any:
@@ -69,9 +73,8 @@ def assert_agrees(found: list[dict[str, Any]], image: np.ndarray, predictor: Pos
 
 
 def test_an_image_has_the_predictors_pose(
-    browser: Any, visit: Callable[..., Any], image_file: Path, drawn_person: np.ndarray, predictor: PosePredictor
+    page: Any, image_file: Path, drawn_person: np.ndarray, predictor: PosePredictor
 ) -> None:
-    page = visit(browser)
     show(page, image_file)
     page.click("#whole")
     found = rows_when(page, lambda found: found[0]["box_xyxy"] == [0, 0, 300, 360])
@@ -81,18 +84,14 @@ def test_an_image_has_the_predictors_pose(
     assert_agrees(found, drawn_person, predictor)
 
 
-def test_where_nobody_is_found_the_whole_frame_counts(browser: Any, visit: Callable[..., Any], tmp_path: Path) -> None:
+def test_where_nobody_is_found_the_whole_frame_counts(page: Any, tmp_path: Path) -> None:
     Image.new("RGB", (320, 240), (90, 120, 150)).save(tmp_path / "empty.png")
-    page = visit(browser)
     show(page, tmp_path / "empty.png")
     expect(page.locator("#status")).to_contain_text("Nobody was found")
     assert [row["box_xyxy"] for row in rows(page)] == [[0, 0, 320, 240]]
 
 
-def test_people_are_found_as_by_the_package(
-    browser: Any, visit: Callable[..., Any], photograph: Path, predictor: PosePredictor
-) -> None:
-    page = visit(browser)
+def test_people_are_found_as_by_the_package(page: Any, photograph: Path, predictor: PosePredictor) -> None:
     show(page, photograph)
     image = read_image(photograph)
     (people,) = NanodetDetector()([image])
@@ -109,9 +108,8 @@ def test_people_are_found_as_by_the_package(
 
 
 def test_a_photograph_has_the_predictors_pose_in_boxes_drawn_by_mouse(
-    browser: Any, visit: Callable[..., Any], photograph: Path, predictor: PosePredictor
+    page: Any, photograph: Path, predictor: PosePredictor
 ) -> None:
-    page = visit(browser)
     show(page, photograph)
     page.click("#whole")
     expect(page.locator(".box.whole")).to_have_count(1)
@@ -138,10 +136,7 @@ def test_a_photograph_has_the_predictors_pose_in_boxes_drawn_by_mouse(
     assert_agrees(found, read_image(photograph), predictor)
 
 
-def test_real_images_have_the_predictors_poses(
-    browser: Any, visit: Callable[..., Any], shared_data: Path, predictor: PosePredictor
-) -> None:
-    page = visit(browser)
+def test_real_images_have_the_predictors_poses(page: Any, shared_data: Path, predictor: PosePredictor) -> None:
     whole, detected = [], []
     for path in sorted((shared_data / "coco_val_dev" / "images").iterdir())[:10]:
         show(page, path)
@@ -159,8 +154,7 @@ def test_real_images_have_the_predictors_poses(
     assert max(detected) < 5e-3  # people of 20 pixels, whom the network is unsure of
 
 
-def test_the_skeleton_is_drawn(browser: Any, visit: Callable[..., Any], photograph: Path) -> None:
-    page = visit(browser)
+def test_the_skeleton_is_drawn(page: Any, photograph: Path) -> None:
     show(page, photograph)
     (row,) = rows(page)
     points = np.array(row["keypoints"]).reshape(-1, 3)
@@ -236,10 +230,7 @@ def rows_when(page: Any, wanted: Callable[[list[dict[str, Any]]], bool]) -> list
     return found
 
 
-def test_fit_to_pose_moves_the_box_once(
-    browser: Any, visit: Callable[..., Any], photograph: Path, predictor: PosePredictor
-) -> None:
-    page = visit(browser)
+def test_fit_to_pose_moves_the_box_once(page: Any, photograph: Path, predictor: PosePredictor) -> None:
     show(page, photograph)
     first = PoseResult.from_coco(rows(page))
     page.click("#fit")
@@ -384,8 +375,7 @@ def test_a_written_video_plays_in_the_browser(browser: Any, video: Path) -> None
     assert state["size"] == [480, 280]
 
 
-def test_a_video_is_followed(browser: Any, visit: Callable[..., Any], video: Path) -> None:
-    page = visit(browser)
+def test_a_video_is_followed(page: Any, video: Path) -> None:
     show(page, video)
     expect(page.locator("#clock")).to_have_text("0:00 / 0:02")
     page.click("#play")
@@ -536,9 +526,8 @@ def test_a_page_that_is_not_built_says_how(browser: Any, tmp_path: Path, built_p
         page.close()
 
 
-def test_a_file_that_is_no_image(browser: Any, visit: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_file_that_is_no_image(page: Any, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"nothing")
-    page = visit(browser)
     page.set_input_files("#file", broken)
     expect(page.locator("#status")).to_contain_text("broken.png is no image")

@@ -1,7 +1,5 @@
 """The page's JavaScript, run by Node.js, against the package: crops, decoding, boxes that follow, rows, drawing."""
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil
