@@ -1,9 +1,15 @@
 """A model whose answer is known: it finds the brightest pixel of a crop."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.backends.description import ModelDescription
+from distilpose.inference.options import PredictOptions
+from distilpose.inference.predict import predict_files
+from distilpose.inference.run import PredictReport
 from distilpose.models.outputs import PoseOutput
 
 BRIGHT_XY = (211, 143)
@@ -26,3 +32,9 @@ class BrightestPixel:
             return PoseOutput(xy_norm.astype(np.float32), None, None)
         sigma = np.broadcast_to(np.float32([1, 2]), xy_norm.shape)
         return PoseOutput(xy_norm.astype(np.float32), sigma, np.full(xy_norm.shape[:2], 0.75, np.float32))
+
+
+def run(model: Any, out: Path, *sources: Any, **options: Any) -> PredictReport:
+    """Predict these sources, with the whole image as one person unless told otherwise."""
+    given = {} if "boxes" in options else {"detector": "whole-image"}
+    return predict_files(PredictOptions(list(sources), out, model=model, **given | options))

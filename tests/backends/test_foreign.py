@@ -1,11 +1,13 @@
 """Foreign pose networks: fed and read by their own rules, recognized by shape, refused by name."""
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 from foreign_files import SIZE_HW, simcc, write_network
 from numpy.typing import NDArray
@@ -26,8 +28,6 @@ def rtmpose_by_hand(
     path: Path, image: NDArray[np.uint8], box: NDArray[np.float64], mean: Any, std: Any
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """RTMPose's whole way as its papers and MMPose describe it: crop by three points, normalize, argmax, split by 2."""
-    import onnxruntime
-
     height, width = SIZE_HW
     center, wh = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) * 1.25
     wh = np.array([max(wh[0], wh[1] * width / height), max(wh[1], wh[0] * height / width)])
@@ -168,8 +168,6 @@ def test_unusable_files(tmp_path: Path) -> None:
 
 def test_movenet_finds_labeled_people(shared_data: Path) -> None:
     """On a photograph, the heatmap network that the project learns from finds people where they are labeled."""
-    import json
-
     folder = shared_data / "coco_val_dev"
     labels = json.loads((folder / "person_keypoints.json").read_text())
     row = max(labels["annotations"], key=lambda entry: entry["num_keypoints"] * min(entry["area"], 40_000))

@@ -20,6 +20,7 @@ from distilpose.compat import current_options
 from distilpose.errors import ConfigError
 from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
 from distilpose.models import create_model
+from distilpose.training import ablation
 from distilpose.visualization.draw import STYLES
 from synthetic_people import write_synthetic_dataset
 
@@ -154,20 +155,6 @@ def test_evaluate_writes_metrics_and_a_submission_that_evaluates_alike(people, t
     assert {k: second[k] for k in ("AP", "AR", "AP50")} == {k: metrics[k] for k in ("AP", "AR", "AP50")}
 
 
-def test_predict_reports_a_bad_file_goes_on_and_exits_1(people, tmp_path, capsys) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "bad.jpg").write_bytes(b"no image")
-    good = next((people / "images").iterdir())
-    (tmp_path / "in" / "good.jpg").write_bytes(good.read_bytes())
-    arguments = ["--model", str(people / "m.safetensors"), "--detector", "whole-image", "--out", str(tmp_path / "out")]
-    assert cli.main(["predict", str(tmp_path / "in"), *arguments]) == 1
-    captured = capsys.readouterr()
-    assert "bad.jpg" in captured.err
-    assert "1 failed" in captured.out
-    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert [Path(row["image"]).name for row in rows] == ["good.jpg"]
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -196,8 +183,6 @@ def parse_train(*arguments: str):
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_every_sweep_parses_and_its_variants_are_trainings(path, monkeypatch) -> None:
-    from distilpose.training import ablation
-
     planned = []
     nothing = ablation.AblationResult((), (), ())
     monkeypatch.setattr(ablation, "ablate", lambda config, **_: planned.append(config) or nothing)

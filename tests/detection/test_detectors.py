@@ -2,7 +2,11 @@
 
 import functools
 import json
+import shutil
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distilpose.backends import hub
+from distilpose.detection import onnx as onnx_detector
 from distilpose.detection.detectors import Detector, create_detector
 from distilpose.detection.filtering import keep_people
 from distilpose.detection.nanodet import NanodetDetector
@@ -78,9 +83,8 @@ def test_boxes_are_clipped_sorted_and_cleared_of_what_is_none() -> None:
 
 @pytest.mark.parametrize("name", ["cat", "hf", "hf:", "onnx:", "auto:fast", "", ":", "hog"])
 def test_unknown_names(name: str) -> None:
-    with pytest.raises(
-        ConfigError, match=r"detector must be one of auto, nanodet, whole-image, hf:ID_OR_FOLDER, onnx:FILE"
-    ):
+    known = "auto, nanodet, whole-image, hf:ID_OR_FOLDER, onnx:FILE"
+    with pytest.raises(ConfigError, match=f"detector must be one of {known}, got '{name}'"):
         create_detector(name)
 
 
@@ -445,8 +449,6 @@ def test_a_file_that_fails_on_its_images(tmp_path: Path) -> None:
 
 
 def test_every_layout_is_documented() -> None:
-    from distilpose.detection import onnx as onnx_detector
-
     assert onnx_detector.__doc__ is not None
     for name, layout in LAYOUTS.items():
         entry = onnx_detector.__doc__.split(f"- ``{name}``:")[1].split("\n- ``")[0]
@@ -630,8 +632,6 @@ def test_models_without_people(tmp_path: Path) -> None:
 
 
 def test_broken_folders(model_folder: Callable[[str], Path], tmp_path: Path) -> None:
-    import shutil
-
     import safetensors.numpy
 
     with pytest.raises(
@@ -677,9 +677,6 @@ def test_a_hub_that_cannot_be_reached(no_hub: Path) -> None:
 
 
 def test_a_hub_that_does_not_answer_is_given_up(no_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-    import time
-
     constants = pytest.importorskip("huggingface_hub.constants")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -691,8 +688,6 @@ def test_a_hub_that_does_not_answer_is_given_up(no_hub: Path, monkeypatch: pytes
 
 
 def put_into_cache(cache: Path, hub_id: str, folder: Path) -> None:
-    import shutil
-
     repository = cache / f"models--{hub_id.replace('/', '--')}"
     shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
     (repository / "refs").mkdir()
@@ -725,8 +720,6 @@ def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_detectors_import_nothing_heavy() -> None:
-    import subprocess
-
     code = (
         "import sys, numpy as np\n"
         "from distilpose.detection import detectors, onnx, transformers\n"

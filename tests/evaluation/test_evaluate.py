@@ -228,11 +228,6 @@ def test_nobody_to_look_at_gives_zero(document: Document, images: Path, write: W
     assert result.results == ()
 
 
-def test_evaluate_model_loads_a_fitting_set(evaluation_set: EvaluationSet, annotations: Path, images: Path) -> None:
-    result = evaluate_model(AnswerKey(true_answers(evaluation_set)), annotations, images)
-    assert result.metrics["AP"] == pytest.approx(1)
-
-
 def test_sets_and_models_that_do_not_fit_are_refused(annotations: Path, images: Path) -> None:
     small = EvaluationSet.load(annotations, images, input_size_hw=(128, 96))
     with pytest.raises(ConfigError, match=r"\(256, 192\), the evaluation set was loaded for \(128, 96\)"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faster_coco_eval import COCO, COCOeval_faster
 from labeled_people import arms, labeled_people
 
 from distilpose.cli import main as cli
@@ -16,7 +17,7 @@ from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.evaluate import evaluate_predictions
 from distilpose.evaluation.ground_truth import head_sizes, load_ground_truth
 from distilpose.evaluation.metrics.protocols import crowdpose_ap, default_metrics, measure_protocols, pck_torso, pckh
-from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, MPII_16, Skeleton
+from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, MPII_16, Skeleton, map_keypoints
 
 
 def person(skeleton: Skeleton, points: dict[str, tuple[float, float]], head_box: Any = None) -> ComparedPeople:
@@ -140,8 +141,6 @@ def crowd(tmp_path: Path) -> tuple[Path, list[dict[str, Any]]]:
 
 
 def test_crowdpose_numbers_are_those_of_the_library_s_own_crowd_evaluation(crowd) -> None:
-    from faster_coco_eval import COCO, COCOeval_faster
-
     file, results = crowd
     ours = crowdpose_ap(load_ground_truth(file, CROWDPOSE_14), results)
     truth = COCO(str(file), print_function=lambda *_: None)
@@ -260,8 +259,6 @@ def test_a_head_box_is_checked(crowd) -> None:
 
 
 def test_other_keypoints_are_mapped_before_an_evaluation(crowd, tmp_path: Path) -> None:
-    from distilpose.skeletons import map_keypoints
-
     file, _ = crowd
     truth = load_ground_truth(file, COCO_17, map_keypoints(CROWDPOSE_14, COCO_17))
     own = load_ground_truth(file, CROWDPOSE_14)

@@ -290,7 +290,7 @@ for writer in open_writers(Path({str(tmp_path)!r}), [{name!r}]):
         else:
             part.unlink()
     found = READERS[name](tmp_path / WRITERS[name].name) if name != "parquet" else 40  # it may lose PARQUET_ROWS
-    assert 32 <= found <= 40
+    assert (40 if name in ("coco", "jsonl") else 32) <= found <= 40  # these two lose nothing at all
 
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if name != "parquet"])  # which holds PARQUET_ROWS

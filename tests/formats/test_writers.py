@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from distilpose.formats import parquet
 from distilpose.formats.coco import coco_results, json_lines
@@ -115,22 +114,3 @@ for kind, name in ((coco_results, "a.json"), (json_lines, "b.jsonl")):
     assert len(json.loads((tmp_path / "a.json").read_text())) == 2 * int(told[0]) > 0
     lines = (tmp_path / "b.jsonl").read_text().splitlines()
     assert len([json.loads(line) for line in lines]) == int(told[1]) > 0
-
-
-@pytest.mark.parametrize("kind", [coco_results, json_lines])
-def test_a_killed_process_leaves_a_readable_file(kind: Any, tmp_path: Path) -> None:
-    code = f"""
-import os, sys
-from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_writers import frame
-from {kind.__module__} import {kind.__name__}
-writer = {kind.__name__}(Path({str(tmp_path)!r}) / "x")
-for number in range(20):
-    writer.write(frame(number))
-os._exit(9)
-"""
-    subprocess.run([sys.executable, "-c", code], check=False)
-    text = (tmp_path / ".x.part").read_text()
-    rows = json.loads(text) if kind is coco_results else [json.loads(line) for line in text.splitlines()]
-    assert len(rows) == (40 if kind is coco_results else 20)

@@ -1,6 +1,7 @@
 """One call: sources of every kind, order, memory, streams, and what a result becomes."""
 
 import gc
+import json
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -231,6 +232,4 @@ def test_a_result_plots_saves_and_converts(estimator: PoseEstimator, tmp_path: P
     assert np.array_equal(array["box_score"], [0.9, 0.6])
     (first, _) = result.to_openpose("coco_18")["people"]
     assert first["pose_keypoints_2d"][:2] == pytest.approx(result.xy[0, 0].tolist())
-    import json
-
     assert json.loads(json.dumps(result.to_coco(np.int64(7))))[0]["image_id"] == 7  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from distilpose.errors import ConfigError, InputError
 from distilpose.inference.options import OutputOptions, PredictOptions
 from distilpose.inference.predict import predict_files
 from distilpose.visualization import annotators as annotated
+from known_model import run
 
 BRIGHT_XY = (211, 143)
 NO_IMAGES = OutputOptions(images=False)
@@ -54,7 +55,7 @@ def load(out: Path) -> list[dict[str, Any]]:
 
 def test_boxes_file_to_predictions_and_images(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     out = tmp_path / "deep" / "out"
-    report = predict_files(PredictOptions([folder], out, model=backend, boxes=boxes))
+    report = run(backend, out, folder, boxes=boxes)
     assert (report.predictions, report.failures) == (out / "predictions.json", ())
     assert (report.num_images, report.num_frames, report.num_people) == (3, 0, 3)
     assert {path.name: count.people for path, count in report.counts.items()} == {
@@ -85,7 +86,7 @@ def test_boxes_file_to_predictions_and_images(folder: Path, boxes: Path, tmp_pat
 
 
 def test_coco_tools_read_the_predictions(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
-    predict_files(PredictOptions([folder], tmp_path / "out", model=backend, boxes=boxes, output=NO_IMAGES))
+    run(backend, tmp_path / "out", folder, boxes=boxes, output=NO_IMAGES)
     truth = COCO()
     truth.dataset = {"images": [{"id": 7}, {"id": 8}], "annotations": [], "categories": [{"id": 1}], "info": {}}
     truth.createIndex()
@@ -94,14 +95,14 @@ def test_coco_tools_read_the_predictions(folder: Path, boxes: Path, tmp_path: Pa
 
 
 def test_predictions_serve_as_boxes_again(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
-    first = predict_files(PredictOptions([folder], tmp_path / "one", model=backend, boxes=boxes, output=NO_IMAGES))
-    predict_files(PredictOptions([folder], tmp_path / "two", model=backend, boxes=first.predictions, output=NO_IMAGES))
+    first = run(backend, tmp_path / "one", folder, boxes=boxes, output=NO_IMAGES)
+    run(backend, tmp_path / "two", folder, boxes=first.predictions, output=NO_IMAGES)
     assert load(tmp_path / "two") == load(tmp_path / "one")
 
 
 def test_weak_people_are_written_but_not_drawn(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     boxes.write_text(json.dumps([{"image_id": 7, "bbox": [150, 60, 130, 200], "score": 0.2}]))
-    report = predict_files(PredictOptions([folder / "7.png"], tmp_path / "out", model=backend, boxes=boxes))
+    report = run(backend, tmp_path / "out", folder / "7.png", boxes=boxes)
     assert len(load(tmp_path / "out")) == 1
     assert (report.num_undrawn, report.counts[folder / "7.png"].undrawn) == (1, 1)
     difference = read_image(tmp_path / "out" / "7.jpg").astype(int) - read_image(folder / "7.png")
@@ -110,7 +111,7 @@ def test_weak_people_are_written_but_not_drawn(folder: Path, boxes: Path, tmp_pa
 
 def test_whole_image_without_images(folder: Path, tmp_path: Path, backend: Any, bare_backend: Any) -> None:
     out = tmp_path / "out"
-    report = predict_files(PredictOptions([folder], out, model=backend, detector="whole-image", output=NO_IMAGES))
+    report = run(backend, out, folder, output=NO_IMAGES)
     assert report.num_people == 3
     assert [path.name for path in out.iterdir()] == ["predictions.json"]
     assert [(row["image_id"], row["box_xyxy"]) for row in load(out)] == [
@@ -118,11 +119,7 @@ def test_whole_image_without_images(folder: Path, tmp_path: Path, backend: Any, 
     ]
     annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps({"images": [{"id": 31, "file_name": "garden.png"}]}))
-    predict_files(
-        PredictOptions(
-            [folder], out, model=bare_backend, detector="whole-image", annotations=annotations, output=NO_IMAGES
-        )
-    )
+    run(bare_backend, out, folder, annotations=annotations, output=NO_IMAGES)
     assert [row["image_id"] for row in load(out)] == [None, None, 31]
     assert {(row["raw_score"], row["sigma"], row["keypoints"][2]) for row in load(out)} == {(None, None, 1.0)}
 
@@ -137,9 +134,7 @@ def test_every_kind_of_image_is_predicted(tmp_path: Path, image: NDArray[np.uint
     Image.fromarray(np.dstack([image, np.full_like(image[..., :1], 255)])).save(photos / "alpha.png")
     Image.fromarray(image).quantize(64).save(photos / "palette.png")
     cv2.imwrite(str(photos / "deep.png"), image.astype(np.uint16) * 257)
-    assert (
-        predict_files(PredictOptions([photos], tmp_path / "out", model=backend, detector="whole-image")).num_images == 5
-    )
+    assert run(backend, tmp_path / "out", photos).num_images == 5
     for row in load(tmp_path / "out"):
         np.testing.assert_allclose(row["keypoints"][:2], BRIGHT_XY, atol=3, err_msg=row["image"])
         drawn = tmp_path / "out" / f"{Path(row['image']).stem}.jpg"
@@ -165,7 +160,7 @@ def test_a_failing_model_names_the_image(folder: Path, tmp_path: Path, backend: 
             output = backend(images)
             return output._replace(xy_norm=np.full_like(output.xy_norm, np.nan))
 
-    report = predict_files(PredictOptions([folder / "7.png"], tmp_path / "out", model=Broken(), detector="whole-image"))
+    report = run(Broken(), tmp_path / "out", folder / "7.png")
     assert report.failures == (f"{folder / '7.png'}: xy must be finite, got nan",)
     assert load(tmp_path / "out") == []
 
@@ -192,7 +187,7 @@ def test_a_full_disk_loses_no_predictions(folder: Path, tmp_path: Path, backend:
 
     monkeypatch.setattr(annotated, "write_image", full)
     with pytest.raises(InputError, match=r"No space left.*can be read"):
-        predict_files(PredictOptions([folder], tmp_path / "out", model=backend, detector="whole-image", batch_size=1))
+        run(backend, tmp_path / "out", folder, batch_size=1)
     assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8, None]
 
 
@@ -203,7 +198,7 @@ def test_an_image_that_cannot_be_written_is_reported_by_its_source(
         raise InputError(f"{path} cannot hold it")
 
     monkeypatch.setattr(annotated, "write_image", refuse)
-    report = predict_files(PredictOptions([folder / "7.png"], tmp_path / "out", model=backend, detector="whole-image"))
+    report = run(backend, tmp_path / "out", folder / "7.png")
     assert report.failures == (f"{folder / '7.png'}: {tmp_path / 'out' / '7.jpg'} cannot hold it",)
     assert len(load(tmp_path / "out")) == 1
 
@@ -228,21 +223,21 @@ def test_inputs_are_never_overwritten(folder: Path, boxes: Path, tmp_path: Path,
     write_image(folder / "9.jpg", read_image(folder / "7.png"))
     before = (folder / "9.jpg").read_bytes()
     with pytest.raises(InputError, match=r"holds sources, .*: choose another folder"):
-        predict_files(PredictOptions([folder], folder, model=backend, boxes=boxes))
+        run(backend, folder, folder, boxes=boxes)
     assert (folder / "9.jpg").read_bytes() == before
     own = boxes.rename(tmp_path / "predictions.json")
     with pytest.raises(InputError, match=r"predictions\.json: choose another"):
-        predict_files(PredictOptions([folder], tmp_path, model=backend, boxes=own))
+        run(backend, tmp_path, folder, boxes=own)
     with pytest.raises(InputError, match="cannot be made a folder"):
-        predict_files(PredictOptions([folder], own, model=backend, detector="whole-image", output=NO_IMAGES))
+        run(backend, own, folder, output=NO_IMAGES)
     assert backend.batches == []
 
 
 def test_boxes_and_a_detector_exclude_each_other(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     with pytest.raises(ConfigError, match="both"):
-        predict_files(PredictOptions([folder], tmp_path / "out", model=backend, boxes=boxes, detector="whole-image"))
+        run(backend, tmp_path / "out", folder, boxes=boxes, detector="whole-image")
     with pytest.raises(ConfigError, match="whole-image"):
-        predict_files(PredictOptions([folder], tmp_path / "out", model=backend, detector="whole"))
+        run(backend, tmp_path / "out", folder, detector="whole")
     assert not (tmp_path / "out").exists()
 
 
@@ -252,7 +247,7 @@ def test_an_image_on_the_standard_input(
 ) -> None:
     data = (folder / "7.png").read_bytes() if is_image else b"nothing"
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=BytesIO(data)))
-    report = predict_files(PredictOptions(["-"], tmp_path / "out", model=backend, detector="whole-image"))
+    report = run(backend, tmp_path / "out", "-")
     assert [row["image"] for row in load(tmp_path / "out")] == ["-"] * is_image
     assert (tmp_path / "out" / "stdin.jpg").exists() == is_image
     assert report.failures == (() if is_image else ("-: the standard input is no image",))
@@ -266,7 +261,7 @@ def test_of_an_animation_the_first_frame_is_read(
     frames = [Image.fromarray(image), Image.fromarray(255 - image)]
     frames[0].save(file, save_all=True, append_images=frames[1:])
     frames[0].save(still)
-    report = predict_files(PredictOptions([file, still], tmp_path / "out", model=backend, detector="whole-image"))
+    report = run(backend, tmp_path / "out", file, still)
     assert report.num_images == 2
     (line,) = [record.getMessage() for record in caplog.records if "animation" in record.getMessage()]
     assert line.startswith(f"{file} is an animation: its first frame is read")

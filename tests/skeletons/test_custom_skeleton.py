@@ -12,15 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from distilpose import load_model
+from distilpose import PosePredictor, PoseResult, load_model
+from distilpose.backends.checkpoint import describe, read_description, save_checkpoint
 from distilpose.cli import main as cli
 from distilpose.data.categories import skeleton_of_file
 from distilpose.data.images import read_image, write_image
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.evaluation.evaluate import EvaluateOptions, evaluate_files
+from distilpose.models import create_model
 from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, skeleton_from_file
 from distilpose.training.config import train_config_from
+from distilpose.training.data import TrainingData
 from distilpose.training.train import train
+from distilpose.video.tracking import PoseTracker
 from synthetic_people import write_synthetic_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -89,8 +93,6 @@ def lamps(tmp_path_factory: pytest.TempPathFactory) -> Lamps:
 
 
 def test_a_checkpoint_knows_its_skeleton(lamps: Lamps) -> None:
-    from distilpose.backends.checkpoint import describe
-
     skeleton = describe(load_model(lamps.weights)).skeleton
     assert skeleton == skeleton_from_file(lamps.folder / "lamp.yaml")
     assert skeleton.flip_pairs == ((3, 4),)
@@ -98,8 +100,6 @@ def test_a_checkpoint_knows_its_skeleton(lamps: Lamps) -> None:
 
 def test_without_a_name_the_first_set_says_what_its_keypoints_are(lamps: Lamps, tmp_path: Path) -> None:
     run = train(config(lamps.folder, tmp_path / "run", [SET]))
-    from distilpose.backends.checkpoint import read_description
-
     skeleton = read_description(run.last).skeleton
     assert (skeleton.name, skeleton.edges) == ("lamp", ((0, 1), (1, 2)))
 
@@ -116,9 +116,6 @@ def test_a_number_of_keypoints_that_is_not_the_skeleton_s_is_refused(lamps: Lamp
 
 
 def test_a_teacher_with_other_names_for_its_keypoints_is_refused(lamps: Lamps, tmp_path: Path) -> None:
-
-    from distilpose.backends.checkpoint import save_checkpoint
-    from distilpose.models import create_model
 
     lamp = skeleton_from_file(lamps.folder / "lamp.yaml")
     names = tuple(f"point_{index}" for index in range(COUNT))
@@ -167,9 +164,6 @@ def test_evaluate_report_and_predict(lamps: Lamps, tmp_path: Path, capsys, monke
 
 
 def test_tracking_smoothing_and_tables_know_no_number_of_keypoints(lamps: Lamps) -> None:
-    from distilpose import PosePredictor, PoseResult
-    from distilpose.video.tracking import PoseTracker
-
     predictor = PosePredictor(lamps.weights)
     image = np.full((100, 100, 3), 90, dtype=np.uint8)
     result = predictor(image, [[10, 10, 80, 95]])
@@ -184,9 +178,6 @@ def test_tracking_smoothing_and_tables_know_no_number_of_keypoints(lamps: Lamps)
 
 
 def test_half_bodies_that_are_never_drawn_are_said(lamps: Lamps, caplog: pytest.LogCaptureFixture) -> None:
-    from distilpose.backends.checkpoint import read_description
-    from distilpose.training.data import TrainingData
-
     for least, said in ((8, True), (4, False)):
         run = config(lamps.folder, lamps.folder, [SET], skeleton="lamp.yaml")
         run = replace(run, augment=replace(run.augment, half_body_min_keypoints=least))
@@ -213,8 +204,6 @@ def test_sets_with_other_keypoints_are_learned_together(tmp_path: Path, caplog: 
     images = tmp_path / "coco" / "images"
     evaluate_files(EvaluateOptions(annotations=tmp_path / "lsp.json", images=images, model=run.last, skeleton="lsp_14"))
     assert "lsp.json does not label nose, left_eye" in caplog.text
-    from distilpose.backends.checkpoint import read_description
-
     assert read_description(run.last).skeleton == COCO_17
     assert run.best_ap is not None
     mapped = {**lsp, "mapping": {"head": "head_top", "neck": "neck"}}

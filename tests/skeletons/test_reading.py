@@ -10,6 +10,7 @@ import pytest
 
 from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import load_person_samples
+from distilpose.data.images import write_image
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.skeletons import (
     COCO_17,
@@ -250,8 +251,6 @@ def test_impossible_mappings() -> None:
 
 def people_file(folder: Path, skeleton: Skeleton, **changes: Any) -> Path:
     """One person on a grid in an empty image."""
-    from distilpose.data.images import write_image
-
     write_image(folder / "a.png", np.zeros((100, 120, 3), dtype=np.uint8))
     keypoints = [v for k in range(skeleton.num_keypoints) for v in (10 + 5 * k, 20 + 4 * k, 2)]
     person = {"id": 1, "image_id": 1, "category_id": 1, "keypoints": keypoints, **changes}

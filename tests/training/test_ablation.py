@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError
@@ -109,8 +110,6 @@ def test_mean_spread_and_difference() -> None:
 
 
 def test_command(sweep: AblationConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import yaml
-
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(asdict(sweep)))
     assert cli.main(["ablate", str(file), "--only", "Slow & low"]) == 0
@@ -120,8 +119,6 @@ def test_command(sweep: AblationConfig, tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_nested_setting_changes_only_itself(
     sweep: AblationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import yaml
-
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(asdict(sweep)))
     asked = []

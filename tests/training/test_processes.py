@@ -27,31 +27,6 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 ALONE = [sys.executable, "-m"]
 
 
-@pytest.fixture
-def write_config(drawn_data: Path, tmp_path: Path):
-    """Function (name of the run, changes) -> configuration file of a small run on drawn people."""
-
-    def write(name: str, **changes: Any) -> Path:
-        people = {"annotations": "person_keypoints.json", "images": "images"}
-        config = {
-            "out": str(tmp_path / name),
-            "model_options": {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2},
-            "data": {"root": str(drawn_data), "train": [people], "validation": people, "batch_size": 4, "workers": 0,
-                     "samples_per_epoch": 32},
-            "epochs": EPOCHS,
-            "evaluate_every": EPOCHS,
-            "log_every": 1,
-            "accelerator": "cpu",
-            "freeze_batchnorm": True,
-            "optimizer": {"warmup_steps": 1},
-        }  # fmt: skip
-        file = tmp_path / f"{name}.json"
-        file.write_text(json.dumps({**config, **changes}))
-        return file
-
-    return write
-
-
 def start(launcher: list[str], file: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
     command = [*launcher, "distilpose", "train", str(file), *more]
     env = {**os.environ, "OMP_NUM_THREADS": "1", **variables}

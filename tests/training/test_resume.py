@@ -1,6 +1,5 @@
 """Runs that end early: killed, interrupted, diverged; what they leave, and what they go on from."""
 
-import json
 import os
 import signal
 import subprocess
@@ -126,21 +125,9 @@ def test_one_training_writes_to_a_folder(make_config) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "with its loaders"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_resumes(number, send, drawn_data, tmp_path) -> None:
-    config = {
-        "out": str(tmp_path / "run"),
-        "model_options": {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2},
-        "data": {
-            "root": str(drawn_data),
-            "train": [{"annotations": "person_keypoints.json", "images": "images"}],
-            "batch_size": 8,
-            "workers": 2,
-        },
-        "epochs": 10_000,
-        "accelerator": "cpu",
-    }
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(config))
+def test_an_interrupted_run_resumes(number, send, write_config, tmp_path) -> None:
+    data = {"batch_size": 8, "workers": 2, "samples_per_epoch": None, "validation": None}
+    file = write_config("run", epochs=10_000, data=data, freeze_batchnorm=False, evaluate_every=1)
     command = [sys.executable, "-m", "distilpose", "train", str(file)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120

@@ -229,33 +229,19 @@ def test_learning_rate_of_the_paper() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_on_the_joined_batch(drawn_data, tmp_path) -> None:
+def test_two_processes_equal_one_on_the_joined_batch(write_config, tmp_path) -> None:
     """Losses, masked ones included, do not depend on how a batch is spread over processes."""
 
     def run(name: str, devices: int, batch_size: int, teacher: Path | None) -> Path:
-        config = {
-            "out": str(tmp_path / name),
-            "model": "tokenpose_s" if teacher is None else "distilpose_s",
-            "teacher": None if teacher is None else str(teacher / "last.safetensors"),
-            "model_options": {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2},
-            "data": {
-                "root": str(drawn_data),
-                "train": [{"annotations": "person_keypoints.json", "images": "images"}],
-                "validation": {"annotations": "person_keypoints.json", "images": "images"},
-                "batch_size": batch_size,
-                "workers": 0,
-                "samples_per_epoch": 32,
-            },
-            "losses": {"mask": "reference"},
-            "epochs": 2,
-            "log_every": 1,
-            "devices": devices,
-            "accelerator": "cpu",
-            "freeze_batchnorm": True,
-            "optimizer": {"warmup_steps": 1},
-        }
-        file = tmp_path / f"{name}.json"
-        file.write_text(json.dumps(config))
+        file = write_config(
+            name,
+            model="tokenpose_s" if teacher is None else "distilpose_s",
+            teacher=None if teacher is None else str(teacher / "last.safetensors"),
+            data={"batch_size": batch_size},
+            losses={"mask": "reference"},
+            epochs=2,
+            devices=devices,
+        )
         command = [sys.executable, "-m", "distilpose", "train", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr

@@ -20,8 +20,10 @@ from distilpose.inference.options import OutputOptions, PredictOptions, VideoOpt
 from distilpose.inference.people import FrameId
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
+from distilpose.inference.run import PredictReport
 from distilpose.video.pipeline import detect_some, follow
 from distilpose.video.reader import VideoReader
+from distilpose.video.writer import VideoWriter
 
 Image = NDArray[np.uint8]
 SIZE_HW = (240, 320)
@@ -77,6 +79,12 @@ def video(tmp_path_factory: Any) -> Path:
     return write_video(path, [spot_image(spot_xy(number)) for number in range(40)], sound="aac")
 
 
+def run(model: Any, out: Path, *sources: Path, **options: Any) -> PredictReport:
+    """Predict these sources with a detector of spots, unless told otherwise."""
+    given = {} if "boxes" in options else {"detector": SpotDetector()}
+    return predict_files(PredictOptions(list(sources), out, model=model, **given | options))
+
+
 def rows_of(out: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads((out / "predictions.json").read_text())
     return rows
@@ -111,16 +119,14 @@ def test_a_video_becomes_rows_lines_tables_and_a_video(video: Path, tmp_path: Pa
 
 
 def test_batches_reach_across_frames(video: Path, tmp_path: Path, backend: Any) -> None:
-    predict_files(
-        PredictOptions([video], tmp_path, model=backend, detector=SpotDetector(), output=OutputOptions(images=False))
-    )
+    run(backend, tmp_path, video, output=OutputOptions(images=False))
     assert max(backend.batches) == 8
     assert sum(backend.batches) == 40
 
 
 def test_part_of_a_video(video: Path, tmp_path: Path, backend: Any) -> None:
     options = VideoOptions(every=3, start=1.0, end=2.5)
-    predict_files(PredictOptions([video], tmp_path, model=backend, detector=SpotDetector(), video=options))
+    run(backend, tmp_path, video, video=options)
     assert [row["frame"] for row in rows_of(tmp_path)] == [10, 13, 16, 19, 22]
     with VideoReader(tmp_path / "walk.mp4") as reader:
         np.testing.assert_allclose([frame.time for frame in reader.frames()], [0, 0.3, 0.6, 0.9, 1.2], atol=1e-3)
@@ -129,7 +135,7 @@ def test_part_of_a_video(video: Path, tmp_path: Path, backend: Any) -> None:
 def test_between_detections_people_are_followed_by_their_pose(video: Path, tmp_path: Path, backend: Any) -> None:
     detector = SpotDetector()
     options = VideoOptions(detect_every=5, smooth=False)
-    report = predict_files(PredictOptions([video], tmp_path, model=SpotPose(backend), detector=detector, video=options))
+    report = run(SpotPose(backend), tmp_path, video, detector=detector, video=options)
     assert detector.images == 8
     assert (report.num_frames, report.num_tracks) == (40, 1)
     rows = rows_of(tmp_path)
@@ -146,7 +152,7 @@ def test_the_detector_looks_ten_times_a_second(tmp_path: Path, backend: Any, rat
         seen.extend(range(len(images)))
         return SpotDetector()(images)
 
-    predict_files(PredictOptions([video], tmp_path / "out", model=SpotPose(backend), detector=detector))
+    run(SpotPose(backend), tmp_path / "out", video, detector=detector)
     assert len(seen) == calls
     rows = rows_of(tmp_path / "out")
     assert len(rows) == 12
@@ -162,26 +168,20 @@ def test_smoothing_is_on_for_videos_and_can_be_turned_off(tmp_path: Path, backen
     jitter = {}
     for smooth in (True, False):
         out = tmp_path / str(smooth)
-        predict_files(
-            PredictOptions([video], out, model=backend, detector=SpotDetector(), video=VideoOptions(smooth=smooth))
-        )
+        run(backend, out, video, video=VideoOptions(smooth=smooth))
         jitter[smooth] = np.abs(np.diff(keypoints(rows_of(out)), n=2, axis=0)).mean()
     assert jitter[True] < 0.5 * jitter[False]
 
 
 def test_predictions_of_a_video_serve_as_its_boxes(video: Path, tmp_path: Path, backend: Any) -> None:
     plain = OutputOptions(images=False)
-    first = predict_files(
-        PredictOptions([video], tmp_path / "1", model=backend, detector=SpotDetector(), video=PLAIN, output=plain)
-    )
-    predict_files(
-        PredictOptions([video], tmp_path / "2", model=backend, boxes=first.predictions, video=PLAIN, output=plain)
-    )
+    first = run(backend, tmp_path / "1", video, video=PLAIN, output=plain)
+    run(backend, tmp_path / "2", video, boxes=first.predictions, video=PLAIN, output=plain)
     assert rows_of(tmp_path / "2") == rows_of(tmp_path / "1")
     rows = [{key: value for key, value in row.items() if key != "frame"} for row in rows_of(tmp_path / "1")]
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
     with pytest.raises(InputError, match="need a frame field"):
-        predict_files(PredictOptions([video], tmp_path / "3", model=backend, boxes=tmp_path / "boxes.json"))
+        run(backend, tmp_path / "3", video, boxes=tmp_path / "boxes.json")
 
 
 def test_images_videos_and_broken_sources_in_one_run(video: Path, tmp_path: Path, backend: Any) -> None:
@@ -206,7 +206,7 @@ def test_broken_frames_are_reported_and_left_out(tmp_path: Path, backend: Any) -
     middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
     data[middle : middle + len(data) // 6] = bytes(len(data) // 6)
     video.write_bytes(data)
-    report = predict_files(PredictOptions([video], tmp_path / "out", model=backend, detector="whole-image"))
+    report = run(backend, tmp_path / "out", video, detector="whole-image")
     assert 0 < len(report.failures) <= 11
     assert "noise.mp4: frame " in report.failures[0]
     assert 20 < report.num_frames < 60
@@ -216,9 +216,7 @@ def test_broken_frames_are_reported_and_left_out(tmp_path: Path, backend: Any) -
 
 def test_a_video_without_frames_in_the_part_asked_for_is_a_failure(video: Path, tmp_path: Path, backend: Any) -> None:
     options = VideoOptions(start=9.0)
-    report = predict_files(
-        PredictOptions([video], tmp_path / "out", model=backend, detector=SpotDetector(), video=options)
-    )
+    report = run(backend, tmp_path / "out", video, video=options)
     assert report.failures == (f"{video}: no frame between start and end (it lasts 4.0 s)",)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
 
@@ -226,8 +224,6 @@ def test_a_video_without_frames_in_the_part_asked_for_is_a_failure(video: Path, 
 def test_a_video_that_cannot_be_drawn_costs_no_other(
     video: Path, tmp_path: Path, backend: Any, monkeypatch: Any
 ) -> None:
-    from distilpose.video.writer import VideoWriter
-
     other = write_video(tmp_path / "other.mp4", [spot_image(spot_xy(3))] * 12)
     write = VideoWriter.write
 
@@ -237,7 +233,7 @@ def test_a_video_that_cannot_be_drawn_costs_no_other(
         write(self, image, time)
 
     monkeypatch.setattr(VideoWriter, "write", refuse)
-    report = predict_files(PredictOptions([video, other], tmp_path / "out", model=backend, detector=SpotDetector()))
+    report = run(backend, tmp_path / "out", video, other)
     assert report.failures == (f"{video}: no encoder takes it",)
     assert {row["image"] for row in rows_of(tmp_path / "out")} == {video.as_posix(), other.as_posix()}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["other.mp4", "predictions.json"]
@@ -261,23 +257,17 @@ def test_a_failed_detection_is_made_up_for_in_the_next_frame(tmp_path: Path, bac
 
 
 def test_an_earlier_run_stays_when_a_file_cannot_be_opened(video: Path, tmp_path: Path, backend: Any) -> None:
-    predict_files(
-        PredictOptions([video], tmp_path, model=backend, detector=SpotDetector(), output=OutputOptions(images=False))
-    )
+    run(backend, tmp_path, video, output=OutputOptions(images=False))
     before = (tmp_path / "predictions.json").read_bytes()
     (tmp_path / "poses.parquet").write_text("in the way")
     with pytest.raises(InputError, match="cannot write to"):
-        predict_files(
-            PredictOptions(
-                [video], tmp_path, model=backend, detector=SpotDetector(), output=OutputOptions(format=["parquet"])
-            )
-        )
+        run(backend, tmp_path, video, output=OutputOptions(format=["parquet"]))
     assert (tmp_path / "predictions.json").read_bytes() == before
 
 
 def test_nobody_in_a_video(tmp_path: Path, backend: Any) -> None:
     video = write_video(tmp_path / "empty.mp4", [spot_image()] * 5)
-    report = predict_files(PredictOptions([video], tmp_path / "out", model=backend, detector=SpotDetector()))
+    report = run(backend, tmp_path / "out", video)
     assert (report.num_frames, report.num_tracks) == (5, 0)
     assert rows_of(tmp_path / "out") == []
     assert (tmp_path / "out" / "empty.mp4").is_file()
@@ -323,8 +313,6 @@ except PredictInterruptedError as stop:
 def test_a_failing_writer_ends_with_an_error_and_keeps_the_rows(
     video: Path, tmp_path: Path, backend: Any, monkeypatch: Any
 ) -> None:
-    from distilpose.video.writer import VideoWriter
-
     written = []
 
     def full(self: Any, image: Image, time: float) -> None:
@@ -334,7 +322,7 @@ def test_a_failing_writer_ends_with_an_error_and_keeps_the_rows(
 
     monkeypatch.setattr(VideoWriter, "write", full)
     with pytest.raises(InputError, match="No space left"):
-        predict_files(PredictOptions([video], tmp_path, model=backend, detector=SpotDetector()))
+        run(backend, tmp_path, video)
     assert len(rows_of(tmp_path)) >= 10
 
 
@@ -346,19 +334,19 @@ def test_two_hundred_people_in_a_frame_and_the_best_of_them(tmp_path: Path, back
         boxes = np.stack([x, y, x + 14, y + 19], axis=-1).reshape(-1, 4)
         return [PersonBoxes(boxes, np.linspace(0.3, 0.9, 200)) for _ in images]
 
-    report = predict_files(PredictOptions([video], tmp_path / "all", model=backend, detector=crowd))
+    report = run(backend, tmp_path / "all", video, detector=crowd)
     assert (report.num_frames, report.num_tracks) == (3, 200)
     for frame in range(3):
         ids = [row["track_id"] for row in rows_of(tmp_path / "all") if row["frame"] == frame]
         assert len(set(ids)) == 200
-    predict_files(PredictOptions([video], tmp_path / "few", model=backend, detector=crowd, max_people=2))
+    run(backend, tmp_path / "few", video, detector=crowd, max_people=2)
     scores = [row["box_score"] for row in rows_of(tmp_path / "few")]
     np.testing.assert_allclose(scores, [0.9, 0.9 - 0.6 / 199] * 3)
 
 
 def test_a_phone_video_is_upright_in_what_is_written(tmp_path: Path, backend: Any) -> None:
     video = write_video(tmp_path / "phone.mov", [spot_image(spot_xy(10))] * 5, rotation=-90)
-    predict_files(PredictOptions([video], tmp_path / "out", model=backend, detector=SpotDetector(), video=PLAIN))
+    run(backend, tmp_path / "out", video, video=PLAIN)
     with VideoReader(tmp_path / "out" / "phone.mp4") as reader:
         assert reader.size_hw == (320, 240)
     np.testing.assert_allclose(keypoints(rows_of(tmp_path / "out")), [[239 - 120, 100]] * 5, atol=2.5)
@@ -366,13 +354,9 @@ def test_a_phone_video_is_upright_in_what_is_written(tmp_path: Path, backend: An
 
 def test_options_are_checked_before_anything_is_written(video: Path, tmp_path: Path, backend: Any) -> None:
     with pytest.raises(InputError, match="holds sources"):
-        predict_files(PredictOptions([video], video.parent, model=backend, detector="whole-image"))
+        run(backend, video.parent, video, detector="whole-image")
     with pytest.raises(ConfigError, match="no camera among the sources"):
-        predict_files(
-            PredictOptions(
-                [video], tmp_path / "o", model=backend, detector="whole-image", output=OutputOptions(preview=0)
-            )
-        )
+        run(backend, tmp_path / "o", video, detector="whole-image", output=OutputOptions(preview=0))
     assert not (tmp_path / "o").exists()
 
 
@@ -383,7 +367,7 @@ def test_faces_are_blurred_in_images_and_crops(tmp_path: Path, shared_data: Path
     plain, blurred = tmp_path / "plain", tmp_path / "blurred"
     for out, anonymize in ((plain, "none"), (blurred, "face")):
         output = OutputOptions(anonymize=anonymize, crops=True)
-        predict_files(PredictOptions([image], out, model="distilpose_mobilenet", boxes=boxes, output=output))
+        run("distilpose_mobilenet", out, image, boxes=boxes, output=output)
     names = sorted(path.name for path in (plain / "crops").iterdir())
     assert names == sorted(path.name for path in (blurred / "crops").iterdir())
     assert any((read_image(plain / "crops" / n) != read_image(blurred / "crops" / n)).any() for n in names)

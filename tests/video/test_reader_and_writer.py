@@ -3,6 +3,7 @@
 import struct
 import subprocess
 import sys
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ from distilpose.video.writer import VideoWriter
 def read(path: Path, **options: Any) -> list[reader_module.VideoFrame]:
     with VideoReader(path, **options) as reader:
         return list(reader.frames())
+
+
+def write(path: Path, frames: Iterable[reader_module.VideoFrame], size_hw: Any = (48, 64), **options: Any) -> Path:
+    with VideoWriter(path, size_hw, **options) as writer:
+        for frame in frames:
+            writer.write(frame.image, frame.time)
+    return path
 
 
 @pytest.fixture
@@ -61,9 +69,7 @@ def test_variable_frame_rate_keeps_true_times(tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.mkv", [numbered_frame(n) for n in range(6)], times=times)
     np.testing.assert_allclose([frame.time for frame in read(video)], times, atol=2e-3)
     out = tmp_path / "out.mp4"
-    with VideoWriter(out, (48, 64), rate=4) as writer:
-        for frame in read(video):
-            writer.write(frame.image, frame.time)
+    write(out, read(video), rate=4)
     again = read(out)
     np.testing.assert_allclose([frame.time for frame in again], times, atol=2e-3)
     assert [frame_number(frame.image) for frame in again] == list(range(6))
@@ -156,9 +162,7 @@ def test_odd_sizes_are_read_and_written(tmp_path: Path, size_hw: tuple[int, int]
     video = write_video(tmp_path / "video.mkv", [numbered_frame(1, size_hw)] * 4)
     frames = read(video)
     assert frames[0].image.shape[:2] == size_hw
-    with VideoWriter(tmp_path / "out.mp4", size_hw) as writer:
-        for frame in frames:
-            writer.write(frame.image, frame.time)
+    write(tmp_path / "out.mp4", frames, size_hw)
     height, width = (side + side % 2 for side in size_hw)
     assert [frame.image.shape for frame in read(tmp_path / "out.mp4")] == [(height, width, 3)] * 4
 
@@ -186,9 +190,7 @@ def test_sound_is_kept_and_cut_like_the_images(tmp_path: Path, name: str, codec:
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "pcm_s16le")])
 def test_sound_that_begins_later_still_does(tmp_path: Path, name: str, codec: str, start: float, heard: float) -> None:
     video = write_video(tmp_path / name, [numbered_frame(n) for n in range(40)], sound=codec, sound_from=1.5)
-    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=video, start=start) as writer:
-        for frame in read(video, start=start):
-            writer.write(frame.image, frame.time)
+    write(tmp_path / "out.mp4", read(video, start=start), rate=10, sound_of=video, start=start)
     sound = sound_seconds(tmp_path / "out.mp4")
     assert sound[1] == pytest.approx(heard, abs=0.06)
     assert sound[2] == pytest.approx(4 - start, abs=0.06)
@@ -196,9 +198,7 @@ def test_sound_that_begins_later_still_does(tmp_path: Path, name: str, codec: st
 
 def test_images_that_begin_later_still_do(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", [numbered_frame(n) for n in range(30)], sound="aac")
-    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=video) as writer:
-        for frame in read(video)[10:]:
-            writer.write(frame.image, frame.time)
+    write(tmp_path / "out.mp4", read(video)[10:], rate=10, sound_of=video)
     sound = sound_seconds(tmp_path / "out.mp4")
     assert sound is not None
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -211,9 +211,7 @@ def test_images_that_begin_later_still_do(tmp_path: Path) -> None:
 )
 def test_odd_sound_is_encoded_anew(tmp_path: Path, name: str, codec: str, rate: int) -> None:
     video = write_video(tmp_path / name, [numbered_frame(n) for n in range(30)], sound=codec, sound_rate=rate)
-    with VideoWriter(tmp_path / "out.mp4", (48, 64), rate=10, sound_of=video) as writer:
-        for frame in read(video):
-            writer.write(frame.image, frame.time)
+    write(tmp_path / "out.mp4", read(video), rate=10, sound_of=video)
     sound = sound_seconds(tmp_path / "out.mp4")
     assert sound[0] == "aac"
     assert sound[2] == pytest.approx(3, abs=0.2)
@@ -227,9 +225,7 @@ def test_sound_that_cannot_be_brought_over_costs_no_images(tmp_path: Path, monke
         raise av.error.ArgumentError(22, "Invalid argument")
 
     monkeypatch.setattr(writer_module._Sound, "_bring", fail)
-    with VideoWriter(tmp_path / "out.mp4", (48, 64), sound_of=video) as writer:
-        for frame in read(video):
-            writer.write(frame.image, frame.time)
+    write(tmp_path / "out.mp4", read(video), sound_of=video)
     assert len(read(tmp_path / "out.mp4")) == 20
     assert "its sound cannot be brought over (Invalid argument)" in caplog.text
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import box_iou_xyxy
 from distilpose.inference.result import PoseResult
-from distilpose.skeletons import COCO_17, Skeleton
+from distilpose.skeletons import Skeleton
 from distilpose.video.pose_boxes import (
     BOX_MARGIN,
     BOX_MARGIN_HIGH,
@@ -375,7 +375,3 @@ def test_two_tracks_on_one_body_are_resolved_without_a_detector(seed: int) -> No
         assert ids(tracked)[int(offset.argmin())] == front_id
     assert 1 in counts  # there were two on one
     assert sorted(ids(tracked)) == [hind_id, front_id]  # found again by the detector, after less than max_lost
-
-
-def test_skeleton_is_coco() -> None:
-    assert body(Gait(0.0, 1.0, 1.0)).shape == (COCO_17.num_keypoints, 2)
