@@ -27,6 +27,7 @@ from distilpose.detection.onnx import OnnxOptions, parse_source, place_image
 from distilpose.detection.onnx_layouts import LAYOUTS, TensorSpec, recognize_layout
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.formats.boxes import PersonBoxes
+from onnx_text import save_onnx, tensor
 
 Image = NDArray[np.uint8]
 LABELS = {0: "car", 1: "Person", 2: "dog"}
@@ -130,7 +131,6 @@ def test_letterbox_by_hand() -> None:
 @pytest.fixture
 def graph(tmp_path: Path) -> Callable[..., str]:
     """Function (outputs by name, ...) -> ``onnx:FILE`` of a graph that answers so for every image."""
-    onnx = pytest.importorskip("onnx")
     types = {np.dtype(np.float32): "float", np.dtype(np.int64): "int64"}
 
     def make(
@@ -142,10 +142,10 @@ def graph(tmp_path: Path) -> Callable[..., str]:
         extra_input: str | None = None,
     ) -> str:
         """Each answer is (1, ...), repeated for every image. ``told_size``: ``boxes`` are times orig_target_sizes."""
-        inputs, results, known = [f"float[{', '.join(map(str, shape))}] images"], [], []
+        inputs, results, known = [tensor("images", *shape)], [], {}
         nodes = ["batch_size = Shape <start = 0, end = 1> (images)"]
         if told_size:
-            inputs.append("int64[batch, 2] orig_target_sizes")
+            inputs.append(tensor("orig_target_sizes", "batch", 2, kind="int64"))
             nodes += [
                 "size = Cast <to = 1> (orig_target_sizes)",
                 "size_twice = Concat <axis = 1> (size, size)",
@@ -153,11 +153,10 @@ def graph(tmp_path: Path) -> Callable[..., str]:
                 "size_of_boxes = Unsqueeze (size_twice, one)",
             ]
         if extra_input:
-            inputs.append(f"float[batch] {extra_input}")
+            inputs.append(tensor(extra_input, "batch"))
         for name, answer in outputs.items():
             rest = np.array(answer.shape[1:])
-            known += [onnx.numpy_helper.from_array(array, f"{name}_{end}") for array, end in
-                      ((answer, "known"), (rest, "rest"))]  # fmt: skip
+            known |= {f"{name}_known": answer, f"{name}_rest": rest}
             scaled = told_size and name == "boxes"
             nodes += [
                 f"{name}_shape = Concat <axis = 0> (batch_size, {name}_rest)",
@@ -166,21 +165,10 @@ def graph(tmp_path: Path) -> Callable[..., str]:
             nodes += ["boxes = Mul (boxes_fractions, size_of_boxes)"] * scaled
             sides = ["side" + str(i) if name in free else side for i, side in enumerate(rest.tolist())]
             batch = shape[0] if isinstance(shape[0], int) else "batch"
-            results.append(f"{types[answer.dtype]}[{', '.join(map(str, [batch, *sides]))}] {name}")
-        return f"onnx:{save_graph(tmp_path / 'known.onnx', inputs, results, nodes, known)}"
+            results.append(tensor(name, batch, *sides, kind=types[answer.dtype]))
+        return f"onnx:{save_onnx(tmp_path / 'known.onnx', inputs, results, nodes, known)}"
 
     return make
-
-
-def save_graph(file: Path, inputs: list[str], outputs: list[str], nodes: list[str], initializers: Any = ()) -> Path:
-    """A file from ONNX's own text form."""
-    onnx = pytest.importorskip("onnx")
-    graph = f"known ({', '.join(inputs)}) => ({', '.join(outputs)}) {{ {' '.join(nodes)} }}"
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 18]> {graph}')
-    model.graph.initializer.extend(initializers)
-    onnx.checker.check_model(model)
-    onnx.save(model, file)
-    return file
 
 
 def logit(probability: float) -> float:
@@ -342,21 +330,17 @@ def test_doubled_boxes_go(graph: Callable[..., str]) -> None:
 
 def test_what_the_network_sees(tmp_path: Path) -> None:
     """A graph that returns the first pixel as a score tells channel order and range."""
-    constants = {"starts": [0, 0, 0], "ends": [1, 1, 1], "axes": [1, 2, 3], "flat": [0, 1, 1], "zero": [0]}
-    nodes = [f"{name} = Constant <value_ints = {value}> ()" for name, value in constants.items()]
-    nodes += [
-        "corners = Constant <value_floats = [1.0, 1.0, 9.0, 9.0]> ()",
-        "four = Constant <value_ints = [1, 1, 4]> ()",
-        "thousand = Constant <value_float = 1000.0> ()",
-        "box = Reshape (corners, four)",
+    arrays = {"starts": [0, 0, 0], "ends": [1, 1, 1], "axes": [1, 2, 3], "flat": [0, 1, 1]}
+    arrays |= {"thousand": np.float32(1000), "box": np.float32([[[1, 1, 9, 9]]]), "label": [[0]]}
+    nodes = [
         "pixel = Slice (images, starts, ends, axes)",
         "small = Div (pixel, thousand)",
         "score = Reshape (small, flat)",
         "dets = Concat <axis = 2> (box, score)",
-        "labels = Unsqueeze (zero, zero)",
+        "labels = Identity (label)",
     ]
-    outputs = ["float[1, 1, 5] dets", "int64[1, 1] labels"]
-    file = save_graph(tmp_path / "pixel.onnx", ["float[1, 3, 32, 32] images"], outputs, nodes)
+    outputs = [tensor("dets", 1, 1, 5), tensor("labels", 1, 1, kind="int64")]
+    file = save_onnx(tmp_path / "pixel.onnx", [tensor("images", 1, 3, 32, 32)], outputs, nodes, arrays)
     image = np.full((32, 32, 3), (250, 100, 200), np.uint8)
 
     def first_value(query: str) -> float:
@@ -439,11 +423,11 @@ def test_files_that_do_not_fit(graph: Callable[..., str], tmp_path: Path) -> Non
 
 
 def test_a_file_that_fails_on_its_images(tmp_path: Path) -> None:
-    nodes = []
-    for name, shape in (("logits", [1, 4, 2]), ("pred_boxes", [1, 4, 4])):
-        nodes += [f"{name}_shape = Constant <value_ints = {shape}> ()", f"{name} = Reshape (images, {name}_shape)"]
-    outputs = ["float[1, 4, 2] logits", "float[1, 4, 4] pred_boxes"]
-    file = save_graph(tmp_path / "wrong.onnx", ["float[n, 3, h, w] images"], outputs, nodes)
+    shapes = {"logits": [1, 4, 2], "pred_boxes": [1, 4, 4]}
+    nodes = [f"{name} = Reshape (images, {name}_shape)" for name in shapes]
+    outputs = [tensor(name, *shape) for name, shape in shapes.items()]
+    arrays = {f"{name}_shape": shape for name, shape in shapes.items()}
+    file = save_onnx(tmp_path / "wrong.onnx", [tensor("images", "n", 3, "h", "w")], outputs, nodes, arrays)
     with pytest.raises(InputError, match=r"wrong\.onnx fails on 1 images of 640x640 pixels"):
         create_detector(f"onnx:{file}")
 

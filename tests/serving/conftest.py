@@ -16,6 +16,7 @@ from serving_client import SIZE_HW, Telltale
 from distilpose.backends.description import METADATA_KEY, ModelDescription
 from distilpose.serving.options import ServeOptions
 from distilpose.serving.server import BackgroundServer, PoseServer
+from onnx_text import save_onnx, tensor
 
 
 @pytest.fixture(scope="session")
@@ -47,26 +48,16 @@ def start() -> Generator[Callable[..., PoseServer]]:
 @pytest.fixture(scope="session")
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported file in miniature: the mean red and green of a crop, in the network's numbers, at each keypoint."""
-    from onnx import TensorProto, helper, numpy_helper, save
-
     rows = np.zeros((3, 34), np.float32)
     rows[0, 0::2] = rows[1, 1::2] = 1
     nodes = [
-        helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "rows"], ["xy"]),
-        helper.make_node("Reshape", ["xy", "shape"], ["xy_norm"]),
+        "mean = GlobalAveragePool (images)",
+        "flat = Flatten (mean)",
+        "xy = MatMul (flat, rows)",
+        "xy_norm = Reshape (xy, shape)",
     ]
-    constants = [numpy_helper.from_array(rows, "rows"), numpy_helper.from_array(np.array([-1, 17, 2]), "shape")]
-    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["B", 3, *SIZE_HW])]
-    outputs = [helper.make_tensor_value_info("xy_norm", TensorProto.FLOAT, ["B", 17, 2])]
-    model = helper.make_model(
-        helper.make_graph(nodes, "tiny", inputs, outputs, constants),
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=9,
-    )
+    inputs, outputs = [tensor("images", "B", 3, *SIZE_HW)], [tensor("xy_norm", "B", 17, 2)]
     description = ModelDescription("tiny", "regression", SIZE_HW, (16, 12))
-    helper.set_model_props(model, {METADATA_KEY: json.dumps(description.to_dict())})
-    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
-    save(model, path)
-    return path
+    metadata = {METADATA_KEY: json.dumps(description.to_dict())}
+    path, arrays = tmp_path_factory.mktemp("tiny") / "tiny.onnx", {"rows": rows, "shape": [-1, 17, 2]}
+    return save_onnx(path, inputs, outputs, nodes, arrays, metadata=metadata)

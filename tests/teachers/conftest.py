@@ -7,6 +7,8 @@ import pytest
 import torch
 from teacher_parts import K
 
+from onnx_text import save_onnx, tensor
+
 
 @pytest.fixture(scope="session")
 def vitpose_folder(tmp_path_factory: pytest.TempPathFactory):
@@ -38,30 +40,19 @@ def weights() -> np.ndarray:
 @pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory: pytest.TempPathFactory, weights: np.ndarray):
     """Function (kind "heatmaps" or "axes", batch, size) -> ONNX file: a convolution, or its means along both axes."""
-    onnx = pytest.importorskip("onnx")
-    from onnx import TensorProto, helper, numpy_helper
 
     def make(
         kind: str = "heatmaps", batch: int | str = "batch", size_hw: tuple[int | str, int | str] = (64, 48)
     ) -> Path:
-        def value(name: str, *shape: int | str):
-            return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
-
-        arrays = [numpy_helper.from_array(weights, "w")]
-        nodes = [helper.make_node("Conv", ["images", "w"], ["heatmaps"], strides=[4, 4])]
-        outputs = [value("heatmaps", batch, K, "h", "w")]
+        nodes, outputs = ["heatmaps = Conv <strides = [4, 4]> (images, w)"], [tensor("heatmaps", batch, K, "h", "w")]
         if kind == "axes":
-            arrays = [numpy_helper.from_array(10 * weights[:, :, :1, :1], "w")]
-            nodes = [
-                helper.make_node("Conv", ["images", "w"], ["maps"]),
-                helper.make_node("ReduceMean", ["maps"], ["simcc_x"], axes=[2], keepdims=0),
-                helper.make_node("ReduceMean", ["maps"], ["simcc_y"], axes=[3], keepdims=0),
-            ]
-            outputs = [value("simcc_x", batch, K, "w"), value("simcc_y", batch, K, "h")]
-        graph = helper.make_graph(nodes, "teacher", [value("images", batch, 3, *size_hw)], outputs, arrays)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+            means = (
+                f"simcc_{axis} = ReduceMean <axes = [{at}], keepdims = 0> (maps)" for axis, at in (("x", 2), ("y", 3))
+            )
+            nodes = ["maps = Conv (images, w)", *means]
+            outputs = [tensor("simcc_x", batch, K, "w"), tensor("simcc_y", batch, K, "h")]
+        arrays = {"w": 10 * weights[:, :, :1, :1] if kind == "axes" else weights}
         path = tmp_path_factory.mktemp("onnx") / f"{kind}.onnx"
-        onnx.save(model, path)
-        return path
+        return save_onnx(path, [tensor("images", batch, 3, *size_hw)], outputs, nodes, arrays, opset=13)
 
     return make

@@ -3,7 +3,9 @@
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +28,7 @@ from distilpose.teachers.base import CropSpec
 from distilpose.teachers.build import TeacherBackend, load_source, open_teacher
 from distilpose.teachers.config import teacher_config_from
 from distilpose.teachers.onnx import simcc_heatmaps
+from onnx_text import save_onnx, tensor
 
 CROPS = CropSpec((64, 48), COCO_17)
 
@@ -207,17 +210,12 @@ def test_our_own_exported_file_is_not_contradicted(onnx_file, options: dict[str,
         open_teacher(values, CROPS)
 
 
-def save_graph(path: Path, node: str, shapes: list[tuple[int, ...]], dtype: str = "FLOAT", **more: object) -> str:
-    """An ONNX file of one node from an input "pixels" to an output "heatmaps" of these shapes."""
-    onnx = pytest.importorskip("onnx")
-    from onnx import TensorProto, helper
-
-    pixels = helper.make_tensor_value_info("pixels", getattr(TensorProto, dtype), list(shapes[0]))
-    heatmaps = helper.make_tensor_value_info("heatmaps", getattr(TensorProto, dtype), list(shapes[1]))
-    nodes = [helper.make_node(node, ["pixels"], ["heatmaps"], **more)]
-    graph = helper.make_graph(nodes, "teacher", [pixels], [heatmaps])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-    return str(path)
+def save_node(
+    path: Path, node: str, *sides: int | str, given: Sequence[int | str] = (1, 3, 64, 48), kind: Any = "float"
+) -> str:
+    """An ONNX file of one node from an input "pixels" to an output "heatmaps" with these sides."""
+    inputs, outputs = [tensor("pixels", *given, kind=kind)], [tensor("heatmaps", *sides, kind=kind)]
+    return str(save_onnx(path, inputs, outputs, [f"heatmaps = {node} (pixels)"], opset=13))
 
 
 def test_onnx_files_of_other_layouts_are_told_what_to_do(onnx_file, tmp_path: Path) -> None:
@@ -227,16 +225,16 @@ def test_onnx_files_of_other_layouts_are_told_what_to_do(onnx_file, tmp_path: Pa
 
     path = tmp_path / "x.onnx"
     names = ["nose", "left_eye", "right_eye"]
-    transposed = save_graph(path, "Transpose", [(1, 3, 64, 48), (1, 64, 48, 3)], perm=[0, 2, 3, 1])
+    transposed = save_node(path, "Transpose <perm = [0, 2, 3, 1]>", 1, 64, 48, 3)
     refused(r"gives 64 keypoints, teacher\.keypoints has 3", transposed, keypoints=names)
-    refused("must have one input of images", save_graph(path, "Identity", [(1, 4, 64, 48), (1, 4, 64, 48)]))
-    refused("gives 3 keypoints; known by their number", save_graph(path, "Identity", [(1, 3, 64, 48), (1, 3, 64, 48)]))
-    refused("must begin with the batch and be finite", save_graph(path, "Log", [(1, 3, 64, 48), (1, 3, 64, 48)]))
-    refused(r"got heatmaps \(B, 3\)", save_graph(path, "ReduceMean", [(1, 3, 64, 48), (1, 3)], axes=[2, 3], keepdims=0))
+    refused("must have one input of images", save_node(path, "Identity", 1, 4, 64, 48, given=(1, 4, 64, 48)))
+    refused("gives 3 keypoints; known by their number", save_node(path, "Identity", 1, 3, 64, 48))
+    refused("must begin with the batch and be finite", save_node(path, "Log", 1, 3, 64, 48))
+    refused(r"got heatmaps \(B, 3\)", save_node(path, "ReduceMean <axes = [2, 3], keepdims = 0>", 1, 3))
 
 
 def test_pixels_of_a_teacher_that_reads_bytes_are_bytes(tmp_path: Path) -> None:
-    file = save_graph(tmp_path / "x.onnx", "Identity", [("b", 3, 64, 48), ("b", 3, 64, 48)], "UINT8")
+    file = save_node(tmp_path / "x.onnx", "Identity", "b", 3, 64, 48, given=("b", 3, 64, 48), kind="uint8")
     teacher = open_teacher({"kind": "onnx", "file": file, "keypoints": ["nose", "left_eye", "right_eye"]}, CROPS)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
     heatmaps = teacher(batch_of(torch.from_numpy(normalize(pixels, Normalization())))).heatmaps

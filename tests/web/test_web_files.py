@@ -5,10 +5,7 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from distilpose.backends.description import METADATA_KEY, ModelDescription
 from distilpose.cli import main as cli
@@ -23,6 +20,7 @@ from distilpose.serving.web import (
     find_runtime,
     own_files,
 )
+from onnx_text import save_onnx, tensor
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,21 +39,16 @@ def package(tmp_path: Path) -> Path:
 def write_model(path: Path, output: str = "xy_norm", description: ModelDescription | None = None) -> Path:
     """A file that says it is a student and always sees the same."""
     inside = description or ModelDescription("tiny", "regression", (64, 48), (16, 12), normalization=None)
-    kind = TensorProto.UINT8 if inside.normalization is None else TensorProto.FLOAT
+    kind = "uint8" if inside.normalization is None else "float"
     shape = [17, 2] if inside.output == "regression" else [17, 16, 12]
-    images = helper.make_tensor_value_info("images", kind, ["batch", 3, 64, 48])
-    found = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", *shape])
     nodes = [
-        helper.make_node("Shape", ["images"], ["batch"], end=1),
-        helper.make_node("Concat", ["batch", "rest"], ["shape"], axis=0),
-        helper.make_node("ConstantOfShape", ["shape"], [output]),
+        "batch = Shape <end = 1> (images)",
+        "shape = Concat <axis = 0> (batch, rest)",
+        f"{output} = ConstantOfShape (shape)",
     ]
-    rest = numpy_helper.from_array(np.array(shape), "rest")
-    graph = helper.make_graph(nodes, "tiny", [images], [found], [rest])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    helper.set_model_props(model, {METADATA_KEY: json.dumps(inside.to_dict())})
-    onnx.save(model, path)
-    return path
+    images, found = tensor("images", "batch", 3, 64, 48, kind=kind), tensor(output, "batch", *shape)
+    metadata = {METADATA_KEY: json.dumps(inside.to_dict())}
+    return save_onnx(path, [images], [found], nodes, {"rest": shape}, metadata=metadata)
 
 
 def test_the_folder_has_all_that_the_page_asks_for(tmp_path: Path, package: Path) -> None:
