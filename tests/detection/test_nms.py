@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from pycocotools import mask
 
 from distilpose.detection import filtering
 from distilpose.detection.filtering import non_maximum_suppression
+from distilpose.geometry import xyxy_to_xywh
 
 
 def random_boxes(count: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -14,16 +16,11 @@ def random_boxes(count: int, spread: float, seed: int = 0) -> tuple[np.ndarray, 
 
 
 def naive(boxes: np.ndarray, score: np.ndarray, threshold: float) -> list[int]:
-    """The definition, pair by pair, in Python numbers."""
-
-    def iou(a: list[float], b: list[float]) -> float:
-        width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-        common = max(width, 0) * max(height, 0)
-        return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
-
-    rows, kept = boxes.tolist(), []
-    for row in sorted(range(len(rows)), key=lambda i: -score[i]):
-        if all(iou(rows[row], rows[other]) <= threshold for other in kept):
+    """The definition, box by box, with the overlaps of pycocotools."""
+    xywh, kept = xyxy_to_xywh(boxes), []
+    overlap = mask.iou(xywh, xywh, [0] * len(xywh))
+    for row in sorted(range(len(boxes)), key=lambda i: -score[i]):
+        if (overlap[row, kept] <= threshold).all():
             kept.append(row)
     return kept
 
