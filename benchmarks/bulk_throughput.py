@@ -22,7 +22,7 @@ from rich.table import Table
 
 from distilpose.backends.device import usable_cores
 from distilpose.backends.openvino import OpenVinoBackend
-from distilpose.benchmark.measure import measure_peaks
+from distilpose.benchmark.measure import highest_peak
 from distilpose.bulk.engine import max_workers, ray_session
 from distilpose.bulk.inputs import BulkItem, fingerprint, items_of, list_inputs
 from distilpose.bulk.options import SHARD_SIZE, BulkOptions
@@ -269,7 +269,7 @@ def main() -> None:
     args = parser.parse_args()
     console, progress = Console(), Console(stderr=True)
     found = measure_bulk(args.model, progress.print, images=args.images)
-    console.print(bulk_table(found, measure_peaks().highest))
+    console.print(bulk_table(found, highest_peak()))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import yaml
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.cli import main as cli
 from distilpose.cli.command import read_options
-from distilpose.cli.train import train_config
+from distilpose.cli.training import train_config
 from distilpose.compat import current_options
 from distilpose.errors import ConfigError
 from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
@@ -189,9 +189,7 @@ def test_bad_input_is_one_line_and_exit_code_1(arguments, tmp_path, monkeypatch,
 def parse_train(*arguments: str):
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser()
-    cli.COMMANDS["train"].options(parser)
-    return train_config(parser.parse_args([*arguments]))
+    return train_config(cli.COMMANDS["train"].options(ArgumentParser(), arguments))
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: f"{p.parent.name}/{p.name}")

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from distilpose import __version__
-from distilpose.cli.ablate import ABLATE
-from distilpose.cli.benchmark import BENCHMARK
+from distilpose.cli import commands, training
 from distilpose.cli.command import Command, examples_text, printable, read_options
-from distilpose.cli.convert import CONVERT
-from distilpose.cli.evaluate import EVALUATE
-from distilpose.cli.export import EXPORT
-from distilpose.cli.label import LABEL
-from distilpose.cli.models import MODELS
 from distilpose.cli.predict import PREDICT
-from distilpose.cli.predict_bulk import PREDICT_BULK
-from distilpose.cli.serve import SERVE
-from distilpose.cli.train import TRAIN
-from distilpose.cli.web import WEB
-from distilpose.compat import current_names, current_options
-from distilpose.errors import ConfigError, DistilPoseError, missing_package
+from distilpose.compat import current_options
+from distilpose.errors import DistilPoseError, missing_package
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
-    "predict-bulk": PREDICT_BULK,
-    "train": TRAIN,
-    "ablate": ABLATE,
-    "label": LABEL,
-    "evaluate": EVALUATE,
-    "export": EXPORT,
-    "serve": SERVE,
-    "web": WEB,
-    "models": MODELS,
-    "convert": CONVERT,
-    "benchmark": BENCHMARK,
+    "predict-bulk": commands.PREDICT_BULK,
+    "train": training.TRAIN,
+    "ablate": training.ABLATE,
+    "label": commands.LABEL,
+    "evaluate": commands.EVALUATE,
+    "export": commands.EXPORT,
+    "serve": commands.SERVE,
+    "web": commands.WEB,
+    "models": commands.MODELS,
+    "convert": commands.CONVERT,
+    "benchmark": commands.BENCHMARK,
 }
-
-
 # What installs all that a command needs.
 _EXTRAS = {"train": "train", "ablate": "train", "export": "export", "evaluate": "evaluate", "serve": "serve"}
 
@@ -105,12 +93,10 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _run(name: str, args: list[str]) -> int:
+def _run(name: str, words: list[str]) -> int:
     command = COMMANDS[name]
     if isinstance(command.options, str):
-        return command.run(read_options(command, name, args))
-    import argparse
-
+        return command.run(read_options(command, name, words))
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(
@@ -120,54 +106,4 @@ def _run(name: str, args: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.options(parser)
-    if name in ("train", "ablate") and args and not args[0].startswith("-"):
-        args = ["--config", _current_config(args[0]), *args[1:]]
-    changes: dict[str, Any] = {}
-    if name == "ablate":
-        args, changes = _take_base_changes(args)
-    parsed = parser.parse_args(args)
-    if changes:
-        parsed.base_changes = changes
-    return command.run(parsed)
-
-
-def _current_config(file: str) -> str:
-    """The file; where it uses names of an earlier version, its content with the names of this one."""
-    import yaml
-
-    try:
-        with open(file, encoding="utf-8") as text:
-            content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return file  # the parser says what is wrong
-    current = current_names(content)
-    return file if current == content else yaml.safe_dump(current, sort_keys=False)
-
-
-def _take_base_changes(args: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Split ``--base.a.b value`` off: of a plain mapping the parser would replace all of ``a``."""
-    import yaml
-
-    rest: list[str] = []
-    changes: dict[str, Any] = {}
-    words = iter(args)
-    for word in words:
-        if not word.startswith("--base."):
-            rest.append(word)
-            continue
-        key, separator, value = word.removeprefix("--base.").partition("=")
-        text = value if separator else next(words, None)
-        if text is None:
-            raise ConfigError(f"expected a value after {word}, got none")
-        *parents, last = key.split(".")
-        place = changes
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{word} changes a part of {parent!r}, which another --base option sets as a whole")
-        try:
-            place[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"expected a YAML value after --base.{key}, got {text!r}") from error
-    return rest, changes
+    return command.run(command.options(parser, words))
