@@ -82,12 +82,13 @@ def missing_package(package: str, what: str, extra: str | None = None) -> Config
     return ConfigError(f"{what} needs {package}, which is not installed: {command}")
 
 
-def require_package(package: str, what: str) -> None:
+def require_package(package: str, what: str, extra: str | None = None) -> None:
     """Refuse what needs an optional package that is not installed.
 
     Args:
         package: name of the import.
         what: needs it, the start of the sentence.
+        extra: see `missing_package`.
 
     Raises:
         ConfigError: it is not installed; the text names the command that installs it.
@@ -97,4 +98,4 @@ def require_package(package: str, what: str) -> None:
     except (ImportError, ValueError):  # sys.modules has None in its place
         found = False
     if not found:
-        raise missing_package(package, what)
+        raise missing_package(package, what, extra)

@@ -168,7 +168,9 @@ def measure(
             yield _written(rows, options)
 
 
-def _people(options: BenchmarkOptions, size_hw: tuple[int, int], skeleton: Any, padding: Any, udp: Any) -> EvaluationSet:
+def _people(
+    options: BenchmarkOptions, size_hw: tuple[int, int], skeleton: Any, padding: Any, udp: Any
+) -> EvaluationSet:
     assert options.annotations is not None
     assert options.images is not None
     crops = {"input_size_hw": size_hw, "skeleton": skeleton, "keep_crops": True, "padding": padding, "udp": udp}

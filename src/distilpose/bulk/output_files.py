@@ -178,7 +178,14 @@ class RunFolder:
             height, width = image.size_hw or (None, None)
             found = None if image.result is None else len(image.result)
             rows.append(
-                {**place, "source": image.source, "height": height, "width": width, "people": found, "error": image.error}
+                {
+                    **place,
+                    "source": image.source,
+                    "height": height,
+                    "width": width,
+                    "people": found,
+                    "error": image.error,
+                }
             )
             if image.result is not None:
                 assert image.size_hw is not None
