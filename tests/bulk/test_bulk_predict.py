@@ -101,9 +101,7 @@ def test_what_kept_shards_from_being_done_is_told(images, tmp_path) -> None:
     good = ShardReport(0, 4)
     full = f"{tmp_path} cannot be written (No space left on device): expected a folder with room (on node7)"
     drive([good, ShardReport(2, 4), ShardReport(1, 4)], images)
-    with pytest.raises(
-        InputError, match=r"cannot be written \(No space left .*on node7.*shards stay.*goes on"
-    ):
+    with pytest.raises(InputError, match=r"cannot be written \(No space left .*on node7.*shards stay.*goes on"):
         drive([good, ShardReport(1, 4, disk_error=full)], images)
     with pytest.raises(InputError, match=r"2 of 3 shards .* first is 1 with rows 4 to 7: boom\..*tries these again"):
         drive([good, ShardReport(1, 4, error="boom")], images)

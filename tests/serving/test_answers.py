@@ -27,6 +27,7 @@ from serving_client import (
     wait_for,
 )
 
+from background_server import BackgroundServer
 from distilpose.data.images import read_image
 from distilpose.errors import CheckpointError
 from distilpose.formats.boxes import PersonBoxes
@@ -35,7 +36,7 @@ from distilpose.inference.predictor import PosePredictor
 from distilpose.serving.app import create_app, model_card
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
-from distilpose.serving.server import BackgroundServer, PoseServer
+from distilpose.serving.server import PoseServer
 from distilpose.serving.service import PoseService
 
 

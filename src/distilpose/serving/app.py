@@ -250,7 +250,7 @@ async def _received(request: Request, service: PoseService) -> AsyncGenerator[li
     """The fields of a request, whose memory is held until its answer."""
     with service.request():
         boundary = check_content_type(request)
-        async with service.body(request) as content:
+        async with service.upload_reader.body(request) as content:
             yield await parse_body(request, content, boundary)
 
 
