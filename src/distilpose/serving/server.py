@@ -16,7 +16,7 @@ import uvicorn
 from distilpose.backends.base import InferenceBackend, NumpyOutput
 from distilpose.backends.loading import as_backend
 from distilpose.data.preprocess import NetworkInput
-from distilpose.errors import CheckpointError, ConfigError, InputError, as_failure
+from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, InputError, as_failure
 from distilpose.inference.people import open_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving.access_log import JsonFormatter, is_loopback
@@ -133,6 +133,8 @@ class _OneAtATime:
         with self._lock:
             try:
                 return self._backend(images)
+            except DistilPoseError:
+                raise
             except Exception as error:  # each runtime has exceptions of its own
                 raise as_failure(error) from error
 
