@@ -21,6 +21,7 @@ from distilpose.bulk.worker import ShardReport, ShardWorker
 from distilpose.cli import main as cli
 from distilpose.cli.command import read_options
 from distilpose.errors import CheckpointError, ConfigError, InputError
+from distilpose.files import OutputLock
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,13 @@ def test_no_more_workers_than_the_cores_hold(asked, started, images, model_file,
     with pytest.raises(InputError, match="3 of 3 shards could not be done"):
         predict_bulk(options)
     assert counts == [started]
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(images, model_file, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    options = BulkOptions(images, tmp_path / "out", model=model_file, detector="whole-image")
+    with OutputLock(tmp_path / "out", "the first run"), pytest.raises(InputError, match="in use by the first run"):
+        predict_bulk(options)
 
 
 def test_ray_client_is_refused(images, model_file, tmp_path, monkeypatch) -> None:

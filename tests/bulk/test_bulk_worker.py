@@ -27,6 +27,7 @@ from distilpose.data.images import read_image
 from distilpose.errors import InputError
 from distilpose.formats.parquet import ParquetFolder
 from distilpose.formats.record import PoseRecord
+from distilpose.inference.people import open_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 
@@ -56,7 +57,9 @@ def test_every_image_is_a_row_and_a_broken_one_says_why(job, folder, images, mod
     assert "04.jpg cannot be read as an image" in broken["error"]
     assert [row["row"] for row in poses] == [number for number in range(12) if number != 4]
     image = read_image(rows[7]["source"])
-    alone = PosePredictor(as_backend(model_file, threads=1))(image, [[0, 0, image.shape[1], image.shape[0]]])
+    predictor = PosePredictor(as_backend(model_file, threads=1))
+    (people,) = open_detector("whole-image", predictor)([image])  # as predict looks
+    alone = predictor(image, people.boxes_xyxy)
     row = next(row for row in poses if row["row"] == 7)
     np.testing.assert_allclose(row["x"], alone.xy[0, :, 0], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(row["sigma_y"], alone.sigma[0, :, 1], rtol=1e-4)

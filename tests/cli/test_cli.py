@@ -237,3 +237,16 @@ def test_train_names_a_wrong_key(tmp_path, capsys) -> None:
 def test_installed_command_answers() -> None:
     out = subprocess.run([sys.executable, "-m", "distilpose", "--help"], capture_output=True, text=True, check=True)
     assert "usage: distilpose" in out.stdout
+
+
+def test_a_hang_up_ends_a_command_as_a_request_to_terminate_does() -> None:
+    code = (
+        "import os, signal, sys, time\n"
+        "from distilpose.cli import main as cli\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "run = lambda _: os.kill(os.getpid(), signal.SIGHUP) or time.sleep(10)\n"
+        "cli.COMMANDS['models'] = cli.COMMANDS['models']._replace(run=run)\n"
+        "cli.main(['models'])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 7

@@ -6,7 +6,9 @@ import argparse
 import difflib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from distilpose import __version__
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {printable(repr(name))} is no command of distilpose; {hint}", file=sys.stderr)
         return 2
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    _end_on_hang_up()
     try:
         return _run(name, args[1:])
     except DistilPoseError as error:
@@ -73,6 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has left, as in `distilpose models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _end_on_hang_up() -> None:
+    """Let a closed terminal end a command as SIGTERM does: files whole, processes gone. Under nohup it goes on."""
+    hang_up = getattr(signal, "SIGHUP", None)  # none on Windows
+    if hang_up is None or threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(hang_up) == signal.SIG_DFL:
+        signal.signal(hang_up, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _overview() -> str:

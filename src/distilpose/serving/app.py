@@ -12,7 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -186,14 +186,20 @@ def _add_predictions(
             text = f"expected the server's key in the header {API_KEY_HEADER}, got {'another' if given else 'none'}"
             raise HTTPError(401, "unauthorized", text, {"WWW-Authenticate": "ApiKey"})
 
-    v1 = APIRouter(prefix="/v1", dependencies=[Depends(check_key)] if api_key is not None else [], tags=["v1"])
+    common: dict[str, Any] = {"dependencies": [Depends(check_key)] if api_key is not None else [], "tags": ["v1"]}
 
-    @v1.get("/model", response_model=schemas.ModelCard, responses=schemas.faults(401))
+    @app.get("/v1/model", response_model=schemas.ModelCard, responses=schemas.faults(401), **common)
     async def model() -> Response:
         """What the server runs, and its limits."""
         return JSONResponse(card)
 
-    @v1.post("/predict", response_model=schemas.Poses, responses=schemas.faults(), openapi_extra=schemas.one_request())
+    @app.post(
+        "/v1/predict",
+        response_model=schemas.Poses,
+        responses=schemas.faults(),
+        openapi_extra=schemas.one_request(),
+        **common,
+    )
     async def predict(request: Request) -> Response:
         """Find the people of an image, or the poses of the people in given boxes."""
         async with _received(request, service) as parts:
@@ -202,11 +208,12 @@ def _add_predictions(
                 answer = await _unless_left(request, service.predict(upload, due))
         return _json_response(request, card, _poses(request, upload, answer))
 
-    @v1.post(
-        "/predict/batch",
+    @app.post(
+        "/v1/predict/batch",
         response_model=schemas.SeveralPoses,
         responses=schemas.faults(),
         openapi_extra=schemas.several_request(),
+        **common,
     )
     async def predict_batch(request: Request) -> Response:
         """The same for several images; one that cannot be used does not spoil the others."""
@@ -215,11 +222,12 @@ def _add_predictions(
             with service.accept(len(uploads)) as due:
                 work = asyncio.gather(*(_attempt(service, upload, due) for upload in uploads))
                 answers = await _unless_left(request, work)
-        results = []
+        entry, results = entry_of(request.scope), []
+        entry.people = 0
         for upload, answer in zip(uploads, answers, strict=True):
             name = "" if isinstance(upload, HTTPError) else upload.filename
             if isinstance(answer, HTTPError):
-                entry_of(request.scope).failed.append(answer.code)
+                entry.failed.append(answer.code)
                 metrics.rejected(answer.code)
                 found = {"status": answer.status, "error": answer.code, "message": answer.message}
             else:
@@ -227,8 +235,6 @@ def _add_predictions(
                 found = {"status": 200, **_poses(request, upload, answer)}
             results.append({"image": name, **found})
         return _json_response(request, card, {"results": results})
-
-    app.include_router(v1)
 
 
 @asynccontextmanager

@@ -217,8 +217,5 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.captureWarnings(True)  # lines of JSON as well
     server = PoseServer(options, read_api_key(options.api_key_file))
-    hang_up = getattr(signal, "SIGHUP", None)
-    if hang_up is not None and signal.getsignal(hang_up) == signal.SIG_DFL:  # nohup ignores it
-        signal.signal(hang_up, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     announce(f"{server.address} (ends on Ctrl-C)")
     server.run()
