@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS := all,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: venv demo test test-slow check bench docs web clean
+.PHONY: venv demo test test-slow check bench docs parity dist licenses web clean
 
 venv: .venv/installed
 
@@ -26,7 +26,7 @@ test: venv  ## the fast tests
 test-slow: venv  ## the long tests
 	$(BIN)/python -m pytest -m slow
 
-check: venv  ## style and types
+check: venv docs  ## style and types, and the site builds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -34,8 +34,20 @@ check: venv  ## style and types
 bench: venv  ## speed of the shipped model on this machine, beside its matrix-product peak
 	$(BIN)/distilpose benchmark
 
-docs: venv  ## the figures that the docs quote, measured again (docs/parity.md)
+docs: venv  ## the site of the docs in site/, without network; a dead link or a missing reference fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+parity: venv  ## the table of docs/parity.md, measured again
 	$(BIN)/python tests/parity_table.py docs/parity.md
+
+dist: venv  ## wheel and sdist in dist/: checked, installed into an empty environment, a photograph predicted
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tools/check_dist.py dist
+
+licenses: venv  ## the table of docs/licenses.md
+	$(BIN)/python tools/list_licenses.py docs/licenses.md
 
 web: venv  ## the browser page: ONNX Runtime Web from npm, the shipped student as ONNX
 	@command -v npm >/dev/null || { echo "make web needs Node.js with npm: apt-get install nodejs npm" >&2; exit 1; }
@@ -43,4 +55,4 @@ web: venv  ## the browser page: ONNX Runtime Web from npm, the shipped student a
 	$(BIN)/distilpose web
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site dist

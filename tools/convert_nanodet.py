@@ -264,7 +264,7 @@ def main() -> None:
     }
     model = build_model(read_convolutions(topology, weights), arguments.bits, metadata)
     arguments.output.write_bytes(model.SerializeToString())
-    print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB")  # noqa: T201
+    print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distilpose.inference.result import PoseResult
     from distilpose.models import create_model, list_models
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "CheckpointError": "distilpose.errors",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from distilpose.errors import require_package
 from distilpose.options import OptionType, option_types
 
 if TYPE_CHECKING:
@@ -37,12 +38,33 @@ class Command(NamedTuple):
 
 def read_options(command: Command, name: str, words: Sequence[str]) -> Any:
     """Words of a command line -> an instance of the command's options class; a wrong one exits with 2."""
+    parser = _Parser(name, command)
+    options = add_options(parser, command, explain="-h" in words or "--help" in words)
+    return _build(options, vars(parser.parse_args(words)))
+
+
+def add_options(parser: argparse.ArgumentParser, command: Command, *, explain: bool = True) -> type:
+    """Give a parser the options of a command with an options class, and return the class."""
     assert isinstance(command.options, str)
     module, _, class_name = command.options.partition(":")
     options: type = getattr(import_module(module), class_name)
-    parser = _Parser(name, command)
-    _add_arguments(parser, options, explain="-h" in words or "--help" in words)
-    return _build(options, vars(parser.parse_args(words)))
+    _add_arguments(parser, options, explain=explain)
+    return options
+
+
+def completion_script(commands: Mapping[str, Command], shell: str) -> str:
+    """The script that completes commands and their options in a shell: ``bash``, ``zsh`` or ``tcsh``."""
+    require_package("shtab", "completion")
+    import shtab
+
+    parser = argparse.ArgumentParser("distilpose")
+    parsers = parser.add_subparsers()
+    for name, command in commands.items():
+        one = parsers.add_parser(name, help=command.summary)
+        if isinstance(command.options, str):  # the others take a configuration file
+            add_options(one, command)
+    script: str = shtab.complete(parser, shell)
+    return script
 
 
 def examples_text(name: str, examples: Sequence[str]) -> str:

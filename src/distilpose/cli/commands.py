@@ -121,7 +121,7 @@ def _models(_: ModelsOptions) -> int:
 def _models_table() -> Table:
     from rich.table import Table
 
-    from distilpose.backends.loading import SHIPPED_WEIGHTS
+    from distilpose.backends.loading import DEFAULT_MODEL
     from distilpose.models import MODEL_CARDS, MODELS, list_models
 
     table = Table(title="presets")
@@ -135,7 +135,7 @@ def _models_table() -> Table:
     table.caption = "[1] COCO val2017, detector boxes of 56.4 AP, flip test, as published: " + "; ".join(
         f"{name}: {card.source}" for name, card in sorted(MODEL_CARDS.items()) if card.published_ap is not None
     )
-    table.caption += f"\nshipped weights, for --model: {', '.join(SHIPPED_WEIGHTS)}"
+    table.caption += f"\nshipped weights, for --model: {DEFAULT_MODEL}"
     return table
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from distilpose import __version__
 from distilpose.cli import commands, training
-from distilpose.cli.command import Command, examples_text, printable, read_options
+from distilpose.cli.command import Command, completion_script, examples_text, printable, read_options
+from distilpose.cli.doctor import DOCTOR
 from distilpose.cli.predict import PREDICT
 from distilpose.compat import current_options
 from distilpose.errors import DistilPoseError, missing_package
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "models": commands.MODELS,
     "convert": commands.CONVERT,
     "benchmark": commands.BENCHMARK,
+    "doctor": DOCTOR,
 }
 # What installs all that a command needs.
 _EXTRAS = {"train": "train", "ablate": "train", "export": "export", "evaluate": "evaluate", "serve": "serve"}
@@ -51,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"distilpose {__version__}")
         return 0
+    if args[0] == "--completion":
+        return _print_completion(args[1:])
     name = args[0]
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
@@ -87,6 +91,19 @@ def _end_on_hang_up() -> None:
         signal.signal(hang_up, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
+def _print_completion(args: Sequence[str]) -> int:
+    shells = ("bash", "zsh", "tcsh")
+    if len(args) != 1 or args[0] not in shells:
+        print(f"error: expected --completion and one of {', '.join(shells)}", file=sys.stderr)
+        return 2
+    try:
+        print(completion_script(COMMANDS, args[0]))
+    except DistilPoseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [
@@ -100,7 +117,8 @@ def _overview() -> str:
         "examples:",
         *(examples_text(name, COMMANDS[name].examples[:1]) for name in ("predict", "serve", "train")),
         "",
-        "distilpose COMMAND --help explains a command. --version prints the version.",
+        "distilpose COMMAND --help explains a command. --version prints the version, --completion bash|zsh|tcsh the",
+        "completion of commands and options for a shell.",
     ]
     return "\n".join(lines)
 

@@ -1,0 +1,139 @@
+"""The script that builds the training sets, on small folders laid out as the official sources are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distilpose.data.coco import load_person_samples
+
+ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared" / "data" / "coco_val_dev"
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch) -> ModuleType:
+    """The script, with a short list of images."""
+    spec = importlib.util.spec_from_file_location("build_datasets", ROOT / "examples" / "data" / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    ids = {"coco_val_dev": "7", "coco_val_train": "8-9", "stanford40": {"waving_hands": "2"}, "lspet": "1 3"}
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    monkeypatch.setattr(module, "IDS", tmp_path / "ids.json")
+    return module
+
+
+def run(module: ModuleType, monkeypatch, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["build.py", *map(str, words)])
+    module.main()
+
+
+def photo(path: Path, width: int, height: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ramp = np.linspace(0, 255, width, dtype=np.uint8)
+    Image.fromarray(np.broadcast_to(ramp[None, :, None], (height, width, 3)).copy()).save(path, quality=95)
+
+
+def coco_folder(folder: Path) -> Path:
+    """Three images; of the two to train on one has a person, a crowd and one without keypoints."""
+    keypoints = [0.0] * 51
+    keypoints[:3] = [300.0, 200.0, 2]
+    person = {"category_id": 1, "bbox": [240, 80, 150, 400], "area": 9000.0, "iscrowd": 0}
+    annotations = [
+        {**person, "id": 1, "image_id": 7, "keypoints": keypoints, "num_keypoints": 1},
+        {**person, "id": 2, "image_id": 8, "keypoints": keypoints, "num_keypoints": 1},
+        {**person, "id": 3, "image_id": 8, "keypoints": keypoints, "num_keypoints": 1, "iscrowd": 1},
+        {**person, "id": 4, "image_id": 9, "keypoints": [0] * 51, "num_keypoints": 0},
+    ]
+    images = [{"id": i, "file_name": f"{i:012d}.jpg", "width": 640, "height": 600} for i in (7, 8, 9)]
+    for image in images:
+        photo(folder / "val2017" / image["file_name"], 640, 600)
+    names = {"id": 1, "name": "person", "keypoints": [f"k{i}" for i in range(17)], "skeleton": []}
+    file = folder / "person_keypoints_val2017.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [names]}))
+    return file
+
+
+def test_coco_gives_the_dev_set_and_crops_whose_labels_stay_on_the_image(build, tmp_path, monkeypatch) -> None:
+    file = coco_folder(tmp_path)
+    run(build, monkeypatch, "coco", "--annotations", file, "--images", tmp_path / "val2017", "--out", tmp_path / "data")
+    dev = json.loads((tmp_path / "data/coco_val_dev/person_keypoints.json").read_text())
+    assert [image["id"] for image in dev["images"]] == [7]
+    assert [item["id"] for item in dev["annotations"]] == [1]
+    crops = tmp_path / "data" / "coco_val_train_crops"
+    (sample,) = load_person_samples(crops / "person_keypoints.json", crops / "images").samples
+    crop = np.asarray(Image.open(sample.image_path).convert("L"), dtype=float)
+    assert crop.shape[0] == 288
+    x, y = (round(float(value)) for value in sample.xy_img[0])
+    assert crop[y, x] == pytest.approx(300 / 639 * 255, abs=2)  # the ramp has the same value under the keypoint
+
+
+def test_a_folder_without_the_images_is_told(build, tmp_path, monkeypatch, capsys) -> None:
+    file = coco_folder(tmp_path)
+    with pytest.raises(SystemExit, match=r"expected 1 images of val2017 in .*, found 0"):
+        run(build, monkeypatch, "coco", "--annotations", file, "--images", tmp_path / "elsewhere", "--out", tmp_path)
+
+
+def test_stanford40_gives_boxes_for_a_teacher(build, tmp_path, monkeypatch) -> None:
+    photo(tmp_path / "JPEGImages" / "waving_hands_002.jpg", 300, 200)
+    (tmp_path / "XMLAnnotations").mkdir()
+    (tmp_path / "XMLAnnotations" / "waving_hands_002.xml").write_text(
+        "<annotation><object><bndbox><xmax>200</xmax><xmin>100</xmin><ymax>150</ymax><ymin>50</ymin></bndbox></object>"
+        "</annotation>"
+    )
+    run(build, monkeypatch, "stanford40", "--folder", tmp_path, "--out", tmp_path / "data")
+    found = json.loads((tmp_path / "data/stanford40_pseudo_crops/person_keypoints.json").read_text())
+    (item,), (image,) = found["annotations"], found["images"]
+    assert item["id"] == 100_001
+    assert image["source"] == "waving_hands_002"
+    # 3:4 around 100 x 100 is 100 x 133; padded 150 x 200, cut at the image's edge: the box begins 25 from the left.
+    assert (image["width"], image["height"]) == (150, 200)
+    assert item["bbox"] == [25.0, 50.0, 100.0, 100.0]
+
+
+def test_lspet_gives_body_joints_in_the_order_of_coco(build, tmp_path, monkeypatch) -> None:
+    savemat = pytest.importorskip("scipy.io").savemat
+    joints = np.zeros((14, 3, 3))
+    joints[:, 0, :] = np.arange(14)[:, None] * 10 + 20
+    joints[:, 1, :] = 60
+    joints[:, 2, :] = 1
+    joints[0, 2, 2] = 0  # the right ankle of the last person is not labeled
+    for number in (1, 2, 3):
+        photo(tmp_path / "images" / f"im{number:05d}.jpg", 240, 160)
+    savemat(tmp_path / "joints.mat", {"joints": joints})
+    run(build, monkeypatch, "lspet", "--folder", tmp_path, "--out", tmp_path / "data")
+    found = json.loads((tmp_path / "data/lspet_train_crops/person_keypoints.json").read_text())
+    assert [image["source"] for image in found["images"]] == ["1", "3"]
+    first, last = (np.array(item["keypoints"]).reshape(17, 3) for item in found["annotations"])
+    assert not first[:5].any()  # no face
+    assert first[16, 0] < first[14, 0] < first[12, 0]  # right ankle, knee, hip: rows 0, 1, 2 of the source
+    assert last[16, 2] == 0
+    assert found["annotations"][0]["id"] == 200_001
+
+
+def test_the_lists_are_those_of_the_model_card(build, monkeypatch) -> None:
+    monkeypatch.setattr(build, "IDS", ROOT / "examples" / "data" / "ids.json")
+    dev, train = set(build.wanted("coco_val_dev")), set(build.wanted("coco_val_train"))
+    assert len(dev) == 120
+    assert not dev & train
+    assert sum(map(len, build.wanted("stanford40").values())) == build.EXPECTED["stanford40_pseudo_crops"]
+    assert len(build.wanted("lspet")) == build.EXPECTED["lspet_train_crops"]
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/data/coco_val_dev")
+def test_real_annotations_give_the_same_dev_set(build, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(build, "IDS", ROOT / "examples" / "data" / "ids.json")
+    real = json.loads((REAL / "person_keypoints.json").read_text())
+    build.write_dev(real, REAL / "images", tmp_path / "dev")
+    built = json.loads((tmp_path / "dev" / "person_keypoints.json").read_text())
+    assert built["annotations"] == real["annotations"]
+    assert {image["id"] for image in built["images"]} == {image["id"] for image in real["images"]}
