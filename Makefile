@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS := all,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: venv demo test test-slow check bench docs parity dist licenses web clean
+.PHONY: venv demo test test-slow fuzz check bench docs parity dist licenses web clean
 
 venv: .venv/installed
 
@@ -22,6 +22,9 @@ demo: venv  ## distil a small student on drawn people and predict on a photograp
 test: venv  ## the fast tests
 	$(BIN)/python -m pytest -n 2 --ignore tests/export
 	$(BIN)/python -m pytest -n 2 tests/export  # apart: in a process that ran the other tests before, a child process of these crashes Python
+
+fuzz: venv  ## changed files and requests: nothing crashes, no good input is lost
+	$(BIN)/python tools/fuzz.py
 
 test-slow: venv  ## the long tests
 	$(BIN)/python -m pytest -m slow

@@ -1,6 +1,7 @@
 """Make the images of README and guide: real photographs with the poses that the shipped weights find.
 
 python examples/readme_images.py --out docs/images
+python examples/readme_images.py --out docs/images --video ../shared/data/video/intel_one_by_one_person.mp4
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ PHOTOS = Path(__file__).parents[1] / "docs" / "images" / "photos"  # sources and
 IN_README = ("000000085772", "000000199055", "000000270474", "000000283520")
 WITH_STYLES = "000000329456"
 HEIGHT, CAPTION_HEIGHT, GAP = 300, 26, 6  # pixels
+CLIP_SECONDS, CLIP_FPS, CLIP_WIDTH = (23.2, 28.2), 10, 400  # of the animation: from, to; frames a second; pixels
 
 
 def main() -> None:
     """Write the images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder, made if missing")
-    out: Path = parser.parse_args().out
+    parser.add_argument("--video", type=Path, help="make video.webp from this video, and nothing else")
+    options = parser.parse_args()
+    out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     estimator = PoseEstimator()
+    if options.video is not None:
+        animate(estimator, options.video, out / "video.webp")
+        return
     people = [np.array(estimator(PHOTOS / f"{name}.jpg").plot()) for name in IN_README]
     save(out / "people.jpg", row([("", image) for image in people]))
     result = estimator(PHOTOS / f"{WITH_STYLES}.jpg")
@@ -35,6 +42,20 @@ def main() -> None:
     styles.append(("faces blurred", result.blur_faces()))
     half = len(styles) // 2
     save(out / "styles.jpg", np.concatenate([row(styles[:half]), row(styles[half:])]))
+
+
+def animate(estimator: PoseEstimator, video: Path, file: Path) -> None:
+    """Write an animation of the tracked poses in a part of a video."""
+    start, end = CLIP_SECONDS
+    images: list[Image.Image] = []
+    for frame in estimator.stream(video):
+        time = frame.frame_id.time or 0.0
+        if time > end:
+            break
+        if frame.result is not None and time >= start + len(images) / CLIP_FPS:
+            image = Image.fromarray(np.array(frame.result.plot()))
+            images.append(image.resize((CLIP_WIDTH, round(CLIP_WIDTH * image.height / image.width))))
+    images[0].save(file, save_all=True, append_images=images[1:], duration=1000 // CLIP_FPS, loop=0, quality=60)
 
 
 def row(images: list[tuple[str, ImageArray]]) -> ImageArray:

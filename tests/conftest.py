@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ TESTS = Path(__file__).parent
 SMALL = {"input_size_hw": [64, 48], "patch_size_hw": [4, 3], "dim": 16, "depth": 1, "num_heads": 2}
 sys.path.insert(0, str(TESTS / "reference"))
 torch.set_num_threads(1)  # tests run in several processes
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="distilpose-cache-")
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ FLOWS: dict[str, set[str]] = {
     "data": set(),
     "backends": {"data"},
     "visualization": {"data", "inference.result"},
-    "formats": {"inference.result", "inference.decoding"},
+    "formats": {"data", "inference.result", "inference.decoding"},
     "teachers": {"data", "backends"},
     "detection": {"data", "backends", "formats"},
     "video": {"data", "formats", "inference"},

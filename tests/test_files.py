@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from distilpose.errors import ConfigError, InputError, require_package
-from distilpose.files import OutputLock, disk_errors, part_path, replacing, write_file_atomically, write_whole
+from distilpose.files import (
+    OutputLock,
+    disk_errors,
+    open_part,
+    part_path,
+    write_all,
+    write_file_atomically,
+    write_whole,
+)
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
@@ -82,16 +90,23 @@ with OutputLock({str(tmp_path)!r}, "distilpose predict"):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_part_is_new_and_whole_or_gone(tmp_path: Path) -> None:
+def test_a_part_that_grows_is_new(tmp_path: Path) -> None:
     path, victim = tmp_path / "a.json", tmp_path / "victim"
     victim.write_text("precious")
     part_path(path).symlink_to(victim)
-    with pytest.raises(ZeroDivisionError), replacing(path) as file:
-        file.write(b"half" * (1 // 0))
-    assert (victim.read_text(), list(tmp_path.iterdir())) == ("precious", [victim])
+    with open_part(path) as file:
+        write_all(file, b"mine")
+    assert (victim.read_text(), part_path(path).read_bytes()) == ("precious", b"mine")
+    open_part(path).close()
+    assert part_path(path).read_bytes() == b""
+
+
+def test_a_whole_file_replaces_a_link_not_what_it_points_to(tmp_path: Path) -> None:
+    path, victim = tmp_path / "a.json", tmp_path / "victim"
+    victim.write_text("precious")
+    path.symlink_to(victim)
     write_whole(path, b"whole")
-    assert path.read_bytes() == b"whole"
-    part_path(path).write_bytes(b"of a crash")
-    write_whole(path, b"again")
-    assert path.read_bytes() == b"again"
-    assert not part_path(path).exists()
+    assert (path.read_bytes(), victim.read_text()) == (b"whole", "precious")
+    with pytest.raises(FileNotFoundError):
+        write_whole(tmp_path / "missing" / "a.json", b"whole")
+    assert sorted(tmp_path.iterdir()) == [path, victim]

@@ -52,7 +52,7 @@ def main() -> None:
 
 def run(*command: object, cwd: str | None = None) -> str:
     """Run a command and return its output; end the check with what it said when it fails."""
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
     return done.stdout

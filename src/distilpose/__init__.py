@@ -9,61 +9,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distilpose.backends.loading import load_model
-    from distilpose.errors import (
-        CheckpointError,
-        ConfigError,
-        DatasetError,
-        DistilPoseError,
-        InputError,
-        TrainingDivergedError,
-    )
-    from distilpose.inference.estimator import PoseEstimator, predict
-    from distilpose.inference.predictor import PosePredictor
-    from distilpose.inference.result import PoseResult
-    from distilpose.models import create_model, list_models
+    from distilpose.backends.loading import load_model as load_model
+    from distilpose.errors import CheckpointError as CheckpointError
+    from distilpose.errors import ConfigError as ConfigError
+    from distilpose.errors import DatasetError as DatasetError
+    from distilpose.errors import DistilPoseError as DistilPoseError
+    from distilpose.errors import InputError as InputError
+    from distilpose.errors import TrainingDivergedError as TrainingDivergedError
+    from distilpose.inference.estimator import PoseEstimator as PoseEstimator
+    from distilpose.inference.estimator import predict as predict
+    from distilpose.inference.predictor import PosePredictor as PosePredictor
+    from distilpose.inference.result import PoseResult as PoseResult
+    from distilpose.models import create_model as create_model
+    from distilpose.models import list_models as list_models
 
 __version__ = "0.2.0"
 
+_ERRORS = "CheckpointError ConfigError DatasetError DistilPoseError InputError TrainingDivergedError"
 _HOMES = {
-    "CheckpointError": "distilpose.errors",
-    "ConfigError": "distilpose.errors",
-    "DatasetError": "distilpose.errors",
-    "DistilPoseError": "distilpose.errors",
-    "InputError": "distilpose.errors",
-    "PoseEstimator": "distilpose.inference.estimator",
+    **dict.fromkeys(_ERRORS.split(), "distilpose.errors"),
+    **dict.fromkeys(("PoseEstimator", "predict"), "distilpose.inference.estimator"),
     "PosePredictor": "distilpose.inference.predictor",
     "PoseResult": "distilpose.inference.result",
-    "TrainingDivergedError": "distilpose.errors",
-    "create_model": "distilpose.models",
-    "list_models": "distilpose.models",
+    **dict.fromkeys(("create_model", "list_models"), "distilpose.models"),
     "load_model": "distilpose.backends.loading",
-    "predict": "distilpose.inference.estimator",
 }
-
-__all__ = [
-    "CheckpointError",
-    "ConfigError",
-    "DatasetError",
-    "DistilPoseError",
-    "InputError",
-    "PoseEstimator",
-    "PosePredictor",
-    "PoseResult",
-    "TrainingDivergedError",
-    "__version__",
-    "create_model",
-    "list_models",
-    "load_model",
-    "predict",
-]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in _HOMES:
         raise AttributeError(f"module 'distilpose' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

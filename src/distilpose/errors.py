@@ -46,11 +46,15 @@ def as_failure(error: Exception) -> DistilPoseError:
 
 # Extra of the package (pyproject.toml) that installs an optional import.
 EXTRAS = {
+    "ai_edge_litert": "litert",
+    "ai_edge_quantizer": "litert-export",
     "av": "video",
+    "coremltools": "coreml",
     "fastapi": "serve",
     "faster_coco_eval": "evaluate",
     "huggingface_hub": "torch",
     "jinja2": "evaluate",
+    "litert_torch": "litert-export",
     "matplotlib": "evaluate",
     "nncf": "openvino",
     "onnx": "export",
@@ -70,12 +74,12 @@ EXTRAS = {
 
 
 def missing_package(package: str, what: str, extra: str | None = None) -> ConfigError:
-    """The error for an optional package that is not installed.
+    """The error for an optional package that is not installed, with the command that installs it.
 
     Args:
         package: name of the import.
         what: needs it, the start of the sentence.
-        extra: of the package that installs it with all that ``what`` needs; the one in `EXTRAS` when None.
+        extra: of this package that installs all that ``what`` needs; the one in `EXTRAS` when None.
     """
     extra = extra or EXTRAS.get(package.split(".")[0])
     command = f"pip install {package}" if extra is None else f'pip install "distilpose[{extra}]"'
@@ -83,16 +87,7 @@ def missing_package(package: str, what: str, extra: str | None = None) -> Config
 
 
 def require_package(package: str, what: str, extra: str | None = None) -> None:
-    """Refuse what needs an optional package that is not installed.
-
-    Args:
-        package: name of the import.
-        what: needs it, the start of the sentence.
-        extra: see `missing_package`.
-
-    Raises:
-        ConfigError: it is not installed; the text names the command that installs it.
-    """
+    """Raise `missing_package` if an import of this name would find nothing."""
     try:
         found = find_spec(package) is not None
     except (ImportError, ValueError):  # sys.modules has None in its place

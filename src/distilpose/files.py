@@ -10,7 +10,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, BinaryIO, Self
 
 from distilpose.errors import InputError
@@ -20,14 +19,42 @@ _FULL_BYTES = 1 << 20  # with less room than that, a disk is full
 
 
 @contextlib.contextmanager
-def write_file_atomically(path: str | Path) -> Iterator[Path]:
-    """Give a hidden, empty file to write to; it takes its name when all went well and is removed when not.
+def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Give a hidden, empty file in the folder of ``path``, which takes that name when the block ends without an error.
 
-    The hidden file lies in the same folder and has the same ending. It is new (``O_EXCL``, no link is followed), its
-    mode follows the umask, and its content is on the disk before it takes the name.
+    It is new (``O_EXCL``, no link is followed), has the ending of ``path``, and its mode follows the umask.
 
     Args:
-        path: of the file; its folder is made.
+        path: of the file; its folder exists. A file that is there is replaced.
+        sync: ask the disk to keep the content before the rename, for files that took long to make.
+
+    Raises:
+        OSError: the disk is full or not writable; nothing is left behind.
+    """
+    part = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")
+    try:
+        with part.open("xb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+        yield part
+        os.chmod(part, mode)  # some writers replace the file by one that only its owner may read
+        if sync:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file by `replacing`; raises what that raises."""
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+@contextlib.contextmanager
+def write_file_atomically(path: str | Path) -> Iterator[Path]:
+    """`replacing` for files that took long to make: the folder is made, the content is synced, errors name the file.
 
     Raises:
         InputError: the file cannot be written, such as on a full disk.
@@ -37,47 +64,30 @@ def write_file_atomically(path: str | Path) -> Iterator[Path]:
         ...     part.write_text("[]")
     """
     path = Path(path)
-    part = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")
-    try:
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-            mode = os.fstat(descriptor).st_mode & 0o777
-            os.close(descriptor)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, sync=True) as part:
             yield part
-            os.chmod(part, mode)  # some writers replace the file by one that only its owner may read
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says while a file is written into an error that names the file.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Turn what the operating system says while a file is written into an `InputError` that names the file."""
     try:
         yield
-    except OSError as error:
-        raise _unwritable(path, error.strerror or str(error)) from error
-    except RuntimeError as error:  # C++ libraries say no more than that
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if shutil.disk_usage(folder).free > _FULL_BYTES:
+    except (OSError, RuntimeError) as error:  # C++ libraries raise the latter and say no more than that
+        reason = f"no space left: {error}"
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+        elif shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free > _FULL_BYTES:
             raise
-        raise _unwritable(path, f"no space left: {error}") from error
-
-
-def _unwritable(path: Path, reason: str) -> InputError:
-    return InputError(f"{path} cannot be written ({reason[:300]}): expected a folder that can be written to, with room")
+        raise InputError(
+            f"{path} cannot be written ({reason[:300]}): expected a folder that can be written to, with room"
+        ) from error
 
 
 def part_path(path: Path) -> Path:
-    """The hidden name under which a file is written until it is whole."""
+    """The hidden name of a file that can be read while it grows."""
     return path.with_name(f".{path.name}.part")
 
 
@@ -91,8 +101,7 @@ def open_part(path: Path) -> BinaryIO:
     """
     part = part_path(path)
     part.unlink(missing_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(part, flags, 0o666), "w+b", buffering=0)
+    return part.open("x+b", buffering=0)
 
 
 def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
@@ -104,36 +113,6 @@ def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]
-
-
-def write_whole(path: Path, data: bytes | memoryview, *, sync: bool = False) -> None:
-    """Write a file under a hidden name and rename it when every byte is there; an error leaves nothing behind.
-
-    Args:
-        path: of the file; its folder exists. A file that is there is replaced.
-        data: its content.
-        sync: ask the disk to keep it before the rename, for files that took long to make.
-
-    Raises:
-        OSError: the disk is full or not writable.
-    """
-    with replacing(path, sync=sync) as file:
-        write_all(file, data)
-
-
-@contextlib.contextmanager
-def replacing(path: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
-    """Open the hidden part of ``path``; it takes the name ``path`` when the block ends without an error."""
-    file = open_part(path)
-    try:
-        with file:
-            yield file
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(part_path(path), path)
-    except BaseException:
-        part_path(path).unlink(missing_ok=True)
-        raise
 
 
 class OutputLock:
@@ -178,9 +157,7 @@ class OutputLock:
         os.pwrite(self._file, f"{self._work} (process {os.getpid()} on {socket.gethostname()})\n".encode(), 0)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._path.unlink(missing_ok=True)
             os.close(self._file)

@@ -17,13 +17,7 @@ from distilpose.errors import ConfigError
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number.
-
-    Attributes:
-        low: least value.
-        high: largest value.
-        above_low: ``low`` itself is out.
-    """
+    """Bounds of a number; with ``above_low``, ``low`` itself is out."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -34,8 +28,9 @@ class Range:
         return low if self.high == math.inf else f"{low} and at most {self.high:g}"
 
     def __contains__(self, value: object) -> bool:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return number and self.low <= value <= self.high and not (self.above_low and value == self.low)  # type: ignore[operator]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            return False
+        return self.low <= value <= self.high and not (self.above_low and value == self.low)
 
 
 @dataclass(frozen=True)
@@ -129,11 +124,7 @@ def _option_type(hint: Any) -> OptionType:
 
 
 def check_options(options: Any) -> None:
-    """Refuse values outside their declared range or choices; call it in ``__post_init__``.
-
-    Raises:
-        ConfigError: a value is.
-    """
+    """Refuse values outside their declared range or choices by a `ConfigError`; call it in ``__post_init__``."""
     for name, kind in option_types(type(options)).items():
         value = getattr(options, name)
         if value is None and kind.optional:
@@ -141,7 +132,7 @@ def check_options(options: Any) -> None:
         for one in value if kind.several is not None and isinstance(value, list | tuple) else (value,):
             if kind.choices and one not in kind.choices:
                 raise ConfigError(f"{name} must be one of {', '.join(map(str, kind.choices))}, got {one!r}")
-            whole = kind.base is not int or (isinstance(one, int) or hasattr(one, "__index__"))
+            whole = kind.base is not int or hasattr(one, "__index__")
             if kind.range is not None and not (whole and one in kind.range):
                 sort = "a whole number" if kind.base is int else "a number"
                 raise ConfigError(f"{name} must be {sort} of {kind.range}, got {one!r}")

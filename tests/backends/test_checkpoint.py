@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import save_file
 
 from distilpose.backends.checkpoint import (
-    METADATA_KEY,
     HubModel,
-    convert_released,
     describe,
     load_checkpoint,
     read_description,
     save_checkpoint,
 )
+from distilpose.backends.description import METADATA_KEY
 from distilpose.backends.loading import as_backend, load_model
+from distilpose.backends.released import convert_released
 from distilpose.cli import main as cli
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models import create_model

@@ -267,8 +267,8 @@ def test_the_five_lists_of_coco_wholebody_are_one(document, write):
     (sample,) = load_person_samples(file, images, skeleton=COCO_WHOLEBODY_133).samples
     assert sample.visibility.tolist() == [*person["keypoints"][2::3], *[2] * 6, *[0] * 68, *[2] * 21, *[1] * 21]
     assert sample.xy_img[[17, 91, 132]].tolist() == [[20, 30], [22, 32], [23, 33]]
-    (counted,) = load_ground_truth(file, COCO_WHOLEBODY_133).people
-    assert (counted.labeled == (sample.visibility > 0)).all()
+    counted = load_ground_truth(file, COCO_WHOLEBODY_133).people
+    assert (counted.labeled == [sample.visibility > 0]).all()
     person["foot_kpts"].pop()
     with pytest.raises(DatasetError, match=r"expected 399 finite numbers in keypoints.*398 entries"):
         load_person_samples(*write(document), skeleton=COCO_WHOLEBODY_133)

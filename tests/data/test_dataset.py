@@ -174,7 +174,7 @@ def test_cache_keeps_what_fits_and_reads_the_rest(dots, make_sample, tmp_path):
 def test_image_of_another_size_is_refused(dots, cache_images):
     sample = dots()
     cv2.imwrite(str(sample.image_path), np.zeros((160, 200, 3), dtype=np.uint8))
-    with pytest.raises(DatasetError, match=r"annotation 42: .*\(200, 160\).*got \(160, 200\)"):
+    with pytest.raises(DatasetError, match=r"annotation 42: .*width \(160, 200\).* are of \(200, 160\)"):
         PersonDataset([sample], SIZE_HW, cache_images=cache_images)[SampleKey(0, 0, 0)]
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from labeled_people import labeled_people
 
 from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.metrics.diagnosis import (
@@ -32,17 +33,9 @@ def people(
 ) -> ComparedPeople:
     """P people of one image, or of the images given: (P, 3, 2) predictions and labels."""
     labels = TRUE[None] if true is None else true
-    count = len(labels)
-    return ComparedPeople(
-        skeleton=ARMS,
-        image_id=np.ones(count, dtype=np.int64) if image_id is None else np.array(image_id),
-        file_name=("a.jpg",) * count,
-        box_xyxy=np.tile([0.0, 0.0, 200.0, 100.0], (count, 1)),
-        area=np.full(count, AREA),
-        true_xy_img=labels,
-        labeled=np.ones((count, 3), dtype=bool) if labeled is None else labeled,
-        xy_img=predicted,
-    )
+    given = {"labeled": labeled, "image_id": image_id}
+    given = {name: value for name, value in given.items() if value is not None}
+    return labeled_people(ARMS, labels, xy_img=predicted, area=np.full(len(labels), AREA), **given)
 
 
 def kinds(compared: ComparedPeople, person: int = 0) -> list[str]:

@@ -62,7 +62,7 @@ def true_answers(evaluation_set: EvaluationSet) -> np.ndarray:
     people = evaluation_set.ground_truth.people
     assert evaluation_set.boxes.person is not None
     rows = zip(evaluation_set.boxes.person, evaluation_set.transforms, strict=True)
-    return np.stack([transform.to_norm(people[row].xy_img) for row, transform in rows])
+    return np.stack([transform.to_norm(people.true_xy_img[row]) for row, transform in rows])
 
 
 @pytest.fixture
@@ -85,7 +85,8 @@ def test_heatmaps_are_decoded_to_a_fraction_of_a_cell(evaluation_set: Evaluation
     result = evaluate_set(AnswerKey(true_answers(evaluation_set), heatmap=True), evaluation_set)
     assert result.metrics["AP"] == pytest.approx(1)
     found = np.array(result.results[-1]["keypoints"]).reshape(17, 3)
-    truth = np.array([p.xy_img for p in evaluation_set.ground_truth.people if p.image_id == 9])
+    people = evaluation_set.ground_truth.people
+    truth = people.true_xy_img[people.image_id == 9]
     assert np.abs(truth - found[:, :2]).max(axis=(1, 2)).min() < 0.05
 
 
@@ -139,8 +140,8 @@ def test_detections_replace_the_boxes(
     assert sorted(zip(detected.boxes.image_id.tolist(), detected.boxes.score.tolist(), strict=True)) == [
         (3, 0.9), (9, 0.4), (9, 0.8),
     ]  # fmt: skip
-    people = evaluation_set.ground_truth.people
-    right = {3: people[1].xy_img, 9: people[2].xy_img}
+    true_xy_img = evaluation_set.ground_truth.people.true_xy_img
+    right = {3: true_xy_img[1], 9: true_xy_img[2]}
     rows = zip(detected.boxes.image_id.tolist(), detected.transforms, strict=True)
     answers = np.stack([transform.to_norm(right[image_id]) for image_id, transform in rows])
     result = evaluate_set(AnswerKey(answers), detected)
@@ -154,16 +155,15 @@ def test_detections_replace_the_boxes(
 def test_a_detector_gives_the_boxes_and_true_boxes_stand_beside(
     evaluation_set: EvaluationSet, annotations: Path, images: Path
 ) -> None:
-    people = evaluation_set.ground_truth.people
-    first, second = people[0], people[2]  # of the first of three images; nobody is found in the others
+    chosen = evaluation_set.ground_truth.people.filter([0, 2])  # of the first of three images, which alone shows people
 
     def detector() -> Any:
-        boxes = iter([np.stack([first.box_xyxy, second.box_xyxy]), np.zeros((0, 4)), np.zeros((0, 4))])
+        boxes = iter([chosen.box_xyxy, np.zeros((0, 4)), np.zeros((0, 4))])
         return lambda images: [PersonBoxes(found := next(boxes), np.ones(len(found)))]
 
     detected = EvaluationSet.load(annotations, images, input_size_hw=SIZE_HW, detector=detector())
-    pairs = zip(detected.transforms, (first, second), strict=True)
-    answers = np.stack([transform.to_norm(person.xy_img) for transform, person in pairs])
+    pairs = zip(detected.transforms, chosen.true_xy_img, strict=True)
+    answers = np.stack([transform.to_norm(xy) for transform, xy in pairs])
     model = AnswerKey(np.concatenate([answers, true_answers(evaluation_set)]))
     result = evaluate_model(model, annotations, images, detector=detector())
     assert result.people_found == {"OKS >= 0.5": 2, "OKS >= 0.75": 2}
@@ -241,7 +241,8 @@ def test_sets_and_models_that_do_not_fit_are_refused(annotations: Path, images: 
     with pytest.raises(ConfigError, match=r"\(256, 192\), the evaluation set was loaded for \(128, 96\)"):
         evaluate_set(AnswerKey(np.zeros((4, 17, 2))), small)
     body = replace(COCO_17, name="body", keypoint_names=tuple(f"k{k}" for k in range(17)))
-    other = EvaluationSet(small.ground_truth, dict.fromkeys((3, 9), annotations), small.boxes, SIZE_HW, body, False)
+    truth = replace(small.ground_truth, people=replace(small.ground_truth.people, skeleton=body))
+    other = EvaluationSet(truth, dict.fromkeys((3, 9), annotations), small.boxes, SIZE_HW)
     with pytest.raises(ConfigError, match="keypoints of coco_17, the evaluation set those of body"):
         evaluate_set(AnswerKey(np.zeros((4, 17, 2))), other)
     with pytest.raises(ConfigError, match="got 'sideways'"):
@@ -260,7 +261,9 @@ def test_missing_and_foreign_images_are_refused(
         EvaluationSet.load(annotations, images / "elsewhere", input_size_hw=SIZE_HW)
     document["images"][0]["height"] = 201
     wrong = EvaluationSet.load(write("gt.json", document), images, input_size_hw=SIZE_HW)
-    with pytest.raises(DatasetError, match=r"image_9.png.*\(201, 300\), got \(200, 300\)"):
+    with pytest.raises(
+        DatasetError, match=r"image_9.png is of height and width \(200, 300\), its annotations are of \(201, 300\)"
+    ):
         evaluate_set(AnswerKey(np.zeros((4, 17, 2))), wrong)
     del document["images"][0]["height"]
     with pytest.raises(DatasetError, match="image 9 needs a positive whole height and width"):
@@ -268,6 +271,29 @@ def test_missing_and_foreign_images_are_refused(
     del document["images"][0]["file_name"]
     with pytest.raises(DatasetError, match="image 9 has no file_name"):
         EvaluationSet.load(write("gt.json", document), images, input_size_hw=SIZE_HW)
+
+
+def test_broken_images_are_found_before_and_left_out_if_asked_for(
+    document: Document, images: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = images / "image_9.png"
+    cut.write_bytes(cut.read_bytes()[:-500])
+    (images / "image_5.png").unlink()  # which shows nobody
+    document["annotations"][5]["bbox"] = [1.0]
+    file = write("gt.json", document)
+    options = {"input_size_hw": SIZE_HW, "check_images": True}
+    with pytest.raises(DatasetError, match="expected 4 finite numbers in bbox"):
+        EvaluationSet.load(file, images, **options)
+    left = EvaluationSet.load(file, images, skip_invalid=True, **options)
+    assert left.ground_truth.people.image_id.tolist() == left.boxes.image_id.tolist() == [3]
+    assert list(left.ground_truth.images) == [3, 5]
+    assert "skipped: " in caplog.text
+    assert "image_9.png cannot be read" in caplog.text
+    result = evaluate_set(AnswerKey(true_answers(left)), left)
+    assert (result.metrics["AP"], result.counts["people"]) == (pytest.approx(1), 1)
+    document["annotations"].pop()
+    with pytest.raises(DatasetError, match=r"1 of 2 images cannot be used:\n.*image_9.png cannot be read"):
+        EvaluationSet.load(write("gt.json", document), images, **options)
 
 
 def test_detections_of_other_images_are_refused(annotations: Path, images: Path, write: Write) -> None:

@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from labeled_people import arms, labeled_people
 
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError, DatasetError
+from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.evaluate import evaluate_predictions
-from distilpose.evaluation.ground_truth import LabeledPerson, load_ground_truth
+from distilpose.evaluation.ground_truth import head_sizes, load_ground_truth
 from distilpose.evaluation.metrics.protocols import crowdpose_ap, default_metrics, measure_protocols, pck_torso, pckh
 from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, MPII_16, Skeleton
 
 
-def person(skeleton: Skeleton, points: dict[str, tuple[float, float]], head_box: Any = None) -> LabeledPerson:
-    """A person with some labeled keypoints."""
-    xy, labeled = np.zeros((skeleton.num_keypoints, 2)), np.zeros(skeleton.num_keypoints, dtype=bool)
+def person(skeleton: Skeleton, points: dict[str, tuple[float, float]], head_box: Any = None) -> ComparedPeople:
+    """A person with some labeled keypoints, predicted at the labels; `head_box` is x, y, width, height."""
+    values = np.zeros((skeleton.num_keypoints, 3))
     for name, point in points.items():
-        xy[skeleton.keypoint_names.index(name)], labeled[skeleton.keypoint_names.index(name)] = point, True
-    head = None if head_box is None else np.array(head_box, dtype=float)
-    return LabeledPerson(1, np.array([0.0, 0, 100, 200]), xy, labeled, 1e4, head)
+        values[skeleton.keypoint_names.index(name)] = *point, 2
+    by_box, by_segment = head_sizes(values, skeleton, head_box)
+    return labeled_people(
+        skeleton, values[None, :, :2], labeled=values[None, :, 2] > 0, xy_img=values[None, :, :2], head_box=[by_box],
+        head_segment=[by_segment],
+    )  # fmt: skip
 
 
-def moved(skeleton: Skeleton, somebody: LabeledPerson, moves: dict[str, tuple[float, float]]) -> np.ndarray:
-    """Predictions at the labels, but for some keypoints."""
-    xy = somebody.xy_img.copy()
+def moved(somebody: ComparedPeople, moves: dict[str, tuple[float, float]]) -> ComparedPeople:
+    """Somebody with some predictions elsewhere."""
+    xy = somebody.true_xy_img.copy()
     for name, by in moves.items():
-        xy[skeleton.keypoint_names.index(name)] += by
-    return xy
+        xy[0, somebody.skeleton.keypoint_names.index(name)] += by
+    return replace(somebody, xy_img=xy)
+
+
+def joined(*people: ComparedPeople) -> ComparedPeople:
+    """Several as one."""
+    names = [field.name for field in fields(ComparedPeople)[1:] if getattr(people[0], field.name) is not None]
+    return replace(people[0], **{name: np.concatenate([getattr(each, name) for each in people]) for name in names})
 
 
 BODY = {"head_top": (50.0, 0.0), "upper_neck": (50.0, 40.0), "left_knee": (60.0, 150.0), "pelvis": (50.0, 100.0)}
@@ -41,8 +52,8 @@ BODY = {"head_top": (50.0, 0.0), "upper_neck": (50.0, 40.0), "left_knee": (60.0,
 
 def test_pckh_by_the_head_segment() -> None:
     somebody = person(MPII_16, BODY)  # a head of 40 pixels: 20 are within reach
-    xy = moved(MPII_16, somebody, {"head_top": (0, 20), "left_knee": (15, 15), "pelvis": (90, 0)})
-    result = pckh([somebody], xy[None], MPII_16)
+    somebody = moved(somebody, {"head_top": (0, 20), "left_knee": (15, 15), "pelvis": (90, 0)})
+    result = pckh(somebody)
     assert result.per_joint["head_top"] == (1.0, 1)
     assert result.per_joint["left_knee"] == (0.0, 1)  # 21.2 pixels
     assert result.per_joint["pelvis"] == (0.0, 1)
@@ -51,13 +62,13 @@ def test_pckh_by_the_head_segment() -> None:
     assert (result.facts["people_by_head_box"], result.facts["people_by_head_segment"]) == (0, 1)
     assert result.facts["not_in_mean"] == ["pelvis", "thorax"]
     spelled = replace(MPII_16, keypoint_names=tuple(name.title() for name in MPII_16.keypoint_names))
-    assert pckh([somebody], xy[None], spelled).values == result.values
+    assert pckh(replace(somebody, skeleton=spelled)).values == result.values
 
 
 def test_pckh_by_the_head_box_is_mpii_s_rule() -> None:
-    somebody = person(MPII_16, BODY, head_box=[30, 0, 60, 40])  # diagonal 50: a head of 30, so 15 are within reach
+    somebody = person(MPII_16, BODY, head_box=[30, 0, 30, 40])  # diagonal 50: a head of 30, so 15 are within reach
     for move, found in ((14.9, 1.0), (15.1, 0.0)):
-        result = pckh([somebody], moved(MPII_16, somebody, {"left_knee": (move, 0)})[None], MPII_16)
+        result = pckh(moved(somebody, {"left_knee": (move, 0)}))
         assert result.per_joint["left_knee"].pck == found
     assert result.facts["people_by_head_box"] == 1
 
@@ -65,37 +76,35 @@ def test_pckh_by_the_head_box_is_mpii_s_rule() -> None:
 def test_pckh_leaves_out_people_without_a_head_and_counts_those_without_a_prediction(caplog) -> None:
     somebody, headless = person(MPII_16, BODY), person(MPII_16, {"left_knee": (5.0, 5.0)})
     with caplog.at_level(logging.WARNING):
-        result = pckh([headless, somebody], np.full((2, 16, 2), np.nan), MPII_16)
+        result = pckh(replace(joined(headless, somebody), xy_img=np.full((2, 16, 2), np.nan)))
     assert result.values["PCKh@0.5"] == 0
     assert result.per_joint["left_knee"] == (0.0, 1)
     assert (result.facts["people"], result.facts["people_left_out"]) == (1, 1)
     assert "1 of 2 people are left out" in caplog.text
-    assert pckh([headless], np.zeros((1, 16, 2)), MPII_16).values["PCKh@0.5"] is None
+    assert pckh(headless).values["PCKh@0.5"] is None
 
 
 def test_pckh_without_any_head_is_refused_and_coco_works_with_head_boxes() -> None:
     nobody = person(COCO_17, {"nose": (1.0, 1.0)})
     with pytest.raises(ConfigError, match="add head_box"):
-        pckh([nobody], nobody.xy_img[None], COCO_17)
+        pckh(nobody)
     boxed = person(COCO_17, {"nose": (1.0, 1.0)}, head_box=[0, 0, 3, 4])
-    assert pckh([boxed], boxed.xy_img[None] + [1.4, 0], COCO_17).values["PCKh@0.5"] == 1  # 0.5 x 0.6 x 5 = 1.5
-    assert pckh([boxed], boxed.xy_img[None] + [1.6, 0], COCO_17).values["PCKh@0.5"] == 0
+    assert pckh(moved(boxed, {"nose": (1.4, 0)})).values["PCKh@0.5"] == 1  # 0.5 x 0.6 x 5 = 1.5
+    assert pckh(moved(boxed, {"nose": (1.6, 0)})).values["PCKh@0.5"] == 0
 
 
 def test_pck_by_the_torso() -> None:
     torso = {"left_shoulder": (0.0, 0.0), "right_hip": (30.0, 40.0), "left_wrist": (80.0, 0.0)}  # 50: 10 within reach
     other = {"right_shoulder": (0.0, 0.0), "left_hip": (0.0, 100.0), "left_wrist": (80.0, 0.0)}  # 100: 20
     people = [person(LSP_14, torso), person(LSP_14, other), person(LSP_14, {"left_wrist": (0.0, 0.0)})]
-    xy = np.stack([moved(LSP_14, somebody, {"left_wrist": (0, 15)}) for somebody in people])
-    result = pck_torso(people, xy, LSP_14)
+    result = pck_torso(joined(*(moved(somebody, {"left_wrist": (0, 15)}) for somebody in people)))
     assert result.per_joint["left_wrist"] == (0.5, 2)
     assert result.values["PCK@0.2 torso"] == pytest.approx(5 / 6)
     assert result.facts["people_left_out"] == 1
     hips = person(MPII_16, {**torso, "pelvis": (0.0, 0.0)})
-    off = moved(MPII_16, hips, {"pelvis": (50, 0)})[None]
-    assert pck_torso([hips], off, MPII_16).values["PCK@0.2 torso"] == pytest.approx(3 / 4)  # pelvis counts
+    assert pck_torso(moved(hips, {"pelvis": (50, 0)})).values["PCK@0.2 torso"] == pytest.approx(3 / 4)  # pelvis counts
     with pytest.raises(ConfigError, match="needs shoulders and hips"):
-        pck_torso(people, xy, Skeleton("arm", ("elbow",), (), (), (), (), (0.1,)))
+        pck_torso(arms(0))
 
 
 @pytest.fixture
@@ -136,7 +145,7 @@ def test_crowdpose_numbers_are_those_of_the_library_s_own_crowd_evaluation(crowd
     from faster_coco_eval import COCO, COCOeval_faster
 
     file, results = crowd
-    ours = crowdpose_ap(load_ground_truth(file, CROWDPOSE_14), results, CROWDPOSE_14)
+    ours = crowdpose_ap(load_ground_truth(file, CROWDPOSE_14), results)
     truth = COCO(str(file), print_function=lambda *_: None)
     theirs = COCOeval_faster(
         truth, truth.loadRes(results), iouType="keypoints_crowd", print_function=lambda *_: None, use_area=False,
@@ -156,7 +165,7 @@ def test_images_without_crowd_index_are_said(crowd, caplog) -> None:
         del image["crowdIndex"]
     file.write_text(json.dumps(document))
     with caplog.at_level(logging.WARNING):
-        values = crowdpose_ap(load_ground_truth(file, CROWDPOSE_14), results, CROWDPOSE_14).values
+        values = crowdpose_ap(load_ground_truth(file, CROWDPOSE_14), results).values
     assert values["AP"] > 0
     assert values["AP_easy"] is values["AP_medium"] is values["AP_hard"] is None
     assert "9 of 9 images have no crowdIndex" in caplog.text
@@ -169,7 +178,7 @@ def test_a_level_without_people_or_results(crowd) -> None:
     file.write_text(json.dumps(document))
     truth = load_ground_truth(file, CROWDPOSE_14)
     found = [result for result in results if 4 <= result["image_id"] <= 6]
-    values = crowdpose_ap(truth, found, CROWDPOSE_14).values
+    values = crowdpose_ap(truth, found).values
     assert values["AP_easy"] == 0
     assert values["AP_medium"] > 0
     assert values["AP_hard"] is None
@@ -185,7 +194,7 @@ def test_defaults_follow_the_keypoints_and_unknown_metrics_are_refused(crowd) ->
     file, _ = crowd
     truth = load_ground_truth(file, CROWDPOSE_14)
     with pytest.raises(ConfigError, match="metrics must be among coco, pckh, pck_torso, crowdpose, got pcp"):
-        measure_protocols(["pcp"], truth, [], np.zeros((27, 14, 2)), CROWDPOSE_14)
+        measure_protocols(["pcp"], truth, [], truth.people)
 
 
 def test_a_results_file_says_what_it_was_measured_with_and_may_have_the_file_s_category(crowd, tmp_path: Path) -> None:
@@ -245,7 +254,7 @@ def test_a_head_box_is_checked(crowd) -> None:
     document = json.loads(file.read_text())
     document["annotations"][0]["head_box"] = [0, 0, 10, 20]
     file.write_text(json.dumps(document))
-    assert load_ground_truth(file, CROWDPOSE_14).people[0].head_box_xyxy.tolist() == [0, 0, 10, 20]
+    assert load_ground_truth(file, CROWDPOSE_14).people.head_box[0] == pytest.approx(0.6 * 500**0.5)
     document["annotations"][0]["head_box"] = [0, 0, 10]
     file.write_text(json.dumps(document))
     with pytest.raises(DatasetError, match="head_box as x, y, width, height"):
@@ -259,14 +268,11 @@ def test_other_keypoints_are_mapped_before_an_evaluation(crowd, tmp_path: Path) 
     truth = load_ground_truth(file, COCO_17, map_keypoints(CROWDPOSE_14, COCO_17))
     own = load_ground_truth(file, CROWDPOSE_14)
     wrist, its = COCO_17.keypoint_names.index("left_wrist"), CROWDPOSE_14.keypoint_names.index("left_wrist")
-    for mapped, original in zip(truth.people, own.people, strict=True):
-        assert mapped.labeled[wrist] == original.labeled[its]
-        assert (mapped.xy_img[wrist] == original.xy_img[its]).all()
-        assert not mapped.labeled[:5].any()
+    assert (truth.people.labeled[:, wrist] == own.people.labeled[:, its]).all()
+    assert (truth.people.true_xy_img[:, wrist] == own.people.true_xy_img[:, its]).all()
+    assert not truth.people.labeled[:, :5].any()
     # The size of heads comes from the file's own keypoints, which COCO's 17 do not have.
-    xy = np.stack([somebody.xy_img for somebody in truth.people])
-    own_xy = np.stack([somebody.xy_img for somebody in own.people])
-    by_file, by_model = pckh(truth.people, xy + 7, COCO_17), pckh(own.people, own_xy + 7, CROWDPOSE_14)
+    by_file, by_model = (pckh(replace(p, xy_img=p.true_xy_img + 7)) for p in (truth.people, own.people))
     assert by_file.facts["people_by_head_segment"] == by_model.facts["people_by_head_segment"] > 0
     assert by_file.per_joint["left_wrist"] == by_model.per_joint["left_wrist"]
     with pytest.raises(DatasetError, match="in this order"):

@@ -202,7 +202,7 @@ def _keypoints(person: dict[str, Any]) -> np.ndarray:
 
 def test_text_from_files_stays_text(result: EvaluationResult, drawn: Path) -> None:
     evil = '<script src="https://evil.example/x.js"></script>"'
-    names = tuple(f"../images/{name}" for name in result.people.file_name)
+    names = np.array([f"../images/{name}" for name in result.people.file_name])
     spoilt = replace(result, protocol={"model": evil, evil: evil}, people=replace(result.people, file_name=names))
     page = Page(report_page(spoilt, drawn / "images"))
     assert "script" not in page.tags

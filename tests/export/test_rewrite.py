@@ -29,8 +29,7 @@ SIZE_HW = (64, 48)
         ("tokenpose_m", {}),
     ],
 )
-@pytest.mark.parametrize("rewrite", [True, False])
-def test_same_numbers(name: str, options: dict[str, Any], rewrite: bool) -> None:
+def test_same_numbers(name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = create_model(name, input_size_hw=SIZE_HW, **{"depth": 3, **options}).double().eval()
     for part in model.modules():
@@ -39,7 +38,7 @@ def test_same_numbers(name: str, options: dict[str, Any], rewrite: bool) -> None
     images = torch.randn(3, 3, *SIZE_HW, dtype=torch.float64)
     with torch.no_grad():
         expected = [v for v in model(images)._replace(keypoint_tokens=None, visual_tokens=None) if v is not None]
-        form = ExportForm(model, rewrite=rewrite)
+        form = ExportForm(model)
         found = form(images)
     assert len(found) == len(expected) == len(form.output_names)
     for ours, theirs in zip(found, expected, strict=True):

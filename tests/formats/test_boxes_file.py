@@ -132,8 +132,8 @@ def test_people_without_a_box_have_that_of_their_keypoints(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "broken or empty"),
-        ("{", "broken or empty"),
+        ("", "the file is empty"),
+        ("{", "broken json"),
         ([], "expected person boxes, got none"),
         ({"rows": []}, "no list of images"),
         ({"images": [], "annotations": 3}, "expected a list of boxes"),
@@ -150,7 +150,7 @@ def test_people_without_a_box_have_that_of_their_keypoints(tmp_path: Path) -> No
         ([row(785, bbox=[1, 2, "a", 4])], "row 0"),
         ([row(785, bbox=[1, 2, 0, 4])], "row 0: .*x1 < x2"),
         ([row(785, bbox=[1, 2, float("inf"), 4])], "row 0: .*finite"),
-        ("[" * 100_000, "broken or empty"),
+        ("[" * 100_000, "nested too deeply"),
         ([row(4), row(5)], "none of its 2 boxes .* image_id 4, .*000000000785.jpg.*--annotations"),
         ([row(785, category_id=0)], "expected person boxes, got none: its categories are 0, people are 1"),
     ],
@@ -162,7 +162,7 @@ def test_unusable_file_is_refused_by_name(tmp_path: Path, content: Any, message:
 
 
 def test_missing_and_contradicting_annotation_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere.json cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"nowhere.json: .*cannot read it .*No such file"):
         match_image_ids(PATHS, tmp_path / "nowhere.json")
     images = [{"id": 1, "file_name": "garden.jpg"}, {"id": 2, "file_name": "photos/garden.jpg"}]
     with pytest.raises(InputError, match="fits two images of the annotation file, ids 1 and 2"):
@@ -187,6 +187,19 @@ def test_flags_and_categories_as_tools_write_them(tmp_path: Path) -> None:
     document["annotations"] = [people[0] | {"iscrowd": "maybe"}]
     with pytest.raises(InputError, match="row 0: expected iscrowd as 0 or 1, got 'maybe'"):
         match_boxes(write(tmp_path, document), PATHS)
+
+
+def test_text_ids_and_empty_boxes_of_an_annotation_file(tmp_path: Path) -> None:
+    person = {"image_id": "garden", "category_id": "1"}
+    document = {
+        "images": [{"id": "garden", "file_name": r"photos\garden.jpg", "height": 100, "width": 80}],
+        "annotations": [
+            person | {"id": "a", "bbox": [1, 2, 30, 40], "iscrowd": None},
+            person | {"id": "b", "bbox": [0, 0, 0, 0], "keypoints": [5, 9, 2, 9, 30, 2]},
+        ],
+        "categories": [{"id": "1", "name": "Person"}],
+    }
+    assert lefts(write(tmp_path, document), PATHS) == [[], [1, pytest.approx(2.9)], []]
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_foreign_key_points() -> None:
 @pytest.mark.parametrize(("name", "method"), [("pandas", "to_pandas"), ("supervision", "to_supervision")])
 def test_missing_library_is_named_with_the_remedy(result: PoseResult, monkeypatch, name: str, method: str) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InputError, match=rf'needs {name}.*pip install "distilpose\[interop\]"'):
+    with pytest.raises(ConfigError, match=rf'needs {name}.*pip install "distilpose\[interop\]"'):
         getattr(result, method)()
 
 

@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 from distilpose.formats import parquet
-from distilpose.formats.coco import CocoResults, prediction_rows, write_predictions
-from distilpose.formats.jsonl import JsonLines
+from distilpose.formats.coco import coco_results, json_lines
 from distilpose.formats.parquet import ParquetFolder
 from distilpose.formats.record import PoseRecord
 from distilpose.inference.result import PoseResult
@@ -38,7 +37,7 @@ def frame(number: int, count: int = 2) -> PoseRecord:
 
 
 def test_json_list_is_valid_after_every_frame(tmp_path: Path) -> None:
-    writer = CocoResults(tmp_path / "predictions.json")
+    writer = coco_results(tmp_path / "predictions.json")
     part = tmp_path / ".predictions.json.part"
     assert json.loads(part.read_text()) == []
     rows = 0
@@ -57,17 +56,16 @@ def test_json_list_is_valid_after_every_frame(tmp_path: Path) -> None:
 
 
 def test_an_image_has_neither_frame_nor_track(tmp_path: Path) -> None:
-    write_predictions(
-        tmp_path / "p.json",
-        prediction_rows(PoseRecord("a.jpg", people(1, tracks=False), (90, 100), image_id=7)),
-    )
+    writer = coco_results(tmp_path / "p.json")
+    writer.write(PoseRecord("a.jpg", people(1, tracks=False), (90, 100), image_id=7))
+    writer.close()
     (row,) = json.loads((tmp_path / "p.json").read_text())
     assert row["image_id"] == 7
     assert not row.keys() & {"frame", "time", "track_id"}
 
 
 def test_json_lines_have_every_frame(tmp_path: Path) -> None:
-    writer = JsonLines(tmp_path / "poses.jsonl")
+    writer = json_lines(tmp_path / "poses.jsonl")
     for number, count in enumerate((2, 0, 1)):
         writer.write(frame(number, count))
     writer.close()
@@ -102,10 +100,9 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_writers import frame
-from distilpose.formats.coco import CocoResults
-from distilpose.formats.jsonl import JsonLines
+from distilpose.formats.coco import coco_results, json_lines
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-for kind, name in ((CocoResults, "a.json"), (JsonLines, "b.jsonl")):
+for kind, name in ((coco_results, "a.json"), (json_lines, "b.jsonl")):
     writer = kind(Path({str(tmp_path)!r}) / name)
     done = 0
     try:
@@ -122,7 +119,7 @@ for kind, name in ((CocoResults, "a.json"), (JsonLines, "b.jsonl")):
     assert len([json.loads(line) for line in lines]) == int(told[1]) > 0
 
 
-@pytest.mark.parametrize("kind", [CocoResults, JsonLines])
+@pytest.mark.parametrize("kind", [coco_results, json_lines])
 def test_a_killed_process_leaves_a_readable_file(kind: Any, tmp_path: Path) -> None:
     code = f"""
 import os, sys
@@ -137,5 +134,5 @@ os._exit(9)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
     text = (tmp_path / ".x.part").read_text()
-    rows = json.loads(text) if kind is CocoResults else [json.loads(line) for line in text.splitlines()]
-    assert len(rows) == (40 if kind is CocoResults else 20)
+    rows = json.loads(text) if kind is coco_results else [json.loads(line) for line in text.splitlines()]
+    assert len(rows) == (40 if kind is coco_results else 20)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distilpose.backends.checkpoint import convert_released
+from distilpose.backends.released import convert_released
 from distilpose.errors import ConfigError
 from distilpose.losses import (
     CELL,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
-import numpy as np
-
-from distilpose.backends.description import MAX_SIDE
+from distilpose.backends.description import MAX_SIDE, Triple, triple
 from distilpose.errors import ConfigError
 from distilpose.geometry import CROP_PADDING
 from distilpose.types import Size
-
-Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,7 @@ class ForeignOptions:
 
 
 def split_address(name: str) -> tuple[str, dict[str, str]]:
-    """Split ``FILE?key=value&key=value`` into file and options.
-
-    Raises:
-        ConfigError: what stands behind the question mark is no list of options.
-    """
+    """Split ``FILE?key=value&key=value`` into file and options; a `ConfigError` if the rest is no such list."""
     file, mark, query = name.partition("?")
     if not mark or Path(name).exists():
         return name, {}
@@ -61,29 +55,25 @@ def split_address(name: str) -> tuple[str, dict[str, str]]:
 
 
 def read_options(file: str, values: dict[str, str]) -> ForeignOptions:
-    """Options of a foreign network from their texts.
-
-    Raises:
-        ConfigError: one is unknown or unusable.
-    """
-    known = [field.name for field in fields(ForeignOptions)]
+    """Options of a foreign network from their texts; a `ConfigError` names one that is unknown or unusable."""
     parsed: dict[str, Any] = {}
     for key, text in values.items():
-        if key not in known:
-            raise ConfigError(f"model {file}: option must be one of {', '.join(known)}, got {key[:50]!r}")
+        if key not in _READERS:
+            raise ConfigError(f"model {file}: option must be one of {', '.join(_READERS)}, got {key[:50]!r}")
+        read, form = _READERS[key]
         try:
-            parsed[key] = _READERS[key](text)
+            parsed[key] = read(text)
         except (KeyError, ValueError) as error:
-            raise ConfigError(f"model {file}: {key}={text[:100]} cannot be read: {_FORMS[key]}") from error
+            raise ConfigError(f"model {file}: {key}={text[:100]} cannot be read: expected {form}") from error
     return ForeignOptions(**parsed)
 
 
 def _triple(text: str) -> Triple:
-    numbers = [float(part) for part in text.split(",")]
-    a, b, c = numbers * 3 if len(numbers) == 1 else numbers
-    if not all(np.isfinite([a, b, c])):
+    numbers = text.split(",")
+    values = triple(numbers * 3 if len(numbers) == 1 else numbers)
+    if not all(map(math.isfinite, values)):
         raise ValueError(text)
-    return a, b, c
+    return values
 
 
 def _deviation(text: str) -> Triple:
@@ -94,10 +84,9 @@ def _deviation(text: str) -> Triple:
 
 
 def _padding(text: str) -> float:
-    value = float(text)
-    if not 0.5 <= value <= 3:
+    if not 0.5 <= float(text) <= 3:
         raise ValueError(text)
-    return value
+    return float(text)
 
 
 def _size(text: str) -> Size:
@@ -107,25 +96,15 @@ def _size(text: str) -> Size:
     return height, width
 
 
-_READERS: dict[str, Any] = {
-    "keypoints": str,
-    "mean": _triple,
-    "std": _deviation,
-    "color": {"rgb": "rgb", "bgr": "bgr"}.__getitem__,
-    "padding": _padding,
-    "udp": {"0": False, "1": True}.__getitem__,
-    "size": _size,
-    "outputs": lambda text: tuple(text.split(",")),
-    "dataset_index": int,
-}
-_FORMS = {
-    "keypoints": "expected a skeleton's name, its file, or names with commas",
-    "mean": "expected one number or three with commas, in pixel values 0 to 255, such as 123.675,116.28,103.53",
-    "std": "expected one number or three with commas, > 0, in pixel values 0 to 255, such as 58.395,57.12,57.375",
-    "color": "expected rgb or bgr",
-    "padding": "expected a number in 0.5..3",
-    "udp": "expected 0 or 1",
-    "size": f"expected HxW in pixels, such as 256x192, at most {MAX_SIDE}",
-    "outputs": "expected names with commas",
-    "dataset_index": "expected a number",
+# Of each option: from text to value, and what is expected.
+_READERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "keypoints": (str, "a skeleton's name, its file, or names with commas"),
+    "mean": (_triple, "one number or three with commas, in pixel values 0 to 255, such as 123.675,116.28,103.53"),
+    "std": (_deviation, "one number or three with commas, > 0, in pixel values 0 to 255, such as 58.395,57.12,57.375"),
+    "color": ({"rgb": "rgb", "bgr": "bgr"}.__getitem__, "rgb or bgr"),
+    "padding": (_padding, "a number in 0.5..3"),
+    "udp": ({"0": False, "1": True}.__getitem__, "0 or 1"),
+    "size": (_size, f"HxW in pixels, such as 256x192, at most {MAX_SIDE}"),
+    "outputs": (lambda text: tuple(text.split(",")), "names with commas"),
+    "dataset_index": (int, "a number"),
 }

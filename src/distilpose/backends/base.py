@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from distilpose.backends.description import ModelDescription
-from distilpose.backends.device import RuntimeInfo, usable_cores
+from distilpose.backends.description import ModelDescription, parse_description
+from distilpose.backends.device import RuntimeInfo
 from distilpose.data.preprocess import NetworkInput, network_input
 from distilpose.errors import CheckpointError, InputError
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
@@ -45,6 +45,72 @@ class InferenceBackend(Protocol):
         ...
 
 
+class ExportedBackend:
+    """A file of ``distilpose export`` as an `InferenceBackend`; a subclass opens it for its runtime and runs it.
+
+    Args:
+        files: of the model, the one with the description first.
+        text: description inside the file; None when there is none.
+        names: of the outputs, in the order in which `_run` returns them.
+        runtime: what runs it.
+
+    Attributes:
+        description: what the model expects and returns.
+
+    Raises:
+        CheckpointError: the file is damaged, foreign or newer, does not run, or does not do what it says of itself.
+    """
+
+    def __init__(self, files: Sequence[Path], text: str | None, names: Sequence[str], runtime: RuntimeInfo) -> None:
+        self._path, self._names, self._runtime = files[0], names, runtime
+        self.description = parse_description(self._path, text)
+        check_digest(text, files)
+        needed = HEATMAP_OUTPUT if self.description.output == "heatmap" else POSE_OUTPUTS[0]
+        if needed not in names:
+            raise CheckpointError(
+                f"{self._path} must have an output {needed!r}, got {', '.join(names)[:300]}: export it again"
+            )
+        self._try_out()
+
+    def describe(self) -> RuntimeInfo:
+        """What runs it."""
+        return self._runtime
+
+    def __call__(self, images: NetworkInput) -> NumpyOutput:
+        """(B, 3, H, W) crops -> the model's output, without tokens."""
+        check_network_input(images, self.description)
+        try:
+            values = dict(zip(self._names, self._run(images), strict=True))
+        except Exception as error:  # exceptions of runtimes share no base class
+            raise run_failed(self._path, self._runtime.backend.rsplit(" ", 1)[0], error) from error
+        if HEATMAP_OUTPUT in values:
+            return HeatmapOutput(values[HEATMAP_OUTPUT])
+        return PoseOutput(values["xy_norm"], values.get("sigma"), values.get("score"))
+
+    def _run(self, images: NetworkInput) -> Iterable[Float32Array]:
+        """The outputs in the order of their names."""
+        raise NotImplementedError
+
+    def _try_out(self) -> None:
+        """Run two black crops, and hold the answer against the description."""
+        batch, count = 2, self.description.skeleton.num_keypoints
+        crops = np.zeros((batch, *self.description.input_size_hw, 3), np.uint8)
+        output = self(network_input(crops, self.description.normalization))
+        heatmaps = (batch, count, *self.description.heatmap_size_hw)
+        point = (batch, count, 2)
+        shapes = {"xy_norm": point, "sigma": point, "score": (batch, count), HEATMAP_OUTPUT: heatmaps}
+        for name, values in output._asdict().items():
+            if values is None or name not in shapes:
+                continue
+            if values.shape != shapes[name] or values.dtype != np.float32 or not np.isfinite(values).all():
+                same = values.shape == shapes[name]
+                fault = "numbers that are not finite" if same else f"{values.dtype} {values.shape}"
+                raise CheckpointError(
+                    f"{self._path} does not do what it says of itself: output {name!r} must be float32 of shape "
+                    f"{shapes[name]} and finite on black crops, got {fault}: export it again"
+                )
+
+
 def runtime_of(backend: InferenceBackend) -> RuntimeInfo:
     """What runs a backend, a foreign one included."""
     describe = getattr(backend, "describe", None)
@@ -53,11 +119,7 @@ def runtime_of(backend: InferenceBackend) -> RuntimeInfo:
 
 
 def check_network_input(images: NetworkInput, description: ModelDescription) -> None:
-    """Refuse an array that the model cannot read.
-
-    Raises:
-        InputError: wrong shape or number format.
-    """
+    """Refuse an array of the wrong shape or number format with an `InputError`."""
     height, width = description.input_size_hw
     dtype = np.uint8 if description.normalization is None else np.float32
     if images.ndim != 4 or images.shape[1:] != (3, height, width) or images.dtype != dtype or len(images) == 0:
@@ -75,10 +137,10 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
-def first_line(error: Exception) -> str:
-    """What a foreign library says, in one line of a readable length."""
+def first_line(error: Exception, place: int = -1) -> str:
+    """What a foreign library says in its last line, or another one, in a readable length."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
+    return lines[place][:300] if lines else type(error).__name__
 
 
 def unreadable(path: Path, runtime: str, error: Exception) -> CheckpointError:
@@ -92,46 +154,6 @@ def unreadable(path: Path, runtime: str, error: Exception) -> CheckpointError:
 def run_failed(path: Path, runtime: str, error: Exception) -> CheckpointError:
     """The error for a model that a runtime cannot finish."""
     return CheckpointError(f"{path} failed while {runtime} ran it ({first_line(error)}): export it again")
-
-
-def check_outputs(path: Path, names: Sequence[str], description: ModelDescription) -> None:
-    """Refuse a file without the output that its description promises, or with one that no backend knows."""
-    needed = HEATMAP_OUTPUT if description.output == "heatmap" else POSE_OUTPUTS[0]
-    if needed not in names:
-        raise CheckpointError(f"{path} must have an output {needed!r}, got {', '.join(names)[:300]}: export it again")
-
-
-def output_of(values: Mapping[str, Float32Array]) -> NumpyOutput:
-    """Arrays by name as a model output."""
-    if HEATMAP_OUTPUT in values:
-        return HeatmapOutput(values[HEATMAP_OUTPUT])
-    xy_norm, sigma, score = (values.get(name) for name in POSE_OUTPUTS)
-    assert xy_norm is not None
-    return PoseOutput(xy_norm, sigma, score)
-
-
-def probe(backend: InferenceBackend, path: Path) -> None:
-    """Run a model once, on two black crops, and hold its answer against its description.
-
-    Raises:
-        CheckpointError: it does not run, or returns other shapes or numbers that are not finite.
-    """
-    description = backend.description
-    batch, count = 2, description.skeleton.num_keypoints
-    crops = np.zeros((batch, *description.input_size_hw, 3), np.uint8)
-    output = backend(network_input(crops, description.normalization))
-    shapes: dict[str, tuple[int, ...]] = {"xy_norm": (batch, count, 2), "sigma": (batch, count, 2)}
-    shapes |= {"score": (batch, count), HEATMAP_OUTPUT: (batch, count, *description.heatmap_size_hw)}
-    for name, shape in shapes.items():
-        values = getattr(output, name, None)
-        if values is None:
-            continue
-        if values.shape != shape or values.dtype != np.float32 or not np.isfinite(values).all():
-            fault = "numbers that are not finite" if values.shape == shape else f"{values.dtype} {values.shape}"
-            raise CheckpointError(
-                f"{path} does not do what it says of itself: output {name!r} must be float32 of shape {shape} and "
-                f"finite on black crops, got {fault}: export it again"
-            )
 
 
 def described(description: ModelDescription) -> str:
@@ -170,26 +192,3 @@ def file_digest(parts: Iterable[bytes]) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
-
-
-__all__ = [
-    "HEATMAP_OUTPUT",
-    "INPUT_NAME",
-    "POSE_OUTPUTS",
-    "InferenceBackend",
-    "NumpyOutput",
-    "check_digest",
-    "check_network_input",
-    "check_outputs",
-    "described",
-    "existing_file",
-    "file_digest",
-    "first_line",
-    "output_of",
-    "probe",
-    "run_failed",
-    "runtime_of",
-    "stamp_digest",
-    "unreadable",
-    "usable_cores",
-]

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from distilpose.backends.base import check_digest, described, first_line, stamp_digest
 from distilpose.backends.description import METADATA_KEY, ModelDescription, parse_description
-from distilpose.backends.released import convert_released
-from distilpose.backends.tensors import check_tensors, fill_model
+from distilpose.backends.released import check_tensors, convert_released, fill_model
 from distilpose.data.preprocess import Normalization
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.files import write_file_atomically
@@ -36,8 +35,7 @@ def describe(
 ) -> ModelDescription:
     """What a model expects and returns.
 
-    A model that was loaded keeps the description of its file; one from `create_model` gets the
-    defaults (ImageNet normalization; COCO-17 when it has 17 keypoints).
+    A model that was loaded keeps the description of its file; one from `create_model` gets the defaults.
 
     Args:
         model: from `create_model` or `load_checkpoint`.
@@ -54,12 +52,12 @@ def describe(
     known = getattr(model, "description", None)
     if not isinstance(known, ModelDescription):
         height, width = model.input_size_hw
-        cells_hw = (height // CELL, width // CELL)
+        heatmap = isinstance(model, HeatmapModel)
         known = ModelDescription(
             model=model.preset,
-            output="heatmap" if isinstance(model, HeatmapModel) else "regression",
+            output="heatmap" if heatmap else "regression",
             input_size_hw=(height, width),
-            heatmap_size_hw=model.heatmap_size_hw if isinstance(model, HeatmapModel) else cells_hw,
+            heatmap_size_hw=model.heatmap_size_hw if heatmap else (height // CELL, width // CELL),
             options=dict(model.preset_options),
             normalization=Normalization(*model.backbone.normalization or ()),
             skeleton=skeleton or COCO_17,
@@ -82,7 +80,7 @@ def save_checkpoint(
     training: Mapping[str, Any] | None = None,
     half: bool = False,
 ) -> Path:
-    """Write a model with its description into one safetensors file, atomically.
+    """Write a model with its description into one safetensors file, atomically, and return its path.
 
     Args:
         model: from `create_model` or `load_checkpoint`.
@@ -90,9 +88,6 @@ def save_checkpoint(
         skeleton: of the training data, when it is not COCO's.
         training: JSON values worth knowing about the run (data, steps, measured AP).
         half: write float16, half the size; loading gives float32 again.
-
-    Returns:
-        The path.
 
     Raises:
         ConfigError: the model cannot describe itself (see `describe`).
@@ -113,13 +108,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> PoseModel:
-    """Build a model from a file: our safetensors, or a released ``.pth``.
-
-    Args:
-        path: the file; nothing else is needed.
-
-    Returns:
-        The model in evaluation mode, float32, on the CPU; ``describe(model)`` tells the rest.
+    """Build a model from our safetensors or a released ``.pth``: in evaluation mode, float32, on the CPU.
 
     Raises:
         CheckpointError: the file is missing, broken, foreign, newer, or does not match its model.
@@ -135,21 +124,14 @@ def load_checkpoint(path: str | Path) -> PoseModel:
 
 def read_description(path: str | Path) -> ModelDescription:
     """The description inside one of our safetensors files, without its weights."""
-    try:
-        with safe_open(path, "pt") as file:
-            return parse_description(Path(path), (file.metadata() or {}).get(METADATA_KEY))
-    except (SafetensorError, OSError) as error:
-        raise _not_safetensors(Path(path), error) from error
+    return _read_safetensors(Path(path), weights=False)[1]
 
 
 class HubModel(nn.Module, PyTorchModelHubMixin, library_name="distilpose", tags=["pose-estimation"]):
     """A pose model with Hugging Face's ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
 
-    A folder holds one self-describing ``model.safetensors``; ``config.json`` repeats its description for
-    readers and for the hub, and is not read back.
-
-    Args:
-        model: what to save.
+    A folder holds one self-describing ``model.safetensors``; ``config.json`` repeats its description for readers and
+    for the hub, and is not read back.
 
     Example:
         >>> HubModel(model).save_pretrained("my-model")  # doctest: +SKIP
@@ -171,36 +153,18 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="distilpose", tags=
             part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        **_: Any,
-    ) -> Self:
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
         if Path(model_id).is_dir():
             return cls(load_checkpoint(Path(model_id) / HUB_WEIGHTS_NAME))
-        path = hf_hub_download(
-            model_id,
-            HUB_WEIGHTS_NAME,
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-        )
-        return cls(load_checkpoint(path))
+        known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        download = {name: options[name] for name in known if name in options}
+        return cls(load_checkpoint(hf_hub_download(model_id, HUB_WEIGHTS_NAME, **download)))
 
 
 def load_from_hub(hub_id: str) -> PoseModel:
     """Load a model from a hub id such as ``"org/name"``, or from the cache when the hub cannot be reached.
 
-    Raises:
-        CheckpointError: it is neither on the hub nor in the cache.
+    A `CheckpointError` says that it is in neither.
     """
     try:
         return HubModel.from_pretrained(hub_id).model
@@ -211,22 +175,19 @@ def load_from_hub(hub_id: str) -> PoseModel:
         ) from error
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelDescription]:
+def _read_safetensors(path: Path, *, weights: bool = True) -> tuple[dict[str, Tensor], ModelDescription]:
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
             description = parse_description(path, text)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+            tensors = {name: file.get_tensor(name) for name in (file.keys() if weights else ())}
     except (SafetensorError, OSError) as error:
-        raise _not_safetensors(path, error) from error
-    check_digest(text, [path])
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors ({first_line(error)}): broken, cut short, or another format"
+        ) from error
+    if weights:
+        check_digest(text, [path])
     return tensors, description
-
-
-def _not_safetensors(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path} cannot be read as safetensors ({first_line(error)}): broken, cut short, or another format"
-    )
 
 
 def _build(path: Path, description: ModelDescription, tensors: Mapping[str, Tensor]) -> PoseModel:
@@ -251,15 +212,3 @@ def _build(path: Path, description: ModelDescription, tensors: Mapping[str, Tens
 
 def _create(description: ModelDescription) -> PoseModel:
     return create_model(description.model, **description.options)
-
-
-__all__ = [
-    "HubModel",
-    "check_tensors",
-    "convert_released",
-    "describe",
-    "load_checkpoint",
-    "load_from_hub",
-    "read_description",
-    "save_checkpoint",
-]

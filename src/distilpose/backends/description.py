@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +23,7 @@ RENAMED = {1: {"distilpose_m": "distilpose_p"}}
 METADATA_KEY = "distilpose"  # of the description in a file's metadata, whatever the kind of file
 OutputKind = Literal["regression", "heatmap"]
 Precision = Literal["float32", "float16", "int8"]
+Triple = tuple[float, float, float]
 MAX_SIDE = 4096  # pixels or cells
 MAX_KEYPOINTS = 2048
 _MAX_OPTION = 8192
@@ -77,11 +78,7 @@ class ModelDescription:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelDescription:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            CheckpointError: a field is missing or broken, or the format is newer than this package.
-        """
+        """Read what `to_dict` wrote; a broken or newer one is a `CheckpointError`."""
         if not isinstance(values, Mapping):
             raise CheckpointError(f"the model description must be a mapping, got {type(values).__name__}")
         values = current_names(values)
@@ -93,11 +90,9 @@ class ModelDescription:
                 f"this file has format {version}, this distilpose reads up to {FORMAT_VERSION}: upgrade distilpose"
             )
         try:
-            if values["output"] not in ("regression", "heatmap"):
-                raise ValueError(values["output"])
             precision = values.get("precision", "float32")  # checkpoints do not say it
-            if precision not in get_args(Precision):
-                raise ValueError(precision)
+            if values["output"] not in get_args(OutputKind) or precision not in get_args(Precision):
+                raise ValueError(f"output {values['output']}, precision {precision}")
             _check_bounds(values["options"])
             if len(values["skeleton"]["keypoint_names"]) > MAX_KEYPOINTS:
                 raise ValueError(f"more than {MAX_KEYPOINTS} keypoints")
@@ -117,11 +112,11 @@ class ModelDescription:
 
 
 def parse_description(path: Path, text: str | None) -> ModelDescription:
-    """The description in a file's metadata.
+    """The description in the metadata of a file.
 
     Args:
         path: of the file, for the errors.
-        text: what the metadata hold under `METADATA_KEY`; None when that is nothing.
+        text: under `METADATA_KEY`; None when there is none.
 
     Raises:
         CheckpointError: there is no description, or it is broken, out of bounds or newer than this package.
@@ -131,8 +126,7 @@ def parse_description(path: Path, text: str | None) -> ModelDescription:
     try:
         if len(text) > _MAX_TEXT:
             raise ValueError(f"{len(text)} characters")
-        values = json.loads(text, parse_constant=_refuse_constant)
-        return ModelDescription.from_dict(values)
+        return ModelDescription.from_dict(json.loads(text, parse_constant=_refuse_constant))
     except (ValueError, RecursionError) as error:  # json's own errors, numbers of 5000 digits, deep nesting
         raise CheckpointError(f"{path} has a broken distilpose description ({str(error)[:200]})") from error
     except DistilPoseError as error:
@@ -146,7 +140,7 @@ def _refuse_constant(name: str) -> float:
 def _normalization(values: Any) -> Normalization | None:
     if values is None:
         return None
-    normalization = Normalization(mean=_triple(values["mean"]), std=_triple(values["std"]))
+    normalization = Normalization(mean=triple(values["mean"]), std=triple(values["std"]))
     if min(normalization.std) <= 0 or max(map(abs, (*normalization.mean, *normalization.std))) > _MAX_SCALE:
         raise ValueError(f"normalization {normalization}")
     return normalization
@@ -159,7 +153,8 @@ def _size(values: Any) -> tuple[int, int]:
     return height, width
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
+def triple(values: Iterable[Any]) -> Triple:
+    """Exactly three numbers."""
     a, b, c = (float(value) for value in values)
     return a, b, c
 

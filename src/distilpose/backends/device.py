@@ -34,7 +34,7 @@ class Device:
 
     Attributes:
         kind: ``auto``, ``cpu``, ``cuda``, ``mps``, ``tensorrt``, ``coreml``, ``directml`` or ``openvino``.
-        which: what stands behind the colon: a number, or for OpenVINO a name such as ``GPU``; "" without one.
+        which: behind the colon: a number, or for OpenVINO a name such as ``GPU``; "" without one.
     """
 
     kind: str
@@ -50,14 +50,7 @@ class Device:
 
 
 class RuntimeInfo(NamedTuple):
-    """What runs a model.
-
-    Attributes:
-        backend: library and version.
-        device: such as ``cpu`` or ``cuda:0``.
-        threads: of one run; None where the library decides.
-        compute: number format of the arithmetic.
-    """
+    """What runs a model: library and version, device, threads of one run (None: the library decides), number format."""
 
     backend: str
     device: str
@@ -70,11 +63,7 @@ class RuntimeInfo(NamedTuple):
 
 
 def parse_device(device: str) -> Device:
-    """Read the name of a device.
-
-    Raises:
-        ConfigError: it is none.
-    """
+    """Read the name of a device; anything else is a `ConfigError`."""
     text = str(device).strip()
     if not _PATTERN.fullmatch(text):
         raise ConfigError(
@@ -85,24 +74,16 @@ def parse_device(device: str) -> Device:
     return Device(kind, which)
 
 
-def check_compute(compute: str) -> None:
-    """Refuse an unknown number format."""
+def check_settings(threads: int | None, compute: str = "float32") -> None:
+    """Refuse a number of threads that no run can have, and an unknown number format, by a `ConfigError`."""
+    if threads is not None and not 1 <= threads <= 1024:
+        raise ConfigError(f"threads must lie in 1..1024, got {threads}")
     if compute not in get_args(Compute):
         raise ConfigError(f"compute must be one of {', '.join(get_args(Compute))}, got {compute!r}")
 
 
-def check_threads(threads: int | None) -> None:
-    """Refuse a number of threads that no run can have."""
-    if threads is not None and not 1 <= threads <= 1024:
-        raise ConfigError(f"threads must lie in 1..1024, got {threads}")
-
-
 def torch_device(device: str) -> str:
-    """The torch device of a name, ``auto`` resolved.
-
-    Raises:
-        ConfigError: this machine, or this build of torch, does not have it.
-    """
+    """The torch device of a name, ``auto`` resolved; a `ConfigError` if this machine or build does not have it."""
     import torch
 
     wanted = parse_device(device)
@@ -114,20 +95,16 @@ def torch_device(device: str) -> str:
         return wanted.kind
     if wanted.kind == "cuda" and wanted.index < gpus:
         return f"cuda:{wanted.index}"
-    raise not_there(
-        wanted, f"torch {torch.__version__}", ["cpu", *(f"cuda:{i}" for i in range(gpus)), *["mps"][: int(mps)]]
-    )
+    there = ["cpu", *(f"cuda:{i}" for i in range(gpus)), *(["mps"] if mps else [])]
+    raise not_there(wanted, f"torch {torch.__version__}", there)
 
 
 def onnx_provider(wanted: Device, providers: Sequence[str]) -> str:
-    """The device, a key of `PROVIDERS`, that ONNX Runtime is to use.
+    """The device, a key of `PROVIDERS`, that ONNX Runtime is to use; ``auto`` takes CUDA if it is there, else the CPU.
 
     Args:
-        wanted: ``auto`` takes CUDA if there is it, else the CPU.
-        providers: of this build of ONNX Runtime.
-
-    Raises:
-        ConfigError: this build does not have it.
+        wanted: by the user.
+        providers: of this build of ONNX Runtime; a `ConfigError` says that none fits.
     """
     there = [kind for kind, provider in PROVIDERS.items() if provider in providers]
     if wanted.kind == AUTO:

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
-from distilpose.backends.address import ForeignOptions, Triple
+from distilpose.backends.address import ForeignOptions
 from distilpose.backends.base import NumpyOutput, check_network_input, first_line, run_failed
-from distilpose.backends.description import ModelDescription
+from distilpose.backends.description import ModelDescription, Triple, triple
 from distilpose.backends.device import AUTO, RuntimeInfo
 from distilpose.backends.onnxruntime import open_onnx_session, session_runtime
 from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, NetworkInput, Normalization
@@ -32,12 +32,12 @@ def foreign_skeleton(file: str, keypoints: str | None, count: int) -> Skeleton:
         ConfigError: they are not known by their number, or not as many as are named.
     """
     if keypoints is None:
-        if count not in _BY_COUNT:
-            raise ConfigError(
-                f"{file} gives {count} keypoints; known by their number are {', '.join(map(str, _BY_COUNT))}: name "
-                "them in order, FILE?keypoints=NAME,NAME,... or a skeleton's file"
-            )
-        return _BY_COUNT[count]
+        if count in _BY_COUNT:
+            return _BY_COUNT[count]
+        raise ConfigError(
+            f"{file} gives {count} keypoints; known by their number are {', '.join(map(str, _BY_COUNT))}: name them in "
+            "order, FILE?keypoints=NAME,NAME,... or a skeleton's file"
+        )
     if "," in keypoints:
         skeleton = skeleton_from_category({"name": "foreign", "keypoints": keypoints.split(",")}, only_labels=True)
     else:
@@ -57,7 +57,6 @@ class OnnxNetwork:
         device: likewise.
 
     Attributes:
-        path: as above.
         outputs: names, in the file's order.
         input_size_hw: (H, W) of the input.
         dtype: of the input.
@@ -91,11 +90,7 @@ class OnnxNetwork:
         self._batch = shape[0] if isinstance(shape[0], int) else None
 
     def run(self, images: NetworkInput, outputs: Sequence[str]) -> list[Float32Array]:
-        """(B, 3, H, W) -> the named outputs in float32; in parts if the file's batch is fixed.
-
-        Raises:
-            CheckpointError: it does not run.
-        """
+        """(B, 3, H, W) -> the named outputs in float32; in parts if the file's batch is fixed."""
         array = np.ascontiguousarray(np.moveaxis(images, 1, -1)) if self._channels_last else images
         array = array.astype(self.dtype, copy=False)
         step = self._batch or len(array)
@@ -117,17 +112,16 @@ class OnnxNetwork:
         Raises:
             CheckpointError: it does not run, an output does not begin with the batch, or is not finite.
         """
-        unknown = [name for name in outputs if name not in self.outputs]
-        if unknown:
+        if unknown := [name for name in outputs if name not in self.outputs]:
             raise ConfigError(f"{self.path} has no output {unknown[0]!r}; it has {', '.join(self.outputs)[:300]}")
-        values = self.run(np.zeros((2, 3, *self.input_size_hw), np.float32), outputs)
-        for name, value in zip(outputs, values, strict=True):
+        values = dict(zip(outputs, self.run(np.zeros((2, 3, *self.input_size_hw), np.float32), outputs), strict=True))
+        for name, value in values.items():
             if value.ndim == 0 or len(value) != 2 or not np.isfinite(value).all():
                 raise CheckpointError(
                     f"{self.path}: output {name!r} must begin with the batch and be finite, got shape {value.shape} "
                     "for 2 black images: name another output, FILE?outputs=NAME"
                 )
-        return {name: value.shape[1:] for name, value in zip(outputs, values, strict=True)}
+        return {name: value.shape[1:] for name, value in values.items()}
 
 
 def _unpack(path: Path) -> bytes:
@@ -169,14 +163,10 @@ class Layout(NamedTuple):
 
 
 def recognize(network: OnnxNetwork, outputs: Sequence[str] | None = None) -> Layout:
-    """Tell two classified axes from heatmaps by the shapes of the outputs.
-
-    Args:
-        network: tried out here.
-        outputs: names to look at; all without it.
+    """Tell two classified axes from heatmaps by the shapes of the outputs, or of those that are named.
 
     Raises:
-        ConfigError: the outputs are neither; the text lists them.
+        ConfigError: the outputs are neither.
         CheckpointError: the file does not run.
     """
     shapes = network.try_out(list(outputs or network.outputs))
@@ -187,11 +177,10 @@ def recognize(network: OnnxNetwork, outputs: Sequence[str] | None = None) -> Lay
         count, rows, columns = shapes[maps[0]]
         return Layout("heatmaps", (maps[0],), count, (rows, columns))
     if len(axes) == 2 and not maps and shapes[axes[0]][0] == shapes[axes[1]][0]:
-        ratios = [(shapes[x][1] / width, shapes[y][1] / height) for x, y in (axes, axes[::-1])]
-        order = axes if abs(ratios[0][0] - ratios[0][1]) <= abs(ratios[1][0] - ratios[1][1]) else axes[::-1]
-        x, y = shapes[order[0]], shapes[order[1]]
-        if abs(x[1] / width - y[1] / height) < 0.05:
-            return Layout("simcc", tuple(order), x[0], (height // CELL, width // CELL))
+        off = {(x, y): abs(shapes[x][1] / width - shapes[y][1] / height) for x, y in (axes, axes[::-1])}
+        order = min(off, key=off.__getitem__)  # both axes have the same number of bins per pixel
+        if off[order] < 0.05:
+            return Layout("simcc", order, shapes[order[0]][0], (height // CELL, width // CELL))
     found = ", ".join(f"{name} (B, {', '.join(map(str, shape))})" for name, shape in shapes.items())
     raise ConfigError(
         f"{network.path} (input {height} x {width}) is no known top-down pose network: expected heatmaps (B, K, h, w), "
@@ -201,16 +190,16 @@ def recognize(network: OnnxNetwork, outputs: Sequence[str] | None = None) -> Lay
 
 
 class ForeignBackend:
-    """A foreign ONNX pose network as an `InferenceBackend`.
-
-    SimCC axes are read at their highest bin, bin b of n at b / n of the crop, and a keypoint's score is the smaller
-    of the two heights. Heatmaps are returned as they are and read by DARK like our own.
+    """A foreign ONNX pose network as an `InferenceBackend`: SimCC read by `decode_simcc`, heatmaps by DARK.
 
     Args:
         path: ``.onnx``, or ``.zip`` with one inside.
         options: how it is fed and read.
         threads: see `open_onnx_session`.
         device: likewise.
+
+    Attributes:
+        description: what the model expects and returns; colors are RGB here, whatever the network reads.
 
     Raises:
         ConfigError: the options do not fit, or are missing for what cannot be recognized.
@@ -222,35 +211,25 @@ class ForeignBackend:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        options: ForeignOptions | None = None,
-        *,
-        threads: int | None = None,
-        device: str = AUTO,
+        self, path: Path, options: ForeignOptions | None = None, *, threads: int | None = None, device: str = AUTO
     ) -> None:
         options = options or ForeignOptions()
-        self._network = OnnxNetwork(Path(path), options.size, threads=threads, device=device)
+        self._network = OnnxNetwork(path, options.size, threads=threads, device=device)
         self._layout = recognize(self._network, options.outputs)
         if self._layout.kind == "simcc" and options.udp:
             raise ConfigError(f"{path} gives two axes, udp is for heatmaps: leave it out")
         self._bgr = options.color == "bgr"
         pixels = self._network.dtype == np.uint8
-        self._description = ModelDescription(
-            model=f"{self._layout.kind} {Path(path).stem}"[:100],
+        self.description = ModelDescription(
+            model=f"{self._layout.kind} {path.stem}"[:100],
             output="regression" if self._layout.kind == "simcc" else "heatmap",
             input_size_hw=self._network.input_size_hw,
             heatmap_size_hw=self._layout.heatmap_size_hw,
-            normalization=None if pixels else _normalization(Path(path), options),
+            normalization=None if pixels else _normalization(path, options),
             skeleton=foreign_skeleton(str(path), options.keypoints, self._layout.num_keypoints),
             padding=options.padding,
             udp=bool(options.udp),
         )
-
-    @property
-    def description(self) -> ModelDescription:
-        """What the model expects and returns; colors are RGB here, whatever the network reads."""
-        return self._description
 
     def describe(self) -> RuntimeInfo:
         """What runs it."""
@@ -258,7 +237,7 @@ class ForeignBackend:
 
     def __call__(self, images: NetworkInput) -> NumpyOutput:
         """(B, 3, H, W) crops -> keypoints with scores, or heatmaps."""
-        check_network_input(images, self._description)
+        check_network_input(images, self.description)
         values = self._network.run(images[:, ::-1] if self._bgr else images, self._layout.outputs)
         if self._layout.kind == "heatmaps":
             return HeatmapOutput(values[0])
@@ -266,14 +245,9 @@ class ForeignBackend:
 
 
 def decode_simcc(along_x: Float32Array, along_y: Float32Array) -> PoseOutput[Float32Array]:
-    """Keypoints at the highest bins of two axes.
+    """Keypoints at the highest bins of the x axis (B, K, Wx) and the y axis (B, K, Hy), scored by the smaller height.
 
-    Args:
-        along_x: (B, K, Wx), bin b at b / Wx of the crop.
-        along_y: (B, K, Hy) likewise.
-
-    Returns:
-        Fractions of the crop, and as score the smaller of the two heights.
+    Bin b of n is at b / n of the crop.
     """
     xy = [axis.argmax(-1) / axis.shape[-1] for axis in (along_x, along_y)]
     score = np.minimum(along_x.max(-1), along_y.max(-1))
@@ -286,11 +260,5 @@ def _normalization(path: Path, options: ForeignOptions) -> Normalization:
     if "movenet" in path.stem.lower():
         usual = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
     order = -1 if options.color == "bgr" else 1
-    mean = usual[0] if options.mean is None else _scaled(options.mean[::order])
-    std = usual[1] if options.std is None else _scaled(options.std[::order])
-    return Normalization(mean, std)
-
-
-def _scaled(values: Sequence[float]) -> Triple:
-    a, b, c = (value / 255 for value in values)
-    return a, b, c
+    given = [value and triple(number / 255 for number in value[::order]) for value in (options.mean, options.std)]
+    return Normalization(given[0] or usual[0], given[1] or usual[1])

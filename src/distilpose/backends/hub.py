@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from distilpose.backends.base import first_line
 from distilpose.errors import DistilPoseError, InputError
 
 MODEL_CONFIG = "config.json"
 PROCESSOR_CONFIG = "preprocessor_config.json"
-
 CONNECT_SECONDS = 3.0  # without it, a hub that cannot be reached is tried for half a minute and longer
 _FILES = (MODEL_CONFIG, PROCESSOR_CONFIG, "model*.safetensors", "model.safetensors.index.json")
-_MAX_LENGTH = 300
 
 
 def find_model_folder(id_or_folder: str, what: str, example: str) -> Path:
@@ -26,8 +23,7 @@ def find_model_folder(id_or_folder: str, what: str, example: str) -> Path:
         example: a hub id of such a model.
 
     Raises:
-        InputError: there is no such folder, and it is no hub id, or one whose files cannot be downloaded. A hub that
-            does not answer is given up after a few seconds.
+        InputError: it is neither a folder nor a hub id whose files can be had; a silent hub is given up after seconds.
     """
     folder = Path(id_or_folder).expanduser()
     if folder.is_dir():
@@ -42,25 +38,15 @@ def find_model_folder(id_or_folder: str, what: str, example: str) -> Path:
 
 def missing_files(folder: Path) -> list[str]:
     """What a folder lacks of a model and its image processor."""
-    missing = [name for name in (MODEL_CONFIG, PROCESSOR_CONFIG) if not (folder / name).is_file()]
-    if not any(folder.glob("model*.safetensors")):
-        missing.append("model.safetensors")
-    return missing
+    return [name for name in (MODEL_CONFIG, PROCESSOR_CONFIG, "model*.safetensors") if not any(folder.glob(name))]
 
 
 def check_complete(folder: Path, kind: str, failure: type[DistilPoseError]) -> None:
-    """See that a folder holds a model and its image processor.
-
-    Args:
-        folder: of the model.
-        kind: of model that is expected, with its article.
-        failure: raised if not.
-    """
-    missing = missing_files(folder)
-    if missing:
+    """Raise ``failure`` if a folder does not hold a model of ``kind`` (with its article) and its image processor."""
+    if missing := missing_files(folder):
         raise failure(
-            f"{folder} lacks {', '.join(missing)}: expected a folder into which save_pretrained wrote {kind} and its "
-            "image processor"
+            f"{folder} lacks {', '.join(missing).replace('*', '')}: expected a folder into which save_pretrained wrote "
+            f"{kind} and its image processor"
         )
 
 
@@ -74,43 +60,25 @@ def load_whole(architecture: Any, folder: Path, kind: str, failure: type[DistilP
         failure: raised when it cannot be read, or lacks weights.
         **options: of ``from_pretrained``.
     """
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        with _without_progress_bars():
-            model, loading = architecture.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
-            )
+        model, loading = architecture.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+        )
     except Exception as error:  # json, safetensors, transformers and torch each have their own
-        raise failure(f"{folder} cannot be read as {kind}: {reason(error)}") from error
+        raise failure(f"{folder} cannot be read as {kind}: {first_line(error, 0)}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     if loading["missing_keys"]:  # transformers fills them with random numbers and goes on
         raise failure(
             f"{folder}: its weights lack {len(loading['missing_keys'])} of the model's arrays, such as "
             f"{min(loading['missing_keys'])}: broken, or not {kind}; copy it again"
         )
     return model.float()
-
-
-@contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error of a foreign library, cut to a readable length."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return shortened(lines[0]) if lines else type(error).__name__
-
-
-def shortened(text: str) -> str:
-    """At most 300 characters of it."""
-    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."
 
 
 def _cached(hub_id: str) -> Path | None:
@@ -132,6 +100,6 @@ def _downloaded(hub_id: str, what: str) -> Path:
     except Exception as error:  # requests', httpx's or the hub's own, by version
         raise InputError(
             f"{what}: there is no such folder, the model is not in the local cache, and it cannot be downloaded "
-            f"({reason(error)}): check the name and the network, or copy the model's folder from a machine that has it "
-            "and pass its path"
+            f"({first_line(error, 0)}): check the name and the network, or copy the model's folder from a machine that "
+            "has it and pass its path"
         ) from error

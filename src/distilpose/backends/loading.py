@@ -14,6 +14,7 @@ from distilpose.backends.base import InferenceBackend, existing_file
 from distilpose.backends.device import AUTO, Compute, parse_device
 from distilpose.backends.foreign import ForeignBackend
 from distilpose.backends.hub import CONNECT_SECONDS, MODEL_CONFIG
+from distilpose.backends.litert import LiteRtBackend
 from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.backends.torch import TorchBackend
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
 
 # Weights inside the package, by name, as checkpoints; an exported file of the same name lies beside them.
 DEFAULT_MODEL = "distilpose_mobilenet"
-_WEIGHTS = Path(__file__).parents[1] / "weights"
-SHIPPED_WEIGHTS: dict[str, Path] = {
-    DEFAULT_MODEL: _WEIGHTS / "distilpose_mobilenet.safetensors",
-    "distilpose_s_demo": _WEIGHTS / "distilpose_mobilenet.safetensors",  # its name in version 0.1
-}
+SHIPPED_WEIGHTS: dict[str, Path] = dict.fromkeys(
+    (DEFAULT_MODEL, "distilpose_s_demo"),  # the latter is its name in version 0.1
+    Path(__file__).parents[1] / "weights" / f"{DEFAULT_MODEL}.safetensors",
+)
 # What reads an exported file, by its suffix.
 FILE_BACKENDS: dict[str, Callable[[str | Path], InferenceBackend]] = {
     ".onnx": OnnxRuntimeBackend,
     ".xml": OpenVinoBackend,
+    ".tflite": LiteRtBackend,
 }
 
 
@@ -50,24 +51,22 @@ def load_model(
 
     Args:
         name_or_path: the name of shipped weights; a checkpoint (our ``.safetensors`` or a released ``.pth``); a folder
-            written by ``save_pretrained``; a hub id such as ``"org/name"``; an exported ``.onnx`` or ``.xml``; or a
-            foreign top-down network: an ONNX file of SimCC (RTMPose) or heatmaps, a ``.zip`` with one inside, a
-            ViTPose folder or hub id. Foreign ones take options, such as ``"FILE.onnx?keypoints=halpe_26&color=bgr"``;
-            see `ForeignOptions`.
+            written by ``save_pretrained``; a hub id such as ``"org/name"``; an exported ``.onnx``, ``.xml`` or
+            ``.tflite``; or a foreign top-down network: an ONNX file of SimCC (RTMPose) or heatmaps, a ``.zip`` with
+            one inside, a ViTPose folder or hub id, with `ForeignOptions`: ``"F.onnx?keypoints=halpe_26&color=bgr"``.
         device: of a file that does not run in torch; see `as_backend`.
         threads: likewise.
         compute: likewise.
         exported: take shipped weights as their ONNX file; False takes their checkpoint.
 
     Returns:
-        Of a checkpoint, the torch model in evaluation mode, on the CPU. Of everything else, an `InferenceBackend` from
-        numpy arrays to numpy arrays, for which torch is neither needed nor imported, ViTPose excepted.
-        `PosePredictor` takes either.
+        Of a checkpoint, the torch model in evaluation mode, on the CPU. Of everything else, an `InferenceBackend`, for
+        which torch is neither needed nor imported, ViTPose excepted. `PosePredictor` takes either.
 
     Raises:
         CheckpointError: the file is missing, broken, foreign, newer, or does not match its model.
-        ConfigError: the name is a preset, which has no weights of its own; an option or a device does not fit; or a
-            package is not installed.
+        ConfigError: the name is a preset, which has no weights; an option or a device does not fit; or a package is
+            not installed.
     """
     name = str(name_or_path)
     if name in SHIPPED_WEIGHTS:
@@ -93,13 +92,14 @@ def _open_file(
     existing_file(path)
     runs_openvino = path.suffix == ".xml" or parse_device(device).kind == "openvino"
     if not runs_openvino and compute != "float32":
-        raise ConfigError(f"{path} runs in ONNX Runtime, which computes as it was exported: leave compute out")
-    if path.suffix == ".onnx" and not runs_openvino and not is_exported(path):
-        return ForeignBackend(path, options, threads=threads, device=device)
-    if path.suffix == ".zip":
+        runtime = "LiteRT" if path.suffix == ".tflite" else "ONNX Runtime"
+        raise ConfigError(f"{path} runs in {runtime}, which computes as it was exported: leave compute out")
+    if path.suffix == ".zip" or (path.suffix == ".onnx" and not runs_openvino and not is_exported(path)):
         return ForeignBackend(path, options, threads=threads, device=device)
     if options is not None:
         raise ConfigError(f"{path} says itself how it is fed: leave the options out")
+    if path.suffix == ".tflite":
+        return LiteRtBackend(path, threads, device=device)
     if runs_openvino:
         return OpenVinoBackend(path, threads, device=device, compute=compute)
     return OnnxRuntimeBackend(path, threads, device=device)
@@ -108,14 +108,14 @@ def _open_file(
 def _load_checkpoint(path: Path) -> PoseModel:
     from distilpose.models import list_models
 
-    if not path.exists() and str(path) in list_models():
-        raise ConfigError(
-            f"{path} is an architecture without weights: pass a checkpoint file or one of "
-            f"{', '.join(SHIPPED_WEIGHTS)}, or build it untrained with distilpose.create_model({str(path)!r})"
-        )
-    near = difflib.get_close_matches(str(path), SHIPPED_WEIGHTS, 1)
-    if near and not path.exists():
-        raise ConfigError(f"no model is called {path}: did you mean {near[0]}?")
+    if not path.exists():
+        if str(path) in list_models():
+            raise ConfigError(
+                f"{path} is an architecture without weights: pass a checkpoint file or one of "
+                f"{', '.join(SHIPPED_WEIGHTS)}, or build it untrained with distilpose.create_model({str(path)!r})"
+            )
+        if near := difflib.get_close_matches(str(path), SHIPPED_WEIGHTS, 1):
+            raise ConfigError(f"no model is called {path}: did you mean {near[0]}?")
     require_package("torch", f"the checkpoint {path}")
     from distilpose.backends import checkpoint
 
@@ -158,10 +158,9 @@ def as_backend(
 
     Args:
         model: a torch model from `create_model` or `load_model`, an `InferenceBackend`, or what `load_model` takes.
-        device: where it runs. ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and ``mps`` are for torch models and ONNX files;
-            ``tensorrt``, ``coreml`` and ``directml`` for ONNX files; ``openvino:GPU`` for exported files. ``auto``
-            takes a GPU that the model's library can use, else the CPU. None is ``auto`` for what is loaded here, and
-            leaves a torch model where it is.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and ``mps`` are for torch models and ONNX files; ``tensorrt``,
+            ``coreml`` and ``directml`` for ONNX files; ``openvino:GPU`` for exported files. ``auto``, for what is
+            loaded here, takes a GPU that the model's library can use, else the CPU. None leaves a torch model there.
         threads: of one run on the CPU; chosen by the library, or by `default_threads`, when None.
         compute: ``"bfloat16"`` and ``"float16"`` are faster for torch models on GPUs and for OpenVINO, and not the
             same numbers.

@@ -6,24 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from distilpose.backends.base import (
-    INPUT_NAME,
-    NumpyOutput,
-    check_digest,
-    check_network_input,
-    check_outputs,
-    existing_file,
-    output_of,
-    probe,
-    run_failed,
-    unreadable,
-)
-from distilpose.backends.description import METADATA_KEY, ModelDescription, parse_description
+from distilpose.backends.base import INPUT_NAME, ExportedBackend, existing_file, unreadable
+from distilpose.backends.description import METADATA_KEY
 from distilpose.backends.device import (
     AUTO,
     PROVIDERS,
     RuntimeInfo,
-    check_threads,
+    check_settings,
     default_threads,
     onnx_provider,
     parse_device,
@@ -32,7 +21,7 @@ from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import ConfigError, require_package
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(ExportedBackend):
     """An exported ``.onnx`` file in ONNX Runtime.
 
     Args:
@@ -46,33 +35,14 @@ class OnnxRuntimeBackend:
     """
 
     def __init__(self, path: str | Path, threads: int | None = None, *, device: str = AUTO) -> None:
-        self._path = existing_file(path)
-        self._session = open_onnx_session(self._path, threads, device=device)
+        path = existing_file(path)
+        self._session = open_onnx_session(path, threads, device=device)
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        self._description = parse_description(self._path, text)
-        check_digest(text, [self._path])
-        self._names = [output.name for output in self._session.get_outputs()]
-        self._runtime = session_runtime(self._session)
-        check_outputs(self._path, self._names, self._description)
-        probe(self, self._path)
+        names = [output.name for output in self._session.get_outputs()]
+        super().__init__([path], text, names, session_runtime(self._session))
 
-    @property
-    def description(self) -> ModelDescription:
-        """What the model expects and returns."""
-        return self._description
-
-    def describe(self) -> RuntimeInfo:
-        """What runs it."""
-        return self._runtime
-
-    def __call__(self, images: NetworkInput) -> NumpyOutput:
-        """(B, 3, H, W) crops -> the model's output, without tokens."""
-        check_network_input(images, self._description)
-        try:
-            values = self._session.run(self._names, {INPUT_NAME: images})
-        except Exception as error:  # its exceptions share no base class
-            raise run_failed(self._path, "ONNX Runtime", error) from error
-        return output_of(dict(zip(self._names, values, strict=True)))
+    def _run(self, images: NetworkInput) -> Any:
+        return self._session.run(self._names, {INPUT_NAME: images})
 
 
 def is_exported(path: Path) -> bool:
@@ -83,9 +53,7 @@ def is_exported(path: Path) -> bool:
 def open_onnx_session(
     file: Path | bytes, threads: int | None = None, *, device: str = AUTO, name: Path | None = None
 ) -> Any:
-    """Any ONNX file as a session of ONNX Runtime: the one place that opens them.
-
-    Threads sleep while they wait, so that other work on the machine is not slowed down.
+    """Any ONNX file as a session of ONNX Runtime. Its threads sleep while they wait, to leave the machine to others.
 
     Args:
         file: its path, or its content.
@@ -102,7 +70,7 @@ def open_onnx_session(
     require_package("onnxruntime", str(path))
     import onnxruntime
 
-    check_threads(threads)
+    check_settings(threads)
     wanted = parse_device(device)
     kind = onnx_provider(wanted, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
@@ -114,9 +82,8 @@ def open_onnx_session(
         numbered = kind in ("cuda", "tensorrt", "directml")
         providers.insert(0, (PROVIDERS[kind], {"device_id": str(wanted.index)} if numbered else {}))
     try:
-        session = onnxruntime.InferenceSession(
-            file if isinstance(file, bytes) else os.fspath(file), options, providers=providers
-        )
+        source = file if isinstance(file, bytes) else os.fspath(file)
+        session = onnxruntime.InferenceSession(source, options, providers=providers)
     except Exception as error:  # its exceptions share no base class
         raise unreadable(path, f"ONNX Runtime on {kind}", error) from error
     if wanted.kind != AUTO and session.get_providers()[0] != PROVIDERS[kind]:

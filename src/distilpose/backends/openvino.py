@@ -6,25 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distilpose.backends.base import (
-    INPUT_NAME,
-    NumpyOutput,
-    check_digest,
-    check_network_input,
-    check_outputs,
-    existing_file,
-    output_of,
-    probe,
-    run_failed,
-    unreadable,
-)
-from distilpose.backends.description import METADATA_KEY, ModelDescription, parse_description
+from distilpose.backends.base import INPUT_NAME, ExportedBackend, existing_file, unreadable
+from distilpose.backends.description import METADATA_KEY
 from distilpose.backends.device import (
     AUTO,
     Compute,
     RuntimeInfo,
-    check_compute,
-    check_threads,
+    check_settings,
     default_threads,
     not_there,
     parse_device,
@@ -35,7 +23,7 @@ from distilpose.errors import CheckpointError, require_package
 _HINTS: dict[Compute, str] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(ExportedBackend):
     """An exported file in OpenVINO: ``.xml`` with its ``.bin`` beside it, or ``.onnx``.
 
     Args:
@@ -52,71 +40,40 @@ class OpenVinoBackend:
     def __init__(
         self, path: str | Path, threads: int | None = None, *, device: str = AUTO, compute: Compute = "float32"
     ) -> None:
-        self._path = existing_file(path)
-        files = [self._path]
-        if self._path.suffix == ".xml":
-            weights = self._path.with_suffix(".bin")
+        files = [existing_file(path)]
+        if files[0].suffix == ".xml":
+            weights = files[0].with_suffix(".bin")
             if not weights.is_file():
                 raise CheckpointError(f"{path} needs its weights beside it: expected {weights}, which is not there")
             files.append(weights)
         openvino = import_openvino(str(path))
-        check_compute(compute)
-        check_threads(threads)
+        check_settings(threads, compute)
         core = openvino.Core()
         name = _device_name(device, core.available_devices)
         # Left to itself, OpenVINO rounds to bfloat16 wherever the processor can.
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[compute]}
-        if name == "CPU":
-            settings["INFERENCE_NUM_THREADS"] = threads or default_threads()
+        used = (threads or default_threads()) if name == "CPU" else None
+        if used is not None:
+            settings["INFERENCE_NUM_THREADS"] = used
         try:
-            model = core.read_model(self._path)
+            model = core.read_model(files[0])
             text = _description_text(model)
             names = [output.get_any_name() for output in model.outputs]
             self._request = openvino.compile_model(model, name, settings).create_infer_request()
         except Exception as error:  # RuntimeError for some faults, its own types for others
-            raise unreadable(self._path, f"OpenVINO on {name}", error) from error
-        self._description = parse_description(self._path, text)
-        check_digest(text, files)
-        self._names = names
-        self._runtime = RuntimeInfo(
-            f"OpenVINO {openvino.__version__.split('-')[0]}",
-            f"openvino:{name}",
-            settings.get("INFERENCE_NUM_THREADS"),
-            compute,
-        )
-        check_outputs(self._path, names, self._description)
-        probe(self, self._path)
+            raise unreadable(files[0], f"OpenVINO on {name}", error) from error
+        version = openvino.__version__.split("-")[0]
+        super().__init__(files, text, names, RuntimeInfo(f"OpenVINO {version}", f"openvino:{name}", used, compute))
 
-    @property
-    def description(self) -> ModelDescription:
-        """What the model expects and returns."""
-        return self._description
-
-    def describe(self) -> RuntimeInfo:
-        """What runs it."""
-        return self._runtime
-
-    def __call__(self, images: NetworkInput) -> NumpyOutput:
-        """(B, 3, H, W) crops -> the model's output, without tokens."""
-        check_network_input(images, self._description)
-        try:
-            values = self._request.infer({INPUT_NAME: images}, share_inputs=True)
-        except Exception as error:
-            raise run_failed(self._path, "OpenVINO", error) from error
-        return output_of(dict(zip(self._names, values.values(), strict=True)))
+    def _run(self, images: NetworkInput) -> Any:
+        return self._request.infer({INPUT_NAME: images}, share_inputs=True).values()
 
 
 def import_openvino(what: str) -> Any:
-    """The openvino package, imported without its telemetry.
+    """The openvino package, imported without its telemetry; ``what`` needs it, the start of the error.
 
     ``import openvino`` sends an event with a persistent client id to its makers. Without the package
     ``openvino_telemetry`` it uses a stub that sends nothing, so that package is hidden from it (and from NNCF).
-
-    Args:
-        what: needs it, the start of the error.
-
-    Raises:
-        ConfigError: it is not installed.
     """
     require_package("openvino", what)
     if "openvino_telemetry" not in sys.modules:
@@ -128,7 +85,7 @@ def import_openvino(what: str) -> Any:
 
 def _device_name(device: str, there: list[str]) -> str:
     wanted = parse_device(device)
-    name = "CPU" if wanted.kind in (AUTO, "cpu") else wanted.which.upper() or "CPU"
+    name = wanted.which.upper() or "CPU"
     names = {known.split(".")[0] for known in there} | set(there)
     if wanted.kind not in (AUTO, "cpu", "openvino") or name not in names:
         raise not_there(wanted, "OpenVINO", [f"openvino:{known}" for known in there])

@@ -1,47 +1,82 @@
-"""Checkpoints in the layout that the paper's authors released."""
+"""Weights of a file into a model, exactly; checkpoints in the layout that the paper's authors released among them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distilpose.backends.base import first_line
-from distilpose.backends.tensors import fill_model
 from distilpose.errors import CheckpointError
-from distilpose.models import MODELS, create_model
+from distilpose.models import create_model
 from distilpose.models.base import PoseModel
-from distilpose.models.distilpose import DistilPose
-from distilpose.models.tokenpose import TokenPose
 
+_MAX_LISTED = 12
 # Released name -> own name.
 _RELEASED_NAMES = [
-    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.keypoint_token$", "encoder.keypoint_tokens"),
-    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.pos_embedding$", "encoder.position"),
-    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.patch_to_embedding\.", "encoder.patch_embedding."),
-    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.transformer\.layers\.(\d+)\.", r"encoder.blocks.\1."),
+    (r"^keypoint_head\.tokenpose\.mlp_head\.1\.", "head.up."),
+    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.", ""),
+    (r"^keypoint_token$", "encoder.keypoint_tokens"),
+    (r"^pos_embedding$", "encoder.position"),
+    (r"^patch_to_embedding\.", "encoder.patch_embedding."),
+    (r"^transformer\.layers\.(\d+)\.", r"encoder.blocks.\1."),
     (r"\.0\.fn\.norm\.", ".attention_norm."),
     (r"\.0\.fn\.fn\.to_qkv\.", ".qkv."),
     (r"\.0\.fn\.fn\.to_out\.0\.", ".attention_out."),
     (r"\.1\.fn\.norm\.", ".mlp_norm."),
     (r"\.1\.fn\.fn\.net\.0\.", ".mlp_up."),
     (r"\.1\.fn\.fn\.net\.3\.", ".mlp_down."),
-    (r"^keypoint_head\.tokenhead\.mlp_head\.0\.", "head.norm."),
-    (r"^keypoint_head\.tokenhead\.mlp_head\.1\.", "head.linear."),
-    (r"^keypoint_head\.tokenpose\.mlp_head\.0\.", "head.norm."),
-    (r"^keypoint_head\.tokenpose\.mlp_head\.1\.", "head.up."),
-    (r"^keypoint_head\.tokenpose\.mlp_head\.2\.", "head.hidden_norm."),
-    (r"^keypoint_head\.tokenpose\.mlp_head\.3\.", "head.out."),
+    (r"^mlp_head\.0\.", "head.norm."),
+    (r"^mlp_head\.1\.", "head.linear."),
+    (r"^mlp_head\.2\.", "head.hidden_norm."),
+    (r"^mlp_head\.3\.", "head.out."),
 ]
 
 
-def convert_released(path: str | Path) -> PoseModel:
-    """Build a model from a file in the layout of the paper authors' released checkpoints.
+def fill_model(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> PoseModel:
+    """Put a file's weights into a model, which is returned in evaluation mode.
 
-    Which of the four presets it is follows from its tensors. Files are read with ``weights_only=True``.
+    Raises:
+        CheckpointError: tensors are extra, missing, misshaped or not finite.
+    """
+    check_tensors(path, f"a {model.preset}", {k: v.shape for k, v in model.state_dict().items()}, tensors)
+    for name, values in tensors.items():
+        if not torch.isfinite(values).all():
+            raise CheckpointError(f"{path}: {name} has NaN or infinite numbers: its training diverged, or it is broken")
+    model.load_state_dict(tensors, strict=True)
+    return model.eval()
+
+
+def check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not exactly the expected ones, by name and shape.
+
+    Args:
+        path: where they come from, for the error.
+        what: they should be, likewise.
+        expected: shapes by name.
+        tensors: by name.
+
+    Raises:
+        CheckpointError: names what is missing, extra or misshaped.
+    """
+    faults = [f"missing {name}" for name in expected if name not in tensors]
+    faults += [f"extra {name}" for name in tensors if name not in expected]
+    faults += [
+        f"{name} has shape {list(tensors[name].shape)}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if faults:
+        more = f", and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
+        raise CheckpointError(f"{path} does not hold {what}: {'; '.join(faults[:_MAX_LISTED])}{more}")
+
+
+def convert_released(path: str | Path) -> PoseModel:
+    """Build a model from a released checkpoint; which of the four presets it is follows from its tensors.
 
     Raises:
         CheckpointError: the file is not such a checkpoint, or tensors are extra, missing or misshaped.
@@ -58,8 +93,7 @@ def convert_released(path: str | Path) -> PoseModel:
         raise CheckpointError(f"{path} must hold a 'state_dict' of tensors, as the released checkpoints do")
     name = _recognize_released(path, state)
     tensors = {_released_to_own(key): value for key, value in state.items()}
-    model = create_model(name)
-    assert isinstance(model, DistilPose | TokenPose)
+    model: Any = create_model(name)
     position = tensors.pop("encoder.position", None)
     if position is None or position.shape != model.encoder.position.shape:
         raise CheckpointError(f"{path} has no usable pos_embedding; a released {name} holds {[1, 256, 192]}")
@@ -69,9 +103,7 @@ def convert_released(path: str | Path) -> PoseModel:
 
 
 def _released_to_own(name: str) -> str:
-    if name.startswith("backbone."):
-        return name
-    for pattern, replacement in _RELEASED_NAMES:
+    for pattern, replacement in _RELEASED_NAMES if name.startswith("keypoint_head.") else ():
         name = re.sub(pattern, replacement, name)
     return name
 
@@ -85,6 +117,4 @@ def _recognize_released(path: Path, state: Mapping[str, Tensor]) -> str:
             f"'keypoint_head.tokenhead' or 'keypoint_head.tokenpose', got {sorted(state)[:3]}"
         )
     large = any(name.startswith("backbone.stage") for name in state)
-    name = ("distilpose_" if student else "tokenpose_") + ("l" if large else "s")
-    assert name in MODELS
-    return name
+    return ("distilpose_" if student else "tokenpose_") + ("l" if large else "s")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from distilpose.backends.base import NumpyOutput, check_network_input
 from distilpose.backends.description import ModelDescription
-from distilpose.backends.device import Compute, RuntimeInfo, check_compute, check_threads, torch_device
+from distilpose.backends.device import Compute, RuntimeInfo, check_settings, torch_device
 from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import ConfigError
 
@@ -19,7 +19,7 @@ class TorchBackend:
 
     Args:
         model: a module returning `PoseOutput` or `HeatmapOutput`. It is put into evaluation mode.
-        description: of the model.
+        description: of the model; also an attribute.
         device: where to run, see `torch_device`; where the weights are when None.
         threads: of torch on the CPU, for the whole process; torch's own choice when None.
         compute: ``"bfloat16"`` and ``"float16"`` run under autocast: faster on GPUs, and not the same numbers.
@@ -37,10 +37,9 @@ class TorchBackend:
         threads: int | None = None,
         compute: Compute = "float32",
     ) -> None:
-        check_compute(compute)
-        check_threads(threads)
+        check_settings(threads, compute)
         self._model = (model if device is None else model.to(torch_device(device))).eval()
-        self._description = description
+        self.description = description
         self._compute: Compute = compute
         if compute == "float16" and next(self._model.parameters()).device.type == "cpu":
             raise ConfigError("compute float16 is for GPUs: on the CPU take bfloat16 or float32")
@@ -48,11 +47,6 @@ class TorchBackend:
             import torch
 
             torch.set_num_threads(threads)
-
-    @property
-    def description(self) -> ModelDescription:
-        """What the model expects and returns."""
-        return self._description
 
     def describe(self) -> RuntimeInfo:
         """What runs it."""
@@ -66,7 +60,7 @@ class TorchBackend:
         """(B, 3, H, W) normalized crops -> the model's output as float32 arrays."""
         import torch
 
-        check_network_input(images, self._description)
+        check_network_input(images, self.description)
         parameter = next(self._model.parameters())
         dtype = None if self._compute == "float32" else getattr(torch, self._compute)
         with torch.inference_mode(), torch.autocast(parameter.device.type, dtype, enabled=dtype is not None):

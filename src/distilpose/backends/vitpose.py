@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distilpose.backends.address import ForeignOptions
-from distilpose.backends.description import ModelDescription
+from distilpose.backends.description import ModelDescription, Triple, triple
 from distilpose.backends.foreign import foreign_skeleton
 from distilpose.backends.hub import MODEL_CONFIG, PROCESSOR_CONFIG, check_complete, find_model_folder, load_whole
 from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalization
@@ -21,16 +20,11 @@ from distilpose.types import Size
 
 KIND = "a ViTPose model"
 EXAMPLE_ID = "usyd-community/vitpose-base-simple"
+_USUAL = (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD))
 
 
 class VitPose(NamedTuple):
-    """A ViTPose model and how it is fed.
-
-    Attributes:
-        module: (B, 3, H, W) -> `HeatmapOutput`.
-        description: of the model; its heatmaps are counted by "unbiased data processing".
-        files: that its answers depend on.
-    """
+    """A ViTPose model: a module (B, 3, H, W) -> `HeatmapOutput`, its description, and the files that it depends on."""
 
     module: nn.Module
     description: ModelDescription
@@ -50,7 +44,7 @@ def load_vitpose(id_or_folder: str, options: ForeignOptions | None = None) -> Vi
         CheckpointError: the folder is incomplete or holds another model.
 
     Source:
-        ViTPose (arXiv:2204.12484), ViTPose+ (arXiv:2212.04246). Both are trained with unbiased data processing.
+        ViTPose (arXiv:2204.12484), ViTPose+ (arXiv:2212.04246); both are trained with unbiased data processing.
     """
     require_package("transformers", id_or_folder)
     import transformers
@@ -67,7 +61,14 @@ def load_vitpose(id_or_folder: str, options: ForeignOptions | None = None) -> Vi
             f"{folder}: its {PROCESSOR_CONFIG} makes inputs of {input_size_hw}, its model reads {own_size}: copy the "
             "folder again"
         )
-    _check_dataset_index(folder, config.backbone_config.num_experts, options.dataset_index)
+    experts, index = config.backbone_config.num_experts, options.dataset_index
+    if (index is None) != (experts == 1) or not 0 <= (index or 0) < experts:
+        raise ConfigError(
+            f"{folder} has one expert: leave dataset_index out, got {index}"
+            if experts == 1
+            else f"{folder} has {experts} experts, one for each data set: set dataset_index in 0..{experts - 1}, which "
+            f"is 0 for COCO, got {index}"
+        )
     module = _Heatmaps(model, options.dataset_index).eval()
     with torch.inference_mode():
         heatmaps = module(torch.zeros(1, 3, *input_size_hw)).heatmaps
@@ -99,11 +100,7 @@ class _Heatmaps(nn.Module):
 
 
 def read_processor(folder: Path) -> tuple[Size, Normalization]:
-    """Input size and normalization out of a folder's image processor.
-
-    Raises:
-        CheckpointError: it is broken or asks for something else than a normalized image.
-    """
+    """Input size and normalization out of a folder's image processor; a broken one is a `CheckpointError`."""
     file = folder / PROCESSOR_CONFIG
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -111,29 +108,12 @@ def read_processor(folder: Path) -> tuple[Size, Normalization]:
         scale = 255 * float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 255.0
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         if values.get("do_normalize", True):
-            mean = _triple(values.get("image_mean", IMAGENET_MEAN))
-            std = _triple(values.get("image_std", IMAGENET_STD))
+            mean, std = (triple(values.get(key, usual)) for key, usual in _USUAL)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read as an image processor ({error!r:.200}): copy it again") from error
     # (pixel / 255 * scale - mean) / std, in units of pixel / 255
     return size, Normalization(_scaled(mean, scale), _scaled(std, scale))
 
 
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    a, b, c = (float(value) for value in values)
-    return a, b, c
-
-
-def _scaled(values: tuple[float, float, float], scale: float) -> tuple[float, float, float]:
-    return values if abs(scale - 1) < 1e-9 else _triple([value / scale for value in values])
-
-
-def _check_dataset_index(folder: Path, num_experts: int, dataset_index: int | None) -> None:
-    if num_experts == 1 and dataset_index is not None:
-        raise ConfigError(f"{folder} has one expert: leave dataset_index out, got {dataset_index}")
-    if num_experts > 1 and dataset_index is None:
-        raise ConfigError(
-            f"{folder} has {num_experts} experts, one for each data set: set dataset_index, which is 0 for COCO"
-        )
-    if dataset_index is not None and not 0 <= dataset_index < num_experts:
-        raise ConfigError(f"dataset_index must lie in 0..{num_experts - 1} for {folder}, got {dataset_index}")
+def _scaled(values: Triple, scale: float) -> Triple:
+    return values if abs(scale - 1) < 1e-9 else triple(value / scale for value in values)

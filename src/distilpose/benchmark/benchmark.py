@@ -20,6 +20,7 @@ from rich.table import Table
 from distilpose.backends.address import split_address
 from distilpose.backends.checkpoint import describe, save_checkpoint
 from distilpose.backends.description import ModelDescription, Precision
+from distilpose.backends.litert import LiteRtBackend
 from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.complexity import Complexity, measure_complexity
@@ -34,13 +35,16 @@ from distilpose.models import PoseModel, create_model, list_models
 from distilpose.types import ImageArray
 
 BATCHES = (1, 8)
+DEFAULT_BACKENDS = ("torch", "onnxruntime", "openvino")
 NOISE_CROPS = 48  # that int8 is calibrated with where no images are given
-FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
+FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino", "litert": "litert"}
+_BACKENDS: dict[type, str] = {OpenVinoBackend: "openvino", LiteRtBackend: "litert"}
 # Backend and numbers of what is exported here; the first needs no export and so is there at once.
 VARIANTS = (
     ("torch", "float32"),
     *(("onnxruntime", numbers) for numbers in ("float32", "float16", "int8")),
     *(("openvino", numbers) for numbers in ("float32", "float16", "bfloat16", "int8")),
+    *(("litert", numbers) for numbers in ("float32", "float16", "int8")),
 )
 
 
@@ -183,7 +187,7 @@ def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[_Job]:
     preset = not known and name in list_models()
     model = create_model(name).eval() if preset else load_model(name, exported=False)
     if not isinstance(model, PoseModel):
-        inside, backend = model.description, "openvino" if isinstance(model, OpenVinoBackend) else "onnxruntime"
+        inside, backend = model.description, _BACKENDS.get(type(model), "onnxruntime")
         listed = inside.model in list_models()
         cost = measure_complexity(create_model(inside.model, **inside.options)) if listed else None
         return [_Job(name, backend, inside.precision, inside, cost, lambda: name)]
@@ -192,7 +196,7 @@ def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[_Job]:
     return [
         _Job(name, backend, numbers, inside, cost, partial(_export, model, backend, numbers, folder, crops), not preset)
         for backend, numbers in VARIANTS
-        if not options.backends or backend in options.backends
+        if backend in (options.backends or DEFAULT_BACKENDS)
     ]
 
 

@@ -25,7 +25,7 @@ class BenchmarkOptions:
     Attributes:
         models: checkpoints, names of models that come with the package, and presets (untrained), exported every way;
             exported files, as they are
-        backends: where to run what is exported here; all by default
+        backends: where to run what is exported here; by default all but litert
         annotations: COCO keypoint json: also evaluate each of the trained models (AP, AR, PCK@0.2)
         images: folder of the images of the annotations
         calibration: images or COCO json of other people, to calibrate int8 with; noise by default, which is
@@ -38,7 +38,7 @@ class BenchmarkOptions:
     """
 
     models: Models = option([DEFAULT_MODEL], metavar="NAME|FILE")
-    backends: list[Literal["torch", "onnxruntime", "openvino"]] | None = None
+    backends: list[Literal["torch", "onnxruntime", "openvino", "litert"]] | None = None
     annotations: str | Path | None = option(metavar="FILE")
     images: str | Path | None = option(metavar="DIR")
     calibration: str | Path | None = option(metavar="FILE|DIR")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from distilpose.backends.base import usable_cores
+from distilpose.backends.device import usable_cores
 from distilpose.bulk.inputs import items_of
 from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.worker import ATTEMPTS, ShardReport, ShardWorker

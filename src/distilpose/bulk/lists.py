@@ -51,7 +51,7 @@ def read_lists(files: Sequence[Path], columns: ListColumns, root: str | Path | N
     """
     import pyarrow as pa
 
-    table = None
+    table: Any = None
     for file in files:
         more = _read_list(file, columns, root)
         try:

@@ -30,10 +30,13 @@ def _read_train(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
 def _train(args: Namespace) -> int:
     from rich.console import Console
 
+    from distilpose.training.prerequisites import check_files, files_of
     from distilpose.training.processes import LAUNCHED
     from distilpose.training.train import train
 
-    result = train(train_config(args), resume=args.resume, skip_invalid=args.skip_invalid, console=Console(stderr=True))
+    config = train_config(args)
+    check_files({"run": files_of(config)})
+    result = train(config, resume=args.resume, skip_invalid=args.skip_invalid, console=Console(stderr=True))
     if os.environ.get("RANK", "0") != "0" or LAUNCHED in os.environ:
         return 0  # one process of the run says it
     print(f"last weights: {result.last}")

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,13 +30,10 @@ def read_annotations(file: Path, split: str = "train") -> dict[str, Any]:
     """Read an annotation file into the form of COCO's keypoint files.
 
     Read are COCO keypoint json as CVAT, Label Studio, Roboflow, COCO Annotator and supervision write it, Label Studio's
-    own json, and YOLO-pose (``data.yaml``; ``data.yaml:val`` names the split). Ids that are text become whole numbers,
-    flags become 0 or 1, empty or zero ``bbox`` and ``area`` are missing, ``file_name`` has forward slashes, a keypoint
-    at (0, 0) is not labeled. Entries of other types stay as they are, for those who check them.
-
-    Args:
-        file: to read.
-        split: of a YOLO data set, where ``file`` names none.
+    own json, and YOLO-pose (``data.yaml``; ``data.yaml:val`` names the split, ``split`` where it does not). Ids that
+    are text become whole numbers, flags become 0 or 1, empty or zero ``bbox`` and ``area`` are missing, ``file_name``
+    has forward slashes, a keypoint at (0, 0) is not labeled. Entries of other types stay as they are, for those who
+    check them.
 
     Returns:
         A document with lists ``images`` and ``annotations``, neither empty.
@@ -50,7 +48,7 @@ def read_annotations(file: Path, split: str = "train") -> dict[str, Any]:
                 f'{file}: expected a COCO keypoint file {{"images": [...], "annotations": [...]}} with at least one '
                 f"entry each, got no list of {key}, or an empty one: pass the ground truth here, not results"
             )
-    _normalize(document, file)
+    normalize_document(document, file)
     _check_meaning(document, file)
     return document
 
@@ -66,8 +64,7 @@ def read_categories(file: Path) -> list[Mapping[str, Any]]:
 
 def keypoint_categories(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The categories of a COCO file that have keypoints; tools write an empty list for those that have none."""
-    categories = document.get("categories")
-    listed = categories if isinstance(categories, list) else []
+    listed = _listed(document, "categories")
     return [entry for entry in listed if isinstance(entry, dict) and entry.get("keypoints") not in (None, [])]
 
 
@@ -108,48 +105,48 @@ def _read_document(file: Path, split: str) -> dict[str, Any]:
     return group_points(content, file)
 
 
-def _normalize(document: dict[str, Any], file: Path) -> None:
-    """Give ids, names, flags, boxes and areas one form, in place."""
-    categories = document.get("categories")
-    for kind, field, entries in (
-        ("image", "image_id", document["images"]),
-        ("category", "category_id", categories if isinstance(categories, list) else []),
-        ("annotation", "", document["annotations"]),
-    ):
-        listed = [entry for entry in entries if isinstance(entry, dict)]
-        numbers = _number_ids([entry.get("id") for entry in listed])
-        for entry in listed:
+def normalize_document(document: dict[str, Any], file: Path) -> None:
+    """Give ids, names, flags, boxes and areas of a COCO document one form, in place."""
+    images, annotations, categories = (
+        [entry for entry in entries if isinstance(entry, dict)]
+        for entries in (_listed(document, "images"), _listed(document, "annotations"), _listed(document, "categories"))
+    )
+    for kind, entries in (("image", images), ("category", categories), ("annotation", annotations)):
+        numbers = _number_ids([entry.get("id") for entry in entries])
+        for entry in entries:
             entry["id"] = _as_number(entry.get("id"), numbers)
-        for entry in document["annotations"] if field else ():
-            if isinstance(entry, dict) and field in entry:
-                entry[field] = _as_number(entry[field], numbers)
+        for entry in annotations:
+            if f"{kind}_id" in entry and kind != "annotation":
+                entry[f"{kind}_id"] = _as_number(entry[f"{kind}_id"], numbers)
         if any(not text.isdigit() for text in numbers):
             logger.warning("%s: %s ids are text: they are numbered in the order of the file", file, kind)
-    for entry in document["images"]:
-        if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):
+    for entry in images:
+        if isinstance(entry.get("file_name"), str):
             entry["file_name"] = entry["file_name"].replace("\\", "/")
-    for entry in document["annotations"]:
-        if isinstance(entry, dict):
-            _normalize_entry(entry)
+    for entry in annotations:
+        _normalize_entry(entry)
+
+
+def _listed(document: Mapping[str, Any], key: str) -> list[Any]:
+    return document[key] if isinstance(document.get(key), list) else []
 
 
 def _number_ids(ids: Sequence[Any]) -> dict[str, int]:
     """Whole numbers for ids that are text: the number it holds, else the next free one."""
     texts = [value for value in ids if isinstance(value, str)]
-    numbers = {text: int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < 19}
-    free = max([0, *numbers.values(), *(value for value in ids if isinstance(value, int))])
-    for text in texts:
-        if text not in numbers:
-            free += 1
-            numbers[text] = free
-    return numbers
+    numbers = {text: int(text) for text in texts if _is_number(text)}
+    free = count(max([0, *numbers.values(), *(value for value in ids if isinstance(value, int))]) + 1)
+    return numbers | {text: next(free) for text in dict.fromkeys(texts) if text not in numbers}
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def _as_number(value: Any, numbers: Mapping[str, int]) -> Any:
     """The number of a text id, of a reference to a number as text, or of a float without a fraction."""
     if isinstance(value, str):
-        digits = value.isascii() and value.isdigit() and len(value) < 19
-        return numbers.get(value, int(value) if digits else value)
+        return numbers.get(value, int(value) if _is_number(value) else value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -157,25 +154,19 @@ def _normalize_entry(entry: dict[str, Any]) -> None:
     flag = read_flag(entry.get("iscrowd"))
     if flag is not None:
         entry["iscrowd"] = int(flag)
-    if _is_empty(entry.get("bbox")):
-        entry.pop("bbox", None)
+    bbox = entry.get("bbox")
+    numbers = finite_numbers(bbox, 4)
+    if bbox in (None, "", []) or (numbers is not None and (numbers[2:] == 0).any()):
+        entry.pop("bbox", None)  # it is missing, and made of the keypoints
     if entry.get("area") in (None, 0, "", []):
         entry.pop("area", None)
-
-
-def _is_empty(bbox: Any) -> bool:
-    """Whether a box is null, empty, or has no area: then it is missing, and made of the keypoints."""
-    if bbox is None or bbox == []:
-        return True
-    numbers = finite_numbers(bbox, 4)
-    return numbers is not None and bool((numbers[2:] == 0).any())
 
 
 class _Labels(NamedTuple):
     entry: dict[str, Any]
     points: FloatArray  # (n, 2) labeled keypoints in image pixels
     box: FloatArray | None  # (4,) left, top, width, height
-    image_wh: tuple[float, float] | None
+    image_wh: FloatArray | None
 
 
 def _check_meaning(document: Mapping[str, Any], file: Path) -> None:
@@ -184,7 +175,11 @@ def _check_meaning(document: Mapping[str, Any], file: Path) -> None:
     Raises:
         DatasetError: keypoints or boxes are fractions of the image, or boxes are corners.
     """
-    sizes = {image["id"]: _size_of(image) for image in document["images"] if _has_number(image)}
+    sizes = {
+        image["id"]: finite_numbers([image.get("width"), image.get("height")], 2)
+        for image in document["images"]
+        if _has_number(image)
+    }
     labels = list(_read_labels(document["annotations"], sizes, file))
     points = [each.points for each in labels]
     boxes = [each.box for each in labels if each.box is not None]
@@ -218,14 +213,7 @@ def _has_number(entry: Any, field: str = "id") -> bool:
     return isinstance(entry, dict) and isinstance(entry.get(field), int)
 
 
-def _size_of(image: Mapping[str, Any]) -> tuple[float, float] | None:
-    size = finite_numbers([image.get("width"), image.get("height")], 2)
-    return None if size is None else (size[0], size[1])
-
-
-def _read_labels(
-    entries: Iterable[Any], sizes: Mapping[Any, tuple[float, float] | None], file: Path
-) -> Iterator[_Labels]:
+def _read_labels(entries: Iterable[Any], sizes: Mapping[Any, FloatArray | None], file: Path) -> Iterator[_Labels]:
     """The labeled annotations that can be read. Tools flag (0, 0) as visible: there it becomes unlabeled, in place."""
     origins = 0
     for entry in entries:
@@ -252,8 +240,8 @@ def _is_corners(labels: _Labels) -> bool:
     if labels.box is None or labels.image_wh is None:
         return False
     low, high = labels.box[:2], labels.box[2:]
-    outside = (low + high > np.array(labels.image_wh) + _TOLERANCE).any()
-    fits = (high > low).all() and (high <= np.array(labels.image_wh) + _TOLERANCE).all()
+    outside = (low + high > labels.image_wh + _TOLERANCE).any()
+    fits = (high > low).all() and (high <= labels.image_wh + _TOLERANCE).all()
     inside = (labels.points >= low - _TOLERANCE).all() and (labels.points <= high + _TOLERANCE).all()
     return bool(outside and fits and inside)
 

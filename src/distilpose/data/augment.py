@@ -63,14 +63,14 @@ def draw_crop_transform(
     options: AugmentOptions,
     rng: np.random.Generator,
 ) -> CropTransform:
-    """Draw one training crop of a person: half body or shifted box, then mirror, turn and scale around its center.
+    """Draw one training crop (H, W) of a person: half body or shifted box, then mirror, turn and scale.
 
     Args:
         sample: the person.
-        size_hw: (H, W) of the crop in pixels.
+        size_hw: of the crop in pixels.
         skeleton: says which keypoints are upper and lower body.
         options: probabilities and strengths.
-        rng: the source of chance; the number of draws taken from it depends on what is drawn.
+        rng: the number of draws taken from it depends on what is drawn.
 
     Source:
         The augmentation of DistilPose (arXiv:2303.02455) and the COCO top-down baselines. They move the box once,
@@ -80,10 +80,11 @@ def draw_crop_transform(
     if half is not None:
         crop = CropTransform.from_box(half, size_hw, HALF_BODY_PADDING)
     else:
-        crop = CropTransform.from_box(_draw_shift(sample.box_xyxy, options, rng), size_hw)
-    turn = 0.0
-    if rng.random() < options.rotation_prob:
-        turn = options.rotation_deg * float(np.clip(rng.standard_normal(), -2, 2))
+        box, reach = sample.box_xyxy, options.shift_fraction * (sample.box_xyxy[2:] - sample.box_xyxy[:2])
+        moved = rng.random() < options.shift_prob
+        crop = CropTransform.from_box(box + np.tile(rng.uniform(-reach, reach), 2) if moved else box, size_hw)
+    is_turned = rng.random() < options.rotation_prob
+    turn = options.rotation_deg * float(np.clip(rng.standard_normal(), -2, 2)) if is_turned else 0.0
     grow = 1 + float(np.clip(options.scale_std * rng.standard_normal(), -options.scale_std, options.scale_std))
     return replace(
         crop,
@@ -110,24 +111,10 @@ def _draw_half_body(
     return np.concatenate([low, np.maximum(high, low + 1)])
 
 
-def _draw_shift(box_xyxy: FloatArray, options: AugmentOptions, rng: np.random.Generator) -> FloatArray:
-    """(4,) the box, perhaps moved."""
-    if rng.random() >= options.shift_prob:
-        return box_xyxy
-    reach = options.shift_fraction * (box_xyxy[2:] - box_xyxy[:2])
-    return box_xyxy + np.tile(rng.uniform(-reach, reach), 2)
-
-
 def jitter_colors(crop: ImageArray, options: AugmentOptions, rng: np.random.Generator) -> ImageArray:
-    """Shift saturation, contrast around the mean gray, and brightness of one crop, in this order.
+    """Shift saturation, contrast around the mean gray, and brightness of one (H, W, 3) uint8 RGB crop, in this order.
 
-    Args:
-        crop: (H, W, 3) uint8 RGB; not changed.
-        options: ``color_jitter`` is the strength of all three.
-        rng: the source of chance; nothing is drawn at strength 0.
-
-    Returns:
-        (H, W, 3) uint8, clipped to 0..255.
+    ``options.color_jitter`` is the strength of all three; at 0 nothing is drawn and the crop itself comes back.
     """
     if options.color_jitter == 0:
         return crop

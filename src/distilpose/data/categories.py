@@ -21,15 +21,9 @@ _PEOPLE = ("person", "people", "human")
 def keypoint_category_ids(
     document: Mapping[str, Any], skeleton: Skeleton, file: Path, category: str | None = None
 ) -> frozenset[int]:
-    """Ids of the categories that count: those with the keypoints of a skeleton, or that of one name.
+    """Ids of the categories that count: those with the keypoints of a skeleton, or that of one name, in any case.
 
     In a file that names no keypoints, the category of people counts; everything does where there is none.
-
-    Args:
-        document: as `read_annotations` gives it.
-        skeleton: of the labels that are wanted.
-        file: for errors.
-        category: name, in any case, of the only one that counts.
 
     Raises:
         DatasetError: none has these keypoints or this name, or an id is no whole number.
@@ -76,10 +70,6 @@ def _has_category(entry: Any) -> bool:
 
 def skeleton_of_file(file: Path, category: str | None = None) -> Skeleton | None:
     """The keypoints that an annotation file says it has; None when it does not say or cannot be read.
-
-    Args:
-        file: as `read_annotations` reads it.
-        category: name, in any case, of the category that is asked for.
 
     Raises:
         ConfigError: its category is broken.

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_colors
+from distilpose.data.check import size_conflict
 from distilpose.data.coco import PersonSample
 from distilpose.data.images import read_image
 from distilpose.data.preprocess import Normalization, crop_image, normalize
@@ -33,31 +34,15 @@ _PASS_STREAM, _ORDER_STREAM, _CROP_STREAM, _POOL_STREAM = range(4)
 
 
 class SampleKey(NamedTuple):
-    """What a sampler asks a `PersonDataset` for.
+    """What a sampler asks a `PersonDataset` for."""
 
-    Attributes:
-        sample_index: of the sample in the dataset.
-        epoch: of the training.
-        position: of the draw within the epoch, over all ranks. With seed and epoch it fixes the augmentation.
-    """
-
-    sample_index: int
-    epoch: int
-    position: int
+    sample_index: int  # of the sample in the dataset
+    epoch: int  # of the training
+    position: int  # of the draw within the epoch, over all ranks. With seed and epoch it fixes the augmentation.
 
 
 class TrainingItem(NamedTuple):
-    """One crop with its labels.
-
-    Attributes:
-        crop: (H, W, 3) uint8 RGB.
-        xy_norm: (K, 2) float32 fractions of the crop; 0 where ``target_weight`` is 0.
-        target_weight: (K,) float32, 1 where labeled and inside the crop, else 0.
-        annotated: (K,) bool, False where nothing is known of the keypoint (`PersonSample.annotated`).
-        sample_index: of the sample in the dataset.
-        variant: of the sample's augmented crops, where they are a fixed pool; else 0.
-        image_to_crop: (2, 3) float32 affine matrix, image pixels -> crop pixels.
-    """
+    """One crop with its labels; see `Batch`, which stacks them. ``crop`` is (H, W, 3) uint8 RGB."""
 
     crop: ImageArray
     xy_norm: Float32Array
@@ -69,24 +54,15 @@ class TrainingItem(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B crops with their labels; the fields of `TrainingItem`, stacked.
+    """B crops with their labels."""
 
-    Attributes:
-        images: (B, 3, H, W) float32, normalized.
-        xy_norm: (B, K, 2) float32 fractions of the crop; 0 where ``target_weight`` is 0.
-        target_weight: (B, K) float32, 1 where labeled and inside the crop, else 0.
-        annotated: (B, K) bool, False where nothing is known of the keypoint: no loss may read it.
-        sample_index: (B,) int64 indices of the samples in the dataset.
-        variant: (B,) int64, which of a sample's augmented crops, where they are a fixed pool; else 0.
-        image_to_crop: (B, 2, 3) float32 affine matrices, image pixels -> crop pixels; None for crops of unknown origin.
-    """
-
-    images: Tensor
-    xy_norm: Tensor
-    target_weight: Tensor
-    annotated: Tensor
-    sample_index: Tensor
-    variant: Tensor
+    images: Tensor  # (B, 3, H, W) float32, normalized
+    xy_norm: Tensor  # (B, K, 2) float32 fractions of the crop; 0 where ``target_weight`` is 0
+    target_weight: Tensor  # (B, K) float32, 1 where labeled and inside the crop, else 0
+    annotated: Tensor  # (B, K) bool, False where nothing is known of the keypoint: no loss may read it
+    sample_index: Tensor  # (B,) int64 indices of the samples in the dataset
+    variant: Tensor  # (B,) int64, which of a sample's augmented crops, where they are a fixed pool; else 0
+    # (B, 2, 3) float32 affine matrices, image pixels -> crop pixels; None for crops of unknown origin
     image_to_crop: Tensor | None = None
 
 
@@ -133,13 +109,8 @@ class PersonDataset(Dataset[TrainingItem]):
                 "the pairs (docs/custom_skeleton.md), or set augment.flip_prob to 0 if keypoints have sides.",
                 skeleton.name,
             )
-        self.samples = tuple(samples)
-        self.size_hw = size_hw
-        self.skeleton = skeleton
-        self.augment = augment
-        self.normalization = normalization
-        self.seed = seed
-        self.variants = variants
+        self.samples, self.size_hw, self.skeleton = tuple(samples), size_hw, skeleton
+        self.augment, self.normalization, self.seed, self.variants = augment, normalization, seed, variants
         self._flip_index = skeleton.flip_index
         self._cache = _read_all(self.samples, cache_limit_bytes) if cache_images else {}
 
@@ -153,9 +124,7 @@ class PersonDataset(Dataset[TrainingItem]):
             DatasetError: the image is unreadable or has not the size that the annotation file says.
         """
         sample = self.samples[key.sample_index]
-        image = self._cache.get(sample.image_path)
-        if image is None:
-            image = _read(sample)
+        image = self._cache[sample.image_path] if sample.image_path in self._cache else _read(sample)
         if self.augment is None:
             transform = CropTransform.from_box(sample.box_xyxy, self.size_hw)
             return self._item(crop_image(image, transform), transform, key.sample_index)
@@ -171,16 +140,8 @@ class PersonDataset(Dataset[TrainingItem]):
 
     def collate(self, items: Sequence[TrainingItem]) -> Batch:
         """Stack items and normalize their pixels, all crops at once."""
-        crops, xy_norm, target_weight, annotated, sample_index, variant, image_to_crop = zip(*items, strict=True)
-        return Batch(
-            torch.from_numpy(normalize(np.stack(crops), self.normalization)),
-            torch.from_numpy(np.stack(xy_norm)),
-            torch.from_numpy(np.stack(target_weight)),
-            torch.from_numpy(np.stack(annotated)),
-            torch.tensor(sample_index, dtype=torch.int64),
-            torch.tensor(variant, dtype=torch.int64),
-            torch.from_numpy(np.stack(image_to_crop)),
-        )
+        crops, *labels = (np.stack(values) for values in zip(*items, strict=True))
+        return Batch(torch.from_numpy(normalize(crops, self.normalization)), *map(torch.from_numpy, labels))
 
     def _item(self, crop: ImageArray, transform: CropTransform, index: int, variant: int = 0) -> TrainingItem:
         sample = self.samples[index]
@@ -212,7 +173,7 @@ class MixedSampler(Sampler[SampleKey]):
         samples_per_epoch: over all ranks; all samples once when None. What does not divide by ``world_size`` is
             left out at the end.
         seed: of the order, >= 0.
-        rank: of this process.
+        rank: of this process, one of ``world_size``.
         world_size: number of processes.
 
     Raises:
@@ -233,8 +194,7 @@ class MixedSampler(Sampler[SampleKey]):
             raise ConfigError(f"rank must lie in 0..world_size - 1, got rank {rank} of {world_size}")
         total = sum(sizes) if samples_per_epoch is None else samples_per_epoch
         self.quotas = _quotas(sizes, sizes if weights is None else weights, total)
-        self._sizes = tuple(sizes)
-        self._seed, self._epoch = seed, 0
+        self._sizes, self._seed, self._epoch = tuple(sizes), seed, 0
         self._rank, self._world_size = rank, world_size
 
     def __len__(self) -> int:
@@ -249,14 +209,14 @@ class MixedSampler(Sampler[SampleKey]):
         """The keys of this rank in the chosen epoch."""
         epoch = self._epoch
         starts = np.cumsum((0, *self._sizes[:-1]))
-        picks = np.concatenate([start + self._draws(number, epoch) for number, start in enumerate(starts)])
+        picks = np.concatenate([start + self._draws(number) for number, start in enumerate(starts)])
         np.random.default_rng((self._seed, _ORDER_STREAM, epoch)).shuffle(picks)
         for position in range(self._rank, len(self) * self._world_size, self._world_size):
             yield SampleKey(int(picks[position]), epoch, position)
 
-    def _draws(self, number: int, epoch: int) -> IntArray:
+    def _draws(self, number: int) -> IntArray:
         """(quota,) indices within set ``number`` for one epoch: a stretch of its endless run of shuffled passes."""
-        size, quota = self._sizes[number], self.quotas[number]
+        size, quota, epoch = self._sizes[number], self.quotas[number], self._epoch
         first_pass, offset = divmod(epoch * quota, size)
         passes = [
             np.random.default_rng((self._seed, _PASS_STREAM, number, first_pass + i)).permutation(size)
@@ -299,8 +259,7 @@ def build_loader(
 
 
 def _use_one_thread(worker: int) -> None:
-    # One process per core already: OpenCV's own threads would only fight for the same cores.
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(0)  # one process per core already
 
 
 def _quotas(sizes: Sequence[int], weights: Sequence[float], total: int) -> tuple[int, ...]:
@@ -327,11 +286,8 @@ def _read(sample: PersonSample) -> ImageArray:
         raise DatasetError(
             f"annotation {sample.annotation_id}: {error}: replace the file or take its annotations out"
         ) from error
-    if image.shape[:2] != sample.image_hw:
-        raise DatasetError(
-            f"annotation {sample.annotation_id}: expected {sample.image_path} to have (height, width) "
-            f"{sample.image_hw} as its annotation file says, got {image.shape[:2]}: put the labeled image there"
-        )
+    if problem := size_conflict(sample.image_path, (image.shape[0], image.shape[1]), sample.image_hw):
+        raise DatasetError(f"annotation {sample.annotation_id}: {problem}")
     return image
 
 

@@ -23,18 +23,15 @@ _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", "null", "none", ""}
 def read_json(file: Path, expected: str, error: type[DistilPoseError] = DatasetError) -> Any:
     """Read a json file in UTF-8, with or without a byte order mark, UTF-16 or UTF-32.
 
-    Args:
-        file: to read.
-        expected: what it should be, for the error.
-        error: class of the error.
-
     Raises:
-        DistilPoseError: of class ``error``: the file cannot be read or is not json.
+        DistilPoseError: of class ``error``: the file cannot be read or is not json, as ``expected`` says.
     """
     try:
         return json.loads(file.read_bytes())
     except OSError as problem:
-        raise error(f"{file}: expected {expected}, cannot read it ({problem}): check the path") from problem
+        raise error(
+            f"{file}: expected {expected}, cannot read it ({problem.strerror or problem}): check the path"
+        ) from problem
     except RecursionError as problem:
         raise error(f"{file}: expected {expected}, got lists nested too deeply: write it again") from problem
     except ValueError as problem:

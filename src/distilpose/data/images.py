@@ -1,7 +1,6 @@
 """Image files in and out: always RGB uint8 (H, W, 3), upright.
 
-Pillow decodes: it obeys the EXIF orientation of every format, refuses truncated files and decompression bombs, and its
-8-bit JPEG pixels equal OpenCV's, with which the published numbers were made (a test compares them).
+Pillow decodes: its 8-bit JPEG pixels equal OpenCV's, with which the published numbers were made.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from threading import get_ident
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from distilpose.errors import InputError
+from distilpose.files import write_whole
 from distilpose.types import ImageArray
 
 WRITTEN_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -71,14 +70,11 @@ def read_image(path: str | os.PathLike[str] | NamedBytes) -> ImageArray:
 
 
 def as_image(source: object, *, bgr: bool = False) -> ImageArray:
-    """Any image as an array: a file, a Pillow image or an array.
+    """Any image as an (H, W, 3) uint8 RGB array; an RGB array itself, not a copy.
 
     Args:
         source: path, Pillow image, or uint8 array (H, W, 3) or (H, W) or (H, W, 1) of gray.
         bgr: arrays of three channels are in OpenCV's order.
-
-    Returns:
-        (H, W, 3) uint8 RGB; an RGB array itself, not a copy.
 
     Raises:
         InputError: it is none of these, or the file is unusable.
@@ -88,25 +84,19 @@ def as_image(source: object, *, bgr: bool = False) -> ImageArray:
     if isinstance(source, Image.Image):
         _check_scans(source)
         return _to_rgb(ImageOps.exif_transpose(source))
-    image = np.asarray(source) if hasattr(source, "__array__") else source
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        gray = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-        if gray.ndim == 2:
-            image = np.repeat(gray[..., None], 3, axis=2)
-        elif bgr and image.ndim == 3 and image.shape[2] == 3:
-            image = np.ascontiguousarray(image[..., ::-1])
-    if not isinstance(image, np.ndarray):
+    if not hasattr(source, "__array__"):
         raise InputError(f"expected a path, a Pillow image or a uint8 array, got {type(source).__name__}")
+    image = np.asarray(source)
+    if image.ndim == 2 or image.shape[2:] == (1,):
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    elif bgr and image.shape[2:] == (3,):
+        image = np.ascontiguousarray(image[..., ::-1])
     check_image(image)
     return image
 
 
 def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Read the (H, W) of an image as `read_image` gives it, from its header alone.
-
-    Raises:
-        InputError: the file is missing or not an image.
-    """
+    """Read the (H, W) of an image as `read_image` gives it, from its header alone; errors as there."""
     with _opened(path) as image:
         turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
         width, height = image.size
@@ -114,11 +104,7 @@ def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def check_decodes(path: str | os.PathLike[str]) -> int:
-    """Decode an image as fast as its format allows, and return its EXIF orientation, 1 without one.
-
-    Raises:
-        InputError: the file is missing, not an image, truncated, or a JPEG of more than `MAX_SCANS` scans.
-    """
+    """Decode an image as fast as its format allows; its EXIF orientation, 1 without one. Errors as in `read_image`."""
     with _opened(path) as image:
         _check_scans(image)
         orientation = int(image.getexif().get(_ORIENTATION, 1))
@@ -178,8 +164,6 @@ def _to_rgb(image: Image.Image) -> ImageArray:
     """(H, W, 3), made band by band: each needs memory for its conversion."""
     width, height = image.size
     rows = max(1, _BAND_PIXELS // max(1, width))
-    if height <= rows:
-        return _band_to_rgb(image)
     rgb = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
@@ -211,11 +195,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
-    """Write an image in the format of its suffix; an interrupted write leaves no half file behind.
-
-    Args:
-        path: ending in one of `WRITTEN_SUFFIXES`; its folder exists.
-        image: (H, W, 3) uint8 RGB.
+    """Write an (H, W, 3) uint8 RGB image in the format of its suffix; a broken write leaves no half file behind.
 
     Raises:
         InputError: the suffix is not known, the array is not an image, or too large for the format.
@@ -231,14 +211,7 @@ def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
         Image.fromarray(image).save(encoded, format=Image.registered_extensions()[suffix], **options)
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot hold an image of {image.shape[1]} x {image.shape[0]}: {error}") from error
-    part = path.with_name(f".{os.getpid()}-{get_ident()}.part")  # short: a name of 250 bytes has no room for more
-    part.unlink(missing_ok=True)
-    try:
-        with part.open("xb") as file:
-            file.write(encoded.getbuffer())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, encoded.getbuffer())
 
 
 def check_image(image: ImageArray) -> None:
@@ -256,32 +229,23 @@ def check_image(image: ImageArray) -> None:
 def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...] = ()) -> list[Path]:
     """Turn files and folders into image files, each once, in the order given.
 
-    A folder stands for the images directly in it (`IMAGE_SUFFIXES`, hidden files left out), sorted by name.
-    Any other source is taken as a file as it is, so that a missing one is reported when it is read.
-
-    Args:
-        sources: files and folders.
-        also: further suffixes to take from folders.
+    A folder stands for the images directly in it (`IMAGE_SUFFIXES` and ``also``, hidden files left out), sorted by
+    name. Any other source is taken as a file as it is, so that a missing one is reported when it is read.
 
     Raises:
         InputError: there is no source, or a folder holds no image.
     """
     files: dict[Path, Path] = {}
     for source in map(Path, sources):
-        found = _images_in(source, IMAGE_SUFFIXES + also) if source.is_dir() else [source]
+        found = [source]
+        if source.is_dir():
+            suffixes = IMAGE_SUFFIXES + also
+            found = sorted(path for path in source.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+            found = [path for path in found if not path.name.startswith(".")]
+            if not found:
+                raise InputError(f"{source} holds no image: expected files ending in {', '.join(suffixes)}")
         for path in found:
             files.setdefault(path.resolve(), path)
     if not files:
         raise InputError("expected at least one image or folder of images, got none")
     return list(files.values())
-
-
-def _images_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
-    if not found:
-        raise InputError(f"{folder} holds no image: expected files ending in {', '.join(suffixes)}")
-    return found

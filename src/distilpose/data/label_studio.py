@@ -24,10 +24,6 @@ def tasks_to_coco(tasks: Sequence[Any], file: Path) -> dict[str, Any]:
     A point belongs to the rectangle that is its parent, else to the only one around it. In an image without rectangles
     all points are one person's.
 
-    Args:
-        tasks: the content of the file.
-        file: for errors.
-
     Raises:
         DatasetError: a task is broken, or it cannot be told whose a point is.
 

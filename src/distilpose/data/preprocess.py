@@ -81,12 +81,7 @@ def normalize(crops: ImageArray, normalization: Normalization) -> Float32Array:
 
 
 def network_input(crops: ImageArray, normalization: Normalization | None) -> NetworkInput:
-    """(N, H, W, 3) uint8 crops -> (N, 3, H, W): normalized float32, or uint8 for a model that normalizes by itself.
-
-    Args:
-        crops: uint8 RGB.
-        normalization: of the model; None for a file exported with uint8 input.
-    """
+    """(N, H, W, 3) uint8 RGB -> (N, 3, H, W): normalized float32; uint8 for a file that normalizes by itself (None)."""
     if normalization is None:
         return np.ascontiguousarray(np.moveaxis(crops, -1, -3))
     return normalize(crops, normalization)
@@ -95,11 +90,5 @@ def network_input(crops: ImageArray, normalization: Normalization | None) -> Net
 def preprocess(
     image: ImageArray, transforms: Sequence[CropTransform], normalization: Normalization | None
 ) -> NetworkInput:
-    """One image and N crops of it -> network input (N, 3, H, W), see `network_input`.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        transforms: N >= 1 crops of one size.
-        normalization: of the model.
-    """
+    """One image (H, W, 3) uint8 RGB and N >= 1 crops of one size -> (N, 3, h, w), see `network_input`."""
     return network_input(np.stack([crop_image(image, transform) for transform in transforms]), normalization)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distilpose.backends import hub
+from distilpose.backends.base import first_line
 from distilpose.detection.filtering import keep_people
 from distilpose.errors import ConfigError, InputError
 from distilpose.formats.boxes import PersonBoxes
@@ -112,7 +113,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     try:
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, **safe)  # type: ignore[no-untyped-call]
     except Exception as error:  # json and transformers each have their own
-        raise InputError(f"{folder} cannot be read as {KIND}: {hub.reason(error)}") from error
+        raise InputError(f"{folder} cannot be read as {KIND}: {first_line(error, 0)}") from error
     model = hub.load_whole(AutoModelForObjectDetection, folder, KIND, InputError, **safe)
     return processor, model.eval()
 
@@ -122,6 +123,6 @@ def _person_ids(id2label: Mapping[int, str], model: str) -> list[int]:
     if not person_ids:
         raise ConfigError(
             f"detector hf:{model} finds no people: expected a label {', '.join(sorted(PERSON_LABELS))}, got "
-            f"{hub.shortened(', '.join(id2label.values()))}: choose a model that was trained on people, such as on COCO"
+            f"{', '.join(id2label.values())[:300]}: choose a model that was trained on people, such as on COCO"
         )
     return person_ids

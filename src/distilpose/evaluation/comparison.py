@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.evaluation.ground_truth import GroundTruth, LabeledPerson
 from distilpose.geometry.oks import oks
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, IntArray
@@ -19,34 +19,45 @@ NOBODY = -1
 
 @dataclass(frozen=True, eq=False)
 class ComparedPeople:
-    """P labeled people as aligned arrays, and what was predicted for each.
+    """P labeled people as aligned arrays, and what was predicted for each."""
 
-    Attributes:
-        skeleton: names and order of the K keypoints.
-        image_id: (P,) of the annotation file.
-        file_name: P names of the images in their folder; empty where the annotation file has none.
-        box_xyxy: (P, 4) boxes as annotated, in image pixels.
-        area: (P,) of the person in square pixels.
-        true_xy_img: (P, K, 2) labels in image pixels.
-        labeled: (P, K) True where the label counts.
-        xy_img: (P, K, 2) prediction in image pixels; NaN for a person without one.
-        raw_score: (P, K) of the prediction, likewise; None from a model without a score.
-        sigma_img: (P, K, 2) along x and y in image pixels, likewise; None from a model without sigma.
-    """
-
-    skeleton: Skeleton
-    image_id: IntArray
-    file_name: tuple[str, ...]
-    box_xyxy: FloatArray
-    area: FloatArray
-    true_xy_img: FloatArray
-    labeled: NDArray[np.bool_]
-    xy_img: FloatArray
-    raw_score: FloatArray | None = None
+    skeleton: Skeleton  # names and order of the K keypoints
+    image_id: IntArray  # (P,) of the annotation file
+    file_name: NDArray[np.str_]  # (P,) names of the images in their folder; empty where the annotation file has none
+    box_xyxy: FloatArray  # (P, 4) boxes as annotated, in image pixels
+    area: FloatArray  # (P,) of the person in square pixels
+    true_xy_img: FloatArray  # (P, K, 2) labels in image pixels
+    labeled: NDArray[np.bool_]  # (P, K) True where the label counts
+    head_box: FloatArray  # (P,) size of the head in pixels by ``head_box`` of the annotation; NaN where it has none
+    # (P,) from the top of the head to the neck in pixels; NaN where the file does not label both
+    head_segment: FloatArray
+    xy_img: FloatArray  # (P, K, 2) prediction in image pixels; NaN for a person without one
+    raw_score: FloatArray | None = None  # (P, K) of the prediction, likewise; None from a model without a score
+    # (P, K, 2) along x and y in image pixels, likewise; None from a model without sigma
     sigma_img: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    def filter(self, rows: Any) -> ComparedPeople:
+        """Choose people by (P,) mask or by row numbers."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
+        return replace(self, **{name: array[rows] for name, array in arrays.items() if array is not None})
+
+    def compared(
+        self,
+        rows: Rows,
+        xy_img: FloatArray,
+        raw_score: FloatArray | None = None,
+        sigma_img: FloatArray | None = None,
+    ) -> ComparedPeople:
+        """The same people beside N predictions: ``rows`` (P,) says which each is compared with, or `NOBODY`.
+
+        ``xy_img`` is (N, K, 2) in image pixels, ``raw_score`` (N, K), ``sigma_img`` (N, K, 2) in image pixels.
+        """
+        score = None if raw_score is None else _take(raw_score, rows)
+        sigma = None if sigma_img is None else _take(sigma_img, rows)
+        return replace(self, xy_img=_take(xy_img, rows), raw_score=score, sigma_img=sigma)
 
     @property
     def predicted(self) -> NDArray[np.bool_]:
@@ -59,68 +70,22 @@ class ComparedPeople:
         return self.labeled & self.predicted[:, None]
 
 
-def compare_people(
-    ground_truth: GroundTruth,
-    rows: Rows,
-    skeleton: Skeleton,
-    *,
-    xy_img: FloatArray,
-    raw_score: FloatArray | None = None,
-    sigma_img: FloatArray | None = None,
-) -> ComparedPeople:
-    """Put the labeled people beside their predictions.
-
-    Args:
-        ground_truth: with P >= 1 labeled people.
-        rows: (P,) which of N predictions each of them is compared with, or `NOBODY`.
-        skeleton: of both.
-        xy_img: (N, K, 2) predictions in image pixels.
-        raw_score: (N, K), if there is one.
-        sigma_img: (N, K, 2) in image pixels, if there is one.
-    """
-    people = ground_truth.people
-    names = [ground_truth.images[person.image_id].get("file_name") for person in people]
-    return ComparedPeople(
-        skeleton=skeleton,
-        image_id=np.array([person.image_id for person in people], dtype=np.int64),
-        file_name=tuple(name if isinstance(name, str) else "" for name in names),
-        box_xyxy=np.stack([person.box_xyxy for person in people]),
-        area=np.array([person.area for person in people], dtype=np.float64),
-        true_xy_img=np.stack([person.xy_img for person in people]),
-        labeled=np.stack([person.labeled for person in people]),
-        xy_img=_take(xy_img, rows),
-        raw_score=None if raw_score is None else _take(raw_score, rows),
-        sigma_img=None if sigma_img is None else _take(sigma_img, rows),
-    )
-
-
-def match_people(people: Sequence[LabeledPerson], image_id: IntArray, xy_img: FloatArray, skeleton: Skeleton) -> Rows:
+def match_people(people: ComparedPeople, image_id: IntArray, xy_img: FloatArray) -> Rows:
     """Give each labeled person at most one prediction of the same image, the most similar pairs (by OKS) first.
 
-    Args:
-        people: P labeled people.
-        image_id: (N,) of the predictions.
-        xy_img: (N, K, 2) predictions in image pixels.
-        skeleton: of both.
-
-    Returns:
-        (P,) row of each person's prediction, `NOBODY` for people left without one.
+    ``image_id`` (N,) and ``xy_img`` (N, K, 2) in image pixels are those of the predictions. Returns (P,) the row of
+    each person's prediction, `NOBODY` for people left without one.
     """
     matched = np.full(len(people), NOBODY, dtype=np.intp)
     candidates_of = dict(rows_by_image(image_id))
-    for image, rows in rows_by_image(np.array([person.image_id for person in people], dtype=np.int64)):
-        candidates = candidates_of.get(image)
-        if candidates is None:
-            continue
-        similarity = oks(
-            np.stack([people[row].xy_img for row in rows]),
-            xy_img[candidates],
-            np.array([[people[row].area] for row in rows]),
-            skeleton.oks_sigmas,
-            np.stack([people[row].labeled for row in rows]),
-        )
-        for person, candidate in _greedy_pairs(similarity):
+    for image, rows in rows_by_image(people.image_id):
+        candidates = candidates_of.get(image, np.zeros(0, dtype=np.intp))
+        true_xy, labeled, area = people.true_xy_img[rows], people.labeled[rows], people.area[rows, None]
+        similarity = oks(true_xy, xy_img[candidates], area, people.skeleton.oks_sigmas, labeled)
+        for _ in range(min(similarity.shape)):
+            person, candidate = np.unravel_index(similarity.argmax(), similarity.shape)
             matched[rows[person]] = candidates[candidate]
+            similarity[person], similarity[:, candidate] = -1, -1
     return matched
 
 
@@ -129,17 +94,6 @@ def rows_by_image(image_id: IntArray) -> Iterator[tuple[int, Rows]]:
     order = np.argsort(image_id, kind="stable")
     ids, starts = np.unique(image_id[order], return_index=True)
     return zip(ids.tolist(), np.split(order, starts)[1:], strict=True)
-
-
-def _greedy_pairs(similarity: FloatArray) -> list[tuple[int, int]]:
-    """(N, M) similarity -> pairs (row, column), each row and column at most once, most similar first."""
-    remaining = similarity.copy()
-    pairs = []
-    for _ in range(min(remaining.shape)):
-        row, column = np.unravel_index(remaining.argmax(), remaining.shape)
-        pairs.append((int(row), int(column)))
-        remaining[row], remaining[:, column] = -1, -1
-    return pairs
 
 
 def _take(values: FloatArray, rows: Rows) -> FloatArray:

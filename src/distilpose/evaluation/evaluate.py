@@ -6,12 +6,11 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -19,17 +18,15 @@ from distilpose.backends.base import InferenceBackend
 from distilpose.backends.loading import DEFAULT_MODEL, as_backend
 from distilpose.data.categories import skeleton_of_file
 from distilpose.errors import ConfigError
-from distilpose.evaluation.comparison import NOBODY, ComparedPeople, compare_people, match_people
+from distilpose.evaluation.comparison import NOBODY, ComparedPeople, Rows, match_people, rows_by_image
 from distilpose.evaluation.evaluation_set import EvaluationSet
-from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
+from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth, load_results
 from distilpose.evaluation.metrics.coco_ap import coco_keypoint_curves
 from distilpose.evaluation.metrics.pck import pck
 from distilpose.evaluation.metrics.protocols import check_measurable, default_metrics, measure_protocols
 from distilpose.evaluation.options import EvaluateOptions
-from distilpose.evaluation.person_boxes import people_with_a_box
 from distilpose.evaluation.report.report import write_report
 from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, make_folder, metrics_table, write_evaluation
-from distilpose.evaluation.results_file import load_results
 from distilpose.geometry.oks import OKS_NMS_THRESHOLD, oks_nms
 from distilpose.inference.decoding import (
     KEYPOINT_SCORE_THRESHOLD,
@@ -58,16 +55,9 @@ OWN_BOX = "prediction in the person's own box"
 MOST_SIMILAR = "most similar result of the image"
 
 __all__ = [
-    "EvaluateOptions",
-    "EvaluationResult",
-    "EvaluationSet",
-    "evaluate_files",
-    "evaluate_model",
-    "evaluate_predictions",
-    "evaluate_set",
-    "metrics_table",
-    "write_evaluation",
-]
+    "EvaluateOptions", "EvaluationResult", "EvaluationSet", "evaluate_files", "evaluate_model", "evaluate_predictions",
+    "evaluate_set", "metrics_table", "write_evaluation",
+]  # fmt: skip
 
 
 def evaluate_files(options: EvaluateOptions, *, progress: bool = False) -> EvaluationResult:
@@ -83,17 +73,16 @@ def evaluate_files(options: EvaluateOptions, *, progress: bool = False) -> Evalu
         DatasetError: the annotations or results are unusable, or do not belong together.
         InputError: the boxes, an image or the output folder are unusable.
     """
-    if options.out is not None:
-        make_folder(Path(options.out))
-    if options.report is not None:
-        make_folder(Path(options.report), "--report")
+    for folder, option in ((options.out, "--out"), (options.report, "--report")):
+        if folder is not None:
+            make_folder(Path(folder), option)
     images = None if options.images is None else Path(options.images)
-    if options.predictions is not None or images is None:  # one of the two, as the options have checked
+    is_model = options.predictions is None  # then there are images, as the options have checked
+    skeleton = None if options.skeleton is None else find_skeleton(options.skeleton, only_labels=is_model)
+    if not is_model or images is None:
+        predictions = Path(str(options.predictions))
         result = evaluate_predictions(
-            Path(str(options.predictions)),
-            Path(options.annotations),
-            skeleton=None if options.skeleton is None else find_skeleton(options.skeleton),
-            metrics=options.metrics,
+            predictions, Path(options.annotations), skeleton=skeleton, metrics=options.metrics
         )
     else:
         result = evaluate_model(
@@ -104,7 +93,7 @@ def evaluate_files(options: EvaluateOptions, *, progress: bool = False) -> Evalu
             detector=options.detector,
             flip_test=options.flip_test,
             metrics=options.metrics,
-            skeleton=None if options.skeleton is None else find_skeleton(options.skeleton, only_labels=True),
+            skeleton=skeleton,
             batch_size=options.batch_size,
             progress=progress,
         )
@@ -135,35 +124,32 @@ def evaluate_model(
     ``detector`` the boxes are those that it finds, and `EvaluationResult.with_true_boxes` is evaluated beside.
     """
     backend = as_backend(model)
-    own = backend.description.skeleton
-    mapping = None if skeleton is None else map_keypoints(skeleton, own)
+    description = backend.description
+    mapping = None if skeleton is None else map_keypoints(skeleton, description.skeleton)
     if mapping is not None and mapping.missing_names:
         logger.warning("%s does not label %s: not compared", annotations, ", ".join(mapping.missing_names))
-    evaluation_set = EvaluationSet.load(
+    people = EvaluationSet.load(
         annotations,
         images,
-        input_size_hw=backend.description.input_size_hw,
+        input_size_hw=description.input_size_hw,
         detections=detections,
         detector=detector,
-        skeleton=own,
+        skeleton=description.skeleton,
         mapping=mapping,
-        padding=backend.description.padding,
-        udp=backend.description.udp,
+        padding=description.padding,
+        udp=description.udp,
     )
-
-    def evaluated(people: EvaluationSet) -> EvaluationResult:
-        return evaluate_set(
-            backend,
-            people,
-            flip_test=flip_test,
-            nms_threshold=nms_threshold,
-            metrics=metrics,
-            batch_size=batch_size,
-            progress=progress,
-        )
-
-    result = evaluated(evaluation_set)
-    return result if detector is None else replace(result, with_true_boxes=evaluated(evaluation_set.with_true_boxes()))
+    evaluated = partial(
+        evaluate_set,
+        backend,
+        flip_test=flip_test,
+        nms_threshold=nms_threshold,
+        metrics=metrics,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    result = evaluated(people)
+    return result if detector is None else replace(result, with_true_boxes=evaluated(people.with_true_boxes()))
 
 
 def evaluate_set(
@@ -198,25 +184,18 @@ def evaluate_set(
     """
     check_flip_test(flip_test)
     _check_fits(backend, evaluation_set)
-    check_measurable(metrics or (), evaluation_set.ground_truth.people, evaluation_set.skeleton)
+    boxes, truth = evaluation_set.boxes, evaluation_set.ground_truth
+    check_measurable(metrics or (), truth.people)
     everybody = _predict(backend, evaluation_set, flip_test, batch_size, progress)
     kept, results = _suppress(everybody, evaluation_set, nms_threshold)
-    boxes, ground_truth = evaluation_set.boxes, evaluation_set.ground_truth
     if boxes.person is None:
         predicted = everybody.filter(kept)
-        rows = match_people(ground_truth.people, boxes.image_id[kept], predicted.xy, evaluation_set.skeleton)
+        rows = match_people(truth.people, boxes.image_id[kept], predicted.xy)
     else:
         predicted = everybody
-        rows = np.full(len(ground_truth.people), NOBODY, dtype=np.intp)
+        rows = np.full(len(truth.people), NOBODY, dtype=np.intp)
         rows[boxes.person] = np.arange(len(boxes.person))
-    people = compare_people(
-        ground_truth,
-        rows,
-        evaluation_set.skeleton,
-        xy_img=predicted.xy,
-        raw_score=predicted.raw_score,
-        sigma_img=predicted.sigma,
-    )
+    people = truth.people.compared(rows, predicted.xy, predicted.raw_score, predicted.sigma)
     protocol = {
         "model": backend.description.model,
         "boxes": boxes.source,
@@ -224,9 +203,9 @@ def evaluate_set(
         "oks_nms": nms_threshold,
         "pose_score": BOX_SCORE if everybody.raw_score is None else RESCORED,
         "pck_compares": OWN_BOX if boxes.person is not None else MOST_SIMILAR,
-        **({} if boxes.person is not None else {"people_with_a_box": people_with_a_box(boxes, ground_truth)}),
+        **({} if boxes.person is not None else {"people_with_a_box": boxes.people_with_a_box(truth)}),
     }
-    return _summarize(ground_truth, results, people, protocol, metrics)
+    return _summarize(truth, results, people, protocol, metrics)
 
 
 def evaluate_predictions(
@@ -249,18 +228,17 @@ def evaluate_predictions(
         DatasetError: a file is unusable, or they do not belong together.
     """
     skeleton = skeleton or skeleton_of_file(annotations) or COCO_17
-    ground_truth = load_ground_truth(annotations, skeleton)
-    check_measurable(metrics or (), ground_truth.people, skeleton)
-    results = load_results(predictions, ground_truth, skeleton)
+    truth = load_ground_truth(annotations, skeleton)
+    check_measurable(metrics or (), truth.people)
+    results = load_results(predictions, truth)
     image_id = np.array([result["image_id"] for result in results], dtype=np.int64)
     keypoints = np.array([result["keypoints"] for result in results]).reshape(-1, skeleton.num_keypoints, 3)
     xy_img, score = keypoints[..., :2], keypoints[..., 2]
-    rows = match_people(ground_truth.people, image_id, xy_img, skeleton)
     # The layout asks for a score: a model without one writes the same number everywhere.
     raw_score = score if len(np.unique(score)) > 1 else None
-    people = compare_people(ground_truth, rows, skeleton, xy_img=xy_img, raw_score=raw_score)
+    people = truth.people.compared(match_people(truth.people, image_id, xy_img), xy_img, raw_score)
     protocol = {"predictions": predictions.name, "pck_compares": MOST_SIMILAR}
-    return _summarize(ground_truth, results, people, protocol, metrics)
+    return _summarize(truth, results, people, protocol, metrics)
 
 
 def _backend(options: EvaluateOptions) -> InferenceBackend:
@@ -274,16 +252,16 @@ def _backend(options: EvaluateOptions) -> InferenceBackend:
 
 
 def _check_fits(backend: InferenceBackend, evaluation_set: EvaluationSet) -> None:
-    description = backend.description
+    description, skeleton = backend.description, evaluation_set.ground_truth.people.skeleton
     if description.input_size_hw != evaluation_set.input_size_hw:
         raise ConfigError(
             f"the model reads crops of (H, W) {description.input_size_hw}, the evaluation set was loaded for "
             f"{evaluation_set.input_size_hw}: load it for this model"
         )
-    if description.skeleton.keypoint_names != evaluation_set.skeleton.keypoint_names:
+    if description.skeleton.keypoint_names != skeleton.keypoint_names:
         raise ConfigError(
             f"the model has the keypoints of {description.skeleton.name}, the evaluation set those of "
-            f"{evaluation_set.skeleton.name}: load it for this model"
+            f"{skeleton.name}: load it for this model"
         )
 
 
@@ -291,8 +269,9 @@ def _predict(
     backend: InferenceBackend, evaluation_set: EvaluationSet, flip_test: FlipTest, batch_size: int, progress: bool
 ) -> PoseResult:
     """Everybody in every image, in the order of the boxes."""
+    boxes, skeleton = evaluation_set.boxes, evaluation_set.ground_truth.people.skeleton
     if len(evaluation_set) == 0:
-        return PoseResult.empty(evaluation_set.skeleton)
+        return PoseResult.empty(skeleton)
     batches = track(
         evaluation_set.batches(batch_size, backend.description.normalization),
         description="evaluating",
@@ -300,11 +279,9 @@ def _predict(
         console=Console(stderr=True),
         disable=not progress,
     )
-    udp = backend.description.udp
-    parts = [decode(run_with_flip(backend, images, flip_test), udp=udp) for images in batches]
-    keypoints = join_keypoints(parts)
-    xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, backend.description.heatmap_size_hw)
-    boxes = evaluation_set.boxes
+    udp, map_hw = backend.description.udp, backend.description.heatmap_size_hw
+    keypoints = join_keypoints([decode(run_with_flip(backend, images, flip_test), udp=udp) for images in batches])
+    xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, map_hw)
     return PoseResult(
         xy=xy_img,
         box=boxes.xyxy,
@@ -312,54 +289,49 @@ def _predict(
         pose_score=pose_score(boxes.score, keypoints.raw_score),
         raw_score=keypoints.raw_score,
         sigma=sigma_img,
-        skeleton=evaluation_set.skeleton,
+        skeleton=skeleton,
     )
 
 
 def _suppress(
     everybody: PoseResult, evaluation_set: EvaluationSet, threshold: float
-) -> tuple[NDArray[np.intp], list[dict[str, Any]]]:
+) -> tuple[Rows, list[dict[str, Any]]]:
     """Rows and COCO results of the people left after suppression, image by image, best first."""
     area = np.array([math.prod(transform.box_wh) for transform in evaluation_set.transforms])
     left: list[int] = []
     results: list[dict[str, Any]] = []
-    for image_id, group in groupby(range(len(everybody)), key=lambda row: int(evaluation_set.boxes.image_id[row])):
-        rows = list(group)
+    for image_id, rows in rows_by_image(evaluation_set.boxes.image_id):
         people = everybody.filter(rows)
-        kept = oks_nms(people.xy, people.pose_score, area[rows], evaluation_set.skeleton.oks_sigmas, threshold)
-        left += [rows[index] for index in kept]
+        kept = oks_nms(people.xy, people.pose_score, area[rows], everybody.skeleton.oks_sigmas, threshold)
+        left += rows[kept].tolist()
         results += people.filter(kept).to_coco(image_id)
     return np.array(left, dtype=np.intp), results
 
 
 def _summarize(
-    ground_truth: GroundTruth,
+    truth: GroundTruth,
     results: list[dict[str, Any]],
     people: ComparedPeople,
     protocol: Mapping[str, Any],
     metrics: Sequence[str] | None,
 ) -> EvaluationResult:
     """Compare results, and for PCK the predictions of the labeled people, with the ground truth."""
-    chosen = default_metrics(people.skeleton) if metrics is None else metrics
-    average = coco_keypoint_curves(ground_truth.coco, results, people.skeleton)
+    skeleton, area = people.skeleton, people.area
+    chosen = default_metrics(skeleton) if metrics is None else metrics
+    average = coco_keypoint_curves(truth.coco, results, skeleton)
+    constants = list(skeleton.oks_sigmas)  # numbers under other constants are others
+    oks_facts = {"skeleton": skeleton.name, "oks_constants": constants[0] if len(set(constants)) == 1 else constants}
     return EvaluationResult(
         metrics=average.metrics,
-        per_joint=pck(ground_truth.people, people.xy_img, people.skeleton),
+        per_joint=pck(people),
         people_by_size={
-            size: int(((people.area >= low) & (people.area <= high)).sum())
-            for size, (low, high) in SIZE_CLASSES.items()
+            size: int(((area >= low) & (area <= high)).sum()) for size, (low, high) in SIZE_CLASSES.items()
         },
-        counts={"images": len(ground_truth.images), "people": len(people), "results": len(results)},
-        protocol={**protocol, **_oks_facts(people.skeleton)},
+        counts={"images": len(truth.images), "people": len(people), "results": len(results)},
+        protocol={**protocol, **oks_facts},
         results=tuple(results),
         precision=average.precision,
         people=people,
-        protocols=measure_protocols(chosen, ground_truth, results, people.xy_img, people.skeleton),
+        protocols=measure_protocols(chosen, truth, results, people),
         with_coco="coco" in chosen,
     )
-
-
-def _oks_facts(skeleton: Skeleton) -> dict[str, Any]:
-    """What similarity was measured with: numbers under other constants are others."""
-    constants = list(skeleton.oks_sigmas)
-    return {"skeleton": skeleton.name, "oks_constants": constants[0] if len(set(constants)) == 1 else constants}

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from distilpose.data.check import find_bad_images, size_conflict
 from distilpose.data.images import read_image
 from distilpose.data.preprocess import NetworkInput, Normalization, crop_image, network_input
 from distilpose.errors import DatasetError
 from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
-from distilpose.evaluation.person_boxes import (
-    EvaluationBoxes,
-    detected_boxes,
-    found_boxes,
-    ground_truth_boxes,
-    image_paths,
-    image_size_hw,
-)
-from distilpose.geometry import CROP_PADDING, crops_from_boxes
+from distilpose.formats.boxes import PersonBoxes, match_boxes
+from distilpose.geometry import CROP_PADDING, box_iou_xyxy, clip_boxes_xyxy, crops_from_boxes
 from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton
-from distilpose.types import ImageArray
+from distilpose.types import FloatArray, ImageArray, IntArray
 
 if TYPE_CHECKING:
     from distilpose.detection.detectors import Detector
+
+logger = logging.getLogger(__name__)
+
+BOX_IOU = 0.5  # overlap from which on a box is that person's
+
+
+class EvaluationBoxes(NamedTuple):
+    """N boxes as aligned arrays, the boxes of one image side by side."""
+
+    source: str  # "ground truth", or the name of the detections file or of the detector
+    image_id: IntArray  # (N,) of the annotation file
+    xyxy: FloatArray  # (N, 4) image pixels
+    score: FloatArray  # (N,) of the detector; 1 for ground truth
+    # (N,) row in `GroundTruth.people` of the person each box belongs to; None for detections
+    person: NDArray[np.intp] | None = None
+
+    def people_with_a_box(self, ground_truth: GroundTruth) -> int:
+        """How many labeled people have a box that overlaps theirs by at least `BOX_IOU` (IoU)."""
+        people = ground_truth.people
+        return sum(
+            bool((box_iou_xyxy(box, self.xyxy[self.image_id == image_id]) >= BOX_IOU).any())
+            for box, image_id in zip(people.box_xyxy, people.image_id, strict=True)
+        )
 
 
 class EvaluationSet:
@@ -38,13 +57,12 @@ class EvaluationSet:
         paths: file of each image by id.
         boxes: whose crops to take.
         input_size_hw: (H, W) of a crop in pixels.
-        skeleton: of the ground truth.
         keep_crops: hold the crops in memory after the first pass (144 KiB each at 256 x 192).
         padding: see `ModelDescription`.
         udp: likewise.
 
     Attributes:
-        ground_truth, boxes, input_size_hw, skeleton: as above.
+        ground_truth, boxes, input_size_hw: as above.
         transforms: N crops in the order of ``boxes``.
 
     Raises:
@@ -57,18 +75,13 @@ class EvaluationSet:
         paths: Mapping[int, Path],
         boxes: EvaluationBoxes,
         input_size_hw: tuple[int, int],
-        skeleton: Skeleton,
-        keep_crops: bool,
+        keep_crops: bool = False,
         padding: float = CROP_PADDING,
         udp: bool = False,
     ) -> None:
-        self.ground_truth = ground_truth
-        self.boxes = boxes
-        self.input_size_hw = input_size_hw
-        self.skeleton = skeleton
+        self.ground_truth, self.boxes, self.input_size_hw = ground_truth, boxes, input_size_hw
         self.transforms = crops_from_boxes(boxes.xyxy, input_size_hw, padding, udp=udp)
-        self._geometry = (padding, udp)
-        self._paths = paths
+        self._geometry, self._paths = (padding, udp), paths
         _check_exist([paths[image_id] for image_id in np.unique(boxes.image_id).tolist()], ground_truth)
         self._keep_crops = keep_crops
         self._kept: list[ImageArray] | None = None
@@ -87,63 +100,50 @@ class EvaluationSet:
         keep_crops: bool = False,
         padding: float = CROP_PADDING,
         udp: bool = False,
+        check_images: bool = False,
+        skip_invalid: bool = False,
     ) -> EvaluationSet:
         """Read and check the files of an evaluation; images themselves are read when crops are asked for.
 
-        Args:
-            annotations: COCO keypoint file.
-            images: folder that its ``file_name`` entries lie in.
-            input_size_hw: (H, W) of the model's input in pixels.
-            detections: boxes file as `match_boxes` reads it. Without it and a detector, every labeled person's own
-                box is used.
-            detector: to find the people with, or its name (`create_detector`).
-            skeleton: of the model.
-            mapping: of a file with other keypoints to ``skeleton``.
-            keep_crops: hold the crops in memory, for one evaluation per epoch.
-            padding: see `ModelDescription`.
-            udp: likewise.
+        Crops are those of ``detections``, a boxes file (`match_boxes`): not clipped, with any score; those of other
+        images are left out. Or those of a ``detector``, at its own threshold. Or of every labeled person's own box.
+        ``mapping`` is that of a file with other keypoints to ``skeleton``; more is said of `EvaluationSet`. With
+        ``check_images`` the images of labeled people are decoded now; with ``skip_invalid`` broken annotations and
+        images are left out with a warning.
 
         Raises:
             DatasetError: the annotations are unusable, or an image is missing.
             InputError: the detections are unusable, or in other images; with a detector, an image cannot be read.
-        ConfigError: there is no such detector, or it finds something else than the model's skeleton has.
+            ConfigError: there is no such detector, or it finds something else than the model's skeleton has.
         """
-        ground_truth = load_ground_truth(annotations, skeleton, mapping)
-        paths = image_paths(ground_truth, images)
+        ground_truth = load_ground_truth(annotations, skeleton, mapping, skip_invalid=skip_invalid)
+        paths = ground_truth.paths(images)
+        if check_images:
+            ground_truth = _without_bad_images(ground_truth, paths, skip_invalid)
+            paths = {image_id: paths[image_id] for image_id in ground_truth.images}
         if detector is not None:
             _check_exist(list(paths.values()), ground_truth)
-            boxes = found_boxes(detector, paths, skeleton)
+            boxes = _found_boxes(detector, paths, skeleton)
         elif detections is not None:
-            boxes = detected_boxes(detections, ground_truth, paths)
+            people = match_boxes(detections, list(paths.values()), annotations).people
+            boxes = _joined(detections.name, list(paths), [people[path] for path in paths.values()])
         else:
-            boxes = ground_truth_boxes(ground_truth)
-        return cls(ground_truth, paths, boxes, input_size_hw, skeleton, keep_crops, padding, udp)
+            boxes = _true_boxes(ground_truth)
+        return cls(ground_truth, paths, boxes, input_size_hw, keep_crops, padding, udp)
 
     def with_true_boxes(self) -> EvaluationSet:
         """The same people in the boxes of the ground truth."""
-        boxes = ground_truth_boxes(self.ground_truth)
-        return EvaluationSet(
-            self.ground_truth, self._paths, boxes, self.input_size_hw, self.skeleton, False, *self._geometry
-        )
+        truth = self.ground_truth
+        return EvaluationSet(truth, self._paths, _true_boxes(truth), self.input_size_hw, False, *self._geometry)
 
     def __len__(self) -> int:
         return len(self.transforms)
 
     def batches(self, batch_size: int, normalization: Normalization | None) -> Iterator[NetworkInput]:
-        """All crops in order, as network input (B, 3, H, W), the last batch perhaps smaller.
-
-        Raises:
-            DatasetError: an image does not have the size its annotations were made on.
-            InputError: an image cannot be read.
-        """
-        pending: list[ImageArray] = []
-        for crop in self._all_crops():
-            pending.append(crop)
-            if len(pending) == batch_size:
-                yield network_input(np.stack(pending), normalization)
-                pending = []
-        if pending:
-            yield network_input(np.stack(pending), normalization)
+        """All crops in order, as network input (B, 3, H, W), the last batch perhaps smaller; errors as in `crops`."""
+        rest = self._all_crops()
+        while crops := list(islice(rest, batch_size)):
+            yield network_input(np.stack(crops), normalization)
 
     def crops(self, rows: Iterable[int]) -> Iterator[ImageArray]:
         """The crops (H, W, 3) of some boxes; an image is decoded once if its rows stand together.
@@ -153,7 +153,10 @@ class EvaluationSet:
             InputError: an image cannot be read.
         """
         for image_id, group in groupby(rows, key=lambda row: int(self.boxes.image_id[row])):
-            image = self._read(image_id)
+            path, expected_hw = self._paths[image_id], self.ground_truth.image_hw(image_id)
+            image = read_image(path)
+            if problem := size_conflict(path, (image.shape[0], image.shape[1]), expected_hw):
+                raise DatasetError(f"{self.ground_truth.file}: {problem}")
             for row in group:
                 yield crop_image(image, self.transforms[row])
 
@@ -166,18 +169,60 @@ class EvaluationSet:
             if self._keep_crops:
                 kept.append(crop)
             yield crop
-        if self._keep_crops:
-            self._kept = kept
+        self._kept = kept if self._keep_crops else None
 
-    def _read(self, image_id: int) -> ImageArray:
-        image = read_image(self._paths[image_id])
-        expected_hw = image_size_hw(self.ground_truth, image_id)
-        if image.shape[:2] != expected_hw:
-            raise DatasetError(
-                f"{self._paths[image_id]}: {self.ground_truth.file} expects an image of height, width {expected_hw}, "
-                f"got {image.shape[:2]}: pass the images the annotations were made on"
-            )
-        return image
+
+def _without_bad_images(truth: GroundTruth, paths: Mapping[int, Path], skip_invalid: bool) -> GroundTruth:
+    """The ground truth without the images that cannot be used.
+
+    Raises:
+        DatasetError: there are some, and none is to be skipped, or no other has people.
+    """
+    labeled = {paths[image_id]: truth.image_hw(image_id) for image_id in np.unique(truth.people.image_id).tolist()}
+    bad = find_bad_images(labeled)
+    problems = "\n  ".join(bad.values())
+    if bad and (not skip_invalid or len(bad) == len(labeled)):
+        raise DatasetError(f"{truth.file}: {len(bad)} of {len(labeled)} images cannot be used:\n  {problems}")
+    for problem in bad.values():
+        logger.warning("skipped: %s: %s", truth.file, problem)
+    return truth.without_images({image_id for image_id, path in paths.items() if path in bad})
+
+
+def _true_boxes(ground_truth: GroundTruth) -> EvaluationBoxes:
+    """One box for each labeled person, clipped as the COCO top-down baselines do.
+
+    A person whose box has no area inside the image gets none, and so counts as missed.
+    """
+    people = ground_truth.people
+    sizes_hw = [ground_truth.image_hw(image_id) for image_id in people.image_id.tolist()]
+    boxes = np.stack([clip_boxes_xyxy(box, hw)[0] for box, hw in zip(people.box_xyxy, sizes_hw, strict=True)])
+    usable = np.asarray((boxes[:, :2] < boxes[:, 2:]).all(1))
+    if not usable.all():
+        logger.warning("%s: %d people have no box inside the image", ground_truth.file, (~usable).sum())
+    order = np.argsort(people.image_id, kind="stable")
+    order = order[usable[order]]
+    return EvaluationBoxes("ground truth", people.image_id[order], boxes[order], np.ones(len(order)), order)
+
+
+def _found_boxes(detector: Detector | str, paths: Mapping[int, Path], skeleton: Skeleton) -> EvaluationBoxes:
+    from distilpose.detection.detectors import check_detector_fits, create_detector
+
+    name = detector if isinstance(detector, str) else type(detector).__name__
+    if isinstance(detector, str):
+        check_detector_fits(detector, skeleton)
+        detector = create_detector(detector)
+    found = [detector([read_image(path)])[0] for path in paths.values()]
+    return _joined(f"detector {name}", list(paths), found)
+
+
+def _joined(source: str, image_ids: Sequence[int], found: Sequence[PersonBoxes]) -> EvaluationBoxes:
+    """The boxes of some images, in order."""
+    return EvaluationBoxes(
+        source=source,
+        image_id=np.repeat(np.array(image_ids, dtype=np.int64), [len(boxes.box_score) for boxes in found]),
+        xyxy=np.concatenate([boxes.boxes_xyxy for boxes in found]),
+        score=np.concatenate([boxes.box_score for boxes in found]),
+    )
 
 
 def _check_exist(paths: Collection[Path], ground_truth: GroundTruth) -> None:

@@ -16,6 +16,7 @@ from distilpose.evaluation.metrics.coco_ap import COCO_METRICS
 from distilpose.evaluation.metrics.diagnosis import calibrate
 from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy
 from distilpose.evaluation.metrics.protocols import ProtocolResult
+from distilpose.files import write_whole
 from distilpose.types import FloatArray
 
 METRICS_FILE = "metrics.json"
@@ -28,32 +29,20 @@ _FOUND_AT = {"AR50": 0.5, "AR75": 0.75}  # recall among all labeled people, so a
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """What an evaluation found.
+    """What an evaluation found."""
 
-    Attributes:
-        metrics: the ten COCO numbers as fractions (`coco_keypoint_ap`).
-        per_joint: PCK@0.2 by keypoint name, and ``"all"`` (`pck`).
-        people_by_size: labeled people in each of `SIZE_CLASSES`.
-        counts: images, labeled people and results (people found, after suppression).
-        protocol: how the results came about; JSON values.
-        results: people found, in COCO's results layout.
-        precision: (10, 101) precision by OKS threshold and recall (`KeypointAP`).
-        people: every labeled person beside the prediction it is compared with.
-        protocols: measures of other data sets by name (`protocols.METRICS`), those that were asked for.
-        with_coco: whether COCO's numbers were asked for; they are always there.
-        with_true_boxes: the same model in the boxes of the ground truth, where a detector gave those of this result.
-    """
-
-    metrics: Mapping[str, float]
-    per_joint: Mapping[str, JointAccuracy]
-    people_by_size: Mapping[str, int]
-    counts: Mapping[str, int]
-    protocol: Mapping[str, Any]
-    results: tuple[Mapping[str, Any], ...]
-    precision: FloatArray
-    people: ComparedPeople
+    metrics: Mapping[str, float]  # the ten COCO numbers as fractions (`coco_keypoint_ap`)
+    per_joint: Mapping[str, JointAccuracy]  # PCK@0.2 by keypoint name, and ``"all"`` (`pck`)
+    people_by_size: Mapping[str, int]  # labeled people in each of `SIZE_CLASSES`
+    counts: Mapping[str, int]  # images, labeled people and results (people found, after suppression)
+    protocol: Mapping[str, Any]  # how the results came about; JSON values
+    results: tuple[Mapping[str, Any], ...]  # people found, in COCO's results layout
+    precision: FloatArray  # (10, 101) precision by OKS threshold and recall (`KeypointAP`)
+    people: ComparedPeople  # every labeled person beside the prediction it is compared with
+    # measures of other data sets by name (`protocols.METRICS`), those that were asked for
     protocols: Mapping[str, ProtocolResult] = field(default_factory=dict)
-    with_coco: bool = True
+    with_coco: bool = True  # whether COCO's numbers were asked for; they are always there
+    # the same model in the boxes of the ground truth, where a detector gave those of this result
     with_true_boxes: EvaluationResult | None = None
 
     @property
@@ -69,11 +58,7 @@ class EvaluationResult:
             "PCK@0.2": joints.pop(ALL_JOINTS)["PCK@0.2"],
             "per_joint": joints,
             "by_size": {
-                size: {
-                    "AP": self.metrics[f"AP{size[0].upper()}"],
-                    "AR": self.metrics[f"AR{size[0].upper()}"],
-                    "people": n,
-                }
+                size: {name: self.metrics[f"{name}{size[0].upper()}"] for name in ("AP", "AR")} | {"people": n}
                 for size, n in self.people_by_size.items()
             },
             "people_found": self.people_found,
@@ -86,11 +71,7 @@ class EvaluationResult:
 
 
 def make_folder(out: Path, option: str = "--out") -> None:
-    """Make a folder that results go to; an evaluation calls this before the long work.
-
-    Args:
-        out: the folder.
-        option: that it was given with.
+    """Make a folder that results go to, given with ``option``; an evaluation calls this before the long work.
 
     Raises:
         InputError: it cannot be made.
@@ -104,9 +85,7 @@ def make_folder(out: Path, option: str = "--out") -> None:
 def write_evaluation(result: EvaluationResult, out: Path) -> None:
     """Write ``metrics.json`` and ``results_keypoints.json``, which can be submitted to COCO as it is.
 
-    Args:
-        result: of an evaluation.
-        out: folder, made if needed; files of an earlier evaluation are replaced.
+    The folder is made if needed; files of an earlier evaluation are replaced.
 
     Raises:
         InputError: the folder cannot be made or written to.
@@ -117,22 +96,10 @@ def write_evaluation(result: EvaluationResult, out: Path) -> None:
 
 
 def write_text(file: Path, text: str, option: str = "--out") -> None:
-    """Write a file under a hidden name and give it its own when it is whole.
-
-    Args:
-        file: to write.
-        text: in UTF-8.
-        option: that the folder was given with.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    part = file.with_name(f".{file.name}.part")
+    """Write a file whole or not at all; an `InputError` names the ``option`` of its folder."""
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(file)
+        write_whole(file, text.encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{file}: expected a file to write to ({error}): choose another {option}") from error
 
 

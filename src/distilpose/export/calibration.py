@@ -26,7 +26,7 @@ def calibration_crops(
     images: str | Path | None = None,
     count: int = CALIBRATION_CROPS,
 ) -> ImageArray:
-    """Crops spread evenly over a data set.
+    """Person crops (N, H, W, 3) uint8, spread evenly over a data set.
 
     Args:
         source: a folder of images of one person each, or a COCO keypoint file.
@@ -34,9 +34,6 @@ def calibration_crops(
         skeleton: of the model.
         images: folder of a COCO file's images; ``images`` beside it when None.
         count: how many crops, or all there are if they are fewer.
-
-    Returns:
-        (N, H, W, 3) uint8.
 
     Raises:
         ConfigError: ``source`` is neither file nor folder, or ``count`` is too small.
@@ -64,12 +61,11 @@ def calibration_crops(
 
 def _from_folder(folder: Path, input_size_hw: tuple[int, int], count: int) -> list[ImageArray]:
     paths = list_images([folder])
-    crops = []
-    for index in _spread(len(paths), count):
-        image = read_image(paths[index])
-        height, width = image.shape[:2]
-        crops.append(crop_image(image, CropTransform.from_box((0, 0, width, height), input_size_hw)))
-    return crops
+    images = (read_image(paths[index]) for index in _spread(len(paths), count))
+    return [
+        crop_image(image, CropTransform.from_box((0, 0, image.shape[1], image.shape[0]), input_size_hw))
+        for image in images
+    ]
 
 
 def _spread(total: int, count: int) -> list[int]:

@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 import numpy as np
 
-from distilpose.backends.base import stamp_digest
+from distilpose.backends.base import HEATMAP_OUTPUT, POSE_OUTPUTS, InferenceBackend, stamp_digest
 from distilpose.backends.checkpoint import describe
 from distilpose.backends.description import ModelDescription, Precision
 from distilpose.backends.loading import FILE_BACKENDS, load_model
 from distilpose.backends.torch import TorchBackend
-from distilpose.errors import ConfigError, InputError, require_package
+from distilpose.data.preprocess import network_input
+from distilpose.errors import CheckpointError, ConfigError, InputError, require_package
 from distilpose.export.calibration import calibration_crops
-from distilpose.export.options import CALIBRATION_RULE, SUFFIXES, ExportOptions, Format, format_of
+from distilpose.export.options import CALIBRATION_RULE, FORMATS, SUFFIXES, ExportOptions, Format, format_of
 from distilpose.export.rewrite import ExportForm
-from distilpose.export.verify import BATCH_SIZES, OutputError, verify
 from distilpose.files import disk_errors
 from distilpose.models.base import PoseModel
-from distilpose.types import ImageArray
+from distilpose.types import Float32Array, ImageArray, Size
+
+BATCH_SIZES = (1, 3, 8)  # none is the one that is traced
+
+# Error allowed in any number of float files, as a share of the output's largest; of int8 files, whose single numbers
+# may stray, in the mean: a wrong graph is off by more, and what int8 costs in accuracy `distilpose evaluate` says.
+TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 2e-2, "int8": 0.15}
+
+
+class OutputError(NamedTuple):
+    """How far an exported file is from its model in one output and batch.
+
+    Attributes:
+        output: name of the output.
+        batch: number of crops.
+        largest: largest absolute difference, as a share of the output's largest absolute value.
+        mean: mean absolute difference, likewise.
+    """
+
+    output: str
+    batch: int
+    largest: float
+    mean: float
 
 
 class ExportReport(NamedTuple):
@@ -32,7 +56,7 @@ class ExportReport(NamedTuple):
     Attributes:
         files: one, or for OpenVINO graph and weights.
         description: what the file says about itself.
-        errors: every output of the file against torch, on several batch sizes.
+        errors: every output of the file against torch, on several batch sizes; none of Core ML, which needs a Mac.
     """
 
     files: tuple[Path, ...]
@@ -52,7 +76,8 @@ class ExportReport(NamedTuple):
     @property
     def megabytes(self) -> float:
         """Size of the files in 1e6 bytes."""
-        return sum(path.stat().st_size for path in self.files) / 1e6
+        parts = [part for path in self.files for part in (path, *path.rglob("*"))]  # a Core ML file is a folder
+        return sum(part.stat().st_size for part in parts if part.is_file()) / 1e6
 
 
 def export_model(
@@ -63,20 +88,18 @@ def export_model(
     precision: Precision = "float32",
     calibration: ImageArray | None = None,
     uint8_input: bool = False,
-    rewrite: bool = True,
 ) -> ExportReport:
     """Write a model as a file that needs no torch, and hold the file against torch before it takes its place.
 
     Args:
         model: a torch model, or a name or checkpoint that `load_model` takes.
-        out: the file, ending in ``.onnx``, or in ``.xml`` for OpenVINO, which writes a ``.bin`` beside it.
-        format: ``"onnx"`` or ``"openvino"``; the file's ending says it when None.
+        out: the file, ending as its format does (`SUFFIXES`); OpenVINO writes a ``.bin`` beside its ``.xml``.
+        format: the file's ending says it when None.
         precision: of the weights. ``"float16"`` halves the file and computes in float32; ``"int8"`` computes in
             int8, the head apart.
         calibration: (N, H, W, 3) uint8 crops of people as the model will see them, for int8;
             see `calibration.calibration_crops`.
         uint8_input: read (B, 3, H, W) uint8 pixels and normalize inside the file.
-        rewrite: put the encoder in the form that runtimes run fastest (`rewrite`); False is for comparing.
 
     Raises:
         ConfigError: options that do not fit together, an exported file as ``model``, or a missing package.
@@ -95,29 +118,27 @@ def export_model(
         _check_crops(calibration, inside.input_size_hw)
     description = replace(inside, precision=precision, normalization=None if uint8_input else inside.normalization)
     backend = TorchBackend(model, inside)
-    form = ExportForm(model, inside.normalization if uint8_input else None, rewrite=rewrite)
+    form = ExportForm(model, inside.normalization if uint8_input else None)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
             part = Path(folder) / out.name
-            files = [part, part.with_suffix(".bin")] if format == "openvino" else [part]
-            _write(form, description, part, format, calibration)
-            stamp_digest(files)
-            crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
-            errors = verify(FILE_BACKENDS[part.suffix](part), backend, crops[: max(BATCH_SIZES)])
+            files = import_module(f"distilpose.export.{format}_file").write(form, part, description, calibration)
+            errors: tuple[OutputError, ...] = ()
+            if part.suffix in FILE_BACKENDS:  # Core ML runs on macOS alone
+                stamp_digest(files)
+                crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
+                errors = verify(FILE_BACKENDS[part.suffix](part), backend, crops[: max(BATCH_SIZES)])
+            for file in files:
+                if (out.parent / file.name).is_dir():  # a Core ML package, which no rename replaces
+                    shutil.rmtree(out.parent / file.name)
             written = tuple(file.replace(out.parent / file.name) for file in reversed(files))
     return ExportReport(written, description, errors)
 
 
 def export_file(options: ExportOptions) -> ExportReport:
-    """`export_model` from files, as the command line has it.
-
-    Raises:
-        ConfigError, InputError, CheckpointError: see `export_model`.
-        DatasetError: the calibration set is unusable.
-    """
-    out = Path(options.out)
-    _check_packages(format_of(out, options.format), options.precision)
+    """`export_model` from files, as the command line has it; raises the same, and `DatasetError` for calibration."""
+    _check_packages(format_of(Path(options.out), options.format), options.precision)
     model = torch_model(options.model)
     inside = describe(model)
     crops = None
@@ -125,7 +146,7 @@ def export_file(options: ExportOptions) -> ExportReport:
         crops = calibration_crops(options.calibration, inside.input_size_hw, inside.skeleton, images=options.images)
     return export_model(
         model,
-        out,
+        options.out,
         format=options.format,
         precision=options.precision,
         calibration=crops,
@@ -134,50 +155,62 @@ def export_file(options: ExportOptions) -> ExportReport:
 
 
 def torch_model(model: PoseModel | str | Path) -> PoseModel:
-    """A model that can be exported.
-
-    Raises:
-        ConfigError: it is an exported file.
-    """
+    """A model that can be exported; an exported file is a `ConfigError`."""
     loaded = load_model(model, exported=False) if isinstance(model, str | Path) else model
     if not isinstance(loaded, PoseModel):
         raise ConfigError(f"{model} is exported already: pass the checkpoint it was made from")
     return loaded
 
 
-def _write(
-    form: ExportForm,
-    description: ModelDescription,
-    path: Path,
-    format: Format,
-    calibration: ImageArray | None,
-) -> None:
-    from distilpose.export import onnx_file
+def verify(exported: InferenceBackend, model: InferenceBackend, crops: ImageArray) -> tuple[OutputError, ...]:
+    """Run a file and what it was made from on the same (B, H, W, 3) uint8 crops in batches of `BATCH_SIZES`.
 
-    graph = path if format == "onnx" else path.with_suffix(".onnx")
-    onnx_file.export_onnx(form, description.input_size_hw, graph)
-    if format == "openvino":
-        from distilpose.export.openvino_file import write_openvino
+    Raises:
+        CheckpointError: an output differs by more than rounding.
+    """
+    precision = exported.description.precision
+    judge = 3 if precision == "int8" else 2  # field of `OutputError`
+    errors = [
+        error
+        for batch in BATCH_SIZES
+        for error in _differences(_arrays(exported, crops[:batch]), _arrays(model, crops[:batch]))
+    ]
+    worst = max(errors, key=lambda error: (not error[judge] <= TOLERANCE[precision], error[judge]))  # NaN is worst
+    if not worst[judge] <= TOLERANCE[precision]:
+        raise CheckpointError(
+            f"the exported file is not the model: {worst.output} at batch {worst.batch} is off by {worst[judge]:.1e} "
+            f"of its largest value, expected at most {TOLERANCE[precision]:.0e} for {precision}. Please report it, "
+            "with the versions of torch and of the runtime"
+        )
+    return tuple(errors)
 
-        write_openvino(graph, path, description, crops=calibration, keep_float=onnx_file.head_nodes(graph))
-        return
-    if description.precision == "int8":
-        assert calibration is not None
-        onnx_file.quantize_onnx(graph, description, calibration)
-    elif description.precision == "float16":
-        onnx_file.halve_onnx(graph)
-    onnx_file.describe_onnx(graph, description)
+
+def _arrays(backend: InferenceBackend, crops: ImageArray) -> dict[str, Float32Array]:
+    output = backend(network_input(crops, backend.description.normalization))
+    values = {name: getattr(output, name, None) for name in (*POSE_OUTPUTS, HEATMAP_OUTPUT)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _differences(exported: dict[str, Float32Array], model: dict[str, Float32Array]) -> Iterator[OutputError]:
+    ours, theirs = ({name: value.shape for name, value in found.items()} for found in (exported, model))
+    if ours != theirs:
+        raise CheckpointError(f"the exported file returns arrays of shapes {ours}, the model {theirs}")
+    for name, expected in model.items():
+        error = np.abs(exported[name].astype(np.float64) - expected) / max(float(np.abs(expected).max()), 1e-12)
+        yield OutputError(name, len(expected), float(error.max()), float(error.mean()))
 
 
 def _check_packages(format: Format, precision: str) -> None:
     if precision not in get_args(Precision):
         raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-    runtime = ["openvino", *["nncf"][: int(precision == "int8")]] if format == "openvino" else ["onnxruntime"]
-    for package in ("onnx", "onnxscript", *runtime):
+    known = FORMATS[format]
+    if precision == "int8" and known.int8 is None:
+        raise ConfigError(f"{format} files are written in float32 and float16, got int8: leave it out")
+    for package in (*known.packages, *((known.int8 or ()) if precision == "int8" else ())):
         require_package(package, "export")
 
 
-def _check_crops(crops: ImageArray, input_size_hw: tuple[int, int]) -> None:
+def _check_crops(crops: ImageArray, input_size_hw: Size) -> None:
     expected = (*input_size_hw, 3)
     if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != expected or len(crops) < max(BATCH_SIZES):
         raise InputError(
@@ -186,7 +219,7 @@ def _check_crops(crops: ImageArray, input_size_hw: tuple[int, int]) -> None:
         )
 
 
-def _random_crops(input_size_hw: Sequence[int]) -> ImageArray:
+def _random_crops(input_size_hw: Size) -> ImageArray:
     return np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), *input_size_hw, 3), dtype=np.uint8)
 
 

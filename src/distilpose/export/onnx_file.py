@@ -18,7 +18,7 @@ from distilpose.backends.base import INPUT_NAME, described
 from distilpose.backends.description import METADATA_KEY, ModelDescription
 from distilpose.data.preprocess import network_input
 from distilpose.export.rewrite import ExportForm
-from distilpose.types import ImageArray
+from distilpose.types import ImageArray, Size
 
 OPSET = 20  # the first with Gelu
 _TRACED_BATCH = 2
@@ -26,17 +26,32 @@ _BEFORE_HEAD = ("LayerNormalization", "GlobalAveragePool", "ReduceMean", "Relu")
 _SMALLEST_HALVED = 64  # numbers; shorter constants stay as they are
 
 
-def export_onnx(form: ExportForm, input_size_hw: tuple[int, int], path: Path) -> None:
-    """Write the graph with a free batch size.
+def write(form: ExportForm, path: Path, description: ModelDescription, crops: ImageArray | None) -> list[Path]:
+    """Write a file, as every module of a format does.
 
     Args:
-        form: to export.
-        input_size_hw: (H, W) of a crop.
+        form: of the model.
         path: the file to write.
+        description: of the file; it says the precision.
+        crops: (N, H, W, 3) uint8 to calibrate with, for int8.
+
+    Returns:
+        The files, the one with the description first.
     """
+    export_onnx(form, description.input_size_hw, path)
+    if crops is not None:
+        quantize_onnx(path, description, crops)
+    elif description.precision == "float16":
+        halve_onnx(path)
+    describe_onnx(path, description)
+    return [path]
+
+
+def export_onnx(form: ExportForm, input_size_hw: Size, path: Path) -> None:
+    """Write the graph in float32 with a free batch size."""
     dtype = torch.float32 if form.pixels is None else torch.uint8
     images = torch.zeros(_TRACED_BATCH, 3, *input_size_hw, dtype=dtype)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             form.eval(),
             (images,),
@@ -83,26 +98,19 @@ def quantize_onnx(path: Path, description: ModelDescription, crops: ImageArray) 
     Weights are signed per channel, activations unsigned per array over the range that ``crops`` need. The head, the
     norms and what attention does with itself stay in floating point.
 
-    Args:
-        path: float32 file.
-        description: of its model.
-        crops: (N, H, W, 3) uint8.
-
     Source:
         ONNX Runtime's static quantization, QDQ format.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Crops(CalibrationDataReader):  # type: ignore[misc]  # untyped package
-        def __init__(self) -> None:
-            self._rest = iter(crops)
+    inputs = ({INPUT_NAME: network_input(crop[None], description.normalization)} for crop in crops)
 
+    class Crops(CalibrationDataReader):  # type: ignore[misc]  # untyped package
         def get_next(self) -> dict[str, Any] | None:
-            crop = next(self._rest, None)
-            return None if crop is None else {INPUT_NAME: network_input(crop[None], description.normalization)}
+            return next(inputs, None)
 
     graph = onnx.load(path).graph
-    with _quiet():
+    with quiet():
         quantize_static(
             str(path),
             str(path),
@@ -137,7 +145,7 @@ def _products_of_activations(graph: onnx.GraphProto) -> Sequence[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporters' advice, which is about their own inner works."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -147,6 +155,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-__all__ = ["describe_onnx", "export_onnx", "halve_onnx", "head_nodes", "quantize_onnx"]

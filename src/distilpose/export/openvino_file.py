@@ -13,33 +13,22 @@ from distilpose.backends.base import described
 from distilpose.backends.description import METADATA_KEY, ModelDescription
 from distilpose.backends.openvino import import_openvino
 from distilpose.data.preprocess import network_input
+from distilpose.export.onnx_file import export_onnx, head_nodes
+from distilpose.export.rewrite import ExportForm
 from distilpose.types import ImageArray
 
 
-def write_openvino(
-    onnx_file: Path,
-    path: Path,
-    description: ModelDescription,
-    *,
-    crops: ImageArray | None = None,
-    keep_float: Sequence[str] = (),
-) -> None:
-    """Convert, quantize when the description says int8, and write ``path`` and the weights beside it.
-
-    Args:
-        onnx_file: float32 file.
-        path: ending in ``.xml``.
-        description: of the file to write.
-        crops: (N, H, W, 3) uint8 to calibrate with, for int8.
-        keep_float: names of nodes that int8 leaves in floating point.
-    """
+def write(form: ExportForm, path: Path, description: ModelDescription, crops: ImageArray | None) -> list[Path]:
+    """Write ``path``, ending in ``.xml``, and the weights beside it; see `onnx_file.write`."""
+    graph = path.with_suffix(".onnx")
+    export_onnx(form, description.input_size_hw, graph)
     openvino = import_openvino("export")
-    model = openvino.Core().read_model(onnx_file)
-    if description.precision == "int8":
-        assert crops is not None
-        model = _quantize(model, description, crops, keep_float)
+    model = openvino.Core().read_model(graph)
+    if crops is not None:
+        model = _quantize(model, description, crops, head_nodes(graph))
     model.set_rt_info(described(description), [METADATA_KEY])
     openvino.save_model(model, path, compress_to_fp16=description.precision == "float16")
+    return [path, path.with_suffix(".bin")]
 
 
 def _quantize(model: Any, description: ModelDescription, crops: ImageArray, keep_float: Sequence[str]) -> Any:

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from distilpose.backends.description import Precision
 from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.errors import ConfigError
 from distilpose.options import check_options, option
 
-Format = Literal["onnx", "openvino"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
+Format = Literal["onnx", "openvino", "litert", "coreml"]
+
+
+class FileFormat(NamedTuple):
+    """A format, written by ``export/NAME_file.py``.
+
+    Attributes:
+        suffix: of the file.
+        packages: imports that write it and run it for comparison.
+        int8: those that int8 needs beside them; None where the format has none.
+    """
+
+    suffix: str
+    packages: tuple[str, ...]
+    int8: tuple[str, ...] | None = ()
+
+
+FORMATS: dict[Format, FileFormat] = {
+    "onnx": FileFormat(".onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "openvino": FileFormat(".xml", ("onnx", "onnxscript", "openvino"), ("nncf",)),
+    "litert": FileFormat(".tflite", ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")),
+    "coreml": FileFormat(".mlpackage", ("coremltools",), None),
+}
+SUFFIXES: dict[Format, str] = {name: known.suffix for name, known in FORMATS.items()}
 
 
 @dataclass(frozen=True)
@@ -20,7 +42,7 @@ class ExportOptions:
     """What to export, and how.
 
     Attributes:
-        out: file to write, ending in .onnx, or .xml for OpenVINO, which writes a .bin beside it
+        out: file to write, ending in .onnx, .xml for OpenVINO, which writes a .bin beside it, .tflite or .mlpackage
         model: checkpoint (.safetensors, released .pth), folder of save_pretrained, hub id, or the name of weights that
             come with the package
         format: of the file; by default its ending says it
@@ -63,11 +85,7 @@ CALIBRATION_RULE = (
 
 
 def format_of(out: Path, format: str | None) -> Format:
-    """The format of a file to write.
-
-    Raises:
-        ConfigError: its ending says none, or another one.
-    """
+    """The format of a file to write; a `ConfigError` when its ending says none, or another one."""
     if format is not None and format not in SUFFIXES:
         raise ConfigError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
     for known, suffix in SUFFIXES.items():

@@ -31,16 +31,16 @@ class ExportForm(nn.Module):
     Args:
         model: in evaluation mode.
         pixels: the model's normalization, to read (B, 3, H, W) uint8; None to read what the model reads.
-        rewrite: False leaves the encoder as it is, to measure what the rewrites are worth.
 
     Attributes:
         output_names: of the tuple's arrays.
     """
 
-    def __init__(self, model: PoseModel, pixels: Normalization | None = None, *, rewrite: bool = True) -> None:
+    def __init__(self, model: PoseModel, pixels: Normalization | None = None) -> None:
         super().__init__()
         self.backbone = model.backbone
-        self.encoder = _keypoint_tokens(model, rewrite)
+        encoder = getattr(model, "encoder", None)  # the head of a model without tokens reads the feature map
+        self.encoder = nn.Identity() if encoder is None else FlatEncoder(encoder)
         self.head = model.head
         self.pixels = None if pixels is None else _Pixels(pixels)
         with torch.inference_mode():
@@ -96,26 +96,6 @@ class FlatEncoder(nn.Module):
                 rows = with_keypoints(most_attended(block.attention_received(placed, count), self.keep_tokens), count)
                 tokens, position = take_rows(tokens, rows), take_rows(position, rows)
         keypoint_tokens: Tensor = last(tokens + position, count)
-        return keypoint_tokens
-
-
-def _keypoint_tokens(model: PoseModel, rewrite: bool) -> nn.Module:
-    """Feature map -> keypoint tokens; of a model without tokens, whose head reads the feature map, nothing changes."""
-    encoder = getattr(model, "encoder", None)
-    if encoder is None:
-        return nn.Identity()
-    return FlatEncoder(encoder) if rewrite else _KeypointTokens(encoder)
-
-
-class _KeypointTokens(nn.Module):
-    """The encoder as it is, visual tokens left out."""
-
-    def __init__(self, encoder: TokenEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, features: Tensor) -> Tensor:
-        keypoint_tokens: Tensor = self.encoder(features)[0]
         return keypoint_tokens
 
 

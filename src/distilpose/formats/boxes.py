@@ -1,17 +1,4 @@
-"""A file of person boxes, matched to the image files it speaks of.
-
-These layouts are read (`box_files`):
-
-- a list of rows, COCO's detection results: ``bbox`` (x, y, width, height) or ``box_xyxy``; ``image_id``, ``image``
-  (file name or path) or both; ``box_score`` or ``score``, else 1; ``category_id``, else a person. ``predictions.json``
-  is such a file. Rows of a video have a ``frame``, its number from 0;
-- a COCO annotation file: labeled people are the boxes, clipped as in evaluation, crowds left out. One without
-  ``bbox`` has the box of its labeled keypoints (`box_of_keypoints`), as in training and evaluation;
-- CSV with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, and ``score`` and
-  ``frame`` if any; our ``poses.csv`` is such a file;
-- MOT Challenge (``gt.txt``, ``det.txt``): of the only video or image, else of the images numbered as its frames;
-- a folder of YOLO labels, called after the images.
-"""
+"""A file of person boxes, matched to the image files it speaks of; `match_boxes` says which layouts are read."""
 
 from __future__ import annotations
 
@@ -21,58 +8,53 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from distilpose.data.files import read_json
+from distilpose.data.images import read_image_size
 from distilpose.errors import InputError
-from distilpose.formats.box_files import BoxRow, CocoImages, read_box_rows, read_coco_images, read_json
+from distilpose.formats.box_files import BoxRow, CocoImages, read_box_rows, read_coco_images
 from distilpose.types import FloatArray
-
-_EXIF_ORIENTATION, _EXIF_TURNED = 0x0112, {5, 6, 7, 8}
 
 
 class PersonBoxes(NamedTuple):
-    """The people of one image, from a file or a detector.
+    """The people of one image, from a file or a detector."""
 
-    Attributes:
-        boxes_xyxy: (N, 4) image pixels, N >= 0.
-        box_score: (N,) confidence of the detector.
-    """
-
-    boxes_xyxy: FloatArray
-    box_score: FloatArray
+    boxes_xyxy: FloatArray  # (N, 4) image pixels, N >= 0
+    box_score: FloatArray  # (N,) confidence of the detector
 
 
 class MatchedBoxes(NamedTuple):
-    """A boxes file seen from the images.
+    """A boxes file seen from the images."""
 
-    Attributes:
-        people: of every image; an image that the file does not mention has nobody.
-        image_ids: of every image, as `match_image_ids` defines them.
-        frames: of the videos among the images, by the number of the frame; others have nobody.
-    """
-
-    people: dict[Path, PersonBoxes]
-    image_ids: dict[Path, int | None]
+    people: dict[Path, PersonBoxes]  # of every image; an image that the file does not mention has nobody
+    image_ids: dict[Path, int | None]  # of every image, as `match_image_ids` defines them
+    # of the videos among the images, by the number of the frame; others have nobody
     frames: dict[Path, dict[int, PersonBoxes]]
 
 
 def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = None) -> MatchedBoxes:
     """Read a boxes file and give each image its people.
 
+    These layouts are read (`box_files`):
+
+    - a list of rows, COCO's detection results: ``bbox`` (x, y, width, height) or ``box_xyxy``; ``image_id``, ``image``
+      (file name or path) or both; ``box_score`` or ``score``, else 1; ``category_id``, else a person. Rows of a video
+      have a ``frame``, its number from 0. ``predictions.json`` is such a file;
+    - a COCO annotation file, its own ``annotations``: labeled people are the boxes, clipped as in evaluation, crowds
+      left out. One without ``bbox`` has the box of its labeled keypoints, as in training and evaluation;
+    - CSV with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, and ``score`` and
+      ``frame`` if any; our ``poses.csv`` is such a file;
+    - MOT Challenge (``gt.txt``, ``det.txt``): of the only video or image, else of the images numbered as its frames;
+    - a folder of YOLO labels, called after the images.
+
     A row belongs to the image that ``annotations`` names for its ``image_id``; without ``annotations``, to the one
     its ``image`` field names; without that, to the one whose stem is the number ``image_id``
     (``000000000785.jpg``: 785). A name matches a path that ends with it. Rows of other images are left unused.
 
-    Args:
-        boxes: the boxes file. An annotation file is its own ``annotations``.
-        paths: image files, each once.
-        annotations: COCO file whose ``images`` hold ``id`` and ``file_name``.
-
     Raises:
-        InputError: a file is unreadable or broken, a row is invalid, a name fits several images, or no row
-            matches any of the images.
+        InputError: a file is unreadable or broken, a name fits several images, or no row matches any of the images.
     """
-    coco = None if annotations is None else read_coco_images(read_json(annotations), annotations)
+    coco = None if annotations is None else _read_images(annotations)
     rows, coco = read_box_rows(boxes, coco)
     files = _Files(paths)
     grouped: dict[Path, list[BoxRow]] = defaultdict(list)
@@ -84,32 +66,33 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
         raise InputError(_no_match_text(boxes, rows, paths))
     named = [(path, row.image_id) for path, found in grouped.items() for row in found if row.image is not None]
     image_ids = _one_to_one(files, named) if coco is None else _ids_by_name(files, coco)
-    still = {path: [row for row in grouped[path] if row.frame is None] for path in paths}
-    return MatchedBoxes(
-        {path: _person_boxes(rows) for path, rows in still.items()},
-        image_ids,
-        {path: _by_frame(grouped[path]) for path in paths if len(grouped[path]) > len(still[path])},
-    )
+    frames: dict[Path, dict[int | None, list[BoxRow]]] = {path: defaultdict(list) for path in paths}
+    for path, found in grouped.items():
+        for row in found:
+            frames[path][row.frame].append(row)
+    people = {path: _person_boxes(of_frame.pop(None, ())) for path, of_frame in frames.items()}
+    moving = {
+        path: {frame: _person_boxes(found) for frame, found in of_frame.items() if frame is not None}
+        for path, of_frame in frames.items()
+        if of_frame
+    }
+    return MatchedBoxes(people, image_ids, moving)
 
 
 def match_image_ids(paths: Sequence[Path], annotations: Path | None = None) -> dict[Path, int | None]:
-    """Find the id of each image.
+    """Find the id of each image in the ``images`` of a COCO file; without one a numeric stem is the id.
 
-    Args:
-        paths: image files, each once.
-        annotations: COCO file whose ``images`` hold ``id`` and ``file_name``. Without it a numeric stem is the id.
-
-    Returns:
-        Id by path; None for an image without an id of its own: not named in ``annotations``, a stem that is not a
-        number, or an id that another image has as well.
+    None for an image without an id of its own: not named there, a stem that is no number, or an id of two images.
 
     Raises:
         InputError: ``annotations`` is unreadable or broken, or one of its names fits several images.
     """
     files = _Files(paths)
-    if annotations is None:
-        return _one_to_one(files, ())
-    return _ids_by_name(files, read_coco_images(read_json(annotations), annotations))
+    return _one_to_one(files, ()) if annotations is None else _ids_by_name(files, _read_images(annotations))
+
+
+def _read_images(annotations: Path) -> CocoImages:
+    return read_coco_images(read_json(annotations, "a COCO annotation file", InputError), annotations)
 
 
 class _Files:
@@ -118,30 +101,26 @@ class _Files:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
         self._parts = {path: path.resolve().parts for path in paths}
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
-        self._by_stem: dict[str, list[Path]] = defaultdict(list)
-        self._by_number: dict[int, list[Path]] = defaultdict(list)
+        self._by_key: dict[tuple[str, str | int | None], list[Path]] = defaultdict(list)
         for path in paths:
-            self._by_name[path.name].append(path)
-            self._by_stem[path.stem].append(path)
-            if (number := _stem_number(path)) is not None:
-                self._by_number[number].append(path)
+            for key in (("name", path.name), ("stem", path.stem), ("number", _stem_number(path))):
+                self._by_key[key].append(path)
 
     def named(self, name: str) -> Path | None:
         """The file whose path ends with ``name``, or is written exactly so."""
         parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", ".."))
-        candidates = self._by_name.get(parts[-1], []) if parts else []
+        candidates = self._by_key.get(("name", parts[-1]), []) if parts else []
         fitting = [path for path in candidates if self._parts[path][-len(parts) :] == parts]
         exact = [path for path in candidates if path.as_posix() == name]
         return _only(exact or fitting, f"the image name {name!r}", "give it more of the path")
 
     def stemmed(self, stem: str) -> Path | None:
         """The file with this name, whatever its suffix."""
-        return _only(self._by_stem.get(stem, []), f"the labels {stem}.txt", "give images names of their own")
+        return _only(self._by_key.get(("stem", stem), []), f"the labels {stem}.txt", "give images names of their own")
 
     def numbered(self, number: int) -> Path | None:
         """The file whose stem is ``number``."""
-        found = self._by_number.get(number, [])
+        found = self._by_key.get(("number", number), [])
         return _only(found, f"image_id {number}", "pass the COCO file with --annotations, or write an image field")
 
 
@@ -175,11 +154,8 @@ def _in_pixels(row: BoxRow, path: Path) -> BoxRow:
     if not row.is_relative:
         return row
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_TURNED:
-                width, height = height, width
-    except Exception:  # an unreadable image is told of when it is read; it has nobody
+        height, width = read_image_size(path)
+    except InputError:  # an unreadable image is told of when it is read; it has nobody
         return row
     return row._replace(box_xyxy=row.box_xyxy * [width, height, width, height])
 
@@ -202,14 +178,6 @@ def _one_to_one(files: _Files, named: Iterable[tuple[Path, int | None]]) -> dict
     ids.update((path, image_id) for path, image_id in named if image_id is not None)
     users = Counter(ids.values())
     return {path: image_id if users[image_id] == 1 else None for path, image_id in ids.items()}
-
-
-def _by_frame(rows: Sequence[BoxRow]) -> dict[int, PersonBoxes]:
-    frames: dict[int, list[BoxRow]] = defaultdict(list)
-    for row in rows:
-        if row.frame is not None:
-            frames[row.frame].append(row)
-    return {frame: _person_boxes(found) for frame, found in frames.items()}
 
 
 def _person_boxes(rows: Sequence[BoxRow]) -> PersonBoxes:

@@ -1,13 +1,14 @@
-"""COCO keypoint results: ``predictions.json``, one entry per person, with everything the model said."""
+"""COCO keypoint results, one entry per person with everything the model said; and JSON lines of the same entries."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distilpose.formats.record import GrowingFile, PoseRecord
+
+_OF_COCO = ("image_id", "category_id")  # said once for all people of a line, or not at all
 
 
 def prediction_rows(record: PoseRecord) -> list[dict[str, Any]]:
@@ -15,11 +16,10 @@ def prediction_rows(record: PoseRecord) -> list[dict[str, Any]]:
     frame_id: dict[str, Any] = {"image": record.source}
     if record.frame is not None:
         frame_id |= {"frame": record.frame, "time": record.time}
-    return [{**frame_id, **person} for person in person_rows(record)]
+    return [{**frame_id, **person} for person in _people(record)]
 
 
-def person_rows(record: PoseRecord) -> list[dict[str, Any]]:
-    """The people of one image as entries without the name of their image."""
+def _people(record: PoseRecord) -> list[dict[str, Any]]:
     result = record.result
     people = []
     for person, entry in enumerate(result.to_coco(record.image_id)):
@@ -30,40 +30,26 @@ def person_rows(record: PoseRecord) -> list[dict[str, Any]]:
             "raw_score": None if result.raw_score is None else result.raw_score[person].tolist(),
             "sigma": None if result.sigma is None else result.sigma[person].tolist(),
         }
-        if result.track_id is not None:
-            row["track_id"] = int(result.track_id[person])
-        people.append(row)
+        people.append(row if result.track_id is None else {**row, "track_id": int(result.track_id[person])})
     return people
 
 
-class CocoResults:
+def coco_results(path: Path) -> GrowingFile:
     """Writes a COCO results list, one person per line."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = GrowingFile(path, b"\n]\n")
-        self._file.append(b"[")
-        self._first = True
+    def entry(record: PoseRecord, first: bool) -> str:
+        lines = ",\n".join(json.dumps(row, allow_nan=False) for row in prediction_rows(record))
+        return ("\n" if first else ",\n") + lines if lines else ""
 
-    def write(self, record: PoseRecord) -> None:
-        """See `PoseWriter`."""
-        self.extend(prediction_rows(record))
-
-    def extend(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write entries that are ready."""
-        if rows:
-            lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
-            self._file.append((("\n" if self._first else ",\n") + lines).encode())
-            self._first = False
-
-    def close(self) -> None:
-        """See `PoseWriter`."""
-        self._file.close()
+    return GrowingFile(path, entry, head="[", tail="\n]\n")
 
 
-def write_predictions(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write entries as a json list, one person per line."""
-    writer = CocoResults(path)
-    try:
-        writer.extend(rows)
-    finally:
-        writer.close()
+def json_lines(path: Path) -> GrowingFile:
+    """Writes a line per image or frame, those without people as well: what a record says, and ``people``."""
+
+    def entry(record: PoseRecord, first: bool) -> str:
+        people = [{name: row[name] for name in row if name not in _OF_COCO} for row in _people(record)]
+        fields = {name: getattr(record, name) for name in ("source", "image_id", "frame", "time", "size_hw")}
+        return json.dumps({**fields, "people": people}, allow_nan=False) + "\n"
+
+    return GrowingFile(path, entry)

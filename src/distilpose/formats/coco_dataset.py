@@ -4,39 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from distilpose.formats.record import ComposedFile, ImageNames, PoseRecord, image_size
+from distilpose.geometry import xyxy_to_xywh
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
 
 _PERSON = {"id": 1, "name": "person", "supercategory": "person"}
 
 
-class CocoDataset:
+def coco_dataset(path: Path) -> ComposedFile:
     """Writes an annotation file; keypoints with a score below 0.2 are not labeled, as in COCO: (0, 0), visibility 0.
 
     Images without an ``image_id`` get numbers after the largest there is. Frames of a video are named as in
     `ImageNames`. ``area`` is that of the box.
     """
+    names = ImageNames()
 
-    def __init__(self, path: Path) -> None:
-        self._file, self._names = ComposedFile(path, _compose), ImageNames()
-
-    def write(self, record: PoseRecord) -> None:
-        """See `PoseWriter`."""
+    def entry(record: PoseRecord) -> dict[str, Any]:
         height, width = image_size(record, "coco-dataset")
-        name = record.source if record.frame is None else self._names.of(record)
-        image = {"id": record.image_id, "file_name": name, "height": height, "width": width}
         skeleton = record.result.skeleton
-        category = {"keypoints": skeleton.keypoint_names, "skeleton": [[a + 1, b + 1] for a, b in skeleton.edges]}
-        self._file.append({"image": image, "people": _annotations(record), "category": category})
+        return {
+            "image": {"id": record.image_id, "file_name": names.listed(record), "height": height, "width": width},
+            "people": _annotations(record),
+            "category": {"keypoints": skeleton.keypoint_names, "skeleton": [[a + 1, b + 1] for a, b in skeleton.edges]},
+        }
 
-    def close(self) -> None:
-        """See `PoseWriter`."""
-        self._file.close()
+    return ComposedFile(path, entry, _compose)
 
 
 def _annotations(record: PoseRecord) -> list[dict[str, Any]]:
@@ -44,14 +42,13 @@ def _annotations(record: PoseRecord) -> list[dict[str, Any]]:
     score = np.ones(result.xy.shape[:2]) if result.score is None else result.score
     sure = score >= KEYPOINT_SCORE_THRESHOLD
     keypoints = np.concatenate([np.where(sure[..., None], result.xy, 0), 2.0 * sure[..., None]], axis=-1)
-    size = result.box[:, 2:] - result.box[:, :2]
     rows = []
-    for person in range(len(result)):
+    for person, box_xywh in enumerate(xyxy_to_xywh(result.box)):
         row = {
             "category_id": _PERSON["id"],
             "iscrowd": 0,
-            "bbox": [*result.box[person, :2].tolist(), *size[person].tolist()],
-            "area": float(size[person].prod()),
+            "bbox": box_xywh.tolist(),
+            "area": float(box_xywh[2:].prod()),
             "keypoints": [value for x, y, v in keypoints[person].tolist() for value in (x, y, int(v))],
             "num_keypoints": int(sure[person].sum()),
             "score": float(result.pose_score[person]),
@@ -62,10 +59,8 @@ def _annotations(record: PoseRecord) -> list[dict[str, Any]]:
 
 def _compose(file: BinaryIO, entries: Callable[[], Iterator[Any]]) -> None:
     ids = [entry["image"]["id"] for entry in entries()]
-    free = max((number for number in ids if number is not None), default=0)
-    for place, number in enumerate(ids):
-        if number is None:
-            ids[place] = free = free + 1
+    free = count(max((number for number in ids if number is not None), default=0) + 1)
+    ids = [next(free) if number is None else number for number in ids]
     category: dict[str, Any] = {}
 
     def images() -> Iterator[Any]:
@@ -74,11 +69,9 @@ def _compose(file: BinaryIO, entries: Callable[[], Iterator[Any]]) -> None:
             yield {**entry["image"], "id": number}
 
     def annotations() -> Iterator[Any]:
-        count = 0
-        for number, entry in zip(ids, entries(), strict=True):
-            for person in entry["people"]:
-                count += 1
-                yield {"id": count, "image_id": number, **person}
+        numbers = count(1)
+        for image_id, entry in zip(ids, entries(), strict=True):
+            yield from ({"id": next(numbers), "image_id": image_id, **person} for person in entry["people"])
 
     for head, rows in ((b'{"images": [', images()), (b'],\n"annotations": [', annotations())):
         file.write(head)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import ConfigError, InputError, require_package
+from distilpose.geometry import xywh_to_xyxy
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, IntArray
 
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import supervision as sv
 
+    from distilpose.inference.result import PoseResult
 
 # A keypoint that some skeletons have is the middle of two that others have
 _MIDDLE_OF = {"neck": ("left_shoulder", "right_shoulder"), "hip": ("left_hip", "right_hip")}
-_BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
+BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
 
 
 class PoseArrays(NamedTuple):
@@ -35,11 +37,6 @@ class PoseArrays(NamedTuple):
     raw_score: FloatArray | None = None
     sigma: FloatArray | None = None
     track_id: IntArray | None = None
-
-
-def missing_library(name: str, error: ImportError) -> InputError:
-    """The error for a conversion whose library is not installed."""
-    return InputError(f'this needs {name}, which is not installed: pip install "distilpose[interop]" ({error})')
 
 
 def boxes_around(xy: FloatArray, score: FloatArray | None = None) -> FloatArray:
@@ -57,62 +54,48 @@ def read_coco(rows: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> PoseArra
     if len(images) > 1:
         raise InputError(f"expected the rows of one image, got rows of {len(images)}: choose by image_id or image")
     count = skeleton.num_keypoints
-    keypoints = np.zeros((len(rows), count, 3))
-    for position, row in enumerate(rows):
-        try:
-            keypoints[position] = np.asarray(row["keypoints"], dtype=np.float64).reshape(count, 3)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"row {position}: expected keypoints as {count} times x, y, score ({skeleton.name}), got "
-                f"{str(row.get('keypoints'))[:80]}"
-            ) from error
-    xy, score = keypoints[..., :2], keypoints[..., 2]
-    raw_score = _column(rows, "raw_score") if any("raw_score" in row for row in rows) else score
-    box_score = _column(rows, "box_score")
-    pose_score = _column(rows, "score")
+    what = f"{count} times x, y, score ({skeleton.name})"
+    keypoints = [_array(row, "keypoints", 3 * count, what, place) for place, row in enumerate(rows)]
+    xy, score = np.split(np.array(keypoints).reshape(-1, count, 3), [2], axis=-1)
+    box = boxes_around(xy, score[..., 0])
+    for place, row in enumerate(rows):
+        if row.get("box_xyxy") is not None:
+            box[place] = _array(row, "box_xyxy", 4, "4 numbers", place)
+        elif row.get("bbox") is not None:
+            box[place] = xywh_to_xyxy(_array(row, "bbox", 4, "4 numbers", place))[0]
+    box_score, pose_score = _column(rows, "box_score"), _column(rows, "score")
     return PoseArrays(
         xy=xy,
-        box=_coco_boxes(rows, boxes_around(xy, score)),
+        box=box,
         box_score=np.ones(len(rows)) if box_score is None else box_score,
         pose_score=np.ones(len(rows)) if pose_score is None else pose_score,
-        raw_score=raw_score,
+        raw_score=_column(rows, "raw_score") if any("raw_score" in row for row in rows) else score[..., 0],
         sigma=_column(rows, "sigma"),
         track_id=_column(rows, "track_id"),
     )
+
+
+def _array(row: Mapping[str, Any], name: str, size: int, what: str, place: int) -> FloatArray:
+    try:
+        return np.asarray(row[name], dtype=np.float64).reshape(size)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"row {place}: expected {name} as {what}, got {str(row.get(name))[:80]}") from error
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
     """A field of every row; None where no row has it."""
     values = [row.get(name) for row in rows]
     lacking = [position for position, value in enumerate(values) if value is None]
-    if len(lacking) == len(values):
-        return None
-    if lacking:
+    if 0 < len(lacking) < len(values):
         raise InputError(f"expected {name} in every row or in none, row {lacking[0]} has none")
-    return values
-
-
-def _coco_boxes(rows: Sequence[Mapping[str, Any]], around: FloatArray) -> FloatArray:
-    boxes = around.copy()
-    for position, row in enumerate(rows):
-        name = next((name for name in ("box_xyxy", "bbox") if row.get(name) is not None), None)
-        if name is None:
-            continue
-        try:
-            boxes[position] = np.asarray(row[name], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"row {position}: expected {name} as 4 numbers, got {row[name]!r}") from error
-        if name == "bbox":
-            boxes[position, 2:] += boxes[position, :2]
-    return boxes
+    return None if lacking or not values else values
 
 
 def to_supervision(people: PoseArrays) -> sv.KeyPoints:
     """See `PoseResult.to_supervision`."""
-    try:
-        import supervision as sv
-    except ImportError as error:
-        raise missing_library("supervision", error) from error
+    require_package("supervision", "this")
+    import supervision as sv
+
     arrays: Any = people  # 64 bits, where supervision's annotations say 32 and its checks take both
     data: dict[str, Any] = {"xyxy": people.box.copy(), "box_score": people.box_score.copy()}
     for name in ("raw_score", "sigma", "track_id"):
@@ -164,26 +147,30 @@ def read_supervision(key_points: sv.KeyPoints) -> PoseArrays:
 
 def to_table(people: PoseArrays, skeleton: Skeleton) -> pd.DataFrame:
     """See `PoseResult.to_pandas`."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise missing_library("pandas", error) from error
-    count, keypoints = len(people.xy), skeleton.num_keypoints
+    require_package("pandas", "this")
+    import pandas as pd
+
+    columns = table_columns(people, skeleton)
+    return pd.DataFrame({**columns, "keypoint": pd.Series(columns["keypoint"].tolist(), dtype="str")})
+
+
+def table_columns(people: PoseArrays | PoseResult, skeleton: Skeleton) -> dict[str, NDArray[Any]]:
+    """The columns of `PoseResult.to_pandas`, (N K,) each."""
+    count, names = len(people.xy), skeleton.keypoint_names
 
     def each(values: NDArray[Any]) -> NDArray[Any]:
-        return np.repeat(values, keypoints)  # one value per person, on all rows of the person
+        return np.repeat(values, len(names))  # one value per person, on all rows of the person
 
-    columns: dict[str, Any] = {"person": each(np.arange(count))}
+    columns = {"person": each(np.arange(count))}
     if people.track_id is not None:
         columns["track_id"] = each(people.track_id)
-    columns["keypoint"] = pd.Series(list(skeleton.keypoint_names) * count, dtype="str")
-    columns |= {"x": people.xy[..., 0].ravel(), "y": people.xy[..., 1].ravel()}
+    columns |= {"keypoint": np.tile(names, count), "x": people.xy[..., 0].ravel(), "y": people.xy[..., 1].ravel()}
     if people.raw_score is not None:
         columns |= {"score": np.clip(people.raw_score, 0, 1).ravel(), "raw_score": people.raw_score.ravel()}
     if people.sigma is not None:
         columns |= {"sigma_x": people.sigma[..., 0].ravel(), "sigma_y": people.sigma[..., 1].ravel()}
-    columns |= {name: each(people.box[:, side]) for side, name in enumerate(_BOX_COLUMNS)}
-    return pd.DataFrame({**columns, "box_score": each(people.box_score), "pose_score": each(people.pose_score)})
+    columns |= {name: each(people.box[:, side]) for side, name in enumerate(BOX_COLUMNS)}
+    return columns | {"box_score": each(people.box_score), "pose_score": each(people.pose_score)}
 
 
 def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
@@ -224,7 +211,7 @@ def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
     raw_score = grid("score") if raw_score is None else raw_score
     raw_score = None if raw_score is None else raw_score[..., 0]
     box, box_score, pose_score, track_id = (
-        person(*columns) for columns in (_BOX_COLUMNS, ("box_score",), ("pose_score",), ("track_id",))
+        person(*columns) for columns in (BOX_COLUMNS, ("box_score",), ("pose_score",), ("track_id",))
     )
     scores = np.ones(people) if box_score is None else box_score[:, 0]
     return PoseArrays(
@@ -238,24 +225,15 @@ def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
     )
 
 
-def change_skeleton(people: PoseArrays, source: Skeleton, target: Skeleton) -> PoseArrays:
-    """See `PoseResult.to_skeleton`."""
-    return keypoints_by_name(people, source, target.keypoint_names, target.name)
-
-
 def keypoints_by_name(people: PoseArrays, source: Skeleton, names: Sequence[str], target: str) -> PoseArrays:
-    """Pick keypoints by their names, in another order, see `PoseResult.to_skeleton`.
-
-    Args:
-        people: N people with the keypoints of ``source``.
-        source: their skeleton.
-        names: K wanted keypoints.
-        target: what has these keypoints, for the error.
+    """Pick keypoints by their names, see `PoseResult.to_skeleton`; ``target`` is what has these, for the error.
 
     Raises:
         ConfigError: ``source`` has none of them.
     """
-    origin = [_origin(name, source) for name in names]
+    at = {name: index for index, name in enumerate(source.keypoint_names)}
+    parts = [(name,) if name in at else _MIDDLE_OF.get(name, ()) for name in names]
+    origin = [tuple(at[part] for part in each) if set(each) <= set(at) else () for each in parts]
     if not any(origin):
         raise ConfigError(f"{target} has no keypoint that {source.name} has or gives: {tuple(names)}")
     raw_score = people.raw_score
@@ -281,11 +259,3 @@ def keypoints_by_name(people: PoseArrays, source: Skeleton, names: Sequence[str]
         raw_score=None if raw_score is None else score,
         sigma=None if people.sigma is None else sigma,
     )
-
-
-def _origin(name: str, source: Skeleton) -> tuple[int, ...]:
-    """Indices of the keypoints of ``source`` whose mean is the keypoint; none where it cannot be had."""
-    parts = (name,) if name in source.keypoint_names else _MIDDLE_OF.get(name, ())
-    if not set(parts) <= set(source.keypoint_names):
-        return ()
-    return tuple(source.keypoint_names.index(part) for part in parts)

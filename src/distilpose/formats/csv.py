@@ -10,66 +10,46 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from distilpose.formats.conversions import BOX_COLUMNS, table_columns
 from distilpose.formats.record import ComposedFile, GrowingFile, ImageNames, PoseRecord
 
-_BOX = ("box_x1", "box_y1", "box_x2", "box_y2")
+_SOURCE = ("source", "image_id", "frame", "time")
 _LONG = (
-    "source", "image_id", "frame", "time", "person", "track_id", "keypoint", "x", "y", "score", "raw_score", "sigma_x",
-    "sigma_y", *_BOX, "box_score", "pose_score",
+    "person", "track_id", "keypoint", "x", "y", "score", "raw_score", "sigma_x", "sigma_y", *BOX_COLUMNS, "box_score",
+    "pose_score",
 )  # fmt: skip
-_WIDE = ("source", "image_id", "frame", "time", "person", "track_id", "pose_score", "box_score", *_BOX)
+_WIDE = ("person", "track_id", "pose_score", "box_score", *BOX_COLUMNS)
 _DLC_COORDS = ("x", "y", "likelihood")
 
 
-class LongCsv:
+def long_csv(path: Path) -> GrowingFile:
     """Writes a row per person and keypoint, with the columns of `PoseResult.to_pandas`; empty cells are unknown."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = GrowingFile(path)
-        self._file.append(_lines([_LONG]))
+    def entry(record: PoseRecord, first: bool) -> str:
+        columns = table_columns(record.result, record.result.skeleton)
+        nothing = [None] * len(columns["person"])
+        cells = [columns[name].tolist() if name in columns else nothing for name in _LONG]
+        return _lines([*_source(record), *row] for row in zip(*cells, strict=True))
 
-    def write(self, record: PoseRecord) -> None:
-        """See `PoseWriter`."""
-        result = record.result
-        nothing = np.full(result.xy.shape, None)
-        columns = [result.xy]
-        columns += [nothing[..., :1] if v is None else v[..., None] for v in (result.score, result.raw_score)]
-        columns.append(nothing if result.sigma is None else result.sigma)
-        values = np.concatenate([column.astype(object) for column in columns], axis=-1).tolist()
-        rows = []
-        for person, numbers in enumerate(values):
-            after = [*result.box[person].tolist(), float(result.box_score[person]), float(result.pose_score[person])]
-            for name, row in zip(result.skeleton.keypoint_names, numbers, strict=True):
-                rows.append([*_ids(record, person), name, *row, *after])
-        self._file.append(_lines(rows))
-
-    def close(self) -> None:
-        """See `PoseWriter`."""
-        self._file.close()
+    return GrowingFile(path, entry, head=_lines([[*_SOURCE, *_LONG]]))
 
 
-class WideCsv:
+def wide_csv(path: Path) -> GrowingFile:
     """Writes a row per person; each keypoint has the columns ``NAME_x``, ``NAME_y`` and ``NAME_score``."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = GrowingFile(path)
-        self._has_header = False
+    def entry(record: PoseRecord, first: bool) -> str:
+        result = record.result
+        names = [f"{name}_{part}" for name in result.skeleton.keypoint_names for part in ("x", "y", "score")]
+        rows: list[list[Any]] = [[*_SOURCE, *_WIDE, *names]] if first else []
+        tracks = [None] * len(result) if result.track_id is None else result.track_id.tolist()
+        scores = zip(result.pose_score.tolist(), result.box_score.tolist(), result.box.tolist(), strict=True)
+        for person, (values, track, (pose, box, sides)) in enumerate(
+            zip(_triples(record), tracks, scores, strict=True)
+        ):
+            rows.append([*_source(record), person, track, pose, box, *sides, *values])
+        return _lines(rows)
 
-    def write(self, record: PoseRecord) -> None:
-        """See `PoseWriter`."""
-        result, names = record.result, record.result.skeleton.keypoint_names
-        rows: list[list[Any]] = []
-        if not self._has_header:
-            rows.append([*_WIDE, *(f"{name}_{part}" for name in names for part in ("x", "y", "score"))])
-        for person, values in enumerate(_triples(record)):
-            scores = [float(result.pose_score[person]), float(result.box_score[person])]
-            rows.append([*_ids(record, person), *scores, *result.box[person].tolist(), *values])
-        self._file.append(_lines(rows))
-        self._has_header = True
-
-    def close(self) -> None:
-        """See `PoseWriter`."""
-        self._file.close()
+    return GrowingFile(path, entry)
 
 
 class DeepLabCutFolder:
@@ -89,26 +69,23 @@ class DeepLabCutFolder:
         image_name = self._names.of(record)
         name = "images" if record.frame is None else image_name.rpartition("_")[0]
         if name not in self._files:
-            self._files[name] = ComposedFile(self._path / f"{name}.csv", _compose_dlc)
+            self._files[name] = ComposedFile(self._path / f"{name}.csv", self._entry, _compose_dlc)
+        self._files[name].write(record)
+
+    def _entry(self, record: PoseRecord) -> dict[str, Any]:
         result = record.result
-        who = _individuals(record)
-        self._files[name].append(
-            {
-                "row": image_name if record.frame is None else record.frame,
-                "people": dict(zip(who, _triples(record), strict=True)),
-                "keypoints": result.skeleton.keypoint_names,
-            }
-        )
+        tracks = [None] * len(result) if result.track_id is None else result.track_id.tolist()
+        who = [f"person{row + 1}" if track is None else f"track{track}" for row, track in enumerate(tracks)]
+        return {
+            "row": self._names.of(record) if record.frame is None else record.frame,
+            "people": dict(zip(who, _triples(record), strict=True)),
+            "keypoints": result.skeleton.keypoint_names,
+        }
 
     def close(self) -> None:
         """See `PoseWriter`."""
         for file in self._files.values():
             file.close()
-
-
-def _individuals(record: PoseRecord) -> list[str]:
-    ids = record.result.track_id
-    return [f"person{row + 1}" if ids is None else f"track{ids[row]}" for row in range(len(record.result))]
 
 
 def _compose_dlc(file: BinaryIO, entries: Callable[[], Iterator[Any]]) -> None:
@@ -118,24 +95,20 @@ def _compose_dlc(file: BinaryIO, entries: Callable[[], Iterator[Any]]) -> None:
         people.update(dict.fromkeys(entry["people"]))
         keypoints = entry["keypoints"]
     width = len(keypoints) * len(_DLC_COORDS)
-    file.write(
-        _lines(
-            [
-                ["scorer", *["distilpose"] * (len(people) * width)],
-                ["individuals", *(name for name in people for _ in range(width))],
-                ["bodyparts", *[name for name in keypoints for _ in _DLC_COORDS] * len(people)],
-                ["coords", *_DLC_COORDS * (len(people) * len(keypoints))],
-            ]
-        )
-    )
+    header = [
+        ["scorer", *["distilpose"] * (len(people) * width)],
+        ["individuals", *(name for name in people for _ in range(width))],
+        ["bodyparts", *[name for name in keypoints for _ in _DLC_COORDS] * len(people)],
+        ["coords", *_DLC_COORDS * (len(people) * len(keypoints))],
+    ]
+    file.write(_lines(header).encode())
     for entry in entries():
         cells = [entry["people"].get(name, [None] * width) for name in people]
-        file.write(_lines([[entry["row"], *(value for person in cells for value in person)]]))
+        file.write(_lines([[entry["row"], *(value for person in cells for value in person)]]).encode())
 
 
-def _ids(record: PoseRecord, person: int) -> list[Any]:
-    track = None if record.result.track_id is None else int(record.result.track_id[person])
-    return [record.source, record.image_id, record.frame, record.time, person, track]
+def _source(record: PoseRecord) -> list[Any]:
+    return [getattr(record, name) for name in _SOURCE]
 
 
 def _triples(record: PoseRecord) -> list[list[Any]]:
@@ -146,7 +119,7 @@ def _triples(record: PoseRecord) -> list[list[Any]]:
     return [list(row) for row in values.reshape(len(result), 3 * result.xy.shape[1])]
 
 
-def _lines(rows: Iterable[Iterable[Any]]) -> bytes:
+def _lines(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue()

@@ -22,34 +22,25 @@ _IMAGE_URL = "/data/local-files/?d="  # Label Studio's local storage
 _POINT_SIZE = 0.5  # percent of the image's width
 
 
-class LabelStudioTasks:
+def label_studio_tasks(path: Path) -> GrowingFile:
     """Writes a task per image, and beside it ``NAME.xml``, the labeling configuration.
 
     Keypoints outside of the image, or with a score below 0.2, are left out. Frames of a video are named as in
     `ImageNames`.
     """
+    names = ImageNames()
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._names = path, ImageNames()
-        self._file = GrowingFile(path, b"\n]\n")
-        self._file.append(b"[")
-        self._first = True
-
-    def write(self, record: PoseRecord) -> None:
-        """See `PoseWriter`."""
-        name = record.source if record.frame is None else self._names.of(record)
+    def entry(record: PoseRecord, first: bool) -> str:
         result = record.result
-        if self._first:
-            write_whole(self._path.with_suffix(".xml"), _labeling_config(result.skeleton).encode())
+        if first:
+            write_whole(path.with_suffix(".xml"), _labeling_config(result.skeleton).encode())
         parts = [part for person in range(len(result)) for part in _person(record, person)]
-        prediction = {"model_version": "distilpose", "score": float(result.pose_score.mean()) if len(result) else 0.0}
-        task = {"data": {"image": _IMAGE_URL + name}, "predictions": [{**prediction, "result": parts}]}
-        self._file.append(("\n" if self._first else ",\n").encode() + json.dumps(task, allow_nan=False).encode())
-        self._first = False
+        score = float(result.pose_score.mean()) if len(result) else 0.0
+        prediction = {"model_version": "distilpose", "score": score, "result": parts}
+        task = {"data": {"image": _IMAGE_URL + names.listed(record)}, "predictions": [prediction]}
+        return ("\n" if first else ",\n") + json.dumps(task, allow_nan=False)
 
-    def close(self) -> None:
-        """See `PoseWriter`."""
-        self._file.close()
+    return GrowingFile(path, entry, head="[", tail="\n]\n")
 
 
 def _person(record: PoseRecord, person: int) -> list[dict[str, Any]]:

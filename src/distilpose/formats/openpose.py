@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distilpose.files import write_whole
 from distilpose.formats.conversions import PoseArrays, keypoints_by_name
-from distilpose.formats.record import ImageNames, PoseRecord
+from distilpose.formats.record import FilePerRecord, ImageNames, PoseRecord
 from distilpose.inference.result import PoseResult
 from distilpose.skeletons import OPENPOSE_18
 
@@ -56,18 +55,12 @@ def openpose_people(result: PoseResult, order: Order = "body_25") -> dict[str, A
     return {"version": 1.3, "people": people}
 
 
-class OpenPoseFolder:
+def openpose_folder(path: Path, order: Order = "body_25") -> FilePerRecord:
     """Writes ``NAME_keypoints.json`` for images, ``NAME_000000000012_keypoints.json`` for frames."""
+    names = ImageNames()
 
-    def __init__(self, path: Path, order: Order = "body_25") -> None:
-        path.mkdir(exist_ok=True)
-        self._path, self._order, self._names = path, order, ImageNames()
+    def files(record: PoseRecord, first: bool) -> dict[str, str]:
+        frame = "" if record.frame is None else f"_{record.frame:012}"
+        return {f"{names.stem(record)}{frame}_keypoints.json": json.dumps(openpose_people(record.result, order))}
 
-    def write(self, record: PoseRecord) -> None:
-        """See `PoseWriter`."""
-        stem = Path(self._names.of(record._replace(frame=None))).stem
-        name = f"{stem}_keypoints.json" if record.frame is None else f"{stem}_{record.frame:012}_keypoints.json"
-        write_whole(self._path / name, json.dumps(openpose_people(record.result, self._order)).encode())
-
-    def close(self) -> None:
-        """See `PoseWriter`."""
+    return FilePerRecord(path, files)

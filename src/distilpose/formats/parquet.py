@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distilpose.errors import ConfigError
+from distilpose.errors import require_package
 from distilpose.files import replacing
 from distilpose.formats.record import PoseRecord
 
@@ -55,34 +55,29 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], keypoint_names: tuple[
     """Write one Parquet file from `parquet_rows`; the keypoints' names stand in its metadata."""
     pa = _pyarrow()
     schema = parquet_schema().with_metadata({"keypoint_names": json.dumps(keypoint_names)})
-    with replacing(path) as file:
-        pa.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+    with replacing(path) as part:
+        pa.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), part)
 
 
 def parquet_rows(record: PoseRecord) -> list[dict[str, Any]]:
     """The people of one image or frame as rows of `parquet_schema`."""
     result = record.result
-    rows = []
-    for person in range(len(result)):
-        sigma = None if result.sigma is None else result.sigma[person]
-        rows.append(
-            {
-                "source": record.source,
-                "image_id": record.image_id,
-                "frame": record.frame,
-                "time": record.time,
-                "track_id": None if result.track_id is None else int(result.track_id[person]),
-                "pose_score": float(result.pose_score[person]),
-                "box_score": float(result.box_score[person]),
-                "box_xyxy": result.box[person].tolist(),
-                "x": result.xy[person, :, 0].tolist(),
-                "y": result.xy[person, :, 1].tolist(),
-                "raw_score": None if result.raw_score is None else result.raw_score[person].tolist(),
-                "sigma_x": None if sigma is None else sigma[:, 0].tolist(),
-                "sigma_y": None if sigma is None else sigma[:, 1].tolist(),
-            }
-        )
-    return rows
+    source = {name: getattr(record, name) for name in ("source", "image_id", "frame", "time")}
+    columns = {
+        "track_id": result.track_id,
+        "pose_score": result.pose_score,
+        "box_score": result.box_score,
+        "box_xyxy": result.box,
+        "x": result.xy[..., 0],
+        "y": result.xy[..., 1],
+        "raw_score": result.raw_score,
+        "sigma_x": None if result.sigma is None else result.sigma[..., 0],
+        "sigma_y": None if result.sigma is None else result.sigma[..., 1],
+    }
+    return [
+        {**source, **{name: None if values is None else values[person].tolist() for name, values in columns.items()}}
+        for person in range(len(result))
+    ]
 
 
 def parquet_schema() -> pyarrow.Schema:
@@ -97,8 +92,7 @@ def parquet_schema() -> pyarrow.Schema:
 
 
 def _pyarrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError('Parquet needs pyarrow: pip install "distilpose[interop]"') from error
+    require_package("pyarrow", "Parquet")
+    import pyarrow.parquet
+
     return pyarrow

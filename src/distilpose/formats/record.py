@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from distilpose.errors import InputError
-from distilpose.files import open_part, part_path, replacing, write_all
+from distilpose.files import open_part, part_path, replacing, write_all, write_whole
 from distilpose.inference.result import PoseResult
 
 _SNAPSHOT_GROWTH = 1.25  # a composed file is written anew when there are so many times the records
 
 
 class PoseRecord(NamedTuple):
-    """The people of one image or frame.
+    """The people of one image or frame."""
 
-    Attributes:
-        source: the image, video or camera, as written into the files.
-        result: its people.
-        size_hw: (H, W) of the image in pixels.
-        image_id: of an image; None if it has none.
-        frame: number of the frame in a video; None for an image.
-        time: of the frame in seconds; None for an image.
-    """
-
-    source: str
-    result: PoseResult
-    size_hw: tuple[int, int]
-    image_id: int | None = None
-    frame: int | None = None
-    time: float | None = None
+    source: str  # the image, video or camera, as written into the files
+    result: PoseResult  # its people
+    size_hw: tuple[int, int]  # (H, W) of the image in pixels
+    image_id: int | None = None  # of an image; None if it has none
+    frame: int | None = None  # number of the frame in a video; None for an image
+    time: float | None = None  # of the frame in seconds; None for an image
 
 
 class PoseWriter(Protocol):
@@ -43,32 +35,35 @@ class PoseWriter(Protocol):
 
     def write(self, record: PoseRecord) -> None:
         """Write the people of an image or frame; an error leaves the records before it readable."""
-        ...
 
     def close(self) -> None:
         """Finish; a second call does nothing."""
-        ...
 
 
 class GrowingFile:
-    """A file that only ever ends with a whole entry: what cannot be written whole is taken back.
+    """Writes a file that only ever ends with a whole entry: what cannot be written whole is taken back.
 
     Args:
         path: the name it gets when it is closed.
-        tail: bytes that always stand behind the last entry.
+        entry: text of a record; it is told whether it is the first that is written.
+        head: text that always stands before the first entry.
+        tail: text that always stands behind the last.
     """
 
-    def __init__(self, path: Path, tail: bytes = b"") -> None:
-        self._path, self._tail = path, tail
+    def __init__(self, path: Path, entry: Callable[[PoseRecord, bool], str], head: str = "", tail: str = "") -> None:
+        self._path, self._entry, self._tail = path, entry, tail.encode()
         self._file = open_part(path)
         self._end = 0  # of the entries; the tail follows
+        self._append(head.encode())
+        self._is_empty = True
 
-    def append(self, entry: bytes) -> None:
-        """Write an entry.
+    def write(self, record: PoseRecord) -> None:
+        """See `PoseWriter`."""
+        if text := self._entry(record, self._is_empty):
+            self._append(text.encode())
+            self._is_empty = False
 
-        Raises:
-            OSError: the disk is full; the file is as before.
-        """
+    def _append(self, entry: bytes) -> None:
         try:
             self._write(entry + self._tail)
         except BaseException:
@@ -89,48 +84,76 @@ class GrowingFile:
 
 
 class ComposedFile:
-    """A file whose beginning depends on what comes later, composed from the entries kept beside it on disk.
+    """Writes a file whose beginning depends on what comes later, composed from entries kept beside it on disk.
 
     It is composed under its own name when it is closed, and before whenever there are a quarter more entries: an
     interrupted run has at least four fifths of them.
 
     Args:
         path: of the file.
+        entry: a record as a JSON-ready value.
         compose: writes the file from all entries, which it may read more than once.
     """
 
-    def __init__(self, path: Path, compose: Callable[[BinaryIO, Callable[[], Iterator[Any]]], None]) -> None:
-        self._path, self._compose = path, compose
+    def __init__(
+        self,
+        path: Path,
+        entry: Callable[[PoseRecord], Any],
+        compose: Callable[[BinaryIO, Callable[[], Iterator[Any]]], None],
+    ) -> None:
+        self._path, self._entry, self._compose = path, entry, compose
         self._store = path.with_name(f"{path.name}.entries")
         self._file = open_part(self._store)
-        self._count, self._composed, self._is_open = 0, 0, True
+        self._count, self._composed = 0, 0
 
-    def append(self, entry: Any) -> None:
-        """Keep a JSON-ready entry."""
-        write_all(self._file, json.dumps(entry, allow_nan=False).encode() + b"\n")
+    def write(self, record: PoseRecord) -> None:
+        """See `PoseWriter`."""
+        write_all(self._file, json.dumps(self._entry(record), allow_nan=False).encode() + b"\n")
         self._count += 1
         if self._count >= _SNAPSHOT_GROWTH * self._composed:
             self._write()
 
     def _entries(self) -> Iterator[Any]:
         with part_path(self._store).open("rb") as file:
-            for line, _ in zip(file, range(self._count), strict=False):  # not the half line of a full disk
+            for line in islice(file, self._count):  # not the half line of a full disk
                 yield json.loads(line)
 
     def _write(self) -> None:
-        with replacing(self._path) as file:
+        with replacing(self._path) as part, part.open("wb") as file:
             self._compose(file, self._entries)
         self._composed = self._count
 
     def close(self) -> None:
         """Compose the file for the last time."""
-        if self._is_open:
-            self._is_open = False
+        if not self._file.closed:
             try:
                 self._write()
             finally:
                 self._file.close()
                 part_path(self._store).unlink(missing_ok=True)
+
+
+class FilePerRecord:
+    """Writes a folder with a file for each record.
+
+    Args:
+        path: of the folder.
+        files: content of the files of a record by name; it is told whether it is the first.
+    """
+
+    def __init__(self, path: Path, files: Callable[[PoseRecord, bool], Mapping[str, str]]) -> None:
+        path.mkdir(exist_ok=True)
+        self._path, self._files, self._is_empty = path, files, True
+
+    def write(self, record: PoseRecord) -> None:
+        """See `PoseWriter`."""
+        for name, content in self._files(record, self._is_empty).items():
+            (self._path / name).parent.mkdir(exist_ok=True)
+            write_whole(self._path / name, content.encode())
+        self._is_empty = False
+
+    def close(self) -> None:
+        """See `PoseWriter`."""
 
 
 class ImageNames:
@@ -143,6 +166,14 @@ class ImageNames:
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
         self._used: set[str] = set()
+
+    def listed(self, record: PoseRecord) -> str:
+        """The name of a record's image in a list of images: that of its source, or of the frame."""
+        return record.source if record.frame is None else self.of(record)
+
+    def stem(self, record: PoseRecord) -> str:
+        """The name of a record's source, without a suffix."""
+        return os.path.splitext(self.of(record._replace(frame=None)))[0]
 
     def of(self, record: PoseRecord) -> str:
         """The name of a record's image, with a suffix."""
@@ -159,11 +190,7 @@ class ImageNames:
 
 
 def image_size(record: PoseRecord, format_name: str) -> tuple[int, int]:
-    """(H, W) of the record's image in pixels.
-
-    Raises:
-        InputError: it is not known.
-    """
+    """(H, W) of the record's image in pixels; an `InputError` where it is not known."""
     if min(record.size_hw) < 1:
         raise InputError(f"{format_name} needs the size of the image of {record.source!r}: pass size_hw=(H, W)")
     return record.size_hw

@@ -51,7 +51,7 @@ class TrcFolder:
         height, _ = image_size(record, "trc")
         position = self._positions[record.source] = self._positions.get(record.source, -1) + 1
         frame, time = (1, 0.0) if record.frame is None else (record.frame + 1, record.time or 0.0)
-        stem = Path(self._names.of(record._replace(frame=None))).stem
+        stem = self._names.stem(record)
         score = np.ones(result.xy.shape[:2]) if result.score is None else result.score
         shown = score >= KEYPOINT_SCORE_THRESHOLD
         for person in range(len(result)):

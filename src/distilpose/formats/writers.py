@@ -8,50 +8,43 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distilpose.errors import ConfigError
-from distilpose.formats.coco import CocoResults, prediction_rows, write_predictions
-from distilpose.formats.coco_dataset import CocoDataset
-from distilpose.formats.csv import DeepLabCutFolder, LongCsv, WideCsv
-from distilpose.formats.jsonl import JsonLines
-from distilpose.formats.labelstudio import LabelStudioTasks
-from distilpose.formats.openpose import OpenPoseFolder
+from distilpose.formats.coco import coco_results, json_lines, prediction_rows
+from distilpose.formats.coco_dataset import coco_dataset
+from distilpose.formats.csv import DeepLabCutFolder, long_csv, wide_csv
+from distilpose.formats.labelstudio import label_studio_tasks
+from distilpose.formats.openpose import openpose_folder
 from distilpose.formats.parquet import ParquetFolder, parquet_rows, parquet_schema, write_parquet
 from distilpose.formats.record import PoseRecord, PoseWriter
 from distilpose.formats.trc import TrcFolder
-from distilpose.formats.yolo import YoloFolder
+from distilpose.formats.yolo import yolo_folder
 from distilpose.inference.result import PoseResult
 
 __all__ = [
     "PREDICTIONS_NAME", "WRITERS", "Format", "PoseRecord", "PoseWriter", "open_writers", "parquet_rows",
-    "parquet_schema", "prediction_rows", "save_result", "write_predictions",
+    "parquet_schema", "prediction_rows", "save_result",
 ]  # fmt: skip
 
 
 class Format(NamedTuple):
-    """How one format is written.
+    """How one format is written."""
 
-    Attributes:
-        name: of its file or folder among the results.
-        open: makes the writer of a path.
-        about: what opens it, in a few words.
-    """
-
-    name: str
-    open: Callable[[Path], PoseWriter]
-    about: str
+    name: str  # of its file or folder among the results
+    open: Callable[[Path], PoseWriter]  # makes the writer of a path
+    about: str  # what opens it, in a few words
 
 
 WRITERS: dict[str, Format] = {
-    "coco": Format("predictions.json", CocoResults, "COCO results list"),
-    "coco-dataset": Format("annotations.json", CocoDataset, "COCO annotation file, for CVAT and FiftyOne"),
-    "jsonl": Format("poses.jsonl", JsonLines, "a JSON line per image or frame"),
+    "coco": Format("predictions.json", coco_results, "COCO results list"),
+    "coco-dataset": Format("annotations.json", coco_dataset, "COCO annotation file, for CVAT and FiftyOne"),
+    "jsonl": Format("poses.jsonl", json_lines, "a JSON line per image or frame"),
     "parquet": Format("poses.parquet", ParquetFolder, "a row per person, for pandas, Polars, DuckDB"),
-    "csv": Format("poses.csv", LongCsv, "a row per person and keypoint"),
-    "csv-wide": Format("poses_wide.csv", WideCsv, "a row per person"),
+    "csv": Format("poses.csv", long_csv, "a row per person and keypoint"),
+    "csv-wide": Format("poses_wide.csv", wide_csv, "a row per person"),
     "csv-dlc": Format("deeplabcut", DeepLabCutFolder, "DeepLabCut's header rows, a row per frame"),
-    "openpose": Format("openpose", OpenPoseFolder, "a JSON per image or frame, BODY_25"),
-    "openpose-coco": Format("openpose_coco", partial(OpenPoseFolder, order="coco_18"), "the same, COCO-18"),
-    "yolo": Format("yolo", YoloFolder, "YOLO pose labels with data.yaml"),
-    "labelstudio": Format("labelstudio.json", LabelStudioTasks, "Label Studio tasks with predictions"),
+    "openpose": Format("openpose", openpose_folder, "a JSON per image or frame, BODY_25"),
+    "openpose-coco": Format("openpose_coco", partial(openpose_folder, order="coco_18"), "the same, COCO-18"),
+    "yolo": Format("yolo", yolo_folder, "YOLO pose labels with data.yaml"),
+    "labelstudio": Format("labelstudio.json", label_studio_tasks, "Label Studio tasks with predictions"),
     "trc": Format("trc", TrcFolder, "a marker file per person, for OpenSim"),
 }
 PREDICTIONS_NAME = WRITERS["coco"].name
@@ -94,13 +87,8 @@ def save_result(
 ) -> None:
     """Write one image's people to a file (or folder, in formats that are folders).
 
-    Args:
-        result: the people.
-        path: of the file; its folder exists.
-        format: name in `WRITERS`; None takes it from the suffix: .json (COCO results), .jsonl, .parquet, .csv.
-        source: name of the image, as the file calls it.
-        size_hw: (H, W) of the image in pixels; None takes that of ``result.image``. Some formats need it.
-        image_id: COCO id of the image.
+    ``format`` is a name in `WRITERS`; None takes it from the suffix: .json (COCO results), .jsonl, .parquet, .csv. The
+    file calls the image ``source`` and ``image_id``; ``size_hw`` is (H, W) in pixels, by default of ``result.image``.
 
     Raises:
         ConfigError: the format is unknown or cannot be told from the suffix, or its library is missing.

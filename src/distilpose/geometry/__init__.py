@@ -6,7 +6,6 @@ from distilpose.geometry.boxes import (
     box_of_keypoints,
     check_boxes_xyxy,
     clip_boxes_xyxy,
-    non_maximum_suppression,
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
@@ -21,7 +20,6 @@ __all__ = [
     "check_boxes_xyxy",
     "clip_boxes_xyxy",
     "crops_from_boxes",
-    "non_maximum_suppression",
     "xywh_to_xyxy",
     "xyxy_to_xywh",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from distilpose.errors import InputError
 from distilpose.types import FloatArray
@@ -21,8 +21,7 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     """Return the boxes as a float array (N, 4); an empty input gives (0, 4).
 
     Raises:
-        InputError: the shape is not (N, 4), a value is not finite or beyond 1e9 pixels, a box has no area, or its
-            longer side is below 0.001 pixels.
+        InputError: another shape, values not finite or beyond 1e9 pixels, no area, or no side of 0.001 pixels.
     """
     try:
         boxes = np.asarray(boxes_xyxy, dtype=np.float64)
@@ -32,18 +31,16 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
         return np.zeros((0, 4))
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise InputError(f"boxes_xyxy must have shape (N, 4) as x1, y1, x2, y2, got {boxes.shape}")
-    good = np.isfinite(boxes).all(1) & (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
-    if not good.all():
-        row = int(np.argmin(good))
-        raise InputError(f"boxes_xyxy must be finite with x1 < x2 and y1 < y2, got {boxes[row].tolist()} (row {row})")
-    if (small := (boxes[:, 2:] - boxes[:, :2]).max(1) < _SMALLEST).any():
-        row = int(np.argmax(small))
-        raise InputError(
-            f"boxes_xyxy must be {_SMALLEST:g} pixels large or more, got {boxes[row].tolist()} (row {row})"
-        )
-    if (far := np.abs(boxes).max(1) > _FARTHEST).any():
-        row = int(np.argmax(far))
-        raise InputError(f"boxes_xyxy must be within {_FARTHEST:g} pixels, got {boxes[row].tolist()} (row {row})")
+    with np.errstate(invalid="ignore"):  # of infinite boxes
+        sides = boxes[:, 2:] - boxes[:, :2]
+    for good, rule in (
+        (np.isfinite(boxes).all(1) & (sides > 0).all(1), "finite with x1 < x2 and y1 < y2"),
+        (sides.max(1) >= _SMALLEST, f"{_SMALLEST:g} pixels large or more"),
+        (np.abs(boxes).max(1) <= _FARTHEST, f"within {_FARTHEST:g} pixels"),
+    ):
+        if not good.all():
+            row = int(np.argmin(good))
+            raise InputError(f"boxes_xyxy must be {rule}, got {boxes[row].tolist()} (row {row})")
     return boxes
 
 
@@ -60,17 +57,10 @@ def xyxy_to_xywh(boxes_xyxy: ArrayLike) -> FloatArray:
 
 
 def clip_boxes_xyxy(boxes_xyxy: ArrayLike, image_hw: tuple[int, int]) -> FloatArray:
-    """Clip ground-truth boxes to the image the way the COCO top-down baselines do.
+    """Clip ground-truth boxes (N, 4) in pixels to an image of (H, W), the way the COCO top-down baselines do.
 
-    The right and bottom edges end on the last pixel index, and a width w spans w - 1 pixel steps, so
-    an inner box shrinks by one pixel. Boxes that a detector found are not treated so.
-
-    Args:
-        boxes_xyxy: (N, 4) image pixels.
-        image_hw: (H, W) of the image.
-
-    Returns:
-        (N, 4) clipped boxes; one wholly outside the image has x2 <= x1 or y2 <= y1.
+    The right and bottom edges end on the last pixel index, and a width w spans w - 1 pixel steps, so an inner box
+    shrinks by one pixel. One wholly outside the image has x2 <= x1 or y2 <= y1. Detected boxes are not treated so.
     """
     boxes = np.array(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
     height, width = image_hw
@@ -81,14 +71,12 @@ def clip_boxes_xyxy(boxes_xyxy: ArrayLike, image_hw: tuple[int, int]) -> FloatAr
 
 
 def box_of_keypoints(values: object) -> list[float] | None:
-    """The box of the labeled keypoints of an annotation, grown by `BOX_GROWTH`.
+    """The box (left, top, width, height) of the labeled keypoints of an annotation, grown by `BOX_GROWTH`.
+
+    It is None where fewer than two keypoints in different places are labeled, or the list is broken.
 
     Args:
         values: COCO's flat list of K times x, y in image pixels and visibility, unchecked.
-
-    Returns:
-        Left, top, width, height; None where fewer than two keypoints in different places are labeled, or the list is
-        broken.
     """
     if not isinstance(values, list) or len(values) % 3:
         return None
@@ -104,14 +92,9 @@ def box_of_keypoints(values: object) -> list[float] | None:
 
 
 def box_iou_xyxy(boxes_a_xyxy: ArrayLike, boxes_b_xyxy: ArrayLike) -> FloatArray:
-    """Intersection over union of every pair.
+    """Intersection over union of every pair of (N, 4) and (M, 4) boxes of one frame: (N, M) in [0, 1].
 
-    Args:
-        boxes_a_xyxy: (N, 4) left, top, right, bottom, of one frame with ``boxes_b_xyxy``.
-        boxes_b_xyxy: (M, 4).
-
-    Returns:
-        (N, M) in [0, 1]; 0 where neither box has an area.
+    It is 0 where neither box has an area.
     """
     a = np.asarray(boxes_a_xyxy, dtype=np.float64).reshape(-1, 1, 4)
     b = np.asarray(boxes_b_xyxy, dtype=np.float64).reshape(1, -1, 4)
@@ -120,24 +103,3 @@ def box_iou_xyxy(boxes_a_xyxy: ArrayLike, boxes_b_xyxy: ArrayLike) -> FloatArray
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - intersection
     iou: FloatArray = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
     return iou
-
-
-def non_maximum_suppression(boxes_xyxy: ArrayLike, score: ArrayLike, iou_threshold: float) -> NDArray[np.intp]:
-    """Keep the best box, drop those that overlap it by more than the threshold, go on with the best of the rest.
-
-    Args:
-        boxes_xyxy: (N, 4).
-        score: (N,); of equal scores the first in the list comes first.
-        iou_threshold: in [0, 1]; 1 keeps every box.
-
-    Returns:
-        (M,) indices of the boxes kept, best score first.
-    """
-    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
-    remaining = np.argsort(-np.asarray(score, dtype=np.float64), kind="stable")
-    kept = []
-    while remaining.size:
-        best, remaining = remaining[0], remaining[1:]
-        kept.append(best)
-        remaining = remaining[box_iou_xyxy(boxes[best], boxes[remaining])[0] <= iou_threshold]
-    return np.array(kept, dtype=np.intp)

@@ -42,7 +42,7 @@ class CropTransform:
     def from_box(
         cls, box_xyxy: ArrayLike, size_hw: tuple[int, int], padding: float = CROP_PADDING, *, udp: bool = False
     ) -> CropTransform:
-        """The crop of a person box: grown to the crop's aspect ratio, then padded.
+        """The crop of a person box, grown to the crop's aspect ratio, then padded.
 
         Args:
             box_xyxy: (4,) image pixels with x1 < x2, y1 < y2.
@@ -57,12 +57,7 @@ class CropTransform:
             height = width / aspect
         else:
             width = height * aspect
-        return cls(
-            center_xy=((x1 + x2) / 2, (y1 + y2) / 2),
-            box_wh=(width * padding, height * padding),
-            size_hw=size_hw,
-            udp=udp,
-        )
+        return cls(((x1 + x2) / 2, (y1 + y2) / 2), (width * padding, height * padding), size_hw, udp=udp)
 
     @property
     def scale(self) -> float:

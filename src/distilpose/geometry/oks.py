@@ -16,9 +16,9 @@ def keypoint_similarity(xy_a: ArrayLike, xy_b: ArrayLike, area: ArrayLike, sigma
     """How near a keypoint lies to another for a person of that size: the terms of which OKS is the mean.
 
     Args:
-        xy_a: (..., K, 2) keypoints in image pixels; the leading axes broadcast with those of ``xy_b``.
-        xy_b: (..., K, 2) keypoints in image pixels.
-        area: (...) squared size of the person in pixels; broadcasts with the leading axes.
+        xy_a: (..., K, 2) keypoints in image pixels; all leading axes broadcast.
+        xy_b: (..., K, 2) likewise.
+        area: (...) squared size of the person in pixels.
         sigmas: K OKS constants (`Skeleton.oks_sigmas`).
 
     Returns:
@@ -45,16 +45,13 @@ def oks(
 
     Args:
         xy_a: (N, K, 2) keypoints in image pixels.
-        xy_b: (M, K, 2) keypoints in image pixels.
+        xy_b: (M, K, 2) likewise.
         area: squared size of the person in pixels; any shape that broadcasts to (N, M), such as (N, 1).
         sigmas: K OKS constants (`Skeleton.oks_sigmas`).
         labeled_a: (N, K) True where ``xy_a`` is labeled; only these keypoints count. All count when None.
 
     Returns:
-        (N, M) similarity in [0, 1]; 0 for a pose without labeled keypoints.
-
-    Source:
-        COCO keypoint evaluation, https://cocodataset.org/#keypoints-eval: the mean of `keypoint_similarity`.
+        (N, M) similarity in [0, 1], the mean of `keypoint_similarity`; 0 for a pose without labeled keypoints.
     """
     a, b = np.asarray(xy_a, dtype=np.float64), np.asarray(xy_b, dtype=np.float64)
     area_nm = np.broadcast_to(np.asarray(area, dtype=np.float64), (len(a), len(b)))
@@ -77,8 +74,8 @@ def oks_nms(
     Args:
         xy: (N, K, 2) keypoints in image pixels.
         pose_score: (N,) score of each person; of equal scores the first comes first.
-        area: (N,) squared size of each person in pixels (the area of the padded crop box, as the baselines do);
-            a pair is compared at its mean.
+        area: (N,) squared size of each person in pixels (of the padded crop box, as in the COCO baselines); a pair is
+            compared at its mean.
         sigmas: K OKS constants.
         threshold: a pose more similar than this to a better one is dropped.
 
@@ -87,9 +84,8 @@ def oks_nms(
     """
     areas = np.asarray(area, dtype=np.float64)
     similarity = oks(xy, xy, (areas[:, None] + areas[None]) / 2, sigmas)
-    order = np.argsort(-np.asarray(pose_score, dtype=np.float64), kind="stable")
     kept: list[int] = []
-    for index in order:
+    for index in np.argsort(-np.asarray(pose_score, dtype=np.float64), kind="stable"):
         if not (similarity[index, kept] > threshold).any():
             kept.append(int(index))
     return np.array(kept, dtype=np.intp)

@@ -312,7 +312,7 @@ class PoseResult:
         (N, K, 2, 2), from which supervision draws ellipses. All numbers keep their 64 bits.
 
         Raises:
-            InputError: supervision is not installed.
+            ConfigError: supervision is not installed.
         """
         return conversions.to_supervision(self._arrays())
 
@@ -340,7 +340,7 @@ class PoseResult:
         result does not have has no column. The last six repeat on all rows of a person.
 
         Raises:
-            InputError: pandas is not installed.
+            ConfigError: pandas is not installed.
         """
         return conversions.to_table(self._arrays(), self.skeleton)
 
@@ -373,7 +373,7 @@ class PoseResult:
             >>> PoseResult.empty().to_skeleton(OPENPOSE_18)
             PoseResult(0 people, openpose_18)
         """
-        arrays = conversions.change_skeleton(self._arrays(), self.skeleton, target)
+        arrays = conversions.keypoints_by_name(self._arrays(), self.skeleton, target.keypoint_names, target.name)
         return replace(self, **arrays._asdict(), skeleton=target)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,7 +20,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        of = {"registry": self.registry}
+        of: dict[str, Any] = {"registry": self.registry}
         self._requests = Counter("distilpose_requests", "Requests answered.", ("path", "code"), **of)
         text = "From the first header to the last byte of the answer."
         self._seconds = Histogram("distilpose_request_seconds", text, ("path",), buckets=_SECONDS, **of)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distilpose.backends.base import usable_cores
+from distilpose.backends.device import usable_cores
 from distilpose.detection.detectors import Detector
 from distilpose.errors import DistilPoseError, UnforeseenError
 from distilpose.formats.boxes import PersonBoxes

@@ -3,15 +3,22 @@
 from distilpose.skeletons.definition import Side, Skeleton
 from distilpose.skeletons.mapping import KeypointMapping, map_keypoints
 from distilpose.skeletons.names import name_key
-from distilpose.skeletons.people import COCO_17, CROWDPOSE_14, HALPE_26, LSP_14, MPII_16, OPENPOSE_18
+from distilpose.skeletons.people import (
+    COCO_17,
+    COCO_WHOLEBODY_133,
+    CROWDPOSE_14,
+    HALPE_26,
+    LSP_14,
+    MPII_16,
+    OPENPOSE_18,
+    SKELETONS,
+)
 from distilpose.skeletons.reading import (
     DEFAULT_OKS_SIGMA,
-    SKELETONS,
     find_skeleton,
     skeleton_from_category,
     skeleton_from_file,
 )
-from distilpose.skeletons.wholebody import COCO_WHOLEBODY_133
 
 __all__ = [
     "COCO_17",

@@ -15,6 +15,7 @@ from distilpose.errors import ConfigError
 from distilpose.skeletons.names import name_key
 
 Side = Literal["left", "right", "center"]
+Pairs = tuple[tuple[int, int], ...]
 _BODY_PARTS = ("shoulder", "hip", "elbow", "wrist", "ankle")
 _ANIMAL_PARTS = {"paw", "hoof", "tail", "tailbase"}
 
@@ -38,8 +39,8 @@ class Skeleton:
 
     name: str
     keypoint_names: tuple[str, ...]
-    flip_pairs: tuple[tuple[int, int], ...]
-    edges: tuple[tuple[int, int], ...]
+    flip_pairs: Pairs
+    edges: Pairs
     upper_body: tuple[int, ...]
     lower_body: tuple[int, ...]
     oks_sigmas: tuple[float, ...]
@@ -52,11 +53,6 @@ class Skeleton:
             raise ConfigError(f"keypoints must be unique, got {', '.join(doubled)} more than once")
         if len(self.oks_sigmas) != len(names) or not all(map(_is_positive, self.oks_sigmas)):
             raise ConfigError(f"oks_sigmas must be {len(names)} finite positive numbers, got {list(self.oks_sigmas)}")
-        self._check_indices()
-
-    def _check_indices(self) -> None:
-        """Places in the list of names: all there, none doubled."""
-        names = self.keypoint_names
         paired = [index for pair in self.flip_pairs for index in pair]
         used = [*paired, *(i for edge in self.edges for i in edge), *self.upper_body, *self.lower_body]
         if any(not 0 <= index < len(names) for index in used):
@@ -92,10 +88,7 @@ class Skeleton:
 
     @property
     def is_person(self) -> bool:
-        """Whether these are keypoints of a human body, which detectors of people can find.
-
-        It has shoulders, hips, and elbows, wrists or ankles; a body with paws, hoofs or a tail is an animal's.
-        """
+        """Whether this is a human body: with shoulders, hips, and elbows, wrists or ankles, without paws or a tail."""
         keys = {name_key(name) for name in self.keypoint_names}
         parts = {part for part in _BODY_PARTS if {("left", (part,)), ("right", (part,))} <= keys}
         return {"shoulder", "hip"} < parts and not any(_ANIMAL_PARTS & set(key.words) for key in keys)
@@ -115,11 +108,7 @@ class Skeleton:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            ConfigError: a field is missing or has the wrong form.
-        """
+        """Read what `to_dict` wrote; anything else is a `ConfigError`."""
         try:
             return cls(
                 name=str(values["name"]),

@@ -64,7 +64,8 @@ def map_keypoints(source: Skeleton, target: Skeleton, given: Mapping[str, str] |
     exact = {name: place for place, name in enumerate(source.keypoint_names)}
     alike = {name_key(name): place for name, place in exact.items()}
     index = np.array([exact.get(name, alike.get(name_key(name), -1)) for name in target.keypoint_names], dtype=np.intp)
-    if _has_computed_neck(source) != _has_computed_neck(target) and "neck" in target.keypoint_names:
+    computed = [skeleton.has_keypoints(OPENPOSE_18.keypoint_names) for skeleton in (source, target)]
+    if computed[0] != computed[1] and "neck" in target.keypoint_names:
         index[target.keypoint_names.index("neck")] = -1
     for name, origin in (given or {}).items():
         place = index_of(name, target.keypoint_names, f"mapping, which turns {source.name} into {target.name},")
@@ -76,7 +77,3 @@ def map_keypoints(source: Skeleton, target: Skeleton, given: Mapping[str, str] |
             f"{source.name}}}"
         )
     return KeypointMapping(source, target, index)
-
-
-def _has_computed_neck(skeleton: Skeleton) -> bool:
-    return skeleton.has_keypoints(OPENPOSE_18.keypoint_names)

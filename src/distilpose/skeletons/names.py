@@ -69,21 +69,14 @@ def _has_case(letter: str) -> bool:
 
 
 def pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """(left, right) index pairs of names that differ in nothing but their side."""
+    """(left, right) index pairs of names that differ in nothing but their side, those with the smallest index first."""
     keys = {name_key(name): index for index, name in enumerate(names)}
-    return tuple(
-        (index, keys[NameKey("right", key.words)])
-        for key, index in keys.items()
-        if key.side == "left" and NameKey("right", key.words) in keys
-    )
+    rights = {index: keys.get(NameKey("right", key.words)) for key, index in keys.items() if key.side == "left"}
+    return tuple(sorted(((left, right) for left, right in rights.items() if right is not None), key=min))
 
 
 def index_of(name: object, names: Sequence[str], what: str) -> int:
-    """The index of a keypoint, by its exact name.
-
-    Raises:
-        ConfigError: there is none of this name; ``what`` says where it stands.
-    """
+    """The index of a keypoint, by its exact name; a `ConfigError` says where an unknown one stands (``what``)."""
     if str(name) not in names:
         raise ConfigError(f"{what} must name keypoints of {', '.join(names)}; got {name!r}")
     return list(names).index(str(name))

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from distilpose.errors import ConfigError
-from distilpose.skeletons.definition import Skeleton
+from distilpose.skeletons.definition import Pairs, Skeleton
 from distilpose.skeletons.names import index_of, name_key, pairs_by_name
-from distilpose.skeletons.people import COCO_17, CROWDPOSE_14, HALPE_26, LSP_14, MPII_16, OPENPOSE_18
-from distilpose.skeletons.wholebody import COCO_WHOLEBODY_133
+from distilpose.skeletons.people import COCO_17, SKELETONS
 
 logger = logging.getLogger(__name__)
 
-SKELETONS: dict[str, Skeleton] = {
-    skeleton.name: skeleton
-    for skeleton in (COCO_17, LSP_14, MPII_16, CROWDPOSE_14, OPENPOSE_18, HALPE_26, COCO_WHOLEBODY_133)
-}
 # For a keypoint without a constant: the middle of COCO's 17, which run from an eye (0.025) to a hip (0.107).
 DEFAULT_OKS_SIGMA = 0.072
 FILE_ENDINGS = (".yaml", ".yml", ".json")
@@ -29,10 +24,10 @@ _FIELDS = ("name", "keypoints", "flip_pairs", "edges", "upper_body", "lower_body
 
 
 def find_skeleton(name_or_file: str, root: str | Path = ".", *, only_labels: bool = False) -> Skeleton:
-    """A built-in skeleton by its name, or one of a file.
+    """A built-in skeleton by its name (`SKELETONS`), or one of a YAML or JSON file (`skeleton_from_file`).
 
     Args:
-        name_or_file: a key of `SKELETONS`, or a YAML or JSON file, see `skeleton_from_file`.
+        name_or_file: of the skeleton.
         root: folder that a relative path starts from.
         only_labels: it is needed for its names alone, so that nothing is said of what it leaves out.
 
@@ -55,11 +50,7 @@ def skeleton_from_file(file: str | Path, *, only_labels: bool = False) -> Skelet
     Fields: ``keypoints``, a list of names, is needed. ``name``; ``flip_pairs`` and ``edges``, lists of pairs of names;
     ``upper_body`` and ``lower_body``, lists of names; ``oks_sigmas``, one number, a list, or numbers by name. In a
     flip pair the left keypoint comes first; two whose names tell their sides are put in this order. What is missing is
-    assumed as in `skeleton_from_category`, and logged once.
-
-    Args:
-        file: to read.
-        only_labels: as in `find_skeleton`.
+    assumed as in `skeleton_from_category`, and logged once, if not ``only_labels``.
 
     Raises:
         ConfigError: the file cannot be read, a field is unknown or broken, or names a keypoint that is not there.
@@ -81,17 +72,13 @@ def skeleton_from_file(file: str | Path, *, only_labels: bool = False) -> Skelet
 
 
 def skeleton_from_category(category: Mapping[str, Any], *, only_labels: bool = False) -> Skeleton:
-    """Read the skeleton of a category in a COCO annotation file.
+    """Read the skeleton of an entry of ``categories`` in a COCO annotation file.
 
     COCO's own fields are ``keypoints`` and ``skeleton`` (edges, numbered from 1); ``flip_pairs``, ``oks_sigmas``,
     ``upper_body`` and ``lower_body`` are read as in `skeleton_from_file` if a file has them. A category with the
     keypoints of a built-in skeleton gives that skeleton, changed by what it has of the latter. For others, what is
     missing is assumed and logged once: pairs by names with left and right, COCO's OKS constant or else
     `DEFAULT_OKS_SIGMA`, no halves of the body.
-
-    Args:
-        category: an entry of ``categories`` with ``keypoints``.
-        only_labels: as in `find_skeleton`.
 
     Raises:
         ConfigError: it has no keypoints, or a field is broken.
@@ -118,8 +105,7 @@ def _from_category(category: Mapping[str, Any], title: str, only_labels: bool) -
     base = {} if known is None else replace(known, keypoint_names=names).to_fields()
     if known is not None and isinstance(extra.get("oks_sigmas"), Mapping):
         extra["oks_sigmas"] = {**base["oks_sigmas"], **extra["oks_sigmas"]}
-    edges = _edges(category.get("skeleton"), names, title)
-    if edges:
+    if edges := _edges(category.get("skeleton"), names, title):
         base["edges"] = edges
     skeleton, assumed = _from_fields({**base, **extra, "name": title, "keypoints": list(names)}, title)
     if not only_labels:
@@ -158,11 +144,19 @@ def _from_fields(values: Any, title: str) -> tuple[Skeleton, tuple[str, ...]]:
         raise ConfigError(f"unknown {', '.join(unknown)}: the fields of a skeleton are {', '.join(_FIELDS)}")
     names = _names(values["keypoints"])
     assumed: list[str] = []
+    flip_pairs = _pairs(values, "flip_pairs", names)
+    if flip_pairs is None:
+        flip_pairs = pairs_by_name(names)
+        text = ", ".join(f"{names[a]} - {names[b]}" for a, b in flip_pairs)
+        assumed.append(f"flip_pairs by their names: {text or 'none, a mirrored image keeps its keypoints'}")
+    edges = _pairs(values, "edges", names)
+    if edges is None:
+        assumed.append("edges: none, so that keypoints are drawn without lines")
     skeleton = Skeleton(
         name=str(values.get("name", title)),
         keypoint_names=names,
-        flip_pairs=_pairs(values, "flip_pairs", names, assumed),
-        edges=_pairs(values, "edges", names, assumed),
+        flip_pairs=tuple(_left_first(pair, names) for pair in flip_pairs),
+        edges=edges or (),
         upper_body=_indices(values, "upper_body", names),
         lower_body=_indices(values, "lower_body", names),
         oks_sigmas=_sigmas(values.get("oks_sigmas"), names, assumed),
@@ -172,22 +166,13 @@ def _from_fields(values: Any, title: str) -> tuple[Skeleton, tuple[str, ...]]:
     return skeleton, tuple(assumed)
 
 
-def _pairs(
-    values: Mapping[str, Any], field: str, names: Sequence[str], assumed: list[str]
-) -> tuple[tuple[int, int], ...]:
+def _pairs(values: Mapping[str, Any], field: str, names: Sequence[str]) -> Pairs | None:
     given = values.get(field)
     if given is None:
-        pairs = pairs_by_name(names) if field == "flip_pairs" else ()
-        if field == "edges":
-            assumed.append("edges: none, so that keypoints are drawn without lines")
-        else:
-            text = ", ".join(f"{names[a]} - {names[b]}" for a, b in pairs)
-            assumed.append(f"flip_pairs by their names: {text or 'none, a mirrored image keeps its keypoints'}")
-        return pairs
+        return None
     if not isinstance(given, list) or any(not isinstance(pair, list) or len(pair) != 2 for pair in given):
         raise ConfigError(f"{field} must be a list of pairs of names, such as [[{names[0]}, {names[-1]}]]; got {given}")
-    pairs = tuple((index_of(a, names, field), index_of(b, names, field)) for a, b in given)
-    return pairs if field == "edges" else tuple(_left_first(pair, names) for pair in pairs)
+    return tuple((index_of(a, names, field), index_of(b, names, field)) for a, b in given)
 
 
 def _left_first(pair: tuple[int, int], names: Sequence[str]) -> tuple[int, int]:
@@ -215,20 +200,13 @@ def _sigmas(given: Any, names: Sequence[str], assumed: list[str]) -> tuple[float
     elif given is not None:
         raise ConfigError(f"oks_sigmas must be a number, {len(names)} numbers, or numbers by name; got {given!r}")
     coco = {name_key(name): sigma for name, sigma in zip(COCO_17.keypoint_names, COCO_17.oks_sigmas, strict=True)}
-    lacking = [name for name in names if name not in by_name]
-    if lacking:
-        assumed.append(
-            f"oks_sigmas of {_shortened(lacking)}: COCO's where COCO has that keypoint, else {DEFAULT_OKS_SIGMA}"
-        )
+    if lacking := [name for name in names if name not in by_name]:
+        shown = ", ".join(lacking if len(lacking) <= 6 else [*lacking[:5], f"{len(lacking) - 5} more"])
+        assumed.append(f"oks_sigmas of {shown}: COCO's where COCO has that keypoint, else {DEFAULT_OKS_SIGMA}")
     sigmas = [by_name.get(name, coco.get(name_key(name), DEFAULT_OKS_SIGMA)) for name in names]
     if not all(type(sigma) in (int, float) and abs(sigma) <= sys.float_info.max for sigma in sigmas):
         raise ConfigError(f"oks_sigmas must be numbers, finite and positive, got {given!r}")
     return tuple(float(sigma) for sigma in sigmas)
-
-
-def _shortened(names: Iterable[str]) -> str:
-    shown = list(names)
-    return ", ".join(shown) if len(shown) <= 6 else f"{', '.join(shown[:5])} and {len(shown) - 5} more"
 
 
 @lru_cache(maxsize=256)

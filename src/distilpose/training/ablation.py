@@ -20,6 +20,7 @@ from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
 from distilpose.inference.decoding import FlipTest
 from distilpose.training.config import TrainConfig, train_config_from
+from distilpose.training.prerequisites import check_files, files_of
 from distilpose.training.state import LAST_NAME, STATE_NAME
 from distilpose.training.train import train
 
@@ -73,8 +74,7 @@ class AblationConfig:
             ConfigError: with the field, the value and what is allowed.
         """
         names = [variant.name for variant in self.variants]
-        folders = [folder_name(name) for name in names]
-        if len(set(folders)) < len(folders):
+        if len({folder_name(name) for name in names}) < len(names):
             raise ConfigError(f"variants must have different names, got {names}")
         if self.reference not in names:
             raise ConfigError(f"reference must name one of the variants {names}, got {self.reference!r}")
@@ -138,7 +138,7 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
         console: where progress is shown.
 
     Raises:
-        ConfigError: the configuration contradicts itself, or a folder holds a run with other settings.
+        ConfigError: the configuration contradicts itself, a file is missing, or a folder holds another run.
     """
     config.check()
     names = [variant.name for variant in config.variants]
@@ -147,8 +147,10 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
     console = console or Console(stderr=True)
     runs = {variant.name: _plan(config, variant) for variant in config.variants}
     failures = []
-    result = _write(config, runs)
     todo = [(name, run) for name in only or names for run in runs[name] if run.metrics() is None]
+    needed = {f"{name}, seed {run.settings.seed}": files_of(run.settings, run.checkpoint) for name, run in todo}
+    check_files(needed, made=Path(config.out))
+    result = _write(config, runs)
     for name, run in todo:
         console.rule(f"{name}, seed {run.settings.seed}")
         try:
@@ -166,7 +168,7 @@ class _Run:
     def __init__(self, settings: TrainConfig, checkpoint: Path | None) -> None:
         self.settings = settings
         self.out = Path(settings.out)
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
 
     def metrics(self) -> Mapping[str, float] | None:
         """The measured figures; None before the end."""
@@ -178,19 +180,20 @@ class _Run:
 
     def work(self, flip_test: FlipTest, console: Console) -> None:
         """Train what is missing, then measure the last weights."""
-        weights = self._checkpoint or self._train(console)
+        weights = self.checkpoint or self._train(console)
         validation = self.settings.data.validation
         if validation is None:
             raise ConfigError("expected base.data.validation, the people that all variants are measured on, got none")
         root = Path(self.settings.data.root)
-        model = load_checkpoint(weights)
-        result = evaluate_model(model, root / validation.annotations, root / validation.images, flip_test=flip_test)
+        result = evaluate_model(
+            load_checkpoint(weights), root / validation.annotations, root / validation.images, flip_test=flip_test
+        )
         write_evaluation(result, self.out)
 
     def effort(self) -> tuple[int, float] | None:
         """Crops seen and minutes of training, from the record of losses: sittings add up, evaluation is left out."""
         file = self.out / "losses.csv"
-        if self._checkpoint is not None or not file.exists():
+        if self.checkpoint is not None or not file.exists():
             return None
         per_step = self.settings.data.batch_size * self.settings.devices
         seconds, steps = 0.0, 0
@@ -319,8 +322,7 @@ def _markdown(rows: Sequence[Row], reference: Row | None, config: AblationConfig
         others = [row for row in rows if row is not reference and row.samples is not None]
         # By AP as it is printed; where that ties, as it does for short runs that all stand near 0, by PCK.
         ranked = sorted(others, key=lambda row: (round(row.mean("AP"), 3), row.mean("PCK@0.2")), reverse=True)
-        lines += ["", f"Trained variants by what they add to '{config.reference}':", ""]
-        lines += [
+        lines += ["", f"Trained variants by what they add to '{config.reference}':", ""] + [
             f"{place}. {row.name}: " + ", ".join(f"{name} {_difference(row, reference, name)}" for name in RANKED_BY)
             for place, row in enumerate(ranked, 1)
         ]
@@ -329,11 +331,9 @@ def _markdown(rows: Sequence[Row], reference: Row | None, config: AblationConfig
 
 def draw_rows(rows: Sequence[Row], file: Path) -> None:
     """Bars of AP and PCK, one dot per seed, first row on top."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 1.2 + 0.4 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     places = range(len(rows))
     for column, metric in enumerate(RANKED_BY):
         axes = figure.add_subplot(1, len(RANKED_BY), column + 1)

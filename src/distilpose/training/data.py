@@ -148,8 +148,10 @@ class TrainingData:
         )
 
 
-def load_validation_set(config: TrainConfig, description: ModelDescription) -> EvaluationSet | None:
-    """The validation people, cut once and kept; None when the run has none."""
+def load_validation_set(
+    config: TrainConfig, description: ModelDescription, skip_invalid: bool = False, check_images: bool = False
+) -> EvaluationSet | None:
+    """The validation people, cut once and kept; None when the run has none. Options are those of `TrainingData`."""
     dataset = config.data.validation
     if dataset is None:
         return None
@@ -161,4 +163,6 @@ def load_validation_set(config: TrainConfig, description: ModelDescription) -> E
         skeleton=description.skeleton,
         mapping=_mapping(dataset, description.skeleton, config.data.root),
         keep_crops=True,
+        check_images=check_images,
+        skip_invalid=skip_invalid,
     )

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from distilpose.backends.checkpoint import check_tensors
+from distilpose.backends.released import check_tensors
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models import PoseModel
 from distilpose.models.backbones.base import Backbone

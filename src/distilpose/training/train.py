@@ -123,7 +123,7 @@ def _train(
     skeleton = find_model_skeleton(config.data)
     model = _build_model(config, skeleton)
     description = describe(model, skeleton=skeleton)
-    data = TrainingData(config, description, skip_invalid, config.data.check_images and state is None)
+    data = TrainingData(config, description, skip_invalid, config.data.check_images)
     loader = data.train_loader(rank(), processes.total)
     if len(loader) == 0:
         raise ConfigError(
@@ -158,7 +158,8 @@ def _train(
         "losses": asdict(config.losses), "data": [dataset.annotations for dataset in config.data.train],
     }  # fmt: skip
     out, is_first = Path(config.out), rank() == 0
-    validation = load_validation_set(config, description) if is_first else None
+    checks = (skip_invalid, config.data.check_images)
+    validation = load_validation_set(config, description, *checks) if is_first else None
     checkpoints = Checkpoints(out, description, validation, config.flip_test, summary)
     if state is not None:
         checkpoints.load_state(state)

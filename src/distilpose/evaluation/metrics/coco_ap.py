@@ -24,8 +24,7 @@ class KeypointAP(NamedTuple):
     """The ten numbers and the curves that AP is the mean of.
 
     Attributes:
-        metrics: fractions by the names of `COCO_METRICS`. As everywhere in COCO, -1 means "undefined": nobody of that
-            size is labeled.
+        metrics: fractions by the names of `COCO_METRICS`; -1, as everywhere in COCO: nobody of that size is labeled.
         precision: (10, 101) precision over people of all sizes at `OKS_THRESHOLDS` x `RECALL_THRESHOLDS`; 0 at a
             recall that is not reached, -1 throughout where the metrics are undefined.
     """
@@ -46,28 +45,18 @@ def coco_keypoint_curves(
 ) -> KeypointAP:
     """Average precision and recall over OKS thresholds 0.5 to 0.95, at most 20 people per image.
 
-    Args:
-        coco: ground truth in COCO's layout, complete as `GroundTruth.coco` is: every annotation has ``area``,
-            ``iscrowd`` and ``num_keypoints``.
-        results: people in COCO's results layout; their ``image_id`` must be in ``coco``. May be empty.
-        skeleton: its OKS constants are used.
+    ``coco`` is complete as `GroundTruth.coco` is; ``results`` are in COCO's results layout and of its images.
 
     Source:
         https://cocodataset.org/#keypoints-eval, computed by faster-coco-eval; equal to pycocotools.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    # The library writes into what it is given. Results keep only what COCO scores: a ``bbox`` from other tools
-    # would change the size class of a person.
+    # A ``bbox`` from other tools would change the size class of a person. The library writes into what it is given.
     people = [{key: result[key] for key in RESULT_FIELDS} for result in results]
     truth = COCO(dict(coco), use_deepcopy=True, print_function=logger.debug)
-    evaluation = COCOeval_faster(
-        truth,
-        truth.loadRes(people),
-        iouType="keypoints",
-        print_function=logger.debug,
-        kpt_oks_sigmas=np.array(skeleton.oks_sigmas),
-    )
+    found, sigmas = truth.loadRes(people), np.array(skeleton.oks_sigmas)
+    evaluation = COCOeval_faster(truth, found, iouType="keypoints", print_function=logger.debug, kpt_oks_sigmas=sigmas)
     evaluation.run()
     all_sizes, most_people = 0, -1  # of the axes (threshold, recall, category, size class, people per image)
     return KeypointAP(

@@ -24,69 +24,44 @@ GAUSSIAN_WITHIN = (0.6827, 0.9545)  # share of a normal distribution within one 
 
 
 class Diagnosis(NamedTuple):
-    """How near each predicted keypoint of P people lies to its label, and what kind of error it is.
+    """How near each predicted keypoint of P people lies to its label, and its kind of error."""
 
-    Attributes:
-        similarity: (P, K) keypoint similarity in [0, 1]; NaN where there is no label or no prediction.
-        kind: (P, K) index into `ERROR_KINDS`; `NOT_COUNTED` where ``similarity`` is NaN.
-        oks: (P,) mean similarity of a person; NaN for a person without a prediction or without labels.
-    """
-
-    similarity: FloatArray
-    kind: IntArray
-    oks: FloatArray
+    similarity: FloatArray  # (P, K) keypoint similarity in [0, 1]; NaN where there is no label or no prediction
+    kind: IntArray  # (P, K) index into `ERROR_KINDS`; `NOT_COUNTED` where ``similarity`` is NaN
+    oks: FloatArray  # (P,) mean similarity of a person; NaN for a person without a prediction or without labels
 
 
 class ScoreCalibration(NamedTuple):
-    """Scores in bins, each beside how right the predictions of that score are.
+    """Scores in bins, each beside how right the predictions of that score are."""
 
-    Attributes:
-        mean_score: (10,) mean of the scores in each tenth of [0, 1]; NaN where there is none.
-        mean_truth: (10,) mean of what the score should say, likewise.
-        numbers: (10,) how many scores there are.
-        expected_error: mean distance between the two over all scores ("expected calibration error"); None without any.
-        rank_correlation: Spearman's, of the scores with how similar the predictions are; None where it is undefined.
-    """
-
-    mean_score: FloatArray
-    mean_truth: FloatArray
-    numbers: IntArray
+    mean_score: FloatArray  # (10,) mean of the scores in each tenth of [0, 1]; NaN where there is none
+    mean_truth: FloatArray  # (10,) mean of what the score should say, likewise
+    numbers: IntArray  # (10,) how many scores there are
+    # mean distance between the two over all scores ("expected calibration error"); None without any
     expected_error: float | None
+    # Spearman's, of the scores with how similar the predictions are; None where it is undefined
     rank_correlation: float | None
 
 
 class SigmaCoverage(NamedTuple):
-    """How often an error stays within sigma; an error along x and one along y count separately.
+    """How often an error stays within sigma; an error along x and one along y count separately."""
 
-    Attributes:
-        within_one: share of the errors of at most one sigma; None without errors to count, as below.
-        within_two: share of the errors of at most two sigma.
-        factor: what sigma would have to be multiplied by for 68.3 % of the errors to stay within it.
-        errors: how many there are.
-    """
-
-    within_one: float | None
-    within_two: float | None
-    factor: float | None
-    errors: int
+    within_one: float | None  # share of the errors of at most one sigma; None without errors, as below
+    within_two: float | None  # likewise of two sigma
+    factor: float | None  # what sigma would have to be multiplied by for 68.3 % of the errors to stay within it
+    errors: int  # how many there are
 
 
 class Calibration(NamedTuple):
-    """What score and sigma say of the errors.
+    """What score and sigma say of the errors; None from a model without them."""
 
-    Attributes:
-        keypoint_score: score of a keypoint beside the share of keypoints with a similarity of at least
-            `NEAR_SIMILARITY`; None from a model without a score.
-        person_score: mean keypoint score of a person beside the person's OKS; likewise.
-        sigma: coverage of all errors (`ALL_JOINTS`), of those "along x", "along y", and of each keypoint by name; None
-            from a model without sigma.
-        sigma_rank_correlation: Spearman's, of sigma with the size of the error, both as shares of the person's size
-            (square root of the area); None where it is undefined.
-    """
-
+    # score of a keypoint beside the share of keypoints with a similarity of at least `NEAR_SIMILARITY`
     keypoint_score: ScoreCalibration | None
-    person_score: ScoreCalibration | None
+    person_score: ScoreCalibration | None  # mean keypoint score of a person beside the person's OKS
+    # coverage of all errors (`ALL_JOINTS`), of those "along x", "along y", and of each keypoint by name
     sigma: Mapping[str, SigmaCoverage] | None
+    # Spearman's, of sigma with the size of the error, both as shares of the person's size (square root of the area);
+    # None where it is undefined
     sigma_rank_correlation: float | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,12 +180,8 @@ def _coverage(in_sigmas: FloatArray) -> SigmaCoverage:
     """Of errors in units of their sigma, any shape."""
     if in_sigmas.size == 0:
         return SigmaCoverage(None, None, None, 0)
-    return SigmaCoverage(
-        within_one=float((in_sigmas <= 1).mean()),
-        within_two=float((in_sigmas <= 2).mean()),
-        factor=float(np.quantile(in_sigmas, GAUSSIAN_WITHIN[0])),
-        errors=in_sigmas.size,
-    )
+    one, two = (float((in_sigmas <= limit).mean()) for limit in (1, 2))
+    return SigmaCoverage(one, two, float(np.quantile(in_sigmas, GAUSSIAN_WITHIN[0])), in_sigmas.size)
 
 
 def _mean_where(values: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from distilpose.data.fill_in import AREA_SHARE_OF_BOX
+from distilpose.data.labels import AREA_SHARE_OF_BOX
 from distilpose.errors import ConfigError
-from distilpose.evaluation.ground_truth import GroundTruth, LabeledPerson, head_ends
+from distilpose.evaluation.comparison import ComparedPeople
+from distilpose.evaluation.ground_truth import HEAD_SHARE_OF_DIAGONAL, GroundTruth, head_ends
 from distilpose.evaluation.metrics.coco_ap import coco_keypoint_ap
 from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy, share_within
 from distilpose.skeletons import CROWDPOSE_14, LSP_14, MPII_16, Skeleton, name_key
@@ -22,33 +23,21 @@ Metric = Literal["coco", "pckh", "pck_torso", "crowdpose"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 PCKH_SHARE, TORSO_SHARE = 0.5, 0.2
-# Head size is this share of the head box's diagonal: MPII's evaluation, http://human-pose.mpi-inf.mpg.de
-HEAD_SHARE_OF_DIAGONAL = 0.6
 _TORSOS = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
-# MPII's mean leaves these two out.
-_NOT_IN_MEAN = ("pelvis", "thorax")
+_NOT_IN_MEAN = ("pelvis", "thorax")  # of MPII
 # Crowd index from which on an image is no longer easy, and from which on it is hard: the evaluation code of CrowdPose
 # (https://github.com/Jeff-sjtu/CrowdPose). The text of the paper (arXiv:1812.00324) has 0.1 in place of 0.2.
-CROWD_LEVELS: tuple[tuple[str, float, float], ...] = (
-    ("AP_easy", -np.inf, 0.2),
-    ("AP_medium", 0.2, 0.8),
-    ("AP_hard", 0.8, np.inf),
-)
+CROWD_LEVELS = (("AP_easy", -np.inf, 0.2), ("AP_medium", 0.2, 0.8), ("AP_hard", 0.8, np.inf))
 _CROWDPOSE_NUMBERS = ("AP", "AP50", "AP75", "AR", "AR50", "AR75")
 
 
 class ProtocolResult(NamedTuple):
-    """What one measure found.
+    """What one measure found."""
 
-    Attributes:
-        values: fractions by the names under which the measure is known; None where it is undefined.
-        per_joint: accuracy by keypoint name; empty for a measure of whole poses.
-        facts: how it was measured; JSON values.
-    """
-
+    # fractions by the names under which the measure is known; None where it is undefined
     values: Mapping[str, float | None]
-    per_joint: Mapping[str, JointAccuracy]
-    facts: Mapping[str, Any]
+    per_joint: Mapping[str, JointAccuracy]  # accuracy by keypoint name; empty for a measure of whole poses
+    facts: Mapping[str, Any]  # how it was measured; JSON values
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -63,69 +52,38 @@ def default_metrics(skeleton: Skeleton) -> tuple[Metric, ...]:
 
 
 def measure_protocols(
-    metrics: Sequence[str],
-    ground_truth: GroundTruth,
-    results: Sequence[Mapping[str, Any]],
-    xy_img: FloatArray,
-    skeleton: Skeleton,
+    metrics: Sequence[str], ground_truth: GroundTruth, results: Sequence[Mapping[str, Any]], people: ComparedPeople
 ) -> dict[str, ProtocolResult]:
-    """Measure what ``metrics`` names beside ``"coco"``.
-
-    Args:
-        metrics: names of `METRICS`.
-        ground_truth: with P labeled people.
-        results: people found, in COCO's results layout.
-        xy_img: (P, K, 2) prediction for each labeled person in image pixels, NaN for a person without one.
-        skeleton: of all of them.
-
-    Raises:
-        ConfigError: a metric is unknown, or needs keypoints that the skeleton does not have.
-    """
-    check_metrics(metrics)
-    measures: dict[str, Callable[[], ProtocolResult]] = {
-        "pckh": lambda: pckh(ground_truth.people, xy_img, skeleton),
-        "pck_torso": lambda: pck_torso(ground_truth.people, xy_img, skeleton),
-        "crowdpose": lambda: crowdpose_ap(ground_truth, results, skeleton),
+    """Measure what ``metrics`` names beside ``"coco"``; refuses what `check_measurable` does."""
+    check_measurable(metrics, people)
+    measures = {
+        "pckh": lambda: pckh(people),
+        "pck_torso": lambda: pck_torso(people),
+        "crowdpose": lambda: crowdpose_ap(ground_truth, results),
     }
     return {name: measures[name]() for name in metrics if name != "coco"}
 
 
-def check_metrics(metrics: Sequence[str]) -> None:
-    """Refuse unknown names.
-
-    Raises:
-        ConfigError: a name is not one of `METRICS`.
-    """
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown:
-        raise ConfigError(f"metrics must be among {', '.join(METRICS)}, got {', '.join(unknown)}")
-
-
-def check_measurable(metrics: Sequence[str], people: Sequence[LabeledPerson], skeleton: Skeleton) -> None:
+def check_measurable(metrics: Sequence[str], people: ComparedPeople) -> None:
     """Refuse measures that labels or keypoints rule out, before a model is run.
 
     Raises:
         ConfigError: a name is not one of `METRICS`, or a measure needs keypoints that are not there.
     """
-    check_metrics(metrics)
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise ConfigError(f"metrics must be among {', '.join(METRICS)}, got {', '.join(unknown)}")
     if "pckh" in metrics:
-        _check_heads(people, skeleton)
+        _head_sizes(people)
     if "pck_torso" in metrics:
-        _torsos(skeleton)
+        _torsos(people.skeleton)
 
 
-def pckh(people: Sequence[LabeledPerson], xy_img: FloatArray, skeleton: Skeleton) -> ProtocolResult:
+def pckh(people: ComparedPeople) -> ProtocolResult:
     """PCKh@0.5: a keypoint is found when it lies within half the size of the person's head.
 
     Head size is 0.6 x the diagonal of the head box where the annotation has one (``head_box``), as MPII measures it;
-    else the length of the head segment, from the top of the head to the neck, also where the annotation file has these
-    keypoints and the skeleton has not. People with neither are left out. The mean is over all labeled keypoints but
-    pelvis and thorax, as on MPII.
-
-    Args:
-        people: P labeled people.
-        xy_img: (P, K, 2) prediction for each in image pixels, NaN for a person without one: all missed.
-        skeleton: of the keypoints.
+    else the length of the head segment, from the top of the head to the neck, by the keypoints of the annotation file.
+    People with neither are left out. The mean is over all labeled keypoints but pelvis and thorax, as on MPII.
 
     Raises:
         ConfigError: there is no head box, and neither the skeleton nor the file has top of the head and neck.
@@ -133,58 +91,44 @@ def pckh(people: Sequence[LabeledPerson], xy_img: FloatArray, skeleton: Skeleton
     Source:
         Andriluka et al., CVPR 2014, and MPII's evaluation, http://human-pose.mpi-inf.mpg.de.
     """
-    _check_heads(people, skeleton)
-    ends = head_ends(skeleton)
-    boxes = [person.head_box_xyxy for person in people]
-    size = np.full(len(people), np.nan)
-    for row, (person, box) in enumerate(zip(people, boxes, strict=True)):
-        if box is not None:
-            size[row] = HEAD_SHARE_OF_DIAGONAL * float(np.linalg.norm(box[2:] - box[:2]))
-        elif ends is not None and person.labeled[list(ends)].all():
-            size[row] = float(np.linalg.norm(person.xy_img[ends[0]] - person.xy_img[ends[1]]))
-        elif person.head_length is not None:
-            size[row] = person.head_length
-    boxed = sum(box is not None for box in boxes)
-    left_out = [name for name in skeleton.keypoint_names if name_key(name) in map(name_key, _NOT_IN_MEAN)]
+    size, names = _head_sizes(people), people.skeleton.keypoint_names
+    boxed = int(np.isfinite(people.head_box).sum())
+    left_out = [name for name in names if name_key(name) in map(name_key, _NOT_IN_MEAN)]
     facts = {
         "head_size": f"{HEAD_SHARE_OF_DIAGONAL} x diagonal of head_box; else from the top of the head to the neck",
         "people_by_head_box": boxed,
         "people_by_head_segment": int(np.isfinite(size).sum()) - boxed,
         "not_in_mean": left_out,
     }
-    return _pck_result("PCKh@0.5", PCKH_SHARE * size, people, xy_img, skeleton, facts, left_out)
+    return _pck_result("PCKh@0.5", PCKH_SHARE * size, people, facts, left_out)
 
 
-def _check_heads(people: Sequence[LabeledPerson], skeleton: Skeleton) -> None:
-    if head_ends(skeleton) is None and all(p.head_box_xyxy is None and p.head_length is None for p in people):
+def _head_sizes(people: ComparedPeople) -> FloatArray:
+    size = np.where(np.isfinite(people.head_box), people.head_box, people.head_segment)
+    if head_ends(people.skeleton) is None and not np.isfinite(size).any():
         raise ConfigError(
-            f"PCKh needs the size of heads: annotations with head_box (x, y, width, height), or the keypoints head_top "
-            f"and upper_neck or neck, which {skeleton.name} does not have: add head_box, or leave pckh out of metrics"
+            "PCKh needs the size of heads: annotations with head_box (x, y, width, height), or the keypoints head_top "
+            f"and upper_neck or neck, which {people.skeleton.name} does not have: add head_box, or leave pckh out of "
+            "metrics"
         )
+    return size
 
 
-def pck_torso(people: Sequence[LabeledPerson], xy_img: FloatArray, skeleton: Skeleton) -> ProtocolResult:
+def pck_torso(people: ComparedPeople) -> ProtocolResult:
     """PCK@0.2 by the torso, as on LSP: a keypoint is found within 0.2 x the distance of left shoulder and right hip.
 
     Where one of the two is not labeled, right shoulder and left hip are taken; people with neither are left out. The
     mean is over all labeled keypoints.
 
-    Args:
-        people: P labeled people.
-        xy_img: (P, K, 2) prediction for each in image pixels, NaN for a person without one: all missed.
-        skeleton: of the keypoints.
-
     Raises:
         ConfigError: the skeleton has no shoulders and hips.
     """
-    pairs = _torsos(skeleton)
     size = np.full(len(people), np.nan)
-    for row, person in enumerate(people):
-        pair = next((pair for pair in pairs if person.labeled[list(pair)].all()), None)
-        if pair is not None:
-            size[row] = float(np.linalg.norm(person.xy_img[pair[0]] - person.xy_img[pair[1]]))
+    for a, b in reversed(_torsos(people.skeleton)):
+        length = np.linalg.norm(people.true_xy_img[:, a] - people.true_xy_img[:, b], axis=-1)
+        size = np.where(people.labeled[:, a] & people.labeled[:, b], length, size)
     facts = {"torso": "from left shoulder to right hip; else from right shoulder to left hip"}
-    return _pck_result("PCK@0.2 torso", TORSO_SHARE * size, people, xy_img, skeleton, facts)
+    return _pck_result("PCK@0.2 torso", TORSO_SHARE * size, people, facts)
 
 
 def _torsos(skeleton: Skeleton) -> list[tuple[int, int]]:
@@ -196,25 +140,19 @@ def _torsos(skeleton: Skeleton) -> list[tuple[int, int]]:
     return pairs
 
 
-def crowdpose_ap(ground_truth: GroundTruth, results: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> ProtocolResult:
+def crowdpose_ap(ground_truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> ProtocolResult:
     """CrowdPose's numbers: COCO's AP with 0.53 x the box as area, and AP by how crowded the image is.
 
     Easy, medium and hard images (`CROWD_LEVELS`) are told by the field ``crowdIndex`` of the annotation file's images;
-    None for a level without people.
-
-    Args:
-        ground_truth: of the evaluation.
-        results: people found, in COCO's results layout.
-        skeleton: its OKS constants are used.
+    None for a level without people. ``results`` are in COCO's results layout.
 
     Source:
         CrowdPose (arXiv:1812.00324) and its evaluation code; equal to ``keypoints_crowd`` of faster-coco-eval.
     """
-    annotations = [
-        {**person, "area": AREA_SHARE_OF_BOX * person["bbox"][2] * person["bbox"][3]}
-        for person in ground_truth.coco["annotations"]
+    coco, skeleton = dict(ground_truth.coco), ground_truth.people.skeleton
+    coco["annotations"] = [
+        {**person, "area": AREA_SHARE_OF_BOX * person["bbox"][2] * person["bbox"][3]} for person in coco["annotations"]
     ]
-    coco = {**ground_truth.coco, "annotations": annotations}
     overall = coco_keypoint_ap(coco, results, skeleton)
     values: dict[str, float | None] = {name: _defined(overall[name]) for name in _CROWDPOSE_NUMBERS}
     crowding = {number: image.get("crowdIndex") for number, image in ground_truth.images.items()}
@@ -246,23 +184,17 @@ def _part(
 
 
 def _pck_result(
-    name: str,
-    reach: FloatArray,
-    people: Sequence[LabeledPerson],
-    xy_img: FloatArray,
-    skeleton: Skeleton,
-    facts: Mapping[str, Any],
-    not_in_all: Sequence[str] = (),
+    name: str, reach: FloatArray, people: ComparedPeople, facts: Mapping[str, Any], not_in_all: Sequence[str] = ()
 ) -> ProtocolResult:
     """Accuracy within (P,) pixels, NaN for people whose size is not known."""
-    measured = np.flatnonzero(np.isfinite(reach) & (reach > 0))
-    left_out = len(people) - len(measured)
+    measured = np.isfinite(reach) & (reach > 0)
+    left_out = int((~measured).sum())
     if left_out:
         logger.warning("%s: %d of %d people are left out, whose size is not labeled", name, left_out, len(people))
-    chosen = [people[row] for row in measured.tolist()]
-    joints = share_within(chosen, xy_img[measured], reach[measured], skeleton, not_in_all=not_in_all)
+    joints = share_within(people.filter(measured), reach[measured], not_in_all=not_in_all)
     overall = joints.pop(ALL_JOINTS)
-    return ProtocolResult({name: overall.pck}, joints, {**facts, "people": len(chosen), "people_left_out": left_out})
+    counts = {"people": len(people) - left_out, "people_left_out": left_out}
+    return ProtocolResult({name: overall.pck}, joints, {**facts, **counts})
 
 
 def _defined(value: float) -> float | None:

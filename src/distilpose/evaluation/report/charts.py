@@ -37,29 +37,18 @@ _SETTINGS: Any = {
 
 
 class Curve(NamedTuple):
-    """One line of a curve chart.
-
-    Attributes:
-        label: in the legend.
-        color: of the line.
-        xy: (M, 2) points in [0, 1] x [0, 1].
-        sizes: (M,) how much each point counts, which then shows as a dot of that area; None for a bare line.
-    """
+    """One line of a curve chart."""
 
     label: str
     color: str
-    xy: FloatArray
-    sizes: FloatArray | None = None
+    xy: FloatArray  # (M, 2) points in [0, 1] x [0, 1]
+    sizes: FloatArray | None = None  # (M,) how much each point counts, shown as the area of a dot
 
 
 def bar_chart(labels: Sequence[str], shares: FloatArray, colors: Sequence[str], values: Sequence[str]) -> str:
-    """Horizontal bars over a common scale from 0 to 1, as a data address of an SVG image.
+    """N horizontal bars of (N, parts) shares from 0 to 1, top to bottom, as a data address of an SVG image.
 
-    Args:
-        labels: of N bars, top to bottom.
-        shares: (N, parts) lengths of the parts of each bar, left to right.
-        colors: of the parts.
-        values: at the end of each bar.
+    ``colors`` are those of the parts; ``values`` stand at the end of each bar.
     """
 
     def draw(axes: Axes) -> None:
@@ -79,14 +68,7 @@ def bar_chart(labels: Sequence[str], shares: FloatArray, colors: Sequence[str], 
 
 
 def curve_chart(curves: Sequence[Curve], x_label: str, y_label: str, *, diagonal: bool = False) -> str:
-    """Curves over the unit square, as a data address of an SVG image.
-
-    Args:
-        curves: the last is drawn on top.
-        x_label: below the axis.
-        y_label: along the axis.
-        diagonal: draw y = x to compare with.
-    """
+    """Curves over the unit square, with y = x to compare with if asked for, as a data address of an SVG image."""
 
     def draw(axes: Axes) -> None:
         if diagonal:

@@ -17,7 +17,7 @@ from distilpose.evaluation.comparison import ComparedPeople, Rows
 from distilpose.evaluation.metrics.diagnosis import ERROR_KINDS, NOT_COUNTED, Diagnosis
 from distilpose.evaluation.report.charts import KIND_COLORS
 from distilpose.geometry import CropTransform
-from distilpose.types import FloatArray, ImageArray
+from distilpose.types import FloatArray, ImageArray, IntArray
 from distilpose.visualization.draw import draw_poses
 
 MIN_LABELED_SHARE = 1 / 3  # of a person's keypoints: similarity to one or two labels says little about a pose
@@ -28,76 +28,49 @@ _SHIFT = 4  # binary digits of a pixel that OpenCV draws to
 
 
 class PersonFigure(NamedTuple):
-    """A person in a report.
-
-    Attributes:
-        address: the image as a data address: label left, prediction right.
-        file_name: of the image the person stands in.
-        oks: of the prediction.
-        labeled: how many keypoints are.
-        wrong: names of the keypoints that are not good by kind of error.
-    """
+    """A person in a report: the label left and the prediction right in one image, as a data address."""
 
     address: str
     file_name: str
     oks: float
-    labeled: int
-    wrong: Mapping[str, str]
+    labeled: int  # keypoints
+    wrong: Mapping[str, str]  # names of the keypoints that are not good by kind of error
 
 
 def best_and_worst(people: ComparedPeople, diagnosis: Diagnosis, count: int) -> tuple[Rows, Rows]:
-    """Choose people with a prediction and with at least a third of their keypoints labeled.
-
-    Args:
-        people: as diagnosed.
-        diagnosis: of these people.
-        count: how many at most of each; nobody is chosen twice.
+    """Choose people with a prediction and with at least a third of their keypoints labeled, nobody twice.
 
     Returns:
-        Rows of the people most similar to their label, best first, and of the least similar, worst first.
+        Rows of at most ``count`` people most similar to their label, best first, and of the least similar, worst first.
     """
-    enough = people.labeled.mean(1) >= MIN_LABELED_SHARE
-    rows = np.flatnonzero(enough & people.predicted)
+    rows = np.flatnonzero((people.labeled.mean(1) >= MIN_LABELED_SHARE) & people.predicted)
     ranked = rows[np.argsort(-diagnosis.oks[rows], kind="stable")]
     num_best = min(count, (len(ranked) + 1) // 2)
     return ranked[:num_best], ranked[num_best:][::-1][:count]
 
 
 def figures(people: ComparedPeople, diagnosis: Diagnosis, rows: Rows, images: Path) -> list[PersonFigure]:
-    """Draw the chosen people.
-
-    Args:
-        people: as diagnosed; everybody chosen has a prediction.
-        diagnosis: of these people.
-        rows: whom to show, in order.
-        images: folder of the images.
+    """Draw the people of some rows, who all have a prediction, from a folder of images.
 
     Raises:
         InputError: an image cannot be read.
     """
-    paths = find_images({int(row): people.file_name[row] for row in rows}, images)
+    paths = find_images({int(row): str(people.file_name[row]) for row in rows}, images)
     return [_figure(people, diagnosis, row, read_image(path)) for row, path in paths.items()]
 
 
 def _figure(people: ComparedPeople, diagnosis: Diagnosis, row: int, image: ImageArray) -> PersonFigure:
     left, top, right, bottom = people.box_xyxy[row]
     transform = CropTransform.from_box(np.array([left, top, max(right, left + 1), max(bottom, top + 1)]), _CROP_HW)
-    wrong = {
-        kind: ", ".join(
-            name.replace("_", " ")
-            for name, found in zip(people.skeleton.keypoint_names, diagnosis.kind[row], strict=True)
-            if found == ERROR_KINDS.index(kind)
-        )
-        for kind in ERROR_KINDS[1:]
-    }
+    names = np.array([name.replace("_", " ") for name in people.skeleton.keypoint_names])
+    wrong = {kind: names[diagnosis.kind[row] == number] for number, kind in enumerate(ERROR_KINDS) if kind != "good"}
+    crop = _label_beside_prediction(people, diagnosis, row, crop_image(image, transform), transform)
     return PersonFigure(
-        address=_data_address(
-            _label_beside_prediction(people, diagnosis, row, crop_image(image, transform), transform)
-        ),
-        file_name=people.file_name[row],
+        address=_data_address(crop),
+        file_name=str(people.file_name[row]),
         oks=float(diagnosis.oks[row]),
         labeled=int(people.labeled[row].sum()),
-        wrong={kind: names for kind, names in wrong.items() if names},
+        wrong={kind: ", ".join(which) for kind, which in wrong.items() if len(which)},
     )
 
 
@@ -117,9 +90,7 @@ def _label_beside_prediction(
     return np.concatenate([left, gap, right], axis=1)
 
 
-def _mark_wrong(
-    image: ImageArray, found: FloatArray, label: FloatArray, kinds: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> None:
+def _mark_wrong(image: ImageArray, found: FloatArray, label: FloatArray, kinds: IntArray) -> None:
     """A ring on the label of each keypoint that is not good, and a line to it from where it was predicted."""
     scale, limit = 1 << _SHIFT, 1 << 14
     for k in np.flatnonzero((kinds != NOT_COUNTED) & (kinds != ERROR_KINDS.index("good"))):

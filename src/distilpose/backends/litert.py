@@ -1,0 +1,65 @@
+"""Exported ``.tflite`` files in LiteRT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilpose.backends.base import INPUT_NAME, ExportedBackend, existing_file, unreadable
+from distilpose.backends.description import METADATA_KEY
+from distilpose.backends.device import AUTO, RuntimeInfo, check_settings, default_threads, not_there, parse_device
+from distilpose.data.preprocess import NetworkInput
+from distilpose.errors import require_package
+
+
+class LiteRtBackend(ExportedBackend):
+    """An exported ``.tflite`` file in LiteRT on the CPU; it holds one crop, so that a batch is run one by one.
+
+    Args:
+        path: written by ``distilpose export``.
+        threads: of one run; see `default_threads` when None.
+        device: ``auto`` or ``cpu``.
+
+    Raises:
+        ConfigError: ai-edge-litert is not installed, or the device is another one.
+        CheckpointError: the file is missing, broken, damaged, foreign or newer, or does not run.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None, *, device: str = AUTO) -> None:
+        path = existing_file(path)
+        require_package("ai_edge_litert", str(path))
+        from ai_edge_litert.interpreter import Interpreter
+
+        check_settings(threads)
+        wanted, used = parse_device(device), threads or default_threads()
+        if wanted.kind not in (AUTO, "cpu"):
+            raise not_there(wanted, "LiteRT", ["cpu"])
+        try:
+            text = description_text(path.read_bytes())
+            self._run_one = Interpreter(str(path), num_threads=used).get_signature_runner()
+            names = list(self._run_one.get_output_details())
+        except Exception as error:  # of flatbuffers, struct and LiteRT
+            raise unreadable(path, "LiteRT", error) from error
+        super().__init__([path], text, names, RuntimeInfo(f"LiteRT {_version()}", "cpu", used, "float32"))
+
+    def _run(self, images: NetworkInput) -> Any:
+        parts = [self._run_one(**{INPUT_NAME: image[None]}) for image in images]
+        return [np.concatenate([part[name] for part in parts]) for name in self._names]
+
+
+def description_text(content: bytes) -> str | None:
+    """The description among the metadata of a file; None without one."""
+    from ai_edge_litert.schema_py_generated import Model
+
+    model = Model.GetRootAs(content)
+    entries = [model.Metadata(index) for index in range(model.MetadataLength())]
+    buffers = [entry.Buffer() for entry in entries if entry.Name() == METADATA_KEY.encode()]
+    return model.Buffers(buffers[0]).DataAsNumpy().tobytes().decode() if buffers else None
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("ai-edge-litert")
