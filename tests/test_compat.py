@@ -46,6 +46,19 @@ def test_a_configuration_with_old_keys_is_read() -> None:
     assert teacher.color == "bgr"
 
 
+def test_deleted_options_are_named_and_their_neutral_values_pass(tmp_path, capsys) -> None:
+    neutral = {"cycles": 1, "losses": {"cycle_token": 0.05, "cycle_keypoint": 1.0}, "cycle_token": 0.05}
+    values = OLD | neutral | {"model_options": {"prune_after": None, "keep_tokens": None, "depth": 2}}
+    assert train_config_from(values).model_options == {"depth": 2}
+    file = tmp_path / "old.yaml"
+    for changes in ({"cycles": 2}, {"losses": {"cycle_token": 1.0}}, {"model_options": {"prune_after": 1}}):
+        with pytest.raises(ConfigError, match=r"the option \w+ is gone.*leave it out"):
+            train_config_from(OLD | changes)
+        file.write_text(json.dumps(OLD | changes))
+        assert cli.main(["train", str(file)]) == 1
+        assert "is gone" in capsys.readouterr().err
+
+
 def test_the_command_line_reads_old_files_and_options(tmp_path, monkeypatch) -> None:
     seen: list[TrainConfig] = []
 
@@ -73,4 +86,6 @@ def test_other_words_stay(word: str) -> None:
 def test_names_change_at_every_depth_and_values_do_not() -> None:
     assert current_options(["--anonymise", "--a.optimiser.lr=2"]) == ["--anonymize=face", "--a.optimizer.lr=2"]
     assert current_options(["--anonymize", "body"]) == ["--anonymize", "body"]
+    assert current_options(["--anonymize", "faces"]) == ["--anonymize", "faces"]  # is refused, with the choices
+    assert current_options(["--anonymize", "photo.jpg"]) == ["--anonymize=face", "photo.jpg"]
     assert current_names({"a": [{"colour": "colour"}], 3: None}) == {"a": [{"color": "colour"}], 3: None}

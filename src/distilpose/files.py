@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and a lock for a folder of results."""
+"""Files that are written whole or not at all, YAML read safely, and a lock for a folder of results."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Self
+from typing import IO, Any, BinaryIO, Self
 
-from distilpose.errors import InputError
+from distilpose.errors import ConfigError, InputError
 
 LOCK_NAME = ".distilpose.lock"
 _FULL_BYTES = 1 << 20  # with less room than that, a disk is full
+_MAX_YAML_VALUES = 100_000
 
 
 @contextlib.contextmanager
@@ -115,6 +116,39 @@ def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
         left = left[file.write(left) :]
 
 
+def read_yaml(path: str | Path, expected: str) -> Any:
+    """Plain values of a YAML file in UTF-8.
+
+    Args:
+        path: of the file.
+        expected: what it should be, for the error.
+
+    Raises:
+        ConfigError: it cannot be read, is no YAML, or holds too much when its aliases are unfolded.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): expected {expected}, check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read ({error}): expected {expected}, save it as UTF-8") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML ({str(error)[:500]}): expected {expected}") from error
+    waiting, count = [values], 0
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if isinstance(value, dict | list):
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+        if count + len(waiting) > _MAX_YAML_VALUES:
+            raise ConfigError(
+                f"{path} holds more than {_MAX_YAML_VALUES:,} values, aliases unfolded: expected {expected}"
+            )
+    return values
+
+
 class OutputLock:
     """Keeps a second process out of a folder of results; released when the block or the process ends.
 
@@ -123,7 +157,7 @@ class OutputLock:
         work: what this process does there, as the other one is told.
 
     Raises:
-        InputError: on entry, another process holds the folder; the text says which.
+        InputError: on entry, another process holds the folder, and the text says which; or it cannot be written to.
     """
 
     def __init__(self, folder: str | Path, work: str) -> None:
@@ -136,7 +170,8 @@ class OutputLock:
         import fcntl
 
         while self._file is None:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            with disk_errors(self._path):
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.stat(self._path).st_ino == os.fstat(file).st_ino:  # not one that its holder has just removed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,7 @@ def test_version_and_wrong_command(capsys) -> None:
         (["a.jpg", "--keypoint-threshold", "nan"], ["--keypoint-threshold", "at least 0", "nan"]),
         (["a.jpg", "--preview", "65536"], ["--preview", "at most 65535"]),
         (["a.jpg", "--style", "pretty"], ["--style", "'sides'", "'minimal'"]),
+        (["--anonymize", "faces", "a.jpg"], ["--anonymize", "'faces'", "'none'", "'face'", "'body'"]),
         (["a.jpg", "--end", "2:x"], ["--end", "MINUTES:SECONDS", "2:x"]),
     ],
 )
@@ -232,6 +234,33 @@ def test_train_names_a_wrong_key(tmp_path, capsys) -> None:
         cli.main(["train", str(path)])
     assert stop.value.code == 2
     assert "learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("out: x".encode("utf-16"), r"cannot be read .*save it as UTF-8"),
+        (b"out: [x", "cannot be read as YAML"),
+        (b"[" * 20_000, "cannot be read as YAML|more than 100,000 values"),
+        ("\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else '1'] * 9)}]" for n in range(30)).encode(),
+         "more than 100,000 values, aliases unfolded"),
+        (b"a: &a [*a]", "more than 100,000 values, aliases unfolded"),
+        (None, "No such file"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["train", "ablate"])
+def test_configurations_that_are_none(command, content, message, tmp_path, capsys) -> None:
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    assert cli.main([command, str(path)]) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["train", "ablate"])
+def test_a_missing_configuration_is_asked_for(command, capsys) -> None:
+    assert cli.main([command, *(["--resume"] if command == "train" else [])]) == 2
+    assert f"expects a configuration file first, got none: distilpose {command} configs/" in capsys.readouterr().err
 
 
 def test_installed_command_answers() -> None:

@@ -203,7 +203,7 @@ def yolo_set(folder: Path, rows: list[str], yaml: str, *, at: str = "images/trai
     cv2.imwrite(str(folder / at / "nobody.png"), np.zeros((50, 60, 3), np.uint8))
     labels = folder / at.replace("images", "labels")
     labels.mkdir(parents=True)
-    (labels / "a.txt").write_text("\n".join(rows) + "\n")
+    (labels / "a.txt").write_text("\n".join(rows) + "\n", errors="surrogateescape")
     file = folder / "data.yaml"
     file.write_text(yaml)
     return file
@@ -263,6 +263,8 @@ def test_yolo_with_own_keypoints_and_folders_as_roboflow_writes_them(tmp_path):
         ("0 50 50 40 40", "", "line 1: expected fractions of the image"),
         ("", "kpt_shape: 17", r"expected kpt_shape: \[number of keypoints, 2 or 3\], got 17"),
         ("", "flip_idx: [1, 1]", "flip_idx must hold 0 to 1, each once"),
+        ("", "flip_idx: ['1', '0']", "flip_idx must hold 0 to 1, each once"),
+        ("\udcff", "", "a.txt: expected text of a YOLO data set in UTF-8"),
         ("", "train: nowhere", "train: .*nowhere does not exist"),
         ("", "kpt_names: [one]", "kpt_names must be the names of 2 keypoints"),
         ("", "a: &a [1]\nb: [*a", "cannot be read as the data.yaml"),
@@ -308,27 +310,16 @@ def test_one_entry_for_each_point_is_grouped_or_named(document, write):
     ]
     (sample,) = load_person_samples(*write(document)).samples
     assert sample.xy_img[[0, 9, 16]].tolist() == [list(point) for point in names.values()]
+    with pytest.raises(DatasetError, match="no list of images"):
+        load_person_samples(*write({**document, "images": None}))
     document["annotations"].append(document["annotations"][0] | {"id": 9})
     with pytest.raises(DatasetError, match=r"one person has \['nose'\] more than once.*draw a rectangle"):
         load_person_samples(*write(document))
 
 
-@pytest.mark.parametrize(
-    ("value", "flag"),
-    [
-        (0, False),
-        (1, True),
-        ("1", True),
-        ("FALSE", False),
-        (True, True),
-        (1.0, True),
-        ("no", False),
-        ([], None),
-        (2, None),
-    ],
-)
-def test_flags(value, flag):
-    assert read_flag(value) is flag
+def test_flags():
+    flags = {True: (1, "1", True, 1.0), False: (0, "FALSE", "no", None), None: ([], 2)}
+    assert all(read_flag(value) is flag for flag, values in flags.items() for value in values)
 
 
 def test_values_in_errors_are_short_however_deep():

@@ -17,8 +17,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from distilpose.backends import hub
-from distilpose.detection import detectors
-from distilpose.detection import transformers as hf_detector
 from distilpose.detection.detectors import Detector, create_detector
 from distilpose.detection.filtering import keep_people
 from distilpose.detection.nanodet import NanodetDetector
@@ -276,7 +274,7 @@ def test_yolox_cells_by_hand(graph: Callable[..., str]) -> None:
     assert create_detector(source + "?person=1")([noise(100, 200)])[0].boxes_xyxy.shape == (0, 4)
     assert_batch_is_its_images(detector)
     # The first of the 2 x 2 cells, whose size overflows: dropped, not an error.
-    assert not detectors.create_detector(graph({"output": yolox_answer(80, [0, 0, 800, 0, 1, 1])}))([noise(9, 9)])[
+    assert not create_detector(graph({"output": yolox_answer(80, [0, 0, 800, 0, 1, 1])}))([noise(9, 9)])[
         0
     ].box_score.size
 
@@ -723,7 +721,7 @@ def test_a_hub_that_does_not_answer_is_given_up(no_hub: Path, monkeypatch: pytes
         monkeypatch.setattr(hub, "CONNECT_SECONDS", 0.3)
         start = time.monotonic()
         with pytest.raises(InputError, match="cannot be downloaded"):
-            hf_detector.find_model_folder("nobody/nothing")
+            create_detector("hf:nobody/nothing")
         assert time.monotonic() - start < 5
 
 
@@ -756,7 +754,7 @@ def test_the_default_is_inside_the_package(no_hub: Path) -> None:
 
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hf_detector, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r'pip install "distilpose\[detect\]"'):
         create_detector("hf:org/name")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distilpose.detection import nms
-from distilpose.detection.nms import non_maximum_suppression
+from distilpose.detection import filtering
+from distilpose.detection.filtering import non_maximum_suppression
 
 
 def random_boxes(count: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -34,13 +34,13 @@ def naive(boxes: np.ndarray, score: np.ndarray, threshold: float) -> list[int]:
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of overlaps that each call computed."""
     numbers = []
-    original = nms.box_iou_xyxy
+    original = filtering.box_iou_xyxy
 
     def counted(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         numbers.append(len(a) * len(b))
         return original(a, b)
 
-    monkeypatch.setattr(nms, "box_iou_xyxy", counted)
+    monkeypatch.setattr(filtering, "box_iou_xyxy", counted)
     return numbers
 
 
@@ -75,9 +75,9 @@ def test_an_overlap_of_exactly_the_threshold_stays() -> None:
 def test_many_boxes_cost_a_bounded_number_of_overlaps(count: int, spread: float, compared: list[int]) -> None:
     boxes, score = random_boxes(count, spread)
     kept = non_maximum_suppression(boxes, score, 0.5)
-    assert sum(compared) <= nms.MAX_CANDIDATES * (nms.MAX_BOXES + 256)
-    assert max(compared) <= 256 * (nms.MAX_BOXES + 256)  # memory
-    assert 0 < len(kept) <= nms.MAX_BOXES
+    assert sum(compared) <= filtering.MAX_CANDIDATES * (filtering.MAX_BOXES + 256)
+    assert max(compared) <= 256 * (filtering.MAX_BOXES + 256)  # memory
+    assert 0 < len(kept) <= filtering.MAX_BOXES
     best = np.argsort(-score, kind="stable")[:1500]  # 1500 are enough for the first 40 of either
     assert kept[:40].tolist() == best[naive(boxes[best], score[best], 0.5)[:40]].tolist()
 

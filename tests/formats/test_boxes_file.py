@@ -162,7 +162,7 @@ def test_unusable_file_is_refused_by_name(tmp_path: Path, content: Any, message:
 
 
 def test_missing_and_contradicting_annotation_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere.json: .*cannot read it .*No such file"):
+    with pytest.raises(InputError, match=r"nowhere.json: .*cannot read it \(No such file or directory\)"):
         match_image_ids(PATHS, tmp_path / "nowhere.json")
     images = [{"id": 1, "file_name": "garden.jpg"}, {"id": 2, "file_name": "photos/garden.jpg"}]
     with pytest.raises(InputError, match="fits two images of the annotation file, ids 1 and 2"):

@@ -218,7 +218,7 @@ def test_foreign_key_points() -> None:
     assert read.sigma.tolist() == [[[2, 3]] * 3]
     assert read.track_id.tolist() == [8]
     assert read.pose_score.tolist() == [0.5]
-    with pytest.raises(InputError, match=r"xy of 1 people must have shape \(1, 17, 2\)"):
+    with pytest.raises(InputError, match=r"xy must have shape \(1, 17, 2\)"):
         PoseResult.from_supervision(full)
     with pytest.raises(InputError, match=r"expected supervision\.KeyPoints, got dict"):
         PoseResult.from_supervision({}, HAND)

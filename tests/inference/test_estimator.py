@@ -158,19 +158,46 @@ def test_whole_image_fits_its_box_to_the_pose(backend: BrightestPixel) -> None:
     assert FittedWholeImage(PosePredictor(unsure))([image])[0].boxes_xyxy.tolist() == [[0, 0, 300, 400]]
 
 
-def test_a_video_is_streamed_with_tracks(estimator: PoseEstimator, tmp_path: Path) -> None:
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Of a spot that moves right, 12 frames, ten a second."""
     pytest.importorskip("av")
     from distilpose.video.writer import VideoWriter
 
-    images = [spot(70 + n, 40) for n in range(12)]
     with VideoWriter(tmp_path / "v.mp4", (80, 120), rate=10) as writer:
-        for number, image in enumerate(images):
-            writer.write(image, number / 10)
-    frames = list(estimator.stream(tmp_path / "v.mp4", VideoOptions(smooth=False)))
+        for number in range(12):
+            writer.write(spot(70 + number, 40), number / 10)
+    return tmp_path / "v.mp4"
+
+
+@pytest.mark.parametrize("detect_every", [None, 1])
+def test_a_video_is_streamed_with_the_whole_image_as_box(
+    video: Path, backend: BrightestPixel, detect_every: int | None
+) -> None:
+    estimator = PoseEstimator(backend, "whole-image")
+    frames = list(estimator.stream(video, VideoOptions(detect_every=detect_every, smooth=False)))
+    assert [frame.error for frame in frames] == [None] * 12
+    assert {tuple(frame.result.track_id) for frame in frames} == {(1,)}
+    xs = [frame.result.xy[0, 0, 0] for frame in frames]
+    np.testing.assert_allclose(xs, np.arange(70, 82), atol=2.5)
+
+
+def test_sources_that_are_no_image_say_what_to_call(estimator: PoseEstimator, video: Path, tmp_path: Path) -> None:
+    for source in (video, str(video)):
+        with pytest.raises(InputError, match=r"v\.mp4 is a video: .*PoseEstimator\(\)\.stream\("):
+            estimator(source)
+    with pytest.raises(InputError, match="it is a folder: pass its images as a list, or use the command"):
+        estimator(tmp_path)
+    with pytest.raises(InputError, match=r"shape \(N, 4\).*got \(4,\): one box is \[\[10.0, 10.0, 60.0, 70.0\]\]"):
+        estimator(spot(30, 40), [10, 10, 60, 70])
+
+
+def test_a_video_is_streamed_with_tracks(estimator: PoseEstimator, video: Path, tmp_path: Path) -> None:
+    frames = list(estimator.stream(video, VideoOptions(smooth=False)))
     assert [frame.frame_id.frame for frame in frames] == list(range(12))
     assert {tuple(frame.result.track_id) for frame in frames} == {tuple(frames[0].result.track_id)}
     assert frames[0].result.image.shape == (80, 120, 3)
-    bare = next(iter(estimator.stream(tmp_path / "v.mp4", VideoOptions(every=5), keep_images=False)))
+    bare = next(iter(estimator.stream(video, VideoOptions(every=5), keep_images=False)))
     assert bare.result.image is None
     with pytest.raises(InputError):
         next(iter(estimator.stream(tmp_path / "none.mp4")))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -55,7 +57,8 @@ def load(out: Path) -> list[dict[str, Any]]:
 def test_boxes_file_to_predictions_and_images(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     out = tmp_path / "deep" / "out"
     report = predict_files(PredictOptions([folder], out, model=backend, boxes=boxes))
-    assert report[:5] == (out / "predictions.json", 3, 0, 3, ())
+    assert (report.predictions, report.failures) == (out / "predictions.json", ())
+    assert (report.num_images, report.num_frames, report.num_people) == (3, 0, 3)
     assert {path.name: count.people for path, count in report.counts.items()} == {
         "7.png": 2,
         "8.png": 1,
@@ -100,8 +103,9 @@ def test_predictions_serve_as_boxes_again(folder: Path, boxes: Path, tmp_path: P
 
 def test_weak_people_are_written_but_not_drawn(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     boxes.write_text(json.dumps([{"image_id": 7, "bbox": [150, 60, 130, 200], "score": 0.2}]))
-    predict_files(PredictOptions([folder / "7.png"], tmp_path / "out", model=backend, boxes=boxes))
+    report = predict_files(PredictOptions([folder / "7.png"], tmp_path / "out", model=backend, boxes=boxes))
     assert len(load(tmp_path / "out")) == 1
+    assert (report.num_undrawn, report.counts[folder / "7.png"].undrawn) == (1, 1)
     difference = read_image(tmp_path / "out" / "7.jpg").astype(int) - read_image(folder / "7.png")
     assert np.abs(difference).max() < 10
 
@@ -242,3 +246,29 @@ def test_boxes_and_a_detector_exclude_each_other(folder: Path, boxes: Path, tmp_
     with pytest.raises(ConfigError, match="whole-image"):
         predict_files(PredictOptions([folder], tmp_path / "out", model=backend, detector="whole"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("is_image", [True, False])
+def test_an_image_on_the_standard_input(
+    folder: Path, tmp_path: Path, backend: Any, monkeypatch: Any, is_image: bool
+) -> None:
+    data = (folder / "7.png").read_bytes() if is_image else b"nothing"
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=BytesIO(data)))
+    report = predict_files(PredictOptions(["-"], tmp_path / "out", model=backend, detector="whole-image"))
+    assert [row["image"] for row in load(tmp_path / "out")] == ["-"] * is_image
+    assert (tmp_path / "out" / "stdin.jpg").exists() == is_image
+    assert report.failures == (() if is_image else ("-: the standard input is no image",))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_of_an_animation_the_first_frame_is_read(
+    tmp_path: Path, image: NDArray[np.uint8], backend: Any, caplog: Any, suffix: str
+) -> None:
+    file, still = tmp_path / f"moving.{suffix}", tmp_path / f"still.{suffix}"
+    frames = [Image.fromarray(image), Image.fromarray(255 - image)]
+    frames[0].save(file, save_all=True, append_images=frames[1:])
+    frames[0].save(still)
+    report = predict_files(PredictOptions([file, still], tmp_path / "out", model=backend, detector="whole-image"))
+    assert report.num_images == 2
+    (line,) = [record.getMessage() for record in caplog.records if "animation" in record.getMessage()]
+    assert line.startswith(f"{file} is an animation: its first frame is read")

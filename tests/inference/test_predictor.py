@@ -93,7 +93,7 @@ def test_unusable_arguments_are_refused(backend: Any, image: NDArray[np.uint8]) 
     with pytest.raises(InputError, match=r"x1 < x2 .*\(row 1\)"):
         predictor(image, [BOXES[0], [5, 5, 5, 9]])
     for scores in ([0.5], [0.5, float("nan"), 1, 1], "high"):
-        with pytest.raises(InputError, match="box_score must be 4"):
+        with pytest.raises(InputError, match="box_score must"):
             predictor(image, BOXES, box_score=scores)
     with pytest.raises(ConfigError, match="flip_test must be one of"):
         PosePredictor(backend, flip_test="on")  # type: ignore[arg-type]

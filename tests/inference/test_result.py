@@ -52,6 +52,15 @@ def test_filter_takes_a_mask_or_an_order(result: PoseResult) -> None:
     assert replace(result, raw_score=None, sigma=None).filter([1]).sigma is None
 
 
+def test_people_are_taken_by_index(result: PoseResult) -> None:
+    assert [person.pose_score.tolist() for person in result] == [[0.9], [0.4], [0.2]]
+    assert result[-1].xy.tolist() == result.xy[2:].tolist()
+    assert result[1:].box_score.tolist() == result[[1, 2]].box_score.tolist() == [0.5, 0.25]
+    assert result[result.pose_score > 0.3].pose_score.tolist() == [0.9, 0.4]
+    with pytest.raises(IndexError):
+        result[3]
+
+
 @pytest.mark.parametrize("kept", [[0, 1, 2], [1], []])
 def test_json_round_trip_loses_nothing(result: PoseResult, kept: list[int]) -> None:
     for original in (result.filter(kept), replace(result, raw_score=None, sigma=None).filter(kept)):
@@ -89,13 +98,13 @@ def test_nobody_has_arrays_of_no_rows() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("xy", np.zeros((2, 2, 2)), r"xy of 3 people must have shape \(3, 2, 2\), got \(2, 2, 2\)"),
+        ("xy", np.zeros((2, 2, 2)), r"xy must have shape \(3, 2, 2\), got \(2, 2, 2\)"),
         ("xy", np.zeros((3, 17, 2)), r"got \(3, 17, 2\)"),
         ("xy", np.full((3, 2, 2), np.nan), "xy must be finite, got nan"),
-        ("raw_score", np.zeros(3), r"raw_score of 3 people must have shape \(3, 2\)"),
+        ("raw_score", np.zeros(3), r"raw_score must have shape \(3, 2\)"),
         ("sigma", -np.ones((3, 2, 2)), "sigma must not be negative, got -1"),
         ("box", [["a"] * 4] * 3, "box must be an array of numbers"),
-        ("box_score", 1.0, "people"),
+        ("box_score", 1.0, "box_score must have shape"),
         ("pose_score", np.ones((3, 1)), "pose_score"),
     ],
 )

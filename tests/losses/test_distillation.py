@@ -15,7 +15,6 @@ from torch import Tensor
 from distilpose.backends.released import convert_released
 from distilpose.errors import ConfigError
 from distilpose.losses import (
-    CELL,
     DistillationCriterion,
     DistillationOptions,
     HeatmapCriterion,
@@ -26,10 +25,10 @@ from distilpose.losses import (
     render_gaussian_heatmaps,
     residual_likelihood_loss,
 )
-from distilpose.losses.distillation import cycle_losses, distillation_weight
+from distilpose.losses.distillation import distillation_weight
 from distilpose.models.backbones.base import Backbone
 from distilpose.models.base import TokenLayout
-from distilpose.models.outputs import HeatmapOutput, PoseOutput
+from distilpose.models.outputs import CELL, HeatmapOutput, PoseOutput
 
 RELEASED_NAMES = {
     "keypoint": "reg_loss",
@@ -276,28 +275,13 @@ def test_a_heatmap_model_learns_labels_and_its_teacher() -> None:
         HeatmapCriterion(DistillationOptions(teacher_heatmap=0), 2.0, teacher)
 
 
-def test_the_first_cycle_alone_learns_from_the_last() -> None:
-    def cycle(tokens: list[float], x: float) -> PoseOutput[Tensor]:
-        value = torch.tensor([[tokens]], requires_grad=True)
-        return PoseOutput(torch.tensor([[[x, 0.6]]], requires_grad=True), None, None, value, value * 2)
-
-    first, last = cycle([1.0, 2.0], 0.2), cycle([3.0, 2.0], 0.6)
-    terms = cycle_losses(first, last, DistillationOptions(cycle_token=0.5, cycle_keypoint=0.25))
-    assert terms["cycle_token"].item() == pytest.approx(0.5 * (2.0 + 8.0))
-    assert terms["cycle_keypoint"].item() == pytest.approx(0.25 * 0.5 * 0.4**2 / 2)  # smooth L1, mean of x and y
-    total(terms).backward()
-    assert last.xy_norm.grad is last.keypoint_tokens.grad is None
-    for gradient in (first.keypoint_tokens.grad, first.xy_norm.grad):
-        assert (gradient[0, 0, 0] < 0) & (gradient[0, 0, 1] == 0)
-
-
 @pytest.mark.parametrize(
     ("options", "named"),
     [
         ({"keypoint": -1.0}, "losses.keypoint"),
         ({"simulated_heatmap": math.nan}, "losses.simulated_heatmap"),
         ({"token": math.nan}, "losses.token"),
-        ({"cycle_token": math.inf}, "losses.cycle_token"),
+        ({"score": math.inf}, "losses.score"),
         ({"mask": "some"}, "losses.mask"),
         ({"fade": (0.5, 0.5)}, "losses.fade"),
         ({"keypoint_form": "l2"}, "keypoint_form"),

@@ -1,4 +1,4 @@
-"""Students that cost less: reading blocks and pruned tokens do what they say, and nothing else."""
+"""Students that cost less: blocks that only read do what they say, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from distilpose.backends.loading import DEFAULT_MODEL, load_model
 from distilpose.benchmark.complexity import measure_complexity
 from distilpose.errors import ConfigError
 from distilpose.models import create_model
-from distilpose.models.token_encoder import TokenEncoder, TransformerBlock, attention, most_attended
+from distilpose.models.token_encoder import TokenEncoder
 
 SIZE_HW = (64, 48)
-NUM_TOKENS = 16
 K = 3
 
 
@@ -70,50 +69,8 @@ def test_without_visual_blocks_visual_tokens_are_the_embedded_patches(features: 
     assert not torch.allclose(keypoint_tokens[0], keypoint_tokens[1])
 
 
-@pytest.mark.parametrize("visual_depth", [0, 1, 3])
-def test_keeping_every_token_changes_nothing(features: Tensor, visual_depth: int) -> None:
-    whole = encoder(visual_depth=visual_depth)(features)
-    pruned = encoder(visual_depth=visual_depth, prune_after=1, keep_tokens=NUM_TOKENS)(features)
-    assert close(pruned, whole)
-
-
-def test_pruning_keeps_what_keypoints_attend_to(features: Tensor) -> None:
-    built = encoder(prune_after=1, keep_tokens=5)
-    received: list[Tensor] = []
-    first = built.blocks[0]
-    assert isinstance(first, TransformerBlock)
-    first.register_forward_pre_hook(lambda _, inputs: received.append(first.attention_received(inputs[0], K)))
-    lengths: list[int] = []
-    built.blocks[1].register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
-    after_one: list[Tensor] = []
-    first.register_forward_hook(lambda *call: after_one.append(call[2]))
-    _, visual_tokens = built(features)
-    assert lengths == [K + 5]
-    for crop in range(2):
-        untouched = (visual_tokens[crop] == after_one[0][crop, K:]).all(dim=-1)
-        expected = set(received[0][crop].argsort(descending=True)[:5].tolist())
-        assert set((~untouched).nonzero().flatten().tolist()) == expected
-    assert not torch.equal(*most_attended(received[0], 5))  # crops differ in what they keep
-
-
-def test_attention_received_by_hand() -> None:
-    block = encoder().blocks[0]
-    tokens = torch.randn(1, K + 4, 24, dtype=torch.float64)
-    weights: list[Tensor] = []
-
-    def of_heads(values: Tensor) -> Tensor:
-        return values.view(1, K + 4, 2, 12).transpose(1, 2)
-
-    query, key, _ = map(of_heads, block.qkv(block.attention_norm(tokens)).chunk(3, dim=-1))
-    # Attention over an identity of values gives its own weights.
-    values = torch.eye(K + 4, dtype=torch.float64).expand(1, 2, -1, -1)
-    weights.append(attention(query, key, values))
-    expected = weights[0][:, :, :K, K:].mean(1).amax(1)
-    assert close((block.attention_received(tokens, K),), (expected,))
-
-
 def test_gradients_reach_every_weight(features: Tensor) -> None:
-    built = encoder(visual_depth=1, prune_after=1, keep_tokens=6)
+    built = encoder(visual_depth=1)
     built(features)[0].square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in built.parameters())
 
@@ -123,12 +80,7 @@ def test_gradients_reach_every_weight(features: Tensor) -> None:
     [
         ({"visual_depth": 4}, "visual_depth"),
         ({"visual_depth": -1}, "visual_depth"),
-        ({"prune_after": 1}, "go together"),
-        ({"keep_tokens": 4}, "go together"),
-        ({"prune_after": 3, "keep_tokens": 4}, "prune_after"),
-        ({"prune_after": 0, "keep_tokens": 4}, "prune_after"),
-        ({"prune_after": 1, "keep_tokens": 17}, "keep_tokens"),
-        ({"prune_after": 1, "keep_tokens": 0}, "keep_tokens"),
+        ({"prune_after": 1, "keep_tokens": 4}, "the option prune_after is gone"),
     ],
 )
 def test_impossible_savings_name_themselves(options: dict[str, Any], named: str) -> None:
@@ -137,12 +89,7 @@ def test_impossible_savings_name_themselves(options: dict[str, Any], named: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("distilpose_t", {}),
-        ("distilpose_m", {"visual_depth": 4, "prune_after": 2, "keep_tokens": 7}),
-        ("distilpose_p", {"depth": 1}),
-    ],
+    ("name", "options"), [("distilpose_t", {}), ("distilpose_m", {"visual_depth": 4}), ("distilpose_p", {"depth": 1})]
 )
 def test_a_file_brings_the_model_back(name: str, options: dict[str, Any], tmp_path) -> None:
     model = create_model(name, input_size_hw=SIZE_HW, num_keypoints=17, **options).eval()
@@ -159,15 +106,15 @@ def test_files_from_before_the_new_m_hold_the_shipped_architecture() -> None:
     assert ModelDescription.from_dict(values).model == "distilpose_m"
     assert ModelDescription.from_dict({**values, "format": 1}).model == "distilpose_p"
     assert ModelDescription.from_dict({**values, "format": 1, "model": "distilpose_s"}).model == "distilpose_s"
+    assert ModelDescription.from_dict({**values, "options": {"depth": 3, "prune_after": None}}).options == {"depth": 3}
     assert load_model(DEFAULT_MODEL, exported=False).preset == "distilpose_mobilenet"
 
 
-def test_pruning_and_reading_are_counted() -> None:
+def test_reading_is_counted() -> None:
     def gmacs(**options: int) -> float:
         return measure_complexity(create_model("distilpose_m", input_size_hw=(128, 96), **options)).gmacs
 
-    whole, reading, pruned = gmacs(visual_depth=4), gmacs(), gmacs(visual_depth=4, prune_after=1, keep_tokens=16)
-    assert reading < pruned < whole
+    whole, reading = gmacs(visual_depth=4), gmacs()
     # One reading block of D = 192, K = 17, P = 64: queries, keys and values, attention, its output, MLP and norms.
     block = 17 * 192**2 + 2 * 81 * 192**2 + 2 * 17 * 81 * 192 + 17 * 192**2 + 2 * 17 * 192 * 576
     full = 4 * 81 * 192**2 + 2 * 81 * 81 * 192 + 2 * 81 * 192 * 576

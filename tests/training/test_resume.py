@@ -14,10 +14,10 @@ import pytest
 import torch
 from training_runs import assert_same_run, die_at, rows, weights
 
-from distilpose.errors import CheckpointError, ConfigError, TrainingDivergedError
+from distilpose.errors import CheckpointError, ConfigError, InputError, TrainingDivergedError
+from distilpose.files import OutputLock
 from distilpose.losses import DistillationOptions
 from distilpose.training.loop import Training
-from distilpose.training.state import locked
 from distilpose.training.train import train
 
 
@@ -118,14 +118,17 @@ def test_a_state_runs_no_code_and_a_broken_or_foreign_one_is_refused(make_config
 
 def test_one_training_writes_to_a_folder(make_config) -> None:
     config = make_config("run", epochs=1)
-    with locked(Path(config.out)), pytest.raises(ConfigError, match=rf"process {os.getpid()}\): wait for it"):
+    Path(config.out).mkdir()
+    message = rf"in use by distilpose train \(process {os.getpid()} .*wait for it"
+    with OutputLock(config.out, "distilpose train"), pytest.raises(InputError, match=message):
         train(config)
     train(config)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "with its loaders"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_resumes(number, drawn_data, tmp_path) -> None:
+def test_an_interrupted_run_resumes(number, send, drawn_data, tmp_path) -> None:
     config = {
         "out": str(tmp_path / "run"),
         "model_options": {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2},
@@ -133,7 +136,7 @@ def test_an_interrupted_run_resumes(number, drawn_data, tmp_path) -> None:
             "root": str(drawn_data),
             "train": [{"annotations": "person_keypoints.json", "images": "images"}],
             "batch_size": 8,
-            "workers": 1,
+            "workers": 2,
         },
         "epochs": 10_000,
         "accelerator": "cpu",
@@ -141,11 +144,11 @@ def test_an_interrupted_run_resumes(number, drawn_data, tmp_path) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config))
     command = [sys.executable, "-m", "distilpose", "train", str(file)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "state.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(number)
+    send(process.pid, number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "--resume" in error

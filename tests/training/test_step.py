@@ -1,8 +1,7 @@
-"""The training step: every teacher with every student, cycles, and what is refused."""
+"""The training step: every teacher with every student, and what is refused."""
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distilpose.backends.loading import load_model
 from distilpose.data.coco import load_person_samples
 from distilpose.data.dataset import Batch, PersonDataset, SampleKey
 from distilpose.errors import ConfigError
 from distilpose.losses import DistillationOptions, Labels
-from distilpose.losses.distillation import cycle_losses
 from distilpose.models import PoseModel, create_model
 from distilpose.models.backbones.hrnet import HRNet
 from distilpose.models.base import HeatmapModel
@@ -26,7 +23,6 @@ from distilpose.models.simple_baseline import HeatmapNet, PointwiseHead
 from distilpose.teachers.ensemble import FlipAverage, unmirror_heatmaps
 from distilpose.training.initialization import initialize_pointer
 from distilpose.training.step import TrainingStep, teacher_of_model
-from distilpose.training.train import train
 from synthetic_people import write_synthetic_dataset
 
 SIZE_HW = (64, 64)
@@ -151,62 +147,6 @@ def test_light_students_learn_from_every_token_of_a_teacher_on_their_grid(name: 
     assert "visual_token" not in TrainingStep(small(name), DistillationOptions(), other)(noise)
 
 
-def test_terms_of_the_last_cycle_are_those_of_the_criterion(noise: Batch) -> None:
-    model, teacher = small("distilpose_t"), small("tokenpose_m")
-    asked: list[int] = []
-    teacher.register_forward_hook(lambda *_: asked.append(1))
-    options = DistillationOptions(cycle_token=0.5, cycle_keypoint=0.25)
-    step = TrainingStep(model, options, teacher, cycles=3).eval()
-    terms = step(noise)
-    assert len(asked) == 1  # every cycle hears the same answer
-    output = model(noise.images)
-    last = model.cycle(model.cycle(output))
-    labels = Labels(noise.xy_norm, noise.target_weight, noise.annotated)
-    expected = step.criterion(output, step.ask_teacher(noise), labels)
-    again = step.criterion(last, step.ask_teacher(noise), labels)
-    expected |= {f"cycled_{name}": value for name, value in again.items()} | cycle_losses(output, last, options)
-    assert terms.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(terms[name], value)
-
-
-def test_a_cycle_is_the_same_blocks_again() -> None:
-    model = small("distilpose_m", visual_depth=2).eval()
-    with torch.no_grad():
-        once = model(torch.randn(2, 3, 64, 48))
-        twice = model.cycle(once)
-        tokens = torch.cat([once.keypoint_tokens, once.visual_tokens], dim=1)
-        for block in model.encoder.blocks:
-            tokens[:, 4:] += model.encoder.position
-            tokens = block(tokens)
-        xy_norm = model.head(tokens[:, :4])[0]
-    torch.testing.assert_close(twice.visual_tokens, tokens[:, 4:])
-    torch.testing.assert_close(twice.xy_norm, xy_norm)
-    assert not torch.allclose(twice.xy_norm, once.xy_norm)
-
-
-@pytest.mark.parametrize("options", [{"visual_depth": 0}, {"prune_after": 1, "keep_tokens": 5}])
-def test_students_that_save_tokens_cycle_too(options: dict[str, int]) -> None:
-    model = small("distilpose_m", **options).eval()
-    with torch.inference_mode():
-        once = model(torch.randn(2, 3, 64, 48))
-        twice = model.cycle(once)
-    assert twice.visual_tokens.shape == once.visual_tokens.shape
-    assert not torch.equal(twice.keypoint_tokens, once.keypoint_tokens)
-
-
-def test_a_run_logs_its_cycles_and_predicts_with_one(make_config, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"input_size_hw": [64, 48], "dim": 16, "depth": 2, "num_heads": 2}
-    result = train(make_config("run", model="distilpose_t", model_options=options, cycles=2, epochs=1))
-    with (result.last.parent / "losses.csv").open(newline="") as file:
-        row = next(csv.DictReader(file))
-    named = ("keypoint", "cycled_keypoint", "cycle_token", "cycle_keypoint")
-    assert float(row["total"]) == pytest.approx(sum(float(row[name]) for name in named), rel=1e-4)
-    model = load_model(result.last)
-    monkeypatch.setattr(type(model), "cycle", None)
-    assert model(torch.zeros(1, 3, 64, 48)).xy_norm.shape == (1, 17, 2)
-
-
 def test_the_score_learns_oks_in_crop_pixels(noise: Batch) -> None:
     """A crop that enlarges the person twice makes its area four times as large."""
     model = small("distilpose_t")
@@ -238,14 +178,10 @@ def test_flip_averaged_teacher_of_a_symmetric_crop_is_symmetric() -> None:
 def test_what_cannot_be_names_the_reason() -> None:
     with pytest.raises(ConfigError, match="teacher must be a heatmap model"):
         TrainingStep(build("deeppose"), DistillationOptions(), build("distilpose"))
-    with pytest.raises(ConfigError, match="cycles needs a distilpose_"):
-        TrainingStep(build("tokenpose"), DistillationOptions(), cycles=2)
     with pytest.raises(ConfigError, match="backbone_heatmap needs features at stride 4"):
         TrainingStep(build("deeppose"), DistillationOptions(backbone_heatmap=1.0))
     with pytest.raises(ConfigError, match="'plain'"):
         initialize_pointer(build("deeppose"), torch.zeros(1, 3, *SIZE_HW), seed=0)
-    with pytest.raises(ConfigError, match=r"leave out model_options\.prune_after"):
-        initialize_pointer(small("distilpose_m", prune_after=1, keep_tokens=4), torch.zeros(1, 3, 64, 48), seed=0)
 
 
 def test_deep_supervision_watches_a_heatmap_net(batch: Batch) -> None:

@@ -109,7 +109,6 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
         ({"teacher_flip": True}, "name a teacher"),
         ({"big_batch": True}, "batch_size"),
         ({"seed": -1}, "seed must be at least 0 and finite"),
-        ({"cycles": 0}, "cycles must be at least 1"),
         ({"accelerator": "tpu"}, "accelerator must be one of auto, cpu, gpu, mps"),
         ({"accelerator": "gpu"}, "device cuda:0 is not there for torch"),
         ({"precision": "bf17"}, "precision must be one of 32-true"),
@@ -117,7 +116,6 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
         ({"out": "/dev/null"}, "out must be a folder"),
         ({"freeze": ["backbome"]}, "the model has backbone, encoder, head"),
         ({"freeze": ["backbone", "encoder", "head"]}, "nothing to train"),
-        ({"model": "tokenpose_s", "cycles": 2}, "cycles needs a distilpose_"),
     ],
 )
 def test_contradictions_are_found_before_training(changes, named, make_config) -> None:
@@ -191,14 +189,14 @@ def test_a_student_alone_may_learn_its_score(make_config, caplog) -> None:
 def test_names_of_earlier_versions(make_config) -> None:
     values = json.loads(json.dumps(asdict(make_config("run"))))
     del values["losses"]
-    old = {"backbone_heatmap": 10, "cycle_token": 0.5, "optimiser": values.pop("optimizer"), "start": "pointing"}
+    old = {"backbone_heatmap": 10, "optimiser": values.pop("optimizer"), "start": "pointing"}
     config = train_config_from({**values, **old})
-    assert (config.losses.backbone_heatmap, config.losses.cycle_token, config.start) == (10, 0.5, "pointer")
+    assert (config.losses.backbone_heatmap, config.start) == (10, "pointer")
     assert train_config_from(json.loads(json.dumps(asdict(config)))) == config
-    given = train_config_from({**values, "losses": {"token": 1.0}, "cycle_keypoint": 2.0})
-    assert (given.losses.token, given.losses.cycle_keypoint) == (1.0, 2.0)
-    assert current_options(["--backbone_heatmap=3", "--base.cycle_token", "1"]) == [
-        "--losses.backbone_heatmap=3", "--base.losses.cycle_token", "1",
+    given = train_config_from({**values, "losses": {"token": 1.0}, "backbone_heatmap": 2.0})
+    assert (given.losses.token, given.losses.backbone_heatmap) == (1.0, 2.0)
+    assert current_options(["--backbone_heatmap=3", "--base.backbone_heatmap", "1"]) == [
+        "--losses.backbone_heatmap=3", "--base.losses.backbone_heatmap", "1",
     ]  # fmt: skip
 
 

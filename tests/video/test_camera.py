@@ -120,9 +120,10 @@ def test_an_error_of_the_camera_is_raised() -> None:
     newest.close()
 
 
-def test_a_camera_that_is_not_there(tmp_path: Path, backend: Any) -> None:
+def test_a_camera_that_is_not_there(tmp_path: Path, backend: Any, capfd: Any) -> None:
     with pytest.raises(InputError, match="webcam:97 cannot be opened"):
         Webcam(97)
+    assert capfd.readouterr() == ("", "")  # OpenCV's own warnings
     report = predict_files(PredictOptions(["webcam:97"], tmp_path / "out", model=backend, detector="whole-image"))
     assert len(report.failures) == 1
     assert "webcam:97 cannot be opened" in report.failures[0]

@@ -19,7 +19,6 @@ from distilpose.video.pose_boxes import (
     BOX_MARGIN_HIGH,
     BOX_MARGIN_LOW,
     boxes_around,
-    drop_duplicates,
     find_duplicates,
     keypoint_extent,
 )
@@ -346,9 +345,9 @@ def test_duplicates_are_found_and_neighbors_are_not() -> None:
     one, other = walker(300, phase=1.0), walker(340, phase=2.5)
     result = people(one, other, one + rng.normal(0, 2, (17, 2)), other + 1, walker(900))
     assert find_duplicates(result).tolist() == [False, False, True, True, False]
-    kept = drop_duplicates(result)
+    kept = result.filter(~find_duplicates(result))
     np.testing.assert_array_equal(kept.xy, result.xy[[0, 1, 4]])
-    assert len(drop_duplicates(PoseResult.empty())) == 0
+    assert len(find_duplicates(PoseResult.empty())) == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -370,7 +369,7 @@ def test_two_tracks_on_one_body_are_resolved_without_a_detector(seed: int) -> No
             ]
             noisy = people(*(pose + rng.normal(0, 2, (17, 2)) for pose in seen))
             result = with_box(noisy, expected.boxes_xyxy)
-        tracked = tracker.update(drop_duplicates(result), t, detected=i % 40 == 0)
+        tracked = tracker.update(result.filter(~find_duplicates(result)), t, detected=i % 40 == 0)
         counts.append(len(tracked))
         offset = np.abs(tracked.xy - front).mean((1, 2))
         if i == 0:

@@ -9,7 +9,7 @@ from distilpose.cli.command import Command, printable
 
 if TYPE_CHECKING:
     from distilpose.inference.options import PredictOptions
-    from distilpose.inference.predict import PredictReport
+    from distilpose.inference.run import PredictReport
 
 LISTED = 20  # images whose people are told one by one
 
@@ -33,7 +33,8 @@ def _tell(report: PredictReport, options: PredictOptions) -> None:
         if count.frames is not None:
             print(printable(f"{path}: {_number(count.frames, 'frame')}, {_number(count.people, 'person')} followed"))
         elif report.num_images <= LISTED:
-            print(printable(f"{path}: {_number(count.people, 'person')}"))
+            unsure = f", {count.undrawn} too unsure to be drawn" if count.undrawn and options.output.images else ""
+            print(printable(f"{path}: {_number(count.people, 'person')}{unsure}"))
     done = []
     if report.num_images or not report.num_frames:
         done.append(f"{_number(report.num_images, 'image')} with {_number(report.num_people, 'person')}")

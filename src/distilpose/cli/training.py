@@ -9,8 +9,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from distilpose.cli.command import Command
-from distilpose.compat import current_names
+from distilpose.compat import current_names, refuse_deleted
 from distilpose.errors import ConfigError
+from distilpose.files import read_yaml
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -24,7 +25,7 @@ def _read_train(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--skip-invalid", action="store_true", help="report invalid annotations and go on without them")
     parser.add_class_arguments(TrainConfig, as_group=False)
-    return parser.parse_args(_with_config(words))
+    return parser.parse_args(_with_config(parser, words))
 
 
 def _train(args: Namespace) -> int:
@@ -59,7 +60,7 @@ def _read_ablate(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     parser.add_argument("--config", action="config", metavar="CONFIG", help="configuration file (first argument)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="train these variants now, not all")
     parser.add_class_arguments(AblationConfig, as_group=False)
-    words, changes = _take_base_changes(_with_config(words))
+    words, changes = _take_base_changes(_with_config(parser, words))
     args = parser.parse_args(words)
     args.base_changes = changes
     return args
@@ -81,22 +82,22 @@ def _ablate(args: Namespace) -> int:
     return 1 if result.failures else 0
 
 
-def _with_config(words: Sequence[str]) -> list[str]:
+def _with_config(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
     """A leading configuration file as ``--config``; with names of an earlier version, its content in those of this."""
     import yaml
 
-    if not words or words[0].startswith("-"):
-        return [*words]
-    config = words[0]
-    try:
-        with open(config, encoding="utf-8") as text:
-            content = yaml.safe_load(text)
+    words = words[1:] if words[:1] == ["--config"] else words
+    if words and not words[0].startswith("-"):
+        content = read_yaml(words[0], "a configuration")
         current = current_names(content)
-        if current != content:
-            config = yaml.safe_dump(current, sort_keys=False)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        pass  # the parser says what is wrong
-    return ["--config", config, *words[1:]]
+        refuse_deleted(current)
+        config = words[0] if current == content else yaml.safe_dump(current, sort_keys=False)
+        return ["--config", config, *words[1:]]
+    if not any(word.startswith(("-h", "--help", "--config", "--out", "--print_config")) for word in words):
+        name, example = parser.prog.split()[-1], (parser.epilog or "").splitlines()[1].strip()
+        print(f"error: {name} expects a configuration file first, got none: {example}", file=sys.stderr)
+        sys.exit(2)
+    return [*words]
 
 
 def _take_base_changes(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from distilpose.data.augment import AugmentOptions, draw_crop_transform, jitter_
 from distilpose.data.check import size_conflict
 from distilpose.data.coco import PersonSample
 from distilpose.data.images import read_image
+from distilpose.data.prefetch import map_in_threads
 from distilpose.data.preprocess import Normalization, crop_image, normalize
 from distilpose.errors import ConfigError, DatasetError, InputError
 from distilpose.geometry import CropTransform
@@ -232,7 +233,6 @@ def build_loader(
     sampler: MixedSampler | None = None,
     num_workers: int = 0,
     drop_last: bool = False,
-    pin_memory: bool = False,
 ) -> DataLoader[TrainingItem]:
     """Batches (`Batch`) of a dataset.
 
@@ -242,7 +242,6 @@ def build_loader(
         sampler: which crops; None gives every sample once, in order. Call its ``set_epoch`` before each epoch.
         num_workers: processes that load; 0 loads in the caller's. The batches do not depend on it.
         drop_last: leave an incomplete last batch out.
-        pin_memory: hand batches over in memory that a GPU copies from faster.
     """
     keys = [SampleKey(index, 0, index) for index in range(len(dataset))] if sampler is None else sampler
     return DataLoader(
@@ -251,15 +250,16 @@ def build_loader(
         sampler=keys,
         num_workers=num_workers,
         collate_fn=dataset.collate,
-        pin_memory=pin_memory,
         drop_last=drop_last,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_begin_worker,
         persistent_workers=num_workers > 0,
     )
 
 
-def _use_one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # one process per core already
+    for number in (signal.SIGINT, signal.SIGTERM):  # of the whole group: the process that reads the batches ends them
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _quotas(sizes: Sequence[int], weights: Sequence[float], total: int) -> tuple[int, ...]:
@@ -300,5 +300,5 @@ def _read_all(samples: Sequence[PersonSample], limit_bytes: int) -> dict[Path, I
         if sample.image_path not in wanted and used + size <= limit_bytes:
             wanted[sample.image_path] = sample
             used += size
-    with ThreadPoolExecutor(_READER_THREADS) as pool:  # decoding releases the interpreter lock
-        return dict(zip(wanted, pool.map(_read, wanted.values()), strict=True))
+    images = map_in_threads(_read, wanted.values(), threads=_READER_THREADS, ahead=4 * _READER_THREADS)
+    return dict(zip(wanted, images, strict=True))

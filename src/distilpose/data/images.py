@@ -5,6 +5,7 @@ Pillow decodes: its 8-bit JPEG pixels equal OpenCV's, with which the published n
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from distilpose.errors import InputError
 from distilpose.files import write_whole
 from distilpose.types import ImageArray
+
+logger = logging.getLogger(__name__)
 
 WRITTEN_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE_SUFFIXES = (*WRITTEN_SUFFIXES, ".heic", ".heif", ".jfif", ".jp2", ".mpo")
@@ -65,6 +68,8 @@ def read_image(path: str | os.PathLike[str] | NamedBytes) -> ImageArray:
     """
     with _opened(path) as image:
         _check_scans(image)
+        if getattr(image, "is_animated", False) and image.format != "TIFF" and isinstance(path, str | os.PathLike):
+            logger.warning("%s is an animation: its first frame is read; convert it to a video for all of them", path)
         ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image)
 
@@ -226,10 +231,10 @@ def check_image(image: ImageArray) -> None:
         raise InputError(f"image must be an (H, W, 3) uint8 RGB array, got {image.dtype} of shape {image.shape}")
 
 
-def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...] = ()) -> list[Path]:
+def list_images(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Turn files and folders into image files, each once, in the order given.
 
-    A folder stands for the images directly in it (`IMAGE_SUFFIXES` and ``also``, hidden files left out), sorted by
+    A folder stands for the images directly in it (`IMAGE_SUFFIXES`, hidden files left out), sorted by
     name. Any other source is taken as a file as it is, so that a missing one is reported when it is read.
 
     Raises:
@@ -239,11 +244,10 @@ def list_images(sources: Iterable[str | os.PathLike[str]], also: tuple[str, ...]
     for source in map(Path, sources):
         found = [source]
         if source.is_dir():
-            suffixes = IMAGE_SUFFIXES + also
-            found = sorted(path for path in source.iterdir() if path.suffix.lower() in suffixes and path.is_file())
-            found = [path for path in found if not path.name.startswith(".")]
+            found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            found = [path for path in found if not path.name.startswith(".") and path.is_file()]
             if not found:
-                raise InputError(f"{source} holds no image: expected files ending in {', '.join(suffixes)}")
+                raise InputError(f"{source} holds no image: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
         for path in found:
             files.setdefault(path.resolve(), path)
     if not files:

@@ -79,7 +79,7 @@ def group_points(document: dict[str, Any], file: Path) -> dict[str, Any]:
             people.setdefault(entry["image_id"], []).append((names.get(kind, kind), point[0], point[1]))
     for image_id, group in people.items():
         _check_once([point[0] for point in group], f"{file}: image {image_id}")
-    return _document(document["images"], [(image_id, group, None) for image_id, group in people.items()])
+    return _document(document.get("images"), [(image_id, group, None) for image_id, group in people.items()])
 
 
 def _box(mark: Mapping[str, Any]) -> list[float]:
@@ -115,7 +115,7 @@ def _check_once(names: Sequence[str], where: str) -> None:
         )
 
 
-def _document(images: list[Any], people: Iterable[tuple[Any, list[_Point], list[float] | None]]) -> dict[str, Any]:
+def _document(images: Any, people: Iterable[tuple[Any, list[_Point], list[float] | None]]) -> dict[str, Any]:
     people = list(people)
     seen = list(dict.fromkeys(name for _, points, _ in people for name, _, _ in points))
     keys = {name_key(name) for name in seen}

@@ -61,12 +61,19 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        values = yaml.safe_load(_read_text(file))
+    except (RecursionError, yaml.YAMLError) as error:
         raise DatasetError(f"{file}: cannot be read as the data.yaml of a YOLO data set ({error})") from error
     if not isinstance(values, dict):
         raise DatasetError(f"{file}: expected the data.yaml of a YOLO data set, got {shortened(values)}")
     return values
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{file}: expected text of a YOLO data set in UTF-8, cannot read it ({error})") from error
 
 
 def _images_of(file: Path, values: Mapping[str, Any], split: str) -> list[Path]:
@@ -84,7 +91,7 @@ def _images_of(file: Path, values: Mapping[str, Any], split: str) -> list[Path]:
         if path is None:
             raise DatasetError(f"{file}: {split}: {tried[0]} does not exist: correct path or {split}")
         if path.is_file():
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
+            lines = _read_text(path).split("\n")
             found += [path.parent / line.strip() for line in lines if line.strip()]
         else:
             found += sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES)
@@ -101,7 +108,7 @@ def _label_file(image: Path) -> Path:
 
 def _read_labels(file: Path, shape: list[int], image_wh: NDArray[Any]) -> Iterator[dict[str, Any]]:
     count, dims = shape
-    lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []
+    lines = _read_text(file).splitlines() if file.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
             row = np.array(line.split(), dtype=np.float64)
@@ -138,7 +145,7 @@ def _categories(file: Path, values: Mapping[str, Any], count: int) -> list[dict[
     extra: dict[str, Any] = {}
     flip = values.get("flip_idx")
     if flip is not None:
-        if not isinstance(flip, list) or sorted(map(str, flip)) != sorted(map(str, range(count))):
+        if not isinstance(flip, list) or not all(type(i) is int for i in flip) or sorted(flip) != list(range(count)):
             raise DatasetError(f"{file}: flip_idx must hold 0 to {count - 1}, each once, got {shortened(flip)}")
         pairs = [(a, b) for a, b in enumerate(flip) if a < b]
         if any(flip[b] != a for a, b in pairs):

@@ -7,24 +7,23 @@ What ``--detector`` takes, with the defaults of ``threshold`` (least score) and 
 - ``onnx:FILE`` or ``onnx:FILE?key=value&...``: a detector in an ONNX file. 0.5 for the DETR layouts, else 0.3; 0.7. See
   `distilpose.detection.onnx` for the layouts and keys;
 - ``whole-image``: the image is one person; prediction fits the box to the pose and looks again.
-
-A further one is a file with a class and a line in `_PLAIN` or `_WITH_SOURCE`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from distilpose.detection.filtering import check_fraction
 from distilpose.errors import ConfigError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.skeletons import Skeleton
 from distilpose.types import ImageArray
 
 DEFAULT_DETECTOR = "auto"
+DETECTORS = ("auto", "nanodet", "whole-image", "hf:ID_OR_FOLDER", "onnx:FILE")  # forms of a name, for messages and help
+_OF_PEOPLE = ("auto", "nanodet", "hf")
 
 
 class Detector(Protocol):
@@ -55,7 +54,7 @@ def create_detector(
     """Build a detector by the name that ``--detector`` takes, see the module.
 
     Args:
-        name: what comes before a colon is one of `DETECTORS`.
+        name: one of `DETECTORS`.
         threshold: least score of a box, in [0, 1]; the detector's own when None. Without meaning for ``whole-image``.
         nms_iou: of two boxes that overlap by more, the weaker one goes, in [0, 1]; the detector's own when None.
         device: where torch runs an ``hf:`` model; the CPU when None. The others run on the CPU.
@@ -67,32 +66,35 @@ def create_detector(
             people.
         InputError: the model is missing, broken, or cannot be downloaded.
     """
+    options: dict[str, Any] = {}
+    for key, label, value in (("threshold", "detection_threshold", threshold), ("nms_iou", "nms_iou", nms_iou)):
+        if value is not None:
+            if not (isinstance(value, int | float) and 0 <= value <= 1):
+                raise ConfigError(f"{label} must be a number from 0 to 1, got {value!r}")
+            options[key] = float(value)
     kind, colon, source = name.partition(":")
-    options: dict[str, Any] = {
-        key: check_fraction(label, value)
-        for key, label, value in (("threshold", "detection_threshold", threshold), ("nms_iou", "nms_iou", nms_iou))
-        if value is not None
-    }
-    plain = kind in _PLAIN and not colon
-    if not plain and not (kind in _WITH_SOURCE and source):
+    if kind not in (("hf", "onnx") if source else () if colon else ("auto", "nanodet", "whole-image")):
         gone = ": OpenCV's detector is gone, the built-in one (auto) finds far more" if kind == "hog" else ""
         raise ConfigError(f"detector must be one of {', '.join(DETECTORS)}, got {name!r}{gone}")
     if tile is not None and kind not in ("auto", "nanodet"):
         raise ConfigError(f"tiles are searched by the built-in detector, got tile {tile} and the detector {name}")
+    if kind == "whole-image":
+        return WholeImage()
     if kind == "hf":
-        options["device"] = device
-    elif kind != "whole-image":
-        options["threads"] = threads
-        options.update({} if tile is None else {"tile": tile})
-    return _PLAIN[kind](options) if plain else _WITH_SOURCE[kind](source, options)
+        from distilpose.detection.transformers import HfDetector
+
+        return HfDetector(source, device=device, **options)
+    if kind == "onnx":
+        from distilpose.detection.onnx import OnnxDetector
+
+        return OnnxDetector(source, threads=threads, **options)
+    from distilpose.detection.nanodet import NanodetDetector
+
+    return NanodetDetector(tile=tile, threads=threads, **options)
 
 
 def check_detector_fits(name: str, skeleton: Skeleton) -> None:
-    """Refuse a detector that finds people for a model of something else.
-
-    Args:
-        name: what `create_detector` takes. An ``onnx:`` file may find anything and is believed.
-        skeleton: of the model.
+    """Refuse a detector that finds people for a model of something else; an ``onnx:`` file is believed.
 
     Raises:
         ConfigError: the skeleton is not a person's, and the detector finds nothing but people.
@@ -103,38 +105,3 @@ def check_detector_fits(name: str, skeleton: Skeleton) -> None:
             f"the detector {name} finds people only: give boxes (--boxes FILE), --detector whole-image for images of "
             "one, or --detector onnx:FILE with a detector of these things"
         )
-
-
-def _whole_image(_: dict[str, Any]) -> Detector:
-    return WholeImage()
-
-
-def _nanodet(options: dict[str, Any]) -> Detector:
-    from distilpose.detection.nanodet import NanodetDetector
-
-    return NanodetDetector(**options)
-
-
-def _hf(source: str, options: dict[str, Any]) -> Detector:
-    from distilpose.detection.transformers import HfDetector
-
-    return HfDetector(source, **options)
-
-
-def _onnx(source: str, options: dict[str, Any]) -> Detector:
-    from distilpose.detection.onnx import OnnxDetector
-
-    return OnnxDetector(source, **options)
-
-
-_PLAIN: dict[str, Callable[[dict[str, Any]], Detector]] = {
-    "auto": _nanodet,
-    "nanodet": _nanodet,
-    "whole-image": _whole_image,
-}
-_WITH_SOURCE: dict[str, Callable[[str, dict[str, Any]], Detector]] = {"hf": _hf, "onnx": _onnx}
-
-_OF_PEOPLE = ("auto", "nanodet", "hf")
-
-# The forms of a detector's name, for messages and help.
-DETECTORS = (*_PLAIN, "hf:ID_OR_FOLDER", "onnx:FILE")

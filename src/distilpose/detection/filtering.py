@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from distilpose.detection.nms import non_maximum_suppression
-from distilpose.errors import ConfigError
 from distilpose.formats.boxes import PersonBoxes
+from distilpose.geometry import box_iou_xyxy
+from distilpose.types import FloatArray
+
+MAX_BOXES = 300
+MAX_CANDIDATES = 30_000
+_BLOCK = 256  # candidates compared with each other at once
 
 
 def keep_people(
@@ -19,9 +21,9 @@ def keep_people(
 
     Args:
         boxes_xyxy: (N, 4) image pixels, as a model gives them: they may be NaN, infinite, turned round or outside.
-        score: (N,).
+        score: (N,); those of ``threshold`` and above stay.
         image_hw: (H, W) of the image.
-        threshold: least score of a box that stays.
+        threshold: least score.
         nms_iou: of two boxes that overlap by more, the weaker one goes.
 
     Returns:
@@ -37,12 +39,40 @@ def keep_people(
     return PersonBoxes(boxes[kept], scores[kept])
 
 
-def check_fraction(name: str, value: float) -> float:
-    """Return ``value``, an option called ``name``.
+def non_maximum_suppression(
+    boxes_xyxy: FloatArray,
+    score: FloatArray,
+    iou_threshold: float,
+    *,
+    max_boxes: int = MAX_BOXES,
+    max_candidates: int = MAX_CANDIDATES,
+) -> NDArray[np.intp]:
+    """Keep the best box, drop those that overlap it by more than the threshold, go on with the best of the rest.
 
-    Raises:
-        ConfigError: it is not a number in [0, 1].
+    Blocks of candidates are compared with the boxes kept so far, then within themselves, until ``max_boxes`` are kept:
+    at most ``max_candidates`` x (``max_boxes`` + 256) overlaps are computed.
+
+    Args:
+        boxes_xyxy: (N, 4), finite.
+        score: (N,), finite; of equal scores the first in the list comes first.
+        iou_threshold: in [0, 1]; 1 keeps every box.
+        max_boxes: boxes kept at most.
+        max_candidates: boxes looked at, those of the highest scores.
+
+    Returns:
+        (M,) indices of the boxes kept, best score first.
     """
-    if not (isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= 1):
-        raise ConfigError(f"{name} must be a number from 0 to 1, got {value!r}")
-    return float(value)
+    order = np.argsort(-score, kind="stable")[:max_candidates]
+    kept = order[:0]
+    for start in range(0, len(order), _BLOCK):
+        block = order[start : start + _BLOCK]
+        block = block[(box_iou_xyxy(boxes_xyxy[block], boxes_xyxy[kept]) <= iou_threshold).all(1)]
+        clear = box_iou_xyxy(boxes_xyxy[block], boxes_xyxy[block]) <= iou_threshold
+        keep = np.ones(len(block), dtype=bool)
+        for row in range(len(block)):
+            if keep[row]:
+                keep[row + 1 :] &= clear[row, row + 1 :]
+        kept = np.concatenate([kept, block[keep]])
+        if len(kept) >= max_boxes:
+            break
+    return kept[:max_boxes]

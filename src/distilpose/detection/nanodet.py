@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 import cv2
@@ -92,25 +93,19 @@ class NanodetDetector:
     def _search_tile(self, image: ImageArray, left_top: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
         """Likewise in one tile, without people whom an edge of the tile inside the image may have cut."""
         assert self._tile is not None
-        left, top = left_top
-        tile = image[top : top + self._tile, left : left + self._tile]
+        tile = image[left_top[1] : left_top[1] + self._tile, left_top[0] : left_top[0] + self._tile]
         boxes, scores = self._search(tile, self._size)
-        boxes += [left, top, left, top]
-        margin = _EDGE * self._tile
-        inner_low = np.where(np.array(left_top) > 0, np.array(left_top) + margin, -np.inf)
-        right_bottom = np.array([left + tile.shape[1], top + tile.shape[0]])
-        inner_high = np.where(right_bottom < image.shape[1::-1], right_bottom - margin, np.inf)
-        whole = (boxes[:, :2] >= inner_low).all(1) & (boxes[:, 2:] <= inner_high).all(1)
+        boxes += [*left_top, *left_top]
+        low, margin = np.array(left_top), _EDGE * self._tile
+        high = low + tile.shape[1::-1]
+        whole = (boxes[:, :2] >= np.where(low > 0, low + margin, -np.inf)).all(1)
+        whole &= (boxes[:, 2:] <= np.where(high < image.shape[1::-1], high - margin, np.inf)).all(1)
         whole &= (boxes[:, 2:] - boxes[:, :2] <= _LARGEST * self._tile).all(1)
         return boxes[whole], scores[whole]
 
 
 def fit_image(image: ImageArray, size: int) -> tuple[ImageArray, tuple[float, float]]:
-    """Scale an image to fit and pad it to whole cells of 32 pixels, right and below, with black.
-
-    Args:
-        image: (H, W, 3) uint8.
-        size: of the longer side, a multiple of 32.
+    """Scale an image (H, W, 3) to fit ``size`` and pad it with black, right and below, to whole cells of 32 pixels.
 
     Returns:
         (h, w, 3) uint8, h and w multiples of 32 and at most ``size``, and its pixels per image pixel along x and y.
@@ -129,11 +124,7 @@ def place_tiles(image_hw: tuple[int, int], tile: int) -> list[tuple[int, int]]:
     """Left top corners (x, y) of tiles that cover an image and overlap by a quarter or more; none if one would do."""
     if max(image_hw) <= tile:
         return []
-    rows, columns = (_starts(length, tile) for length in image_hw)
+    step = tile * (1 - _TILE_OVERLAP)
+    spans = [max(0, length - tile) for length in image_hw]
+    rows, columns = (np.rint(np.linspace(0, span, 1 + ceil(span / step))).astype(int).tolist() for span in spans)
     return [(left, top) for top in rows for left in columns]
-
-
-def _starts(length: int, tile: int) -> list[int]:
-    """Evenly spaced starts of intervals that cover a line; of one when it is no longer than a tile."""
-    count = 1 + max(0, int(np.ceil((length - tile) / (tile * (1 - _TILE_OVERLAP)))))
-    return [round(start) for start in np.linspace(0, max(0, length - tile), count).tolist()]

@@ -32,7 +32,8 @@ threshold:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 from urllib.parse import parse_qsl
@@ -52,7 +53,6 @@ from distilpose.detection.onnx_layouts import (
     Color,
     DecodedBatch,
     Fit,
-    Layout,
     Normalize,
     TensorSpec,
     check_meaning,
@@ -64,6 +64,12 @@ from distilpose.types import Float32Array, FloatArray, ImageArray
 
 ONNX_NMS_IOU = 0.7
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "layout": tuple(LAYOUTS),
+    "fit": get_args(Fit),
+    "color": get_args(Color),
+    "normalize": get_args(Normalize),
+}
 _KEYS = ("layout", "person", "size", "fit", "color", "normalize")
 _DEFAULT_SIZE = 640
 _BATCH_SIZE = 8  # where the file leaves it free; bounds the memory
@@ -80,6 +86,11 @@ _DTYPES = {
     "tensor(int32)": np.int32,
     "tensor(bool)": np.bool_,
 }
+# Boxes come out as fractions of one-sized images, whether the file means (height, width) or (width, height).
+_OTHER_INPUTS: dict[str, Callable[[Float32Array], Float32Array]] = {
+    "orig_target_sizes": lambda pixels: np.ones((len(pixels), 2), np.float32),
+    "pixel_mask": lambda pixels: np.ones((len(pixels), *pixels.shape[2:]), np.float32),
+}
 
 
 class OnnxOptions(NamedTuple):
@@ -94,15 +105,10 @@ class OnnxOptions(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where an image lies in the network's input: input = image * scale + offset.
+    """Where an image lies in the network's input: input = image * scale + offset."""
 
-    Attributes:
-        scale_xy: input pixels per image pixel.
-        offset_xy: input pixels.
-    """
-
-    scale_xy: tuple[float, float]
-    offset_xy: tuple[float, float]
+    scale_xy: tuple[float, float]  # input pixels per image pixel
+    offset_xy: tuple[float, float]  # input pixels
 
     def to_img(self, boxes_input_xyxy: FloatArray) -> FloatArray:
         """(N, 4) pixels of the input -> (N, 4) image pixels."""
@@ -139,10 +145,22 @@ class OnnxDetector:
         # What does not fit shows here, not at the first image.
         outputs = [item.name for item in self._session.get_outputs()]
         answers = self._outputs_of(outputs, np.zeros((self._batch_size or 1, 3, *self._size_hw), np.float32))
+        self._outputs = _listed(self._session.get_outputs())
         found = [TensorSpec(name, answer.shape) for name, answer in zip(outputs, answers, strict=True)]
-        name = self._layout(options.layout, found)
+        name = options.layout or recognize_layout(found, self._size_hw)
+        layouts = "; ".join(f"{name}: {layout.outputs}" for name, layout in LAYOUTS.items())
+        if name is None:
+            raise ConfigError(
+                f"{self._file}: its layout is not recognized, its outputs are {self._outputs}: "
+                f"name it as {self._file}?layout=NAME, where NAME is one of {layouts}"
+            )
         layout = LAYOUTS[name]
-        self._names = self._pick(layout, name, found)
+        names = layout.pick(found)
+        if names is None:
+            raise ConfigError(
+                f"{self._file}: layout {name} expects {layout.outputs}, got {self._outputs}: the layouts are {layouts}"
+            )
+        self._names = names
         self._decode = layout.decode
         self._person = layout.person if options.person is None else options.person
         self._fit = options.fit or layout.fit
@@ -150,19 +168,17 @@ class OnnxDetector:
         self._normalization = _NORMALIZATIONS[options.normalize or layout.normalize]
         self._threshold = layout.threshold if threshold is None else threshold
         self._nms_iou = nms_iou
-        gray = np.full((self._batch_size or 1, *self._size_hw, 3), _GRAY, np.uint8)
+        gray = normalize(np.full((self._batch_size or 1, *self._size_hw, 3), _GRAY, np.uint8), self._normalization)
         try:
-            decoded = self._run(normalize(gray, self._normalization))
+            decoded = self._run(gray)
         except ConfigError:
             if options.layout is not None or name != "yolox":
                 raise
             name = "yolox-decoded"
             self._decode = LAYOUTS[name].decode
-            decoded = self._run(normalize(gray, self._normalization))
-        try:
+            decoded = self._run(gray)
+        with self._naming_outputs():
             check_meaning(name, decoded, self._size_hw)
-        except ConfigError as error:
-            raise self._unfit(error) from error
 
     def __call__(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
         """(H, W, 3) uint8 RGB each, of any sizes -> for each N >= 0 boxes in its pixels, best score first."""
@@ -183,16 +199,21 @@ class OnnxDetector:
         ]
 
     def _run(self, pixels: Float32Array) -> DecodedBatch:
-        try:
-            return self._decode(self._outputs_of(self._names, pixels), self._person, self._size_hw)
-        except ConfigError as error:
-            raise self._unfit(error) from error
+        answers = self._outputs_of(self._names, pixels)
+        with self._naming_outputs():
+            return self._decode(answers, self._person, self._size_hw)
 
-    def _unfit(self, error: ConfigError) -> ConfigError:
-        return ConfigError(f"{self._file}: {error} (its outputs are {_listed(self._session.get_outputs())})")
+    @contextmanager
+    def _naming_outputs(self) -> Iterator[None]:
+        try:
+            yield
+        except ConfigError as error:
+            raise ConfigError(f"{self._file}: {error} (its outputs are {self._outputs})") from error
 
     def _outputs_of(self, names: list[str], pixels: Float32Array) -> list[NDArray[Any]]:
-        feeds = {name: make(pixels) for name, make in self._feeds.items()}
+        feeds: dict[str, NDArray[Any]] = {
+            name: np.ascontiguousarray(make(pixels), dtype) for name, (make, dtype) in self._feeds.items()
+        }
         try:
             return cast("list[NDArray[Any]]", self._session.run(names, feeds))
         except Exception as error:  # ONNX Runtime's exceptions share no base class
@@ -202,7 +223,7 @@ class OnnxDetector:
             ) from error
 
     def _read_inputs(self, asked_hw: tuple[int, int] | None) -> tuple[int | None, tuple[int, int]]:
-        """Batch size (None: free) and (H, W) of the input; how each input is made from the images."""
+        """Batch size (None: free) and (H, W) of the input; notes how each input is made from the images."""
         inputs = self._session.get_inputs()
         images = [item for item in inputs if len(item.shape) == 4 and _side(item.shape[1]) in (3, None)]
         if len(images) != 1 or images[0].type not in ("tensor(float)", "tensor(float16)"):
@@ -218,49 +239,20 @@ class OnnxDetector:
                 f"{self._file}: size must be {size_hw[0]}x{size_hw[1]}, which the file fixes, got "
                 f"{asked_hw[0]}x{asked_hw[1]}: leave it out"
             )
-        self._feeds = {item.name: self._feed(item, is_image=item is images[0]) for item in inputs}
+        self._feeds: dict[str, tuple[Callable[[Float32Array], Float32Array], type]] = {}
+        for item in inputs:
+            make = (lambda pixels: pixels) if item is images[0] else _OTHER_INPUTS.get(item.name)
+            if make is None or item.type not in _DTYPES:
+                raise ConfigError(
+                    f"{self._file}: expected no input but the images, orig_target_sizes or pixel_mask, got {item.name} "
+                    f"({item.type}): export the detector without it"
+                )
+            self._feeds[item.name] = make, _DTYPES[item.type]
         return batch_size, size_hw
-
-    def _feed(self, item: Any, *, is_image: bool) -> Callable[[Float32Array], NDArray[Any]]:
-        """How an input is made from the images."""
-        dtype = _DTYPES.get(item.type)
-        if dtype is not None and is_image:
-            return lambda pixels: np.ascontiguousarray(pixels, dtype=dtype)
-        if dtype is not None and item.name == "orig_target_sizes":
-            # Boxes come out as fractions then, whether the file means (height, width) or (width, height).
-            return lambda pixels: np.ones((len(pixels), 2), dtype)
-        if dtype is not None and item.name == "pixel_mask":
-            return lambda pixels: np.ones((len(pixels), *pixels.shape[2:]), dtype)
-        raise ConfigError(
-            f"{self._file}: expected no input but the images, orig_target_sizes or pixel_mask, got {item.name} "
-            f"({item.type}): export the detector without it"
-        )
-
-    def _layout(self, name: str | None, outputs: Sequence[TensorSpec]) -> str:
-        name = name or recognize_layout(outputs, self._size_hw)
-        if name is None:
-            raise ConfigError(
-                f"{self._file}: its layout is not recognized, its outputs are {_listed(self._session.get_outputs())}: "
-                f"name it as {self._file}?layout=NAME, where NAME is one of {_layouts_text()}"
-            )
-        return name
-
-    def _pick(self, layout: Layout, name: str, outputs: Sequence[TensorSpec]) -> list[str]:
-        names = layout.pick(outputs)
-        if names is None:
-            raise ConfigError(
-                f"{self._file}: layout {name} expects {layout.outputs}, got "
-                f"{_listed(self._session.get_outputs())}: the layouts are {_layouts_text()}"
-            )
-        return names
 
 
 def parse_source(source: str) -> tuple[Path, OnnxOptions]:
-    """``FILE?key=value&...`` -> the file and what the query says.
-
-    Raises:
-        ConfigError: a key or a value does not exist.
-    """
+    """``FILE?key=value&...`` -> the file and what the query says; `ConfigError` for a key or value that is none."""
     file, _, query = source.partition("?")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
@@ -268,31 +260,22 @@ def parse_source(source: str) -> tuple[Path, OnnxOptions]:
         raise ConfigError(
             f"detector onnx:{source}: expected FILE?key=value&key=value, got the query {query!r}"
         ) from error
-    values = current_names(dict(pairs))
-    for key in values:
-        _one_of(source, "key", key, _KEYS)
-    options = OnnxOptions(
-        layout=_choice(source, "layout", values, tuple(LAYOUTS)),
-        person=_whole(source, "person", values["person"]) if "person" in values else None,
-        size_hw=_size(source, values["size"]) if "size" in values else None,
-        fit=cast("Fit | None", _choice(source, "fit", values, get_args(Fit))),
-        color=cast("Color | None", _choice(source, "color", values, get_args(Color))),
-        normalize=cast("Normalize | None", _choice(source, "normalize", values, get_args(Normalize))),
-    )
+    options = OnnxOptions()
+    for key, value in current_names(dict(pairs)).items():
+        choices = _CHOICES.get(key, (value,)) if key in _KEYS else _KEYS
+        what, said = (key, value) if key in _KEYS else ("key", key)
+        if said not in choices:
+            raise ConfigError(f"detector onnx:{source}: {what} must be one of {', '.join(choices)}, got {said!r}")
+        if key == "person" and not (value.isascii() and value.isdecimal()):
+            raise ConfigError(f"detector onnx:{source}: person must be a whole number from 0, got {value!r}")
+        options = options._replace(
+            **{"size_hw": _size(source, value)} if key == "size" else {key: int(value) if key == "person" else value}
+        )
     return Path(file).expanduser(), options
 
 
 def place_image(image: ImageArray, size_hw: tuple[int, int], fit: Fit) -> tuple[ImageArray, Placement]:
-    """Bring an image to the network's input size.
-
-    Args:
-        image: (H, W, 3) uint8.
-        size_hw: (h, w) wanted.
-        fit: see the module.
-
-    Returns:
-        (h, w, 3) uint8 and where the image lies in it.
-    """
+    """(H, W, 3) uint8 -> (h, w, 3) of the wanted size, and where the image lies in it; ``fit``: see the module."""
     height, width = image.shape[:2]
     if fit == "stretch":
         # Pillow's filter, which averages when it shrinks: the DETR family is trained and run with it.
@@ -313,22 +296,6 @@ def _side(side: int | str | None) -> int | None:
     return side if isinstance(side, int) and side > 0 else None
 
 
-def _choice(source: str, key: str, values: dict[str, str], choices: Sequence[str]) -> str | None:
-    return _one_of(source, key, values[key], choices) if key in values else None
-
-
-def _one_of(source: str, what: str, value: str, choices: Sequence[str]) -> str:
-    if value not in choices:
-        raise ConfigError(f"detector onnx:{source}: {what} must be one of {', '.join(choices)}, got {value!r}")
-    return value
-
-
-def _whole(source: str, key: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise ConfigError(f"detector onnx:{source}: {key} must be a whole number from 0, got {text!r}")
-    return int(text)
-
-
 def _size(source: str, text: str) -> tuple[int, int]:
     sides = text.split("x") * (1 if "x" in text else 2)
     if len(sides) != 2 or not all(side.isascii() and side.isdecimal() and 0 < int(side) <= 8192 for side in sides):
@@ -338,7 +305,3 @@ def _size(source: str, text: str) -> tuple[int, int]:
 
 def _listed(tensors: Sequence[Any]) -> str:
     return ", ".join(f"{item.name} {item.type} {list(item.shape)}" for item in tensors)
-
-
-def _layouts_text() -> str:
-    return "; ".join(f"{name}: {layout.outputs}" for name, layout in LAYOUTS.items())

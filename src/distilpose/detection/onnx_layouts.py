@@ -25,66 +25,42 @@ _FAR = 50.0  # longer sides of the input, beyond which no box of a network lies
 
 
 class TensorSpec(NamedTuple):
-    """An input or output of a file.
-
-    Attributes:
-        name: of the tensor.
-        shape: None for a side that the file leaves free.
-    """
+    """An output of a file."""
 
     name: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...]  # None for a side that the file leaves free
 
 
 class DecodedBatch(NamedTuple):
-    """What a network found in B images.
+    """What a network found in B images."""
 
-    Attributes:
-        boxes_xyxy: (B, N, 4) pixels of the network's input.
-        score: (B, N) of being a person.
-    """
-
-    boxes_xyxy: FloatArray
-    score: FloatArray
+    boxes_xyxy: FloatArray  # (B, N, 4) pixels of the network's input
+    score: FloatArray  # (B, N) of being a person
 
 
 class Wanted(NamedTuple):
-    """An output that a layout reads.
+    """An output that a layout reads."""
 
-    Attributes:
-        name: that it usually has.
-        sides: number of its sides.
-        last: length of its last side; None: any.
-    """
-
-    name: str
-    sides: int
-    last: int | None = None
+    name: str  # that it usually has
+    sides: int  # number of its sides
+    last: int | None = None  # length of its last side; None: any
 
 
 class Layout(NamedTuple):
     """A form of outputs and the preprocessing that models of this form were trained with.
 
-    Attributes:
-        outputs: the form in words, for errors.
-        wanted: the outputs that ``decode`` takes, in its order.
-        decode: outputs, index of the person class and (H, W) of the input -> boxes and scores. Raises `ConfigError`
-            when their shapes or values do not fit.
-        fit: how images get the input's size.
-        color: order of the channels.
-        normalize: range of the values.
-        threshold: default for the least score.
-        person: default for the index of the person class.
+    ``decode`` takes the wanted outputs, the index of the person class and (H, W) of the input. It raises `ConfigError`
+    when their shapes or values do not fit.
     """
 
-    outputs: str
+    outputs: str  # the form in words, for errors
     wanted: tuple[Wanted, ...]
     decode: Callable[[Sequence[NDArray[Any]], int, tuple[int, int]], DecodedBatch]
     fit: Fit
     color: Color
     normalize: Normalize
-    threshold: float
-    person: int = 0
+    threshold: float  # least score
+    person: int = 0  # index of the person class
 
     def pick(self, outputs: Sequence[TensorSpec]) -> list[str] | None:
         """The file's names of the wanted outputs, by their usual names or else by shape; None if they do not fit."""
@@ -122,14 +98,10 @@ def recognize_layout(outputs: Sequence[TensorSpec], input_hw: tuple[int, int]) -
         if shapes["dets"][-1] == 4 and len(shapes["labels"]) == 3:
             return "rf-detr"
         return "suppressed" if LAYOUTS["suppressed"].pick(outputs) and len(shapes["labels"]) == 2 else None
-    if len(outputs) == 1 and len(outputs[0].shape) == 3:
-        return _recognize_yolo(*outputs[0].shape[1:], cells=_num_cells(input_hw))
-    return None
-
-
-def _recognize_yolo(first: int | None, second: int | None, cells: int) -> str | None:
-    if first == second:
+    if len(outputs) != 1 or len(outputs[0].shape) != 3 or outputs[0].shape[1] == outputs[0].shape[2]:
         return None
+    _, first, second = outputs[0].shape
+    cells = len(_grid(input_hw)[1])
     if cells in (first, second):
         return "yolox" if first == cells else "yolov8"
     if second == 6 and first is not None:
@@ -140,12 +112,7 @@ def _recognize_yolo(first: int | None, second: int | None, cells: int) -> str | 
 
 
 def check_meaning(layout: str, decoded: DecodedBatch, input_hw: tuple[int, int]) -> None:
-    """Refuse boxes and scores of a first run that cannot be what the layout says.
-
-    Raises:
-        ConfigError: scores are no probabilities, boxes in pixels lie within two pixels, or boxes in fractions far
-            outside the image.
-    """
+    """Raise `ConfigError` for boxes and scores of a first run that cannot be what the layout says."""
     score = decoded.score[np.isfinite(decoded.score)]
     if score.size and not (score.min() > -_ROUNDING and score.max() < 1 + _ROUNDING):
         raise ConfigError(
@@ -162,7 +129,8 @@ def check_meaning(layout: str, decoded: DecodedBatch, input_hw: tuple[int, int])
 
 def _decode_focal(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[int, int]) -> DecodedBatch:
     boxes, logits = outputs
-    return DecodedBatch(_from_fractions(boxes, input_hw), _sigmoid(_of_class(logits, person)))
+    logit = np.clip(_of_class(logits, person), -500, 500)  # beyond it overflows, with a warning
+    return DecodedBatch(_from_fractions(boxes, input_hw), 1 / (1 + np.exp(-logit)))
 
 
 def _decode_softmax(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[int, int]) -> DecodedBatch:
@@ -188,19 +156,18 @@ def _decode_suppressed(outputs: Sequence[NDArray[Any]], person: int, _: tuple[in
 
 def _decode_yolox(outputs: Sequence[NDArray[Any]], person: int, input_hw: tuple[int, int]) -> DecodedBatch:
     cells = outputs[0].astype(np.float64)
-    expected = _num_cells(input_hw)
-    _expect(cells.shape[1] == expected, f"one row per cell of strides 8, 16 and 32, (B, {expected}, 5 + C)", cells)
     corner_xy, stride = _grid(input_hw)
+    expected = f"one row per cell of strides 8, 16 and 32, (B, {len(stride)}, 5 + C)"
+    _expect(cells.shape[1] == len(stride), expected, cells)
     if np.abs(cells[..., :2]).max(initial=0) > 0.5 * min(input_hw):
         raise ConfigError(
             f"layout yolox expects offsets from its cells, got values up to {np.abs(cells[..., :2]).max():.0f}, which "
             "are pixels: layout=yolox-decoded"
         )
-    center = (cells[..., :2] + corner_xy) * stride
+    cells[..., :2] = (cells[..., :2] + corner_xy) * stride
     with np.errstate(over="ignore"):  # an infinite box is dropped
-        size = np.exp(cells[..., 2:4]) * stride
-    score = cells[..., 4] * _of_class(cells[..., 5:], person)
-    return DecodedBatch(_corners(np.concatenate([center, size], axis=2)), score)
+        cells[..., 2:4] = np.exp(cells[..., 2:4]) * stride
+    return _decode_yolox_pixels([cells], person, input_hw)
 
 
 def _decode_yolox_pixels(outputs: Sequence[NDArray[Any]], person: int, _: tuple[int, int]) -> DecodedBatch:
@@ -231,10 +198,6 @@ def _if_person(score: NDArray[Any], labels: NDArray[Any], person: int) -> FloatA
     return np.where(labels == person, score.astype(np.float64), np.nan)
 
 
-def _sigmoid(logits: FloatArray) -> FloatArray:
-    return 1 / (1 + np.exp(-np.clip(logits, -500, 500)))  # beyond it overflows, with a warning
-
-
 def _from_fractions(boxes: NDArray[Any], input_hw: tuple[int, int]) -> FloatArray:
     """(B, N, 4) center, width, height as fractions of the input -> left, top, right, bottom in its pixels."""
     _expect(boxes.ndim == 3 and boxes.shape[2] == 4, "boxes (B, Q, 4)", boxes)
@@ -249,17 +212,10 @@ def _corners(boxes_cxcywh: FloatArray) -> FloatArray:
 
 def _grid(input_hw: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
     """(A, 2) left and top of every cell in cells, row by row and stride by stride, and (A, 1) its stride in pixels."""
-    corners, strides = [], []
-    for stride in YOLO_STRIDES:
-        rows, columns = np.indices([-(-side // stride) for side in input_hw], dtype=np.float64)
-        corners.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
-        strides.append(np.full((rows.size, 1), stride, dtype=np.float64))
-    return np.concatenate(corners), np.concatenate(strides)
-
-
-def _num_cells(input_hw: tuple[int, int]) -> int:
-    height, width = input_hw
-    return sum(-(-height // stride) * -(-width // stride) for stride in YOLO_STRIDES)
+    counts = [[-(-side // stride) for side in input_hw] for stride in YOLO_STRIDES]
+    corners = [np.indices(count, dtype=np.float64)[::-1].reshape(2, -1).T for count in counts]
+    strides = np.repeat(np.array(YOLO_STRIDES, dtype=np.float64), [len(corner) for corner in corners])
+    return np.concatenate(corners), strides[:, None]
 
 
 def _expect(holds: bool, what: str, got: NDArray[Any]) -> None:

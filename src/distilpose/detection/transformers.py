@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from distilpose.backends import hub
 from distilpose.backends.base import first_line
 from distilpose.detection.filtering import keep_people
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import ConfigError, InputError, require_package
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.types import ImageArray
 
@@ -50,8 +49,9 @@ class HfDetector:
         nms_iou: float = HF_NMS_IOU,
         device: str | None = None,
     ) -> None:
-        need_transformers(id_or_folder)
-        folder = find_model_folder(id_or_folder)
+        name = f"detector hf:{id_or_folder}"
+        require_package("transformers", name)
+        folder = hub.find_model_folder(id_or_folder, name, "PekingU/rtdetr_v2_r18vd")
         self._processor, self._model = _load(folder)
         self._person_ids = _person_ids(self._model.config.id2label, id_or_folder)
         self._model.to(device or "cpu")
@@ -74,33 +74,13 @@ class HfDetector:
             found = self._processor.post_process_object_detection(
                 outputs, threshold=self._threshold, target_sizes=sizes_hw
             )
-        return [self._people(result, size_hw) for result, size_hw in zip(found, sizes_hw, strict=True)]
-
-    def _people(self, found: Mapping[str, Any], image_hw: tuple[int, int]) -> PersonBoxes:
-        boxes, score, label = (found[key].float().cpu().numpy() for key in ("boxes", "scores", "labels"))
-        people = np.isin(label, self._person_ids)
-        return keep_people(boxes[people], score[people], image_hw, threshold=self._threshold, nms_iou=self._nms_iou)
-
-
-def need_transformers(model: str) -> None:
-    """Check, without importing it, that transformers is there.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if find_spec("transformers") is None:
-        raise ConfigError(
-            f'detector hf:{model} runs in transformers, which is not installed: pip install "distilpose[detect]"'
-        )
-
-
-def find_model_folder(id_or_folder: str) -> Path:
-    """The folder of a detection model, see `hub.find_model_folder`.
-
-    Raises:
-        InputError: there is none.
-    """
-    return hub.find_model_folder(id_or_folder, f"detector hf:{id_or_folder}", "PekingU/rtdetr_v2_r18vd")
+        kept = []
+        for result, size_hw in zip(found, sizes_hw, strict=True):
+            boxes, score, label = (result[key].float().cpu().numpy() for key in ("boxes", "scores", "labels"))
+            people = np.isin(label, self._person_ids)
+            limits = {"threshold": self._threshold, "nms_iou": self._nms_iou}
+            kept.append(keep_people(boxes[people], score[people], size_hw, **limits))
+        return kept
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

@@ -22,7 +22,7 @@ from distilpose.backends.base import HEATMAP_OUTPUT, POSE_OUTPUTS
 from distilpose.data.preprocess import Normalization
 from distilpose.models import PoseModel
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.models.token_encoder import TokenEncoder, TransformerBlock, most_attended, take_rows, with_keypoints
+from distilpose.models.token_encoder import TokenEncoder, TransformerBlock
 
 
 class ExportForm(nn.Module):
@@ -69,8 +69,6 @@ class FlatEncoder(nn.Module):
         super().__init__()
         self.num_keypoints = encoder.num_keypoints
         self.visual_depth = encoder.visual_depth
-        self.prune_after = encoder.prune_after
-        self.keep_tokens = encoder.keep_tokens
         self.keypoint_tokens = encoder.keypoint_tokens
         self.patches = _patch_convolution(encoder)
         self.position: Tensor
@@ -82,20 +80,15 @@ class FlatEncoder(nn.Module):
         count = self.num_keypoints
         visual_tokens = self.patches(features).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.keypoint_tokens.expand(features.shape[0], -1, -1), visual_tokens], dim=1)
-        position = self.position
         *earlier, last = self.blocks
         for number, block in enumerate(earlier, 1):
             assert isinstance(block, FlatBlock)
-            placed = tokens + position
+            placed = tokens + self.position
             if number <= self.visual_depth:
                 tokens = block(placed)
             else:
                 tokens = torch.cat([block(placed, count), tokens[:, count:]], dim=1)
-            if number == self.prune_after:
-                assert self.keep_tokens is not None
-                rows = with_keypoints(most_attended(block.attention_received(placed, count), self.keep_tokens), count)
-                tokens, position = take_rows(tokens, rows), take_rows(position, rows)
-        keypoint_tokens: Tensor = last(tokens + position, count)
+        keypoint_tokens: Tensor = last(tokens + self.position, count)
         return keypoint_tokens
 
 
@@ -125,15 +118,6 @@ class FlatBlock(nn.Module):
         tokens = tokens[:, :updated] + self.attention_out(mixed.permute(0, 2, 1, 3).flatten(2))
         out: Tensor = tokens + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(tokens))))
         return out
-
-    def attention_received(self, tokens: Tensor, num_keypoints: int) -> Tensor:
-        """As `TransformerBlock.attention_received`."""
-        normed = self.attention_norm(tokens)
-        query = self._heads(self.query(normed[:, :num_keypoints])).permute(0, 2, 1, 3)
-        key = self._heads(self.key(normed)).permute(0, 2, 3, 1)
-        weights = (query @ key).softmax(dim=-1)
-        received: Tensor = weights[..., num_keypoints:].mean(dim=1).amax(dim=1)
-        return received
 
     def _heads(self, values: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, heads, D / heads)."""

@@ -17,6 +17,32 @@ BOX_GROWTH = 0.1
 _SMALLEST_SIDE = 2.0  # pixels of a box made of keypoints: `clip_boxes_xyxy` takes one off
 
 
+def check_array(values: ArrayLike, name: str, rows: int | None, inner: tuple[int, ...] = ()) -> FloatArray:
+    """Return an array (rows, *inner) of people as floats; no people, perhaps a bare [], give (0, *inner).
+
+    Args:
+        values: finite numbers.
+        name: of the array, for errors.
+        rows: number of people; None: any.
+        inner: shape of one person's numbers.
+
+    Raises:
+        InputError: it has another shape, or holds something else than finite numbers.
+    """
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be an array of numbers, got {values!r}") from error
+    if array.size == 0 and not rows:
+        return np.zeros((0, *inner))
+    if array.ndim != 1 + len(inner) or array.shape[1:] != inner or rows not in (None, len(array)):
+        sides = ", ".join(map(str, ("N" if rows is None else rows, *inner)))
+        raise InputError(f"{name} must have shape ({sides}), got {array.shape}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+    return array
+
+
 def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     """Return the boxes as a float array (N, 4); an empty input gives (0, 4).
 
@@ -30,7 +56,8 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
     if boxes.size == 0:
         return np.zeros((0, 4))
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InputError(f"boxes_xyxy must have shape (N, 4) as x1, y1, x2, y2, got {boxes.shape}")
+        hint = f": one box is [{boxes.tolist()}]" if boxes.shape == (4,) else ""
+        raise InputError(f"boxes_xyxy must have shape (N, 4) as x1, y1, x2, y2, got {boxes.shape}{hint}")
     with np.errstate(invalid="ignore"):  # of infinite boxes
         sides = boxes[:, 2:] - boxes[:, :2]
     for good, rule in (

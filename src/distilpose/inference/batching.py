@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distilpose.data.prefetch import close
+from distilpose.data.prefetch import map_in_threads
 from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import DistilPoseError, as_failure
 from distilpose.inference.decoding import Keypoints, join_keypoints
@@ -27,33 +26,20 @@ MAX_IMAGE_BYTES = 256 * 2**20  # of images held at once, when they are kept
 
 
 class LocatedImage(NamedTuple):
-    """An image and who is in it.
+    """An image and who is in it."""
 
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        boxes_xyxy: (N, 4) image pixels.
-        box_score: (N,) confidence of the detector; 1 each when None.
-    """
-
-    image: ImageArray
-    boxes_xyxy: ArrayLike
-    box_score: ArrayLike | None = None
+    image: ImageArray  # (H, W, 3) uint8 RGB
+    boxes_xyxy: ArrayLike  # (N, 4) image pixels
+    box_score: ArrayLike | None = None  # (N,) confidence of the detector; 1 each when None
 
 
 class Predicted(NamedTuple, Generic[KeyT]):
-    """What became of one image; either ``result`` or ``error`` is there.
+    """What became of one image; either ``result`` or ``error`` is there."""
 
-    Attributes:
-        key: as it was given.
-        image: the image, when images are kept.
-        result: its people.
-        error: why there is none.
-    """
-
-    key: KeyT
-    image: ImageArray | None
-    result: PoseResult | None
-    error: DistilPoseError | None
+    key: KeyT  # as it was given
+    image: ImageArray | None  # when images are kept
+    result: PoseResult | None  # its people
+    error: DistilPoseError | None  # why there is none
 
 
 @dataclass
@@ -93,12 +79,9 @@ def predict_stream(
     Yields:
         One `Predicted` per located image, in their order. What an image or the network does wrong is in it.
     """
-    rest = iter(located_images)
-    loading: deque[Future[_Waiting[KeyT]]] = deque()
-    waiting: deque[_Waiting[KeyT]] = deque()
-    largest_image = 0
 
-    def prepare(key: KeyT, located: LocatedImage | DistilPoseError) -> _Waiting[KeyT]:
+    def prepare(named: tuple[KeyT, LocatedImage | DistilPoseError]) -> _Waiting[KeyT]:
+        key, located = named
         try:
             if isinstance(located, DistilPoseError):
                 raise located
@@ -107,31 +90,21 @@ def predict_stream(
             return _Waiting(key, None, None, as_failure(error))
         return _Waiting(key, located.image if keep_images else None, prepared)
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="crop")
-    try:
-        while True:
-            room = predictor.batch_size
-            if keep_images:  # until one was seen, no more than the threads hold anyway
-                room = MAX_IMAGE_BYTES // largest_image if largest_image else threads
-            ahead = max(threads, min(predictor.batch_size, room - len(waiting)))  # at least one
-            loading.extend(pool.submit(prepare, *located) for located in islice(rest, max(0, ahead - len(loading))))
-            at_end = not loading
-            if not at_end:
-                item = loading.popleft().result()
-                waiting.append(item)
-                if item.image is not None:
-                    largest_image = max(largest_image, item.image.nbytes)
-            while (crops := sum(item.crops_left for item in waiting)) >= predictor.batch_size or (
-                crops and (at_end or len(waiting) >= room)
-            ):
+    ahead = 2 * threads if keep_images else max(threads, predictor.batch_size)
+    waiting: deque[_Waiting[KeyT]] = deque()
+    with closing(map_in_threads(prepare, located_images, threads=threads, ahead=ahead)) as prepared_images:
+        for last in prepared_images:
+            waiting.append(last)
+            sizes = [item.image.nbytes for item in waiting if item.image is not None]
+            is_full = len(waiting) >= predictor.batch_size or sum(sizes + sizes[-1:]) > MAX_IMAGE_BYTES
+            while (crops := sum(item.crops_left for item in waiting)) >= predictor.batch_size or (crops and is_full):
                 _run_batch(predictor, waiting)
             while waiting and waiting[0].crops_left == 0:
                 yield _finish(predictor, waiting.popleft())
-            if at_end:
-                return
-    finally:
-        pool.shutdown(cancel_futures=True)
-        close(rest)
+        for item in waiting:
+            while item.crops_left:
+                _run_batch(predictor, waiting)
+            yield _finish(predictor, item)
 
 
 def _run_batch(predictor: PosePredictor, waiting: Iterable[_Waiting[KeyT]]) -> None:

@@ -25,17 +25,11 @@ KEYPOINT_SCORE_THRESHOLD = 0.2  # DistilPose and the COCO top-down baselines
 
 
 class Keypoints(NamedTuple):
-    """What a model says of N crops, whichever kind of model it is.
+    """What a model says of N crops, whichever kind of model it is."""
 
-    Attributes:
-        xy_norm: (N, K, 2) as fractions of the crop; heatmap peaks may lie a little outside [0, 1].
-        sigma: (N, K, 2) spread along x and y in heatmap cells; None from a model without sigma.
-        raw_score: (N, K) unbounded confidence; None from a model without score.
-    """
-
-    xy_norm: FloatArray
-    sigma: FloatArray | None
-    raw_score: FloatArray | None
+    xy_norm: FloatArray  # (N, K, 2) as fractions of the crop; heatmap peaks may lie a little outside [0, 1]
+    sigma: FloatArray | None  # (N, K, 2) spread along x and y in heatmap cells; None from a model without sigma
+    raw_score: FloatArray | None  # (N, K) unbounded confidence; None from a model without score
 
     def rows(self, start: int, stop: int) -> Keypoints:
         """Crops ``start`` to ``stop``."""
@@ -53,11 +47,7 @@ def join_keypoints(parts: Sequence[Keypoints]) -> Keypoints:
 
 
 def check_flip_test(flip_test: str) -> None:
-    """Refuse an unknown flip-test mode.
-
-    Raises:
-        ConfigError: ``flip_test`` is none of "off", "aligned", "reference".
-    """
+    """Raise `ConfigError` for an unknown flip-test mode."""
     if flip_test not in get_args(FlipTest):
         raise ConfigError(f"flip_test must be one of {', '.join(get_args(FlipTest))}, got {flip_test!r}")
 
@@ -72,13 +62,8 @@ def run_with_flip(backend: InferenceBackend, images: NetworkInput, flip_test: Fl
     Heatmaps are treated alike in both modes: mirrored, sides changed, moved right by one cell, averaged.
     At 4 pixels per cell the exact shift is 3/4 of a cell; the whole cell is the baselines' rule.
 
-    Args:
-        backend: the model.
-        images: (B, 3, H, W) crops, as the model reads them.
-        flip_test: "off" calls the model once, the others twice.
-
     Returns:
-        The model's own output type; an average has no tokens.
+        The model's own output type for (B, 3, H, W) crops; an average has no tokens.
     """
     output = backend(images)
     if flip_test == "off":
@@ -87,36 +72,19 @@ def run_with_flip(backend: InferenceBackend, images: NetworkInput, flip_test: Fl
     flip_index = backend.description.skeleton.flip_index
     if isinstance(output, HeatmapOutput):
         assert isinstance(mirrored, HeatmapOutput)
-        udp = backend.description.udp  # mirrored cells lie on cells: nothing is moved
-        return HeatmapOutput(_mean(output.heatmaps, _unmirror_heatmaps(mirrored.heatmaps, flip_index, move=not udp)))
+        heatmaps = mirrored.heatmaps[:, flip_index, :, ::-1].copy()
+        if not backend.description.udp:  # where mirrored cells lie on cells
+            heatmaps[..., 1:] = heatmaps[..., :-1].copy()
+        return HeatmapOutput(_mean(output.heatmaps, heatmaps))
     assert isinstance(mirrored, PoseOutput)
-    if flip_test == "aligned":
-        return _average_poses(output, _unmirror_pose(mirrored, flip_index, shift=1 / images.shape[-1]))
-    as_released = _unmirror_pose(mirrored, flip_index, shift=0.0)
-    return _average_poses(output, as_released._replace(sigma=mirrored.sigma, score=mirrored.score))
-
-
-def _unmirror_heatmaps(heatmaps: Float32Array, flip_index: NDArray[np.intp], *, move: bool) -> Float32Array:
-    unmirrored = heatmaps[:, flip_index, :, ::-1].copy()
-    if move:
-        unmirrored[..., 1:] = unmirrored[..., :-1].copy()
-    return unmirrored
-
-
-def _unmirror_pose(
-    pose: PoseOutput[Float32Array], flip_index: NDArray[np.intp], shift: float
-) -> PoseOutput[Float32Array]:
-    xy_norm = pose.xy_norm[:, flip_index].copy()
-    xy_norm[..., 0] = 1 - shift - xy_norm[..., 0]
-    sigma = None if pose.sigma is None else pose.sigma[:, flip_index]
-    score = None if pose.score is None else pose.score[:, flip_index]
-    return PoseOutput(xy_norm, sigma, score)
-
-
-def _average_poses(a: PoseOutput[Float32Array], b: PoseOutput[Float32Array]) -> PoseOutput[Float32Array]:
-    sigma = None if a.sigma is None or b.sigma is None else _mean(a.sigma, b.sigma)
-    score = None if a.score is None or b.score is None else _mean(a.score, b.score)
-    return PoseOutput(_mean(a.xy_norm, b.xy_norm), sigma, score)
+    xy_norm = mirrored.xy_norm[:, flip_index].copy()
+    xy_norm[..., 0] = 1 - (flip_test == "aligned") / images.shape[-1] - xy_norm[..., 0]
+    sides = flip_index if flip_test == "aligned" else slice(None)
+    sigma, score = (
+        None if a is None or b is None else _mean(a, b[:, sides])
+        for a, b in ((output.sigma, mirrored.sigma), (output.score, mirrored.score))
+    )
+    return PoseOutput(_mean(output.xy_norm, xy_norm), sigma, score)
 
 
 def _mean(a: Float32Array, b: Float32Array) -> Float32Array:
@@ -128,14 +96,11 @@ def decode(output: NumpyOutput, *, udp: bool = False) -> Keypoints:
 
     A regression output already is what it says. A heatmap is read by DARK (`dark_peaks`); its score is the height
     of the peak, its sigma unknown. Cell c of W lies at ``c / W`` of the crop: heatmaps are drawn with
-    cell = pixel / 4, and pixel p lies at ``p / (4 W)``.
-
-    Args:
-        output: of B crops.
-        udp: cells are counted from center to center: cell c lies at ``c / (W - 1)``; see `ModelDescription`.
+    cell = pixel / 4, and pixel p lies at ``p / (4 W)``. With ``udp`` cells are counted from center to center: cell c
+    lies at ``c / (W - 1)``; see `ModelDescription`.
     """
     if isinstance(output, PoseOutput):
-        return Keypoints(_float64(output.xy_norm), _optional_float64(output.sigma), _optional_float64(output.score))
+        return Keypoints(*(None if part is None else _float64(part) for part in output[:3]))  # type: ignore[arg-type]
     height, width = output.heatmaps.shape[-2:]
     xy_cell, peak = dark_peaks(output.heatmaps)
     return Keypoints(xy_cell / (np.array([width, height]) - udp), None, peak)
@@ -160,14 +125,13 @@ def dark_peaks(heatmaps: Float32Array, kernel: int = DARK_KERNEL) -> tuple[Float
         0.22, a heatmap without a positive value is read at its highest cell, not at cell (-1, -1).
     """
     batch, count, height, width = heatmaps.shape
-    flat_index = heatmaps.reshape(batch, count, -1).argmax(-1)
-    y, x = np.divmod(flat_index, width)
-    peak = np.take_along_axis(heatmaps.reshape(batch, count, -1), flat_index[..., None], axis=-1)[..., 0]
+    flat = heatmaps.reshape(batch, count, -1)
+    y, x = np.divmod(flat.argmax(-1), width)
     log_maps = np.log(np.maximum(_blur(heatmaps, kernel), 1e-10))
     inside = (x >= 2) & (x <= width - 3) & (y >= 2) & (y <= height - 3)
     step = np.zeros((batch, count, 2))
     step[inside] = _newton_step(log_maps[inside], x[inside], y[inside])
-    return np.stack([x, y], axis=-1) + step, _float64(peak)
+    return np.stack([x, y], axis=-1) + step, _float64(flat.max(-1))
 
 
 def _blur(heatmaps: Float32Array, kernel: int) -> Float32Array:
@@ -193,33 +157,22 @@ def _newton_step(maps: Float32Array, x: NDArray[np.intp], y: NDArray[np.intp]) -
     hessian_yy = (at(0, 2) - 2 * at(0, 0) + at(0, -2)) / 4
     hessian_xy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
     determinant = hessian_xx * hessian_yy - hessian_xy**2
-    step = np.stack(
-        [
-            hessian_xy * gradient_y - hessian_yy * gradient_x,
-            hessian_xy * gradient_x - hessian_xx * gradient_y,
-        ],
-        axis=-1,
-    )
+    step_x = hessian_xy * gradient_y - hessian_yy * gradient_x
+    step_y = hessian_xy * gradient_x - hessian_xx * gradient_y
+    step = np.stack([step_x, step_y], axis=-1)
     return np.divide(step, determinant[:, None], out=np.zeros_like(step), where=determinant[:, None] != 0)
 
 
 def keypoints_to_image(
     keypoints: Keypoints, transforms: Sequence[CropTransform], heatmap_size_hw: tuple[int, int]
 ) -> tuple[FloatArray, FloatArray | None]:
-    """Map the keypoints of N crops back into their images.
-
-    Args:
-        keypoints: of N crops.
-        transforms: the N transforms that cut the crops.
-        heatmap_size_hw: (H, W) of the grid in whose cells sigma is measured.
+    """Map the keypoints of N crops back into their images; ``heatmap_size_hw`` is the grid of sigma's cells.
 
     Returns:
         (N, K, 2) keypoints in image pixels, and (N, K, 2) sigma in image pixels along the crop's x and y, or None.
     """
-    assert len(transforms) == len(keypoints.xy_norm)
-    xy_img = np.zeros_like(keypoints.xy_norm)
-    for row, transform in enumerate(transforms):
-        xy_img[row] = transform.norm_to_img(keypoints.xy_norm[row])
+    rows = [transform.norm_to_img(row) for transform, row in zip(transforms, keypoints.xy_norm, strict=True)]
+    xy_img = np.array(rows).reshape(keypoints.xy_norm.shape)
     if keypoints.sigma is None:
         return xy_img, None
     box_wh = np.array([transform.box_wh for transform in transforms], dtype=np.float64).reshape(-1, 1, 2)
@@ -227,14 +180,11 @@ def keypoints_to_image(
 
 
 def pose_score(box_score: ArrayLike, raw_score: ArrayLike | None) -> FloatArray:
-    """Score of each person: box score x mean of its keypoint scores above 0.2.
+    """(N,) score of each person: box score x mean of its keypoint scores above 0.2; 0 where none is.
 
     Args:
         box_score: (N,) of the detector; 1 for ground-truth boxes.
         raw_score: (N, K) of the model. None, from a model without score, leaves the box score.
-
-    Returns:
-        (N,) scores; 0 for a person without a keypoint above 0.2.
 
     Source:
         DistilPose and the COCO top-down baselines.
@@ -249,7 +199,3 @@ def pose_score(box_score: ArrayLike, raw_score: ArrayLike | None) -> FloatArray:
 
 def _float64(values: ArrayLike) -> FloatArray:
     return np.asarray(values, dtype=np.float64)
-
-
-def _optional_float64(values: ArrayLike | None) -> FloatArray | None:
-    return None if values is None else _float64(values)

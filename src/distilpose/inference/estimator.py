@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,14 +16,15 @@ from distilpose.backends.device import AUTO
 from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.data.images import as_image
 from distilpose.detection.detectors import DEFAULT_DETECTOR, Detector
-from distilpose.errors import DistilPoseError
+from distilpose.errors import DistilPoseError, InputError
 from distilpose.inference.batching import predict_stream
 from distilpose.inference.decoding import FlipTest
 from distilpose.inference.options import VideoOptions
-from distilpose.inference.people import Frame, FrameId, best_rows, locate, open_detector
+from distilpose.inference.people import FittedWholeImage, Frame, FrameId, best_rows, locate, open_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.types import ImageArray
+from distilpose.video.reader import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,20 +91,8 @@ class PoseEstimator:
         self._max_people = max_people
 
     def __call__(self, image: ImageSource, boxes_xyxy: ArrayLike | None = None, *, bgr: bool = False) -> PoseResult:
-        """Find the people of one image.
-
-        Args:
-            image: path, Pillow image, (H, W, 3) uint8 RGB array, or (H, W) of gray.
-            boxes_xyxy: (N, 4) person boxes in image pixels; the detector is not asked then.
-            bgr: an array is in OpenCV's order of channels.
-
-        Returns:
-            N >= 0 people, best box first or in the order of the boxes. It refers to the image.
-
-        Raises:
-            InputError: the image or a box is unusable.
-        """
-        pixels = as_image(image, bgr=bgr)
+        """Find the N >= 0 people of one image, best box first or in the order of the boxes; see `predict`."""
+        pixels = _pixels(image, bgr)
         if boxes_xyxy is not None:
             return self.predictor(pixels, boxes_xyxy)
         (people,) = self.detector([pixels])
@@ -111,14 +100,10 @@ class PoseEstimator:
         return self.predictor(pixels, people.boxes_xyxy[kept], people.box_score[kept])
 
     def predict(self, images: Iterable[ImageSource], *, bgr: bool = False) -> Generator[PoseResult]:
-        """Find the people of many images, the crops of several in one run of the model; memory is bounded.
-
-        Args:
-            images: see `__call__`; taken as they are needed.
-            bgr: arrays are in OpenCV's order of channels.
+        """Find the people of many images, taken as they are needed, the crops of several in one run of the model.
 
         Yields:
-            A result per image, in their order.
+            A result per image, in their order. Memory is bounded.
 
         Raises:
             InputError: an image is unusable; the text says which.
@@ -155,17 +140,20 @@ class PoseEstimator:
         from distilpose.video.reader import VideoReader
 
         options = options or VideoOptions()
+        if options.detect_every is None and isinstance(self.detector, FittedWholeImage):
+            options = replace(options, detect_every=1)  # its boxes need no frame before
         common: dict[str, Any] = {"max_people": self._max_people, "interruption": Interruption()}
-        if isinstance(source, int):
-            name = f"webcam:{source}"
-            frames = watch_camera(Webcam(source), name, self.predictor, self._find, options, **common)
-            with closing(frames):
-                yield from map(_with_own_image, frames)
-            return
-        with VideoReader(Path(source), every=options.every, start=options.start, end=options.end) as reader:
-            frames = watch_video(reader, self.predictor, self._find, options, keep_images=keep_images, **common)
-            with closing(frames):
-                yield from map(_with_own_image, frames)
+        with ExitStack() as stack:
+            if isinstance(source, int):
+                name = f"webcam:{source}"
+                frames = watch_camera(Webcam(source), name, self.predictor, self._find, options, **common)
+            else:
+                reader = VideoReader(source, every=options.every, start=options.start, end=options.end)
+                stack.enter_context(reader)
+                frames = watch_video(reader, self.predictor, self._find, options, keep_images=keep_images, **common)
+            for frame in stack.enter_context(closing(frames)):
+                own = None if frame.result is None else replace(frame.result, image=frame.image)
+                yield frame._replace(result=own)
 
     def _find(self, frames: Sequence[tuple[FrameId, ImageArray]]) -> Any:
         return self.detector([image for _, image in frames])
@@ -228,15 +216,17 @@ def _kept_estimator(**options: Any) -> PoseEstimator:
     return PoseEstimator(**options)
 
 
+def _pixels(source: object, bgr: bool) -> ImageArray:
+    if isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_SUFFIXES:
+        raise InputError(f"{source} is a video: follow its people with PoseEstimator().stream({str(source)!r})")
+    return as_image(source, bgr=bgr)
+
+
 def _frames(images: Iterable[ImageSource], bgr: bool) -> Iterator[Frame]:
     for number, source in enumerate(images):
         try:
-            image = as_image(source, bgr=bgr)
+            image = _pixels(source, bgr)
         except DistilPoseError as error:
             yield FrameId(Path(str(number))), type(error)(f"image {number}: {error}")
         else:
             yield FrameId(Path(str(number)), size_hw=(image.shape[0], image.shape[1])), image
-
-
-def _with_own_image(frame: FrameResult) -> FrameResult:
-    return frame if frame.result is None else frame._replace(result=replace(frame.result, image=frame.image))

@@ -95,7 +95,8 @@ class PredictOptions:
     """What to predict, with what, and what to write.
 
     Attributes:
-        sources: images, videos, folders, patterns such as 'photos/**/*.jpg', file: addresses, webcam:0
+        sources: images, videos, folders, patterns such as 'photos/**/*.jpg', file: addresses, webcam:0, - (an image
+            on the standard input)
         out: folder of the results, made if missing
         model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub
             id, or the name of one that comes with the package

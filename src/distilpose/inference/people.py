@@ -27,19 +27,12 @@ _FIT_PIXELS = 8  # least side of a fitted box
 
 
 class FrameId(NamedTuple):
-    """Which image, or which frame of which video or camera.
+    """Which image, or which frame of which video or camera."""
 
-    Attributes:
-        source: file, or ``webcam:NUMBER``.
-        frame: number in its video, from 0; None for an image.
-        time: of the frame in seconds; None for an image.
-        size_hw: (H, W) in pixels; (0, 0) if it could not be read.
-    """
-
-    source: Path
-    frame: int | None = None
-    time: float | None = None
-    size_hw: tuple[int, int] = (0, 0)
+    source: Path  # file, or ``webcam:NUMBER``
+    frame: int | None = None  # number in its video, from 0; None for an image
+    time: float | None = None  # of the frame in seconds; None for an image
+    size_hw: tuple[int, int] = (0, 0)  # (H, W) in pixels; (0, 0) if it could not be read
 
 
 Frame = tuple[FrameId, ImageArray | DistilPoseError]
@@ -47,23 +40,14 @@ Finder = Callable[[Sequence[tuple[FrameId, ImageArray]]], Sequence[PersonBoxes]]
 
 
 class People(NamedTuple):
-    """Where boxes come from, and the ids of the images.
+    """Where boxes come from, and the ids of the images."""
 
-    Attributes:
-        find: images to the boxes of each.
-        image_ids: of the images; None for one without.
-    """
-
-    find: Finder
-    image_ids: dict[Path, int | None]
+    find: Finder  # images to the boxes of each
+    image_ids: dict[Path, int | None]  # None for an image without
 
 
 class FittedWholeImage:
-    """Takes the image for an image of one person and fits the box to the pose: a first pose gives it.
-
-    Args:
-        predictor: of the poses.
-    """
+    """Takes the image for an image of one person and fits the box to the pose: a first pose gives it."""
 
     def __init__(self, predictor: PosePredictor) -> None:
         self._predictor = predictor
@@ -90,14 +74,7 @@ def open_detector(
     threads: int | None = None,
     tile: int | None = None,
 ) -> Detector:
-    """The detector of a prediction; ``whole-image`` fits its box to the pose.
-
-    Args:
-        detector: a detector, or what `create_detector` takes.
-        predictor: of the poses.
-        threshold: see `create_detector`.
-        threads: likewise.
-        tile: likewise.
+    """The detector of a prediction, by name as `create_detector` takes it; ``whole-image`` fits its box to the pose.
 
     Raises:
         ConfigError: there is no such detector, or it finds people for a model of something else.
@@ -110,20 +87,12 @@ def open_detector(
 
 
 def people_by_detector(detector: Detector, images: Sequence[Path], annotations: Path | None) -> People:
-    """Boxes by a detector.
-
-    Raises:
-        InputError: ``annotations`` is unreadable or broken.
-    """
+    """Boxes by a detector."""
     return People(lambda frames: detector([image for _, image in frames]), match_image_ids(images, annotations))
 
 
 def people_by_hand(boxes: FloatArray, images: Sequence[Path], annotations: Path | None) -> People:
-    """The same (N, 4) boxes, such as typed on the command line, for every image.
-
-    Raises:
-        InputError: a box has no area, or ``annotations`` is unreadable or broken.
-    """
+    """The same (N, 4) boxes, such as typed on the command line, for every image."""
     people = PersonBoxes(check_boxes_xyxy(boxes), np.ones(len(boxes)))
     return People(lambda frames: [people] * len(frames), match_image_ids(images, annotations))
 
@@ -176,7 +145,7 @@ def people_by_file(
 
 
 def best_rows(score: FloatArray, max_people: int | None) -> NDArray[np.intp]:
-    """Which rows to keep: the ``most`` of highest score, best first; all in their order when there are no more."""
+    """Rows of the ``max_people`` highest scores, best first; all in their order when there are no more."""
     if max_people is None or len(score) <= max_people:
         return np.arange(len(score))
     return np.argsort(-score, kind="stable")[:max_people]
@@ -198,29 +167,22 @@ def locate(
         readable = [(frame_id, image) for frame_id, image in several if not isinstance(image, DistilPoseError)]
         found = iter(_find_all(readable, find))
         for frame_id, image in several:
-            if isinstance(image, DistilPoseError):
-                yield frame_id, image
-                continue
-            people = next(found)
+            people = image if isinstance(image, DistilPoseError) else next(found)
             if isinstance(people, DistilPoseError):
                 yield frame_id, people
             else:
+                assert not isinstance(image, DistilPoseError)
                 kept = best_rows(people.box_score, max_people)
                 yield frame_id, LocatedImage(image, people.boxes_xyxy[kept], people.box_score[kept])
 
 
 def _find_all(frames: Sequence[tuple[FrameId, ImageArray]], find: Finder) -> Sequence[PersonBoxes | DistilPoseError]:
-    if not frames:
-        return ()
     try:
-        return _checked(find(frames))
+        people = find(frames) if frames else ()
+        for found in people:
+            check_boxes_xyxy(found.boxes_xyxy)
+        return people
     except Exception as error:  # of a foreign detector, or of one image
         if len(frames) == 1:
             return (as_failure(error),)
     return [found for frame in frames for found in _find_all([frame], find)]
-
-
-def _checked(people: Sequence[PersonBoxes]) -> Sequence[PersonBoxes]:
-    for found in people:
-        check_boxes_xyxy(found.boxes_xyxy)
-    return people

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 
 from distilpose.backends.device import AUTO
 from distilpose.detection.detectors import DEFAULT_DETECTOR
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import ConfigError, InputError, require_package
 from distilpose.files import OutputLock
 from distilpose.formats.writers import PREDICTIONS_NAME
 from distilpose.inference.interruption import Interruption
-from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
+from distilpose.inference.options import PredictOptions
 from distilpose.inference.people import (
     People,
     open_detector,
@@ -26,48 +24,13 @@ from distilpose.inference.people import (
 )
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.progress import Meter
-from distilpose.inference.run import Run, SourceCount
-from distilpose.inference.sources import CAMERA_PREFIX, Sources, find_sources
-from distilpose.video.reader import import_av
+from distilpose.inference.run import PredictReport, Run
+from distilpose.inference.sources import CAMERA_PREFIX, STDIN, Sources, find_sources
 from distilpose.visualization.anonymize import check_has_face
-from distilpose.visualization.draw import style_named
-
-
-class PredictReport(NamedTuple):
-    """What `predict_files` did.
-
-    Attributes:
-        predictions: the file written.
-        num_images: images predicted, with people or without.
-        num_frames: frames of videos and cameras predicted.
-        num_people: people in images.
-        failures: a line for each image, video or frame left out: its name and why. A command that has any exits
-            with 1.
-        num_empty: images in which nobody was found.
-        num_undrawn: people too unsure to be drawn.
-        num_others: files in folders that were left out for their suffix.
-        counts: people of the first thousand images, and of every video and camera.
-        num_tracks: people in videos and cameras, each once per video.
-    """
-
-    predictions: Path
-    num_images: int
-    num_frames: int
-    num_people: int
-    failures: tuple[str, ...]
-    num_tracks: int = 0
-    num_empty: int = 0
-    num_undrawn: int = 0
-    num_others: int = 0
-    counts: Mapping[Path, SourceCount] = MappingProxyType({})
 
 
 class PredictInterruptedError(KeyboardInterrupt):
-    """The user stopped it; all files hold what was predicted until then.
-
-    Attributes:
-        report: of what was done.
-    """
+    """The user stopped it; all files hold what was predicted until then, and ``report`` says what was done."""
 
     def __init__(self, report: PredictReport) -> None:
         super().__init__("interrupted")
@@ -99,12 +62,9 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
         CheckpointError: the model file is unusable.
         PredictInterruptedError: after an interrupt, when all files are closed. It ends a camera without an error.
     """
-    video, output = options.video, options.output
-    found = find_sources(options.sources, exclude=Path(options.out))
-    _check_options(found, video, output)
-    if video.detect_every is None and (options.boxes is not None or options.detector == "whole-image"):
-        video = replace(video, detect_every=1)  # boxes that cost nothing are taken in every frame
-    style = None if output.style is None else style_named(output.style)
+    out, output = Path(options.out), options.output
+    found = find_sources(options.sources, exclude=out)
+    _check_options(found, options)
     predictor = PosePredictor(
         options.model,
         flip_test=options.flip_test,
@@ -115,46 +75,33 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
     if output.anonymize == "face":
         check_has_face(predictor.skeleton)
     people = _people(found, options, predictor)
-    folder, drawings = Path(options.out), _drawing_paths(found, Path(options.out))
-    files = [Path(file) for file in (options.boxes, options.annotations) if file is not None and len(str(file)) < 4096]
-    inputs = [*found.images, *found.videos, *files]
-    _prepare_folder(folder, inputs, [*found.images, *found.videos] if output.images else [])
-    run = Run(predictor, people, folder, video, output, style, drawings, options.max_people)
+    if options.boxes is not None or options.detector == "whole-image":
+        options = replace(options, video=replace(options.video, detect_every=options.video.detect_every or 1))
+    _prepare_folder(found, options)
     try:
         with (
-            OutputLock(folder, "distilpose predict"),
+            OutputLock(out, "distilpose predict"),
             Interruption() as interruption,
             Meter(progress, interruption) as meter,
         ):
-            run.predict(found, interruption, meter)
+            run = Run(options, predictor, people, _drawing_paths(found, out), interruption, meter)
+            report = run.predict(found)
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"cannot write to {folder} ({reason}): what was written before can be read") from error
-    report = PredictReport(
-        folder / PREDICTIONS_NAME,
-        run.num_images,
-        run.num_frames,
-        run.num_people,
-        tuple(run.failures),
-        run.num_tracks,
-        run.num_empty,
-        run.num_undrawn,
-        found.num_others,
-        run.counts,
-    )
+        raise InputError(f"cannot write to {out} ({reason}): what was written before can be read") from error
     if run.interrupted:
         raise PredictInterruptedError(report)
     return report
 
 
-def _check_options(found: Sources, video: VideoOptions, output: OutputOptions) -> None:
+def _check_options(found: Sources, options: PredictOptions) -> None:
     if found.videos or found.cameras:
-        import_av()
+        require_package("av", "reading videos")
     if len(found.cameras) > 1:
         raise ConfigError(f"expected one camera, got {len(found.cameras)}: watch the others in runs of their own")
-    if found.cameras and not found.videos and (video.every != 1 or video.start != 0):
+    if found.cameras and not found.videos and (options.video.every != 1 or options.video.start != 0):
         raise ConfigError("every and start choose frames of videos, got a camera, of which the newest frame is taken")
-    if output.preview is not None and not found.cameras:
+    if options.output.preview is not None and not found.cameras:
         raise ConfigError("preview shows what a camera sees, got no camera among the sources")
 
 
@@ -179,11 +126,13 @@ def _people(found: Sources, options: PredictOptions, predictor: PosePredictor) -
     return people_by_file(Path(options.boxes), found.images, found.videos, annotations, least)
 
 
-def _prepare_folder(out: Path, inputs: Sequence[Path], sources: Sequence[Path]) -> None:
-    """Refuse a folder where results would take the place of something else; ``sources`` get drawn namesakes."""
-    if (out / PREDICTIONS_NAME).resolve() in {path.resolve() for path in inputs}:
+def _prepare_folder(found: Sources, options: PredictOptions) -> None:
+    """Make the folder; refuse one where results or drawn namesakes would take the place of an input."""
+    out, sources = Path(options.out), {path.resolve() for path in (*found.images, *found.videos)}
+    files = [file for file in (options.boxes, options.annotations) if file is not None and len(str(file)) < 4096]
+    if (out / PREDICTIONS_NAME).resolve() in sources | {Path(file).resolve() for file in files}:
         raise InputError(f"{out} would get a file in place of the input {PREDICTIONS_NAME}: choose another folder")
-    if out.resolve() in {path.resolve().parent for path in sources}:
+    if options.output.images and out.resolve() in {path.parent for path in sources}:
         raise InputError(f"{out} holds sources, whose files drawn ones could replace: choose another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -193,19 +142,17 @@ def _prepare_folder(out: Path, inputs: Sequence[Path], sources: Sequence[Path]) 
 
 def _drawing_paths(found: Sources, out: Path) -> dict[Path, Path]:
     """One name per source; names may not differ in case only, which some file systems ignore."""
-    cameras = {Path(f"{CAMERA_PREFIX}{number}"): f"webcam_{number}" for number in found.cameras}
-    paths = [*found.images, *found.videos, *cameras]
-    videos = {*found.videos, *cameras}
-    stems = Counter((cameras.get(path) or path.stem).lower() for path in paths)
+    named = [(path, "stdin" if path == STDIN else path.stem, ".jpg") for path in found.images] + [
+        (path, path.stem, ".mp4") for path in found.videos
+    ]
+    named += [(Path(f"{CAMERA_PREFIX}{number}"), f"webcam_{number}", ".mp4") for number in found.cameras]
+    stems = Counter(stem.lower() for _, stem, _ in named)
     used: set[str] = set()
     drawings = {}
-    for path in paths:
-        stem = cameras.get(path) or path.stem
+    for path, stem, suffix in named:
         base = stem if stems[stem.lower()] == 1 else f"{path.resolve().parent.name}_{stem}"
-        name, number = base, 1
-        while name.lower() in used:
-            number += 1
-            name = f"{base}_{number}"
+        names = chain([base], (f"{base}_{number}" for number in count(2)))
+        name = next(name for name in names if name.lower() not in used)
         used.add(name.lower())
-        drawings[path] = out / f"{name}{'.mp4' if path in videos else '.jpg'}"
+        drawings[path] = out / f"{name}{suffix}"
     return drawings

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 from distilpose.backends.loading import as_backend
 from distilpose.data.images import check_image
 from distilpose.data.preprocess import NetworkInput, network_input, preprocess
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import ConfigError
 from distilpose.geometry import CropTransform, check_boxes_xyxy
+from distilpose.geometry.boxes import check_array
 from distilpose.inference.decoding import (
     FlipTest,
     Keypoints,
@@ -38,21 +39,13 @@ CROPS_AHEAD = 256  # of an image, cut before the network: a crowd beyond it is c
 
 
 class PreparedImage(NamedTuple):
-    """The crops of one image and what is needed to bring their keypoints back.
+    """The crops of one image and what is needed to bring their keypoints back."""
 
-    Attributes:
-        images: (M, 3, H, W) network input: the first crops, at most `CROPS_AHEAD`; `PosePredictor.crops` cuts the rest.
-        transforms: of the N crops.
-        boxes_xyxy: (N, 4) image pixels.
-        box_score: (N,) confidence of the detector.
-        image: what the rest is cut from; None when all are cut.
-    """
-
-    images: NetworkInput
-    transforms: Sequence[CropTransform]
-    boxes_xyxy: FloatArray
-    box_score: FloatArray
-    image: ImageArray | None = None
+    images: NetworkInput  # (M, 3, H, W) the first crops, at most `CROPS_AHEAD`; `PosePredictor.crops` cuts the rest
+    transforms: Sequence[CropTransform]  # of the N crops
+    boxes_xyxy: FloatArray  # (N, 4) image pixels
+    box_score: FloatArray  # (N,) confidence of the detector
+    image: ImageArray | None = None  # what the rest is cut from; None when all are cut
 
 
 class PosePredictor:
@@ -124,14 +117,10 @@ class PosePredictor:
         return replace(self.finish(prepared, join_keypoints(parts) if parts else None), image=image)
 
     def prepare(self, image: ImageArray, boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None) -> PreparedImage:
-        """Check the arguments of a call and cut the crops: the part before the network.
-
-        Raises:
-            InputError: the image, a box or a score is unusable.
-        """
+        """Check the arguments of a call and cut the crops: the part before the network."""
         check_image(image)
         boxes = check_boxes_xyxy(boxes_xyxy)
-        detector_score = _check_box_score(box_score, len(boxes))
+        detector_score = np.ones(len(boxes)) if box_score is None else check_array(box_score, "box_score", len(boxes))
         description = self._backend.description
         transforms = description.crops(boxes)
         if not transforms:
@@ -153,20 +142,15 @@ class PosePredictor:
         return decode(output, udp=self._backend.description.udp)
 
     def finish(self, prepared: PreparedImage, keypoints: Keypoints | None) -> PoseResult:
-        """Bring the keypoints of an image's crops back into its pixels: the part behind the network.
-
-        Args:
-            prepared: the image.
-            keypoints: of all its crops; None for an image without any.
+        """Bring the keypoints of all of an image's crops (None without any) back into its pixels, behind the network.
 
         Raises:
             InputError: the model returned numbers that are not finite.
         """
         if keypoints is None:
             return PoseResult.empty(self.skeleton)
-        xy_img, sigma_img = keypoints_to_image(
-            keypoints, prepared.transforms, self._backend.description.heatmap_size_hw
-        )
+        size_hw = self._backend.description.heatmap_size_hw
+        xy_img, sigma_img = keypoints_to_image(keypoints, prepared.transforms, size_hw)
         return PoseResult(
             xy=xy_img,
             box=prepared.boxes_xyxy,
@@ -176,15 +160,3 @@ class PosePredictor:
             sigma=sigma_img,
             skeleton=self.skeleton,
         )
-
-
-def _check_box_score(box_score: ArrayLike | None, people: int) -> FloatArray:
-    if box_score is None:
-        return np.ones(people)
-    try:
-        scores = np.asarray(box_score, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"box_score must be {people} numbers, got {box_score!r}") from error
-    if scores.shape != (people,) or not np.isfinite(scores).all():
-        raise InputError(f"box_score must be {people} finite numbers, one per box, got {scores.tolist()}")
-    return scores

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from distilpose.inference.interruption import Interruption
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, Task, TaskID
+    from rich.progress import Progress, TaskID
 
 ItemT = TypeVar("ItemT")
 
@@ -40,12 +41,13 @@ class Meter:
         if self._progress is None:
             yield from items
             return
-        self._task = self._progress.add_task(title, total=total, unit=unit, note="")
-        done = 0
+        self._task = self._progress.add_task(title, total=total, rate="", note="")
+        done, start = 0, time.perf_counter()
         for item in items:
             yield item
             done += 1
-            self._progress.advance(self._task)
+            rate = f"{done / (time.perf_counter() - start):.1f} {unit}/s"
+            self._progress.update(self._task, completed=done, rate=rate)
         if self._interruption is None or not self._interruption.requested:  # else it would look finished
             self._progress.update(self._task, total=done)
 
@@ -57,24 +59,14 @@ class Meter:
 
 def _bar() -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.text import Text
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    class Rate(ProgressColumn):
-        """Items per second."""
-
-        def render(self, task: Task) -> Text:
-            speed = task.speed
-            if task.finished and task.elapsed:  # of all, where the other is of the last half minute
-                speed = task.completed / task.elapsed
-            return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s")
-
-    columns: list[Any] = [
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        Rate(),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[note]}"),
-    ]
-    return Progress(*columns, console=Console(stderr=True))
+        console=Console(stderr=True),
+    )

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from distilpose.data.images import IMAGE_SUFFIXES, check_image, write_image
 from distilpose.errors import DistilPoseError, InputError
 from distilpose.formats import conversions
 from distilpose.formats.conversions import PoseArrays
+from distilpose.geometry.boxes import check_array
 from distilpose.skeletons import COCO_17, Skeleton
 from distilpose.types import FloatArray, ImageArray, IntArray
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 PERSON_CATEGORY_ID = 1  # COCO's id of "person"
 _OPTIONAL = ("raw_score", "sigma", "track_id")
-_PER_PERSON = PoseArrays._fields
 _CANVAS_MARGIN, _LARGEST_CANVAS = 20, 2048  # pixels, of the plain canvas for people without an image
 _NOTEBOOK_SIZE = 1024  # longer side of an image in a notebook, in pixels
 
@@ -67,24 +67,29 @@ class PoseResult:
     def __post_init__(self) -> None:
         if self.image is not None:
             check_image(self.image)
-        for name in _PER_PERSON:
-            value = getattr(self, name)
-            if value is not None or name not in _OPTIONAL:
-                read = _whole_numbers if name == "track_id" else _numbers
-                object.__setattr__(self, name, read(value, name))
-        people, count = len(self.box_score) if self.box_score.ndim else 0, self.skeleton.num_keypoints
-        inner = {"xy": (count, 2), "raw_score": (count,), "sigma": (count, 2), "box": (4,)}
-        for name in _PER_PERSON:
-            value, shape = getattr(self, name), (people, *inner.get(name, ()))
-            if value is not None and value.size == 0 == people:  # nobody, perhaps read from a bare []
-                object.__setattr__(self, name, np.zeros(shape, dtype=value.dtype))
-            elif value is not None and value.shape != shape:
-                raise InputError(f"{name} of {people} people must have shape {shape}, got {value.shape}")
-        if self.sigma is not None and (self.sigma < 0).any():
-            raise InputError(f"sigma must not be negative, got {self.sigma.min():g}")
+        people, count = len(check_array(self.box_score, "box_score", None)), self.skeleton.num_keypoints
+        inner: dict[str, tuple[int, ...]] = {"xy": (count, 2), "raw_score": (count,), "sigma": (count, 2), "box": (4,)}
+        for name, value in self._rows().items():
+            if value is None and name in _OPTIONAL:
+                continue
+            array = check_array(value, name, people, inner.get(name, ()))
+            if name == "sigma" and (array < 0).any():
+                raise InputError(f"sigma must not be negative, got {array.min():g}")
+            if name == "track_id":
+                if (array != np.rint(array)).any():
+                    raise InputError(f"track_id must be whole numbers, got {array[array != np.rint(array)][0]:g}")
+                array = array.astype(np.int64)
+            object.__setattr__(self, name, array)
+
+    def _rows(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in PoseArrays._fields}
 
     def __len__(self) -> int:
         return len(self.xy)
+
+    def __getitem__(self, people: int | slice | NDArray[Any] | Sequence[int]) -> PoseResult:
+        """One person (``result[0]``) or several (``result[1:]``, a mask, indices) as a result; see `filter`."""
+        return self.filter(np.arange(len(self))[people].reshape(-1))
 
     @property
     def score(self) -> FloatArray | None:
@@ -94,25 +99,14 @@ class PoseResult:
     @classmethod
     def empty(cls, skeleton: Skeleton = COCO_17) -> PoseResult:
         """Nobody: arrays of zero rows."""
-        count = skeleton.num_keypoints
-        return cls(
-            xy=np.zeros((0, count, 2)),
-            box=np.zeros((0, 4)),
-            box_score=np.zeros(0),
-            pose_score=np.zeros(0),
-            raw_score=np.zeros((0, count)),
-            sigma=np.zeros((0, count, 2)),
-            skeleton=skeleton,
-        )
+        xy, box, none = np.zeros((0, skeleton.num_keypoints, 2)), np.zeros((0, 4)), np.zeros(0)
+        return cls(xy, box, none, none, raw_score=xy[..., 0], sigma=xy, skeleton=skeleton)
 
     def filter(self, keep: NDArray[np.bool_] | NDArray[np.intp] | Sequence[int]) -> PoseResult:
-        """Choose people.
+        """Choose people: a new result with copies of their rows.
 
         Args:
             keep: (N,) mask, or row indices in the wanted order.
-
-        Returns:
-            A new result with copies of the chosen rows.
 
         Example:
             >>> result = PoseResult.empty()
@@ -121,8 +115,7 @@ class PoseResult:
         """
         chosen = np.asarray(keep)
         chosen = chosen.astype(np.intp) if chosen.size == 0 and chosen.dtype != np.bool_ else chosen
-        rows = {name: getattr(self, name) for name in _PER_PERSON}
-        return replace(self, **{name: value[chosen].copy() for name, value in rows.items() if value is not None})
+        return replace(self, **{n: rows[chosen].copy() for n, rows in self._rows().items() if rows is not None})
 
     def __repr__(self) -> str:
         """One line, without the arrays."""
@@ -136,19 +129,12 @@ class PoseResult:
         return f"PoseResult({', '.join(parts)})"
 
     def draw(self, image: ImageArray | None = None, style: str | DrawStyle | None = None) -> ImageArray:
-        """The people on a copy of their image; see `draw_poses`.
+        """The people on a copy of their image, (H, W, 3) uint8 RGB; see `draw_poses`.
 
         Args:
             image: (H, W, 3) uint8 RGB; None takes the result's own, and without one a plain canvas.
             style: name in `draw.STYLES`, or a style; None colors by person where there are track ids ("people"), else
                 by body side ("sides").
-
-        Returns:
-            (H, W, 3) uint8 RGB.
-
-        Raises:
-            InputError: ``image`` is none.
-            ConfigError: there is no such style.
         """
         from distilpose.visualization.draw import draw_poses
 
@@ -166,15 +152,7 @@ class PoseResult:
         )
 
     def blur_faces(self, image: ImageArray | None = None) -> ImageArray:
-        """A copy of the image in which nobody can be recognized by the face; see `anonymize.blur_faces`.
-
-        Args:
-            image: (H, W, 3) uint8 RGB; None takes the result's own.
-
-        Raises:
-            InputError: there is no image.
-            ConfigError: the skeleton has neither a keypoint of the face nor shoulders.
-        """
+        """A copy of the image (the result's own by default) with blurred faces; see `anonymize.blur_faces`."""
         from distilpose.visualization.anonymize import blur_faces
 
         shown = self.image if image is None else image
@@ -187,7 +165,7 @@ class PoseResult:
         return PillowImage.fromarray(self.draw(style=style))
 
     def save(self, path: str | Path, format: str | None = None) -> None:
-        """Write the people to a file: the drawn image (.jpg, .png), or their numbers; see `formats.writers`.
+        """Write the people to a file: the drawn image, or their numbers.
 
         Args:
             path: ending in .jpg, .png or another suffix of images, .json (COCO results), .jsonl, .csv or .parquet.
@@ -225,29 +203,24 @@ class PoseResult:
             return self.image
         from distilpose.visualization.draw import PLAIN_COLOR
 
-        corners = np.concatenate([self.xy.reshape(-1, 2), self.box.reshape(-1, 2), np.full((1, 2), 100.0)])
+        corners = np.concatenate([self.xy.reshape(-1, 2), self.box.reshape(-1, 2), [[100.0, 100.0]]])
         width, height = np.clip(corners.max(0) + _CANVAS_MARGIN, 1, _LARGEST_CANVAS).astype(int)
         return np.full((height, width, 3), PLAIN_COLOR, dtype=np.uint8)
 
     def _arrays(self) -> PoseArrays:
-        return PoseArrays(*(getattr(self, name) for name in _PER_PERSON))
+        return PoseArrays(**self._rows())
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready description without loss; `from_dict` reads it back."""
-        rows = {name: getattr(self, name) for name in _PER_PERSON}
-        lists = {name: None if value is None else value.tolist() for name, value in rows.items()}
+        lists = {name: None if rows is None else rows.tolist() for name, rows in self._rows().items()}
         return {**lists, "skeleton": self.skeleton.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PoseResult:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            InputError: a field is missing or broken.
-        """
+        """Read what `to_dict` wrote; raises `InputError` for a field that is missing or broken."""
         try:
             skeleton = Skeleton.from_dict(values["skeleton"])
-            rows = {name: values[name] for name in _PER_PERSON if name != "track_id"}
+            rows = {name: values[name] for name in PoseArrays._fields if name != "track_id"}
             rows["track_id"] = values.get("track_id")  # not in files of version 0.1.0
         except (KeyError, TypeError, DistilPoseError) as error:
             raise InputError(f"a pose result needs all fields of PoseResult.to_dict(): {error!r}") from error
@@ -255,31 +228,23 @@ class PoseResult:
 
     def to_numpy(self) -> NDArray[np.void]:
         """(N,) structured array with a field per attribute that is there, such as ``to_numpy()["xy"]`` (N, K, 2)."""
-        rows = {name: getattr(self, name) for name in _PER_PERSON}
-        rows = {name: value for name, value in rows.items() if value is not None}
+        rows = {name: value for name, value in self._rows().items() if value is not None}
         array = np.zeros(len(self), [(name, value.dtype, value.shape[1:]) for name, value in rows.items()])
         for name, value in rows.items():
             array[name] = value
         return array
 
     def to_openpose(self, order: Literal["body_25", "coco_18"] = "body_25") -> dict[str, Any]:
-        """What OpenPose's ``--write_json`` writes of an image; see `formats.openpose.openpose_people`.
-
-        Raises:
-            ConfigError: the skeleton has none of the keypoints.
-        """
+        """What OpenPose's ``--write_json`` writes of an image; see `formats.openpose.openpose_people`."""
         from distilpose.formats.openpose import openpose_people
 
         return openpose_people(self, order)
 
     def to_coco(self, image_id: int | None) -> list[dict[str, Any]]:
-        """One entry per person in COCO's keypoint results format.
+        """One entry per person in COCO's keypoint results format; ``image_id``: in the annotation file, or None.
 
         ``keypoints`` is x, y, score in [0, 1] for each keypoint, the score 1 from a model without one; ``score`` is
         the pose score.
-
-        Args:
-            image_id: of the image in its annotation file; None if it has none.
         """
         score = np.ones(self.xy.shape[:2]) if self.score is None else self.score
         image_id = None if image_id is None else index(image_id)  # a number of numpy is none of JSON's
@@ -293,11 +258,9 @@ class PoseResult:
     def from_coco(cls, rows: Sequence[Mapping[str, Any]], skeleton: Skeleton = COCO_17) -> PoseResult:
         """Read COCO keypoint results of one image, or its entries of ``predictions.json``, which lose nothing.
 
-        Args:
-            rows: one per person: ``keypoints`` (x, y, score each); ``score``, the pose score, else 1; and if there,
-                ``box_xyxy`` or COCO's ``bbox``, ``box_score``, ``raw_score``, ``sigma``, ``track_id``. Without a box
-                it is the one around the keypoints with a score above 0; without ``box_score`` that is 1.
-            skeleton: of the keypoints.
+        A row per person: ``keypoints`` (x, y, score each); ``score``, of the pose, else 1; and if there, ``box_xyxy``
+        or COCO's ``bbox``, ``box_score``, ``raw_score``, ``sigma``, ``track_id``. Without a box it is the one around
+        the keypoints with a score above 0; without ``box_score`` that is 1.
 
         Raises:
             InputError: a row is broken, the rows are of several images, or only some have a field.
@@ -323,10 +286,6 @@ class PoseResult:
         Keypoints that are not ``visible`` get a score of 0. Without ``xyxy`` in ``data`` a box is the one around the
         keypoints. A third coordinate is left out.
 
-        Args:
-            key_points: N people.
-            skeleton: of the keypoints.
-
         Raises:
             InputError: the arrays are not those of people with this skeleton.
         """
@@ -348,10 +307,8 @@ class PoseResult:
     def from_pandas(cls, table: pd.DataFrame, skeleton: Skeleton = COCO_17) -> PoseResult:
         """Read a table like that of `to_pandas`; rows may come in any order, other columns are left unused.
 
-        Args:
-            table: needs ``person``, ``keypoint``, ``x`` and ``y``. Without a box it is the one around the keypoints;
-                without ``box_score`` that is 1, without ``pose_score`` the box score.
-            skeleton: of the keypoints.
+        It needs ``person``, ``keypoint``, ``x`` and ``y``. Without a box it is the one around the keypoints; without
+        ``box_score`` that is 1, without ``pose_score`` the box score.
 
         Raises:
             InputError: a column or row is missing, or there are several of one.
@@ -375,20 +332,3 @@ class PoseResult:
         """
         arrays = conversions.keypoints_by_name(self._arrays(), self.skeleton, target.keypoint_names, target.name)
         return replace(self, **arrays._asdict(), skeleton=target)
-
-
-def _numbers(value: ArrayLike, name: str) -> FloatArray:
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be an array of numbers, got {value!r}") from error
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
-    return array
-
-
-def _whole_numbers(value: ArrayLike, name: str) -> IntArray:
-    numbers = _numbers(value, name)
-    if (numbers != np.rint(numbers)).any():
-        raise InputError(f"{name} must be whole numbers, got {numbers[numbers != np.rint(numbers)][0]:g}")
-    return numbers.astype(np.int64)

@@ -16,6 +16,7 @@ from distilpose.errors import InputError
 from distilpose.video.reader import VIDEO_SUFFIXES
 
 CAMERA_PREFIX = "webcam:"
+STDIN = Path("-")  # an image on the standard input
 
 
 class Sources(NamedTuple):
@@ -39,8 +40,8 @@ def find_sources(sources: Iterable[str | Path], *, exclude: Path | None = None) 
 
     Args:
         sources: files, folders (all images and videos below them, hidden ones left out), patterns such as
-            ``photos/**/*.jpg``, ``file:`` addresses, and ``webcam:NUMBER``. A file is a video by its suffix, else an
-            image.
+            ``photos/**/*.jpg``, ``file:`` addresses, ``webcam:NUMBER``, and ``-`` for an image on the standard input.
+            A file is a video by its suffix, else an image.
         exclude: folder that is not looked into, such as that of the results.
 
     Raises:

@@ -2,9 +2,8 @@
 
 from distilpose.losses.distillation import DistillationCriterion, HeatmapCriterion, Labels
 from distilpose.losses.keypoint import ResidualFlow, residual_likelihood_loss
-from distilpose.losses.options import TOKEN_WEIGHT, DistillationOptions
+from distilpose.losses.options import DistillationOptions
 from distilpose.losses.simulated_heatmap import (
-    SIGMA_FLOOR,
     TARGET_SIGMA,
     heatmap_mse,
     read_heatmap,
@@ -12,13 +11,9 @@ from distilpose.losses.simulated_heatmap import (
     simulate_heatmaps,
     target_heatmaps,
 )
-from distilpose.models.outputs import CELL
 
 __all__ = [
-    "CELL",
-    "SIGMA_FLOOR",
     "TARGET_SIGMA",
-    "TOKEN_WEIGHT",
     "DistillationCriterion",
     "DistillationOptions",
     "HeatmapCriterion",

@@ -52,12 +52,10 @@ class TeacherOutputs(Protocol):
     @property
     def tokens(self) -> TokenLayout | None:
         """Of its output; None without tokens."""
-        ...
 
     @property
     def keypoint_mask(self) -> Sequence[bool]:
         """K, False where it has no heatmap of a keypoint."""
-        ...
 
 
 class DistillationCriterion(nn.Module):
@@ -94,10 +92,10 @@ class DistillationCriterion(nn.Module):
         self.projection: nn.Linear | None = None
         mask = torch.ones(student.num_keypoints)
         if teacher is not None:
-            options = _settle_tokens(student.token_layout, teacher.tokens, options)
+            own, other = student.token_layout, teacher.tokens
+            options = _settle_tokens(own, other, options)
             _check_teacher_terms(student, options)
             mask = torch.tensor([float(known) for known in teacher.keypoint_mask])
-            own, other = student.token_layout, teacher.tokens
             if options.token and own is not None and other is not None and own.dim != other.dim:
                 self.projection = nn.Linear(own.dim, other.dim)
         if options.keypoint_form == "rle" and student.num_sigmas == 0:
@@ -127,24 +125,15 @@ class DistillationCriterion(nn.Module):
         """
         options, fading = self.options, self.options.fading(progress)
         terms = {"keypoint": options.keypoint * self._label_loss(student, labels)}
-        heatmaps = None
-        if teacher is not None:
-            heatmaps = teacher.heatmaps.detach().float()
-            if options.token:
-                for name in ("visual_token", "keypoint_token"):
-                    own, other = getattr(student, f"{name}s"), getattr(teacher, f"{name}s").detach()
-                    own = own if self.projection is None else self.projection(own)
-                    terms[name] = fading * options.token * F.mse_loss(own.float(), other.float())
-            if options.simulated_heatmap:
-                assert student.sigma is not None
-                size_hw = (heatmaps.shape[-2], heatmaps.shape[-1])
-                simulated = simulate_heatmaps(
-                    student.xy_norm, student.sigma, size_hw, self._crop_size_hw, options.sigma_floor
-                )
-                weight = distillation_weight(labels, options) * self.keypoint_mask
-                terms["simulated_heatmap"] = (
-                    fading * options.simulated_heatmap * heatmap_mse(simulated, heatmaps, weight)
-                )
+        heatmaps = None if teacher is None else teacher.heatmaps.detach().float()
+        if teacher is not None and options.token:
+            for name in ("visual_token", "keypoint_token"):
+                own, other = getattr(student, f"{name}s"), getattr(teacher, f"{name}s").detach()
+                own = own if self.projection is None else self.projection(own)
+                terms[name] = fading * options.token * F.mse_loss(own.float(), other.float())
+        if heatmaps is not None and options.simulated_heatmap:
+            loss = self._simulated_heatmap_loss(student, heatmaps, labels)
+            terms["simulated_heatmap"] = fading * options.simulated_heatmap * loss
         if self.learns_score:
             terms["score"] = options.score * self._score_loss(student, heatmaps, labels)
         return terms
@@ -161,6 +150,13 @@ class DistillationCriterion(nn.Module):
         sigma_norm = sigma * CELL / sigma.new_tensor(self._crop_size_hw[::-1])
         return residual_likelihood_loss(xy_norm, sigma_norm, target, weight, self.flow)
 
+    def _simulated_heatmap_loss(self, student: PoseOutput[Tensor], heatmaps: Tensor, labels: Labels) -> Tensor:
+        assert student.sigma is not None
+        size_hw = (heatmaps.shape[-2], heatmaps.shape[-1])
+        floor = self.options.sigma_floor
+        simulated = simulate_heatmaps(student.xy_norm, student.sigma, size_hw, self._crop_size_hw, floor)
+        return heatmap_mse(simulated, heatmaps, distillation_weight(labels, self.options) * self.keypoint_mask)
+
     def _score_loss(self, student: PoseOutput[Tensor], heatmaps: Tensor | None, labels: Labels) -> Tensor:
         assert student.score is not None
         options, labeled = self.options, labels.target_weight
@@ -169,10 +165,10 @@ class DistillationCriterion(nn.Module):
             weight = distillation_weight(labels, replace(options, mask="all"))
         else:
             weight = labeled if options.mask == "reference" else distillation_weight(labels, options)
-        weight = weight * (labels.annotated if heatmaps is None else self.keypoint_mask)
-        target = torch.zeros_like(labeled) if heatmaps is None else read_heatmap(
-            heatmaps, xy_norm, options.score_reading
-        )  # fmt: skip
+        if heatmaps is None:
+            weight, target = weight * labels.annotated, torch.zeros_like(labeled)
+        else:
+            weight, target = weight * self.keypoint_mask, read_heatmap(heatmaps, xy_norm, options.score_reading)
         if options.score_target == "oks":
             assert labels.area is not None
             error = (xy_norm - labels.xy_norm) * xy_norm.new_tensor(self._crop_size_hw[::-1])
@@ -197,10 +193,7 @@ class HeatmapCriterion(nn.Module):
     keypoint_mask: Tensor
 
     def __init__(
-        self,
-        options: DistillationOptions,
-        target_sigma: float = TARGET_SIGMA,
-        teacher: TeacherOutputs | None = None,
+        self, options: DistillationOptions, target_sigma: float = TARGET_SIGMA, teacher: TeacherOutputs | None = None
     ) -> None:
         super().__init__()
         if teacher is not None and options.teacher_heatmap == 0:
@@ -235,27 +228,6 @@ def label_heatmap_loss(heatmaps: Tensor, labels: Labels, target_sigma: float) ->
     """
     size_hw = (heatmaps.shape[-2], heatmaps.shape[-1])
     return heatmap_mse(heatmaps.float(), target_heatmaps(labels.xy_norm, target_sigma, size_hw), labels.target_weight)
-
-
-def cycle_losses(
-    first: PoseOutput[Tensor], last: PoseOutput[Tensor], options: DistillationOptions
-) -> dict[str, Tensor]:
-    """What the first cycle of an encoder learns from its last, which gets no gradient.
-
-    ``cycle_token`` is the mean squared error over keypoint tokens plus that over visual tokens; ``cycle_keypoint`` the
-    smooth L1 distance of the positions as crop fractions, the measure of the published label loss.
-
-    Source:
-        SDPose (arXiv:2404.03518): a small encoder run several times is a deeper one, and its later tokens and heatmaps
-        teach the earlier ones (figure 3). Which tokens are compared and how is ours.
-    """
-    pairs = ((first.keypoint_tokens, last.keypoint_tokens), (first.visual_tokens, last.visual_tokens))
-    tokens = [F.mse_loss(a.float(), b.detach().float()) for a, b in pairs if a is not None and b is not None]
-    positions = F.smooth_l1_loss(first.xy_norm.float(), last.xy_norm.detach().float())
-    return {
-        "cycle_token": options.cycle_token * torch.stack(tokens).sum(),
-        "cycle_keypoint": options.cycle_keypoint * positions,
-    }
 
 
 def distillation_weight(labels: Labels, options: DistillationOptions) -> Tensor:

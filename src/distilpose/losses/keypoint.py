@@ -18,10 +18,7 @@ HIDDEN = 64
 def keypoint_loss(xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor) -> Tensor:
     """Smooth L1 distance in crop fractions, averaged over all coordinates, masked zeros included.
 
-    Args:
-        xy_norm: (B, K, 2) predicted.
-        target_xy_norm: (B, K, 2) labeled.
-        target_weight: (B, K), 0 where there is no label.
+    ``xy_norm`` and ``target_xy_norm`` are (B, K, 2), ``target_weight`` (B, K) is 0 where there is no label.
 
     Source:
         DistilPose (arXiv:2303.02455). In crop fractions the loss never leaves its quadratic part, and an
@@ -34,17 +31,11 @@ def keypoint_loss(xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor
 def pixel_keypoint_loss(
     xy_norm: Tensor, target_xy_norm: Tensor, target_weight: Tensor, crop_size_hw: tuple[int, int]
 ) -> Tensor:
-    """Smooth L1 distance in crop pixels, averaged over all coordinates, masked zeros included.
+    """Smooth L1 distance in crop pixels, averaged over all coordinates, masked zeros included; as `keypoint_loss`.
 
     Quadratic below 1 pixel, linear above. The mean is divided by the crop's mean side, the root of H W, and multiplied
     by `PIXEL_BALANCE`: the same relative error costs the same at every crop size, and about as much as in
     `keypoint_loss` where it is twice `PIXEL_BALANCE`.
-
-    Args:
-        xy_norm: (B, K, 2) predicted.
-        target_xy_norm: (B, K, 2) labeled.
-        target_weight: (B, K), 0 where there is no label.
-        crop_size_hw: (H, W) of the input crop in pixels.
 
     Source:
         Ours; why: row 5 of ``docs/parity.md``.
@@ -57,15 +48,11 @@ def pixel_keypoint_loss(
 class ResidualFlow(nn.Module):
     """A learned density over the plane, shared by all keypoints: the shape of errors measured in sigmas.
 
-    Starts as the standard normal. Always computed in float32, also under autocast.
-
-    Args:
-        couplings: layers; they move the two coordinates in turn.
-        hidden: width of the two hidden layers of each.
+    Starts as the standard normal. Always computed in float32, also under autocast. ``couplings`` layers move the two
+    coordinates in turn.
 
     Source:
-        RealNVP (arXiv:1605.08803); number and width of the layers: RLE (arXiv:2107.11291). The identity as a start
-        is ours.
+        RealNVP (arXiv:1605.08803); number and width of the layers: RLE (arXiv:2107.11291). The start is ours.
     """
 
     def __init__(self, couplings: int = COUPLINGS, hidden: int = HIDDEN) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from distilpose.errors import ConfigError
 from distilpose.losses.simulated_heatmap import SIGMA_FLOOR, ScoreReading
@@ -44,8 +44,6 @@ class DistillationOptions:
         teacher_heatmap: weight of a heatmap model's loss against the heatmaps of its teacher.
         backbone_heatmap: weight of an extra heatmap loss on the backbone's features, in training only; it helps
             short trainings. For backbones whose features lie 4 crop pixels apart.
-        cycle_token: weight of the token loss between first and last cycle of an encoder.
-        cycle_keypoint: weight of the loss between their positions.
 
     Source:
         Weights of the first four terms: DistilPose (arXiv:2303.02455).
@@ -65,19 +63,16 @@ class DistillationOptions:
     fade: tuple[float, float] | None = None
     teacher_heatmap: float = 1.0
     backbone_heatmap: float = 0.0
-    cycle_token: float = 0.05
-    cycle_keypoint: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("keypoint", "token", "simulated_heatmap", "score", "sigma_floor", "teacher_heatmap",
-                     "backbone_heatmap", "cycle_token", "cycle_keypoint"):  # fmt: skip
+                     "backbone_heatmap"):  # fmt: skip
             value = getattr(self, name)
             if not 0 <= (value or 0.0) < math.inf:
                 raise ConfigError(f"losses.{name} must be finite and not negative, got {value}")
-        if self.mask not in ("visible", "all", "reference"):
-            raise ConfigError(f"losses.mask must be 'visible', 'all' or 'reference', got {self.mask!r}")
-        if self.keypoint_form not in ("smooth_l1", "pixels", "rle"):
-            raise ConfigError(f"keypoint_form must be 'smooth_l1', 'pixels' or 'rle', got {self.keypoint_form!r}")
+        for name, choices in (("mask", get_args(Mask)), ("keypoint_form", get_args(KeypointForm))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"losses.{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.keypoint_form == "rle" and self.sigma_floor == 0:
             raise ConfigError("keypoint_form 'rle' divides by sigma: set sigma_floor greater than 0")
         if self.fade is not None and not 0 <= self.fade[0] < self.fade[1] <= 1:
@@ -90,7 +85,5 @@ class DistillationOptions:
 
     def fading(self, progress: float) -> float:
         """Factor on the teacher's weights at ``progress``, the share of the training that is done."""
-        if self.fade is None:
-            return 1.0
-        start, end = self.fade
-        return min(1.0, max(0.0, (end - progress) / (end - start)))
+        start, end = self.fade or (math.inf, math.inf)
+        return 1.0 if progress < start else max(0.0, (end - progress) / (end - start))

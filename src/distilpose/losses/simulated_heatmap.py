@@ -75,12 +75,7 @@ def target_heatmaps(xy_norm: Tensor, target_sigma: float, size_hw: tuple[int, in
 
 
 def heatmap_mse(heatmaps: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared error of heatmaps, averaged over all cells, masked zeros included.
-
-    Args:
-        heatmaps: (B, K, H, W).
-        target: (B, K, H, W).
-        weight: (B, K) of each keypoint.
+    """Mean squared error of heatmaps (B, K, H, W), weighted by keypoint (B, K); the mean is over all cells, masked too.
 
     Source:
         DistilPose (arXiv:2303.02455); which keypoints count is the caller's choice, see `DistillationOptions.mask`.
@@ -90,16 +85,10 @@ def heatmap_mse(heatmaps: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def read_heatmap(heatmaps: Tensor, xy_norm: Tensor, reading: ScoreReading = "bilinear") -> Tensor:
-    """Read heatmaps at given points.
+    """Read heatmaps (B, K, H, W) at given points (B, K, 2), fractions of the crop: (B, K) values.
 
-    Args:
-        heatmaps: (B, K, H, W).
-        xy_norm: (B, K, 2) as fractions of the crop; a point lies at (u W, v H) cells, clamped to the map.
-        reading: ``"bilinear"``, ``"nearest"``, or ``"reference"``: the released code's cell,
-            round(u (W - 1)), which is not where the maps are drawn.
-
-    Returns:
-        (B, K) values.
+    A point lies at (u W, v H) cells, clamped to the map. ``"reference"`` reads the released code's cell,
+    round(u (W - 1)), which is not where the maps are drawn.
     """
     size = xy_norm.new_tensor([heatmaps.shape[-1], heatmaps.shape[-2]])
     if reading == "reference":

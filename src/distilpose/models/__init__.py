@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from distilpose.models.presets import MODEL_CARDS, MODELS, list_models
@@ -18,5 +18,5 @@ _NEED_TORCH = {"PoseModel": "distilpose.models.base", "create_model": "distilpos
 
 def __getattr__(name: str) -> Any:
     if name in _NEED_TORCH:
-        return getattr(importlib.import_module(_NEED_TORCH[name]), name)
+        return getattr(import_module(_NEED_TORCH[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

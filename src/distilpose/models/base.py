@@ -9,62 +9,39 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from distilpose.models.backbones.base import Backbone
+from distilpose.types import Size
 
 
 class TokenLayout(NamedTuple):
-    """What must be known of a network's tokens to compare them with another's.
+    """What must be known of a network's tokens to compare them with another's."""
 
-    Attributes:
-        grid_hw: (rows, columns) of the patches that a crop is cut into, one visual token each.
-        dim: D, channels of a token.
-    """
-
-    grid_hw: tuple[int, int]
-    dim: int
+    grid_hw: Size  # (rows, columns) of the patches that a crop is cut into, one visual token each
+    dim: int  # D, channels of a token
 
 
 class PoseNetwork(nn.Module):
-    """Person crops (B, 3, H, W), normalized -> keypoints of one person each.
+    """Person crops (B, 3, H, W), normalized -> keypoints of one person each."""
 
-    Attributes:
-        preset: name in `MODELS`, set by `create_model`: what a checkpoint needs to build the network again.
-        preset_options: the options that differ from the preset's defaults.
-        input_size_hw: (H, W) of the crops.
-        num_keypoints: K.
-        token_layout: of the tokens in its output; None for a network without.
-        backbone: crops -> feature map.
-        head: what turns features or tokens into the output.
-    """
-
-    preset: str | None = None
-    preset_options: Mapping[str, Any] = MappingProxyType({})
-    input_size_hw: tuple[int, int]
-    num_keypoints: int
-    token_layout: TokenLayout | None = None
-    backbone: Backbone
-    head: nn.Module
+    preset: str | None = None  # name in `MODELS`, set by `create_model`: what a checkpoint needs to build it again
+    preset_options: Mapping[str, Any] = MappingProxyType({})  # those that differ from the preset's defaults
+    input_size_hw: Size  # (H, W) of the crops
+    num_keypoints: int  # K
+    token_layout: TokenLayout | None = None  # of the tokens in its output; None for a network without
+    backbone: Backbone  # crops -> feature map
+    head: nn.Module  # features or tokens -> what is returned
 
 
 class RegressionModel(PoseNetwork):
-    """A student: returns a `PoseOutput`.
+    """A student: returns a `PoseOutput`."""
 
-    Attributes:
-        num_sigmas: 0 (none), 1 (the same along x and y) or 2.
-        with_score: whether a confidence is predicted.
-    """
-
-    num_sigmas: int
-    with_score: bool
+    num_sigmas: int  # 0 (none), 1 (the same along x and y) or 2
+    with_score: bool  # whether a confidence is predicted
 
 
 class HeatmapModel(PoseNetwork):
-    """A teacher: returns a `HeatmapOutput`.
+    """A teacher: returns a `HeatmapOutput`."""
 
-    Attributes:
-        heatmap_size_hw: (H, W) of a heatmap in cells.
-    """
-
-    heatmap_size_hw: tuple[int, int]
+    heatmap_size_hw: Size  # (H, W) of a heatmap in cells
 
 
 PoseModel = RegressionModel | HeatmapModel

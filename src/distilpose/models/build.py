@@ -6,6 +6,7 @@ from dataclasses import replace
 from numbers import Integral
 from typing import Any, get_type_hints
 
+from distilpose.compat import refuse_deleted
 from distilpose.errors import ConfigError
 from distilpose.models.backbones.registry import build_backbone
 from distilpose.models.base import PoseModel
@@ -41,10 +42,10 @@ def create_model(name: str, **options: Any) -> PoseModel:
     """
     if name not in MODELS:
         raise ConfigError(f"model must be one of {', '.join(list_models())}, got {name!r}")
+    refuse_deleted(options)
     preset = MODELS[name]
     known = OPTIONS[preset.family]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
+    if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     hints = get_type_hints(ModelConfig)
@@ -67,11 +68,17 @@ def build_model(config: ModelConfig) -> PoseModel:
     """
     backbone = build_backbone(config.backbone)
     size_hw, num_keypoints = config.input_size_hw, config.num_keypoints
-    if config.family == "deeppose":
-        _check_input(size_hw, num_keypoints, backbone.lowest_stride)
+    pools = config.family == "deeppose"
+    stride = backbone.lowest_stride if pools else max(backbone.lowest_stride, backbone.stride)
+    if min(size_hw) < stride or any(side % stride for side in size_hw):
+        raise ConfigError(
+            f"input_size_hw must be (height, width), both multiples of {stride} (the lowest stride), got {size_hw}"
+        )
+    if num_keypoints < 1:
+        raise ConfigError(f"num_keypoints must be at least 1, got {num_keypoints}")
+    if pools:
         pooled = PooledRegressionHead(backbone.out_channels, num_keypoints, config.num_sigmas, config.with_score)
         return DeepPose(backbone, pooled, size_hw)
-    _check_input(size_hw, num_keypoints, max(backbone.lowest_stride, backbone.stride))
     if config.family == "heatmap":
         doublings = (backbone.stride // CELL).bit_length() - 1
         head: DeconvolutionHead | PointwiseHead = PointwiseHead(backbone.out_channels, num_keypoints)
@@ -88,28 +95,15 @@ def build_model(config: ModelConfig) -> PoseModel:
         num_heads=config.num_heads,
         mlp_ratio=config.mlp_ratio,
         visual_depth=config.visual_depth,
-        prune_after=config.prune_after,
-        keep_tokens=config.keep_tokens,
     )
     if config.family == "distilpose":
         return DistilPose(backbone, encoder, RegressionHead(config.dim, config.num_sigmas, config.with_score), size_hw)
-    return TokenPose(
-        backbone, encoder, TokenHeatmapHead(config.dim, config.head_hidden, _divide(size_hw, CELL)), size_hw
-    )
+    heatmap_head = TokenHeatmapHead(config.dim, config.head_hidden, _divide(size_hw, CELL))
+    return TokenPose(backbone, encoder, heatmap_head, size_hw)
 
 
 def _divide(size_hw: Size, stride: int) -> Size:
     return size_hw[0] // stride, size_hw[1] // stride
-
-
-def _check_input(input_size_hw: Size, num_keypoints: int, stride: int) -> None:
-    if min(input_size_hw) < stride or any(side % stride for side in input_size_hw):
-        raise ConfigError(
-            f"input_size_hw must be (height, width), both multiples of {stride} (the lowest stride), "
-            f"got {input_size_hw}"
-        )
-    if num_keypoints < 1:
-        raise ConfigError(f"num_keypoints must be at least 1, got {num_keypoints}")
 
 
 def _check_whole(what: str, value: Any, hint: Any) -> None:

@@ -12,12 +12,7 @@ from distilpose.types import Size
 
 
 class DeepPose(RegressionModel):
-    """Person crops -> keypoints, without tokens.
-
-    Args:
-        backbone: crops -> feature map.
-        head: feature map -> coordinates.
-        input_size_hw: (H, W) of the crops.
+    """Person crops of ``input_size_hw`` -> keypoints, without tokens.
 
     Source:
         DeepPose (arXiv:1312.4659), one stage, with a ResNet (arXiv:1512.03385) in place of its network; sigma and
@@ -34,5 +29,4 @@ class DeepPose(RegressionModel):
 
     def forward(self, images: Tensor) -> PoseOutput[Tensor]:
         """(B, 3, H, W) normalized crops -> keypoints, spread, confidence."""
-        xy_norm, sigma, score = self.head(self.backbone(images))
-        return PoseOutput(xy_norm, sigma, score)
+        return PoseOutput(*self.head(self.backbone(images)))

@@ -13,13 +13,7 @@ from distilpose.types import Size
 
 
 class DistilPose(RegressionModel):
-    """Person crops -> keypoints, predicted from the keypoint tokens.
-
-    Args:
-        backbone: crops -> feature map.
-        encoder: feature map -> tokens.
-        head: keypoint tokens -> coordinates.
-        input_size_hw: (H, W) of the crops.
+    """Person crops of ``input_size_hw`` -> keypoints, predicted from the keypoint tokens.
 
     Source:
         DistilPose (arXiv:2303.02455).
@@ -36,14 +30,6 @@ class DistilPose(RegressionModel):
 
     def forward(self, images: Tensor) -> PoseOutput[Tensor]:
         """(B, 3, H, W) normalized crops -> keypoints, spread, confidence and tokens."""
-        return self._read(*self.encoder(self.backbone(images)))
-
-    def cycle(self, output: PoseOutput[Tensor]) -> PoseOutput[Tensor]:
-        """Run the encoder's blocks once more on the tokens of an output, and the head on the result."""
-        assert output.keypoint_tokens is not None
-        assert output.visual_tokens is not None
-        return self._read(*self.encoder.cycle(output.keypoint_tokens, output.visual_tokens))
-
-    def _read(self, keypoint_tokens: Tensor, visual_tokens: Tensor) -> PoseOutput[Tensor]:
+        keypoint_tokens, visual_tokens = self.encoder(self.backbone(images))
         xy_norm, sigma, score = self.head(keypoint_tokens)
         return PoseOutput(xy_norm, sigma, score, keypoint_tokens, visual_tokens)

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from distilpose.errors import ConfigError
 from distilpose.models.token_encoder import init_linear
+from distilpose.types import Size
 
 NumSigmas = Literal[0, 1, 2]
 
 _DECONVOLUTION_CHANNELS = 256
-_DECONVOLUTION_KERNEL = 4
 _INITIAL_STD = 0.001
 
 
@@ -55,13 +55,7 @@ class CoordinateHead(nn.Module):
 
 
 class RegressionHead(CoordinateHead):
-    """Turn each keypoint token into x, y, score and sigma by one linear layer.
-
-    Args:
-        dim: D of a token.
-        num_sigmas: see `CoordinateHead`.
-        with_score: see `CoordinateHead`.
-    """
+    """Turn each keypoint token into x, y, score and sigma by one linear layer."""
 
     def __init__(self, dim: int, num_sigmas: NumSigmas = 2, with_score: bool = True) -> None:
         super().__init__(num_sigmas, with_score)
@@ -75,14 +69,7 @@ class RegressionHead(CoordinateHead):
 
 
 class PooledRegressionHead(CoordinateHead):
-    """Average a feature map and turn the mean into x, y, score and sigma of every keypoint.
-
-    Args:
-        in_channels: C of the feature map.
-        num_keypoints: K.
-        num_sigmas: see `CoordinateHead`.
-        with_score: see `CoordinateHead`.
-    """
+    """Average a feature map and turn the mean into x, y, score and sigma of every keypoint."""
 
     def __init__(
         self, in_channels: int, num_keypoints: int, num_sigmas: NumSigmas = 2, with_score: bool = True
@@ -99,22 +86,15 @@ class PooledRegressionHead(CoordinateHead):
 
 
 class TokenHeatmapHead(nn.Module):
-    """Turn each keypoint token into a heatmap by two linear layers, each behind a norm.
+    """Turn each keypoint token into a heatmap by two linear layers, each behind a norm."""
 
-    Args:
-        dim: D of a token.
-        hidden: width between the layers.
-        heatmap_size_hw: (H, W) of a heatmap in cells.
-    """
-
-    def __init__(self, dim: int, hidden: int, heatmap_size_hw: tuple[int, int]) -> None:
+    def __init__(self, dim: int, hidden: int, heatmap_size_hw: Size) -> None:
         super().__init__()
-        height, width = heatmap_size_hw
         self.heatmap_size_hw = heatmap_size_hw
         self.norm = nn.LayerNorm(dim)
         self.up = nn.Linear(dim, hidden)
         self.hidden_norm = nn.LayerNorm(hidden)
-        self.out = nn.Linear(hidden, height * width)
+        self.out = nn.Linear(hidden, heatmap_size_hw[0] * heatmap_size_hw[1])
         self.apply(init_linear)
 
     def forward(self, keypoint_tokens: Tensor) -> Tensor:
@@ -125,10 +105,6 @@ class TokenHeatmapHead(nn.Module):
 
 class PointwiseHead(nn.Conv2d):
     """One 1x1 convolution: one heatmap per keypoint, of the feature map's size.
-
-    Args:
-        in_channels: C of the feature map.
-        num_keypoints: K.
 
     Source:
         Deep High-Resolution Representation Learning (arXiv:1908.07919).
@@ -144,15 +120,9 @@ class PointwiseHead(nn.Conv2d):
 
 
 class DeconvolutionHead(nn.Module):
-    """Deconvolutions of 256 channels, each with batch norm and ReLU, then one heatmap per keypoint.
+    """``count`` deconvolutions of 256 channels, each with batch norm and ReLU, then one heatmap per keypoint.
 
-    Args:
-        in_channels: C of the feature map.
-        num_keypoints: K.
-        count: number of deconvolutions, each of which doubles the map.
-
-    Attributes:
-        upsampling: how many times larger a heatmap is than the feature map.
+    Each deconvolution doubles the map.
 
     Source:
         Simple Baselines for Human Pose Estimation and Tracking (arXiv:1804.06208).
@@ -162,14 +132,13 @@ class DeconvolutionHead(nn.Module):
         super().__init__()
         self.upsampling: int = 2**count
         layers: list[nn.Module] = []
-        for channels in (in_channels, *[_DECONVOLUTION_CHANNELS] * (count - 1)):
-            deconvolution = nn.ConvTranspose2d(
-                channels, _DECONVOLUTION_CHANNELS, _DECONVOLUTION_KERNEL, stride=2, padding=1, bias=False
-            )
+        out = _DECONVOLUTION_CHANNELS
+        for channels in (in_channels, *[out] * (count - 1)):
+            deconvolution = nn.ConvTranspose2d(channels, out, kernel_size=4, stride=2, padding=1, bias=False)
             nn.init.normal_(deconvolution.weight, std=_INITIAL_STD)
-            layers += [deconvolution, nn.BatchNorm2d(_DECONVOLUTION_CHANNELS), nn.ReLU(inplace=True)]
+            layers += [deconvolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
         self.deconvolutions = nn.Sequential(*layers)
-        self.read = PointwiseHead(_DECONVOLUTION_CHANNELS, num_keypoints)
+        self.read = PointwiseHead(out, num_keypoints)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> heatmaps (B, K, upsampling * H, upsampling * W)."""

@@ -21,16 +21,7 @@ class TokenLinear(nn.Linear):
 
 
 def token_linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear` as `TokenLinear` runs it.
-
-    Args:
-        tokens: (B, T, D).
-        weight: (out_features, D).
-        bias: (out_features,).
-
-    Returns:
-        (B, T, out_features).
-    """
+    """`torch.nn.functional.linear` as `TokenLinear` runs it, (B, T, D) -> (B, T, out_features)."""
     if not _runs_as_convolution(tokens):
         return F.linear(tokens, weight, bias)
     row = tokens.transpose(1, 2).unsqueeze(2)  # (B, D, 1, T), channels last: no copy

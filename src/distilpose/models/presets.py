@@ -26,8 +26,6 @@ class ModelConfig:
         num_heads: attention heads of a block.
         mlp_ratio: hidden width of a block's MLP in multiples of ``dim``.
         visual_depth: blocks that update the visual tokens; all of them when None.
-        prune_after: blocks after which visual tokens are pruned; never when None.
-        keep_tokens: number of visual tokens that are kept then.
         num_sigmas: 0 (none), 1 (the same along x and y) or 2.
         with_score: whether a confidence is predicted.
         head_hidden: width between the two layers of the token heatmap head.
@@ -46,17 +44,13 @@ class ModelConfig:
     num_heads: int = 8
     mlp_ratio: float = 3
     visual_depth: int | None = None
-    prune_after: int | None = None
-    keep_tokens: int | None = None
     num_sigmas: Literal[0, 1, 2] = 2
     with_score: bool = True
     head_hidden: int = 384
 
 
 _COMMON = ("input_size_hw", "num_keypoints", "backbone")
-_TOKENS = (
-    "patch_size_hw", "dim", "depth", "num_heads", "mlp_ratio", "visual_depth", "prune_after", "keep_tokens",
-)  # fmt: skip
+_TOKENS = ("patch_size_hw", "dim", "depth", "num_heads", "mlp_ratio", "visual_depth")
 _COORDINATES = ("num_sigmas", "with_score")
 OPTIONS: dict[Family, tuple[str, ...]] = {
     "distilpose": (*_COMMON, *_TOKENS, *_COORDINATES),
@@ -96,20 +90,12 @@ MODELS: dict[str, ModelConfig] = {
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Figures of a preset; a test compares size and cost with the model (`benchmark.complexity`).
+    """Figures of a preset; a test compares size and cost with the model (`benchmark.complexity`)."""
 
-    Attributes:
-        parameters: trainable numbers.
-        gmacs_published: 1e9 multiply-accumulates of one crop as the paper counts them, without attention products.
-        gmacs: the same with attention products and without activations.
-        published_ap: COCO val2017 AP in percent, with flip test; None where nothing is published.
-        source: of ``published_ap``.
-    """
-
-    parameters: int
-    gmacs_published: float
-    gmacs: float
-    published_ap: float | None = None
+    parameters: int  # trainable numbers
+    gmacs_published: float  # 1e9 multiply-accumulates of a crop as the paper counts them, without attention products
+    gmacs: float  # the same with attention products and without activations
+    published_ap: float | None = None  # COCO val2017 AP in percent, with flip test; None where nothing is published
     source: str = "this package: nothing is published"
 
 

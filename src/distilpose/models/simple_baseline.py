@@ -12,14 +12,7 @@ from distilpose.types import Size
 
 
 class HeatmapNet(HeatmapModel):
-    """Person crops -> heatmaps, by a backbone and a head of convolutions; no tokens.
-
-    Args:
-        backbone: crops -> feature map.
-        head: feature map -> heatmaps.
-        num_keypoints: K, of the head.
-        input_size_hw: (H, W) of the crops, multiples of the backbone's strides.
-    """
+    """Person crops of ``input_size_hw`` -> ``num_keypoints`` heatmaps, without tokens."""
 
     def __init__(
         self, backbone: Backbone, head: DeconvolutionHead | PointwiseHead, num_keypoints: int, input_size_hw: Size

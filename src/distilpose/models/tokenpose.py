@@ -13,13 +13,7 @@ from distilpose.types import Size
 
 
 class TokenPose(HeatmapModel):
-    """Person crops -> heatmaps, through the same encoder as the student.
-
-    Args:
-        backbone: crops -> feature map.
-        encoder: feature map -> tokens.
-        head: keypoint tokens -> heatmaps.
-        input_size_hw: (H, W) of the crops.
+    """Person crops of ``input_size_hw`` -> heatmaps, through the same encoder as the student.
 
     Source:
         TokenPose (arXiv:2104.03516).
@@ -30,9 +24,8 @@ class TokenPose(HeatmapModel):
         self.backbone = backbone
         self.encoder = encoder
         self.head = head
-        self.input_size_hw = input_size_hw
+        self.input_size_hw, self.heatmap_size_hw = input_size_hw, head.heatmap_size_hw
         self.num_keypoints, self.token_layout = encoder.num_keypoints, encoder.layout
-        self.heatmap_size_hw = head.heatmap_size_hw
 
     def forward(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) normalized crops -> heatmaps (B, K, H / 4, W / 4) and tokens."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distilpose.errors import ConfigError
+from distilpose.files import read_yaml
 from distilpose.skeletons.definition import Pairs, Skeleton
 from distilpose.skeletons.names import index_of, name_key, pairs_by_name
 from distilpose.skeletons.people import COCO_17, SKELETONS
@@ -55,13 +56,8 @@ def skeleton_from_file(file: str | Path, *, only_labels: bool = False) -> Skelet
     Raises:
         ConfigError: the file cannot be read, a field is unknown or broken, or names a keypoint that is not there.
     """
-    import yaml
-
     path = Path(file)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as a skeleton ({error}): check the path and the YAML") from error
+    content = read_yaml(path, "a skeleton")
     try:
         skeleton, assumed = _from_fields(content, path.stem)
     except ConfigError as error:

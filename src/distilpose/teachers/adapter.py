@@ -24,33 +24,26 @@ class SourceTeacher:
     """Resizes, pads and normalizes crops for a source, and puts its heatmaps into the student's order and frame.
 
     A source of another aspect sees the whole crop with black beside it, and the heatmaps of the black are cut off.
-
-    Args:
-        source: of the heatmaps.
-        crops: of the student.
-        mapping: student's keypoint -> the source's, where their names differ.
-        what: the source's name in messages.
+    ``mapping`` leads from the student's keypoints to the source's where their names differ.
 
     Raises:
-        ConfigError: the keypoints do not fit.
+        ConfigError: the keypoints do not fit; the text names ``what``.
     """
+
+    reads_images = True
 
     def __init__(
         self, source: HeatmapSource, crops: CropSpec, mapping: Mapping[str, str] | None = None, what: str = "teacher"
     ) -> None:
-        self._source = source
-        self._crops = crops
-        spec = source.spec
+        self._source, self._crops, spec = source, crops, source.spec
         self._placement = Placement.fit(crops.size_hw, spec.input_size_hw, spec.udp)
-        self._mapping = match_keypoints(crops.skeleton, spec.skeleton, mapping or {}, what)
-        self._index = torch.from_numpy(self._mapping.index)
+        self._index = torch.from_numpy(match_keypoints(crops.skeleton, spec.skeleton, mapping or {}, what).index)
         self._identity = self._index.tolist() == list(range(spec.skeleton.num_keypoints))
         self._as_is = spec.normalization == crops.normalization and not spec.bgr
         self._as_is &= spec.input_size_hw == crops.size_hw and not spec.udp
         self.keypoint_mask = tuple((self._index >= 0).tolist())
         # Tokens teach if they cover the crop and nothing else, and there is one for each keypoint.
         self.tokens = spec.tokens if not self._placement.padded and all(self.keypoint_mask) else None
-        self.reads_images = True
         self.description: Mapping[str, Any] = {
             **spec.description,
             "keypoints": list(spec.skeleton.keypoint_names),
@@ -59,11 +52,13 @@ class SourceTeacher:
             "crop_size_hw": list(crops.size_hw),
             "crop_normalization": asdict(crops.normalization),
         }
-        self._report(what)
+        if self._placement.padded:
+            text = "%s reads %s: crops of %s are shown to it with black beside them"
+            logger.warning(text, what, spec.input_size_hw, crops.size_hw)
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
         """B crops -> heatmaps (B, K, h, w) of the student's keypoints; zero where the source has none."""
-        output = self._source(self._feed(batch.images))
+        output = self._source(batch.images if self._as_is else self._feed(batch.images))
         heatmaps = self._placement.to_crop(self._in_order(output.heatmaps))
         if self.tokens is None or output.keypoint_tokens is None:
             return HeatmapOutput(heatmaps)
@@ -74,8 +69,6 @@ class SourceTeacher:
         self._source.to(device)
 
     def _feed(self, images: Tensor) -> Tensor:
-        if self._as_is:
-            return images
         spec = self._source.spec
         mean, std = _columns(self._crops.normalization, images)
         pixels = self._placement.to_input(images * std + mean, spec.input_size_hw)
@@ -90,23 +83,6 @@ class SourceTeacher:
         ordered = values[:, index.clamp(min=0)]
         ordered[:, index < 0] = 0
         return ordered
-
-    def _report(self, what: str) -> None:
-        missing = [
-            name
-            for name, known in zip(self._crops.skeleton.keypoint_names, self.keypoint_mask, strict=True)
-            if not known
-        ]
-        if missing:
-            logger.warning(
-                "%s does not know %s: the student learns them from labels alone (or name the teacher's word for them "
-                "in 'mapping')",
-                what,
-                ", ".join(missing),
-            )
-        if self._placement.padded:
-            crop, source = self._crops.size_hw, self._source.spec.input_size_hw
-            logger.warning("%s reads %s: crops of %s are shown to it with black beside them", what, source, crop)
 
 
 def _columns(normalization: Normalization, like: Tensor) -> tuple[Tensor, Tensor]:

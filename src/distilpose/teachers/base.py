@@ -20,13 +20,7 @@ from distilpose.types import Size
 
 @dataclass(frozen=True)
 class CropSpec:
-    """The crops that a student is trained on.
-
-    Attributes:
-        size_hw: (H, W) in pixels.
-        skeleton: its keypoints and their order.
-        normalization: of the pixels.
-    """
+    """The crops (H, W) that a student is trained on, its keypoints, and the normalization of the pixels."""
 
     size_hw: Size
     skeleton: Skeleton
@@ -42,65 +36,42 @@ class CropSpec:
 class SourceSpec:
     """How a network wants to be fed and how its heatmaps are to be read.
 
-    Attributes:
-        input_size_hw: (H, W) of its input in pixels.
-        skeleton: of its heatmaps.
-        normalization: of its input, in the order of its colors.
-        bgr: its first color is blue.
-        udp: pixels and cells are counted from center to center of the outermost ones ("unbiased data processing",
-            arXiv:1911.07524), so that pixel W - 1 and cell w - 1 lie on the crop's right edge; else pixel W and
-            cell w do (`CropTransform`).
-        tokens: of its output; None without tokens.
-        description: JSON values that tell it from every other, weights included.
+    With ``udp`` pixels and cells are counted from center to center of the outermost ones ("unbiased data processing",
+    arXiv:1911.07524), so that pixel W - 1 and cell w - 1 lie on the crop's right edge; else pixel W and cell w do
+    (`CropTransform`).
     """
 
-    input_size_hw: Size
-    skeleton: Skeleton
-    normalization: Normalization = field(default_factory=Normalization)
-    bgr: bool = False
+    input_size_hw: Size  # (H, W) in pixels
+    skeleton: Skeleton  # of its heatmaps
+    normalization: Normalization = field(default_factory=Normalization)  # of its input, in the order of its colors
+    bgr: bool = False  # its first color is blue
     udp: bool = False
-    tokens: TokenLayout | None = None
-    description: Mapping[str, Any] = field(default_factory=dict)
+    tokens: TokenLayout | None = None  # of its output; None without tokens
+    description: Mapping[str, Any] = field(default_factory=dict)  # JSON values that tell it, weights included
 
 
 class HeatmapSource(Protocol):
-    """A network that gives heatmaps, in its own terms.
-
-    Attributes:
-        spec: how it is fed and read.
-    """
+    """A network that gives heatmaps, in its own terms."""
 
     spec: SourceSpec
 
     def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) its own input -> heatmaps (B, K, h, w) of its own keypoints, and tokens or None."""
-        ...
 
     def to(self, device: torch.device) -> None:
         """Move it."""
-        ...
 
 
 class Teacher(Protocol):
-    """Gives heatmaps of a student's crops, in the student's keypoints: cell c of w lies at c / w of the crop.
+    """Gives heatmaps of a student's crops, in the student's keypoints: cell c of w lies at c / w of the crop."""
 
-    Attributes:
-        description: JSON values: everything that its answers depend on, besides the crops.
-        keypoint_mask: K: which of the student's keypoints it knows; the heatmaps of the others are zero and mean
-            nothing.
-        tokens: of its output; None where it gives none that a student could compare itself with.
-        reads_images: whether its answer depends on the pixels, so that mirrored crops say something new.
-    """
-
-    description: Mapping[str, Any]
-    keypoint_mask: tuple[bool, ...]
-    tokens: TokenLayout | None
-    reads_images: bool
+    description: Mapping[str, Any]  # JSON values: everything that its answers depend on, besides the crops
+    keypoint_mask: tuple[bool, ...]  # K: which of the student's keypoints it knows; the others' heatmaps are zero
+    tokens: TokenLayout | None  # of its output; None where it gives none that a student could compare itself with
+    reads_images: bool  # whether its answer depends on the pixels, so that mirrored crops say something new
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
         """B crops -> heatmaps (B, K, h, w) and tokens or None. Run it in inference mode."""
-        ...
 
     def to(self, device: torch.device) -> None:
         """Move it."""
-        ...

@@ -50,9 +50,7 @@ def open_teacher(
         flip: average its heatmaps with those of the mirrored crops.
 
     Raises:
-        ConfigError: it contradicts itself, or does not fit the student.
-        CheckpointError: a model file is unusable.
-        InputError: a folder is unusable.
+        DistilPoseError: it contradicts itself, does not fit the student, or a file or folder is unusable.
     """
     return _open(teacher_config_from(values), crops, samples, flip)
 
@@ -74,7 +72,7 @@ def _open(
     elif isinstance(config, HeatmapFilesTeacher):
         teacher = HeatmapFiles(Path(config.folder), crops, samples, config.mapping)
     else:
-        teacher = SourceTeacher(first or load_source(config), crops, config.mapping, f"teacher {_place(config)}")
+        teacher = SourceTeacher(first or load_source(config), crops, config.mapping, _what(config))
         flip |= config.flip
     return FlipAverage(teacher, crops.skeleton.flip_index) if flip else teacher
 
@@ -83,33 +81,26 @@ def load_source(config: _NETWORKS) -> HeatmapSource:
     """The network of a teacher, in its own terms.
 
     Raises:
-        ConfigError: what is declared does not fit it.
-        CheckpointError: its file is unusable.
-        InputError: it cannot be found.
+        DistilPoseError: what is declared does not fit it, or its file is unusable.
     """
     if isinstance(config, CheckpointTeacher):
         return load_checkpoint_source(config.file)
     return load_vitpose_source(config) if isinstance(config, VitPoseTeacher) else OnnxSource(config)
 
 
-def _place(config: _NETWORKS) -> str:
-    return config.model if isinstance(config, VitPoseTeacher) else config.file
+def _what(config: _NETWORKS) -> str:
+    return f"teacher {config.model if isinstance(config, VitPoseTeacher) else config.file}"
 
 
 class TeacherBackend:
     """A teacher alone as an `InferenceBackend`, to be evaluated like any model: on crops of its own size.
 
     Its keypoints are COCO's 17 in COCO's order if it has them all, else its own. An ensemble is asked at the crops of
-    its first member.
-
-    Args:
-        values: what stands under ``teacher`` in a configuration.
-        flip: average its heatmaps with those of the mirrored crops.
+    its first member. ``flip`` averages its heatmaps with those of the mirrored crops.
 
     Raises:
         ConfigError: it contradicts itself, is no network, or its keypoints are neither a known set nor all of COCO's.
-        CheckpointError: a model file is unusable.
-        InputError: a folder is unusable.
+        DistilPoseError: a model file or folder is unusable.
     """
 
     def __init__(self, values: TeacherValues, *, flip: bool = False) -> None:
@@ -123,8 +114,7 @@ class TeacherBackend:
                 f"a teacher is evaluated on all keypoints of {crops.skeleton.name}, it lacks some of them: "
                 "name them in 'mapping', or train with it only"
             )
-        blank = torch.zeros(1, 3, *crops.size_hw)
-        heatmaps = self._ask(blank).heatmaps
+        heatmaps = self._ask(torch.zeros(1, 3, *crops.size_hw))
         self.teacher_description = self._teacher.description
         self.description = ModelDescription(
             model="teacher",
@@ -137,31 +127,24 @@ class TeacherBackend:
 
     def __call__(self, images: NetworkInput) -> HeatmapOutput[Float32Array]:
         """(B, 3, H, W) normalized crops -> heatmaps."""
-        return HeatmapOutput(self._ask(torch.from_numpy(images)).heatmaps.float().numpy())
+        return HeatmapOutput(self._ask(torch.from_numpy(images)).float().numpy())
 
-    def _ask(self, images: torch.Tensor) -> HeatmapOutput[torch.Tensor]:
-        count, keypoints = len(images), len(self._teacher.keypoint_mask)
-        nothing = torch.zeros(count, keypoints)
-        index = torch.zeros(count, dtype=torch.int64)
-        batch = Batch(images, torch.zeros(count, keypoints, 2), nothing, nothing > 0, index, index)
+    def _ask(self, images: torch.Tensor) -> torch.Tensor:
+        nothing = torch.zeros(len(images), len(self._teacher.keypoint_mask))
+        index = torch.zeros(len(images), dtype=torch.int64)
+        batch = Batch(images, nothing[..., None].expand(-1, -1, 2), nothing, nothing > 0, index, index)
         with torch.inference_mode():
-            return self._teacher(batch)
+            return self._teacher(batch).heatmaps
 
 
 def _first_network(config: TeacherConfig) -> _NETWORKS:
-    singles = _single_teachers(config)
-    networks = [each for each in singles if not isinstance(each, HeatmapFilesTeacher)]
-    if len(networks) < len(singles):
+    """Of a teacher or of an ensemble, perhaps of ensembles, all of whose members must be networks."""
+    if isinstance(config, HeatmapFilesTeacher):
         raise ConfigError("heatmaps on disk belong to training people: there is no network to evaluate")
-    return networks[0]
-
-
-def _single_teachers(config: TeacherConfig) -> list[_NETWORKS | HeatmapFilesTeacher]:
-    """The teachers that an ensemble, perhaps of ensembles, is made of."""
-    if not isinstance(config, EnsembleTeacher):
-        return [config]
-    members = [teacher_config_from(member) for member in config.members]
-    return [single for member in members for single in _single_teachers(member)]
+    if isinstance(config, EnsembleTeacher):
+        first, *_ = [_first_network(teacher_config_from(member)) for member in config.members]
+        return first
+    return config
 
 
 def _own_crops(config: _NETWORKS, spec: SourceSpec) -> CropSpec:
@@ -170,5 +153,5 @@ def _own_crops(config: _NETWORKS, spec: SourceSpec) -> CropSpec:
         return CropSpec(spec.input_size_hw, COCO_17, Normalization())
     if not isinstance(config, CheckpointTeacher) and config.keypoints is not None:
         # It is measured with what its keypoints leave out: now that is said.
-        teacher_skeleton(config.keypoints, f"teacher {_place(config)}", only_labels=False)
+        teacher_skeleton(config.keypoints, _what(config), only_labels=False)
     return CropSpec(spec.input_size_hw, spec.skeleton, Normalization())

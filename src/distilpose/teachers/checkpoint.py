@@ -22,12 +22,7 @@ from distilpose.teachers.keypoints import unnamed_skeleton
 
 
 class NetworkSource:
-    """A torch module as a source: frozen, in evaluation mode, channels last.
-
-    Args:
-        module: images -> `HeatmapOutput`.
-        spec: how it is fed and read.
-    """
+    """A torch module (images -> `HeatmapOutput`) as a source: frozen, in evaluation mode, channels last."""
 
     def __init__(self, module: nn.Module, spec: SourceSpec) -> None:
         self._module = module.eval().requires_grad_(False)
@@ -48,8 +43,7 @@ def load_checkpoint_source(file: str | Path) -> NetworkSource:
     """A heatmap model of our own.
 
     Raises:
-        CheckpointError: the file is unusable.
-        ConfigError: it holds a student.
+        DistilPoseError: the file is unusable, or holds a student.
     """
     model = load_checkpoint(file)
     if not isinstance(model, HeatmapModel):
@@ -61,13 +55,7 @@ def load_checkpoint_source(file: str | Path) -> NetworkSource:
 
 
 def load_vitpose_source(config: VitPoseTeacher) -> NetworkSource:
-    """ViTPose in the layout of transformers, see `load_vitpose`.
-
-    Raises:
-        ConfigError: transformers is not installed, or the options do not fit the model.
-        InputError: there is no such folder or hub id.
-        CheckpointError: the folder is incomplete or holds another model.
-    """
+    """ViTPose in the layout of transformers, with the errors of `load_vitpose`."""
     from distilpose.backends.vitpose import load_vitpose
 
     keypoints = config.keypoints if isinstance(config.keypoints, str) else ",".join(config.keypoints)
@@ -76,33 +64,21 @@ def load_vitpose_source(config: VitPoseTeacher) -> NetworkSource:
         loaded = load_vitpose(config.model, options)
     except ConfigError as error:
         raise ConfigError(f"teacher {error}") from error
-    known, description = loaded.description, {"kind": "vitpose", "weights": file_hash(loaded.files)}
-    spec = SourceSpec(
-        input_size_hw=known.input_size_hw,
-        skeleton=known.skeleton,
-        normalization=known.normalization or Normalization(),
-        udp=known.udp,
-        description={**description, "dataset_index": config.dataset_index},
-    )
+    known = loaded.description
+    description = {"kind": "vitpose", "weights": file_hash(loaded.files), "dataset_index": config.dataset_index}
+    normalization = known.normalization or Normalization()
+    spec = SourceSpec(known.input_size_hw, known.skeleton, normalization, udp=known.udp, description=description)
     return NetworkSource(loaded.module, spec)
 
 
 def model_source(model: HeatmapModel, weights: str | None = None) -> NetworkSource:
-    """A heatmap model that is already there.
-
-    Args:
-        model: with or without the description of its file.
-        weights: what tells its weights from others; None leaves them out of the description.
-    """
-    described = getattr(model, "description", None)
-    known = described if isinstance(described, ModelDescription) else None
-    spec = SourceSpec(
-        input_size_hw=model.input_size_hw,
-        skeleton=unnamed_skeleton(model.num_keypoints) if known is None else known.skeleton,
-        normalization=(None if known is None else known.normalization) or Normalization(),
-        tokens=model.token_layout,
-        description={"kind": "checkpoint", "weights": weights},
-    )
+    """A heatmap model that is already there; ``weights`` tells its weights from others."""
+    skeleton, normalization = unnamed_skeleton(model.num_keypoints), Normalization()
+    known = getattr(model, "description", None)
+    if isinstance(known, ModelDescription):
+        skeleton, normalization = known.skeleton, known.normalization or normalization
+    description = {"kind": "checkpoint", "weights": weights}
+    spec = SourceSpec(model.input_size_hw, skeleton, normalization, tokens=model.token_layout, description=description)
     return NetworkSource(model, spec)
 
 

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from distilpose.compat import current_names
 from distilpose.errors import ConfigError
+from distilpose.files import read_yaml
+from distilpose.types import Size
 
 Keypoints = str | list[str]
 Triple = tuple[float, float, float]
@@ -18,44 +20,39 @@ _MODEL_SUFFIXES = (ONNX_SUFFIX, ".safetensors", ".pth", ".pt", ".ckpt")
 
 
 @dataclass
-class CheckpointTeacher:
-    """A heatmap model of our own.
+class NetworkTeacher:
+    """What all networks share."""
 
-    Attributes:
-        file: its checkpoint.
-        mapping: student's keypoint -> this teacher's, where their names differ.
-        flip: average the heatmaps with those of the mirrored crops.
-    """
-
-    file: str
-    mapping: dict[str, str] = field(default_factory=dict)
-    flip: bool = False
+    # Student's keypoint -> this teacher's, where their names differ.
+    mapping: dict[str, str] = field(default_factory=dict, kw_only=True)
+    flip: bool = field(default=False, kw_only=True)  # average the heatmaps with those of the mirrored crops
 
 
 @dataclass
-class VitPoseTeacher:
+class CheckpointTeacher(NetworkTeacher):
+    """The checkpoint of a heatmap model of our own."""
+
+    file: str
+
+
+@dataclass
+class VitPoseTeacher(NetworkTeacher):
     """ViTPose in the layout of transformers.
 
     Attributes:
         model: folder written by ``save_pretrained`` (model and image processor), or a hub id.
         dataset_index: which expert of a mixture-of-experts model (ViTPose+) answers; 0 is COCO's.
         keypoints: of its heatmaps: a known set or names in order.
-        mapping: student's keypoint -> this teacher's, where their names differ.
-        flip: average the heatmaps with those of the mirrored crops.
     """
 
     model: str
     dataset_index: int | None = None
     keypoints: Keypoints = "coco_17"
-    mapping: dict[str, str] = field(default_factory=dict)
-    flip: bool = False
 
 
 @dataclass
-class OnnxFileTeacher:
-    """What the two kinds of ONNX files share.
-
-    A file of ``distilpose export`` says all of this itself, and may not be contradicted.
+class OnnxFileTeacher(NetworkTeacher):
+    """What the two kinds of ONNX files share; a file of ``distilpose export`` says all of this itself.
 
     Attributes:
         file: with one input of images.
@@ -64,18 +61,14 @@ class OnnxFileTeacher:
         std: likewise. A network that reads 0..255 has mean 0 and std 1/255.
         color: order of the input's colors; rgb when not given.
         keypoints: of the outputs: a known set or names in order; by their number when not given.
-        mapping: student's keypoint -> this teacher's, where their names differ.
-        flip: average the heatmaps with those of the mirrored crops.
     """
 
     file: str
-    input_size_hw: tuple[int, int] | None = None
+    input_size_hw: Size | None = None
     mean: Triple | None = None
     std: Triple | None = None
     color: Literal["rgb", "bgr"] | None = None
     keypoints: Keypoints | None = None
-    mapping: dict[str, str] = field(default_factory=dict)
-    flip: bool = False
 
 
 @dataclass
@@ -110,33 +103,23 @@ class SimccTeacher(OnnxFileTeacher):
     activation: Literal["softmax", "none"] = "softmax"
     sharpness: float = 10.0
     peak: Literal["value", "one"] = "value"
-    heatmap_size_hw: tuple[int, int] | None = None
+    heatmap_size_hw: Size | None = None
 
 
 @dataclass
 class HeatmapFilesTeacher:
-    """Heatmaps that lie on disk, one per annotation (`teachers.heatmap_files`).
-
-    Attributes:
-        folder: with ``heatmaps.json`` and the arrays.
-        mapping: student's keypoint -> the files', where their names differ.
-    """
+    """A folder of heatmaps, one per annotation (`teachers.stored_heatmaps`)."""
 
     folder: str
-    mapping: dict[str, str] = field(default_factory=dict)
+    mapping: dict[str, str] = field(default_factory=dict)  # student's keypoint -> the files', where their names differ
 
 
 @dataclass
 class EnsembleTeacher:
-    """The weighted mean of several teachers' heatmaps.
-
-    Attributes:
-        members: teachers of any kind, at least two.
-        weights: one for each, above 0; equal when not given.
-    """
+    """The weighted mean of the heatmaps of several teachers of any kind, at least two."""
 
     members: list[str | dict[str, Any]]
-    weights: list[float] | None = None
+    weights: list[float] | None = None  # one for each, above 0; equal when not given
 
 
 TeacherConfig = CheckpointTeacher | VitPoseTeacher | OnnxTeacher | SimccTeacher | HeatmapFilesTeacher | EnsembleTeacher
@@ -151,21 +134,25 @@ KINDS: dict[str, type[TeacherConfig]] = {
 
 
 def teacher_config_from(values: str | Mapping[str, Any]) -> TeacherConfig:
-    """Check what stands under ``teacher``.
-
-    Args:
-        values: path of a checkpoint or of an exported ``.onnx`` file, or a mapping with ``kind`` and its fields.
+    """Check what stands under ``teacher``: a checkpoint or ``.onnx`` file, or a mapping with ``kind`` and its fields.
 
     Raises:
         ConfigError: the kind is unknown, a field is unknown or missing, or a value has the wrong type.
     """
     if isinstance(values, str):
         return OnnxTeacher(values) if values.endswith(ONNX_SUFFIX) else CheckpointTeacher(values)
+    from jsonargparse import ArgumentError, ArgumentParser
+
     fields = current_names(values)
     kind = fields.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"teacher: kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    config = _parse(kind, fields)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--teacher", type=KINDS[kind])
+    try:
+        config: TeacherConfig = parser.instantiate(parser.parse_object({"teacher": fields})).teacher
+    except ArgumentError as error:
+        raise ConfigError(f"teacher ({kind}): {error}") from error
     if isinstance(config, EnsembleTeacher):
         _check_ensemble(config)
     if isinstance(config, OnnxFileTeacher):
@@ -173,55 +160,26 @@ def teacher_config_from(values: str | Mapping[str, Any]) -> TeacherConfig:
     return config
 
 
-class TeacherFile(NamedTuple):
-    """A teacher as a file names it.
+def read_teacher_file(path: str | Path) -> tuple[str | dict[str, Any], bool]:
+    """What stands under ``teacher`` and ``teacher_flip`` of a training configuration.
 
-    Attributes:
-        teacher: what stands under ``teacher``.
-        flip: what stands under ``teacher_flip``.
-    """
-
-    teacher: str | dict[str, Any]
-    flip: bool
-
-
-def read_teacher_file(path: str | Path) -> TeacherFile:
-    """The teacher of a training configuration, or of a file that holds what would stand under ``teacher`` alone.
-
-    A checkpoint or an ONNX file is the teacher itself.
+    The file may hold what would stand under ``teacher`` alone; a checkpoint or an ONNX file is the teacher itself.
 
     Raises:
         ConfigError: the file cannot be read, or names no teacher.
     """
-    import yaml
-
     if Path(path).suffix in _MODEL_SUFFIXES:
-        return TeacherFile(str(path), False)
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML ({error})") from error
+        return str(path), False
+    content = read_yaml(path, "a training configuration with 'teacher', or a 'kind'")
     if isinstance(content, dict) and "kind" in content:
-        return TeacherFile(content, False)
+        return content, False
     teacher = content.get("teacher") if isinstance(content, dict) else None
     if not isinstance(teacher, str | dict):
         raise ConfigError(f"{path} names no teacher: expected a training configuration with 'teacher', or a 'kind'")
     flip = content.get("teacher_flip", False)
     if not isinstance(flip, bool):
         raise ConfigError(f"{path}: teacher_flip must be true or false, got {flip!r}")
-    return TeacherFile(teacher, flip)
-
-
-def _parse(kind: str, fields: Mapping[str, Any]) -> TeacherConfig:
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--teacher", type=KINDS[kind])
-    try:
-        config: TeacherConfig = parser.instantiate(parser.parse_object({"teacher": dict(fields)})).teacher
-    except ArgumentError as error:
-        raise ConfigError(f"teacher ({kind}): {error}") from error
-    return config
+    return teacher, flip
 
 
 def _check_onnx(kind: str, config: OnnxFileTeacher) -> None:

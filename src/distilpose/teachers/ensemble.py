@@ -21,11 +21,7 @@ from distilpose.teachers.resampling import Sampling, resample, resize
 class FlipAverage:
     """A teacher whose heatmaps are averaged with those of the mirrored crops: better, at twice the cost.
 
-    Tokens stay those of the plain crops.
-
-    Args:
-        teacher: to ask twice.
-        flip_index: (K,) changes left and right of the student's keypoints.
+    Tokens stay those of the plain crops. ``flip_index`` (K,) changes left and right of the student's keypoints.
 
     Raises:
         ConfigError: the teacher does not look at the crops.
@@ -65,11 +61,6 @@ def unmirror_heatmaps(heatmaps: Tensor, flip_index: Tensor, crop_width: int) -> 
     Crop pixel p of W lands on W - 1 - p, so at w cells the mirrored heatmap lies 1 - w / W of a cell too far left (3/4
     at 4 pixels per cell): that much is made up by linear interpolation. (The flip test moves by a whole cell, the
     baselines' rule.)
-
-    Args:
-        heatmaps: of the mirrored crops.
-        flip_index: (K,) changes left and right.
-        crop_width: W of the crops in pixels.
     """
     back = heatmaps[:, flip_index.to(heatmaps.device)].flip(-1)
     height, width = back.shape[-2:]
@@ -79,11 +70,7 @@ def unmirror_heatmaps(heatmaps: Tensor, flip_index: Tensor, crop_width: int) -> 
 class Ensemble:
     """The weighted mean of several teachers' heatmaps, in the cells of the first one; without tokens.
 
-    A keypoint is averaged over those that know it.
-
-    Args:
-        members: at least one.
-        weights: one for each, > 0; equal when None.
+    A keypoint is averaged over those that know it, with weights > 0, or equal ones when None.
     """
 
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float] | None = None) -> None:
@@ -92,9 +79,8 @@ class Ensemble:
         share = share[:, None] * torch.tensor([member.keypoint_mask for member in members])
         self._share = share / share.sum(0).clamp(min=1e-12)  # (members, K), columns sum to 1 or 0
         descriptions = [dict(member.description) for member in members]
-        self.description: Mapping[str, Any] = {
-            "kind": "ensemble", "members": descriptions, "share": self._share.tolist()
-        }  # fmt: skip
+        description = {"kind": "ensemble", "members": descriptions, "share": self._share.tolist()}
+        self.description: Mapping[str, Any] = description
         self.keypoint_mask = tuple(bool(known) for known in (self._share.sum(0) > 0).tolist())
         self.tokens: TokenLayout | None = None  # the members' tokens mean different things
         self.reads_images = all(member.reads_images for member in members)

@@ -30,17 +30,16 @@ _WHERE = "in a configuration: teacher.input_size_hw, teacher.output or outputs, 
 class OnnxSource:
     """An ONNX file whose outputs are heatmaps, or become some.
 
-    Args:
-        config: what is declared of the file; one of ``distilpose export`` says all itself and may not be contradicted.
+    A file of ``distilpose export`` says all itself and may not be contradicted.
 
     Raises:
-        ConfigError: what is declared does not fit the file.
-        CheckpointError: the file is unusable.
+        DistilPoseError: the file is unusable, or does not fit what is declared of it.
     """
 
     def __init__(self, config: OnnxTeacher | SimccTeacher) -> None:
         path = Path(config.file)
         more: dict[str, Any] = {}
+        self._to_heatmaps: Any = lambda heatmaps: heatmaps
         if isinstance(config, OnnxTeacher) and path.is_file() and is_exported(path):
             backend = OnnxRuntimeBackend(path)
             known = backend.description
@@ -49,7 +48,6 @@ class OnnxSource:
             normalization = known.normalization or Normalization(*_PIXELS)
             self._pixels = known.normalization is None
             self._run: Any = lambda images: [backend(images).heatmaps]  # type: ignore[union-attr]
-            self._to_heatmaps: Any = lambda heatmaps: heatmaps
         else:
             network, outputs, count = _open(path, config)
             size_hw = network.input_size_hw
@@ -58,12 +56,9 @@ class OnnxSource:
             usual = _PIXELS if self._pixels or "movenet" in path.stem.lower() else (IMAGENET_MEAN, IMAGENET_STD)
             normalization = Normalization(config.mean or usual[0], config.std or usual[1])
             self._run = partial(network.run, outputs=outputs)
-            self._to_heatmaps = lambda heatmaps: heatmaps
             if isinstance(config, SimccTeacher):
                 map_hw = config.heatmap_size_hw or (size_hw[0] // 4, size_hw[1] // 4)
-                rule: dict[str, Any] = {
-                    "activation": config.activation, "sharpness": config.sharpness, "peak": config.peak
-                }  # fmt: skip
+                rule: dict[str, Any] = {name: getattr(config, name) for name in ("activation", "sharpness", "peak")}
                 self._to_heatmaps = partial(simcc_heatmaps, size_hw=map_hw, **rule)
                 more = {"heatmap_size_hw": list(map_hw), **rule}
             more["outputs"] = list(outputs)
@@ -161,9 +156,9 @@ def simcc_heatmaps(
         along_x: (B, K, Wx) logits or heights.
         along_y: (B, K, Hy) likewise.
         size_hw: (h, w) of the heatmaps.
-        activation: ``"softmax"`` of values times ``sharpness``; ``"none"`` cuts negative values off.
-        sharpness: factor before the softmax. What a network was trained with keeps its widths: 10 for RTMPose.
-        peak: ``"value"``: the smaller of the axes' raw maxima, cut to 0..1; ``"one"``: every heatmap peaks at 1.
+        activation: see `SimccTeacher`; ``"none"`` cuts negative values off.
+        sharpness: likewise. What a network was trained with keeps its widths.
+        peak: likewise; ``"value"`` is cut to 0..1.
 
     Returns:
         (B, K, h, w) float32 heatmaps in [0, 1].

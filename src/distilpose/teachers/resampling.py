@@ -15,28 +15,17 @@ _ROUNDING = 1e-6  # of a position, in samples
 
 
 class Sampling(NamedTuple):
-    """Where along one axis new samples are read: sample j at position ``start + j * step`` of the old ones.
+    """Where along one axis new samples are read: sample j at position ``start + j * step`` of the old ones."""
 
-    Attributes:
-        size: number of new samples.
-        step: between them, in old samples; above 1 the old ones are averaged.
-        start: of the first one.
-    """
-
-    size: int
-    step: float = 1.0
+    size: int  # number of new samples
+    step: float = 1.0  # above 1 the old ones are averaged
     start: float = 0.0
 
 
 def resample(planes: Tensor, rows: Sampling, columns: Sampling) -> Tensor:
-    """Read planes at other places: linear between samples, averaged where they are thinned out, 0 outside.
+    """Read planes (..., H, W) at other places: linear between samples, averaged where thinned out, 0 outside.
 
     From the last sample to the edge after it, position H or W, that sample is repeated; so is the first one.
-
-    Args:
-        planes: (..., H, W).
-        rows: along H.
-        columns: along W.
 
     Returns:
         (..., h, w) float32; ``planes`` itself where nothing changes.

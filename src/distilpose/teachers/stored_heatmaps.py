@@ -17,12 +17,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,6 +34,7 @@ from distilpose.files import write_file_atomically
 from distilpose.geometry import CropTransform
 from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
+from distilpose.skeletons import Skeleton
 from distilpose.teachers.base import CropSpec
 from distilpose.teachers.keypoints import match_keypoints, teacher_skeleton
 from distilpose.teachers.resampling import Placement
@@ -46,19 +47,12 @@ FORMAT_VERSION = 1
 _FARTHEST = 1e9  # pixels of a box; products of farther ones leave the range of numbers
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What ``heatmaps.json`` says.
+class Manifest(NamedTuple):
+    """What ``heatmaps.json`` says."""
 
-    Attributes:
-        keypoints: of the arrays, in their order: a known set or the names.
-        udp: cells are counted from center to center of the outermost ones (`SourceSpec.udp`).
-        boxes: by annotation id, the box x1, y1, x2, y2 in image pixels that its heatmaps cover.
-    """
-
-    keypoints: str | list[str]
-    udp: bool = False
-    boxes: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    keypoints: str | list[str]  # of the arrays, in their order: a known set or the names
+    udp: bool  # cells are counted from center to center of the outermost ones (`SourceSpec.udp`)
+    boxes: Mapping[str, Sequence[float]]  # by annotation id, x1, y1, x2, y2 in image pixels that its heatmaps cover
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -73,11 +67,10 @@ def read_manifest(folder: Path) -> Manifest:
         "y2]}}}, the last two if needed (docs/teachers.md)"
     )
     values = read_json(file, expected, InputError)
-    known: dict[str, Any] = {"format": None, "keypoints": None, "udp": False, "boxes": {}}
     if not isinstance(values, dict):
         raise InputError(f"{file} must hold {expected}, got a {type(values).__name__}")
-    wrong = sorted(set(values) - set(known))
-    values = known | values
+    known: dict[str, Any] = {"format": None, "keypoints": None, "udp": False, "boxes": {}}
+    wrong, values = sorted(set(values) - set(known)), known | values
     keypoints, boxes = values["keypoints"], values["boxes"]
     names = [keypoints] if isinstance(keypoints, str) else keypoints
     good = {
@@ -115,13 +108,8 @@ class HeatmapFiles:
 
     They do not know how the crop's colors were changed, what lies outside their box is 0, and their blobs grow and
     shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are taught or
-    none. All headers are read at once, so that broken files are found before training.
-
-    Args:
-        folder: in the layout above.
-        crops: of the student.
-        samples: the training people, in the order of `Batch.sample_index`.
-        mapping: student's keypoint -> the files', where their names differ.
+    none. All headers are read at once, so that broken files are found before training. The samples are the training
+    people in the order of `Batch.sample_index`.
 
     Raises:
         ConfigError: the keypoints do not fit, there are no people, or annotation ids are not unique over the training
@@ -134,22 +122,26 @@ class HeatmapFiles:
     ) -> None:
         self._folder = folder
         self._ids = [sample.annotation_id for sample in samples]
-        _check_ids(folder, self._ids)
+        if not samples:
+            raise ConfigError(
+                f"{folder}: heatmaps on disk belong to training people, got none: pass the training samples"
+            )
+        if len(set(self._ids)) < len(self._ids):
+            doubled = next(each for each in self._ids if self._ids.count(each) > 1)
+            raise ConfigError(
+                f"annotation id {doubled} stands for two people in data.train: heatmaps on disk need ids that are "
+                "unique over all training sets"
+            )
         self._manifest = read_manifest(folder)
         skeleton = teacher_skeleton(self._manifest.keypoints, str(folder / MANIFEST))
         self._num_keypoints = skeleton.num_keypoints
         mapped = match_keypoints(crops.skeleton, skeleton, mapping or {}, f"teacher {folder}")
         self._index = torch.from_numpy(mapped.index)
         self._flip_index = torch.from_numpy(crops.skeleton.flip_index)
-        known = self._index >= 0
-        self._keypoint_mask = known & known[self._flip_index]
-        _report(f"teacher {folder}", crops.skeleton.keypoint_names, known, self._keypoint_mask)
-        sizes_hw = {
-            (maps.shape[1], maps.shape[2]) for maps in (self._open(each, header_alone=True) for each in self._ids)
-        }
-        self._crop_hw = crops.size_hw
+        self._keypoint_mask = _check_sides(f"teacher {folder}", crops.skeleton, self._index >= 0)
+        sizes_hw = {(maps.shape[1], maps.shape[2]) for maps in map(self._open, self._ids)}
+        self._crop_hw, self._samples = crops.size_hw, samples
         self._size_hw = _cells_of_crop(crops.size_hw, sizes_hw)
-        self._samples = samples
         self.description: Mapping[str, Any] = {
             "kind": "heatmaps",
             "files": self._fingerprint(),
@@ -174,45 +166,44 @@ class HeatmapFiles:
     def to(self, device: torch.device) -> None:
         """Files stay where they are."""
 
+    def _file(self, annotation_id: int) -> Path:
+        return self._folder / f"{annotation_id}.npy"
+
     def _fingerprint(self) -> str:
         """Of the manifest, and names and sizes of the files: what is in the arrays is not read for it."""
         digest = hashlib.sha256((self._folder / MANIFEST).read_bytes())
-        for path in sorted(self._folder / f"{each}.npy" for each in self._ids):
+        for path in sorted(map(self._file, self._ids)):
             digest.update(f"{path.name} {path.stat().st_size}\n".encode())
         return digest.hexdigest()
 
-    def _open(self, annotation_id: int, *, header_alone: bool = False) -> Float32Array:
-        """(K, h, w) float16 or float32 of one annotation."""
-        path = self._folder / f"{annotation_id}.npy"
-        what = f"{path}: the heatmaps of annotation {annotation_id}"
+    def _open(self, annotation_id: int) -> NDArray[Any]:
+        """(K, h, w) float16 or float32 of one annotation, mapped into memory: only the header is read."""
+        what = f"{(path := self._file(annotation_id))}: the heatmaps of annotation {annotation_id}"
         try:
             array = np.lib.format.open_memmap(path, mode="r")
         except FileNotFoundError as error:
-            missing = [each for each in self._ids if not (self._folder / f"{each}.npy").is_file()]
+            missing = [each for each in self._ids if not self._file(each).is_file()]
             raise InputError(
                 f"{self._folder} lacks the heatmaps of {len(missing)} of {len(self._ids)} training people, such as "
                 f"annotation {annotation_id}: write them, or leave these people out of data.train"
             ) from error
         except (OSError, ValueError) as error:
             raise InputError(f"{what} cannot be read ({str(error)[:200]}): write them again") from error
-        if (
-            array.ndim != 3
-            or 0 in array.shape
-            or len(array) != self._num_keypoints
-            or array.dtype.name not in ("float16", "float32")
-        ):
+        right = array.ndim == 3 and 0 not in array.shape and array.dtype.name in ("float16", "float32")
+        if not right or len(array) != self._num_keypoints:
             expected = f"({self._num_keypoints}, h, w) float16 or float32"
             raise InputError(f"{what} must be {expected}, got {array.dtype} {array.shape}: write them again")
-        if header_alone:
-            return np.asarray(array)
-        heatmaps = np.array(array, dtype=np.float32)
-        if not np.isfinite(heatmaps).all():
-            raise InputError(f"{what} must be finite, got NaN or infinity: write them again")
-        return heatmaps
+        return array
 
     def _warp(self, index: int, image_to_crop: Tensor) -> Tensor:
         """(K, h, w) of one crop."""
-        heatmaps = torch.from_numpy(self._open(self._ids[index]))
+        annotation_id = self._ids[index]
+        heatmaps = torch.from_numpy(np.array(self._open(annotation_id), dtype=np.float32))
+        if not heatmaps.isfinite().all():
+            raise InputError(
+                f"{self._file(annotation_id)}: the heatmaps of annotation {annotation_id} must be finite, got NaN or "
+                "infinity: write them again"
+            )
         ordered = heatmaps[self._index.clamp(min=0)]
         ordered[~self._keypoint_mask] = 0
         if torch.linalg.det(image_to_crop[:, :2]) < 0:  # a mirrored crop: left is right there
@@ -263,34 +254,19 @@ def _square(matrix: Tensor) -> Tensor:
     return torch.cat([matrix, matrix.new_tensor([[0.0, 0.0, 1.0]])])
 
 
-def _check_ids(folder: Path, ids: Sequence[int]) -> None:
-    if not ids:
-        raise ConfigError(f"{folder}: heatmaps on disk belong to training people, got none: pass the training samples")
-    if len(set(ids)) < len(ids):
-        doubled = next(each for each in ids if ids.count(each) > 1)
-        raise ConfigError(
-            f"annotation id {doubled} stands for two people in data.train: heatmaps on disk need ids that are unique "
-            "over all training sets"
-        )
-
-
-def _report(what: str, names: Sequence[str], known: Tensor, keypoint_mask: Tensor) -> None:
-    """Say which keypoints are not taught.
+def _check_sides(what: str, skeleton: Skeleton, known: Tensor) -> Tensor:
+    """(K,) mask of the keypoints that are taught: those that are known on both sides.
 
     Raises:
-        ConfigError: none is.
+        ConfigError: there is none.
     """
-    one_sided = [name for name, has, used in zip(names, known, keypoint_mask, strict=True) if has and not used]
-    if not keypoint_mask.any():
+    mask = known & known[torch.from_numpy(skeleton.flip_index)]
+    one_sided = ", ".join(skeleton.keypoint_names[at] for at in (known & ~mask).nonzero().flatten().tolist())
+    if not mask.any():
         raise ConfigError(
-            f"{what} knows only one side of {', '.join(one_sided)}, and mirrored crops need both: "
-            "name the other side in 'mapping'"
+            f"{what} knows only one side of {one_sided}, and mirrored crops need both: name the other side in 'mapping'"
         )
-    missing = [name for name, has in zip(names, known, strict=True) if not has]
-    if missing:
-        logger.warning("%s does not know %s: the student learns them from labels alone", what, ", ".join(missing))
     if one_sided:
-        logger.warning(
-            "%s knows %s, but not the other side, which mirrored crops need: the student learns them from labels alone",
-            what, ", ".join(one_sided),
-        )  # fmt: skip
+        text = "%s knows %s, but not the other side, which mirrored crops need: they are learned from labels alone"
+        logger.warning(text, what, one_sided)
+    return mask

@@ -6,10 +6,11 @@ import csv
 import json
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +19,7 @@ from distilpose.backends.checkpoint import load_checkpoint, read_description
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
+from distilpose.files import OutputLock
 from distilpose.inference.decoding import FlipTest
 from distilpose.training.config import TrainConfig, train_config_from
 from distilpose.training.prerequisites import check_files, files_of
@@ -82,21 +84,13 @@ class AblationConfig:
             raise ConfigError("seeds must name at least one, got none")
 
 
-@dataclass(frozen=True)
-class Row:
-    """What a variant's runs reached.
+class Row(NamedTuple):
+    """What a variant's runs reached."""
 
-    Attributes:
-        name: of the variant.
-        metrics: one mapping per seed: fractions by the names of `METRICS`.
-        samples: crops seen by one run; None for a file that was not trained here.
-        minutes: of training, mean over the seeds; None likewise.
-    """
-
-    name: str
-    metrics: tuple[Mapping[str, float], ...]
-    samples: int | None
-    minutes: float | None
+    name: str  # of the variant
+    metrics: tuple[Mapping[str, float], ...]  # one mapping per seed: fractions by the names of `METRICS`
+    samples: int | None  # crops seen by one run; None for a file that was not trained here
+    minutes: float | None  # of training, mean over the seeds; None likewise
 
     def mean(self, metric: str) -> float:
         """Over the seeds."""
@@ -108,21 +102,13 @@ class Row:
         return statistics.stdev(values) if len(values) > 1 else None
 
 
-@dataclass(frozen=True)
-class AblationResult:
-    """What was found, and what went wrong.
+class AblationResult(NamedTuple):
+    """What was found, and what went wrong."""
 
-    Attributes:
-        rows: the finished variants.
-        failures: a message per run that failed.
-        files: what was written: table, figures, image.
-        reference: the row that the others are compared with; None until it is finished.
-    """
-
-    rows: tuple[Row, ...]
-    failures: tuple[str, ...]
-    files: tuple[Path, ...]
-    reference: Row | None = None
+    rows: tuple[Row, ...]  # the finished variants
+    failures: tuple[str, ...]  # a message per run that failed
+    files: tuple[Path, ...]  # what was written: table, figures, image
+    reference: Row | None = None  # the row that the others are compared with; None until it is finished
 
 
 def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console | None = None) -> AblationResult:
@@ -139,6 +125,7 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
 
     Raises:
         ConfigError: the configuration contradicts itself, a file is missing, or a folder holds another run.
+        InputError: without ``only``, another process holds the folder.
     """
     config.check()
     names = [variant.name for variant in config.variants]
@@ -150,25 +137,26 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
     todo = [(name, run) for name in only or names for run in runs[name] if run.metrics() is None]
     needed = {f"{name}, seed {run.settings.seed}": files_of(run.settings, run.checkpoint) for name, run in todo}
     check_files(needed, made=Path(config.out))
-    result = _write(config, runs)
-    for name, run in todo:
-        console.rule(f"{name}, seed {run.settings.seed}")
-        try:
-            run.work(config.flip_test, console)
-        except DistilPoseError as error:
-            failures.append(f"{name}, seed {run.settings.seed}: {error}")
-            console.print(f"[red]failed:[/red] {failures[-1]}")
+    Path(config.out).mkdir(parents=True, exist_ok=True)
+    with nullcontext() if only else OutputLock(config.out, "distilpose ablate"):
         result = _write(config, runs)
-    return replace(result, failures=tuple(failures))
+        for name, run in todo:
+            console.rule(f"{name}, seed {run.settings.seed}")
+            try:
+                run.work(config.flip_test, console)
+            except DistilPoseError as error:
+                failures.append(f"{name}, seed {run.settings.seed}: {error}")
+                console.print(f"[red]failed:[/red] {failures[-1]}")
+            result = _write(config, runs)
+    return result._replace(failures=tuple(failures))
 
 
-class _Run:
+class _Run(NamedTuple):
     """One variant with one seed, and its folder."""
 
-    def __init__(self, settings: TrainConfig, checkpoint: Path | None) -> None:
-        self.settings = settings
-        self.out = Path(settings.out)
-        self.checkpoint = checkpoint
+    settings: TrainConfig
+    checkpoint: Path | None
+    out: Path
 
     def metrics(self) -> Mapping[str, float] | None:
         """The measured figures; None before the end."""
@@ -180,14 +168,11 @@ class _Run:
 
     def work(self, flip_test: FlipTest, console: Console) -> None:
         """Train what is missing, then measure the last weights."""
-        weights = self.checkpoint or self._train(console)
-        validation = self.settings.data.validation
-        if validation is None:
+        weights, data = self.checkpoint or self._train(console), self.settings.data
+        if data.validation is None:
             raise ConfigError("expected base.data.validation, the people that all variants are measured on, got none")
-        root = Path(self.settings.data.root)
-        result = evaluate_model(
-            load_checkpoint(weights), root / validation.annotations, root / validation.images, flip_test=flip_test
-        )
+        annotations, images = (Path(data.root) / path for path in (data.validation.annotations, data.validation.images))
+        result = evaluate_model(load_checkpoint(weights), annotations, images, flip_test=flip_test)
         write_evaluation(result, self.out)
 
     def effort(self) -> tuple[int, float] | None:
@@ -204,7 +189,18 @@ class _Run:
         return steps * per_step, seconds / 60
 
     def _train(self, console: Console) -> Path:
-        _keep_settings(self.out, self.settings)
+        """Train, unless that is done; the settings of a run are written down, and compared when it goes on."""
+        file, values = self.out / SETTINGS_FILE, asdict(self.settings)
+        if file.exists():
+            before = asdict(train_config_from(json.loads(file.read_text(encoding="utf-8"))))
+            if changed := sorted(key for key in values if values[key] != before.get(key)):
+                raise ConfigError(
+                    f"{self.out} holds a run with other settings ({', '.join(changed)} changed): choose another out, "
+                    "or delete it"
+                )
+        else:
+            self.out.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         last = self.out / LAST_NAME
         if not last.exists() or read_description(last).training.get("epoch") != self.settings.epochs:
             train(self.settings, resume=(self.out / STATE_NAME).exists(), console=console)
@@ -217,13 +213,14 @@ def _plan(config: AblationConfig, variant: Variant) -> list[_Run]:
     seeds = config.seeds if variant.seeds is None else variant.seeds
     runs = []
     for seed in seeds[:1] if checkpoint else seeds:
-        values = merge_settings(config.base, variant.changes) | {"out": str(folder / f"seed{seed}"), "seed": seed}
+        out = folder / f"seed{seed}"
+        values = merge_settings(config.base, variant.changes) | {"out": str(out), "seed": seed}
         try:
             settings = train_config_from(values)
             settings.check()
         except ConfigError as error:
             raise ConfigError(f"variant {variant.name!r}: {error}") from error
-        runs.append(_Run(settings, checkpoint))
+        runs.append(_Run(settings, checkpoint, out))
     return runs
 
 
@@ -236,33 +233,23 @@ def merge_settings(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
     return merged
 
 
-def _keep_settings(out: Path, settings: TrainConfig) -> None:
-    """Write the settings of a run down, or compare them with those of the run that is already there."""
-    file = out / SETTINGS_FILE
-    values = asdict(settings)
-    if not file.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        return
-    before = asdict(train_config_from(json.loads(file.read_text(encoding="utf-8"))))
-    changed = sorted(key for key in values if values[key] != before.get(key))
-    if changed:
-        raise ConfigError(
-            f"{out} holds a run with other settings ({', '.join(changed)} changed): choose another out, or delete it"
-        )
-
-
 def folder_name(name: str) -> str:
     """The folder of a variant's runs, one below it per seed."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def _write(config: AblationConfig, runs: Mapping[str, list[_Run]]) -> AblationResult:
-    rows = tuple(row for name, seeds in runs.items() if (row := _summarize(name, seeds)) is not None)
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    files = (out / "ablation.md", out / TABLE_FILE, out / "ablation.png")
+    """Summarize the finished runs in a table to read, one for programs and an image."""
+    rows = []
+    for name, seeds in runs.items():
+        finished = [(metrics, run.effort()) for run in seeds if (metrics := run.metrics()) is not None]
+        efforts = [effort for _, effort in finished if effort is not None]
+        minutes = statistics.fmean(value for _, value in efforts) if efforts else None
+        if finished:
+            samples = efforts[0][0] if efforts else None
+            rows.append(Row(name, tuple(metrics for metrics, _ in finished), samples, minutes))
     reference = next((row for row in rows if row.name == config.reference), None)
+    files = tuple(Path(config.out) / name for name in ("ablation.md", TABLE_FILE, "ablation.png"))
     files[0].write_text(_markdown(rows, reference, config), encoding="utf-8")
     with files[1].open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -272,16 +259,7 @@ def _write(config: AblationConfig, runs: Mapping[str, list[_Run]]) -> AblationRe
             writer.writerow([row.name, len(row.metrics), row.samples, row.minutes, *figures])
     if rows:
         draw_rows(rows, files[2])
-    return AblationResult(rows, (), files if rows else files[:2], reference)
-
-
-def _summarize(name: str, runs: Iterable[_Run]) -> Row | None:
-    finished = [(run, metrics) for run in runs if (metrics := run.metrics()) is not None]
-    if not finished:
-        return None
-    efforts = [effort for run, _ in finished if (effort := run.effort()) is not None]
-    minutes = statistics.fmean(value for _, value in efforts) if efforts else None
-    return Row(name, tuple(metrics for _, metrics in finished), efforts[0][0] if efforts else None, minutes)
+    return AblationResult(tuple(rows), (), files if rows else files[:2], reference)
 
 
 def ablation_table(rows: Sequence[Row], reference: Row | None) -> Table:
@@ -301,10 +279,9 @@ def _cells(row: Row, reference: Row | None) -> list[str]:
         spread = row.spread(metric)
         return f"{100 * row.mean(metric):.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
 
-    samples = "-" if row.samples is None else f"{row.samples:,}"
-    minutes = "-" if row.minutes is None else f"{row.minutes:.0f}"
+    effort = ["-" if row.samples is None else f"{row.samples:,}", "-" if row.minutes is None else f"{row.minutes:.0f}"]
     differences = [_difference(row, reference, name) for name in RANKED_BY] if reference else []
-    return [row.name, str(len(row.metrics)), samples, minutes, *map(figure, METRICS), *differences]
+    return [row.name, str(len(row.metrics)), *effort, *map(figure, METRICS), *differences]
 
 
 def _difference(row: Row, reference: Row, metric: str) -> str:

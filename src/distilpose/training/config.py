@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from distilpose.compat import current_names
+from distilpose.compat import current_names, refuse_deleted
 from distilpose.data.augment import AugmentOptions
 from distilpose.errors import ConfigError
 from distilpose.losses import TARGET_SIGMA, DistillationOptions
@@ -138,7 +138,6 @@ class TrainConfig:
         losses: weights and variants of the loss terms.
         target_sigma: of the heatmaps that a teacher is trained on, in cells; small maps need a smaller one.
         augment: of the training crops.
-        cycles: runs of a student's encoder in training; the first, which is what predicts, learns from the last.
         ema_decay: keep, evaluate and save an exponential moving average of the weights.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         flip_test: of the evaluations.
@@ -168,7 +167,6 @@ class TrainConfig:
     losses: DistillationOptions = field(default_factory=DistillationOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     target_sigma: float = TARGET_SIGMA
-    cycles: int = 1
     ema_decay: float | None = None
     evaluate_every: int = 10
     flip_test: Literal["off", "aligned", "reference"] = "off"
@@ -187,7 +185,7 @@ class TrainConfig:
         """
         data = self.data
         at_least = {
-            1: ("epochs", "cycles", "evaluate_every", "log_every", "devices", "data.batch_size", "data.variants",
+            1: ("epochs", "evaluate_every", "log_every", "devices", "data.batch_size", "data.variants",
                 "data.samples_per_epoch"),
             0: ("seed", "data.workers", "backbone_lr", "optimizer.lr", "optimizer.weight_decay", "optimizer.gamma",
                 "optimizer.warmup_factor", "optimizer.warmup_steps"),
@@ -201,10 +199,9 @@ class TrainConfig:
             raise ConfigError(f"target_sigma must be greater than 0 and finite, got {self.target_sigma}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.accelerator not in ACCELERATORS:
-            raise ConfigError(f"accelerator must be one of {', '.join(ACCELERATORS)}, got {self.accelerator!r}")
+        for name, choices in (("precision", tuple(PRECISIONS)), ("accelerator", ACCELERATORS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         self._check_teacher()
         if not data.train:
             raise ConfigError("data.train must name at least one dataset, got none")
@@ -241,6 +238,7 @@ def train_config_from(values: Mapping[str, Any]) -> TrainConfig:
     from jsonargparse import ArgumentError, ArgumentParser
 
     values = dict(current_names(values))
+    refuse_deleted(values)
     if values.get("flip_test") is False:
         values["flip_test"] = "off"  # YAML reads a bare off as False
     parser = ArgumentParser(exit_on_error=False)
@@ -256,7 +254,6 @@ def train_config_from(values: Mapping[str, Any]) -> TrainConfig:
 def learning_rate_factor(config: OptimizerConfig, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
     """The learning rate at a step, as a factor of ``config.lr``."""
     total = max(1, steps_per_epoch * epochs)
-    milestones = [epoch * steps_per_epoch for epoch in config.milestones]
 
     def factor(step: int) -> float:
         if step < config.warmup_steps:
@@ -264,6 +261,6 @@ def learning_rate_factor(config: OptimizerConfig, steps_per_epoch: int, epochs: 
         if config.schedule == "cosine":
             progress = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
             return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        return config.gamma ** sum(step >= milestone for milestone in milestones)
+        return config.gamma ** sum(step >= epoch * steps_per_epoch for epoch in config.milestones)
 
     return factor

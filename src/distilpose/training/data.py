@@ -10,7 +10,6 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from distilpose.backends.description import ModelDescription
-from distilpose.data.augment import AugmentOptions
 from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import PersonSample, load_person_samples
 from distilpose.data.dataset import Batch, MixedSampler, PersonDataset, TrainingItem, build_loader
@@ -30,11 +29,9 @@ def find_model_skeleton(data: DataConfig) -> Skeleton:
         ConfigError: there is no such skeleton, or it cannot be read.
         DatasetError: the first training set has several kinds of keypoints.
     """
-    if data.skeleton is not None:
-        return find_skeleton(data.skeleton, data.root)
     first = data.train[0]
-    if first.skeleton is not None:
-        return find_skeleton(first.skeleton, data.root)
+    if named := data.skeleton or first.skeleton:
+        return find_skeleton(named, data.root)
     return skeleton_of_file(Path(data.root) / first.annotations) or COCO_17
 
 
@@ -47,16 +44,6 @@ def _mapping(dataset: DatasetConfig, skeleton: Skeleton, root: str) -> KeypointM
         lacking = ", ".join(mapping.missing_names)
         logger.warning("%s does not label %s: neither learned from it nor compared", dataset.annotations, lacking)
     return mapping
-
-
-def _warn_of_half_bodies(skeleton: Skeleton, augment: AugmentOptions) -> None:
-    least = augment.half_body_min_keypoints
-    if augment.half_body_prob > 0 and (skeleton.upper_body or skeleton.lower_body) and skeleton.num_keypoints <= least:
-        logger.warning(
-            "%s has %d keypoints, and crops of half a body are drawn where more than %d are labeled: never. Set "
-            "augment.half_body_min_keypoints lower, or augment.half_body_prob to 0.",
-            skeleton.name, skeleton.num_keypoints, least,
-        )  # fmt: skip
 
 
 class TrainingData:
@@ -73,23 +60,26 @@ class TrainingData:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        description: ModelDescription,
-        skip_invalid: bool = False,
-        check_images: bool = False,
+        self, config: TrainConfig, description: ModelDescription, skip_invalid: bool = False, check_images: bool = False
     ) -> None:
         self._config = config
         samples: list[PersonSample] = []
         self._sizes: list[int] = []
         root = Path(config.data.root)
-        _warn_of_half_bodies(description.skeleton, config.augment)
+        skeleton, augment = description.skeleton, config.augment
+        least, halves = augment.half_body_min_keypoints, skeleton.upper_body or skeleton.lower_body
+        if augment.half_body_prob > 0 and halves and skeleton.num_keypoints <= least:
+            logger.warning(
+                "%s has %d keypoints, and crops of half a body are drawn where more than %d are labeled: never. Set "
+                "augment.half_body_min_keypoints lower, or augment.half_body_prob to 0.",
+                skeleton.name, skeleton.num_keypoints, least,
+            )  # fmt: skip
         for dataset in config.data.train:
             loaded = load_person_samples(
                 root / dataset.annotations,
                 root / dataset.images,
-                skeleton=description.skeleton,
-                mapping=_mapping(dataset, description.skeleton, config.data.root),
+                skeleton=skeleton,
+                mapping=_mapping(dataset, skeleton, config.data.root),
                 unannotated=dataset.unannotated,
                 zero_means_unknown=dataset.zero_means_unknown,
                 category=dataset.category,
@@ -105,8 +95,8 @@ class TrainingData:
         self._dataset = PersonDataset(
             samples,
             description.input_size_hw,
-            skeleton=description.skeleton,
-            augment=config.augment,
+            skeleton=skeleton,
+            augment=augment,
             normalization=description.normalization or Normalization(),
             seed=config.seed,
             variants=config.data.variants,

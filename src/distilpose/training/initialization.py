@@ -1,11 +1,9 @@
 """Weights that a run starts from: another run's model, published weights, or attention that points.
 
-Pointer initialization: with the usual small random weights a keypoint token sees the mean of all visual tokens,
-whatever the image: nothing tells the head how to read a position before attention picks one, and nothing tells
-attention what to pick before the head can read it. Training stays at the mean pose until it leaves this saddle. Here
-the last block starts as a pointer: its attention is sharp enough to differ between patches, its values carry a patch's
-token over unchanged, and the head is fitted to read the patch's place from it. The first gradients then say where to
-look.
+Pointer initialization: with the usual small random weights a keypoint token sees the mean of all visual tokens, and
+training stays at the mean pose until it leaves this saddle. Here the last block starts as a pointer: its attention is
+sharp enough to differ between patches, its values carry a patch's token over unchanged, and the head is fitted to read
+the patch's place from it. The first gradients then say where to look.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +38,7 @@ def load_start_weights(model: PoseModel, source: str | Path, parts: Sequence[str
         parts: of "backbone", "encoder" and "head". What neither model has is passed over.
 
     Raises:
-        CheckpointError: the file is unusable, or does not fit.
-        ConfigError: a part that one of the models lacks, encoders with different numbers of heads, or published
-            weights for another kind of backbone.
+        DistilPoseError: the file is unusable, or a part of it does not fit the model's.
     """
     if load_pretrained(model, source, parts):
         return
@@ -57,36 +52,27 @@ def load_start_weights(model: PoseModel, source: str | Path, parts: Sequence[str
                 f"init_parts names {part}, which {start.preset if theirs is None else model.preset} lacks: init copies "
                 f"from a {start.preset} to a {model.preset}, leave {part} out of init_parts"
             )
-        _check_heads(theirs, ours, f"{part} of {source}")
         _copy_weights(theirs, ours, f"{part} of {source}")
-
-
-def _check_heads(source: nn.Module, target: nn.Module, name: str) -> None:
-    """Blocks of one width have the same shapes for any number of heads, and mean something else."""
-    theirs, ours = _num_heads(source), _num_heads(target)
-    if theirs != ours and any(".qkv." in key for key in _shared(source, target)):
-        raise ConfigError(
-            f"the {name} has {theirs} attention heads, the model {ours}: set model_options.num_heads {theirs}, or "
-            "leave encoder out of init_parts"
-        )
 
 
 def _num_heads(part: nn.Module) -> int | None:
     return next((module.num_heads for module in part.modules() if isinstance(module, TransformerBlock)), None)
 
 
-def _shared(source: nn.Module, target: nn.Module) -> dict[str, Tensor]:
-    """The source's tensors that agree in name and shape with one of the target's."""
-    own = target.state_dict()
-    return {key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape}
-
-
 def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
     """Copy what agrees in name and shape: a three-stage backbone takes the first three stages of its teacher."""
-    own, shared = target.state_dict(), _shared(source, target)
+    own = target.state_dict()
+    shared = {key: value for key, value in source.state_dict().items() if key in own and own[key].shape == value.shape}
     if not any(value.is_floating_point() for value in shared.values()):
         raise CheckpointError(
             f"the {name} shares no tensor with the model's: take another checkpoint, or leave it out of init_parts"
+        )
+    # Blocks of one width have the same shapes for any number of heads, and mean something else.
+    theirs, ours = _num_heads(source), _num_heads(target)
+    if theirs != ours and any(".qkv." in key for key in shared):
+        raise ConfigError(
+            f"the {name} has {theirs} attention heads, the model {ours}: set model_options.num_heads {theirs}, or "
+            "leave encoder out of init_parts"
         )
     own.update(shared)
     target.load_state_dict(own)
@@ -102,16 +88,11 @@ HEAD_LEARNING_RATE = 3e-3
 TokenModel = DistilPose | TokenPose
 
 
-class _LastBlockInput(NamedTuple):
-    keypoint_tokens: Tensor  # (B, K, D) as they enter the last block
-    visual_tokens: Tensor  # (B, P, D) as its attention reads them, normalized
-
-
 def initialize_pointer(model: PoseModel, images: Tensor, seed: int, target_sigma: float = TARGET_SIGMA) -> float:
-    """Turn the last block of a fresh model into a pointer and fit the head to it.
+    """Turn the last block of a fresh model into a pointer and fit the head to it; everything else stays.
 
     Args:
-        model: fresh; changed in place. Everything but its last block and its head stays.
+        model: changed in place.
         images: (B, 3, H, W) training crops, for tokens of the usual size.
         seed: of the drawn weights and places.
         target_sigma: of the heatmaps that a teacher will be trained on, in cells.
@@ -120,12 +101,10 @@ def initialize_pointer(model: PoseModel, images: Tensor, seed: int, target_sigma
         The head's last mean squared error in reading places.
 
     Raises:
-        ConfigError: the model has no tokens, or its encoder prunes: the last block does not see every patch.
+        ConfigError: the model has no tokens.
     """
     if not isinstance(model, TokenModel):
         raise ConfigError(f"start 'pointer' is for models with tokens, got {model.preset}: use start 'plain'")
-    if model.encoder.prune_after is not None:
-        raise ConfigError("start: pointer needs all visual tokens: leave out model_options.prune_after or start plain")
     generator = torch.Generator().manual_seed(seed)
     was_training = model.training
     model.eval()
@@ -133,41 +112,33 @@ def initialize_pointer(model: PoseModel, images: Tensor, seed: int, target_sigma
     last = encoder.blocks[-1]
     assert isinstance(last, TransformerBlock)
     with torch.no_grad():
-        tokens = _last_block_input(model, last, images)
+        heard: list[Tensor] = []
+        listener = last.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+        model(images)
+        listener.remove()
+        keypoint_tokens, visual_tokens = heard[0].tensor_split([encoder.num_keypoints], dim=1)
+        visual_tokens = last.attention_norm(visual_tokens)  # as the attention reads them
         carry = torch.linalg.qr(torch.randn(encoder.dim, encoder.dim, generator=generator))[0]
         last.qkv.weight[: 2 * encoder.dim] *= SHARPNESS
         last.qkv.weight[2 * encoder.dim :] = carry
         last.attention_out.weight.copy_(carry.T)
-    error = _fit_head(model, tokens, _patch_centers(model), generator, target_sigma)
+    error = _fit_head(model, keypoint_tokens, visual_tokens, generator, target_sigma)
     model.train(was_training)
     return error
 
 
-def _last_block_input(model: TokenModel, last: TransformerBlock, images: Tensor) -> _LastBlockInput:
-    """Run the model and listen at the door of its last block."""
-    heard: list[Tensor] = []
-    listener = last.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
-    try:
-        model(images)
-    finally:
-        listener.remove()
-    tokens, count = heard[0], model.encoder.num_keypoints
-    return _LastBlockInput(tokens[:, :count], last.attention_norm(tokens[:, count:]))
+def _fit_head(
+    model: TokenModel, keypoint_tokens: Tensor, visual_tokens: Tensor, generator: torch.Generator, target_sigma: float
+) -> float:
+    """Fit the head to read positions from the output of the pointer block: blends of neighboring patches.
 
-
-def _patch_centers(model: TokenModel) -> Tensor:
-    """(P, 2) centers of the patches as fractions of the crop, in row-major order."""
+    ``keypoint_tokens`` (B, K, D) enter that block, whose attention reads ``visual_tokens`` (B, P, D).
+    """
     rows, columns = model.encoder.layout.grid_hw
     y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
-    return torch.stack([x, y], dim=-1).view(-1, 2)
-
-
-def _fit_head(
-    model: TokenModel, tokens: _LastBlockInput, centers: Tensor, generator: torch.Generator, target_sigma: float
-) -> float:
-    """Fit the head to read positions from the output of the pointer block: blends of neighboring patches."""
+    centers = torch.stack([x, y], dim=-1).view(-1, 2)  # of the patches, as fractions of the crop
     adam = torch.optim.Adam(model.head.parameters(), HEAD_LEARNING_RATE)
-    samples, keypoints = tokens.keypoint_tokens.shape[:2]
+    samples, keypoints = keypoint_tokens.shape[:2]
     error = torch.zeros(())
     for _ in range(HEAD_STEPS):
         sample = torch.randint(samples, (HEAD_BATCH,), generator=generator)
@@ -175,8 +146,8 @@ def _fit_head(
         place = torch.rand(HEAD_BATCH, 1, 2, generator=generator)
         reach = 0.03 + 0.6 * torch.rand(HEAD_BATCH, 1, generator=generator) ** 2
         blend = torch.softmax(-(centers - place).square().sum(-1) / (2 * reach**2), dim=-1)
-        carried = torch.einsum("np,npd->nd", blend, tokens.visual_tokens[sample])
-        read = (tokens.keypoint_tokens[sample, keypoint] + carried).unsqueeze(1)
+        carried = torch.einsum("np,npd->nd", blend, visual_tokens[sample])
+        read = (keypoint_tokens[sample, keypoint] + carried).unsqueeze(1)
         error = _reading_error(model, read, blend, centers, target_sigma)
         adam.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]

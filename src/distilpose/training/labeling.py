@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -24,7 +25,7 @@ from distilpose.detection.detectors import create_detector
 from distilpose.errors import ConfigError
 from distilpose.files import write_file_atomically
 from distilpose.formats.boxes import match_boxes
-from distilpose.geometry import check_boxes_xyxy, crops_from_boxes, xyxy_to_xywh
+from distilpose.geometry import CropTransform, check_boxes_xyxy, crops_from_boxes, xyxy_to_xywh
 from distilpose.inference.decoding import decode
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.options import ClosedUnitInterval, PositiveFloat, PositiveInt, check_options, option
@@ -89,36 +90,27 @@ class LabelOptions:
 
 
 class LabelReport(NamedTuple):
-    """What `label_people` did.
+    """What `label_people` did."""
 
-    Attributes:
-        file: the labels, COCO keypoint json.
-        images: folder that its ``file_name`` entries lie in.
-        num_images: with people or without, failed ones left out.
-        num_people: labeled.
-        trusted: share of their keypoints that are trusted (visibility 2).
-        failures: what went wrong, a line for each image.
-    """
-
-    file: Path
-    images: Path
-    num_images: int
-    num_people: int
-    trusted: float
-    failures: tuple[str, ...]
+    file: Path  # the labels, COCO keypoint json
+    images: Path  # folder that its ``file_name`` entries lie in
+    num_images: int  # with people or without, failed ones left out
+    num_people: int  # labeled
+    trusted: float  # share of their keypoints that are trusted (visibility 2)
+    failures: tuple[str, ...]  # what went wrong, a line for each image
 
 
 class _Task(NamedTuple):
     image_id: int
     path: Path
     boxes_xyxy: FloatArray | None  # None: the detector finds them
-    annotation_ids: tuple[int, ...]
+    annotation_ids: Sequence[int]
 
 
 class _Answer(NamedTuple):
     xy_img: FloatArray  # (N, K, 2)
     score: FloatArray  # (N, K)
-    trusted: np.ndarray[Any, np.dtype[np.bool_]]  # (N, K)
+    trusted: NDArray[np.bool_]  # (N, K)
     heatmaps: Float32Array  # (N, K, h, w), mean of plain and mirrored
 
 
@@ -146,8 +138,7 @@ def label_people(options: LabelOptions, *, progress: bool = False) -> LabelRepor
     part = out / _PART_FILE
     done = _read_part(part, options)
     folder, tasks, failures = _find_tasks(options)
-    detects = any(task.boxes_xyxy is None for task in tasks)
-    find = create_detector(options.detector) if detects else None
+    find = create_detector(options.detector) if any(task.boxes_xyxy is None for task in tasks) else None
     waiting = [task for task in tasks if task.image_id not in done]
     images = map_in_threads(_read, (task.path for task in waiting), threads=2, ahead=_AHEAD)
     with part.open("a", encoding="utf-8") as file:
@@ -180,15 +171,10 @@ def _find_tasks(options: LabelOptions) -> tuple[Path, list[_Task], list[str]]:
         by_image: dict[int, list[PersonSample]] = {}
         for sample in loaded.samples:
             by_image.setdefault(sample.image_id, []).append(sample)
-        tasks = [
-            _Task(
-                image_id,
-                people[0].image_path,
-                np.stack([sample.box_xyxy for sample in people]),
-                tuple(sample.annotation_id for sample in people),
-            )
-            for image_id, people in by_image.items()
-        ]
+        tasks = []
+        for image_id, people in by_image.items():
+            boxes = np.stack([sample.box_xyxy for sample in people])
+            tasks.append(_Task(image_id, people[0].image_path, boxes, [sample.annotation_id for sample in people]))
         return folder, tasks, list(loaded.problems)
     paths = [path.absolute() for path in list_images(options.sources)]
     folder = Path(os.path.commonpath([path.parent for path in paths]))
@@ -200,9 +186,9 @@ def _find_tasks(options: LabelOptions) -> tuple[Path, list[_Task], list[str]]:
     return folder, tasks, []
 
 
-def _ids(image_id: int, count: int) -> tuple[int, ...]:
+def _ids(image_id: int, count: int) -> Sequence[int]:
     """Annotation ids of the people in an image, the same in every run."""
-    return tuple(image_id * _PEOPLE_PER_IMAGE + at for at in range(count))
+    return range(image_id * _PEOPLE_PER_IMAGE, image_id * _PEOPLE_PER_IMAGE + count)
 
 
 def _read(path: Path) -> ImageArray | Exception:
@@ -241,17 +227,19 @@ def _ask(teacher: TeacherBackend, image: ImageArray, boxes_xyxy: FloatArray, opt
     flip_index = torch.from_numpy(description.skeleton.flip_index)
     back = unmirror_heatmaps(mirrored, flip_index, description.input_size_hw[1]).numpy()
     mean = np.asarray((plain + back) / 2, dtype=np.float32)
-    both, once, again = (decode(HeatmapOutput(maps)) for maps in (mean, plain, back))
-    assert both.raw_score is not None and once.raw_score is not None and again.raw_score is not None  # noqa: PT018
-    xy_img, once_img, again_img = (
-        np.stack([crop.norm_to_img(xy) for crop, xy in zip(transforms, each.xy_norm, strict=True)])
-        for each in (both, once, again)
-    )
+    (xy_img, score), (once_img, once), (again_img, again) = (_peaks(maps, transforms) for maps in (mean, plain, back))
     longer = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1)
     near = np.linalg.norm(once_img - again_img, axis=-1) <= options.max_distance * longer[:, None]
     inside = ((xy_img >= 0) & (xy_img < image.shape[1::-1])).all(axis=-1)
-    sure = np.minimum(once.raw_score, again.raw_score) > options.min_score
-    return _Answer(xy_img, both.raw_score, near & inside & sure, mean)
+    return _Answer(xy_img, score, near & inside & (np.minimum(once, again) > options.min_score), mean)
+
+
+def _peaks(heatmaps: Float32Array, transforms: Sequence[CropTransform]) -> tuple[FloatArray, FloatArray]:
+    """(N, K, 2) places in the image and (N, K) heights."""
+    decoded = decode(HeatmapOutput(heatmaps))
+    assert decoded.raw_score is not None
+    places = [crop.norm_to_img(xy) for crop, xy in zip(transforms, decoded.xy_norm, strict=True)]
+    return np.stack(places), decoded.raw_score
 
 
 def _to_coco(
@@ -278,31 +266,20 @@ def _to_coco(
 def _read_part(file: Path, options: LabelOptions) -> dict[int, dict[str, Any]]:
     """What an interrupted run has labeled, by image id; notes the options in a new file."""
     own = {"options": {key: value for key, value in asdict(options).items() if key != "batch_size"}}
-    if not file.exists():
-        file.write_text(json.dumps(own) + "\n", encoding="utf-8")
-        return {}
-    first, *records = _lines(file)
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    whole = text[: text.rfind("\n") + 1] or json.dumps(own) + "\n"  # a last line may be cut off
+    if whole != text:
+        file.write_text(whole, encoding="utf-8")
+    first, *records = map(json.loads, whole.splitlines())
     if first != own:
         raise ConfigError(f"{file} holds labels of a run with other options: choose another --out, or delete it")
     return {record["image"]["id"]: record for record in records}
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of the file; a last one that was cut off is taken out of it."""
-    text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        file.write_text(whole, encoding="utf-8")
-    return map(json.loads, whole.splitlines())
-
-
 def _finish(
-    records: Sequence[Mapping[str, Any]],
-    folder: Path,
-    teacher: TeacherBackend,
-    options: LabelOptions,
+    records: Sequence[Mapping[str, Any]], folder: Path, teacher: TeacherBackend, options: LabelOptions,
     failures: Sequence[str],
-) -> LabelReport:
+) -> LabelReport:  # fmt: skip
     skeleton = teacher.description.skeleton
     names = list(skeleton.keypoint_names)
     edges = [[a + 1, b + 1] for a, b in skeleton.edges]

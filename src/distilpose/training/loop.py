@@ -24,13 +24,8 @@ from distilpose.training.step import TrainingStep
 class Training:
     """A run in progress: `train_epoch` goes on from its state.
 
-    Args:
-        step: model, criterion and teacher; moved to the device.
-        config: of the run.
-        device: to train on.
-        steps_per_epoch: batches of one process in an epoch.
-
     Attributes:
+        step: model, criterion and teacher; moved to the device.
         epoch: epochs that are finished.
         steps: steps that are done.
 
@@ -74,8 +69,11 @@ class Training:
         """
         self.step.begin_epoch(self._config.freeze_batchnorm)
         for index, batch in enumerate(batches):
-            rate = self._set_learning_rate()
+            factor = self._rate_factor(self.steps)
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
             terms = self._train_step(batch, index)
+            rate = self._config.optimizer.lr * factor
             records.add_step(self.epoch + 1, self.steps, len(batch.images), rate, terms)
         self.epoch += 1
 
@@ -128,12 +126,6 @@ class Training:
                 "was started with, or start another run"
             ) from error
 
-    def _set_learning_rate(self) -> float:
-        factor = self._rate_factor(self.steps)
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
-        return self._config.optimizer.lr * factor
-
     def _diverged(self, terms: dict[str, Tensor], batch: Batch, index: int) -> TrainingDivergedError:
         bad = [f"{name} = {value.item()}" for name, value in terms.items() if name != "total" and not value.isfinite()]
         advice = self.step.find_fault(batch) or "lower optimizer.lr or lengthen the warm-up"
@@ -177,11 +169,10 @@ def _freeze(model: nn.Module, prefixes: list[str]) -> None:
 def _build_optimizer(step: TrainingStep, config: TrainConfig) -> torch.optim.Adam:
     """Adam with the backbone in a group of its own, whose rate is ``backbone_lr`` times the others'."""
     options = config.optimizer
-    backbone = {id(value) for value in step.model.backbone.parameters()}
     trained = [value for value in step.parameters() if value.requires_grad]
-    if config.backbone_lr == 1:
-        groups = [{"params": trained, "lr": options.lr}]
-    else:
+    groups = [{"params": trained, "lr": options.lr}]
+    if config.backbone_lr != 1:
+        backbone = {id(value) for value in step.model.backbone.parameters()}
         groups = [
             {"params": [value for value in trained if (id(value) in backbone) == inside], "lr": options.lr * factor}
             for inside, factor in ((True, config.backbone_lr), (False, 1.0))

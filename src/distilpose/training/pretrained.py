@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,20 +32,15 @@ class _Layout(NamedTuple):
 
     network: str
     backbone: type[Backbone]
-    signs: tuple[str, ...]  # names that no other file has together
+    signs: set[str]  # names that no other file has together
     classifier: tuple[str, ...]  # beginnings of the names of what follows the last feature map
-    own_name: Callable[[str], str]
+    own_name: Callable[[str], str] = str
 
 
+_LITE = {"_conv_stem.weight", "_blocks.0._depthwise_conv.weight"}
 _LAYOUTS = (
-    _Layout("a ResNet", ResNet, ("conv1.weight", "layer1.0.conv1.weight"), ("fc.",), str),
-    _Layout(
-        "an EfficientNet-Lite",
-        EfficientNetLite,
-        ("_conv_stem.weight", "_blocks.0._depthwise_conv.weight"),
-        ("_conv_head.", "_bn1.", "_fc."),
-        own_name,
-    ),
+    _Layout("a ResNet", ResNet, {"conv1.weight", "layer1.0.conv1.weight"}, ("fc.",)),
+    _Layout("an EfficientNet-Lite", EfficientNetLite, _LITE, ("_conv_head.", "_bn1.", "_fc."), own_name),
 )
 
 
@@ -71,7 +67,7 @@ def load_pretrained(model: PoseModel, source: str | Path, parts: Sequence[str] =
         weights = read_movenet_weights(path, model.backbone)
     else:
         state = _read_state(path)
-        layout = next((known for known in _LAYOUTS if all(sign in state for sign in known.signs)), None)
+        layout = next((known for known in _LAYOUTS if known.signs <= state.keys()), None)
         if layout is None:
             return False
         _check_backbone(model, parts, path, layout.network, layout.backbone)
@@ -124,25 +120,20 @@ def imagenet_file(model: PoseModel) -> Path:
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict; empty for any other file."""
+    load = load_file if path.suffix == ".safetensors" else partial(torch.load, map_location="cpu", weights_only=True)
     try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load(path)
     except Exception as error:  # torch.load raises many unrelated types: `load_checkpoint` says what is wrong
         logger.debug("%s is not a state dict: %s", path, error)
         return {}
-    if not isinstance(content, dict):
-        return {}
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    return {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
 
 
 def read_movenet_weights(path: Path, backbone: MobileNetFPN) -> dict[str, Tensor]:
     """The weights of a MoveNet graph, by the names of our backbone; its convolutions stand in the order of running.
 
     Raises:
-        CheckpointError: the file cannot be read, or is another graph.
-        ConfigError: the package onnx is not installed.
+        DistilPoseError: the file cannot be read or is another graph, or the package onnx is not installed.
     """
     try:
         import onnx
@@ -165,14 +156,14 @@ def read_movenet_weights(path: Path, backbone: MobileNetFPN) -> dict[str, Tensor
         )
     weights = {}
     for (name, convolution), node in zip(convolutions, nodes, strict=False):
-        targets = {f"{name}.{kind}": value for kind, value in convolution.named_parameters()}
+        targets = {f"{name}.{kind}": tuple(value.shape) for kind, value in convolution.named_parameters()}
         sources = [casts.get(value, value) for value in node.input[1:]]
         shapes = [tuple(tensors[source].dims) for source in sources if source in tensors]
-        if shapes != [tuple(value.shape) for value in targets.values()]:
+        if shapes != [*targets.values()]:
             raise CheckpointError(
                 f"{path} is not a MoveNet graph of this width: its convolution {node.name!r} has weights of "
-                f"{shapes}, expected {[tuple(value.shape) for value in targets.values()]} ({name}); "
-                "mobilenet_fpn and movenet_lightning take Lightning's, mobilenet_fpn_w175 and movenet_thunder Thunder's"
+                f"{shapes}, expected {[*targets.values()]} ({name}); mobilenet_fpn and movenet_lightning take "
+                "Lightning's, mobilenet_fpn_w175 and movenet_thunder Thunder's"
             )
         for target, source in zip(targets, sources, strict=True):
             weights[target] = torch.from_numpy(onnx.numpy_helper.to_array(tensors[source]).copy()).float()

@@ -25,12 +25,7 @@ LAUNCHED = "DISTILPOSE_LAUNCHED"  # set in the processes that `launch` starts
 
 
 class Processes(NamedTuple):
-    """How a run is spread.
-
-    Attributes:
-        of_machine: processes on each machine.
-        machines: how many.
-    """
+    """How a run is spread."""
 
     of_machine: int
     machines: int
@@ -116,8 +111,7 @@ def joined(processes: Processes, device: torch.device) -> Generator[None]:
         if not has_lost_process(error):
             raise
         raise DistilPoseError(
-            f"process {distributed.get_rank()} of {processes.total} has lost another one: --resume goes on from the "
-            "last whole epoch"
+            f"process {rank()} of {processes.total} has lost another one: --resume goes on from the last whole epoch"
         ) from error
     finally:
         distributed.destroy_process_group()

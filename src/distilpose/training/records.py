@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
 from distilpose.errors import missing_package
+from distilpose.files import write_file_atomically
 from distilpose.types import ImageArray
 
 EVALUATED = ("AP", "AP50", "AP75", "AR")
@@ -40,8 +40,8 @@ class Records:
     """
 
     def __init__(
-        self, out: Path, console: Console, *, every: int, epochs: int, steps_per_epoch: int, steps: int, processes: int,
-        active: bool = True,
+        self, out: Path, console: Console, *, every: int, epochs: int, steps_per_epoch: int, steps: int,
+        processes: int, active: bool = True,
     ) -> None:  # fmt: skip
         self._active, self._console, self._processes = active, console, processes
         self._every, self._epochs, self._steps_per_epoch = every, epochs, steps_per_epoch
@@ -55,14 +55,13 @@ class Records:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise missing_package("tensorboard", "training") from error
-        self._losses, self._evaluation = CsvFile(out / "losses.csv"), CsvFile(out / "evaluation.csv")
+        self._losses, self._evaluation = out / "losses.csv", out / "evaluation.csv"
         for file in (self._losses, self._evaluation):
-            file.keep_up_to(steps)
+            _keep_rows(file, steps)
         self._board = SummaryWriter(out / "tensorboard", purge_step=steps or None)
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[speed]} samples/s")
         self._progress = Progress(
-            *(TextColumn(column) if isinstance(column, str) else column for column in columns), TimeRemainingColumn(),
-            console=console, disable=not console.is_terminal,
+            "{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[speed]} samples/s",
+            TimeRemainingColumn(), console=console, disable=not console.is_terminal,
         )  # fmt: skip
         self._bar = self._progress.add_task("training", total=epochs * steps_per_epoch, completed=steps, speed="-")
 
@@ -91,15 +90,27 @@ class Records:
         self._count += 1
         self._crops += crops * self._processes
         self._seen += crops * self._processes
-        self._show(epoch, steps, terms)
-        if self._count == self._every or steps % self._steps_per_epoch == 0:
-            self._write(epoch, steps, rate)
+        if steps % 10 == 0 or not self._loss:
+            self._loss = float(terms["total"])
+        now = time.monotonic()
+        text = f"epoch {epoch}/{self._epochs} loss {self._loss:.5f}{self._best}"
+        speed = self._seen / max(now - self._seen_since, 1e-9)
+        self._progress.update(self._bar, completed=steps, description=text, speed=f"{speed:.1f}")
+        if self._count < self._every and steps % self._steps_per_epoch:
+            return
+        means = {name: (total / self._count).item() for name, total in self._sums.items()}
+        speed = self._crops / max(now - self._since, 1e-9)
+        row = {"step": steps, "epoch": epoch, "learning_rate": rate, "samples_per_second": round(speed, 1)}
+        _append_row(self._losses, {**row, **means})
+        values = {f"train/{name}": value for name, value in means.items()}
+        self._log({**values, "learning_rate": rate, "samples_per_second": speed}, steps)
+        self._sums, self._count, self._crops, self._since = {}, 0, 0, now
 
     def add_evaluation(self, epoch: int, steps: int, metrics: Mapping[str, float], best: str) -> None:
         """Write the AP of an epoch; ``best`` says what was best so far."""
         self._best = best
         values = {name: metrics[name] for name in EVALUATED}
-        self._evaluation.append(steps, {"epoch": epoch, **values})
+        _append_row(self._evaluation, {"step": steps, "epoch": epoch, **values})
         self._log({f"validation/{name}": value for name, value in values.items()}, steps)
         if not self._console.is_terminal:
             self._console.print(f"epoch {epoch}/{self._epochs}: AP {metrics['AP'] * 100:.1f}{best}")
@@ -108,51 +119,24 @@ class Records:
         """Show an (H, W, 3) uint8 RGB image in TensorBoard."""
         self._board.add_image(tag, image, steps, dataformats="HWC")
 
-    def _show(self, epoch: int, steps: int, terms: Mapping[str, Tensor]) -> None:
-        if steps % 10 == 0 or not self._loss:
-            self._loss = float(terms["total"])
-        speed = self._seen / max(time.monotonic() - self._seen_since, 1e-9)
-        text = f"epoch {epoch}/{self._epochs} loss {self._loss:.5f}{self._best}"
-        self._progress.update(self._bar, completed=steps, description=text, speed=f"{speed:.1f}")
-
-    def _write(self, epoch: int, steps: int, rate: float) -> None:
-        means = {name: (total / self._count).item() for name, total in self._sums.items()}
-        now = time.monotonic()
-        speed = self._crops / max(now - self._since, 1e-9)
-        row = {"epoch": epoch, "learning_rate": rate, "samples_per_second": round(speed, 1)}
-        self._losses.append(steps, {**row, **means})
-        values = {f"train/{name}": value for name, value in means.items()}
-        self._log({**values, "learning_rate": rate, "samples_per_second": speed}, steps)
-        self._sums, self._count, self._crops, self._since = {}, 0, 0, now
-
     def _log(self, values: Mapping[str, Any], steps: int) -> None:
         for name, value in values.items():
             self._board.add_scalar(name, value, steps)
 
 
-class CsvFile:
-    """A table that grows row by row, its first column the step."""
+def _append_row(path: Path, row: Mapping[str, object]) -> None:
+    """Add a row to a table; the first one also writes the header."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([row, row.values()] if new else [row.values()])
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
-    def append(self, step: int, row: Mapping[str, object]) -> None:
-        """Add a row; the first one also writes the header."""
-        new = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", *row])
-            writer.writerow([step, *row.values()])
-
-    def keep_up_to(self, step: int) -> None:
-        """Drop the rows of later steps, and a last one that was cut."""
-        if not self._path.exists():
-            return
-        with self._path.open(newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-        kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= step]
-        part = self._path.with_suffix(".part")
-        with part.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *kept])
-        os.replace(part, self._path)
+def _keep_rows(path: Path, steps: int) -> None:
+    """Drop the rows of later steps, and a last one that was cut."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= steps]
+    with write_file_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *kept])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from distilpose.backends.torch import TorchBackend
 from distilpose.compat import current_names
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.evaluation.evaluate import EvaluationSet, evaluate_set
+from distilpose.files import write_file_atomically
 from distilpose.inference.decoding import FlipTest
 from distilpose.models import PoseModel
 
@@ -25,14 +24,9 @@ _FORMAT = 1
 
 
 class Checkpoints:
-    """Measure AP and write ``best.safetensors`` and ``last.safetensors``.
+    """Measure AP and write ``best.safetensors`` and ``last.safetensors`` into the folder of a run.
 
-    Args:
-        out: folder of the run.
-        description: of the model.
-        validation: what AP is measured on; without it there is no best file.
-        flip_test: of the measurement.
-        summary: what the files say about the run.
+    Without ``validation`` there is no best file. ``summary`` is what the files say about the run.
 
     Attributes:
         best_ap: the best AP so far as a fraction; None before the first.
@@ -47,11 +41,10 @@ class Checkpoints:
         flip_test: FlipTest,
         summary: Mapping[str, Any],
     ) -> None:
-        self._out = out
-        self._description = description
-        self._validation = validation
-        self._flip_test = flip_test
+        self._out, self._description = out, description
+        self._validation, self._flip_test = validation, flip_test
         self._summary = summary
+        self._teacher = dict(summary.get("teacher_description") or {})
         self.best_ap: float | None = None
         self.best_epoch: int | None = None
 
@@ -91,26 +84,15 @@ class Checkpoints:
             )
         self.best_ap, self.best_epoch = state["best_ap"], state["best_epoch"]
 
-    @property
-    def _teacher(self) -> dict[str, Any]:
-        return dict(self._summary.get("teacher_description") or {})
-
 
 def write_state(out: Path, state: Mapping[str, Any]) -> None:
-    """Write the state of a run beside its place and then move it there, so that a kill leaves the one before.
+    """Write the state of a run; a kill leaves the one before.
 
     Raises:
-        ConfigError: it cannot be written.
+        InputError: it cannot be written.
     """
-    part = out / f".{STATE_NAME}.part"
-    try:
+    with write_file_atomically(out / STATE_NAME) as part:
         torch.save({"format": _FORMAT, **state}, part)
-        os.replace(part, out / STATE_NAME)
-    except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError on a full disk
-        part.unlink(missing_ok=True)
-        raise ConfigError(
-            f"{out / STATE_NAME} cannot be written: {error}: make room, then go on with --resume"
-        ) from error
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -119,46 +101,11 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is broken or foreign.
     """
+    again = f"start another run, with 'init: {path.parent / LAST_NAME}' if the weights of this one are there"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many unrelated types
-        raise CheckpointError(_refusal(path, f"cannot be read ({type(error).__name__})")) from error
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}): {again}") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise CheckpointError(_refusal(path, "was written by another version or program"))
+        raise CheckpointError(f"{path} was written by another version or program: {again}")
     return state
-
-
-def _refusal(path: Path, fault: str) -> str:
-    weights = path.parent / LAST_NAME
-    return f"{path} {fault}: start another run, with 'init: {weights}' if the weights of this one are there"
-
-
-@contextmanager
-def locked(out: Path) -> Generator[None]:
-    """The folder of a run, made if needed, for one process alone.
-
-    Raises:
-        ConfigError: it cannot be made, or another training writes there.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"out must be a folder to write to, got {out}: {error.strerror}") from error
-    with file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # Windows has no such lock
-        except BlockingIOError as error:
-            file.seek(0)
-            raise ConfigError(
-                f"{out} is in use by another training (process {file.read().strip()}): wait for it, or choose another "
-                "out"
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
 from distilpose.losses import (
-    CELL,
     TARGET_SIGMA,
     DistillationCriterion,
     DistillationOptions,
@@ -20,11 +19,10 @@ from distilpose.losses import (
     simulate_heatmaps,
     target_heatmaps,
 )
-from distilpose.losses.distillation import cycle_losses, label_heatmap_loss
+from distilpose.losses.distillation import label_heatmap_loss
 from distilpose.models import PoseModel
 from distilpose.models.base import HeatmapModel, RegressionModel
-from distilpose.models.distilpose import DistilPose
-from distilpose.models.outputs import HeatmapOutput, PoseOutput
+from distilpose.models.outputs import CELL, HeatmapOutput
 from distilpose.teachers.adapter import SourceTeacher
 from distilpose.teachers.base import CropSpec, Teacher
 from distilpose.teachers.checkpoint import model_source
@@ -35,15 +33,10 @@ from distilpose.training.teacher_cache import TeacherCache
 
 
 class BatchView(NamedTuple):
-    """What can be seen of a batch.
+    """What can be seen of a batch."""
 
-    Attributes:
-        xy_norm: (B, K, 2) predicted keypoints as fractions of the crop; None from a heatmap model.
-        heatmaps: (B, K, H, W) by title: what is learned from and what was made of it.
-    """
-
-    xy_norm: Tensor | None
-    heatmaps: dict[str, Tensor]
+    xy_norm: Tensor | None  # (B, K, 2) predicted keypoints as fractions of the crop; None from a heatmap model
+    heatmaps: dict[str, Tensor]  # (B, K, H, W) by title: what is learned from and what was made of it
 
 
 class TrainingStep(nn.Module):
@@ -55,7 +48,6 @@ class TrainingStep(nn.Module):
         teacher: of the model; a heatmap model of our own is asked on the model's crops and keypoints.
         cache: of the teacher's outputs.
         target_sigma: of the heatmaps that a heatmap model is trained on, in cells.
-        cycles: runs of a student's encoder; the first, which is what predicts, learns from the last.
         oks_sigmas: K constants of OKS, where the score learns OKS.
         areas: of the training people in square image pixels by `Batch.sample_index`, likewise.
 
@@ -65,7 +57,6 @@ class TrainingStep(nn.Module):
     Source:
         backbone_heatmap: intermediate supervision, Convolutional Pose Machines (arXiv:1602.00134): convolutions learn
         what body parts look like from every cell, while the tokens still learn where to look.
-        cycles: SDPose (arXiv:2404.03518).
     """
 
     criterion: DistillationCriterion | HeatmapCriterion
@@ -78,7 +69,6 @@ class TrainingStep(nn.Module):
         *,
         cache: TeacherCache | None = None,
         target_sigma: float = TARGET_SIGMA,
-        cycles: int = 1,
         oks_sigmas: Sequence[float] = (),
         areas: Tensor | None = None,
     ) -> None:
@@ -87,8 +77,6 @@ class TrainingStep(nn.Module):
             raise ConfigError(f"teacher must be a heatmap model, such as tokenpose_*, got a {type(teacher).__name__}")
         if isinstance(teacher, HeatmapModel):
             teacher = teacher_of_model(teacher, model)
-        if cycles > 1 and not isinstance(model, DistilPose):
-            raise ConfigError(f"cycles needs a distilpose_* student, got a {type(model).__name__}: set cycles to 1")
         self._teacher, self._cache = teacher, cache
         if isinstance(model, HeatmapModel):
             self.criterion = HeatmapCriterion(options, target_sigma, teacher)
@@ -105,7 +93,7 @@ class TrainingStep(nn.Module):
                 )
             self.backbone_head = nn.Conv2d(model.backbone.out_channels, model.num_keypoints, 1)
             nn.init.normal_(self.backbone_head.weight, std=0.01)
-        self._target_sigma, self._cycles, self._areas = target_sigma, cycles, areas
+        self._target_sigma, self._areas = target_sigma, areas
 
     def forward(self, batch: Batch, progress: float = 0.0) -> dict[str, Tensor]:
         """The weighted loss terms of a batch by name; their sum is minimized.
@@ -115,16 +103,8 @@ class TrainingStep(nn.Module):
             progress: share of the training that is done.
         """
         output, features = self._run_model(batch.images.contiguous(memory_format=torch.channels_last))
-        heard, labels = self.ask_teacher(batch), self._labels(batch)
-        terms: dict[str, Tensor] = self.criterion(output, heard, labels, progress)
-        if self._cycles > 1:
-            assert isinstance(self.model, DistilPose)
-            last: PoseOutput[Tensor] = output
-            for _ in range(self._cycles - 1):
-                last = self.model.cycle(last)
-            again = self.criterion(last, heard, labels, progress)
-            terms |= {f"cycled_{name}": value for name, value in again.items()}
-            terms |= cycle_losses(output, last, self.criterion.options)
+        labels = self._labels(batch)
+        terms: dict[str, Tensor] = self.criterion(output, self.ask_teacher(batch), labels, progress)
         if self.backbone_head is not None:
             loss = label_heatmap_loss(self.backbone_head(features), labels, self._target_sigma)
             terms["backbone_heatmap"] = self.criterion.options.backbone_heatmap * loss
@@ -169,24 +149,24 @@ class TrainingStep(nn.Module):
         model.train(was_training)
         heard = self.ask_teacher(batch)
         heatmaps = {} if heard is None else {"teacher": heard.heatmaps}
-        options, crop_hw = self.criterion.options, (batch.images.shape[-2], batch.images.shape[-1])
         if isinstance(output, HeatmapOutput):
             size_hw = (output.heatmaps.shape[-2], output.heatmaps.shape[-1])
             target = target_heatmaps(batch.xy_norm, self._target_sigma, size_hw) * batch.target_weight[..., None, None]
             return BatchView(None, {"predicted": output.heatmaps, "target": target, **heatmaps})
+        options = self.criterion.options
         learns_sigma = options.keypoint_form == "rle" or (heard is not None and options.simulated_heatmap > 0)
         if output.sigma is not None and learns_sigma:
-            size_hw = (crop_hw[0] // CELL, crop_hw[1] // CELL)
+            height, width = batch.images.shape[-2:]
             heatmaps["simulated"] = simulate_heatmaps(
-                output.xy_norm, output.sigma, size_hw, crop_hw, options.sigma_floor
+                output.xy_norm, output.sigma, (height // CELL, width // CELL), (height, width), options.sigma_floor
             )
         return BatchView(output.xy_norm, heatmaps)
 
     def _run_model(self, images: Tensor) -> tuple[Any, Any]:
         """The model's output, and the backbone's where they are learned from."""
-        features: list[Tensor] = []
         if self.backbone_head is None:
             return self.model(images), None
+        features: list[Tensor] = []
         hook = self.model.backbone.register_forward_hook(lambda _, __, output: features.append(output))
         try:
             return self.model(images), features[0]

@@ -30,22 +30,14 @@ class TeacherCache:
 
     A crop that the cache does not know is shown to the teacher and kept; so the first run fills the cache and later
     ones, and later epochs, find the teacher's answer at the cost of reading some 60 KB. Runs may share a cache when
-    teacher, data, crop size and augmentation agree.
-
-    Args:
-        folder: of the files, made if needed.
-        content: what the outputs depend on, JSON values.
-        num_samples: people in the training set.
-        variants: augmented crops of each.
+    ``content``, what the outputs depend on (JSON values), agrees.
 
     Raises:
         ConfigError: the folder holds the outputs of something else.
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any], num_samples: int, variants: int) -> None:
-        self._folder = folder
-        self._variants = variants
-        self._count = num_samples * variants
+        self._folder, self._variants, self._count = folder, variants, num_samples * variants
         self._files: dict[str, NDArray[np.float16]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         _check_content(folder / CONTENT_FILE, {**content, "num_samples": num_samples, "variants": variants})
@@ -57,10 +49,12 @@ class TeacherCache:
         new = np.flatnonzero(~self._known[place])
         if len(new):
             output = teacher(_rows(batch, torch.from_numpy(new)))
-            for name, value in zip(output._fields, output, strict=True):
+            for name, value in output._asdict().items():
                 if value is not None:
-                    file = self._open_outputs(name, tuple(value.shape[1:]))
-                    file[place[new]] = value.detach().float().cpu().numpy().astype(np.float16)
+                    if name not in self._files:
+                        shape = (self._count, *value.shape[1:])
+                        self._files[name] = _open(self._folder / f"{name}.npy", shape, np.dtype(np.float16))
+                    self._files[name][place[new]] = value.detach().float().cpu().numpy().astype(np.float16)
             self._known[place[new]] = True
         return HeatmapOutput(*(self._read(name, place, batch.images.device) for name in HeatmapOutput._fields))
 
@@ -72,18 +66,11 @@ class TeacherCache:
     def _read(self, name: str, place: IntArray, device: torch.device) -> Any:
         """(B, ...) float32, or None for what this teacher does not return."""
         path = self._folder / f"{name}.npy"
-        if name not in self._files and not path.exists():
-            return None
-        file = self._files.get(name)
-        if file is None:
-            file = self._files[name] = np.load(path, mmap_mode="r+")
-        return torch.from_numpy(file[place].astype(np.float32)).to(device)
-
-    def _open_outputs(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float16]:
         if name not in self._files:
-            file = _open(self._folder / f"{name}.npy", (self._count, *shape), np.dtype(np.float16))
-            self._files[name] = file
-        return self._files[name]
+            if not path.exists():
+                return None
+            self._files[name] = np.load(path, mmap_mode="r+")
+        return torch.from_numpy(self._files[name][place].astype(np.float32)).to(device)
 
 
 def hash_people(samples: Sequence[PersonSample], root: Path) -> str:

@@ -7,17 +7,17 @@ import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 
 from distilpose import __version__
 from distilpose.backends.checkpoint import describe
-from distilpose.backends.description import ModelDescription
 from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedError
+from distilpose.files import OutputLock
 from distilpose.models import PoseModel, create_model
 from distilpose.models.base import RegressionModel
 from distilpose.skeletons import COCO_17, Skeleton
@@ -39,28 +39,20 @@ from distilpose.training.processes import (
     was_launched,
 )
 from distilpose.training.records import Records
-from distilpose.training.state import BEST_NAME, LAST_NAME, STATE_NAME, Checkpoints, locked, read_state, write_state
+from distilpose.training.state import BEST_NAME, LAST_NAME, STATE_NAME, Checkpoints, read_state, write_state
 from distilpose.training.step import TrainingStep
 from distilpose.training.teacher_cache import TeacherCache, hash_people
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """Where a run left its weights, and how good they are.
-
-    Attributes:
-        last: the last weights.
-        best: the weights of the best AP; None without a validation set.
-        best_ap: their AP as a fraction; None without a validation set.
-        best_epoch: when they were reached.
-    """
+class TrainResult(NamedTuple):
+    """Where a run left its weights, and how good they are; without a validation set there is no best."""
 
     last: Path
     best: Path | None
-    best_ap: float | None
-    best_epoch: int | None
+    best_ap: float | None  # of the best weights, as a fraction
+    best_epoch: int | None  # when it was reached
 
 
 def train(
@@ -78,10 +70,8 @@ def train(
 
     Raises:
         ConfigError: the configuration contradicts itself, or ``out`` holds another run and ``resume`` is not set.
-        CheckpointError: a file named in it, or the state to resume from, is unusable.
-        DatasetError: an annotation file is unusable.
         TrainingDivergedError: a loss became NaN or infinite; the last good state, if there is one, is kept.
-        DistilPoseError: another process of the run has ended, so that this one cannot go on.
+        DistilPoseError: a file is unusable, or another process of the run has ended.
     """
     config.check()
     processes = find_processes(config.devices)
@@ -112,13 +102,9 @@ def train(
 
 
 def _train(
-    config: TrainConfig,
-    processes: Processes,
-    device: torch.device,
-    state: dict[str, Any] | None,
-    skip_invalid: bool,
+    config: TrainConfig, processes: Processes, device: torch.device, state: dict[str, Any] | None, skip_invalid: bool,
     console: Console,
-) -> TrainResult:
+) -> TrainResult:  # fmt: skip
     torch.manual_seed(config.seed)
     skeleton = find_model_skeleton(config.data)
     model = _build_model(config, skeleton)
@@ -130,14 +116,15 @@ def _train(
             f"an epoch has {len(data)} people or data.samples_per_epoch, fewer than one batch of "
             f"{config.data.batch_size} on {processes.total} devices: lower data.batch_size"
         )
-    teacher = _open_teacher(config, description, data)
+    teacher = None
+    if config.teacher is not None:
+        teacher = open_teacher(config.teacher, CropSpec.of(description), data.samples, flip=config.teacher_flip)
     step = TrainingStep(
         model,
         config.losses,
         teacher,
         cache=None if teacher is None else _open_cache(config, teacher, data, skeleton),
         target_sigma=config.target_sigma,
-        cycles=config.cycles,
         oks_sigmas=skeleton.oks_sigmas,
         areas=torch.tensor([sample.area for sample in data.samples]) if config.losses.score_target == "oks" else None,
     )
@@ -166,7 +153,7 @@ def _train(
         training.load_state(state)
     check_same_start(training.epoch)
     crops, shown = data.first(NUM_CROPS)
-    with locked(out) if is_first else nullcontext(), Records(
+    with _output_lock(out) if is_first else nullcontext(), Records(
         out, console, every=config.log_every, epochs=config.epochs, steps_per_epoch=len(loader), steps=training.steps,
         processes=processes.total, active=is_first,
     ) as records:  # fmt: skip
@@ -179,17 +166,14 @@ def _train(
                 weights = training.best_weights
                 metrics = checkpoints.write(weights, training.epoch, training.steps, evaluate=is_due)
                 if metrics:
-                    records.add_evaluation(training.epoch, training.steps, metrics, _best(checkpoints))
+                    best = f", best AP {(checkpoints.best_ap or 0) * 100:.1f} (epoch {checkpoints.best_epoch})"
+                    records.add_evaluation(training.epoch, training.steps, metrics, best)
                 if is_due:
                     view = step.view(to_device(shown, device), weights)
                     records.add_image(TAG, draw_view(crops, view, skeleton), training.steps)
                 write_state(out, {**training.state(), **checkpoints.state()})
             wait_for_all()
     return _result(out, checkpoints.state())
-
-
-def _best(checkpoints: Checkpoints) -> str:
-    return f", best AP {(checkpoints.best_ap or 0) * 100:.1f} (epoch {checkpoints.best_epoch})"
 
 
 def _result(out: Path, state: dict[str, Any]) -> TrainResult:
@@ -199,13 +183,21 @@ def _result(out: Path, state: dict[str, Any]) -> TrainResult:
 
 def _find_state(out: Path, resume: bool) -> dict[str, Any] | None:
     file = out / STATE_NAME
-    if resume and not file.exists():
-        logger.warning("nothing to resume in %s: starting from the beginning", out)
-    elif resume:
+    if resume and file.exists():
         return read_state(file)
+    if resume:
+        logger.warning("nothing to resume in %s: starting from the beginning", out)
     elif file.exists() or (out / LAST_NAME).exists():
         raise ConfigError(f"{out} already holds a run: pass --resume to go on with it, or another --out")
     return None
+
+
+def _output_lock(out: Path) -> OutputLock:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out must be a folder to write to, got {out}: {error.strerror}") from error
+    return OutputLock(out, "distilpose train")
 
 
 def _build_model(config: TrainConfig, skeleton: Skeleton) -> PoseModel:
@@ -219,12 +211,6 @@ def _build_model(config: TrainConfig, skeleton: Skeleton) -> PoseModel:
     if config.init is not None:
         load_start_weights(model, config.init, config.init_parts)
     return model
-
-
-def _open_teacher(config: TrainConfig, description: ModelDescription, data: TrainingData) -> Teacher | None:
-    if config.teacher is None:
-        return None
-    return open_teacher(config.teacher, CropSpec.of(description), data.samples, flip=config.teacher_flip)
 
 
 def _open_cache(config: TrainConfig, teacher: Teacher, data: TrainingData, skeleton: Skeleton) -> TeacherCache | None:

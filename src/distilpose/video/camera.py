@@ -6,8 +6,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from queue import Empty, Queue
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -31,11 +32,9 @@ class Camera(Protocol):
 
     def read(self) -> ImageArray | None:
         """Wait for the next image, (H, W, 3) uint8 RGB; None when there will be no more."""
-        ...
 
     def close(self) -> None:
         """Let go of the device."""
-        ...
 
 
 class Webcam:
@@ -49,7 +48,13 @@ class Webcam:
     """
 
     def __init__(self, number: int) -> None:
-        self._capture = cv2.VideoCapture(number)
+        logging = cv2.utils.logging
+        level = logging.getLogLevel()
+        logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # each of its backends would warn of a camera that is not there
+        try:
+            self._capture = cv2.VideoCapture(number)
+        finally:
+            logging.setLogLevel(level)
         if not self._capture.isOpened():
             raise InputError(
                 f"{CAMERA_PREFIX}{number} cannot be opened: is there a camera, is it free, and may this user read it?"
@@ -67,17 +72,11 @@ class Webcam:
 
 
 class Latency(NamedTuple):
-    """From an image's arrival to its poses, over the last frames.
+    """From an image's arrival to its poses, over the last frames."""
 
-    Attributes:
-        median: seconds.
-        p95: seconds; one in twenty takes longer.
-        used: share of the camera's images that were predicted.
-    """
-
-    median: float
-    p95: float
-    used: float
+    median: float  # seconds
+    p95: float  # seconds; one in twenty takes longer
+    used: float  # share of the camera's images that were predicted
 
     def __str__(self) -> str:
         return f"latency {1e3 * self.median:.0f} ms (p95 {1e3 * self.p95:.0f}), {100 * self.used:.0f} % of frames used"
@@ -88,10 +87,8 @@ class NewestFrame:
 
     def __init__(self, camera: Camera) -> None:
         self._camera = camera
-        self._condition = threading.Condition()
-        self._newest: tuple[int, float, ImageArray] | None = None
+        self._newest: Queue[tuple[int, float, ImageArray]] = Queue(1)
         self._error: BaseException | None = None
-        self._at_end = False
         self._stopping = False
         self.read_so_far = 0
         self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
@@ -99,33 +96,28 @@ class NewestFrame:
 
     def _read(self) -> None:
         try:
-            while not self._stopping:
-                image = self._camera.read()
-                if image is None:
-                    break
-                with self._condition:
-                    self._newest = (self.read_so_far, time.perf_counter(), image)
-                    self.read_so_far += 1
-                    self._condition.notify()
+            while not self._stopping and (image := self._camera.read()) is not None:
+                with suppress(Empty):
+                    self._newest.get_nowait()
+                number, self.read_so_far = self.read_so_far, self.read_so_far + 1
+                self._newest.put((number, time.perf_counter(), image))
         except BaseException as error:
             self._error = error
-        finally:
-            with self._condition:
-                self._at_end = True
-                self._condition.notify()
 
     def take(self, give_up: Callable[[], bool] = lambda: False) -> tuple[int, float, ImageArray] | None:
         """Wait for an image newer than the last: its number, when it came (``time.perf_counter``), and itself.
 
         None when the camera gives no more, or ``give_up`` says so.
         """
-        with self._condition:
-            while self._newest is None and not self._at_end and not give_up():
-                self._condition.wait(0.1)  # a camera may hang
-            taken, self._newest = self._newest, None
-        if taken is None and self._error is not None:
-            raise self._error
-        return taken
+        while not give_up():
+            at_end = not self._thread.is_alive()  # before looking for an image: the last one counts
+            with suppress(Empty):
+                return self._newest.get(timeout=0 if at_end else 0.1)  # a camera may hang
+            if self._error is not None:
+                raise self._error
+            if at_end:
+                break
+        return None
 
     def close(self) -> None:
         """Stop reading and let go of the camera."""
@@ -156,44 +148,37 @@ def watch_camera(
         name: of it, as outputs call it.
         predictor: of the poses.
         find: the boxes of frames.
-        options: how people are followed; ``every`` and ``start`` are left out of account.
+        options: how people are followed, without ``every`` and ``start``.
         max_people: people of a frame that are kept.
         interruption: ends it.
         show: is told how long frames take.
     """
     newest = NewestFrame(camera)
-    arrived: deque[float] = deque(maxlen=1)
+    arrived = first = 0.0
     latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
     used = 0
 
     def frames() -> Generator[Frame]:
-        first = None
+        nonlocal arrived, first
         while (taken := newest.take(lambda: interruption.requested)) is not None and not interruption.requested:
-            number, when, image = taken
-            first = when if first is None else first
-            if options.end is not None and when - first >= options.end:
+            number, arrived, image = taken
+            first = first or arrived
+            if options.end is not None and arrived - first >= options.end:
                 return
-            arrived.append(when)
-            yield FrameId(Path(name), number, when - first, (image.shape[0], image.shape[1])), image
+            yield FrameId(Path(name), number, arrived - first, (image.shape[0], image.shape[1])), image
 
     smoother = OneEuroSmoother()
+    detected = detect_some(frames(), find, options.detect_every or 1)  # not ahead: what is shown must be new
     try:
-        with closing(
-            follow(
-                detect_some(frames(), find, options.detect_every or 1),  # not ahead: what is shown must be new
-                predictor,
-                max_people=max_people,
-                keep_images=True,
-            )
-        ) as frame_results:
+        with closing(follow(detected, predictor, max_people=max_people, keep_images=True)) as frame_results:
             for item in frame_results:
                 used += 1
                 assert item.frame_id.time is not None
                 if item.result is not None and options.smooth:
                     item = item._replace(result=smoother(item.result, item.frame_id.time))
-                latencies.append(time.perf_counter() - arrived[-1])
-                median, p95 = np.percentile(latencies, [50, 95])
-                show(Latency(float(median), float(p95), used / newest.read_so_far))
+                latencies.append(time.perf_counter() - arrived)
+                median, p95 = np.percentile(latencies, [50, 95]).tolist()
+                show(Latency(median, p95, used / newest.read_so_far))
                 yield item
     finally:
         newest.close()

@@ -35,19 +35,12 @@ SAME_PERSON_IOU = 0.3  # of a detected and an expected box, from which on the de
 
 
 class FrameResult(NamedTuple):
-    """A frame with the people in it, or why there are none.
-
-    Attributes:
-        place: of the frame.
-        image: (H, W, 3) uint8 RGB; None where images are not kept, or the frame is broken.
-        result: its people, with track ids.
-        error: why there is no result.
-    """
+    """A frame with the people in it, or why there are none."""
 
     frame_id: FrameId
-    image: ImageArray | None
-    result: PoseResult | None
-    error: DistilPoseError | None
+    image: ImageArray | None  # (H, W, 3) uint8 RGB; None where images are not kept, or the frame is broken
+    result: PoseResult | None  # its people, with track ids
+    error: DistilPoseError | None  # why there is no result
 
 
 def watch_video(
@@ -118,13 +111,7 @@ def _tracked(stream: Iterable[Predicted[FrameId]]) -> Generator[FrameResult]:
 
 
 def detect_some(frames: Iterable[Frame], find: Finder, detect_every: int) -> Generator[DetectedFrame]:
-    """Run the detector in each n-th frame; a frame that fails makes the next one due.
-
-    Args:
-        frames: frames, or why there is none.
-        find: the boxes of frames.
-        detect_every: n.
-    """
+    """Run the detector in each ``detect_every``-th frame; a frame that fails makes the next one due."""
     since_detection = detect_every
     for frame_id, image in frames:
         since_detection += 1
@@ -176,16 +163,7 @@ def follow(
 def joined(
     detected: PersonBoxes, expected: PersonBoxes, max_people: int | None = None
 ) -> tuple[PersonBoxes, NDArray[np.bool_]]:
-    """The detected boxes, and the expected ones of people whom the detector has missed.
-
-    Args:
-        detected: boxes of a detector.
-        expected: boxes of `PoseTracker.expected`.
-        max_people: people that are kept.
-
-    Returns:
-        The people, and (N,) True for those detected.
-    """
+    """The detected boxes, and the expected ones of people whom it has missed; (N,) True for those detected."""
     missed = ~(box_iou_xyxy(expected.boxes_xyxy, detected.boxes_xyxy) > SAME_PERSON_IOU).any(1)
     boxes = np.concatenate([detected.boxes_xyxy, expected.boxes_xyxy[missed]])
     scores = np.concatenate([detected.box_score, expected.box_score[missed]])

@@ -32,8 +32,8 @@ def find_duplicates(result: PoseResult, threshold: float = DUPLICATE_OKS) -> NDA
         threshold: poses more similar than this (OKS at the area of the smaller padded box) are one person.
 
     Returns:
-        (N,) True for the rows to leave out. Of each group the first stays: `PoseTracker.expected` names the longest
-        known person first, a detector the surest.
+        (N,) True for the rows to leave out before `PoseTracker.update`. Of each group the first stays:
+        `PoseTracker.expected` names the longest known person first, a detector the surest.
     """
     area = box_area(result.box) * CROP_PADDING**2
     alike = oks(result.xy, result.xy, np.minimum(area[:, None], area[None]), result.skeleton.oks_sigmas)
@@ -41,15 +41,6 @@ def find_duplicates(result: PoseResult, threshold: float = DUPLICATE_OKS) -> NDA
     for row in range(1, len(result)):
         double[row] = (alike[row, :row][~double[:row]] > threshold).any()
     return double
-
-
-def drop_duplicates(result: PoseResult, threshold: float = DUPLICATE_OKS) -> PoseResult:
-    """Leave out the rows of `find_duplicates`.
-
-    To be called before `PoseTracker.update`, which then gives the pose to the track that it fits best, while the other
-    is out of sight: it may be found again where it was going.
-    """
-    return result.filter(~find_duplicates(result, threshold))
 
 
 def keypoint_weight(result: PoseResult) -> FloatArray:
@@ -64,11 +55,7 @@ def keypoint_extent(result: PoseResult) -> FloatArray:
 
 
 def boxes_around(result: PoseResult) -> FloatArray:
-    """(N, 4) person boxes, in image pixels, as they usually lie around such poses; never without area.
-
-    Source:
-        `BOX_MARGIN`.
-    """
+    """(N, 4) person boxes, in image pixels, as they usually lie around such poses; never without area."""
     return grown(keypoint_extent(result), BOX_MARGIN)
 
 

@@ -43,21 +43,18 @@ class Preview:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:  # the library's name
                 if secrets.compare_digest(self.path.encode(), root.encode()):
-                    self._answer("text/html; charset=utf-8", str(len(_PAGE)))
+                    self._answer({"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(_PAGE))})
                     self.wfile.write(_PAGE)
                 elif secrets.compare_digest(self.path.encode(), f"{root}stream".encode()):
-                    self._answer(f"multipart/x-mixed-replace; boundary={_BOUNDARY}", None)
+                    self._answer({"Content-Type": f"multipart/x-mixed-replace; boundary={_BOUNDARY}"})
                     preview._send(self)
                 else:
                     self.send_error(404)
 
-            def _answer(self, kind: str, length: str | None) -> None:
+            def _answer(self, headers: dict[str, str]) -> None:
                 self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.send_header("Cache-Control", "no-store")
-                self.send_header("Referrer-Policy", "no-referrer")
-                if length is not None:
-                    self.send_header("Content-Length", length)
+                for name, value in {**headers, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}.items():
+                    self.send_header(name, value)
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:

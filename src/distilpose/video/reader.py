@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import cv2
 import numpy as np
 
-from distilpose.errors import ConfigError, DistilPoseError, InputError
+from distilpose.errors import ConfigError, DistilPoseError, InputError, require_package
 from distilpose.types import ImageArray
 
 if TYPE_CHECKING:
@@ -32,19 +32,12 @@ _INDEXED = {"mov", "mp4", "matroska", "webm"}  # formats that find a time surely
 
 
 class VideoFrame(NamedTuple):
-    """One frame of a video, or the place where one is missing.
+    """One frame of a video, or the place where one is missing."""
 
-    Attributes:
-        number: of the frame in its video, from 0, skipped ones counted.
-        time: seconds since the video began; it never steps back, but from a broken frame, whose time is estimated.
-        image: (H, W, 3) uint8 RGB, upright, with square pixels; None if it is broken.
-        error: why it is broken.
-    """
-
-    number: int
-    time: float
-    image: ImageArray | None
-    error: DistilPoseError | None = None
+    number: int  # of the frame in its video, from 0, skipped ones counted
+    time: float  # seconds since the video began; it never steps back, but from a broken frame, whose time is estimated
+    image: ImageArray | None  # (H, W, 3) uint8 RGB, upright, with square pixels; None if it is broken
+    error: DistilPoseError | None = None  # why it is broken
 
 
 class VideoReader:
@@ -109,14 +102,23 @@ class VideoReader:
 
     def frames(self) -> Iterator[VideoFrame]:
         """Decode from the start; a frame that cannot be decoded comes with its error, and the next ones follow."""
-        for position, (number, time, frame, error) in enumerate(self._from_start()):
+        self._rewind()
+        number, first = 0, (0 if self._start == 0 else None)
+        before = self._seek() if self._start > 0 else None
+        for time, frame, error in self._decoded():
+            if first is None:
+                if time < self._start - _EPSILON or error is not None:
+                    number += 1
+                    continue
+                first = number = number if before is None else before
             if self._end is not None and time >= self._end - _EPSILON:
                 return
             if error is not None:
                 yield VideoFrame(number, time, None, InputError(f"frame {number} at {time:.2f} s: {error}"))
-            elif position % self._every == 0:
+            elif (number - first) % self._every == 0:
                 assert frame is not None
                 yield VideoFrame(number, time, _upright_rgb(frame, self._stream.sample_aspect_ratio))
+            number += 1
 
     def _first_image(self) -> ImageArray:
         for _, frame, _ in self._decoded():
@@ -131,23 +133,6 @@ class VideoReader:
         end = self.duration if self._end is None else min(self._end, self.duration)
         share = max(0.0, end - self._start) / self.duration
         return max(1, -(-round(total * share) // self._every))
-
-    def _from_start(self) -> Iterator[tuple[int, float, av.VideoFrame | None, str | None]]:
-        """Number, time and frame (or what is wrong with it) from ``start`` on."""
-        self._rewind()
-        before = self._seek() if self._start > 0 else None
-        counted = 0
-        begun = self._start == 0
-        for time, frame, error in self._decoded():
-            if not begun:
-                begun = time >= self._start - _EPSILON and error is None
-                if begun and before is not None:
-                    counted = before
-                elif not begun:
-                    counted += 1
-                    continue
-            yield counted, time, frame, error
-            counted += 1
 
     def _seek(self) -> int | None:
         """Go to the last key frame before the start: how many frames lie before the start.
@@ -214,7 +199,7 @@ def open_video(path: Path) -> InputContainer:
         InputError: it is missing or unreadable.
         ConfigError: PyAV is missing.
     """
-    import_av()
+    require_package("av", "reading videos")
     import av
 
     if not path.is_file():
@@ -225,24 +210,8 @@ def open_video(path: Path) -> InputContainer:
         raise InputError(f"{path} cannot be read as a video ({why(error)}): is it one, and complete?") from error
 
 
-def import_av() -> None:
-    """Say how to get PyAV where it is missing.
-
-    Raises:
-        ConfigError: it is missing.
-    """
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise ConfigError('videos need PyAV: pip install "distilpose[video]"') from error
-
-
 def image_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The video's images.
-
-    Raises:
-        InputError: it has none.
-    """
+    """The video's images; raises `InputError` if it has none."""
     images = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]  # no cover art
     if not images:
         held = ", ".join(stream.type for stream in container.streams) or "nothing"
@@ -252,11 +221,9 @@ def image_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _upright_rgb(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> ImageArray:
-    """(H, W, 3) with square pixels, turned and mirrored as the frame's display matrix says.
+    """(H, W, 3) with square pixels, turned and mirrored as the frame's display matrix says."""
+    from av.sidedata.sidedata import Type
 
-    Raises:
-        InputError: it would have more than `LARGEST_FRAME` pixels.
-    """
     width, height = max(1, round(frame.width * float(pixel_aspect or 1))), frame.height
     if max(width, frame.width) * height > LARGEST_FRAME:
         raise InputError(
@@ -266,22 +233,15 @@ def _upright_rgb(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> ImageAr
     image: ImageArray = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
     if width != frame.width:
         image = resize(image, (width, height))
-    across_x, down_x, across_y, down_y = _display_matrix(frame)
-    if abs(across_x) + abs(down_y) < abs(down_x) + abs(across_y):  # x and y change places
-        image, across_x, down_y = image.transpose(1, 0, 2), across_y, down_x
-    return np.ascontiguousarray(image[:: -1 if down_y < 0 else 1, :: -1 if across_x < 0 else 1])
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """How far a step along x goes across and down on the screen, then the same for a step along y."""
-    from av.sidedata.sidedata import Type
-
     side_data: Any = frame.side_data
     matrix = side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
-        return 1, 0, 0, 1
-    values = np.frombuffer(matrix, dtype=np.int32).tolist()
-    return values[0], values[1], values[3], values[4]
+        return np.ascontiguousarray(image)
+    # How far a step along x goes across and down on the screen, then the same for a step along y.
+    across_x, down_x, _, across_y, down_y = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
+    if abs(across_x) + abs(down_y) < abs(down_x) + abs(across_y):  # x and y change places
+        image, across_x, down_y = image.transpose(1, 0, 2), across_y, down_x
+    return np.ascontiguousarray(image[:: -1 if down_y < 0 else 1, :: -1 if across_x < 0 else 1])
 
 
 def resize(image: ImageArray, size_wh: tuple[int, int]) -> ImageArray:

@@ -12,7 +12,7 @@ import numpy as np
 from distilpose.errors import ConfigError, InputError
 from distilpose.inference.result import PoseResult
 from distilpose.options import NonNegativeFloat, PositiveFloat, check_options
-from distilpose.types import FloatArray, IntArray
+from distilpose.types import FloatArray
 from distilpose.video.pose_boxes import keypoint_extent
 
 Item = TypeVar("Item")
@@ -29,18 +29,11 @@ _HALF_PER_STD = 2.0  # a window ends two standard deviations from its middle
 
 
 def relative_spread(result: PoseResult, size: FloatArray) -> FloatArray:
-    """How far off each keypoint may be, in sizes of its person.
+    """How far off each keypoint may be, (N, K) in sizes (N,) of its person; `USUAL_SPREAD` where nothing is known.
 
     Sigma says so only in a model trained for it (residual log-likelihood). In the students of simulated heatmaps sigma
     is the width of the teacher's peak and *small* where nothing is sure (rank correlation with the error -0.57, of the
     score -0.64, shipped student, coco_val_train_crops), so the score comes first.
-
-    Args:
-        result: N people.
-        size: (N,) pixels.
-
-    Returns:
-        (N, K) greater than 0; `USUAL_SPREAD` where nothing is known.
     """
     if result.score is not None:
         spread = _ERROR_AT_SCORE_0 * np.exp(-_ERROR_FALL * result.score)
@@ -72,13 +65,12 @@ class OneEuroOptions:
 
 
 class _Filtered(NamedTuple):
-    """What the filter knows of each person, row by row, ids in rising order."""
+    """What the filter knows of a person."""
 
-    track_id: IntArray  # (T,)
-    time: FloatArray  # (T,) seconds
-    size: FloatArray  # (T,) pixels
-    xy: FloatArray  # (T, K, 2) smoothed
-    speed: FloatArray  # (T, K, 2) smoothed, pixels per second
+    time: float  # seconds
+    size: float  # pixels
+    xy: FloatArray  # (K, 2) smoothed
+    speed: FloatArray  # (K, 2) smoothed, pixels per second
 
 
 class OneEuroSmoother:
@@ -97,55 +89,41 @@ class OneEuroSmoother:
 
     def __init__(self, options: OneEuroOptions | None = None) -> None:
         self._options = options or OneEuroOptions()
-        self._known: _Filtered | None = None
+        self._known: dict[int, _Filtered] = {}  # by track id
         self._time = -np.inf
 
     def __call__(self, result: PoseResult, time: float) -> PoseResult:
-        """Smooth the next frame.
-
-        Args:
-            result: people with ``track_id``.
-            time: of the frame in seconds.
-
-        Returns:
-            The same people with smoothed ``xy``.
+        """People with ``track_id`` at ``time`` in seconds -> the same with smoothed ``xy``.
 
         Raises:
             InputError: no track ids or one twice, or time goes backwards.
         """
-        track_id = _track_ids(result)
+        track_ids = _track_ids(result)
         self._time = _next_time(time, self._time)
-        size = _sizes(result)
-        now = _Filtered(track_id, np.full(len(result), float(time)), size, result.xy.copy(), np.zeros_like(result.xy))
-        known = self._known
-        if known is not None:
-            if known.xy.shape[1:] != result.xy.shape[1:]:
-                raise InputError(
-                    f"expected poses of {known.xy.shape[1]} keypoints, as before, got {result.xy.shape[1]}"
-                )
-            known = _Filtered(*(v[time - known.time <= self._options.max_gap] for v in known))  # type: ignore[arg-type]
-            _, row, before = np.intersect1d(track_id, known.track_id, return_indices=True)
-            old = _Filtered(*(values[before] for values in known))  # type: ignore[arg-type]
-            spread = relative_spread(result, size)[row]
-            for values, filtered in zip(
-                now[2:], self._filter(old, result.xy[row], size[row], spread, time), strict=True
-            ):
-                values[row] = filtered
-        self._known = now if known is None else _merged(known, now)
-        return replace(result, xy=now.xy.copy())
+        for known in self._known.values():
+            if known.xy.shape != result.xy.shape[1:]:
+                raise InputError(f"expected poses of {len(known.xy)} keypoints, as before, got {result.xy.shape[1]}")
+        self._known = {n: known for n, known in self._known.items() if time - known.time <= self._options.max_gap}
+        size, xy = _sizes(result), result.xy.copy()
+        spread = relative_spread(result, size)
+        for row, number in enumerate(track_ids):
+            now = _Filtered(time, size[row], result.xy[row].copy(), np.zeros_like(xy[row]))
+            if number in self._known:
+                now = self._filter(self._known[number], now, spread[row])
+            self._known[number] = now
+            xy[row] = now.xy
+        return replace(result, xy=xy)
 
-    def _filter(
-        self, old: _Filtered, xy: FloatArray, size: FloatArray, spread: FloatArray, time: float
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(T,) size, (T, K, 2) position and speed, smoothed."""
+    def _filter(self, old: _Filtered, now: _Filtered, spread: FloatArray) -> _Filtered:
         options = self._options
-        step = np.maximum(time - old.time, _SMALLEST_STEP)[:, None]
-        part = _share(np.full_like(step, options.speed_cutoff), step)
-        steady_size = old.size + part[:, 0] * (size - old.size)  # an arm stretched out makes nobody bigger
-        speed = old.speed + part[..., None] * ((xy - old.xy) / step[..., None] - old.speed)
-        quickness = np.linalg.norm(speed, axis=-1) / steady_size[:, None]
+        step = max(now.time - old.time, _SMALLEST_STEP)
+        part = _share(options.speed_cutoff, step)
+        size = old.size + part * (now.size - old.size)  # an arm stretched out makes nobody bigger
+        speed = old.speed + part * ((now.xy - old.xy) / step - old.speed)
+        quickness = np.linalg.norm(speed, axis=-1) / size
         cutoff = (options.min_cutoff + options.beta * quickness) * USUAL_SPREAD / spread
-        return steady_size, old.xy + _share(cutoff, step)[..., None] * (xy - old.xy), speed
+        xy = old.xy + _share(cutoff, step)[:, None] * (now.xy - old.xy)
+        return _Filtered(now.time, float(size), xy, speed)
 
 
 def smooth_zero_lag(
@@ -178,7 +156,7 @@ def smooth_zero_lag(
     """
     if not 0 < window < np.inf or not 0 < max_gap < np.inf:
         raise ConfigError(f"window and max_gap must be greater than 0 seconds, got {window} and {max_gap}")
-    return _smoothed(_held(items), window, max_gap)
+    return _smoothed(map(_held, items), window, max_gap)
 
 
 class _Poses(NamedTuple):
@@ -190,71 +168,56 @@ class _Poses(NamedTuple):
     spread: FloatArray  # (M, K) sizes
 
 
-@dataclass(frozen=True, eq=False)
-class _Held(Generic[Item]):
+class _Held(NamedTuple, Generic[Item]):
     """An item that waits for those after it."""
 
     item: Item  # taken out when it is given out: it may hold an image
     result: PoseResult | None
     time: float
-    rows: dict[int, int]  # row of each track id
-    size: FloatArray  # (N,)
-    spread: FloatArray  # (N, K)
+    poses: dict[int, _Poses]  # by track id, in the order of the rows
 
 
-def _held(items: Iterable[tuple[Item, PoseResult | None, float]]) -> Iterator[_Held[Item]]:
-    last = -np.inf
-    for item, result, time in items:
-        last = _next_time(time, last)
-        if result is None:
-            yield _Held(item, None, time, {}, np.zeros(0), np.zeros((0, 0)))
-            continue
-        rows = {int(number): row for row, number in enumerate(_track_ids(result))}
-        size = _sizes(result)
-        yield _Held(item, result, time, rows, size, relative_spread(result, size))
+def _held(item: tuple[Item, PoseResult | None, float]) -> _Held[Item]:
+    _, result, time = item
+    if result is None:
+        return _Held(*item, {})
+    size = _sizes(result)
+    rows = zip([np.float64(time)] * len(result), size, result.xy, relative_spread(result, size), strict=True)
+    return _Held(*item, {number: _Poses(*row) for number, row in zip(_track_ids(result), rows, strict=True)})  # type: ignore[arg-type]
 
 
-def _smoothed(items: Iterator[_Held[Item]], window: float, max_gap: float) -> Iterator[tuple[Item, PoseResult | None]]:
+def _smoothed(items: Iterable[_Held[Item]], window: float, max_gap: float) -> Iterator[tuple[Item, PoseResult | None]]:
     held: deque[_Held[Item]] = deque()
     half = window / 2 + _SMALLEST_STEP  # rounded times do not make a window lopsided
     middle = 0  # index in ``held`` of the next item to give out
+    last = -np.inf
     for item in items:
+        last = _next_time(item.time, last)
         held.append(item)
         while item.time - held[middle].time > half or len(held) - middle > _MAX_AHEAD:
             yield _smooth_one(held, middle, half, max_gap)
-            held[middle] = replace(held[middle], item=_GIVEN_OUT)
+            held[middle] = held[middle]._replace(item=_GIVEN_OUT)
             middle += 1
             while held[middle].time - held[0].time > half:
                 held.popleft()
                 middle -= 1
-    for last in range(middle, len(held)):
-        yield _smooth_one(held, last, half, max_gap)
+    for rest in range(middle, len(held)):
+        yield _smooth_one(held, rest, half, max_gap)
 
 
 def _smooth_one(held: deque[_Held[Item]], middle: int, half: float, max_gap: float) -> tuple[Item, PoseResult | None]:
     center = held[middle]
     if center.result is None:
         return center.item, None
-    near = [other for other in held if abs(other.time - center.time) <= half]
+    near = [other.poses for other in held if abs(other.time - center.time) <= half]
     xy = center.result.xy.copy()
-    for number, row in center.rows.items():
-        poses = _unbroken([_pose_of(other, number) for other in near if number in other.rows], center.time, max_gap)
-        xy[row] = _fit(poses, center.time, half / _HALF_PER_STD, xy[row])
+    for row, number in enumerate(center.poses):
+        same_person = [poses[number] for poses in near if number in poses]
+        track = _Poses(*(np.stack(values) for values in zip(*same_person, strict=True)))
+        part = np.concatenate([[0], np.cumsum(np.diff(track.time) > max_gap)])  # parted by gaps
+        unbroken = part == part[np.searchsorted(track.time, center.time)]
+        xy[row] = _fit(_Poses(*(values[unbroken] for values in track)), center.time, half / _HALF_PER_STD, xy[row])
     return center.item, replace(center.result, xy=xy)
-
-
-def _pose_of(held: _Held[Item], number: int) -> _Poses:
-    assert held.result is not None
-    row = held.rows[number]
-    return _Poses(np.float64(held.time), held.size[row], held.result.xy[row], held.spread[row])  # type: ignore[arg-type]
-
-
-def _unbroken(poses: list[_Poses], time: float, max_gap: float) -> _Poses:
-    """The poses that no gap parts from that at ``time``."""
-    joined = _Poses(*(np.stack(values) for values in zip(*poses, strict=True)))
-    part = np.concatenate([[0], np.cumsum(np.diff(joined.time) > max_gap)])
-    same = part == part[np.searchsorted(joined.time, time)]
-    return _Poses(*(values[same] for values in joined))
 
 
 def _fit(poses: _Poses, time: float, std: float, found: FloatArray) -> FloatArray:
@@ -290,9 +253,9 @@ def _plausibility(poses: _Poses) -> FloatArray:
     return np.asarray(1 / (1 + (away / scale) ** 4) ** 2)
 
 
-def _share(cutoff: FloatArray, step: FloatArray) -> FloatArray:
+def _share(cutoff: Any, step: float) -> Any:
     """How much of a new value a low-pass filter of this cut-off (Hz) takes after ``step`` seconds."""
-    return np.asarray(1 / (1 + 1 / (2 * np.pi * cutoff * step)))
+    return 1 / (1 + 1 / (2 * np.pi * cutoff * step))
 
 
 def _sizes(result: PoseResult) -> FloatArray:
@@ -301,25 +264,18 @@ def _sizes(result: PoseResult) -> FloatArray:
     return np.asarray(np.maximum((extent[:, 2:] - extent[:, :2]).max(1), 1.0))
 
 
-def _track_ids(result: PoseResult) -> IntArray:
+def _track_ids(result: PoseResult) -> list[int]:
     if result.track_id is None:
         if len(result) == 0:
-            return np.zeros(0, dtype=np.int64)
+            return []
         raise InputError(f"smoothing needs track ids, got {len(result)} people without: run PoseTracker.update first")
-    if len(np.unique(result.track_id)) < len(result):
-        raise InputError(f"track_id must be different for each person of a frame, got {result.track_id.tolist()}")
-    return result.track_id
+    ids: list[int] = result.track_id.tolist()
+    if len(set(ids)) < len(ids):
+        raise InputError(f"track_id must be different for each person of a frame, got {ids}")
+    return ids
 
 
 def _next_time(time: float, last: float) -> float:
     if not np.isfinite(time) or time < last:
         raise InputError(f"time must be finite and not go backwards, got {time} s after {last} s")
     return time
-
-
-def _merged(known: _Filtered, now: _Filtered) -> _Filtered:
-    """Everybody of ``now``, and who is only in ``known``."""
-    unseen = ~np.isin(known.track_id, now.track_id)
-    joined = [np.concatenate([old[unseen], new]) for old, new in zip(known, now, strict=True)]
-    order = np.argsort(joined[0])
-    return _Filtered(*(values[order] for values in joined))

@@ -1,17 +1,10 @@
-"""Who is who from frame to frame: poses of single frames -> the same number for the same person, as frames arrive.
-
-With a detector that runs in every n-th frame only, a video goes through here as::
-
-    boxes = detect(image) if detecting else tracker.expected(time)
-    result = drop_duplicates(predictor(image, *boxes))
-    result = tracker.update(result, time, detected=detecting)
-"""
+"""Who is who from frame to frame: poses of single frames -> the same number for the same person, as frames arrive."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +16,7 @@ from distilpose.geometry.oks import keypoint_similarity
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
 from distilpose.inference.result import PoseResult
 from distilpose.options import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, check_options
-from distilpose.skeletons import COCO_17, Skeleton
+from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, IntArray
 from distilpose.video.pose_boxes import (
     BOX_MARGIN,
@@ -31,7 +24,6 @@ from distilpose.video.pose_boxes import (
     BOX_MARGIN_LOW,
     MIN_KEYPOINTS,
     box_area,
-    boxes_around,
     extent_of,
     grown,
     keypoint_weight,
@@ -93,17 +85,6 @@ class _Tracks(NamedTuple):
     anchor_box: FloatArray  # (T, 4) what the detector said
 
 
-class _Seen(NamedTuple):
-    """The people of one frame as a track holds them."""
-
-    xy: FloatArray
-    weight: FloatArray
-    box: FloatArray
-
-
-_Arrays = TypeVar("_Arrays", _Tracks, _Seen)
-
-
 class PoseTracker:
     """Gives the people of a video numbers that last, one frame after the other.
 
@@ -125,7 +106,7 @@ class PoseTracker:
     def __init__(self, options: TrackingOptions | None = None) -> None:
         self._options = options or TrackingOptions()
         self._skeleton: Skeleton | None = None  # of the first result
-        self._tracks = _no_tracks(COCO_17.num_keypoints)
+        self._tracks = self._fresh(PoseResult.empty(), np.zeros(0, dtype=np.bool_), 0.0)
         self._time = -np.inf
         self._next_id = 1
 
@@ -147,35 +128,41 @@ class PoseTracker:
         Raises:
             InputError: time goes backwards or is not finite, the skeleton is another, or ``detected`` does not fit.
         """
-        self._check(result, time)
-        from_detector = _per_person(detected, len(result))
+        self._check_time(time)
+        if self._skeleton is None:
+            self._skeleton = result.skeleton
+            self._tracks = self._fresh(PoseResult.empty(self._skeleton), np.zeros(0, dtype=np.bool_), time)
+        if result.skeleton != self._skeleton:
+            raise InputError(
+                f"expected poses of the skeleton {self._skeleton.name}, as before, got {result.skeleton.name}: start a "
+                "new PoseTracker for other poses"
+            )
+        if np.shape(detected) not in ((), (len(result),)):
+            raise InputError(
+                f"detected must be one bool or one for each of {len(result)} people, got shape {np.shape(detected)}"
+            )
+        from_detector = np.broadcast_to(np.asarray(detected, dtype=np.bool_), (len(result),))
         tracks = _rows(self._tracks, time - self._tracks.seen <= self._options.max_lost)
-        box = np.where(from_detector[:, None], result.box, boxes_around(result))
-        seen = _Seen(result.xy, keypoint_weight(result), box)
-        found = self._match(tracks, seen, result.pose_score, time)
-        people = np.flatnonzero(found >= 0)
-        new = np.flatnonzero(found < 0)
-        moved = self._follow(_rows(tracks, found[people]), _rows(seen, people), result.filter(people), time)
-        moved = _anchored(moved, result.filter(people), from_detector[people])
+        seen = self._fresh(result, from_detector, time)
+        found = self._match(tracks, seen, time)
+        again, new = np.flatnonzero(found >= 0), np.flatnonzero(found < 0)
+        seen.id[again], seen.id[new] = tracks.id[found[again]], np.arange(self._next_id, self._next_id + len(new))
+        self._next_id += len(new)
+        followed = self._follow(_rows(tracks, found[again]), _rows(seen, again), from_detector[again])
         missed = np.setdiff1d(np.arange(len(tracks.id)), found)
         missed = missed[tracks.hits[missed] > 1]
-        started = self._start(_rows(seen, new), result.filter(new), time)
-        track_id = np.zeros(len(result), dtype=np.int64)
-        track_id[people], track_id[new] = moved.id, started.id
-        everybody = _join(_rows(tracks, missed), moved, started)
+        parts = zip(_rows(tracks, missed), followed, _rows(seen, new), strict=True)
+        everybody = _Tracks(*(np.concatenate(values) for values in parts))
         self._tracks = _rows(everybody, np.argsort(everybody.id))
         self._time = time
-        return replace(result, track_id=track_id)
+        return replace(result, track_id=seen.id)
 
     def expected(self, time: float) -> PersonBoxes:
-        """Say where the people in sight will be, for a frame without a detector.
+        """Say where the people in sight will be at ``time`` in seconds, for a frame without a detector.
 
         A box lies between two: the one around the confident keypoints of the last pose (`boxes_around`), which follows
         the body, and the detector's last one, moved and scaled as the pose has been since, which counts the more the
         less of the body is still sure. Neither is made from earlier expected boxes, so nothing adds up over frames.
-
-        Args:
-            time: of the frame in seconds.
 
         Returns:
             Boxes of those seen in the last frame with a pose score of at least ``keep``, and by the detector within
@@ -193,17 +180,6 @@ class PoseTracker:
         boxes = trust * around + (1 - trust) * _carried_anchor(tracks)
         return PersonBoxes(self._predicted(tracks, boxes.reshape(-1, 2, 2), time).reshape(-1, 4), tracks.box_score)
 
-    def _check(self, result: PoseResult, time: float) -> None:
-        self._check_time(time)
-        if self._skeleton is None:
-            self._skeleton = result.skeleton
-            self._tracks = _no_tracks(result.skeleton.num_keypoints)
-        if result.skeleton != self._skeleton:
-            raise InputError(
-                f"expected poses of the skeleton {self._skeleton.name}, as before, got {result.skeleton.name}: start a "
-                "new PoseTracker for other poses"
-            )
-
     def _check_time(self, time: float) -> None:
         if not np.isfinite(time) or time < self._time:
             raise InputError(
@@ -219,13 +195,13 @@ class PoseTracker:
         scale = np.exp(np.clip(tracks.growth * travel, -np.log(_SCALE_LIMIT), np.log(_SCALE_LIMIT)))
         return np.asarray(center + (xy - center) * scale[:, None, None] + (tracks.velocity * travel[:, None])[:, None])
 
-    def _match(self, tracks: _Tracks, seen: _Seen, pose_score: FloatArray, time: float) -> NDArray[np.intp]:
+    def _match(self, tracks: _Tracks, seen: _Tracks, time: float) -> NDArray[np.intp]:
         """(N,) row of each person's track, -1 where there is none."""
         found = np.full(len(seen.xy), -1, dtype=np.intp)
         if not len(tracks.id) or not len(found):
             return found
         similarity, cost = self._compare(tracks, seen, time)
-        confident = pose_score >= self._options.confident
+        confident = seen.hits > 0
         rounds = ((confident, tracks.hits > 0), (np.ones_like(confident), np.ones(len(cost), dtype=np.bool_)))
         for people, known in rounds:
             row, column = np.flatnonzero(people & (found < 0)), np.setdiff1d(np.flatnonzero(known), found)
@@ -237,7 +213,7 @@ class PoseTracker:
             found[row[person[good]]] = column[picked[good]]
         return found
 
-    def _compare(self, tracks: _Tracks, seen: _Seen, time: float) -> tuple[FloatArray, FloatArray]:
+    def _compare(self, tracks: _Tracks, seen: _Tracks, time: float) -> tuple[FloatArray, FloatArray]:
         """(T, N) similarity in [0, 1], and the cost of calling the two the same."""
         options = self._options
         gap = time - tracks.seen
@@ -258,62 +234,45 @@ class PoseTracker:
         other_size = (absent[:, None] > 0) & (ratio > np.log(_SCALE_LIMIT))
         return np.where(other_size, 0.0, similarity), 1 - similarity + 0.2 * absent[:, None]
 
-    def _follow(self, tracks: _Tracks, seen: _Seen, people: PoseResult, time: float) -> _Tracks:
-        """The tracks of the people seen again."""
-        step = np.maximum(time - tracks.seen, _SMALLEST_STEP)
-        known = np.maximum(np.maximum(time - tracks.born, step), _BRIEF)
+    def _fresh(self, result: PoseResult, from_detector: NDArray[np.bool_], time: float) -> _Tracks:
+        """The people of a frame, each as a track that begins; a detector's box is kept within what is usual."""
+        weight = keypoint_weight(result)
+        extent = extent_of(result.xy, weight)
+        usual, inner, outer = (grown(extent, margin) for margin in (BOX_MARGIN, BOX_MARGIN_LOW, BOX_MARGIN_HIGH))
+        now, zero = np.full(len(result), float(time)), np.zeros(len(result))
+        return _Tracks(
+            id=zero.astype(np.int64),
+            born=now,
+            seen=now,
+            hits=(result.pose_score >= self._options.confident).astype(np.int64),
+            pose_score=result.pose_score,
+            box_score=result.box_score,
+            xy=result.xy,
+            weight=weight,
+            box=np.where(from_detector[:, None], result.box, usual),
+            velocity=np.zeros((len(result), 2)),
+            growth=zero,
+            anchor_time=now,
+            anchor_xy=result.xy,
+            anchor_weight=weight,
+            anchor_box=np.clip(result.box, np.minimum(inner, outer), np.maximum(inner, outer)),
+        )
+
+    def _follow(self, tracks: _Tracks, seen: _Tracks, from_detector: NDArray[np.bool_]) -> _Tracks:
+        """The tracks (T,) of the people (T,) seen again."""
+        step = np.maximum(seen.seen - tracks.seen, _SMALLEST_STEP)
+        known = np.maximum(np.maximum(seen.seen - tracks.born, step), _BRIEF)
         memory = self._options.velocity_time
         share = np.expm1(-step / memory) / np.expm1(-known / memory)  # a running mean at first, then an exponential one
         shift, growth = _motion(tracks.xy, seen.xy, tracks.weight * seen.weight)
-        velocity = tracks.velocity + share[:, None] * (shift / step[:, None] - tracks.velocity)
-        return tracks._replace(
-            seen=np.full(len(step), float(time)),
-            hits=tracks.hits + (people.pose_score >= self._options.confident),
-            pose_score=people.pose_score,
-            xy=seen.xy.copy(),
-            weight=seen.weight,
-            box=seen.box.copy(),
-            velocity=velocity,
+        for name in ("box_score", "anchor_time", "anchor_xy", "anchor_weight", "anchor_box"):  # a detector's last word
+            getattr(seen, name)[~from_detector] = getattr(tracks, name)[~from_detector]
+        return seen._replace(
+            born=tracks.born,
+            hits=tracks.hits + seen.hits,
+            velocity=tracks.velocity + share[:, None] * (shift / step[:, None] - tracks.velocity),
             growth=tracks.growth + share * (growth / step - tracks.growth),
         )
-
-    def _start(self, seen: _Seen, people: PoseResult, time: float) -> _Tracks:
-        count = len(people)
-        number = np.arange(self._next_id, self._next_id + count, dtype=np.int64)
-        self._next_id += count
-        pose, weight, box = np.zeros_like(seen.xy), np.zeros_like(seen.weight), np.zeros_like(seen.box)
-        started = _Tracks(
-            id=number,
-            born=np.full(count, float(time)),
-            seen=np.full(count, float(time)),
-            hits=(people.pose_score >= self._options.confident).astype(np.int64),
-            pose_score=people.pose_score,
-            box_score=people.box_score,
-            xy=seen.xy.copy(),
-            weight=seen.weight,
-            box=seen.box.copy(),
-            velocity=np.zeros((count, 2)),
-            growth=np.zeros(count),
-            anchor_time=np.full(count, float(time)),
-            anchor_xy=pose,
-            anchor_weight=weight,
-            anchor_box=box,
-        )
-        return _anchored(started, people, np.ones(count, dtype=np.bool_))
-
-
-def _anchored(tracks: _Tracks, people: PoseResult, chosen: NDArray[np.bool_]) -> _Tracks:
-    """Note what the detector says of the chosen (T,), its boxes within what is usual around such poses."""
-    extent = extent_of(tracks.xy, tracks.weight)
-    inner, outer = grown(extent, BOX_MARGIN_LOW), grown(extent, BOX_MARGIN_HIGH)
-    box = np.clip(people.box, np.minimum(inner, outer), np.maximum(inner, outer))
-    return tracks._replace(
-        box_score=np.where(chosen, people.box_score, tracks.box_score),
-        anchor_time=np.where(chosen, tracks.seen, tracks.anchor_time),
-        anchor_xy=np.where(chosen[:, None, None], tracks.xy, tracks.anchor_xy),
-        anchor_weight=np.where(chosen[:, None], tracks.weight, tracks.anchor_weight),
-        anchor_box=np.where(chosen[:, None], box, tracks.anchor_box),
-    )
 
 
 def _still_spanned(tracks: _Tracks) -> FloatArray:
@@ -350,18 +309,11 @@ def _weighted_mean(xy: FloatArray, weight: FloatArray) -> FloatArray:
 
 
 def _weighted_oks(
-    xy: FloatArray, weight: FloatArray, seen: _Seen, area: FloatArray, sigmas: Sequence[float]
+    xy: FloatArray, weight: FloatArray, seen: _Tracks, area: FloatArray, sigmas: Sequence[float]
 ) -> FloatArray:
     """(T, N) OKS in which a keypoint counts as much as both poses believe in it."""
     terms = keypoint_similarity(xy[:, None], seen.xy[None], area, sigmas)
     return np.asarray(np.einsum("tnk,tk,nk->tn", terms, weight, seen.weight) / (weight @ seen.weight.T))
-
-
-def _per_person(detected: bool | NDArray[np.bool_], people: int) -> NDArray[np.bool_]:
-    mask = np.asarray(detected, dtype=np.bool_)
-    if mask.shape not in ((), (people,)):
-        raise InputError(f"detected must be one bool or one for each of {people} people, got shape {mask.shape}")
-    return np.broadcast_to(mask, (people,))
 
 
 def _scaled(boxes_xyxy: FloatArray, factor: float) -> FloatArray:
@@ -370,16 +322,6 @@ def _scaled(boxes_xyxy: FloatArray, factor: float) -> FloatArray:
     return np.asarray(np.concatenate([center - half, center + half], axis=1))
 
 
-def _no_tracks(keypoints: int) -> _Tracks:
-    whole, real = np.zeros(0, dtype=np.int64), np.zeros(0)
-    pose, weight, box = np.zeros((0, keypoints, 2)), np.zeros((0, keypoints)), np.zeros((0, 4))
-    velocity = np.zeros((0, 2))
-    return _Tracks(whole, real, real, whole, real, real, pose, weight, box, velocity, real, real, pose, weight, box)
-
-
-def _rows(arrays: _Arrays, index: NDArray[np.bool_] | NDArray[np.intp]) -> _Arrays:
-    return type(arrays)(*(values[index] for values in arrays))  # type: ignore[arg-type]
-
-
-def _join(*parts: _Tracks) -> _Tracks:
-    return _Tracks(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+def _rows(tracks: _Tracks, index: NDArray[np.bool_] | NDArray[np.intp]) -> _Tracks:
+    """Copies of some rows."""
+    return _Tracks(*(values[index] for values in tracks))  # type: ignore[arg-type]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from distilpose.errors import DistilPoseError, InputError
+from distilpose.errors import DistilPoseError, InputError, require_package
 from distilpose.types import ImageArray
-from distilpose.video.reader import DEFAULT_RATE, image_stream, import_av, open_video, resize, why
+from distilpose.video.reader import DEFAULT_RATE, image_stream, open_video, resize, why
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -67,7 +67,7 @@ class VideoWriter:
         sound_of: str | Path | None = None,
         start: float = 0.0,
     ) -> None:
-        import_av()
+        require_package("av", "writing videos")
         import av
 
         self._path = Path(path)
@@ -105,12 +105,7 @@ class VideoWriter:
         self.close()
 
     def write(self, image: ImageArray, time: float) -> None:
-        """Add an image.
-
-        Args:
-            image: (H, W, 3) uint8 RGB; another size than the one given is scaled to it.
-            time: seconds on the clock of ``start``, not before it; later than the one before.
-        """
+        """Add an image (H, W, 3) uint8 RGB, scaled to the size given; ``time``: seconds on the clock of ``start``."""
         import av
         from av.video.reformatter import ColorRange, Colorspace
 
@@ -211,8 +206,7 @@ class _Sound:
 
         while not self._at_end:
             try:
-                packet = self._waiting if self._waiting is not None else next(self._packets, None)
-                self._waiting = None
+                packet, self._waiting = self._waiting or next(self._packets, None), None
                 if packet is None:
                     self._at_end = True
                     return

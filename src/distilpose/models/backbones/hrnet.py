@@ -17,9 +17,7 @@ from distilpose.models.backbones.stem import BasicBlock, StemNet, conv_bn, init_
 class HRNet(StemNet):
     """High-resolution network: the highest-resolution branch after three or four stages.
 
-    Args:
-        width: channels of that branch; each lower one has twice as many.
-        stages: 3 (three branches, down to stride 16) or 4 (stride 32).
+    ``width`` is the channels of that branch; each lower one has twice as many.
     """
 
     def __init__(self, width: int = 48, stages: int = 4) -> None:

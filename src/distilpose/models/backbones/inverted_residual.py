@@ -26,29 +26,13 @@ class ConvBlock(nn.Module):
     """Convolution, batch norm and ReLU6.
 
     A convolution of stride 2 pads the right and lower side more, as TensorFlow does on even sizes. Odd sizes are padded
-    so that every cell covers the same pixels as there.
-
-    Args:
-        channels_in: of the input.
-        channels: of the output.
-        kernel: side of the kernel, odd.
-        stride: 1 or 2.
-        groups: of the convolution.
-        norm: whether a batch norm follows; without, the convolution has a bias.
-        relu: whether ReLU6 follows.
+    so that every cell covers the same pixels as there. Without the batch norm the convolution has a bias.
     """
 
     def __init__(
-        self,
-        channels_in: int,
-        channels: int,
-        kernel: int,
-        stride: int = 1,
-        *,
-        groups: int = 1,
-        norm: bool,
+        self, channels_in: int, channels: int, kernel: int, stride: int = 1, *, groups: int = 1, norm: bool,
         relu: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         padding = kernel // 2 if stride == 1 else 0
         self.conv = nn.Conv2d(channels_in, channels, kernel, stride, padding, groups=groups, bias=not norm)
@@ -86,14 +70,9 @@ class InvertedResidual(nn.Module):
 def inverted_residuals(
     stages: Sequence[Stage], channels: int, width: float, depth: float, norm: bool
 ) -> list[InvertedResidual]:
-    """Blocks of a whole network.
+    """Blocks of a whole network on a map of ``channels``.
 
-    Args:
-        stages: rows of its table.
-        channels: of the input.
-        width: factor on the channels of every stage.
-        depth: factor on the blocks of every stage but the first and the last.
-        norm: whether batch norms follow the convolutions.
+    ``width`` is a factor on the channels of every stage, ``depth`` one on the blocks of all but the first and the last.
     """
     built = []
     for row, stage in enumerate(stages):

@@ -1,7 +1,7 @@
 """MobileNetV2 with a top-down path, crops (B, 3, H, W) -> feature map (B, C, H / 4, W / 4).
 
 The network of MoveNet without its heads, or with the hidden layer of its keypoint head. Batch norms are folded into
-the convolutions, so that the released weights load as they are: ``init`` of a training run takes a MoveNet ONNX file.
+the convolutions, so that the released weights load as they are.
 
 Source: MobileNetV2 (arXiv:1801.04381); top-down path: MoveNet (Google, 2021), read off its released graph.
 """

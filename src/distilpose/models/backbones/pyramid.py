@@ -1,8 +1,5 @@
 """A residual backbone with a top-down path, image (B, 3, H, W) -> feature map (B, C, H / 4, W / 4).
 
-Where the stem net sees some 40 pixels around a cell, this one sees the whole crop for fewer operations, and so
-learns from few people in a short time.
-
 Source: residual stages of ResNet (arXiv:1512.03385), summed from coarse to fine as in Feature Pyramid Networks
 (arXiv:1612.03144).
 """
@@ -21,7 +18,7 @@ from distilpose.models.backbones.stem import conv_bn, init_convolutions
 
 
 class ResidualBlock(nn.Module):
-    """ResNet's two 3x3 convolutions, with a 1x1 convolution on the shortcut where size or channels change."""
+    """As `BasicBlock`, under other names: ResNet's two 3x3 convolutions, a 1x1 on a shortcut that changes."""
 
     def __init__(self, channels_in: int, channels: int, stride: int = 1) -> None:
         super().__init__()

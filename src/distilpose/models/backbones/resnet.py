@@ -1,7 +1,4 @@
-"""ResNet-18 and -50 as backbones, with names and shapes of torchvision's weights.
-
-A file of ImageNet weights in that well-known layout (``conv1.weight``, ``bn1.*``, ``layer1.0.conv1.weight``, ...) fits
-tensor by tensor, its classifier ``fc.*`` apart: ``init`` of a training run takes one.
+"""ResNet-18 and -50 as backbones, with names and shapes of torchvision's weights, its classifier ``fc.*`` apart.
 
 Source: Deep Residual Learning for Image Recognition (arXiv:1512.03385); in bottlenecks the 3x3 convolution has the
 stride, as in those weights.
@@ -28,11 +25,7 @@ _LAYOUTS: dict[Depth, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]
 
 
 class ResNet(Backbone):
-    """The convolutions of a ResNet: the map of its last stage.
-
-    Args:
-        depth: 18 or 50.
-    """
+    """The convolutions of a ResNet: the map of its last stage."""
 
     stride: int = 32
 
@@ -66,11 +59,7 @@ class ResNet(Backbone):
 
 
 class ResNetPyramid(ResNet):
-    """A ResNet with a top-down path: one map at stride 4 that has seen all stages.
-
-    Args:
-        depth: 18 or 50.
-        out_channels: of the map.
+    """A ResNet with a top-down path: one map of ``out_channels`` at stride 4 that has seen all stages.
 
     Source:
         Feature Pyramid Networks (arXiv:1612.03144), the finest level alone.
