@@ -20,6 +20,7 @@ from rich.table import Table
 from distilpose.backends.address import split_address
 from distilpose.backends.checkpoint import describe, save_checkpoint
 from distilpose.backends.description import ModelDescription, Precision
+from distilpose.backends.device import Compute
 from distilpose.backends.litert import LiteRtBackend
 from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
 from distilpose.backends.openvino import OpenVinoBackend
@@ -108,7 +109,7 @@ class _Job:
     turns: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
     @property
-    def compute(self) -> str:
+    def compute(self) -> Compute:
         return "bfloat16" if self.numbers == "bfloat16" else "float32"
 
     def measure(self, batches: Sequence[int], peak: float) -> Measurement:

@@ -122,7 +122,7 @@ def max_workers(threads: int) -> int:
     """
     import ray
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     cores = [(int(node["Resources"].get("CPU", 0)), node["NodeManagerHostname"]) for node in alive]
     count = sum(of_node // threads for of_node, _ in cores)
     if count == 0:

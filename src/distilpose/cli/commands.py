@@ -157,10 +157,11 @@ def _convert(options: ConvertOptions) -> int:
 def _benchmark(options: BenchmarkOptions) -> int:
     from rich.console import Console, Group
     from rich.live import Live
+    from rich.table import Table
 
     from distilpose.benchmark.benchmark import measure, measurements_table
 
-    console, shown = Console(), []
+    console, shown = Console(), list[Table]()
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
 
         def say(what: str) -> None:

@@ -21,7 +21,11 @@ _ROW: dict[str, Any] = {
     "sigma": [[2.5, 3.0]] * _KEYPOINTS,
 }
 _ANSWER: dict[str, Any] = {"request_id": "6f1c", "model": "distilpose_s", "size_hw": [480, 640], "people": [_ROW]}
-_FAULT = {"error": "boxes", "message": "boxes must be a list of [x1, y1, x2, y2], got dict", "request_id": "6f1c"}
+_FAULT: dict[str, Any] = {
+    "error": "boxes",
+    "message": "boxes must be a list of [x1, y1, x2, y2], got dict",
+    "request_id": "6f1c",
+}
 
 
 class Person(BaseModel):
