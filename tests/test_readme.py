@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,24 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("target", re.findall(r"`(configs/[\w/]+)/\*`", TRAINING))
 def test_configuration_folders_exist(target: str) -> None:
     assert list((ROOT / target).glob("*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("section", ["A first pose", "A first training"])
+def test_getting_started_runs_as_written_in_a_clone(section: str, tmp_path: Path) -> None:
+    for folder in ("examples", "configs", "docs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("notebook_runs"))
+    text = (
+        (ROOT / "docs" / "getting_started.md").read_text(encoding="utf-8").split(f"## {section}\n")[1].split("\n## ")[0]
+    )
+    lines = "".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)).splitlines()
+    programs = {"python": [sys.executable], "distilpose": [sys.executable, "-m", "distilpose"]}
+    for line in lines:
+        program, *words = shlex.split(line)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run(
+            [*programs[program], *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (line, done.stderr[-2000:])
+    assert lines

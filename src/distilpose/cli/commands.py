@@ -159,21 +159,28 @@ def _benchmark(options: BenchmarkOptions) -> int:
     from rich.live import Live
     from rich.table import Table
 
-    from distilpose.benchmark.benchmark import measure, measurements_table
+    from distilpose.benchmark.benchmark import Measurement, measure, measurements_table
 
     console, shown = Console(), list[Table]()
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
 
         def say(what: str) -> None:
-            text = f"[dim]measuring {what} ...[/dim]"
             if console.is_terminal:
-                live.update(Group(*shown, text), refresh=True)
+                live.update(Group(*shown, f"[dim]measuring {what} ...[/dim]"), refresh=True)
             else:
-                Console(stderr=True).print(text)
+                print(f"measuring {what} ...", file=sys.stderr, flush=True)
 
+        before: list[Measurement] = []
         for rows in measure(options, say=say):
             shown[:] = [measurements_table(rows)]
             live.update(shown[0], refresh=True)
+            if not console.is_terminal:  # the table comes at the end
+                for row in (row for row in rows if row not in before):
+                    times = ", ".join(
+                        f"{row.milliseconds_per_crop(b):.1f} ms a crop in batches of {b}" for b in row.seconds
+                    )
+                    print(f"{row.model}, {row.backend}, {row.numbers}: {times}", file=sys.stderr, flush=True)
+            before = rows
     return 0
 
 
