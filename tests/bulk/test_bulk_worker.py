@@ -108,36 +108,32 @@ def test_columns_are_those_of_predict_behind_the_row(tmp_path: Path) -> None:
     )
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half(job, model_file, images, tmp_path) -> None:
-    code = (
-        "import resource, sys\n"
-        "from distilpose.bulk.inputs import items_of, list_inputs\n"
-        "from distilpose.bulk.options import BulkOptions\n"
-        "from distilpose.bulk.worker import ShardWorker\n"
-        "worker = ShardWorker(BulkOptions(*sys.argv[1:3], model=sys.argv[3], detector='whole-image'))\n"
-        "items = items_of(list_inputs(sys.argv[1]))\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
-        "print(worker.work(0, items).disk_error)\n"
-    )
-    arguments = [str(images), str(job.out), str(job.model)]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+def work_elsewhere(job, images, before: str, work: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: some lines, then a worker, its items, and what to do with them."""
+    code = f"""
+import os, resource, signal, sys
+{before}
+from distilpose.bulk.inputs import items_of, list_inputs
+from distilpose.bulk.options import BulkOptions
+from distilpose.bulk.worker import ShardWorker
+options = BulkOptions(*sys.argv[1:3], model=sys.argv[3], detector="whole-image")
+worker, items = ShardWorker(options), items_of(list_inputs(sys.argv[1]))
+{work}
+"""
+    command = [sys.executable, "-c", code, str(images), str(job.out), str(job.model)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half(job, images) -> None:
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+    done = work_elsewhere(job, images, "", limit + "print(worker.work(0, items).disk_error)")
     assert "File too large" in done.stdout, done.stderr
     assert not [file for file in job.out.rglob("*.parquet*") if not file.name.endswith(".attempts")]
 
 
 def test_no_torch_for_an_exported_file(job, images) -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['torch'] = None\n"
-        "from distilpose.bulk.predict import predict_bulk\n"
-        "from distilpose.bulk.inputs import items_of, list_inputs\n"
-        "from distilpose.bulk.options import BulkOptions\n"
-        "from distilpose.bulk.worker import ShardWorker\n"
-        "options = BulkOptions(*sys.argv[1:3], model=sys.argv[3], detector='whole-image')\n"
-        "print(ShardWorker(options).work(0, items_of(list_inputs(sys.argv[1]))))\n"
-    )
-    arguments = [str(images), str(job.out), str(job.model)]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    before = "sys.modules['torch'] = None\nfrom distilpose.bulk import predict"
+    done = work_elsewhere(job, images, before, "print(worker.work(0, items))")
     assert done.stdout.strip() == "ShardReport(shard=0, images=12, disk_error=None, error=None)", done.stderr
 
 
@@ -200,27 +196,20 @@ def test_a_shard_of_missing_images_looks_like_a_missing_mount(job, folder, image
 
 
 def test_an_image_that_kills_its_worker_is_a_row_and_the_others_are_predicted(job, folder, images) -> None:
-    code = (
-        "import os, signal, sys\n"
-        "from distilpose.bulk import reading\n"
-        "from distilpose.bulk.inputs import items_of, list_inputs\n"
-        "from distilpose.bulk.options import BulkOptions\n"
-        "from distilpose.bulk.worker import ShardWorker\n"
-        "read = reading.read_image\n"
-        "def poisoned(path):\n"
-        "    if str(path).endswith('06.jpg'):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return read(path)\n"
-        "reading.read_image = poisoned\n"
-        "while os.fork():\n"  # the next worker
-        "    if os.waitstatus_to_exitcode(os.wait()[1]) == 0:\n"
-        "        sys.exit()\n"
-        "    print('killed', flush=True)\n"
-        "options = BulkOptions(*sys.argv[1:3], model=sys.argv[3], detector='whole-image')\n"
-        "print(ShardWorker(options).work(0, items_of(list_inputs(sys.argv[1]))), flush=True)\n"
-    )
-    arguments = [str(images), str(job.out), str(job.model)]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    poisoned = """
+from distilpose.bulk import reading
+read = reading.read_image
+def poisoned(path):
+    if str(path).endswith("06.jpg"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(path)
+reading.read_image = poisoned
+while os.fork():  # the next worker
+    if os.waitstatus_to_exitcode(os.wait()[1]) == 0:
+        sys.exit()
+    print("killed", flush=True)
+"""
+    done = work_elsewhere(job, images, poisoned, "print(worker.work(0, items), flush=True)")
     assert done.stdout.count("killed") == ATTEMPTS + ATTEMPTS_ALONE, done.stderr
     assert "error=None" in done.stdout
     errors = {row["row"]: row["error"] for row in table_rows(folder.path / "images") if row["error"] is not None}
