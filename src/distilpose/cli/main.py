@@ -24,9 +24,10 @@ from distilpose.cli.predict_bulk import PREDICT_BULK
 from distilpose.cli.serve import SERVE
 from distilpose.cli.train import TRAIN
 from distilpose.cli.web import WEB
+from distilpose.cli.yaml_values import bound_yaml
 from distilpose.compat import current_names, current_options, refuse_deleted
 from distilpose.errors import ConfigError, DistilPoseError, missing_package
-from distilpose.files import read_yaml
+from distilpose.files import load_yaml, read_yaml
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
@@ -132,6 +133,7 @@ def _run(name: str, args: list[str]) -> int:
 
     from jsonargparse import ArgumentParser
 
+    bound_yaml()
     parser = ArgumentParser(
         prog=f"distilpose {name}",
         description=command.summary,
@@ -151,7 +153,10 @@ def _run(name: str, args: list[str]) -> int:
     changes: dict[str, Any] = {}
     if name == "ablate":
         args, changes = _take_base_changes(args)
-    parsed = parser.parse_args(args)
+    try:
+        parsed = parser.parse_args(args)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"a configuration file cannot be read ({error}): save it as UTF-8") from error
     if changes:
         parsed.base_changes = changes
     return command.run(parsed)
@@ -169,8 +174,6 @@ def _current_config(file: str) -> str:
 
 def _take_base_changes(args: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Split ``--base.a.b value`` off: of a plain mapping the parser would replace all of ``a``."""
-    import yaml
-
     rest: list[str] = []
     changes: dict[str, Any] = {}
     words = iter(args)
@@ -189,7 +192,7 @@ def _take_base_changes(args: list[str]) -> tuple[list[str], dict[str, Any]]:
             if not isinstance(place, dict):
                 raise ConfigError(f"{word} changes a part of {parent!r}, which another --base option sets as a whole")
         try:
-            place[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            place[last] = load_yaml(text)
+        except ValueError as error:
             raise ConfigError(f"expected a YAML value after --base.{key}, got {text!r}") from error
     return rest, changes
