@@ -104,3 +104,26 @@ def test_the_command_prints_and_writes_every_figure(tmp_path: Path, capsys: pyte
         assert min(row["seconds"].values()) > 0
         assert row["share_of_peak"]["1"] is None or 0 < row["share_of_peak"]["1"] < 1.2
         assert row["accuracy"]["AP"] == pytest.approx(rows[0]["accuracy"]["AP"], abs=0.05)
+
+
+def test_without_a_terminal_each_figure_is_told_when_it_is_there(monkeypatch, capsys) -> None:
+    first = Measurement("a.onnx", "onnxruntime", "float32", None, 20, 300, {1: 0.05, 8: 0.32}, peak=200)
+    second = Measurement("b.onnx", "onnxruntime", "float32", None, 20, 300, {1: 0.02, 8: 0.08}, peak=200)
+    told: list[str] = []
+
+    def fake(options: BenchmarkOptions, *, say):
+        say("a.onnx")
+        yield [first]
+        told.append(capsys.readouterr().err)
+        yield [first, second]
+        told.append(capsys.readouterr().err)
+
+    monkeypatch.setattr("distilpose.benchmark.benchmark.measure", fake)
+    assert cli.main(["benchmark", "--models", "a.onnx", "b.onnx"]) == 0
+    assert told[0].splitlines() == [
+        "measuring a.onnx ...",
+        "a.onnx, onnxruntime, float32: 50.0 ms a crop in batches of 1, 40.0 ms a crop in batches of 8",
+    ]
+    assert told[1].splitlines() == [
+        "b.onnx, onnxruntime, float32: 20.0 ms a crop in batches of 1, 10.0 ms a crop in batches of 8"
+    ]

@@ -19,7 +19,8 @@ PURPOSES = {
     "torch": "checkpoints, hub ids", "train": "train, ablate, label", "evaluate": "evaluate, reports",
     "export": "export to ONNX", "openvino": "OpenVINO, int8", "video": "videos, cameras",
     "detect": "transformers detectors, ViTPose", "serve": "HTTP server", "interop": "pandas, Parquet, supervision",
-    "bulk": "predict-bulk",
+    "bulk": "predict-bulk", "litert": "running .tflite files", "litert-export": "export to LiteRT",
+    "coreml": "export to Core ML", "imagenet": "ImageNet start weights",
 }  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def _doctor(_: DoctorOptions) -> int:
     print()
     for extra, purpose in PURPOSES.items():
         state = f'missing {", ".join(lacking[extra])}: pip install "distilpose[{extra}]"' if lacking[extra] else "ok"
-        print(f"{extra:<10}{purpose:<34}{state}")
+        print(f"{extra:<14}{purpose:<34}{state}")
     return 0
 
 

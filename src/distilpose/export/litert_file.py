@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,9 @@ from distilpose.export.rewrite import ExportForm
 from distilpose.types import ImageArray
 
 _QUANTIZED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+# Arrays are named after their module: ``.../distilpose.models.heads.RegressionHead_head/...Linear_linear;1``.
+# The head and the first layers of networks with depthwise convolutions stay in floating point.
+_QUANTIZED_NAMES = "^(?!.*(_head[/;]|ConvBlock_stem|InvertedResidual_[0-2]/))"
 
 
 def write(form: ExportForm, path: Path, description: ModelDescription, crops: ImageArray | None) -> list[Path]:
@@ -24,7 +29,7 @@ def write(form: ExportForm, path: Path, description: ModelDescription, crops: Im
 
     dtype = torch.float32 if form.pixels is None else torch.uint8
     images = torch.zeros(1, 3, *description.input_size_hw, dtype=dtype)
-    with quiet():
+    with quiet(), redirect_stdout(sys.stderr):  # the quantizer's report
         litert_torch.convert(_Named(form).eval(), sample_kwargs={INPUT_NAME: images}).export(str(path))
         if description.precision != "float32":
             _compress(path, description, crops)
@@ -57,7 +62,7 @@ def _compress(path: Path, description: ModelDescription, crops: ImageArray | Non
             )
             quantizer.update_quantization_recipe(".*", operation, config, "float_casting")
         else:
-            quantizer.add_static_config("(?!.*/head)", operation, activation_num_bits=8, weight_num_bits=8)
+            quantizer.add_static_config(_QUANTIZED_NAMES, operation, activation_num_bits=8, weight_num_bits=8)
     ranges = None
     if crops is not None:
         inputs = [{INPUT_NAME: network_input(crop[None], description.normalization)} for crop in crops]
@@ -70,7 +75,12 @@ def _describe(path: Path, description: ModelDescription) -> None:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    content = path.read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(content)
+    for known in model.buffers:  # the quantizer puts arrays behind the flatbuffer, where packing would lose them
+        if known.offset:
+            known.data = np.frombuffer(content, np.uint8, known.size, known.offset)
+            known.offset = known.size = 0
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(described(description).encode(), dtype=np.uint8)
     entry.name, entry.buffer = METADATA_KEY, len(model.buffers)
