@@ -22,13 +22,13 @@ from rich.table import Table
 
 from distilpose.backends.device import usable_cores
 from distilpose.backends.openvino import OpenVinoBackend
-from distilpose.benchmark.measure import measure_peaks
+from distilpose.benchmark.measure import highest_peak
 from distilpose.bulk.engine import max_workers, ray_session
 from distilpose.bulk.inputs import BulkItem, fingerprint, items_of, list_inputs
 from distilpose.bulk.options import SHARD_SIZE, BulkOptions
 from distilpose.bulk.output_files import RunFolder
 from distilpose.bulk.predict import predict_bulk
-from distilpose.bulk.worker import Job, ShardReport, ShardWorker
+from distilpose.bulk.worker import ShardReport, ShardWorker
 from distilpose.data.images import write_image
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.inference.options import OutputOptions, PredictOptions
@@ -164,10 +164,10 @@ def _plain_loop(files: Sequence[Path], model: Path, cores: int, out: Path) -> tu
 _worker: ShardWorker | None = None  # of a process of the plain pool
 
 
-def _begin(job: Job, all_ready: Barrier) -> None:
+def _begin(options: BulkOptions, all_ready: Barrier) -> None:
     global _worker
-    cv2.setNumThreads(job.threads)
-    _worker = ShardWorker(job)
+    cv2.setNumThreads(options.threads)
+    _worker = ShardWorker(options)
     all_ready.wait()  # else one that is early would take what another one is to start with
 
 
@@ -181,10 +181,10 @@ def _bare_workers(
 ) -> tuple[BulkSpeed, None]:
     folder = RunFolder(out)
     folder.start({})
-    job = Job(str(folder.path), str(model), "int64", DETECTOR, threads=threads)
+    options = BulkOptions(out, folder.path, model=model, detector=DETECTOR, threads=threads)
     context = multiprocessing.get_context("spawn")
     start = time.perf_counter()
-    with ProcessPoolExecutor(processes, context, _begin, (job, context.Barrier(processes))) as pool:
+    with ProcessPoolExecutor(processes, context, _begin, (options, context.Barrier(processes))) as pool:
         list(pool.map(_work, range(-processes, 0), [[]] * processes))  # empty shards: every process has its model
         ready = time.perf_counter()
         reports = list(pool.map(_work, *zip(*shards, strict=True)))
@@ -269,7 +269,7 @@ def main() -> None:
     args = parser.parse_args()
     console, progress = Console(), Console(stderr=True)
     found = measure_bulk(args.model, progress.print, images=args.images)
-    console.print(bulk_table(found, measure_peaks().highest))
+    console.print(bulk_table(found, highest_peak()))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from distilpose.benchmark.measure import measure_peaks
+from distilpose.benchmark.measure import highest_peak
 from distilpose.data.prefetch import map_in_threads
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.export.export import SUFFIXES, Format, export_model
@@ -423,7 +423,7 @@ def main() -> None:
         rounds=args.rounds,
         say=Console(stderr=True).print,
     )
-    for table in serving_tables(report, measure_peaks().highest):
+    for table in serving_tables(report, highest_peak()):
         Console().print(table)
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from distilpose.backends.base import InferenceBackend
 from distilpose.backends.loading import DEFAULT_MODEL, as_backend
-from distilpose.benchmark.measure import measure_peaks
+from distilpose.benchmark.measure import highest_peak
 from distilpose.detection.detectors import create_detector
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.inference.interruption import Interruption
@@ -199,7 +199,7 @@ def main() -> None:
     steadiness = []
     for video in args.videos:
         found = measure_video(video, args.detector, args.model, progress.print)
-        console.print(video_table(found, video, args.detector, measure_peaks().highest))
+        console.print(video_table(found, video, args.detector, highest_peak()))
         steadiness += measure_smoothing_of(tracked_poses(video, args.detector, args.model), video.name)
     console.print(smoothing_table(steadiness))
 

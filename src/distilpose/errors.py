@@ -86,11 +86,11 @@ def missing_package(package: str, what: str, extra: str | None = None) -> Config
     return ConfigError(f"{what} needs {package}, which is not installed: {command}")
 
 
-def require_package(package: str, what: str) -> None:
+def require_package(package: str, what: str, extra: str | None = None) -> None:
     """Raise `missing_package` if an import of this name would find nothing."""
     try:
         found = find_spec(package) is not None
     except (ImportError, ValueError):  # sys.modules has None in its place
         found = False
     if not found:
-        raise missing_package(package, what)
+        raise missing_package(package, what, extra)

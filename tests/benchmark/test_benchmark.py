@@ -10,7 +10,7 @@ import pytest
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.benchmark.benchmark import VARIANTS, Measurement, measure, measurements_table, run_worker
 from distilpose.benchmark.complexity import Complexity, measure_complexity
-from distilpose.benchmark.measure import measure_peak, measure_peaks
+from distilpose.benchmark.measure import highest_peak, measure_peak
 from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError, DistilPoseError
@@ -22,9 +22,7 @@ from synthetic_people import write_synthetic_dataset
 
 def test_peak_is_a_speed() -> None:
     assert measure_peak() > 0.1
-    peaks = measure_peaks()
-    assert min(peaks) > 0.1
-    assert peaks.highest == max(peaks)
+    assert highest_peak() > 0.5 * measure_peak(), "of all libraries, torch among them"
 
 
 def test_speeds_by_hand() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import shlex
 from pathlib import Path
@@ -18,10 +17,11 @@ from distilpose.bulk.inputs import items_of, list_inputs
 from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.output_files import RunFolder
 from distilpose.bulk.predict import predict_bulk
-from distilpose.bulk.worker import Job, ShardReport, ShardWorker
+from distilpose.bulk.worker import ShardReport, ShardWorker
 from distilpose.cli import main as cli
 from distilpose.cli.command import read_options
 from distilpose.errors import CheckpointError, ConfigError, InputError
+from distilpose.files import OutputLock
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_wrong_models_and_folders_are_told(images, model_file, tmp_path) -> None
     with pytest.raises(CheckpointError, match="broken"):
         predict_bulk(BulkOptions(images, tmp_path / "out", model=broken, detector="whole-image"))
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write to"):
+    with pytest.raises(InputError, match="cannot be written"):
         predict_bulk(BulkOptions(images, tmp_path / "file" / "out", model=model_file, detector="whole-image"))
 
 
@@ -80,7 +80,7 @@ def test_a_checkpoint_that_cannot_be_exported_runs_as_it_is(
         assert bulk._ready_model(checkpoint_file, tmp_path) == checkpoint_file
     assert "slower" in caplog.text
     RunFolder(tmp_path / "out").start({})
-    worker = ShardWorker(Job(str(tmp_path / "out"), str(checkpoint_file), "int64", "whole-image"))
+    worker = ShardWorker(BulkOptions(images, tmp_path / "out", model=checkpoint_file, detector="whole-image"))
     assert worker.work(0, items_of(list_inputs(images))).error is None
 
 
@@ -100,9 +100,9 @@ def drive(reports: list[ShardReport], images: Path) -> None:
 
 def test_what_kept_shards_from_being_done_is_told(images, tmp_path) -> None:
     good = ShardReport(0, 4)
-    full = str(RunFolder(tmp_path).unwritable(OSError(errno.ENOSPC, "No space left on device"), "node7"))
+    full = f"{tmp_path} cannot be written (No space left on device): expected a folder with room (on node7)"
     drive([good, ShardReport(2, 4), ShardReport(1, 4)], images)
-    with pytest.raises(InputError, match=r"cannot write to .* on node7 \(No space left .*\): make room.*goes on"):
+    with pytest.raises(InputError, match=r"cannot be written \(No space left .*on node7.*shards stay.*goes on"):
         drive([good, ShardReport(1, 4, disk_error=full)], images)
     with pytest.raises(InputError, match=r"2 of 3 shards .* first is 1 with rows 4 to 7: boom\..*tries these again"):
         drive([good, ShardReport(1, 4, error="boom")], images)
@@ -111,7 +111,7 @@ def test_what_kept_shards_from_being_done_is_told(images, tmp_path) -> None:
 def test_a_table_changed_by_hand_is_noticed(images, model_file, tmp_path) -> None:
     folder = RunFolder(tmp_path / "out")
     folder.start({})
-    worker = ShardWorker(Job(str(folder.path), str(model_file), "int64", "whole-image"))
+    worker = ShardWorker(BulkOptions(images, folder.path, model=model_file, detector="whole-image"))
     worker.work(0, items_of(list_inputs(images)))
     report = bulk._report(folder, 1, 0, 12)
     assert (report.num_images, report.num_people, report.num_failed) == (11, 11, 1)
@@ -126,7 +126,7 @@ def test_shards_with_failures_are_done_again_when_asked_for(images, model_file, 
     folder = RunFolder(tmp_path / "out")
     folder.start({})
     worker, items = (
-        ShardWorker(Job(str(folder.path), str(model_file), "int64", "whole-image")),
+        ShardWorker(BulkOptions(images, folder.path, model=model_file, detector="whole-image")),
         items_of(list_inputs(images)),
     )
     for shard in range(3):
@@ -158,7 +158,7 @@ def test_workers_are_counted_by_machines_because_none_reaches_over_two(monkeypat
 def test_no_more_workers_than_the_cores_hold(asked, started, images, model_file, tmp_path, monkeypatch) -> None:
     counts: list[int] = []
 
-    def do_nothing(job: Job, shards: list[Any], workers: int) -> list[ShardReport]:
+    def do_nothing(options: BulkOptions, id_type: str, shards: list[Any], workers: int) -> list[ShardReport]:
         counts.append(workers)
         return []
 
@@ -170,6 +170,13 @@ def test_no_more_workers_than_the_cores_hold(asked, started, images, model_file,
     with pytest.raises(InputError, match="3 of 3 shards could not be done"):
         predict_bulk(options)
     assert counts == [started]
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(images, model_file, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    options = BulkOptions(images, tmp_path / "out", model=model_file, detector="whole-image")
+    with OutputLock(tmp_path / "out", "the first run"), pytest.raises(InputError, match="in use by the first run"):
+        predict_bulk(options)
 
 
 def test_ray_client_is_refused(images, model_file, tmp_path, monkeypatch) -> None:

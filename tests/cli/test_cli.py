@@ -17,7 +17,7 @@ import yaml
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.cli import main as cli
 from distilpose.cli.command import read_options
-from distilpose.cli.train import train_config
+from distilpose.cli.training import train_config
 from distilpose.compat import current_options
 from distilpose.errors import ConfigError
 from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
@@ -193,9 +193,7 @@ def test_bad_input_is_one_line_and_exit_code_1(arguments, tmp_path, monkeypatch,
 def parse_train(*arguments: str):
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser()
-    cli.COMMANDS["train"].options(parser)
-    return train_config(parser.parse_args([*arguments]))
+    return train_config(cli.COMMANDS["train"].options(ArgumentParser(), arguments))
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -297,3 +295,16 @@ def test_a_missing_configuration_is_asked_for(command, capsys) -> None:
 def test_installed_command_answers() -> None:
     out = subprocess.run([sys.executable, "-m", "distilpose", "--help"], capture_output=True, text=True, check=True)
     assert "usage: distilpose" in out.stdout
+
+
+def test_a_hang_up_ends_a_command_as_a_request_to_terminate_does() -> None:
+    code = (
+        "import os, signal, sys, time\n"
+        "from distilpose.cli import main as cli\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "run = lambda _: os.kill(os.getpid(), signal.SIGHUP) or time.sleep(10)\n"
+        "cli.COMMANDS['models'] = cli.COMMANDS['models']._replace(run=run)\n"
+        "cli.main(['models'])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 7

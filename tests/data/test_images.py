@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distilpose.data import images
-from distilpose.data.images import check_decodes, list_images, read_image, read_image_size, write_image
+from distilpose.data.images import (
+    NamedBytes,
+    as_image,
+    check_decodes,
+    list_images,
+    read_image,
+    read_image_size,
+    write_image,
+)
 from distilpose.errors import InputError
 
 Pixels = NDArray[np.uint8]
@@ -266,3 +274,24 @@ def test_no_images_is_an_error(tmp_path: Path) -> None:
         list_images([tmp_path])
     with pytest.raises(InputError, match="at least one"):
         list_images([])
+
+
+def test_a_jpeg_of_endless_scans_is_refused_wherever_it_would_be_decoded(tmp_path: Path) -> None:
+    """A progressive JPEG whose last scan comes again and again: ten thousand passes over the pixels take minutes."""
+    file = io.BytesIO()
+    Image.new("L", (2400, 2400)).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content[content.rindex(b"\xff\xc4") : -2]
+    path = tmp_path / "endless.jpg"
+    path.write_bytes(content[:-2] + last * 10_000 + content[-2:])
+    named = NamedBytes(path.read_bytes(), "in memory")
+    for decode, source in (
+        (read_image, path),
+        (check_decodes, path),
+        (as_image, Image.open(path)),
+        (read_image, named),
+    ):
+        with pytest.raises(InputError, match="at most 100 scans"):
+            decode(source)
+    path.write_bytes(content[:-2] + last * 50 + content[-2:])
+    assert read_image(path).shape == (2400, 2400, 3)

@@ -15,9 +15,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from serving_client import SIZE_HW, Telltale
 
+from background_server import BackgroundServer
 from distilpose.backends.description import METADATA_KEY, ModelDescription
 from distilpose.serving.options import ServeOptions
-from distilpose.serving.server import BackgroundServer, PoseServer
+from distilpose.serving.server import PoseServer
 
 
 @pytest.fixture(scope="session")

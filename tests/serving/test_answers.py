@@ -27,15 +27,17 @@ from serving_client import (
     wait_for,
 )
 
+from background_server import BackgroundServer
 from distilpose.data.images import read_image
 from distilpose.errors import CheckpointError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.formats.writers import PoseRecord, prediction_rows
+from distilpose.inference.people import open_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving.app import create_app, model_card
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
-from distilpose.serving.server import BackgroundServer, PoseServer
+from distilpose.serving.server import PoseServer
 from distilpose.serving.service import PoseService
 
 
@@ -82,6 +84,23 @@ def test_without_boxes_the_image_is_one_person_and_no_boxes_are_nobody(address: 
     assert [number_of(person) for person in whole.json["people"]] == [1234]
     assert whole.json["people"][0]["box_xyxy"] == [0, 0, IMAGE_HW[1], IMAGE_HW[0]]
     assert send_image(address, 1234, []).json["people"] == []
+
+
+class Spread(Telltale):
+    """Sees a person in the middle of each crop."""
+
+    def __call__(self, images: Any) -> Any:
+        found = super().__call__(images)
+        found.xy_norm[:] = np.linspace([0.4, 0.3], [0.6, 0.7], 17)
+        return found
+
+
+def test_a_whole_image_is_fitted_to_its_pose_as_by_predict(start: Any) -> None:
+    (people,) = open_detector("whole-image", PosePredictor(Spread()))([plain(5, size_hw=(300, 200))])
+    box = people.boxes_xyxy.tolist()
+    assert 0 < box[0][0] < box[0][2] < 200
+    answer = send(start(Spread()).address, ("image", encoded(plain(5, size_hw=(300, 200))), "x.png"))
+    np.testing.assert_allclose([row["box_xyxy"] for row in answer.json["people"]], box)
 
 
 class Crowd:

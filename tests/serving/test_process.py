@@ -89,7 +89,8 @@ def test_an_exported_file_is_served_without_torch_and_logged_line_by_line(run: R
         libraries = maps.read_text()
         assert "onnxruntime" in libraries
         assert "libtorch" not in libraries
-    process.popen.send_signal(signal.SIGTERM)
+    hang_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN  # as under nohup, which children inherit
+    process.popen.send_signal(signal.SIGHUP if hang_up else signal.SIGTERM)
     assert process.popen.wait(20) == 0
     lines = [line for line in process.log() if line["message"] == "request"]
     good, bad = lines

@@ -228,10 +228,11 @@ def test_sets_with_other_keypoints_are_learned_together(tmp_path: Path, caplog: 
 def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None:
     from urllib.request import Request, urlopen
 
+    from background_server import BackgroundServer
     from distilpose.backends.onnxruntime import OnnxRuntimeBackend
     from distilpose.export.export import export_model
     from distilpose.serving.options import ServeOptions
-    from distilpose.serving.server import BackgroundServer, PoseServer
+    from distilpose.serving.server import PoseServer
     from distilpose.serving.web import model_entry
 
     file = tmp_path / "lamp.onnx"

@@ -252,10 +252,11 @@ def test_fit_to_pose_moves_the_box_once(
 def serving(api_key: str | None = None) -> Iterator[str]:
     """The address of a running `distilpose serve`."""
     server = pytest.importorskip("distilpose.serving.server")
+    from background_server import BackgroundServer
     from distilpose.serving.options import ServeOptions
 
     running = server.PoseServer(ServeOptions(model="distilpose_mobilenet", port=0, detector="whole-image"), api_key)
-    with server.BackgroundServer(running):
+    with BackgroundServer(running):
         yield running.address + "/"
 
 

@@ -52,12 +52,13 @@ def describe(
     known = getattr(model, "description", None)
     if not isinstance(known, ModelDescription):
         height, width = model.input_size_hw
-        heatmap = isinstance(model, HeatmapModel)
         known = ModelDescription(
             model=model.preset,
-            output="heatmap" if heatmap else "regression",
+            output="heatmap" if isinstance(model, HeatmapModel) else "regression",
             input_size_hw=(height, width),
-            heatmap_size_hw=model.heatmap_size_hw if heatmap else (height // CELL, width // CELL),
+            heatmap_size_hw=model.heatmap_size_hw
+            if isinstance(model, HeatmapModel)
+            else (height // CELL, width // CELL),
             options=dict(model.preset_options),
             normalization=Normalization(*model.backbone.normalization or ()),
             skeleton=skeleton or COCO_17,

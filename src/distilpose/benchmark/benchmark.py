@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -20,11 +20,12 @@ from rich.table import Table
 from distilpose.backends.address import split_address
 from distilpose.backends.checkpoint import describe, save_checkpoint
 from distilpose.backends.description import ModelDescription, Precision
+from distilpose.backends.device import Compute
 from distilpose.backends.litert import LiteRtBackend
 from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
 from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.complexity import Complexity, measure_complexity
-from distilpose.benchmark.measure import measure_peaks
+from distilpose.benchmark.measure import highest_peak
 from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.errors import DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_set
@@ -42,16 +43,9 @@ _BACKENDS: dict[type, str] = {OpenVinoBackend: "openvino", LiteRtBackend: "liter
 # Backend and numbers of what is exported here; the first needs no export and so is there at once.
 VARIANTS = (
     ("torch", "float32"),
-    ("onnxruntime", "float32"),
-    ("onnxruntime", "float16"),
-    ("onnxruntime", "int8"),
-    ("openvino", "float32"),
-    ("openvino", "float16"),
-    ("openvino", "bfloat16"),
-    ("openvino", "int8"),
-    ("litert", "float32"),
-    ("litert", "float16"),
-    ("litert", "int8"),
+    *(("onnxruntime", numbers) for numbers in ("float32", "float16", "int8")),
+    *(("openvino", numbers) for numbers in ("float32", "float16", "bfloat16", "int8")),
+    *(("litert", numbers) for numbers in ("float32", "float16", "int8")),
 )
 
 
@@ -102,61 +96,40 @@ class Measurement:
 
 
 @dataclass
-class Job:
-    """A model in one backend and precision.
-
-    Attributes:
-        model: see `Measurement`, as all below.
-        backend: where it runs.
-        numbers: precision.
-        description: of the model.
-        complexity: of the model.
-        make: names its file, which is written when it is first asked for.
-        trained: whether accuracy means anything.
-    """
+class _Job:
+    """A model in one backend and precision; ``file`` names what runs, which is written when it is first asked for."""
 
     model: str
     backend: str
     numbers: str
     description: ModelDescription
     complexity: Complexity | None
-    make: Callable[[], str | Path]
+    file: Callable[[], str | Path]
     trained: bool = True
-    _laps: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+    turns: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
     @property
-    def title(self) -> str:
-        """For progress."""
-        return f"{self.model}, {self.backend}, {self.numbers}"
+    def compute(self) -> Compute:
+        return "bfloat16" if self.numbers == "bfloat16" else "float32"
 
     def measure(self, batches: Sequence[int], peak: float) -> Measurement:
-        """One more turn, and the medians of all so far.
-
-        Args:
-            batches: numbers of crops at once.
-            peak: of this turn, see `Measurement`.
-
-        Raises:
-            DistilPoseError: the export or the timing process failed.
-        """
-        path = self.make()
-        self._laps.append((peak, run_worker(path, batches, bfloat16=self.numbers == "bfloat16")))
-        answers = [answer for _, answer in self._laps]
+        """One more turn, and the medians of all so far."""
+        self.turns.append((peak, run_worker(self.file(), batches, compute=self.compute)))
+        answers = [answer for _, answer in self.turns]
         return Measurement(
             model=self.model,
             backend=self.backend,
             numbers=self.numbers,
             complexity=self.complexity,
-            file_megabytes=_megabytes(path),
+            file_megabytes=_megabytes(self.file()),
             peak_megabytes=answers[0]["peak_megabytes"],
             seconds={batch: median(answer["seconds"][str(batch)] for answer in answers) for batch in batches},
-            peak=median(peak for peak, _ in self._laps),
+            peak=median(peak for peak, _ in self.turns),
         )
 
     def evaluate(self, people: EvaluationSet) -> dict[str, float | None]:
         """AP, AR and PCK@0.2, in true boxes, without flip test."""
-        backend = as_backend(self.make(), compute="bfloat16" if self.numbers == "bfloat16" else "float32")
-        result = evaluate_set(backend, people)
+        result = evaluate_set(as_backend(self.file(), compute=self.compute), people)
         return {"AP": result.metrics["AP"], "AR": result.metrics["AR"], "PCK@0.2": result.per_joint["all"].pck}
 
 
@@ -176,91 +149,78 @@ def measure(
     Raises:
         ConfigError: a model is neither a file nor a name.
         CheckpointError, DatasetError, InputError: a file is unusable.
+        DistilPoseError: an export or a timing process failed.
     """
     rows: dict[int, Measurement] = {}
     with tempfile.TemporaryDirectory() as folder:
-        jobs = [
-            job
-            for number, model in enumerate(options.models)
-            for job in _jobs(str(model), options, Path(folder) / str(number))
-        ]
+        places = [(str(model), Path(folder) / str(number)) for number, model in enumerate(options.models)]
+        jobs = [job for model, place in places for job in _jobs(model, options, place)]
         for lap in range(options.rounds):
             say("the matrix product of this machine")
-            peak = measure_peaks().highest
+            peak = highest_peak()
             for number, job in enumerate(jobs):
-                say(f"{job.title} ({lap + 1}/{options.rounds})")
+                say(f"{job.model}, {job.backend}, {job.numbers} ({lap + 1}/{options.rounds})")
                 rows[number] = job.measure(batches, peak)
                 yield _written(rows, options)
-        if options.annotations is not None and options.images is not None:
-            people: dict[Any, EvaluationSet] = {}
-            for number, job in enumerate(jobs):
-                if not job.trained or (job.numbers == "int8" and options.calibration is None):
-                    continue
-                say(f"accuracy of {job.title}")
-                size_hw, skeleton = job.description.input_size_hw, job.description.skeleton
-                crops = (size_hw, skeleton.name, job.description.padding, job.description.udp)
-                if crops not in people:
-                    people[crops] = EvaluationSet.load(
-                        Path(options.annotations),
-                        Path(options.images),
-                        input_size_hw=size_hw,
-                        skeleton=skeleton,
-                        keep_crops=True,
-                        padding=job.description.padding,
-                        udp=job.description.udp,
-                    )
-                accuracy = job.evaluate(people[crops])
-                rows[number] = replace(rows[number], accuracy=accuracy)
-                yield _written(rows, options)
+        people_of = cache(partial(_people, options))
+        for number, job in enumerate(jobs):
+            if options.annotations is None or not job.trained or (job.numbers == "int8" and not options.calibration):
+                continue
+            say(f"accuracy of {job.model}, {job.backend}, {job.numbers}")
+            inside = job.description
+            people = people_of(inside.input_size_hw, inside.skeleton, inside.padding, inside.udp)
+            rows[number] = replace(rows[number], accuracy=job.evaluate(people))
+            yield _written(rows, options)
 
 
-def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[Job]:
+def _people(
+    options: BenchmarkOptions, size_hw: tuple[int, int], skeleton: Any, padding: Any, udp: Any
+) -> EvaluationSet:
+    assert options.annotations is not None
+    assert options.images is not None
+    crops = {"input_size_hw": size_hw, "skeleton": skeleton, "keep_crops": True, "padding": padding, "udp": udp}
+    return EvaluationSet.load(Path(options.annotations), Path(options.images), **crops)
+
+
+def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[_Job]:
     """An exported file in its backend; anything else in all of them."""
     known = name in SHIPPED_WEIGHTS or Path(name).exists()
     preset = not known and name in list_models()
     model = create_model(name).eval() if preset else load_model(name, exported=False)
     if not isinstance(model, PoseModel):
-        description, backend = model.description, _BACKENDS.get(type(model), "onnxruntime")
-        return [Job(name, backend, description.precision, description, _complexity(description), lambda: name)]
-    export, description = _Exports(model, folder, options.calibration), describe(model)
-    cost = measure_complexity(model)
+        inside, backend = model.description, _BACKENDS.get(type(model), "onnxruntime")
+        listed = inside.model in list_models()
+        cost = measure_complexity(create_model(inside.model, **inside.options)) if listed else None
+        return [_Job(name, backend, inside.precision, inside, cost, lambda: name)]
+    inside, cost = describe(model), measure_complexity(model)
+    crops = cache(partial(_calibration_crops, inside, options.calibration))
     return [
-        Job(name, backend, numbers, description, cost, partial(export, backend, numbers), not preset)
+        _Job(name, backend, numbers, inside, cost, partial(_export, model, backend, numbers, folder, crops), not preset)
         for backend, numbers in VARIANTS
         if backend in (options.backends or DEFAULT_BACKENDS)
     ]
 
 
-class _Exports:
-    """Files of a model, each written once."""
-
-    def __init__(self, model: PoseModel, folder: Path, calibration: str | Path | None) -> None:
-        self._model, self._folder, self._calibration = model, folder, calibration
-        self._crops: ImageArray | None = None
-
-    def __call__(self, backend: str, numbers: str) -> Path:
-        self._folder.mkdir(exist_ok=True)
-        precision: Precision = "float32" if numbers == "bfloat16" else numbers  # type: ignore[assignment]
-        suffix = SUFFIXES[FORMATS[backend]] if backend in FORMATS else ".safetensors"
-        path = self._folder / f"{precision}{suffix}"
-        if path.exists():
-            return path
-        if backend == "torch":
-            return save_checkpoint(self._model, path)
-        crops = self._calibration_crops() if precision == "int8" else None
-        export_model(self._model, path, format=FORMATS[backend], precision=precision, calibration=crops)
+def _export(model: PoseModel, backend: str, numbers: str, folder: Path, crops: Callable[[], ImageArray]) -> Path:
+    """The file of a model, written once."""
+    folder.mkdir(exist_ok=True)
+    precision: Precision = "float32" if numbers == "bfloat16" else numbers  # type: ignore[assignment]
+    path = folder / f"{precision}{SUFFIXES[FORMATS[backend]] if backend in FORMATS else '.safetensors'}"
+    if path.exists():
         return path
+    if backend == "torch":
+        return save_checkpoint(model, path)
+    calibration = crops() if precision == "int8" else None
+    export_model(model, path, format=FORMATS[backend], precision=precision, calibration=calibration)
+    return path
 
-    def _calibration_crops(self) -> ImageArray:
-        if self._crops is None:
-            description = describe(self._model)
-            size_hw = description.input_size_hw
-            if self._calibration is None:  # speed and size do not depend on what the crops show
-                shape = (NOISE_CROPS, *size_hw, 3)
-                self._crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-            else:
-                self._crops = calibration_crops(self._calibration, size_hw, description.skeleton)
-        return self._crops
+
+def _calibration_crops(description: ModelDescription, images: str | Path | None) -> ImageArray:
+    size_hw = description.input_size_hw
+    if images is not None:
+        return calibration_crops(images, size_hw, description.skeleton)
+    # Speed and size do not depend on what the crops show.
+    return np.random.default_rng(0).integers(0, 256, (NOISE_CROPS, *size_hw, 3), dtype=np.uint8)
 
 
 def _megabytes(address: str | Path) -> float:
@@ -269,19 +229,13 @@ def _megabytes(address: str | Path) -> float:
     return sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file()) / 1e6
 
 
-def _complexity(description: ModelDescription) -> Complexity | None:
-    if description.model not in list_models():
-        return None
-    return measure_complexity(create_model(description.model, **description.options))
-
-
-def run_worker(path: str | Path, batches: Sequence[int], *, bfloat16: bool = False) -> dict[str, Any]:
+def run_worker(path: str | Path, batches: Sequence[int], *, compute: str = "float32") -> dict[str, Any]:
     """Time a file in a process of its own, see `worker.measure`; the keys of ``seconds`` are strings.
 
     Raises:
         DistilPoseError: the process failed.
     """
-    job = {"file": str(path), "batches": list(batches), "bfloat16": bfloat16}
+    job = {"file": str(path), "batches": list(batches), "compute": compute}
     command = [sys.executable, "-m", "distilpose.benchmark.worker", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ourselves
     if done.returncode:
@@ -319,13 +273,13 @@ def measurements_table(rows: Sequence[Measurement]) -> Table:
         table.add_section()
         table.add_row(f"[bold]{model}[/bold]{size}")
         for row in some:
-            cells = []
+            cells = [f"  {row.backend}, {row.numbers}"]
             for batch in batches:
-                share = row.share_of_peak(batch)
-                cells += [f"{row.milliseconds_per_crop(batch):.1f}", "-" if share is None else f"{100 * share:.0f} %"]
-            memory = "-" if row.peak_megabytes is None else f"{row.peak_megabytes:.0f}"
-            values = [row.accuracy.get(name) for name in accuracy]
-            scores = ["-" if value is None else f"{100 * value:.1f}" for value in values]
-            name = f"  {row.backend}, {row.numbers}"
-            table.add_row(name, *cells, f"{row.file_megabytes:.1f}", memory, *scores)
+                cells += [f"{row.milliseconds_per_crop(batch):.1f}", _cell(row.share_of_peak(batch), "{:.0f} %", 100)]
+            cells += [f"{row.file_megabytes:.1f}", _cell(row.peak_megabytes, "{:.0f}")]
+            table.add_row(*cells, *(_cell(row.accuracy.get(name), "{:.1f}", 100) for name in accuracy))
     return table
+
+
+def _cell(value: float | None, form: str, factor: float = 1) -> str:
+    return "-" if value is None else form.format(factor * value)

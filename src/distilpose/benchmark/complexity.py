@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from distilpose.models import PoseModel
 
 aten = torch.ops.aten
-Size = tuple[int, ...]
 
 
 class Complexity(NamedTuple):
@@ -31,15 +30,15 @@ class Complexity(NamedTuple):
 
 
 # Like `torch.utils.flop_counter`, whose formulas give two operations for each multiply-accumulate.
-def _batch_norm(x: Size, *_: Any, **__: Any) -> int:
+def _batch_norm(x: tuple[int, ...], *_: Any, **__: Any) -> int:
     return 2 * 2 * prod(x)
 
 
-def _layer_norm(x: Size, *_: Any, **__: Any) -> int:
+def _layer_norm(x: tuple[int, ...], *_: Any, **__: Any) -> int:
     return 2 * 5 * prod(x)
 
 
-def _one_per_value(x: Size, *_: Any, out_shape: Size, **__: Any) -> int:
+def _one_per_value(x: tuple[int, ...], *_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
     return 2 * prod(out_shape)
 
 

@@ -23,20 +23,13 @@ LEAST_SECONDS = 0.7
 
 
 def measure(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Time one file.
-
-    Args:
-        job: ``file``; ``batches``; ``bfloat16``, bool.
-
-    Returns:
-        ``seconds``: median of a run by batch size; ``peak_megabytes`` of the process.
-    """
+    """Time one file: ``file``, ``batches``, ``compute`` -> median ``seconds`` by batch size, ``peak_megabytes``."""
     seconds = {}
-    run = as_backend(job["file"], compute="bfloat16" if job["bfloat16"] else "float32")
-    description = run.description
+    run = as_backend(job["file"], compute=job["compute"])
     for batch in job["batches"]:
-        crops = np.random.default_rng(0).integers(0, 256, (batch, *description.input_size_hw, 3), dtype=np.uint8)
-        images = network_input(crops, description.normalization)
+        shape = (batch, *run.description.input_size_hw, 3)
+        crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        images = network_input(crops, run.description.normalization)
         run(images)
         times: list[float] = []
         while len(times) < FEWEST_RUNS or sum(times) < LEAST_SECONDS:
@@ -44,10 +37,10 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
             run(images)
             times.append(time.perf_counter() - start)
         seconds[batch] = statistics.median(times)
-    return {"seconds": seconds, "peak_megabytes": peak_megabytes()}
+    return {"seconds": seconds, "peak_megabytes": _peak_megabytes()}
 
 
-def peak_megabytes() -> float | None:
+def _peak_megabytes() -> float | None:
     """Most memory this process has held, in 1e6 bytes; None where the system does not say (Linux does)."""
     status = Path("/proc/self/status")
     if not status.exists():

@@ -21,7 +21,8 @@ import cv2
 
 from distilpose.backends.device import usable_cores
 from distilpose.bulk.inputs import items_of
-from distilpose.bulk.worker import ATTEMPTS, Job, ShardReport, ShardWorker
+from distilpose.bulk.options import BulkOptions
+from distilpose.bulk.worker import ATTEMPTS, ShardReport, ShardWorker
 from distilpose.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -54,44 +55,51 @@ def ray_session(address: str | None) -> Generator[None]:
     A cluster of this machine listens on loopback addresses only, and its token file is this user's alone.
 
     Args:
-        address: of a cluster, as ``ray.init`` takes it but for ``ray://``; None starts one on this machine. A program
-            that is connected already stays so, whatever ``address`` says.
+        address: of a cluster, see `check_address`; None starts one on this machine. A program that is connected
+            already stays so, whatever ``address`` says.
 
     Raises:
-        ConfigError: ray is not installed, or ``address`` begins with ``ray://``.
         InputError: there is no cluster at ``address``, or it does not let this user in.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks would run through the bar
     if address is None:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # read when ray is imported: loopback only
-    ray = _import_ray()
+    import ray
+
     if ray.is_initialized():
         yield
         return
-    check_address(address)
     _check_answers(address)
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is None:
-            local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+            options |= {"num_cpus": usable_cores(), "object_store_memory": _OBJECT_STORE_BYTES}
             with _private_token():
-                ray.init("local", num_cpus=usable_cores(), **local, **quiet)
+                ray.init("local", include_dashboard=False, **options)
         else:
-            ray.init(address, **quiet)
+            ray.init(address, **options)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"there is no Ray cluster to use at {address or 'this machine'} ({_first_line(error)}): see ray status; "
+            f"there is no Ray cluster to use at {address or 'this machine'} ({reason}): see ray status; "
             "a cluster with a token needs it on this machine as well"
         ) from error
-    node = ray._private.worker.global_worker.node if address is None else None
     try:
         yield
     finally:
+        node = _own_node()
         if node is not None and node.dead_processes():  # an orderly end would wait for them for a minute
             node.kill_all_processes(check_alive=False, allow_graceful=False)
         else:
             ray.shutdown()
+
+
+def _own_node() -> Any:
+    """Ray's processes that this process has started; None where it has only connected."""
+    import ray
+
+    return ray._private.worker.global_worker.node
 
 
 @contextmanager
@@ -112,7 +120,9 @@ def max_workers(threads: int) -> int:
     Raises:
         ConfigError: no machine has so many cores.
     """
-    alive = [node for node in _import_ray().nodes() if node["Alive"]]
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     cores = [(int(node["Resources"].get("CPU", 0)), node["NodeManagerHostname"]) for node in alive]
     count = sum(of_node // threads for of_node, _ in cores)
     if count == 0:
@@ -122,19 +132,6 @@ def max_workers(threads: int) -> int:
             "threads (--threads)"
         )
     return count
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ConfigError('bulk prediction needs Ray: pip install "distilpose[bulk]"') from error
-    return ray
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_answers(address: str | None) -> None:
@@ -148,16 +145,19 @@ def _check_answers(address: str | None) -> None:
         raise InputError(f"no Ray cluster answers at {address} ({error}): see ray status on its head") from error
 
 
-def work_in_ray(job: Job, shards: list[tuple[int, pyarrow.Table]], workers: int) -> Iterator[ShardReport]:
+def work_in_ray(
+    options: BulkOptions, id_type: str, shards: list[tuple[int, pyarrow.Table]], workers: int
+) -> Iterator[ShardReport]:
     """Do every shard; reports come as shards are finished, in any order.
 
     A killed worker is started again, and its shard done again, as often as it takes: it is `ShardWorker` that finds the
     image that kills its workers. One that dies while it starts is not started for ever.
 
     Args:
-        job: what to do.
+        options: what `ShardWorker` takes.
+        id_type: likewise.
         shards: number and rows of each.
-        workers: processes, each with ``job.threads`` cores to itself.
+        workers: processes, each with ``options.threads`` cores to itself.
 
     Raises:
         InputError: Ray cannot go on, because a machine lacks a package, for instance.
@@ -170,15 +170,13 @@ def work_in_ray(job: Job, shards: list[tuple[int, pyarrow.Table]], workers: int)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = ATTEMPTS
-    blocks = [
-        table.append_column(SHARD_COLUMN, pa.nulls(len(table), pa.int64()).fill_null(shard)) for shard, table in shards
-    ]
+    blocks = [table.append_column(SHARD_COLUMN, pa.array([shard] * len(table), pa.int64())) for shard, table in shards]
     done = ray.data.from_arrow(blocks).map_batches(
         _RayWorker,
-        fn_constructor_kwargs={"job": job},
+        fn_constructor_kwargs={"options": options, "id_type": id_type},
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=job.threads,
+        num_cpus=options.threads,
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
     )
     yield from _watched(done.iter_rows)
@@ -199,7 +197,7 @@ def _watched(rows: Callable[[], Iterable[dict[str, Any]]]) -> Iterator[ShardRepo
             found.put(error)
 
     threading.Thread(target=read, name="ray-reports", daemon=True).start()
-    node = ray._private.worker.global_worker.node
+    node = _own_node()
     while True:
         try:
             report = found.get(timeout=_WATCH_SECONDS)
@@ -221,21 +219,18 @@ def _watched(rows: Callable[[], Iterable[dict[str, Any]]]) -> Iterator[ShardRepo
 
 
 class _RayWorker:
-    """A `ShardWorker` as Ray Data calls it."""
+    """A `ShardWorker` as Ray Data calls it: rows of one shard, or of several that it joined -> a report of each."""
 
-    def __init__(self, job: Job) -> None:
-        cv2.setNumThreads(job.threads)
-        self._worker = ShardWorker(job)
+    def __init__(self, options: BulkOptions, id_type: str) -> None:
+        cv2.setNumThreads(options.threads)
+        self._worker = ShardWorker(options, id_type)
 
     def __call__(self, block: pyarrow.Table) -> pyarrow.Table:
-        """Rows of one shard, or of several where Ray Data joined them -> a report of each."""
         import pyarrow as pa
 
         reports = []
         for shard in block.column(SHARD_COLUMN).unique().to_pylist():
-            mask = pa.compute.equal(block.column(SHARD_COLUMN), shard)
-            items = items_of(block.filter(mask).drop_columns([SHARD_COLUMN]))
-            reports.append(self._worker.work(shard, items)._asdict())
-        text = pa.string()
-        kinds = [("shard", pa.int64()), ("images", pa.int64()), ("disk_error", text), ("error", text)]
+            rows = block.filter(pa.compute.field(SHARD_COLUMN) == shard).drop_columns([SHARD_COLUMN])
+            reports.append(self._worker.work(shard, items_of(rows))._asdict())
+        kinds = {"shard": pa.int64(), "images": pa.int64(), "disk_error": pa.string(), "error": pa.string()}
         return pa.Table.from_pylist(reports, schema=pa.schema(kinds))

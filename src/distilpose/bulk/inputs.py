@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from distilpose.bulk.lists import LIST_SUFFIX, ListColumns, import_pyarrow, read_lists, schema
+from distilpose.bulk.lists import LIST_SUFFIX, ListColumns, read_lists
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, shard_name
 from distilpose.bulk.tar_files import TAR_SUFFIX, list_members
 from distilpose.data.images import IMAGE_SUFFIXES
@@ -68,17 +68,21 @@ def list_inputs(
         InputError: there is nothing, a file is unreadable or broken, or kinds are mixed.
         ConfigError: columns or a root are named for what is no list.
     """
-    pa = import_pyarrow()
+    import pyarrow as pa
+
     files = _find(source)
-    is_list = files[0].suffix.lower() == LIST_SUFFIX
-    if not is_list and (columns not in (None, ListColumns()) or root is not None):
-        raise ConfigError(f"columns and a root belong to a list ({LIST_SUFFIX}), got {source}: leave them out")
-    if is_list:
+    kind = files[0].suffix.lower()
+    if kind == LIST_SUFFIX:
         table = read_lists(files, columns or ListColumns(), root)
+    elif columns not in (None, ListColumns()) or root is not None:
+        raise ConfigError(f"columns and a root belong to a list ({LIST_SUFFIX}), got {source}: leave them out")
     else:
-        in_tar = files[0].suffix.lower() == TAR_SUFFIX
-        rows = [row for file in files for row in list_members(file)] if in_tar else [_own_file(file) for file in files]
-        table = pa.Table.from_pylist(rows, schema=schema(pa.null(), pa.null(), pa.null()))
+        rows = [row for file in files for row in (list_members(file) if kind == TAR_SUFFIX else [_own_file(file)])]
+        numbers, nothing = pa.int64(), pa.null()
+        columns_of_files = [("source", pa.string()), ("file", pa.string()), ("offset", numbers), ("size", numbers)]
+        columns_of_lists = [(name, nothing) for name in ("image_id", "boxes", "box_scores")]
+        schema = pa.schema([*columns_of_files, *columns_of_lists, ("problem", pa.string())])
+        table = pa.Table.from_pylist(rows, schema=schema)
     if not len(table):
         raise InputError(f"{source} lists no image: expected {_FORMS}")
     return table.add_column(0, "row", pa.array(range(len(table)), pa.int64()))
@@ -147,42 +151,28 @@ def _find(source: str | Path) -> list[Path]:
 
 
 def _kind(file: Path) -> str:
-    name, suffix = file.name.lower(), file.suffix.lower()
-    if name.endswith(_PACKED_SUFFIXES):
+    suffix = file.suffix.lower()
+    if file.name.lower().endswith(_PACKED_SUFFIXES):
         raise InputError(f"{file} is compressed, so images in it have no place of their own: unpack it to a .tar file")
-    if suffix in (LIST_SUFFIX, TAR_SUFFIX):
-        return suffix
-    if suffix in IMAGE_SUFFIXES:
-        return "images"
-    raise InputError(f"{file} is none of what bulk prediction reads: expected {_FORMS}")
+    if suffix not in (LIST_SUFFIX, TAR_SUFFIX, *IMAGE_SUFFIXES):
+        raise InputError(f"{file} is none of what bulk prediction reads: expected {_FORMS}")
+    return "images" if suffix in IMAGE_SUFFIXES else suffix
 
 
 def _in_folder(folder: Path) -> list[Path]:
     """All files that look like input, however deep; links to folders are followed, every folder is entered once."""
     suffixes = (LIST_SUFFIX, TAR_SUFFIX, *_PACKED_SUFFIXES, *IMAGE_SUFFIXES)
-    found, entered = [], {_identity(folder)}
+    found, entered = list[Path](), set[tuple[int, int]]()
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        here = []
-        for name in sorted(name for name in folders if not name.startswith(".")):
-            identity = _identity(Path(place, name))
-            if identity not in entered:
-                entered.add(identity)
-                here.append(name)
-        folders[:] = here
-        found += [Path(place, name) for name in sorted(names) if _looks_like_input(name, suffixes)]
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = (name for name in sorted(names) if not name.startswith("."))
+        found += [Path(place, name) for name in shown if name.lower().endswith(suffixes)]
     return found
-
-
-def _looks_like_input(name: str, suffixes: tuple[str, ...]) -> bool:
-    return not name.startswith(".") and name.lower().endswith(suffixes)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    try:
-        status = folder.stat()
-    except OSError as error:
-        _refuse(error)
-    return status.st_dev, status.st_ino
 
 
 def _refuse(error: OSError) -> NoReturn:

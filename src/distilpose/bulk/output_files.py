@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose.errors import InputError
-from distilpose.files import replacing
+from distilpose.files import disk_errors, write_file_atomically
 from distilpose.formats.writers import PoseRecord, parquet_rows, parquet_schema
 from distilpose.inference.result import PoseResult
 
@@ -24,13 +21,7 @@ MANIFEST_NAME = "manifest.json"
 POSES_NAME, IMAGES_NAME = "poses", "images"  # folders of the two tables
 FORMAT = 2  # of the tables and notes
 _NOTE_SUFFIX = ".attempts"
-LEFTOVER_SECONDS = 3600.0  # a shard is written within seconds; another run in this folder may be at it
 _BEGIN, _ROW, _WRITE = "begin", "row", "write"  # words of a note
-_REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give the right to write there"),
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ESTALE), "mount it there under the same path"),
-}
 
 
 class BulkImage(NamedTuple):
@@ -56,25 +47,14 @@ class BulkImage(NamedTuple):
 
 
 class Attempts(NamedTuple):
-    """Workers that took up a shard and died of it.
-
-    Attributes:
-        deaths: how many.
-        of_row: how many of them while they were alone with the image of a row.
-    """
+    """Workers that took up a shard and died of it; ``of_row``: those that were alone with the image of a row."""
 
     deaths: int
     of_row: Counter[int]
 
 
 class ShardSummary(NamedTuple):
-    """What a finished shard holds.
-
-    Attributes:
-        images: images, failed ones counted.
-        people: in all of them.
-        failed: images.
-    """
+    """What a finished shard holds: its images (failed ones counted), the people in them, and the failed images."""
 
     images: int
     people: int
@@ -85,7 +65,7 @@ class RunFolder:
     """The folder of a run. A shard is finished when its files in ``poses/`` and ``images/`` are there, in that order.
 
     A file gets its name when it is whole, so that a killed worker leaves none that is half; who writes it again
-    replaces it by the same.
+    replaces it by the same. Every method raises `OSError` or `InputError` for a full disk and the like.
 
     Args:
         path: of the folder.
@@ -105,7 +85,7 @@ class RunFolder:
         """
         values = json.loads(json.dumps({"format": FORMAT, **manifest}))
         file = self.path / MANIFEST_NAME
-        try:
+        with disk_errors(self.path):
             if file.exists():
                 self._compare(values, file)
             elif any((self.path / name).exists() for name in (POSES_NAME, IMAGES_NAME)):
@@ -114,17 +94,14 @@ class RunFolder:
                 )
             for name in (POSES_NAME, IMAGES_NAME):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            with replacing(file, sync=True) as part:
-                part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise self.unwritable(error) from error
+        with write_file_atomically(file) as part:
+            part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     def _compare(self, values: Mapping[str, Any], file: Path) -> None:
         try:
             before = json.loads(file.read_text(encoding="utf-8"))
-            changed = [
-                key for key in sorted({*before, *values}) if key != "distilpose" and before.get(key) != values.get(key)
-            ]
+            keys = sorted({*before, *values} - {"distilpose"})
+            changed = [key for key in keys if before.get(key) != values.get(key)]
         except (ValueError, TypeError) as error:
             raise InputError(f"{file} is broken ({error}): choose another folder, or delete this one") from error
         if changed:
@@ -133,15 +110,6 @@ class RunFolder:
                 f"{self.path} holds another run, which differs in {', '.join(changed)} (there {was}, here {now}): "
                 "choose another folder, or repeat that run's arguments to go on with it"
             )
-
-    def unwritable(self, error: OSError, host: str | None = None) -> InputError:
-        """The message for a full disk, a missing right and their like, on the machine ``host``."""
-        where = self.path if host is None else f"{self.path} on {host}"
-        remedy = _REMEDIES.get(error.errno or 0, "see that its storage works")
-        return InputError(
-            f"cannot write to {where} ({error.strerror or error}): {remedy}, or choose another folder; finished "
-            "shards stay, and the same command goes on after them"
-        )
 
     def finished(self, num_shards: int, *, retry_failed: bool = False) -> set[int]:
         """Numbers of the finished shards, when a run starts: what killed workers of an earlier one left is deleted.
@@ -153,21 +121,15 @@ class RunFolder:
         Raises:
             InputError: a file of a finished shard is broken.
         """
-        names = {entry.name for entry in os.scandir(self.path / IMAGES_NAME)}
-        names &= {entry.name for entry in os.scandir(self.path / POSES_NAME)}
-        for note in (self.path / IMAGES_NAME).glob(f".*{_NOTE_SUFFIX}"):
-            note.unlink(missing_ok=True)
-        for folder in (self.path / POSES_NAME, self.path / IMAGES_NAME):
-            for part in folder.glob(".*.part*"):
-                with contextlib.suppress(FileNotFoundError):  # a worker has just renamed it
-                    if time.time() - part.stat().st_mtime > LEFTOVER_SECONDS:
-                        part.unlink()
+        folders = [self.path / name for name in (IMAGES_NAME, POSES_NAME)]
+        for folder in folders:
+            for left in (*folder.glob(f".*{_NOTE_SUFFIX}"), *folder.glob(".*.part*")):
+                left.unlink(missing_ok=True)
+        names = set.intersection(*({entry.name for entry in os.scandir(folder)} for folder in folders))
         done = {shard for shard in range(num_shards) if shard_name(shard) in names}
-        if retry_failed:
-            again = {shard for shard in done if self.summary(shard).failed}
-            for shard in again:
-                (self.path / IMAGES_NAME / shard_name(shard)).unlink(missing_ok=True)
-            done -= again
+        for shard in {shard for shard in done if retry_failed and self.summary(shard).failed}:
+            (self.path / IMAGES_NAME / shard_name(shard)).unlink(missing_ok=True)
+            done.remove(shard)
         return done
 
     def is_finished(self, shard: int) -> bool:
@@ -178,21 +140,18 @@ class RunFolder:
         """Note that a worker takes up a shard; what became of those before it since the run was started.
 
         The note outlives a killed worker, so that a shard or image that kills every worker is known.
-
-        Raises:
-            OSError: the disk is full, or the like.
         """
         note = self._note(shard)
-        before = _read_note(note.read_text(encoding="ascii")) if note.exists() else Attempts(0, Counter())
+        text = note.read_text(encoding="ascii") if note.exists() else ""
+        # Each attempt that died left its last word standing.
+        attempts = [lines.split("\n") for lines in text.split(f"{_BEGIN}\n")[1:]]
+        last_words = [(lines[:-1] or [""])[-1] for lines in attempts]
+        rows = [word.removeprefix(f"{_ROW} ") for word in last_words]
         self._append(shard, _BEGIN)
-        return before
+        return Attempts(len(attempts), Counter(int(row) for row in rows if row.isdecimal()))
 
     def note_row(self, shard: int, row: int) -> None:
-        """Note which image a worker is alone with.
-
-        Raises:
-            OSError: the disk is full, or the like.
-        """
+        """Note which image a worker is alone with."""
         self._append(shard, f"{_ROW} {row}")
 
     def _append(self, shard: int, text: str) -> None:
@@ -210,21 +169,43 @@ class RunFolder:
             images: its images, in order.
             keypoint_names: of the model.
             id_type: "int64" or "string", of ``image_id``.
-
-        Raises:
-            OSError: the disk is full, or the like.
         """
         import pyarrow as pa
 
+        rows, people = [], []
+        for image in images:
+            place = {"row": image.row, "image_id": image.image_id}
+            height, width = image.size_hw or (None, None)
+            found = None if image.result is None else len(image.result)
+            rows.append(
+                {
+                    **place,
+                    "source": image.source,
+                    "height": height,
+                    "width": width,
+                    "people": found,
+                    "error": image.error,
+                }
+            )
+            if image.result is not None:
+                assert image.size_hw is not None
+                record = PoseRecord(image.source, image.result, image.size_hw)
+                people += [{**person, **place} for person in parquet_rows(record)]
+        counts = {"people": str(len(people)), "failed": str(sum(image.result is None for image in images))}
         names = {"keypoint_names": json.dumps(list(keypoint_names))}
-        poses = pa.Table.from_pylist(list(_people(images)), schema=poses_schema(id_type).with_metadata(names))
-        counts = {"people": str(len(poses)), "failed": str(sum(image.result is None for image in images))}
-        columns = images_schema(id_type).with_metadata(counts)
-        table = pa.Table.from_pylist([_image(image) for image in images], schema=columns)
         self._append(shard, _WRITE)
-        self._write(POSES_NAME, shard, poses)
-        self._write(IMAGES_NAME, shard, table)
+        for name, entries, schema in (
+            (POSES_NAME, people, poses_schema(id_type).with_metadata(names)),
+            (IMAGES_NAME, rows, images_schema(id_type).with_metadata(counts)),
+        ):
+            self._write(name, shard, pa.Table.from_pylist(entries, schema=schema))
         self._note(shard).unlink(missing_ok=True)
+
+    def _write(self, folder: str, shard: int, table: pyarrow.Table) -> None:
+        import pyarrow.parquet
+
+        with write_file_atomically(self.path / folder / shard_name(shard)) as part:
+            pyarrow.parquet.write_table(table, part)
 
     def summary(self, shard: int) -> ShardSummary:
         """What a finished shard holds, by the end of its file alone.
@@ -250,20 +231,6 @@ class RunFolder:
         rows: list[dict[str, Any]] = table.filter(table.column("error").is_valid()).to_pylist()
         return rows
 
-    def _write(self, folder: str, shard: int, table: pyarrow.Table) -> None:
-        import pyarrow.parquet
-
-        with replacing(self.path / folder / shard_name(shard), sync=True) as part:
-            pyarrow.parquet.write_table(table, part)
-
-
-def _read_note(text: str) -> Attempts:
-    """The deaths before this attempt: each left its last word standing."""
-    attempts = [lines.split("\n") for lines in text.split(f"{_BEGIN}\n")[1:]]
-    last_words = [(lines[:-1] or [""])[-1] for lines in attempts]
-    rows = [word.removeprefix(f"{_ROW} ") for word in last_words]
-    return Attempts(len(attempts), Counter(int(row) for row in rows if row.isdecimal()))
-
 
 def shard_name(shard: int) -> str:
     """File name of a shard."""
@@ -283,22 +250,6 @@ def images_schema(id_type: str) -> pyarrow.Schema:
     """A row per image, whatever became of it: its size in pixels, how many people, and the error if it failed."""
     import pyarrow as pa
 
-    fields = {"row": pa.int64(), "source": pa.string(), "image_id": id_type}
-    return pa.schema(
-        [*fields.items(), ("height", pa.int32()), ("width", pa.int32()), ("people", pa.int32()), ("error", pa.string())]
-    )
-
-
-def _image(image: BulkImage) -> dict[str, Any]:
-    height, width = image.size_hw or (None, None)
-    people = None if image.result is None else len(image.result)
-    row = {"row": image.row, "source": image.source, "image_id": image.image_id, "height": height, "width": width}
-    return {**row, "people": people, "error": image.error}
-
-
-def _people(images: Iterable[BulkImage]) -> Iterator[dict[str, Any]]:
-    for image in images:
-        if image.result is not None:
-            assert image.size_hw is not None
-            for person in parquet_rows(PoseRecord(image.source, image.result, image.size_hw)):
-                yield {**person, "row": image.row, "image_id": image.image_id}
+    numbers = [(name, pa.int32()) for name in ("height", "width", "people")]
+    texts = [("source", pa.string()), ("image_id", id_type)]
+    return pa.schema([("row", pa.int64()), *texts, *numbers, ("error", pa.string())])

@@ -7,18 +7,19 @@ import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from distilpose import __version__
 from distilpose.backends.loading import FILE_BACKENDS, SHIPPED_WEIGHTS
 from distilpose.bulk.engine import check_address, max_workers, ray_session, work_in_ray
 from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
-from distilpose.bulk.lists import import_pyarrow
 from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
-from distilpose.bulk.worker import Job, ShardReport, ShardWorker
-from distilpose.errors import CheckpointError, ConfigError, InputError
+from distilpose.bulk.worker import ShardReport, ShardWorker
+from distilpose.errors import CheckpointError, ConfigError, InputError, require_package
+from distilpose.files import OutputLock
 from distilpose.inference.progress import Meter
 
 if TYPE_CHECKING:
@@ -67,47 +68,52 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
         progress: show a bar on the standard error stream.
 
     Raises:
-        InputError: ``source`` is unusable, ``out`` holds another run or cannot be written, or shards could not be done.
+        InputError: ``source`` is unusable, ``out`` holds another run, is in use by one or cannot be written, or shards
+            could not be done.
         ConfigError: no machine has ``threads`` cores, ``out`` would be read as ``source``, or a package is missing.
         CheckpointError: the model file is unusable.
     """
-    source, out, root, shard_size = options.source, options.out, options.root, options.shard_size
-    import_pyarrow()
-    check_apart(source, out)
+    source, root, shard_size = options.source, options.root, options.shard_size
+    for package in ("pyarrow", "ray"):
+        require_package(package, "bulk prediction", "bulk")
+    check_apart(source, options.out)
     check_address(options.address)
     given = _model_files(options.model)
     table = list_inputs(source, options.columns, root)
     id_type = "string" if str(table.schema.field("image_id").type) == "string" else "int64"
     named = options.detector or (None if options.boxes else "auto")
-    chosen = None if named is None else _same_everywhere(named)
-    settings: dict[str, Any] = {
-        "detector": chosen,
-        "detection_threshold": options.detection_threshold,
-        "max_people": options.max_people,
-        "flip_test": options.flip_test,
-    }
-    folder = RunFolder(out)
-    places = {"source": os.path.realpath(source), "root": None if root is None else os.path.realpath(root)}
-    contents = {
-        "list": fingerprint(table),
-        "model": _digest(given),
-        "detector_content": _digest(_detector_files(chosen)),
-    }
-    numbers = {"images": len(table), "shard_size": shard_size}
-    folder.start({"distilpose": __version__, **places, **contents, **numbers, **settings})
-    num_shards = -(-len(table) // shard_size)
-    finished = folder.finished(num_shards, retry_failed=options.retry_failed)
-    left = [(k, table.slice(k * shard_size, shard_size)) for k in range(num_shards) if k not in finished]
-    if left:
-        ready = _ready_model(given[0], folder.path)
-        job = Job(str(folder.path), str(ready), id_type, **settings, batch_size=options.batch_size,
-                  threads=options.threads, accept_failures=options.accept_failures)  # fmt: skip
-        ShardWorker(job)  # what is wrong with model or detector is told here, once and in plain words
-        with ray_session(options.address):
-            most = max_workers(options.threads)
-            reports = work_in_ray(job, left, min(len(left), most, options.workers or most))
-            _drive(reports, dict(left), len(table), progress)
-    return _report(folder, num_shards, len(finished), len(table))
+    detector = None if named is None else _same_everywhere(named)
+    folder = RunFolder(options.out)
+    folder.start(
+        {
+            "distilpose": __version__,
+            "source": os.path.realpath(source),
+            "root": None if root is None else os.path.realpath(root),
+            "list": fingerprint(table),
+            "model": _digest(given),
+            "detector_content": _digest(_detector_files(detector)),
+            "images": len(table),
+            "shard_size": shard_size,
+            "detector": detector,
+            "detection_threshold": options.detection_threshold,
+            "max_people": options.max_people,
+            "flip_test": options.flip_test,
+        }
+    )
+    with OutputLock(folder.path, "distilpose predict-bulk"):
+        num_shards = -(-len(table) // shard_size)
+        finished = folder.finished(num_shards, retry_failed=options.retry_failed)
+        left = {k: table.slice(k * shard_size, shard_size) for k in range(num_shards) if k not in finished}
+        if left:
+            ready = _ready_model(given[0], folder.path)
+            boxes = options.boxes if detector is None else None
+            job = replace(options, out=folder.path, model=ready, detector=detector, boxes=boxes)
+            ShardWorker(job, id_type)  # what is wrong with model or detector is told here, once and in plain words
+            with ray_session(options.address):
+                most = max_workers(options.threads)
+                reports = work_in_ray(job, id_type, [*left.items()], min(len(left), most, options.workers or most))
+                _drive(reports, left, len(table), progress)
+        return _report(folder, num_shards, len(finished), len(table))
 
 
 def _model_files(model: str | Path) -> tuple[Path, ...]:
@@ -134,13 +140,11 @@ def _detector_files(detector: str | None) -> list[Path]:
 
 def _digest(files: Sequence[Path]) -> str | None:
     """Of the contents; None of no files."""
-    if not files:
-        return None
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
+    return digest.hexdigest() if files else None
 
 
 def _ready_model(model: Path, out: Path) -> Path:
@@ -167,12 +171,7 @@ def _same_everywhere(detector: str) -> str:
     return f"{kind}{colon}{Path(file).absolute()}{question}{keys}" if colon and Path(file).exists() else detector
 
 
-def _drive(
-    reports: Iterator[ShardReport],
-    left: dict[int, pyarrow.Table],
-    total: int,
-    progress: bool,
-) -> None:
+def _drive(reports: Iterator[ShardReport], left: dict[int, pyarrow.Table], total: int, progress: bool) -> None:
     """Wait for all shards; raises what kept one from being written."""
     reasons: dict[int, str | None] = dict.fromkeys(left)
     before = total - sum(map(len, left.values()))
@@ -181,7 +180,7 @@ def _drive(
         yield from (None for _ in range(before))
         for report in reports:
             if report.disk_error is not None:
-                raise InputError(report.disk_error)
+                raise InputError(f"{report.disk_error}; finished shards stay, and the same command goes on after them")
             if report.error is None:
                 del reasons[report.shard]
             else:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
-from io import BytesIO
 from pathlib import Path
 
 from distilpose.bulk.inputs import BulkItem
-from distilpose.data.images import read_image
+from distilpose.data.images import NamedBytes, read_image
 from distilpose.errors import DistilPoseError, InputError
 from distilpose.inference.people import Frame, FrameId
 from distilpose.types import ImageArray
@@ -58,24 +56,12 @@ def _read(item: BulkItem) -> ImageArray:
         raise InputError(f"{item.source}: {item.problem}")
     if item.offset is None:
         return read_image(item.file)
-    assert item.size is not None
     try:
         with open(item.file, "rb") as archive:
-            archive.seek(item.offset, os.SEEK_SET)
+            archive.seek(item.offset)
             content = archive.read(item.size)
     except OSError as error:
         raise InputError(f"{item.source}: {item.file} cannot be read: {error.strerror or error}") from error
     if len(content) != item.size:
         raise InputError(f"{item.source}: {item.file} was cut off after it was listed")
-    return read_image(_Member(content, item.source))  # type: ignore[arg-type]  # Pillow reads files as well as paths
-
-
-class _Member(BytesIO):
-    """The bytes of an image in a tar file, named in messages as in the results."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(content)
-        self._name = name
-
-    def __str__(self) -> str:
-        return self._name
+    return read_image(NamedBytes(content, item.source))

@@ -17,21 +17,19 @@ _MAX_HEADER_BYTES = 2**20  # of a long name or of extended headers
 _MAX_CHAIN = 16  # headers before one member
 _END_BYTES = 2 * tarfile.BLOCKSIZE  # two blocks of zeros close an archive (POSIX pax)
 _CHUNK = 2**20
-_EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
-               tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+_PAX_HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENSIONS = (*_PAX_HEADERS, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
 class _BoundedInfo(tarfile.TarInfo):
     """Refuses headers that say nothing but how long they or the headers behind them are."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        chain = getattr(archive, "chain", 0)
-        if self.type in _EXTENSIONS:
-            if self.size > _MAX_HEADER_BYTES or chain >= _MAX_CHAIN:
-                raise tarfile.ReadError(f"the headers of a member at byte {self.offset} are too long")
-            archive.chain = chain + 1  # type: ignore[attr-defined]
-        else:
-            archive.chain = 0  # type: ignore[attr-defined]
+        is_extension = self.type in _EXTENSIONS
+        chain = getattr(archive, "chain", 0) + 1 if is_extension else 0
+        if chain > _MAX_CHAIN or (is_extension and self.size > _MAX_HEADER_BYTES):
+            raise tarfile.ReadError(f"the headers of a member at byte {self.offset} are too long")
+        archive.chain = chain  # type: ignore[attr-defined]
         member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # made to be overridden
         return member
 
@@ -91,10 +89,10 @@ def _check_end(file: Path, content: IO[bytes], offset: int) -> None:
     content.seek(offset)
     zeros = 0
     while chunk := content.read(_CHUNK):
-        if chunk.count(0) == len(chunk):
-            zeros += len(chunk)
+        leading = len(chunk) - len(chunk.lstrip(b"\0"))
+        zeros += leading
+        if leading == len(chunk):
             continue
-        zeros += len(chunk) - len(chunk.lstrip(b"\0"))
         if zeros < _END_BYTES:
             raise InputError(f"{file} is cut off or damaged: there is no header of a member at byte {offset}")
         raise InputError(

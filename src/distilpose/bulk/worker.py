@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -13,51 +12,22 @@ import numpy as np
 
 from distilpose.backends.loading import as_backend
 from distilpose.bulk.inputs import BulkItem
+from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.output_files import Attempts, BulkImage, RunFolder
 from distilpose.bulk.reading import TransientError, is_absent, read_item
 from distilpose.data.prefetch import map_in_threads
-from distilpose.detection.detectors import Detector, check_detector_fits, create_detector
 from distilpose.errors import DistilPoseError, InputError, UnforeseenError
+from distilpose.files import disk_errors
 from distilpose.inference.batching import LocatedImage, predict_stream
-from distilpose.inference.decoding import FlipTest
-from distilpose.inference.people import Frame, FrameId, best_rows, locate, people_by_detector
+from distilpose.inference.people import Frame, FrameId, best_rows, locate, open_detector, people_by_detector
 from distilpose.inference.predictor import PosePredictor
-from distilpose.types import FloatArray, ImageArray
+from distilpose.types import FloatArray
 
 READERS = 1  # threads that read ahead; the cores are shared out among the workers already
 IMAGES_AHEAD = 4
 ATTEMPTS = 3  # at a shard that kills its worker; after them it is done image by image
 ATTEMPTS_ALONE = 2  # at an image that kills its worker
 ALIKE = 10  # images: that so many fail together, all of a shard, is no chance
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every worker does with its shards.
-
-    Attributes:
-        out: absolute path of the run's folder, the same on every machine.
-        model: exported file or checkpoint, likewise.
-        id_type: "int64" or "string", of the ids.
-        detector: what `create_detector` takes; None takes the boxes of the list.
-        detection_threshold: boxes with a lower score are left out; None leaves it to the detector.
-        max_people: of an image, those with the best boxes.
-        flip_test: see `PosePredictor`.
-        batch_size: crops that the model sees at once.
-        threads: of the model's computation in one worker.
-        accept_failures: write rows of failed images also where it looks as if storage or program failed, not they.
-    """
-
-    out: str
-    model: str
-    id_type: str
-    detector: str | None
-    detection_threshold: float | None = None
-    max_people: int | None = None
-    flip_test: FlipTest = "off"
-    batch_size: int = 8
-    threads: int = 1
-    accept_failures: bool = False
 
 
 class ShardReport(NamedTuple):
@@ -80,7 +50,9 @@ class ShardWorker:
     """Holds model and detector, and predicts shards with them.
 
     Args:
-        job: what to do.
+        options: what to do; ``out`` and ``model`` are paths that mean the same on every machine, and without a
+            detector the boxes of the list are taken.
+        id_type: "int64" or "string", of the ids.
 
     Raises:
         ConfigError: an option is out of range, or a package is missing.
@@ -88,29 +60,28 @@ class ShardWorker:
         InputError: the detector's file is.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._folder = RunFolder(job.out)
-        self._predictor = PosePredictor(
-            as_backend(job.model, threads=job.threads), flip_test=job.flip_test, batch_size=job.batch_size
-        )
-        self._detector: Detector | None = None
-        if job.detector is not None:
-            check_detector_fits(job.detector, self._predictor.skeleton)
-            self._detector = create_detector(job.detector, threshold=job.detection_threshold)
+    def __init__(self, options: BulkOptions, id_type: str = "int64") -> None:
+        self._options, self._id_type = options, id_type
+        self._folder = RunFolder(options.out)
+        backend = as_backend(options.model, threads=options.threads)
+        self._predictor = PosePredictor(backend, flip_test=options.flip_test, batch_size=options.batch_size)
+        self._find = None
+        if options.detector is not None:
+            detector = open_detector(options.detector, self._predictor, threshold=options.detection_threshold)
+            self._find = people_by_detector(detector, [], None).find
 
     def work(self, shard: int, items: Sequence[BulkItem]) -> ShardReport:
         """Predict a shard and write its files; an image that cannot be predicted is a row with the reason."""
-        names, id_type = self._predictor.skeleton.keypoint_names, self._job.id_type
+        names = self._predictor.skeleton.keypoint_names
         try:
-            if self._folder.is_finished(shard):  # by a worker that was killed before it could say so
-                return ShardReport(shard, len(items))
-            images = self._predict_shard(shard, items, self._folder.begin_shard(shard))
-            self._folder.write_shard(shard, images, names, id_type)
+            with disk_errors(self._folder.path):
+                if not self._folder.is_finished(shard):  # by a worker that was killed before it could say so
+                    images = self._predict_shard(shard, items, self._folder.begin_shard(shard))
+                    self._folder.write_shard(shard, images, names, self._id_type)
         except TransientError as error:
             return ShardReport(shard, len(items), error=f"{error} (on {platform.node()})")
-        except OSError as error:
-            return ShardReport(shard, len(items), disk_error=str(self._folder.unwritable(error, platform.node())))
+        except InputError as error:
+            return ShardReport(shard, len(items), disk_error=f"{error} (on {platform.node()})")
         return ShardReport(shard, len(items))
 
     def _predict_shard(self, shard: int, items: Sequence[BulkItem], before: Attempts) -> list[BulkImage]:
@@ -142,13 +113,13 @@ class ShardWorker:
             return failed._replace(error=f"{type(error).__name__}: {error}")
         return image
 
-    def _raise_transient(self, error: Exception) -> None:
-        if isinstance(error, OSError | MemoryError) and not self._job.accept_failures:
+    def _raise_transient(self, error: BaseException | None) -> None:
+        if isinstance(error, OSError | MemoryError) and not self._options.accept_failures:
             raise TransientError(f"{type(error).__name__}: {error}") from error
 
     def _checked(self, images: Iterable[BulkImage]) -> list[BulkImage]:
         found = list(images)
-        if len(found) >= ALIKE and all(image.suspect for image in found) and not self._job.accept_failures:
+        if len(found) >= ALIKE and all(image.suspect for image in found) and not self._options.accept_failures:
             raise TransientError(
                 f"all {len(found)} images failed, the first one so: {found[0].error}. If the images are not to "
                 "blame, see that their folder is mounted there; if they are, accept_failures (--accept-failures) "
@@ -158,48 +129,37 @@ class ShardWorker:
 
     def predict(self, items: Sequence[BulkItem]) -> Iterator[BulkImage]:
         """What becomes of each image, in their order; memory is bounded by the images that are read ahead."""
-        read = partial(read_item, accept_failures=self._job.accept_failures)
+        read = partial(read_item, accept_failures=self._options.accept_failures)
         frames = map_in_threads(read, items, threads=READERS, ahead=IMAGES_AHEAD)
-        stream = predict_stream(self._predictor, self._located_images(items, frames), threads=1)
-        with closing(stream):
+        if self._find is not None:
+            located = locate(frames, self._find, max_people=self._options.max_people)
+        else:
+            located = (self._located_by_list(item, frame) for item, frame in zip(items, frames, strict=True))
+        with closing(predict_stream(self._predictor, located, threads=1)) as stream:
             for item, (frame_id, _, result, error) in zip(items, stream, strict=True):
+                if isinstance(error, UnforeseenError):
+                    self._raise_transient(error.__cause__)
                 size_hw = None if frame_id.size_hw == (0, 0) else frame_id.size_hw
                 reason = None if error is None else str(error)
-                if isinstance(error, UnforeseenError) and isinstance(error.__cause__, Exception):
-                    self._raise_transient(error.__cause__)
                 suspect = isinstance(error, UnforeseenError) or is_absent(error)
                 yield BulkImage(item.row, item.source, item.image_id, size_hw, result, reason, suspect)
 
-    def _located_images(
-        self, items: Iterable[BulkItem], frames: Iterable[Frame]
-    ) -> Iterator[tuple[FrameId, LocatedImage | DistilPoseError]]:
-        max_people = self._job.max_people
-        if self._detector is not None:
-            yield from locate(frames, people_by_detector(self._detector, [], None).find, max_people=max_people)
-            return
-        for item, (frame_id, image) in zip(items, frames, strict=True):
-            if isinstance(image, DistilPoseError):
-                yield frame_id, image
-                continue
-            try:
-                yield frame_id, self._located_by_list(item, image)
-            except DistilPoseError as error:
-                yield frame_id, error
-
-    def _located_by_list(self, item: BulkItem, image: ImageArray) -> LocatedImage:
-        boxes, score = _people_of(item)
-        threshold = self._job.detection_threshold
+    def _located_by_list(self, item: BulkItem, frame: Frame) -> tuple[FrameId, LocatedImage | DistilPoseError]:
+        frame_id, image = frame
+        if isinstance(image, DistilPoseError):
+            return frame_id, image
+        try:
+            boxes, score = _people_of(item)
+        except InputError as error:
+            return frame_id, error
+        threshold = self._options.detection_threshold
         good = np.flatnonzero(score >= (-np.inf if threshold is None else threshold))
-        kept = good[best_rows(score[good], self._job.max_people)]
-        return LocatedImage(image, boxes[kept], score[kept])
+        kept = good[best_rows(score[good], self._options.max_people)]
+        return frame_id, LocatedImage(image, boxes[kept], score[kept])
 
 
 def _people_of(item: BulkItem) -> tuple[FloatArray, FloatArray]:
-    """(N, 4) boxes in image pixels and (N,) scores of the list.
-
-    Raises:
-        InputError: a value is missing, or their numbers differ.
-    """
+    """(N, 4) boxes in image pixels and (N,) scores of the list."""
     boxes = list(item.boxes or ())
     if any(box is None or len(box) != 4 or None in box for box in boxes):
         raise InputError(f"{item.source}: a box must be x1, y1, x2, y2, got {boxes}")

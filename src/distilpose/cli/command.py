@@ -16,13 +16,6 @@ from distilpose.options import OptionType, option_types
 if TYPE_CHECKING:
     import jsonargparse
 
-FLIP_TESTS = ("off", "aligned", "reference")
-FLIP_TEST_HELP = "average with the mirrored crop: half as fast, a little more accurate ('reference': as published)"
-DEFAULT_MODEL = "distilpose_mobilenet"  # also in `loading`, which a --help need not import
-MODEL_HELP = (
-    "checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub id, or "
-    f"{DEFAULT_MODEL}, which comes with the package (default)"
-)
 _METAVARS = {int: "N", float: "X"}
 
 
@@ -33,13 +26,13 @@ class Command(NamedTuple):
         summary: what it does, in one line.
         examples: its arguments, the simplest first.
         options: ``module:Class`` of the frozen dataclass that ``run`` takes, imported when the command is called;
-            or a function that adds arguments to a jsonargparse parser, whose namespace ``run`` takes.
+            or a function (jsonargparse parser, words) that adds arguments and parses; ``run`` takes its namespace.
         run: does it and returns the exit code.
     """
 
     summary: str
     examples: tuple[str, ...]
-    options: str | Callable[[jsonargparse.ArgumentParser], None]
+    options: str | Callable[[jsonargparse.ArgumentParser, Sequence[str]], jsonargparse.Namespace]
     run: Callable[[Any], int]
 
 

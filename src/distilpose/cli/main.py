@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Any
 
 from distilpose import __version__
-from distilpose.cli.ablate import ABLATE
-from distilpose.cli.benchmark import BENCHMARK
+from distilpose.cli import commands, training
 from distilpose.cli.command import Command, completion_script, examples_text, printable, read_options
-from distilpose.cli.convert import CONVERT
 from distilpose.cli.doctor import DOCTOR
-from distilpose.cli.evaluate import EVALUATE
-from distilpose.cli.export import EXPORT
-from distilpose.cli.label import LABEL
-from distilpose.cli.models import MODELS
 from distilpose.cli.predict import PREDICT
-from distilpose.cli.predict_bulk import PREDICT_BULK
-from distilpose.cli.serve import SERVE
-from distilpose.cli.train import TRAIN
-from distilpose.cli.web import WEB
 from distilpose.cli.yaml_values import bound_yaml
-from distilpose.compat import current_names, current_options, refuse_deleted
+from distilpose.compat import current_options
 from distilpose.errors import ConfigError, DistilPoseError, missing_package
-from distilpose.files import load_yaml, read_yaml
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
-    "predict-bulk": PREDICT_BULK,
-    "train": TRAIN,
-    "ablate": ABLATE,
-    "label": LABEL,
-    "evaluate": EVALUATE,
-    "export": EXPORT,
-    "serve": SERVE,
-    "web": WEB,
-    "models": MODELS,
-    "convert": CONVERT,
-    "benchmark": BENCHMARK,
+    "predict-bulk": commands.PREDICT_BULK,
+    "train": training.TRAIN,
+    "ablate": training.ABLATE,
+    "label": commands.LABEL,
+    "evaluate": commands.EVALUATE,
+    "export": commands.EXPORT,
+    "serve": commands.SERVE,
+    "web": commands.WEB,
+    "models": commands.MODELS,
+    "convert": commands.CONVERT,
+    "benchmark": commands.BENCHMARK,
     "doctor": DOCTOR,
 }
-
-
 # What installs all that a command needs.
 _EXTRAS = {"train": "train", "ablate": "train", "export": "export", "evaluate": "evaluate", "serve": "serve"}
 
@@ -74,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {printable(repr(name))} is no command of distilpose; {hint}", file=sys.stderr)
         return 2
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    _end_on_hang_up()
     try:
         return _run(name, args[1:])
     except DistilPoseError as error:
@@ -91,6 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has left, as in `distilpose models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _end_on_hang_up() -> None:
+    """Let a closed terminal end a command as SIGTERM does: files whole, processes gone. Under nohup it goes on."""
+    hang_up = getattr(signal, "SIGHUP", None)  # none on Windows
+    if hang_up is None or threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(hang_up) == signal.SIG_DFL:
+        signal.signal(hang_up, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _print_completion(args: Sequence[str]) -> int:
@@ -125,12 +124,10 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _run(name: str, args: list[str]) -> int:
+def _run(name: str, words: list[str]) -> int:
     command = COMMANDS[name]
     if isinstance(command.options, str):
-        return command.run(read_options(command, name, args))
-    import argparse
-
+        return command.run(read_options(command, name, words))
     from jsonargparse import ArgumentParser
 
     bound_yaml()
@@ -141,58 +138,8 @@ def _run(name: str, args: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.options(parser)
-    if name in ("train", "ablate"):
-        args = args[1:] if args[:1] == ["--config"] else args
-        if args and not args[0].startswith("-"):
-            args = ["--config", _current_config(args[0]), *args[1:]]
-        elif not any(word.startswith(("-h", "--help", "--config", "--out", "--print_config")) for word in args):
-            example = f"distilpose {name} {command.examples[0]}"
-            print(f"error: {name} expects a configuration file first, got none: {example}", file=sys.stderr)
-            return 2
-    changes: dict[str, Any] = {}
-    if name == "ablate":
-        args, changes = _take_base_changes(args)
     try:
-        parsed = parser.parse_args(args)
+        options = command.options(parser, words)
     except UnicodeDecodeError as error:
         raise ConfigError(f"a configuration file cannot be read ({error}): save it as UTF-8") from error
-    if changes:
-        parsed.base_changes = changes
-    return command.run(parsed)
-
-
-def _current_config(file: str) -> str:
-    """The file; where it uses names of an earlier version, its content with the names of this one."""
-    import yaml
-
-    content = read_yaml(file, "a configuration")
-    current = current_names(content)
-    refuse_deleted(current)
-    return file if current == content else yaml.safe_dump(current, sort_keys=False)
-
-
-def _take_base_changes(args: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Split ``--base.a.b value`` off: of a plain mapping the parser would replace all of ``a``."""
-    rest: list[str] = []
-    changes: dict[str, Any] = {}
-    words = iter(args)
-    for word in words:
-        if not word.startswith("--base."):
-            rest.append(word)
-            continue
-        key, separator, value = word.removeprefix("--base.").partition("=")
-        text = value if separator else next(words, None)
-        if text is None:
-            raise ConfigError(f"expected a value after {word}, got none")
-        *parents, last = key.split(".")
-        place = changes
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{word} changes a part of {parent!r}, which another --base option sets as a whole")
-        try:
-            place[last] = load_yaml(text)
-        except ValueError as error:
-            raise ConfigError(f"expected a YAML value after --base.{key}, got {text!r}") from error
-    return rest, changes
+    return command.run(options)

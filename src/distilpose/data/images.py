@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -31,9 +32,24 @@ _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 turn the image by 90 degrees
 _BACKGROUND = (255, 255, 255)  # behind transparent pixels: white, as viewers show them
 _BAND_PIXELS = 2**20  # converted at a time, so that a large image is not in memory three times
 _JPEG_OPTIONS = {"quality": 95, "subsampling": 0}  # thin colored lines bleed with subsampled color
+MAX_SCANS = 100  # of a JPEG; encoders write about ten, and each costs a pass over all pixels
+_SCAN, _END = 0xDA, 0xD9  # markers of a JPEG: a scan begins; the image ends
+_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})  # nothing follows them
+_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)  # a zero behind 0xff: not a marker but a byte of data
 
 
-def read_image(path: str | os.PathLike[str]) -> ImageArray:
+class NamedBytes(BytesIO):
+    """The content of an image file, which `read_image` takes in place of a path, and its name in messages."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
+
+
+def read_image(path: str | os.PathLike[str] | NamedBytes) -> ImageArray:
     """Read an image as viewers show it.
 
     The EXIF orientation is applied. Gray, palette, 1-bit and CMYK become RGB; transparent pixels are laid on white;
@@ -41,15 +57,17 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
 
     Args:
         path: of a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or JPEG 2000 file, whatever its suffix says; HEIC if
-            pillow-heif is installed.
+            pillow-heif is installed. Or the content of such a file.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: the file is missing, not an image, truncated, or larger than Pillow's limit (179 million pixels).
+        InputError: the file is missing, not an image, truncated, larger than Pillow's limit (179 million pixels), or a
+            JPEG of more than `MAX_SCANS` scans.
     """
     with _opened(path) as image:
+        _check_scans(image)
         if getattr(image, "is_animated", False) and image.format != "TIFF" and isinstance(path, str | os.PathLike):
             logger.warning("%s is an animation: its first frame is read; convert it to a video for all of them", path)
         ImageOps.exif_transpose(image, in_place=True)
@@ -69,6 +87,7 @@ def as_image(source: object, *, bgr: bool = False) -> ImageArray:
     if isinstance(source, str | os.PathLike):
         return read_image(source)
     if isinstance(source, Image.Image):
+        _check_scans(source)
         return _to_rgb(ImageOps.exif_transpose(source))
     if not hasattr(source, "__array__"):
         raise InputError(f"expected a path, a Pillow image or a uint8 array, got {type(source).__name__}")
@@ -92,6 +111,7 @@ def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def check_decodes(path: str | os.PathLike[str]) -> int:
     """Decode an image as fast as its format allows; its EXIF orientation, 1 without one. Errors as in `read_image`."""
     with _opened(path) as image:
+        _check_scans(image)
         orientation = int(image.getexif().get(_ORIENTATION, 1))
         image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
@@ -99,7 +119,7 @@ def check_decodes(path: str | os.PathLike[str]) -> int:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def _opened(path: str | os.PathLike[str] | NamedBytes) -> Iterator[Image.Image]:
     """An image file, open; whatever goes wrong inside is an `InputError` with the path."""
     try:
         with Image.open(path, formats=_formats(path)) as image:
@@ -107,19 +127,42 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # decoders answer broken bytes with exceptions of a dozen types
-        named = isinstance(path, str | os.PathLike)  # not a member of a tar file
-        empty = named and os.path.isfile(path) and not os.path.getsize(path)
+        empty = isinstance(path, str | os.PathLike) and os.path.isfile(path) and not os.path.getsize(path)
         reason = "the file is empty" if empty else _reason(error)
         raise InputError(f"{path} cannot be read as an image: {reason}") from error
 
 
-def _formats(path: str | os.PathLike[str]) -> tuple[str, ...]:
+def _formats(path: object) -> tuple[str, ...]:
     if not str(path).lower().endswith(_HEIF_SUFFIXES):
         return _FORMATS
     if find_spec("pillow_heif") is None:
         raise InputError("HEIC files need pillow-heif, which is not installed: pip install pillow-heif")
     import_module("pillow_heif").register_heif_opener()
     return (*_FORMATS, "HEIF")
+
+
+def _check_scans(image: Image.Image) -> None:
+    """Refuse a JPEG, not yet decoded, of endless scans: decoding it would take minutes."""
+    file = getattr(image, "fp", None)
+    if file is None or image.format not in ("JPEG", "MPO"):
+        return
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    if content.count(b"\xff\xda") <= MAX_SCANS:
+        return
+    # Bytes of metadata, or of a video behind the image, may look like scans: go from marker to marker.
+    scans, at = 0, 0
+    while found := _MARKER.search(content, at):
+        marker, at = found[1][0], found.end()
+        if marker == _END:
+            break
+        scans += marker == _SCAN
+        if scans > MAX_SCANS:
+            raise InputError(f"expected a JPEG of at most {MAX_SCANS} scans, got more: save the image again")
+        if marker not in _BARE_MARKERS:
+            at += int.from_bytes(content[at : at + 2], "big")
 
 
 def _to_rgb(image: Image.Image) -> ImageArray:

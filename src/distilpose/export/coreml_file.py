@@ -33,7 +33,7 @@ def write(form: ExportForm, path: Path, description: ModelDescription, crops: Im
     precision = coremltools.precision.FLOAT16 if description.precision == "float16" else coremltools.precision.FLOAT32
     batch = coremltools.RangeDim(1, MAX_BATCH, default=1)
     with quiet(), torch.inference_mode():
-        traced = torch.jit.trace(form.eval(), torch.zeros(2, *size))
+        traced = torch.jit.trace(form.eval(), torch.zeros(2, *size))  # type: ignore[no-untyped-call]
         model = coremltools.convert(
             traced,
             inputs=[coremltools.TensorType(INPUT_NAME, shape=(batch, *size))],

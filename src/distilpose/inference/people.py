@@ -82,9 +82,8 @@ def open_detector(
     if not isinstance(detector, str):
         return detector
     check_detector_fits(detector, predictor.skeleton)
-    if detector == "whole-image":
-        return FittedWholeImage(predictor)
-    return create_detector(detector, threshold=threshold, threads=threads, tile=tile)
+    found = create_detector(detector, threshold=threshold, threads=threads, tile=tile)
+    return FittedWholeImage(predictor) if isinstance(found, WholeImage) else found
 
 
 def people_by_detector(detector: Detector, images: Sequence[Path], annotations: Path | None) -> People:

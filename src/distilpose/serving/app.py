@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilpose import __version__
 from distilpose.backends.base import InferenceBackend, runtime_of
@@ -28,7 +29,7 @@ from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.serving import schemas
 from distilpose.serving.access_log import CLIENT_LEFT, REQUEST_ID_HEADER, AccessLog, entry_of, error_response
 from distilpose.serving.errors import HTTPError
-from distilpose.serving.metrics import CONTENT_TYPE, Metrics
+from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import MAX_IMAGES, ServeOptions
 from distilpose.serving.service import Answer, PoseService
 from distilpose.serving.uploads import Part, Upload, check_content_type, one_image, parse_body, several_images
@@ -131,25 +132,19 @@ def model_card(backend: InferenceBackend, options: ServeOptions) -> dict[str, An
 def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
     """Every error is a JSON object of the same kind."""
 
-    @app.exception_handler(HTTPError)
-    async def http_error(request: Request, error: HTTPError) -> Response:
+    async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            name = HTTPStatus(error.status_code).phrase
+            text = f"{name}: {request.method} {request.url.path[:200]} is not served here; /openapi.json lists what is"
+            error = HTTPError(error.status_code, name.lower().replace(" ", "-"), text, dict(error.headers or {}))
+        elif isinstance(error, ClientDisconnect):
+            error = _client_left()
+        elif not isinstance(error, HTTPError):
+            error = HTTPError(500, "internal", "the server failed; its log tells why, under this request_id")
         return error_response(error, entry_of(request.scope), metrics)
 
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> Response:
-        name = HTTPStatus(error.status_code).phrase
-        text = f"{name}: {request.method} {request.url.path[:200]} is not served here; /openapi.json lists what is"
-        found = HTTPError(error.status_code, name.lower().replace(" ", "-"), text, dict(error.headers or {}))
-        return error_response(found, entry_of(request.scope), metrics)
-
-    @app.exception_handler(ClientDisconnect)
-    async def left(request: Request, error: ClientDisconnect) -> Response:
-        return error_response(_client_left(), entry_of(request.scope), metrics)
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        fault = HTTPError(500, "internal", "the server failed; its log tells why, under this request_id")
-        return error_response(fault, entry_of(request.scope), metrics)
+    for kind in (HTTPError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, answer)
 
 
 def _client_left() -> HTTPError:
@@ -172,7 +167,7 @@ def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["state"])
     async def prometheus() -> Response:
         """Counts and times, for Prometheus."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE)
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_predictions(
@@ -191,10 +186,7 @@ def _add_predictions(
             text = f"expected the server's key in the header {API_KEY_HEADER}, got {'another' if given else 'none'}"
             raise HTTPError(401, "unauthorized", text, {"WWW-Authenticate": "ApiKey"})
 
-    common: dict[str, Any] = {
-        "dependencies": [Depends(check_key)] if api_key is not None else [],
-        "tags": ["v1"],
-    }
+    common: dict[str, Any] = {"dependencies": [Depends(check_key)] if api_key is not None else [], "tags": ["v1"]}
 
     @app.get("/v1/model", response_model=schemas.ModelCard, responses=schemas.faults(401), **common)
     async def model() -> Response:
@@ -214,9 +206,7 @@ def _add_predictions(
             upload = one_image(parts, options)
             with service.accept(1) as due:
                 answer = await _unless_left(request, service.predict(upload, due))
-        entry = entry_of(request.scope)
-        entry.people, entry.batches = len(answer.result), answer.batches
-        return _json_response(request, card, _poses(upload, answer))
+        return _json_response(request, card, _poses(request, upload, answer))
 
     @app.post(
         "/v1/predict/batch",
@@ -232,16 +222,18 @@ def _add_predictions(
             with service.accept(len(uploads)) as due:
                 work = asyncio.gather(*(_attempt(service, upload, due) for upload in uploads))
                 answers = await _unless_left(request, work)
-        entry = entry_of(request.scope)
-        results, entry.people = [], 0
+        entry, results = entry_of(request.scope), []
+        entry.people = 0
         for upload, answer in zip(uploads, answers, strict=True):
+            name = "" if isinstance(upload, HTTPError) else upload.filename
             if isinstance(answer, HTTPError):
                 entry.failed.append(answer.code)
                 metrics.rejected(answer.code)
+                found = {"status": answer.status, "error": answer.code, "message": answer.message}
             else:
-                entry.people += len(answer.result)
-                entry.batches += answer.batches
-            results.append(_one_of_several(upload, answer))
+                assert isinstance(upload, Upload)
+                found = {"status": 200, **_poses(request, upload, answer)}
+            results.append({"image": name, **found})
         return _json_response(request, card, {"results": results})
 
 
@@ -250,7 +242,7 @@ async def _received(request: Request, service: PoseService) -> AsyncGenerator[li
     """The fields of a request, whose memory is held until its answer."""
     with service.request():
         boundary = check_content_type(request)
-        async with service.body(request) as content:
+        async with service.upload_reader.body(request) as content:
             yield await parse_body(request, content, boundary)
 
 
@@ -262,7 +254,7 @@ def _json_response(request: Request, card: Mapping[str, Any], found: dict[str, A
 async def _unless_left(request: Request, work: Awaitable[T]) -> T:
     """Wait for the work; drop it as soon as nobody waits for its answer any more."""
     working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request.receive))
+    gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -273,8 +265,8 @@ async def _unless_left(request: Request, work: Awaitable[T]) -> T:
         gone.cancel()
 
 
-async def _disconnected(receive: Callable[[], Awaitable[Message]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
@@ -290,42 +282,42 @@ async def _attempt(service: PoseService, upload: Upload | HTTPError, due: float)
         return HTTPError(500, "internal", "the server failed on this image; its log tells why")
 
 
-def _poses(upload: Upload, answer: Answer) -> dict[str, Any]:
+def _poses(request: Request, upload: Upload, answer: Answer) -> dict[str, Any]:
+    entry = entry_of(request.scope)
+    entry.people = (entry.people or 0) + len(answer.result)
+    entry.batches += answer.batches
     rows = prediction_rows(PoseRecord(upload.filename, answer.result, answer.size_hw))
     return {"size_hw": answer.size_hw, "people": rows}
 
 
-def _one_of_several(upload: Upload | HTTPError, answer: Answer | HTTPError) -> dict[str, Any]:
-    name = "" if isinstance(upload, HTTPError) else upload.filename
-    if isinstance(answer, HTTPError):
-        return {"image": name, "status": answer.status, "error": answer.code, "message": answer.message}
-    assert isinstance(upload, Upload)
-    return {"image": name, "status": 200, **_poses(upload, answer)}
+class _Page(StaticFiles):
+    """The page's files with `PAGE_HEADERS`. It is mounted last, as it takes every path."""
+
+    def __init__(self, folder: Path, app: FastAPI) -> None:
+        super().__init__(directory=folder, html=True)
+        self._methods = {route.path: route.methods for route in _routes(app) if route.methods}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in self._methods:  # a path of ours with a method that it has not
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._methods[scope["path"]]))})
+        whole = [(name, value) for name, value in scope["headers"] if name != b"range"]  # no part of a file is sent
+        await super().__call__({**scope, "headers": whole}, receive, send)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(PAGE_HEADERS)
+        return response
+
+
+def _routes(app: FastAPI) -> list[Route]:
+    return [route for route in app.routes if isinstance(route, Route)]
 
 
 def _add_page(app: FastAPI, static: Path) -> None:
-    """The page, if there is one; it comes last, as it would take every path."""
-    if not (static / "index.html").is_file():
-
-        @app.get("/", include_in_schema=False)
-        async def index() -> Response:
-            return JSONResponse({"name": "distilpose", "version": __version__, "openapi": "/openapi.json"})
-
+    if (static / "index.html").is_file():
+        app.mount("/", _Page(static, app))
         return
-    own = {route.path: route.methods for route in app.routes if isinstance(route, Route) and route.methods}
-    files = StaticFiles(directory=static, html=True)
 
-    async def page(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in own:  # a path of ours with a method that it has not
-            raise HTTPException(405, headers={"Allow": ", ".join(sorted(own[scope["path"]]))})
-
-        async def isolated(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                added = [(name.lower().encode(), value.encode()) for name, value in PAGE_HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", ()), *added]}
-            await send(message)
-
-        whole = [(name, value) for name, value in scope["headers"] if name != b"range"]  # no part of a file is sent
-        await files({**scope, "headers": whole}, receive, isolated)
-
-    app.mount("/", page)
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return JSONResponse({"name": "distilpose", "version": __version__, "openapi": "/openapi.json"})

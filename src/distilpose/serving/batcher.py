@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -20,20 +20,10 @@ ROOM_BATCHES = 4  # crops waiting beyond so many batches: no new ones are cut
 
 
 @dataclass(eq=False)
-class _Waiting:
-    """The crops of one image."""
-
-    images: NetworkInput
-    done: asyncio.Future[Keypoints]
+class _Crop:
+    image: NetworkInput  # (1, 3, H, W)
+    done: asyncio.Future[tuple[Keypoints, int, int]]  # its keypoints, the number of its batch, crops in that
     came: float  # time of the event loop
-    taken: int = 0  # crops given to the worker so far
-    found: int = 0  # crops that came back from it
-    parts: list[Keypoints] = field(default_factory=list)
-    batches: list[int] = field(default_factory=list)  # crops in the batches that it was part of
-
-    @property
-    def crops_left(self) -> int:
-        return len(self.images) - self.taken
 
 
 class Batcher:
@@ -62,8 +52,8 @@ class Batcher:
         self._run, self._batch_size, self._max_wait = run, batch_size, max_wait
         self._more_to_come, self._on_batch = more_to_come, on_batch
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._waiting: deque[_Waiting] = deque()
-        self._running = 0
+        self._waiting: deque[_Crop] = deque()
+        self._running = self._batches = 0
         self._timer: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._room.set()
@@ -80,15 +70,17 @@ class Batcher:
             Keypoints of the N crops, and how many crops the batches had that they were in.
         """
         loop = asyncio.get_running_loop()
-        item = _Waiting(images, loop.create_future(), loop.time())
-        self._waiting.append(item)
+        crops = [_Crop(images[row : row + 1], loop.create_future(), loop.time()) for row in range(len(images))]
+        self._waiting += crops
         self._pump()
         try:
-            return await item.done, item.batches
+            found = await asyncio.gather(*(crop.done for crop in crops))
         finally:
-            if item in self._waiting:
-                self._waiting.remove(item)
-                self._update_room()
+            for crop in crops:
+                crop.done.cancel()
+            self._update_room()
+        sizes = {batch: size for _, batch, size in found}
+        return join_keypoints([keypoints for keypoints, _, _ in found]), list(sizes.values())
 
     async def room(self) -> None:
         """Wait until more crops are wanted: those cut too early would only take memory."""
@@ -102,10 +94,10 @@ class Batcher:
 
     def _pump(self) -> None:
         """Start what can be started."""
-        crops = sum(item.crops_left for item in self._waiting)
-        while self._running < RUNS_AHEAD and crops >= self._batch_size:
-            crops -= self._start()
-        if crops and not self._running:
+        self._update_room()
+        while self._running < RUNS_AHEAD and len(self._waiting) >= self._batch_size:
+            self._start()
+        if self._waiting and not self._running:
             loop, due = asyncio.get_running_loop(), self._waiting[0].came + self._max_wait
             if loop.time() >= due or not self._more_to_come():
                 self._start()
@@ -120,55 +112,35 @@ class Batcher:
             self._timer = None
 
     def _update_room(self) -> None:
-        crops = sum(item.crops_left for item in self._waiting)
-        (self._room.set if crops < ROOM_BATCHES * self._batch_size else self._room.clear)()
+        """Forget the crops that nobody waits for any more, and see how many are left."""
+        self._waiting = deque(crop for crop in self._waiting if not crop.done.done())
+        (self._room.set if len(self._waiting) < ROOM_BATCHES * self._batch_size else self._room.clear)()
 
-    def _start(self) -> int:
-        """Give the worker a batch; returns its crops."""
-        shares: list[tuple[_Waiting, NetworkInput]] = []
-        free = self._batch_size
-        while free and self._waiting:
-            item = self._waiting[0]
-            share = item.images[item.taken : item.taken + free]
-            shares.append((item, share))
-            item.taken += len(share)
-            free -= len(share)
-            if not item.crops_left:
-                self._waiting.popleft()
+    def _start(self) -> None:
+        crops = [self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))]
         self._running += 1
-        arrays = [share for _, share in shares]
-        run = asyncio.get_running_loop().run_in_executor(self._worker, self._timed_run, arrays)
-        run.add_done_callback(partial(self._finish, [(item, len(share)) for item, share in shares]))
-        return self._batch_size - free
+        self._batches += 1
+        run = asyncio.get_running_loop().run_in_executor(self._worker, self._timed_run, [crop.image for crop in crops])
+        run.add_done_callback(partial(self._finish, crops, self._batches))
 
-    def _timed_run(self, arrays: list[NetworkInput]) -> tuple[Keypoints, float]:
+    def _timed_run(self, images: list[NetworkInput]) -> tuple[Keypoints, float]:
         start = time.perf_counter()
-        images: NetworkInput = np.concatenate(arrays)  # type: ignore[assignment]  # all of one kind
-        return self._run(images), time.perf_counter() - start
+        batch: NetworkInput = np.concatenate(images)  # type: ignore[assignment]  # all of one kind
+        return self._run(batch), time.perf_counter() - start
 
-    def _finish(self, shares: list[tuple[_Waiting, int]], run: asyncio.Future[tuple[Keypoints, float]]) -> None:
+    def _finish(self, crops: list[_Crop], batch: int, run: asyncio.Future[tuple[Keypoints, float]]) -> None:
         self._running -= 1
         if run.cancelled():
             return
         error = run.exception()
-        if error is not None:
-            self._fail([item for item, _ in shares], error)
-        else:
-            crops, start = sum(count for _, count in shares), 0
+        if error is None:
             keypoints, seconds = run.result()
-            self._on_batch(crops, seconds)
-            for item, count in shares:
-                item.parts.append(keypoints.rows(start, start + count))
-                item.batches.append(crops)
-                item.found += count
-                start += count
-                if item.found == len(item.images) and not item.done.done():
-                    item.done.set_result(join_keypoints(item.parts))
+            self._on_batch(len(crops), seconds)
+        for row, crop in enumerate(crops):
+            if crop.done.done():
+                continue
+            if error is not None:
+                crop.done.set_exception(error)
+            else:
+                crop.done.set_result((keypoints.rows(row, row + 1), batch, len(crops)))
         self._pump()
-
-    def _fail(self, items: list[_Waiting], error: BaseException) -> None:
-        for item in items:
-            if item in self._waiting:
-                self._waiting.remove(item)
-            if not item.done.done():
-                item.done.set_exception(error)

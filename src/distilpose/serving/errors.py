@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-RETRY_SECONDS = 1
-
 
 class HTTPError(Exception):  # what HTTP's own standard calls it
     """Ends a request, or one image of it.
@@ -23,7 +21,14 @@ class HTTPError(Exception):  # what HTTP's own standard calls it
 
 def busy(message: str, code: str = "queue-full") -> HTTPError:
     """503: nothing wrong with the request; the same one may go well a little later."""
-    return HTTPError(503, code, message, {"Retry-After": str(RETRY_SECONDS)})
+    return HTTPError(503, code, message, {"Retry-After": "1"})
+
+
+def about_to_end() -> HTTPError:
+    """503: the server finishes what it has accepted, and takes nothing more."""
+    http_error = busy("the server is about to end: ask another one", "draining")
+    http_error.headers["Connection"] = "close"
+    return http_error
 
 
 def malformed(message: str) -> HTTPError:

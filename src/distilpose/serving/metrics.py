@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -20,30 +19,20 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self._requests = Counter("distilpose_requests", "Requests answered.", ("path", "code"), registry=registry)
-        self._seconds = Histogram(
-            "distilpose_request_seconds",
-            "From the first header to the last byte of the answer.",
-            ("path",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._rejected = Counter(
-            "distilpose_rejected", "Images and requests refused, by the code of the answer.", ("reason",),
-            registry=registry,
-        )  # fmt: skip
-        self._queue = Gauge("distilpose_queue_length", "Images accepted and not answered yet.", registry=registry)
-        self._held = Gauge("distilpose_uploads_bytes", "Bytes of requests in work, as announced.", registry=registry)
-        self._ready = Gauge("distilpose_ready", "1 when /readyz says so.", registry=registry)
-        self._crops = Histogram(
-            "distilpose_batch_crops", "Crops in one run of the model.", buckets=_SIZES, registry=registry
-        )
-        self._model_seconds = Histogram(
-            "distilpose_model_seconds", "Of one run of the model.", buckets=_SECONDS, registry=registry
-        )
-        self._people = Counter("distilpose_people", "People in answers.", registry=registry)
-        self._images = Counter("distilpose_images", "Images answered with poses.", registry=registry)
+        self.registry = CollectorRegistry()
+        of: dict[str, Any] = {"registry": self.registry}
+        self._requests = Counter("distilpose_requests", "Requests answered.", ("path", "code"), **of)
+        text = "From the first header to the last byte of the answer."
+        self._seconds = Histogram("distilpose_request_seconds", text, ("path",), buckets=_SECONDS, **of)
+        text = "Images and requests refused, by the code of the answer."
+        self._rejected = Counter("distilpose_rejected", text, ("reason",), **of)
+        self._queue = Gauge("distilpose_queue_length", "Images accepted and not answered yet.", **of)
+        self._held = Gauge("distilpose_uploads_bytes", "Bytes of requests in work, as announced.", **of)
+        self._ready = Gauge("distilpose_ready", "1 when /readyz says so.", **of)
+        self._crops = Histogram("distilpose_batch_crops", "Crops in one run of the model.", buckets=_SIZES, **of)
+        self._model_seconds = Histogram("distilpose_model_seconds", "Of one run of the model.", buckets=_SECONDS, **of)
+        self._people = Counter("distilpose_people", "People in answers.", **of)
+        self._images = Counter("distilpose_images", "Images answered with poses.", **of)
 
     def watch(self, queue_length: Callable[[], float], held: Callable[[], float], ready: Callable[[], bool]) -> None:
         """Say where the gauges are read."""
@@ -71,5 +60,5 @@ class Metrics:
         self._people.inc(people)
 
     def text(self) -> bytes:
-        """In Prometheus' text format, `CONTENT_TYPE`."""
+        """In Prometheus' text format."""
         return generate_latest(self.registry)

@@ -21,6 +21,11 @@ _ROW: dict[str, Any] = {
     "sigma": [[2.5, 3.0]] * _KEYPOINTS,
 }
 _ANSWER: dict[str, Any] = {"request_id": "6f1c", "model": "distilpose_s", "size_hw": [480, 640], "people": [_ROW]}
+_FAULT: dict[str, Any] = {
+    "error": "boxes",
+    "message": "boxes must be a list of [x1, y1, x2, y2], got dict",
+    "request_id": "6f1c",
+}
 
 
 class Person(BaseModel):
@@ -51,17 +56,7 @@ class Poses(BaseModel):
 class Fault(BaseModel):
     """Why there is no answer."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": "boxes",
-                    "message": "boxes must be a list of [x1, y1, x2, y2], got dict",
-                    "request_id": "6f1c",
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_FAULT]})
 
     error: str = Field(description="short name of the problem, for programs")
     message: str = Field(description="what was expected, what came, what to do")
@@ -135,15 +130,15 @@ _MAX_PEOPLE = {"type": "integer", "minimum": 1, "description": "of detected peop
 _BOXES_TEXT = "person boxes as JSON, [[x1, y1, x2, y2], ...] in image pixels; without it the server looks for people"
 
 
-def _form(name: str, image: dict[str, Any], boxes: dict[str, Any]) -> dict[str, Any]:
-    properties = {name: image, "boxes": boxes, "max_people": _MAX_PEOPLE}
+def _form(name: str, image: dict[str, Any], boxes: str, example: str) -> dict[str, Any]:
+    of_boxes = {"type": "string", "description": boxes, "example": example}
+    properties = {name: image, "boxes": of_boxes, "max_people": _MAX_PEOPLE}
     return {"schema": {"type": "object", "required": [name], "properties": properties, "additionalProperties": False}}
 
 
 def one_request() -> dict[str, Any]:
     """The body and parameters of ``/v1/predict``."""
-    boxes = {"type": "string", "description": _BOXES_TEXT, "example": "[[200, 100, 300, 400]]"}
-    form = _form("image", _IMAGE, boxes)
+    form = _form("image", _IMAGE, _BOXES_TEXT, "[[200, 100, 300, 400]]")
     raw = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in RAW_TYPES}
     parameters = [
         {"name": "boxes", "in": "query", "schema": {"type": "string"}, "description": f"without a form: {_BOXES_TEXT}"},
@@ -154,10 +149,7 @@ def one_request() -> dict[str, Any]:
 
 def several_request() -> dict[str, Any]:
     """The body of ``/v1/predict/batch``."""
-    boxes = {
-        "type": "string",
-        "description": "a JSON list with an entry for each image: its boxes, or null",
-        "example": "[[[200, 100, 300, 400]], null]",
-    }
-    form = _form("images", {"type": "array", "items": _IMAGE, "minItems": 1}, boxes)
+    images = {"type": "array", "items": _IMAGE, "minItems": 1}
+    text = "a JSON list with an entry for each image: its boxes, or null"
+    form = _form("images", images, text, "[[[200, 100, 300, 400]], null]")
     return {"requestBody": {"required": True, "content": {MULTIPART: form}}}

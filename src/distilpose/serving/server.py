@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -11,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Self
 
 import uvicorn
 
+from distilpose.backends.base import InferenceBackend, NumpyOutput
 from distilpose.backends.loading import as_backend
-from distilpose.detection.detectors import check_detector_fits, create_detector
-from distilpose.errors import CheckpointError, ConfigError, InputError
+from distilpose.data.preprocess import NetworkInput
+from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, InputError, as_failure
+from distilpose.inference.people import open_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving.access_log import JsonFormatter, is_loopback
 from distilpose.serving.app import create_app, model_card
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
 CLOSING_SECONDS = 3  # that connections get to take their last answer
-STARTING_SECONDS = 120  # that a `BackgroundServer` gets to warm up
 STUCK_SECONDS = 10  # beyond all limits: a model that never returns must not keep the process
 
 
@@ -60,12 +59,9 @@ class PoseServer:
         try:
             backend = as_backend(options.model, options.device, threads=options.threads)
             skeleton = backend.description.skeleton
-            detector = options.detector or ("auto" if skeleton.is_person else "whole-image")
-            if isinstance(detector, str):
-                check_detector_fits(detector, skeleton)
-                detector = create_detector(detector)
-            metrics = Metrics()
-            predictor = PosePredictor(backend, batch_size=options.batch_size)
+            predictor = PosePredictor(_OneAtATime(backend), batch_size=options.batch_size)
+            named = options.detector or ("auto" if skeleton.is_person else "whole-image")
+            detector, metrics = open_detector(named, predictor), Metrics()
             self.service = PoseService(predictor, detector, options, metrics)
             bound, number = self._socket.getsockname()[:2]
             self.hosts = options.allow_host or (() if api_key is None and is_loopback(bound) else None)
@@ -110,7 +106,7 @@ class PoseServer:
 
     def end(self) -> None:
         """Ask for the end, from any thread."""
-        self._server.drain_soon()
+        self._server.ending = True
 
     def close(self) -> None:
         """Give port and threads back without having run; `run` does so by itself."""
@@ -123,19 +119,35 @@ class PoseServer:
         return self._server.started
 
 
+class _OneAtATime:
+    """An `InferenceBackend` for two threads, that of the batches and that in which ``whole-image`` fits its box.
+
+    Whatever the runtime raises becomes an error of ours.
+    """
+
+    def __init__(self, backend: InferenceBackend) -> None:
+        self.description = backend.description
+        self._backend, self._lock = backend, threading.Lock()
+
+    def __call__(self, images: NetworkInput) -> NumpyOutput:
+        with self._lock:
+            try:
+                return self._backend(images)
+            except DistilPoseError:
+                raise
+            except Exception as error:  # each runtime has exceptions of its own
+                raise as_failure(error) from error
+
+
 class _DrainingServer(uvicorn.Server):
     """Goes on listening while it finishes, so that whoever comes late is told to ask elsewhere."""
 
     def __init__(self, config: uvicorn.Config, service: PoseService, drain_seconds: float) -> None:
         super().__init__(config)
         self._service, self._drain_seconds = service, drain_seconds
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._draining: asyncio.Task[None] | None = None
+        self._drain_until: float | None = None  # time.monotonic()
         self._last_resort: threading.Timer | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        self.ending = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal. The base class would raise it again in the end, and so end with another exit code than 0."""
@@ -143,8 +155,11 @@ class _DrainingServer(uvicorn.Server):
             self.force_exit = self.should_exit = True
             return
         if self._last_resort is None:
-            self._last_resort = _end_if_stuck(self._drain_seconds + CLOSING_SECONDS + STUCK_SECONDS)
-        self.drain_soon()
+            seconds = self._drain_seconds + CLOSING_SECONDS + STUCK_SECONDS
+            self._last_resort = threading.Timer(seconds, _give_up, [seconds])
+            self._last_resort.daemon = True
+            self._last_resort.start()
+        self.ending = True
 
     def forget_last_resort(self) -> None:
         """The end came by itself: the process may go on with something else."""
@@ -152,39 +167,20 @@ class _DrainingServer(uvicorn.Server):
             self._last_resort.cancel()
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to end."""
-        return await super().on_tick(counter) or self._service.failure is not None
-
-    def drain_soon(self) -> None:
-        if self._loop is None or self._loop.is_closed():
-            self.should_exit = True
-        else:
-            self._loop.call_soon_threadsafe(self._start_draining)
-
-    def _start_draining(self) -> None:
-        if self._draining is None:
+        """Ten times a second: whether to end."""
+        if self.ending and self._drain_until is None:
             self._service.drain()
-            self._draining = asyncio.get_running_loop().create_task(self._drain())
-
-    async def _drain(self) -> None:
-        logger.info("ending: %d images in work", self._service.accepted)
-        end = time.monotonic() + self._drain_seconds
-        while self._service.in_flight and time.monotonic() < end:
-            await asyncio.sleep(0.02)
-        self.should_exit = True
+            logger.info("ending: %d images in work", self._service.accepted)
+            self._drain_until = time.monotonic() + self._drain_seconds
+        drained = self._drain_until is not None and (
+            not self._service.in_flight or time.monotonic() >= self._drain_until
+        )
+        return await super().on_tick(counter) or drained or self._service.failure is not None
 
 
-def _end_if_stuck(seconds: float) -> threading.Timer:
-    """End the process then, unless the timer is cancelled."""
-
-    def give_up() -> None:
-        logger.error("the model or a detector did not return within %g seconds: ending without it", seconds)
-        os._exit(1)
-
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
-    return timer
+def _give_up(seconds: float) -> None:
+    logger.error("the model or a detector did not return within %g seconds: ending without it", seconds)
+    os._exit(1)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -204,42 +200,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise InputError(f"cannot listen at {host}:{port} ({error.strerror}): choose another --port") from error
     return listener
-
-
-class BackgroundServer:
-    """A `PoseServer` in a thread, for tests and measurements; entering waits until it is ready.
-
-    Raises:
-        CheckpointError: on entering, the model failed on its first crops, or they took two minutes. Whatever else ends
-            the server before it is ready is raised as it is.
-    """
-
-    def __init__(self, server: PoseServer) -> None:
-        self.server = server
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="server")
-
-    def _run(self) -> None:
-        try:
-            self.server.run()
-        except BaseException as error:
-            self._failure = error
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        end = time.monotonic() + STARTING_SECONDS
-        while self._thread.is_alive() and not (self.server.started and self.server.service.ready):
-            if time.monotonic() > end:
-                self.server.end()
-                raise CheckpointError(f"the model did not answer its first crops within {STARTING_SECONDS} seconds")
-            time.sleep(0.01)
-        if self._failure is not None:
-            raise self._failure
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.end()
-        self._thread.join()
 
 
 def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:

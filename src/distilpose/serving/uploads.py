@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from distilpose.errors import InputError
 from distilpose.geometry import check_boxes_xyxy
-from distilpose.serving.errors import HTTPError, busy, malformed, too_large, unusable
+from distilpose.serving.errors import HTTPError, about_to_end, busy, malformed, too_large, unusable
 from distilpose.serving.options import UPLOADS_AT_ONCE, ServeOptions
 from distilpose.types import FloatArray
 
@@ -21,16 +23,11 @@ RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream"
 MULTIPART = "multipart/form-data"
 _MAX_PARTS = 64
 _MAX_TEXT = 2**18  # bytes of a field that is no image
+_BOXES = TypeAdapter(list[Annotated[list[float], Field(min_length=4, max_length=4)]])
 
 
 class Part(NamedTuple):
-    """A field of a form.
-
-    Attributes:
-        name: of the field.
-        filename: if it is a file.
-        content: its bytes.
-    """
+    """A field of a form; without a filename it is a text."""
 
     name: str
     filename: str | None
@@ -64,17 +61,26 @@ class UploadReader:
     """
 
     def __init__(self, options: ServeOptions) -> None:
-        self._limit = options.max_bytes
+        self._limit, self._seconds = options.max_bytes, options.upload_seconds
+        self._receiving = set[asyncio.Timeout]()
+        self._given_up = False
         self.held = 0
 
+    def give_up(self) -> None:
+        """End the uploads that are still on their way, with 503."""
+        self._given_up = True
+        for limit in self._receiving:
+            if not limit.expired():
+                limit.reschedule(0)
+
     @asynccontextmanager
-    async def body(self, request: Request) -> AsyncGenerator[bytearray]:
+    async def body(self, request: Request) -> AsyncGenerator[bytes]:
         """Read the body, whose bytes count as held until this context ends.
 
         Raises:
-            HTTPError: 413 or 503.
+            HTTPError: 408, 413 or 503.
         """
-        held, content = 0, bytearray()
+        held, content, limit = 0, bytearray(), asyncio.timeout(self._seconds)
 
         def hold(size: int) -> None:
             nonlocal held
@@ -87,15 +93,26 @@ class UploadReader:
                 raise busy("the server holds as many uploads as it may: try again a little later")
             held, self.held = held + more, self.held + more
 
+        self._receiving.add(limit)
         try:
-            length = request.headers.get("content-length", "")
-            if length.isdecimal():
-                hold(int(length))  # now, so that no two uploads wait for each other half way
-            async for chunk in request.stream():
-                hold(len(content) + len(chunk))
-                content += chunk
-            yield content
+            async with limit:
+                length = request.headers.get("content-length", "")
+                if length.isdecimal():
+                    hold(int(length))  # now, so that no two uploads wait for each other half way
+                async for chunk in request.stream():
+                    hold(len(content) + len(chunk))
+                    content += chunk
+            self._receiving.discard(limit)
+            yield bytes(content)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            if self._given_up:
+                raise about_to_end() from None
+            text = f"expected the whole request within {self._seconds:g} seconds: send a smaller image"
+            raise HTTPError(408, "upload-slow", text, {"Connection": "close"}) from None
         finally:
+            self._receiving.discard(limit)
             self.held -= held
 
 
@@ -124,7 +141,7 @@ class _FormParser(MultiPartParser):
     spool_max_size = 2**40  # never on the disk: the body is in memory already, and bounded
 
 
-async def parse_body(request: Request, content: bytearray, boundary: bytes | None) -> list[Part]:
+async def parse_body(request: Request, content: bytes, boundary: bytes | None) -> list[Part]:
     """The fields of a form; a bare image is the one field ``image``, query parameters are others.
 
     Raises:
@@ -132,13 +149,13 @@ async def parse_body(request: Request, content: bytearray, boundary: bytes | Non
     """
     if boundary is None:
         query = [Part(name, None, value.encode()) for name, value in request.query_params.multi_items()]
-        return [Part("image", "", bytes(content)), *query]
+        return [Part("image", "", content), *query]
     # The parser takes a form that is cut short for a whole one.
     if not content.rstrip(b"\r\n").endswith(b"--" + boundary + b"--"):
         raise malformed("expected a multipart form with a closing boundary, got one that is cut short")
 
     async def stream() -> AsyncGenerator[bytes]:
-        yield bytes(content)
+        yield content
 
     limits = {"max_files": _MAX_PARTS, "max_fields": _MAX_PARTS, "max_part_size": _MAX_TEXT}
     try:
@@ -164,7 +181,7 @@ def one_image(parts: list[Part], options: ServeOptions) -> Upload:
         raise unusable("missing-image", f"expected the image in the field image, got {_names(parts)}")
     boxes = None
     if "boxes" in fields:
-        boxes = _boxes(_json(fields["boxes"], "boxes"), "boxes", options.max_people)
+        boxes = _boxes(_json(fields["boxes"]), "boxes", options.max_people)
     return _upload(fields["image"], boxes, _max_people(fields, options))
 
 
@@ -180,7 +197,7 @@ def several_images(parts: list[Part], options: ServeOptions, most: int) -> list[
         raise unusable("missing-image", f"expected images in fields named images, got {_names(parts)}")
     if len(images) > most:
         raise too_large(f"expected at most {most} images in a request, got {len(images)}", "too-many-images")
-    boxes = _json(fields["boxes"], "boxes") if "boxes" in fields else [None] * len(images)
+    boxes = _json(fields["boxes"]) if "boxes" in fields else [None] * len(images)
     if not isinstance(boxes, list) or len(boxes) != len(images):
         got = f"{len(boxes)} entries" if isinstance(boxes, list) else type(boxes).__name__
         text = f"boxes must be a list with an entry for each of the {len(images)} images, null or boxes, got {got}"
@@ -221,35 +238,26 @@ def _names(parts: list[Part]) -> str:
     return ", ".join(part.name[:100] for part in parts) or "no field"
 
 
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
-_STRICT_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
-def _json(part: Part, name: str) -> object:
+def _json(part: Part) -> Any:
     try:
-        value: object = _STRICT_JSON.decode(part.content.decode())
-        return value
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        reason = str(error)[:200] or "nested too deep"
-        raise unusable(name, f"{name} must be JSON in UTF-8, such as [[10, 20, 110, 220]], got: {reason}") from error
+        return from_json(part.content)
+    except ValueError as error:
+        text = f"{part.name} must be JSON in UTF-8, such as [[10, 20, 110, 220]], got: {str(error)[:200]}"
+        raise unusable(part.name, text) from error
 
 
 def _boxes(value: object, name: str, most: int) -> FloatArray:
-    if not isinstance(value, list):
-        raise unusable("boxes", f"{name} must be a list of [x1, y1, x2, y2], got {type(value).__name__}")
-    if len(value) > most:
-        raise unusable("too-many-people", f"{name} must hold at most {most} boxes, got {len(value)}")
-    for row, box in enumerate(value):
-        numbers = isinstance(box, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in box)
-        if not numbers or len(box) != 4:
-            raise unusable("boxes", f"{name} must be a list of [x1, y1, x2, y2], got {repr(box)[:100]} (row {row})")
     try:
-        return check_boxes_xyxy(value)
+        boxes = check_boxes_xyxy(_BOXES.validate_python(value, strict=True))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        got = f"{repr(first['input'])[:100]} at {list(first['loc'])} ({first['msg']})"
+        raise unusable("boxes", f"{name} must be a list of [x1, y1, x2, y2], got {got}") from error
     except (InputError, OverflowError) as error:  # a whole number may be too large to become a float
         raise unusable("boxes", str(error).replace("boxes_xyxy", name, 1)) from error
+    if len(boxes) > most:
+        raise unusable("too-many-people", f"{name} must hold at most {most} boxes, got {len(boxes)}")
+    return boxes
 
 
 def _max_people(fields: Mapping[str, Part], options: ServeOptions) -> int:

@@ -90,29 +90,36 @@ def build_page(options: WebOptions) -> PageReport:
         InputError: ``out`` cannot be made a folder.
     """
     out = STATIC if options.out is None else Path(options.out)
-    runtime, models = options.runtime, options.models
-    files = find_runtime(runtime)
-    _make_folders(out)
-    if out.resolve() != STATIC.resolve():
-        for path in own_files():
-            shutil.copyfile(path, out / path.name)
+    models, vendor = out / MODELS_NAME, out / VENDOR_NAME
+    files = find_runtime(options.runtime)
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        vendor.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made a folder ({error.strerror}): choose another") from error
+    for path in own_files():
+        _copy(path, out / path.name)
     for name, source in files.items():
-        if source.resolve() != (out / VENDOR_NAME / name).resolve():
-            shutil.copyfile(source, out / VENDOR_NAME / name)
-    (out / VENDOR_NAME / "NOTICE.txt").write_text(
+        _copy(source, vendor / name)
+    (vendor / "NOTICE.txt").write_text(
         f"{RUNTIME_PACKAGE} {RUNTIME_VERSION} from npm, unchanged, files renamed. "
         "Copyright (c) Microsoft Corporation. MIT license.\n"
     )
-    written = tuple(_write_models(models, out / MODELS_NAME))
-    detector = out / MODELS_NAME / nanodet.WEIGHTS.name
-    shutil.copyfile(nanodet.WEIGHTS, detector)
-    shutil.copyfile(nanodet.WEIGHTS.with_name("NOTICE_DETECTOR.md"), detector.with_name("NOTICE_DETECTOR.md"))
+    written = tuple(_write_models(options.models, models))
+    detector = models / nanodet.WEIGHTS.name
+    for name in (detector.name, "NOTICE_DETECTOR.md"):
+        _copy(nanodet.WEIGHTS.with_name(name), models / name)
     content = json.dumps(manifest(written, detector), indent=1) + "\n"
-    for old in set((out / MODELS_NAME).glob("*.onnx")) - {*written, detector}:
+    for old in set(models.glob("*.onnx")) - {*written, detector}:
         old.unlink()
     (out / MANIFEST_NAME).write_text(content)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return PageReport(out, written, size / 1e6)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.resolve() != target.resolve():
+        shutil.copyfile(source, target)
 
 
 def own_files() -> list[Path]:
@@ -217,14 +224,6 @@ def _file_entry(path: Path) -> dict[str, Any]:
     return {"file": f"{MODELS_NAME}/{path.name}", "bytes": len(content), "sha256": digest}
 
 
-def _make_folders(out: Path) -> None:
-    try:
-        for folder in (out, out / MODELS_NAME, out / VENDOR_NAME):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out} cannot be made a folder ({error.strerror}): choose another") from error
-
-
 def _write_models(models: Sequence[str | Path], folder: Path) -> list[Path]:
     names = [f"{Path(model).stem}.onnx" for model in models]
     if not names or len(set(names)) < len(names):
@@ -232,20 +231,15 @@ def _write_models(models: Sequence[str | Path], folder: Path) -> list[Path]:
     written = []
     for model, name in zip(models, names, strict=True):
         path = folder / name
-        if Path(model).suffix == ".onnx":
-            if Path(model).resolve() != path.resolve():
-                _check_there(Path(model))
-                shutil.copyfile(model, path)
-        else:
+        if Path(model).suffix != ".onnx":
             from distilpose.export.export import export_model
 
             export_model(model, path, format="onnx", precision="float16", uint8_input=True)
+        elif Path(model).is_file():
+            _copy(Path(model), path)
+        else:
+            raise InputError(f"{model} is not a file: expected a model written by distilpose export --format onnx")
         if str(model) in SHIPPED_WEIGHTS:  # they have a license of their own
-            shutil.copyfile(SHIPPED_WEIGHTS[str(model)].with_name("NOTICE.md"), folder / "NOTICE.md")
+            _copy(SHIPPED_WEIGHTS[str(model)].with_name("NOTICE.md"), folder / "NOTICE.md")
         written.append(path)
     return written
-
-
-def _check_there(model: Path) -> None:
-    if not model.is_file():
-        raise InputError(f"{model} is not a file: expected a model written by distilpose export --format onnx")

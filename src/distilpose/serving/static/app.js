@@ -1,13 +1,13 @@
 // The page: a source of images, people in boxes, a network here or on the server, and what comes out.
 
 import { BoxEditor } from './box_editor.js';
+import { Stage } from './draw.js';
 import { BrowserModel } from './model.js';
 import { Panel, clock, part } from './panel.js';
 import { People } from './people.js';
 import { Recorder, blobOf, download, drawnImage, toCanvas } from './results.js';
 import { ServerError, predictOnServer } from './server.js';
 import { onNextFrame, openCamera, openFile } from './source.js';
-import { Stage } from './stage.js';
 
 const BUILD = 'make web';
 const TOOLS = ['close', 'find', 'new-box', 'whole', 'fit']; // buttons that need an image
@@ -15,7 +15,7 @@ const TOOLS = ['close', 'find', 'new-box', 'whole', 'fit']; // buttons that need
 const stage = new Stage(part('stage'), part('canvas'), part('boxes'));
 // Two frames in their own size, which change places: the one that is being looked at, and the one whose poses are known.
 let [looked, shown] = [0, 1].map(() => document.createElement('canvas').getContext('2d', { willReadFrequently: true }));
-const recorder = new Recorder();
+let recorder = new Recorder();
 const panel = new Panel();
 
 let manifest = null;
@@ -67,9 +67,8 @@ function connect() {
   const on = (id, event, action) => part(id).addEventListener(event, action);
   on('open', 'click', () => part('file').click());
   on('file', 'change', () => {
-    const [file] = part('file').files;
+    openFirst(part('file').files);
     part('file').value = ''; // so that the same file can be opened again
-    if (file) open(() => openFile(file));
   });
   on('camera', 'click', () => open(() => openCamera(part('facing').value)));
   on('facing', 'change', () => source?.kind === 'camera' && open(() => openCamera(part('facing').value)));
@@ -97,7 +96,10 @@ function connect() {
   });
   for (const id of ['show-skeleton', 'show-ellipses', 'show-boxes']) on(id, 'change', paint);
   on('save-json', 'click', () => download(new Blob([recorder.toJson()], { type: 'application/json' }), 'predictions.json'));
-  on('save-png', 'click', saveImage);
+  on('save-png', 'click', async () => {
+    const name = source.kind === 'image' ? source.name.replace(/\.[^.]*$/, '') : source.kind;
+    download(await drawnImage(view()), `${name}_poses.png`);
+  });
   connectDrop();
 }
 
@@ -112,13 +114,13 @@ function connectDrop() {
   document.addEventListener('drop', (event) => {
     event.preventDefault();
     mark(false);
-    const [file] = event.dataTransfer.files;
-    if (file) open(() => openFile(file));
+    openFirst(event.dataTransfer.files);
   });
-  document.addEventListener('paste', (event) => {
-    const [file] = event.clipboardData.files;
-    if (file) open(() => openFile(file));
-  });
+  document.addEventListener('paste', (event) => openFirst(event.clipboardData.files));
+}
+
+function openFirst([file]) {
+  if (file) open(() => openFile(file));
 }
 
 async function open(opening) {
@@ -156,7 +158,7 @@ function close() {
   source = null;
   poses = [];
   followed = null;
-  recorder.clear();
+  recorder = new Recorder();
   stage.clear();
   if (people) people.list = [];
   editor?.update();
@@ -210,7 +212,9 @@ function pump() {
 async function step() {
   const begun = performance.now();
   const from = source;
-  fitTo(looked.canvas, from);
+  const { canvas } = looked;
+  const { width, height } = from;
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height }); // which also clears it
   const time = from.draw(looked);
   if (people.wantDetector(from.video !== null)) {
     const found = await model.detect(looked);
@@ -264,12 +268,6 @@ async function askServer(from, asked, where) {
   return { poses, milliseconds };
 }
 
-function fitTo(canvas, { width, height }) {
-  if (canvas.width === width && canvas.height === height) return; // setting it would also clear it
-  canvas.width = width;
-  canvas.height = height;
-}
-
 function failed(error) {
   fitting = false;
   say(`${error.message}.`, true);
@@ -292,11 +290,6 @@ function view() {
     colors: manifest.side_colors,
     ellipses: part('show-ellipses').checked,
   };
-}
-
-async function saveImage() {
-  const name = source.kind === 'image' ? source.name.replace(/\.[^.]*$/, '') : source.kind;
-  download(await drawnImage(view()), `${name}_poses.png`);
 }
 
 function say(text, bad = false) {

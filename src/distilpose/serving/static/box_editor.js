@@ -13,11 +13,7 @@ export class BoxEditor {
    * @param {() => void} onChange the visitor has changed the boxes
    */
   constructor(layer, people, onChange) {
-    this.layer = layer;
-    this.people = people;
-    this.onChange = onChange;
-    this.elements = new Map();
-    this.held = null;
+    Object.assign(this, { layer, people, onChange, elements: new Map(), held: null });
     layer.addEventListener('pointerdown', (event) => this.startNew(event));
   }
 
@@ -47,14 +43,9 @@ export class BoxEditor {
 
   create(person) {
     const element = document.createElement('div');
-    element.className = 'box';
-    element.tabIndex = 0;
-    element.setAttribute('role', 'group');
-    element.setAttribute('aria-roledescription', 'movable box');
+    Object.assign(element, { className: 'box', tabIndex: 0, role: 'group', ariaRoleDescription: 'movable box' });
     element.setAttribute('aria-describedby', 'box-help');
-    element.append(document.createElement('span'), document.createElement('i'));
-    element.firstChild.className = 'tag';
-    element.lastChild.className = 'corner';
+    element.innerHTML = '<span class="tag"></span><i class="corner"></i>';
     element.addEventListener('keydown', (event) => this.press(event, person));
     element.addEventListener('pointerdown', (event) => this.hold(event, person));
     this.layer.append(element);
@@ -133,23 +124,23 @@ export class BoxEditor {
     (event.target.closest('.box') ?? this.layer).focus?.({ preventScroll: true });
     this.layer.setPointerCapture(event.pointerId);
     let moved = false;
-    const move = (next) => {
-      if (next.pointerId !== this.held) return;
+    const over = new AbortController();
+    const on = (name, action) => {
+      const ofThis = (next) => next.pointerId === this.held && action(next);
+      this.layer.addEventListener(name, ofThis, { signal: over.signal });
+    };
+    const end = () => {
+      this.held = null;
+      over.abort();
+      if (moved) this.changed();
+    };
+    on('pointerup', end);
+    on('pointercancel', end);
+    on('pointermove', (next) => {
       moved = true;
       onMove(this.pointOf(next));
       this.update();
-    };
-    const end = (next) => {
-      if (next.pointerId !== this.held) return;
-      this.held = null;
-      this.layer.removeEventListener('pointermove', move);
-      this.layer.removeEventListener('pointerup', end);
-      this.layer.removeEventListener('pointercancel', end);
-      if (moved) this.changed();
-    };
-    this.layer.addEventListener('pointermove', move);
-    this.layer.addEventListener('pointerup', end);
-    this.layer.addEventListener('pointercancel', end);
+    });
   }
 
   /** A pointer in pixels of the frame, held inside it. */

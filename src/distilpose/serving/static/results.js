@@ -1,6 +1,6 @@
 // What the visitor takes home: predictions.json as `distilpose predict` writes it, and the image as PNG.
 
-import { drawPose } from './draw.js';
+import { drawPeople } from './draw.js';
 import { keypointScores } from './pose.js';
 
 export const MAX_ROWS = 20_000; // people kept of a video or camera; the oldest frames go first
@@ -8,14 +8,8 @@ const PERSON_CATEGORY = 1; // COCO's id of "person"
 
 /** The people of every frame seen so far. */
 export class Recorder {
-  constructor() {
-    this.clear();
-  }
-
-  clear() {
-    this.frames = new Map();
-    this.rows = 0;
-  }
+  frames = new Map();
+  rows = 0;
 
   /**
    * @param {import('./source.js').Source} source
@@ -63,16 +57,10 @@ function rowOf(source, time, pose, id) {
 }
 
 /** A pose found on the canvas, in pixels of the file, which may be larger. */
-export function toSource(pose, scale) {
-  return rescaled(pose, 1 / scale);
-}
+export const toSource = (pose, scale) => toCanvas(pose, 1 / scale);
 
 /** A pose in pixels of the file, on the canvas. */
-export function toCanvas(pose, scale) {
-  return rescaled(pose, scale);
-}
-
-function rescaled(pose, factor) {
+export function toCanvas(pose, factor) {
   if (factor === 1) return pose;
   return {
     ...pose,
@@ -83,13 +71,10 @@ function rescaled(pose, factor) {
 }
 
 /** The image in its own size with its people on it. */
-export function drawnImage({ image, poses, skeleton, colors, ellipses }) {
-  const canvas = document.createElement('canvas');
-  canvas.width = image.width;
-  canvas.height = image.height;
-  const context = canvas.getContext('2d');
-  context.drawImage(image, 0, 0);
-  for (const pose of poses) drawPose(context, pose, skeleton, colors, { scale: 1, x: 0, y: 0 }, ellipses);
+export function drawnImage(view) {
+  const { width, height } = view.image;
+  const canvas = Object.assign(document.createElement('canvas'), { width, height });
+  drawPeople(canvas.getContext('2d'), view, { scale: 1, x: 0, y: 0 });
   return blobOf(canvas, 'image/png');
 }
 
@@ -102,9 +87,7 @@ export function blobOf(canvas, type, quality) {
 
 /** Offer a file to the visitor. */
 export function download(blob, name) {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
+  const link = Object.assign(document.createElement('a'), { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

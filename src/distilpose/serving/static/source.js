@@ -33,22 +33,14 @@ async function openImage(file) {
   }
   const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (bitmap.width * bitmap.height)));
   const [width, height] = [Math.round(bitmap.width * scale), Math.round(bitmap.height * scale)];
-  return {
-    kind: 'image',
-    name: file.name,
-    width,
-    height,
-    scale: width / bitmap.width,
-    file,
-    video: null,
-    draw(context) {
-      context.fillStyle = 'white'; // behind transparent pixels
-      context.fillRect(0, 0, width, height);
-      context.drawImage(bitmap, 0, 0, width, height);
-      return null;
-    },
-    close: () => bitmap.close(),
+  const draw = (context) => {
+    context.fillStyle = 'white'; // behind transparent pixels
+    context.fillRect(0, 0, width, height);
+    context.drawImage(bitmap, 0, 0, width, height);
+    return null;
   };
+  const close = () => bitmap.close();
+  return { kind: 'image', name: file.name, width, height, scale: width / bitmap.width, file, video: null, draw, close };
 }
 
 async function openVideo(file) {
@@ -109,28 +101,15 @@ export async function openCamera(facing) {
 
 function ofVideo(kind, name, video, file, close, now) {
   const [width, height] = [video.videoWidth, video.videoHeight];
-  return {
-    kind,
-    name,
-    width,
-    height,
-    scale: 1,
-    file,
-    video,
-    draw(context) {
-      context.drawImage(video, 0, 0, width, height);
-      return now();
-    },
-    close,
+  const draw = (context) => {
+    context.drawImage(video, 0, 0, width, height);
+    return now();
   };
+  return { kind, name, width, height, scale: 1, file, video, draw, close };
 }
 
 function newVideo() {
-  const video = document.createElement('video');
-  video.muted = true;
-  video.playsInline = true;
-  video.preload = 'auto';
-  return video;
+  return Object.assign(document.createElement('video'), { muted: true, playsInline: true, preload: 'auto' });
 }
 
 function once(target, event) {
