@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ from distilpose.errors import ConfigError, InputError
 
 LOCK_NAME = ".distilpose.lock"
 _FULL_BYTES = 1 << 20  # with less room than that, a disk is full
-_MAX_YAML_VALUES = 100_000
+_MAX_YAML_BYTES, _MAX_YAML_VALUES, _MAX_YAML_DEPTH = 1 << 20, 100_000, 50
 
 
 @contextlib.contextmanager
@@ -124,29 +125,55 @@ def read_yaml(path: str | Path, expected: str) -> Any:
         expected: what it should be, for the error.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or holds too much when its aliases are unfolded.
+        ConfigError: the file cannot be read, or `load_yaml` refuses its text.
     """
-    import yaml
-
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+        with Path(path).open("rb") as file:
+            return load_yaml(file.read(_MAX_YAML_BYTES + 1).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): expected {expected}, check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} cannot be read ({error}): expected {expected}, save it as UTF-8") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML ({str(error)[:500]}): expected {expected}") from error
-    waiting, count = [values], 0
-    while waiting:
-        value = waiting.pop()
-        count += 1
-        if isinstance(value, dict | list):
-            waiting.extend(value.values() if isinstance(value, dict) else value)
-        if count + len(waiting) > _MAX_YAML_VALUES:
-            raise ConfigError(
-                f"{path} holds more than {_MAX_YAML_VALUES:,} values, aliases unfolded: expected {expected}"
-            )
-    return values
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read as YAML ({error}): expected {expected}") from error
+
+
+def load_yaml(text: str) -> Any:
+    """Plain values of YAML of any origin. Its aliases are counted before they are unfolded.
+
+    Raises:
+        ValueError: it is no YAML, is nested too deeply, is longer than 1 MB, or holds more than 100,000 values.
+    """
+    import yaml
+
+    if len(text) > _MAX_YAML_BYTES:
+        raise ValueError(f"it is longer than {_MAX_YAML_BYTES:,} characters")
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if _unfolded_values(node, {}) > _MAX_YAML_VALUES:
+                raise ValueError(f"it holds more than {_MAX_YAML_VALUES:,} values, aliases unfolded")
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+    except Exception as error:  # for tags such as !!int of what is none, PyYAML raises errors of many types
+        raise ValueError(str(error)[:500] or type(error).__name__) from error
+
+
+def _unfolded_values(node: Any, counted: dict[int, float], depth: int = 0) -> float:
+    """Values of a YAML node, with each alias as often as it is used; infinite where one contains itself."""
+    if depth > _MAX_YAML_DEPTH:
+        raise RecursionError
+    if not isinstance(getattr(node, "value", None), list):
+        return 1
+    if id(node) not in counted:
+        counted[id(node)] = math.inf
+        parts = (part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,)))
+        counted[id(node)] = 1 + sum(_unfolded_values(part, counted, depth + 1) for part in parts)
+    return counted[id(node)]
 
 
 class OutputLock:

@@ -26,6 +26,8 @@ from synthetic_people import write_synthetic_dataset
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "\nvariants:" in path.read_text())
+ALIASES = "\n".join(f"a{n}: &a{n} " + ("{x: 1}" if n == 0 else f"[{', '.join([f'*a{n - 1}'] * 9)}]") for n in range(30))
+MERGED = ALIASES.replace("[", "{<<: [").replace("]", "]}")
 CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(SWEEPS))
 
 
@@ -225,9 +227,12 @@ def test_train_names_a_wrong_key(tmp_path, capsys) -> None:
         ("out: x".encode("utf-16"), r"cannot be read .*save it as UTF-8"),
         (b"out: [x", "cannot be read as YAML"),
         (b"[" * 20_000, "cannot be read as YAML|more than 100,000 values"),
-        ("\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else '1'] * 9)}]" for n in range(30)).encode(),
-         "more than 100,000 values, aliases unfolded"),
+        (ALIASES.encode(), "more than 100,000 values, aliases unfolded"),
         (b"a: &a [*a]", "more than 100,000 values, aliases unfolded"),
+        (MERGED.encode(), "more than 100,000 values, aliases unfolded"),
+        (b"epochs: !!int x", "cannot be read as YAML"),
+        (b"out: !!timestamp x", "cannot be read as YAML"),
+        (b"#" * 2_000_000, "longer than 1,048,576 characters"),
         (None, "No such file"),
     ],
 )  # fmt: skip
@@ -238,6 +243,30 @@ def test_configurations_that_are_none(command, content, message, tmp_path, capsy
         path.write_bytes(content)
     assert cli.main([command, str(path)]) == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("content", ["{a: &a [*a]}", f"{'[' * 2000}{']' * 2000}", ALIASES, MERGED])
+def test_values_of_a_configuration_that_are_yaml_in_a_text_are_bounded(content, tmp_path, capsys) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({"out": "x", "data": content}))
+    for arguments in ([str(path)], ["--config", str(path)], [f"--config={path}"], ["--out=x", f"--data={content}"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["train", *arguments])
+        assert stop.value.code == 2
+        assert 'error: Parser key "data"' in capsys.readouterr().err
+
+
+def test_a_part_of_a_configuration_that_is_not_utf_8_is_told(tmp_path, capsys) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes("train: []".encode("utf-16"))
+    for arguments in (["--out=x", f"--data={path}"], [f"--config={path}"]):
+        assert cli.main(["train", *arguments]) in (1, 2)
+        assert "UTF-8" in capsys.readouterr().err
+
+
+def test_a_base_change_that_is_no_yaml_is_told(capsys) -> None:
+    assert cli.main(["ablate", str(SWEEPS[0]), "--base.epochs", "!!int x"]) == 1
+    assert "expected a YAML value after --base.epochs, got '!!int x'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["train", "ablate"])

@@ -207,6 +207,8 @@ def with_description(path: Path, **changes: Any) -> onnx.ModelProto:
         (lambda good, bad: onnx.save(with_description(good, input_size_hw="x"), bad), "description is broken"),
         (lambda good, bad: onnx.save(with_description(good, output="heatmap"), bad), "must have an output 'heatmaps'"),
         (lambda good, bad: onnx.save(with_description(good, input_size_hw=[32, 24]), bad), "failed while ONNX Runtime"),
+        (lambda good, bad: bad.write_bytes(good.read_bytes().replace(b"written_by", b"wr\xfftten_by")), "can't decode"),
+        (lambda good, bad: bad.write_bytes(good.read_bytes().replace(b"images", b"im\xffges")), "can't decode"),
         (lambda good, bad: onnx.save(with_description(good, skeleton=LINE), bad), r"float32 of shape \(2, 2, 2\)"),
     ],
 )

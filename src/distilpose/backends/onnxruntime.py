@@ -37,7 +37,10 @@ class OnnxRuntimeBackend(ExportedBackend):
     def __init__(self, path: str | Path, threads: int | None = None, *, device: str = AUTO) -> None:
         path = existing_file(path)
         self._session = open_onnx_session(path, threads, device=device)
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        try:
+            text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        except UnicodeDecodeError as error:  # ONNX Runtime does not check the encoding when it opens a file
+            raise unreadable(path, "ONNX Runtime", error) from error
         names = [output.name for output in self._session.get_outputs()]
         super().__init__([path], text, names, session_runtime(self._session))
 
@@ -84,6 +87,7 @@ def open_onnx_session(
     try:
         source = file if isinstance(file, bytes) else os.fspath(file)
         session = onnxruntime.InferenceSession(source, options, providers=providers)
+        _ = [tensor.name for tensor in session.get_inputs() + session.get_outputs()]  # may not be UTF-8
     except Exception as error:  # its exceptions share no base class
         raise unreadable(path, f"ONNX Runtime on {kind}", error) from error
     if wanted.kind != AUTO and session.get_providers()[0] != PROVIDERS[kind]:

@@ -16,8 +16,9 @@ from distilpose.cli import commands, training
 from distilpose.cli.command import Command, completion_script, examples_text, printable, read_options
 from distilpose.cli.doctor import DOCTOR
 from distilpose.cli.predict import PREDICT
+from distilpose.cli.yaml_values import bound_yaml
 from distilpose.compat import current_options
-from distilpose.errors import DistilPoseError, missing_package
+from distilpose.errors import ConfigError, DistilPoseError, missing_package
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
@@ -129,6 +130,7 @@ def _run(name: str, words: list[str]) -> int:
         return command.run(read_options(command, name, words))
     from jsonargparse import ArgumentParser
 
+    bound_yaml()
     parser = ArgumentParser(
         prog=f"distilpose {name}",
         description=command.summary,
@@ -136,4 +138,8 @@ def _run(name: str, words: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    return command.run(command.options(parser, words))
+    try:
+        options = command.options(parser, words)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"a configuration file cannot be read ({error}): save it as UTF-8") from error
+    return command.run(options)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distilpose.cli.command import Command
 from distilpose.compat import current_names, refuse_deleted
 from distilpose.errors import ConfigError
-from distilpose.files import read_yaml
+from distilpose.files import load_yaml, read_yaml
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -102,8 +102,6 @@ def _with_config(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
 
 def _take_base_changes(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Split ``--base.a.b value`` off: of a plain mapping the parser would replace all of ``a``."""
-    import yaml
-
     rest: list[str] = []
     changes: dict[str, Any] = {}
     words = iter(args)
@@ -122,8 +120,8 @@ def _take_base_changes(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
             if not isinstance(place, dict):
                 raise ConfigError(f"{word} changes a part of {parent!r}, which another --base option sets as a whole")
         try:
-            place[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            place[last] = load_yaml(text)
+        except ValueError as error:
             raise ConfigError(f"expected a YAML value after --base.{key}, got {text!r}") from error
     return rest, changes
 

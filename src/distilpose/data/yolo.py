@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from distilpose.data.files import shortened
 from distilpose.data.images import IMAGE_SUFFIXES, read_image_size
 from distilpose.errors import DatasetError, InputError
+from distilpose.files import load_yaml
 from distilpose.skeletons import COCO_17
 
 _FARTHEST = 1.5  # of the image: labels may lie a little outside
@@ -58,11 +59,9 @@ def read_yolo(file: Path, split: str | None) -> dict[str, Any]:
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
-    import yaml
-
     try:
-        values = yaml.safe_load(_read_text(file))
-    except (RecursionError, yaml.YAMLError) as error:
+        values = load_yaml(_read_text(file))
+    except ValueError as error:
         raise DatasetError(f"{file}: cannot be read as the data.yaml of a YOLO data set ({error})") from error
     if not isinstance(values, dict):
         raise DatasetError(f"{file}: expected the data.yaml of a YOLO data set, got {shortened(values)}")
