@@ -232,7 +232,7 @@ def test_the_score_learns_oks_of_labeled_keypoints(alone: bool) -> None:
             target = math.exp(-(x**2 + y**2) / (2 * labels.area[person].item() * (2 * 0.1) ** 2))
             if not WEIGHT[person, keypoint]:
                 target = others[person, keypoint].item()  # alone: nobody sees it, so its score is low
-            expected += abs(student.score[person, keypoint].item() - target) / 8
+            expected += (student.score[person, keypoint].item() - target) ** 2 / 8
     assert term.item() == pytest.approx(expected, rel=1e-4)
     term.backward()
     assert student.xy_norm.grad is None  # the score follows the position, never the other way round

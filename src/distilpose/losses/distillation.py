@@ -175,7 +175,9 @@ class DistillationCriterion(nn.Module):
             variance = labels.area.unsqueeze(-1) * (2 * self.oks_sigmas) ** 2
             target = torch.where(labeled > 0, torch.exp(-error.square().sum(-1) / (2 * variance)), target)
             weight = torch.maximum(weight, labeled)
-        return ((student.score.float() - target).abs() * weight).mean()
+        difference = student.score.float() - target
+        distance = difference.square() if options.score_target == "oks" else difference.abs()
+        return (distance * weight).mean()
 
 
 class HeatmapCriterion(nn.Module):

@@ -29,7 +29,8 @@ class DistillationOptions:
         simulated_heatmap: weight of the simulated-heatmap loss.
         score: weight of the confidence loss.
         score_target: what the score of a labeled keypoint learns. ``"heatmap"``: the teacher's heatmap at the predicted
-            point; ``"oks"``: the similarity of prediction and label in the terms of OKS, which needs no teacher.
+            point; ``"oks"``: the similarity of prediction and label in the terms of OKS, which needs no teacher,
+            by the squared error, so that the score becomes the expected similarity.
         score_mask: keypoints whose score is learned. ``"same"``: those of ``mask``; ``"all"``: also those without a
             label, such as those outside the crop, whose score is low.
         mask: keypoints of the distillation on heatmaps. ``"visible"``: the labeled ones;
