@@ -233,13 +233,27 @@ def checkpoint_cases(folder: Path, random: Random, count: int) -> Iterator[Case]
         )
 
 
+def hostile_texts() -> list[bytes]:
+    """YAML that is made to break readers: aliases that unfold without end, tags, encodings, depth."""
+    aliases = "\n".join(
+        f"a{n}: &a{n} " + ("{x: 1}" if n == 0 else f"[{', '.join([f'*a{n - 1}'] * 9)}]") for n in range(30)
+    )
+    merged = aliases.replace("[", "{<<: [").replace("]", "]}")
+    texts = [aliases, merged, "a: &a [*a]", "out: !!int x", "out: !!timestamp x", "1:", "? [a]\n: 1", "[" * 100_000]
+    inside = [yaml.safe_dump({"out": "x", "data": text}) for text in (aliases, merged, "[" * 2000, "{a: &a [*a]}")]
+    return [text.encode() for text in texts + inside] + ["out: x".encode("utf-16"), b"", b"\xef\xbb\xbfout: x"]
+
+
 def configuration_cases(folder: Path, random: Random, count: int) -> Iterator[Case]:
     """Configurations of training and of sweeps; their data are not there, so that none starts."""
     files = sorted((ROOT / "configs").rglob("*.yaml"))
+    hostile = hostile_texts()
     for index in range(count):
         source = random.choice(files)
         text = source.read_bytes()
-        if index % 2:
+        if index % 4 == 0:
+            text = hostile[index // 4 % len(hostile)]
+        elif index % 2:
             document = change_document(yaml.safe_load(text), random)
             text = yaml.safe_dump(document, allow_unicode=True).encode()
         else:

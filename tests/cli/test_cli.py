@@ -264,6 +264,23 @@ def test_a_part_of_a_configuration_that_is_not_utf_8_is_told(tmp_path, capsys) -
         assert "UTF-8" in capsys.readouterr().err
 
 
+def test_a_null_character_in_a_configuration_is_told(tmp_path, capsys) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text('out: x\ndata: "a\\0b"\n')
+    assert cli.main(["train", str(path)]) == 1
+    assert "texts without null characters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("train", str(CONFIGS[0]), "--epoch", "3"), ("predict", "a.jpg", "--max-peopl", "3")]
+)
+def test_the_beginning_of_an_option_is_no_option(arguments, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert arguments[-2] in capsys.readouterr().err
+
+
 def test_a_base_change_that_is_no_yaml_is_told(capsys) -> None:
     assert cli.main(["ablate", str(SWEEPS[0]), "--base.epochs", "!!int x"]) == 1
     assert "expected a YAML value after --base.epochs, got '!!int x'" in capsys.readouterr().err
@@ -271,7 +288,9 @@ def test_a_base_change_that_is_no_yaml_is_told(capsys) -> None:
 
 @pytest.mark.parametrize("command", ["train", "ablate"])
 def test_a_missing_configuration_is_asked_for(command, capsys) -> None:
-    assert cli.main([command, *(["--resume"] if command == "train" else [])]) == 2
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, *(["--resume"] if command == "train" else [])])
+    assert stop.value.code == 2
     assert f"expects a configuration file first, got none: distilpose {command} configs/" in capsys.readouterr().err
 
 

@@ -140,6 +140,8 @@ def _run(name: str, words: list[str]) -> int:
     )
     try:
         options = command.options(parser, words)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"a configuration file cannot be read ({error}): save it as UTF-8") from error
+    except ValueError as error:  # of jsonargparse, where it asks whether a text is the name of a file, and reads that
+        raise ConfigError(
+            f"the configuration cannot be read ({error}): expected UTF-8, and texts without null characters"
+        ) from error
     return command.run(options)
