@@ -54,11 +54,7 @@ def test_commands_parse(command: str, monkeypatch) -> None:
     if isinstance(cli.COMMANDS[name].options, str):
         read_options(cli.COMMANDS[name], name, arguments)
         return
-    parser = ArgumentParser(exit_on_error=False)
-    cli.COMMANDS[name].options(parser)
-    if name in ("train", "ablate"):
-        arguments = ["--config", *arguments]
-    parser.parse_args(arguments)
+    cli.COMMANDS[name].options(ArgumentParser(exit_on_error=False), arguments)
 
 
 def test_there_is_something_to_check() -> None:

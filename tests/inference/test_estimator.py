@@ -62,6 +62,16 @@ def test_every_kind_of_source_gives_the_same_poses(estimator: PoseEstimator, tmp
         assert np.array_equal(result.image, image)
 
 
+def test_a_saved_result_names_its_image(estimator: PoseEstimator, tmp_path: Path) -> None:
+    image = spot(90, 40, 200)
+    write_image(tmp_path / "a.png", image)
+    one, (first, other) = estimator(tmp_path / "a.png"), estimator.predict([tmp_path / "a.png", image])
+    assert [one.source, first.source, other.source] == [str(tmp_path / "a.png")] * 2 + [""]
+    one[0].save(tmp_path / "new" / "folder" / "poses.csv")
+    text = (tmp_path / "new" / "folder" / "poses.csv").read_text()
+    assert "a.png" in text.splitlines()[1]
+
+
 def test_bgr_is_turned_and_files_are_not(estimator: PoseEstimator, tmp_path: Path) -> None:
     image = spot(30, 40)
     image[..., 0] = 7

@@ -92,12 +92,12 @@ class PoseEstimator:
 
     def __call__(self, image: ImageSource, boxes_xyxy: ArrayLike | None = None, *, bgr: bool = False) -> PoseResult:
         """Find the N >= 0 people of one image, best box first or in the order of the boxes; see `predict`."""
-        pixels = _pixels(image, bgr)
-        if boxes_xyxy is not None:
-            return self.predictor(pixels, boxes_xyxy)
-        (people,) = self.detector([pixels])
-        kept = best_rows(people.box_score, self._max_people)
-        return self.predictor(pixels, people.boxes_xyxy[kept], people.box_score[kept])
+        pixels, scores = _pixels(image, bgr), None
+        if boxes_xyxy is None:
+            (people,) = self.detector([pixels])
+            kept = best_rows(people.box_score, self._max_people)
+            boxes_xyxy, scores = people.boxes_xyxy[kept], people.box_score[kept]
+        return replace(self.predictor(pixels, boxes_xyxy, scores), source=_name(image))
 
     def predict(self, images: Iterable[ImageSource], *, bgr: bool = False) -> Generator[PoseResult]:
         """Find the people of many images, taken as they are needed, the crops of several in one run of the model.
@@ -110,11 +110,11 @@ class PoseEstimator:
         """
         located = locate(_frames(images, bgr), self._find, max_people=self._max_people)
         with closing(predict_stream(self.predictor, located, keep_images=True)) as stream:
-            for _, image, result, error in stream:
+            for frame_id, image, result, error in stream:
                 if error is not None:
                     raise error
                 assert result is not None
-                yield replace(result, image=image)
+                yield replace(result, image=image, source=_name(frame_id.source))
 
     def stream(
         self, source: str | Path | int, options: VideoOptions | None = None, *, keep_images: bool = True
@@ -222,6 +222,11 @@ def _pixels(source: object, bgr: bool) -> ImageArray:
     return as_image(source, bgr=bgr)
 
 
+def _name(source: object) -> str:
+    """What a result calls its image: its path, if it was one."""
+    return str(source) if isinstance(source, str | Path) and source != Path() else ""
+
+
 def _frames(images: Iterable[ImageSource], bgr: bool) -> Iterator[Frame]:
     for number, source in enumerate(images):
         try:
@@ -229,4 +234,5 @@ def _frames(images: Iterable[ImageSource], bgr: bool) -> Iterator[Frame]:
         except DistilPoseError as error:
             yield FrameId(Path(str(number))), type(error)(f"image {number}: {error}")
         else:
-            yield FrameId(Path(str(number)), size_hw=(image.shape[0], image.shape[1])), image
+            path = Path(source) if isinstance(source, str | Path) else Path()
+            yield FrameId(path, size_hw=(image.shape[0], image.shape[1])), image

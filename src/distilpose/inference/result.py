@@ -49,6 +49,7 @@ class PoseResult:
         skeleton: names and order of the K keypoints.
         image: (H, W, 3) uint8 RGB, the image itself, not a copy; None if it was not kept. It is no part of
             `to_dict` and the other conversions.
+        source: path of the image, by which `save` names it in a file; empty for an image that was none.
 
     Raises:
         InputError: the arrays do not fit together or hold numbers that are not finite, or ``image`` is none.
@@ -63,6 +64,7 @@ class PoseResult:
     track_id: IntArray | None = None
     skeleton: Skeleton = COCO_17
     image: ImageArray | None = field(default=None, compare=False)
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.image is not None:
@@ -174,12 +176,13 @@ class PoseResult:
         Raises:
             ConfigError: the format is unknown, or its library is missing.
         """
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         if format is None and Path(path).suffix.lower() in IMAGE_SUFFIXES:
             write_image(path, self.draw())
             return
         from distilpose.formats.writers import save_result
 
-        save_result(self, path, format)
+        save_result(self, path, format, source=self.source)
 
     def show(self, style: str | DrawStyle | None = None) -> None:
         """Show `plot`'s image: in a notebook below the cell, else in the system's viewer of images."""
