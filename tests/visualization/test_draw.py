@@ -223,6 +223,8 @@ def test_styles(gray: Pixels, person: NDArray[np.float64]) -> None:
 def test_unknown_style_names_the_known() -> None:
     with pytest.raises(ConfigError, match=r"sides, people, labels, skeleton, minimal.*got 'neon'"):
         draw_poses(np.zeros((9, 9, 3), np.uint8), [], COCO_17, style="neon")
+    with pytest.raises(ConfigError, match=r"style must be one of .*got array"):
+        draw_poses(np.zeros((9, 9, 3), np.uint8), [], COCO_17, style=np.zeros(2))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="colors must be one of side, person"):
         DrawStyle(colors="rainbow")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="background"):

@@ -119,7 +119,7 @@ def _add_arguments(parser: argparse.ArgumentParser, options: type, *, explain: b
         default = item.default if item.default_factory is MISSING else item.default_factory()
         required = default is MISSING
         text = helps[owner][item.name] if explain else ""
-        if explain and "default" not in text and default not in (None, False, True, MISSING, [], ()):
+        if explain and "default" not in text and default not in (None, False, True, "", MISSING, [], ()):
             text += f" (default: {default})"
         flag = f"--{item.name.replace('_', '-')}"
         arguments: dict[str, Any] = {"help": text.replace("%", "%%")}

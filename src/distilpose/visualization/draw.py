@@ -79,7 +79,7 @@ def style_named(style: str | DrawStyle) -> DrawStyle:
     """The style of a name in `STYLES`, `ConfigError` if there is none; a style is returned as it is."""
     if isinstance(style, DrawStyle):
         return style
-    if style not in STYLES:
+    if not isinstance(style, str) or style not in STYLES:
         raise ConfigError(f"style must be one of {', '.join(STYLES)} or a DrawStyle, got {style!r}")
     return STYLES[style]
 
