@@ -90,6 +90,11 @@ def test_a_provider_that_does_not_start_is_no_silent_fallback(monkeypatch: pytes
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 
+        def get_inputs(self) -> list[Any]:
+            return []
+
+        get_outputs = get_inputs
+
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
