@@ -254,3 +254,8 @@ def test_two_processes_equal_one_on_the_joined_batch(write_config, tmp_path) -> 
     for a, b in zip(single, double, strict=True):
         for term in ("keypoint", "visual_token", "keypoint_token", "simulated_heatmap", "score", "total"):
             assert float(a[term]) == pytest.approx(float(b[term]), rel=1e-4), (a["step"], term)
+
+
+def test_a_plain_value_where_a_mapping_belongs_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"losses must be a mapping"):
+        train_config_from({"out": "x", "data": {"train": []}, "losses": 5})

@@ -247,6 +247,12 @@ def train_config_from(values: Mapping[str, Any]) -> TrainConfig:
         parsed = parser.instantiate(parser.parse_object({"run": values})).run
     except ArgumentError as error:
         raise ConfigError(f"not a training configuration: {error}") from error
+    except TypeError as error:  # a plain value where a mapping belongs
+        plain = [name for name in ("data", "optimizer", "losses", "augment") if isinstance(values.get(name), int | str)]
+        raise ConfigError(
+            f"not a training configuration: {', '.join(plain) or 'a field'} must be a mapping of names to values, "
+            "got a plain value"
+        ) from error
     assert isinstance(parsed, TrainConfig)
     return parsed
 
