@@ -163,9 +163,9 @@ def _write_media(file: Path, index: int) -> None:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
         with Image.open(PHOTOS[index % len(PHOTOS)]) as image:
-            picture = image.convert("RGB").resize((96, 96))
+            frame = image.convert("RGB").resize((96, 96))
         for _ in range(6):
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
         container.mux(stream.encode())
 
 

@@ -234,5 +234,4 @@ def _frames(images: Iterable[ImageSource], bgr: bool) -> Iterator[Frame]:
         except DistilPoseError as error:
             yield FrameId(Path(str(number))), type(error)(f"image {number}: {error}")
         else:
-            path = Path(source) if isinstance(source, str | Path) else Path()
-            yield FrameId(path, size_hw=(image.shape[0], image.shape[1])), image
+            yield FrameId(Path(_name(source)), size_hw=(image.shape[0], image.shape[1])), image

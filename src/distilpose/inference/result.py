@@ -16,6 +16,7 @@ from PIL import Image as PillowImage
 
 from distilpose.data.images import IMAGE_SUFFIXES, check_image, write_image
 from distilpose.errors import DistilPoseError, InputError
+from distilpose.files import disk_errors
 from distilpose.formats import conversions
 from distilpose.formats.conversions import PoseArrays
 from distilpose.geometry.boxes import check_array
@@ -175,8 +176,10 @@ class PoseResult:
 
         Raises:
             ConfigError: the format is unknown, or its library is missing.
+            InputError: the folder, which is made if missing, cannot be made.
         """
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(Path(path)):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         if format is None and Path(path).suffix.lower() in IMAGE_SUFFIXES:
             write_image(path, self.draw())
             return
