@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import re
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +14,7 @@ import pytest
 from PIL import Image
 
 from distilpose.data.coco import load_person_samples
+from distilpose.skeletons import COCO_17
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "coco_val_dev"
@@ -53,7 +57,7 @@ def coco_folder(folder: Path) -> Path:
     images = [{"id": i, "file_name": f"{i:012d}.jpg", "width": 640, "height": 600} for i in (7, 8, 9)]
     for image in images:
         photo(folder / "val2017" / image["file_name"], 640, 600)
-    names = {"id": 1, "name": "person", "keypoints": [f"k{i}" for i in range(17)], "skeleton": []}
+    names = {"id": 1, "name": "person", "keypoints": list(COCO_17.keypoint_names), "skeleton": []}
     file = folder / "person_keypoints_val2017.json"
     file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [names]}))
     return file
@@ -80,12 +84,7 @@ def test_a_folder_without_the_images_is_told(build, tmp_path, monkeypatch, capsy
 
 
 def test_stanford40_gives_boxes_for_a_teacher(build, tmp_path, monkeypatch) -> None:
-    photo(tmp_path / "JPEGImages" / "waving_hands_002.jpg", 300, 200)
-    (tmp_path / "XMLAnnotations").mkdir()
-    (tmp_path / "XMLAnnotations" / "waving_hands_002.xml").write_text(
-        "<annotation><object><bndbox><xmax>200</xmax><xmin>100</xmin><ymax>150</ymax><ymin>50</ymin></bndbox></object>"
-        "</annotation>"
-    )
+    stanford_folder(tmp_path)
     run(build, monkeypatch, "stanford40", "--folder", tmp_path, "--out", tmp_path / "data")
     found = json.loads((tmp_path / "data/stanford40_pseudo_crops/person_keypoints.json").read_text())
     (item,), (image,) = found["annotations"], found["images"]
@@ -97,15 +96,7 @@ def test_stanford40_gives_boxes_for_a_teacher(build, tmp_path, monkeypatch) -> N
 
 
 def test_lspet_gives_body_joints_in_the_order_of_coco(build, tmp_path, monkeypatch) -> None:
-    savemat = pytest.importorskip("scipy.io").savemat
-    joints = np.zeros((14, 3, 3))
-    joints[:, 0, :] = np.arange(14)[:, None] * 10 + 20
-    joints[:, 1, :] = 60
-    joints[:, 2, :] = 1
-    joints[0, 2, 2] = 0  # the right ankle of the last person is not labeled
-    for number in (1, 2, 3):
-        photo(tmp_path / "images" / f"im{number:05d}.jpg", 240, 160)
-    savemat(tmp_path / "joints.mat", {"joints": joints})
+    lspet_folder(tmp_path)
     run(build, monkeypatch, "lspet", "--folder", tmp_path, "--out", tmp_path / "data")
     found = json.loads((tmp_path / "data/lspet_train_crops/person_keypoints.json").read_text())
     assert [image["source"] for image in found["images"]] == ["1", "3"]
@@ -114,6 +105,74 @@ def test_lspet_gives_body_joints_in_the_order_of_coco(build, tmp_path, monkeypat
     assert first[16, 0] < first[14, 0] < first[12, 0]  # right ankle, knee, hip: rows 0, 1, 2 of the source
     assert last[16, 2] == 0
     assert found["annotations"][0]["id"] == 200_001
+
+
+def archive(file: Path, folder: Path, *names: str) -> None:
+    """A zip as it is downloaded, with some other files in it."""
+    with zipfile.ZipFile(file, "w") as content:
+        for path in sorted(each for name in names for each in [folder / name, *(folder / name).rglob("*")]):
+            if path.is_file():
+                content.write(path, path.relative_to(folder))
+        content.writestr("__MACOSX/._README.txt", "Mac OS X")
+        content.writestr("README.txt", "as its makers wrote it")
+
+
+def stanford_folder(folder: Path) -> None:
+    photo(folder / "JPEGImages" / "waving_hands_002.jpg", 300, 200)
+    photo(folder / "JPEGImages" / "waving_hands_003.jpg", 300, 200)  # not in our list
+    (folder / "XMLAnnotations").mkdir()
+    (folder / "XMLAnnotations" / "waving_hands_002.xml").write_text(
+        "<annotation><filename>waving_hands_002.jpg</filename><object><name>person</name><action>waving_hands</action>"
+        "<bndbox><xmax>200</xmax><xmin>100</xmin><ymax>150</ymax><ymin>50</ymin></bndbox></object></annotation>"
+    )
+
+
+def lspet_folder(folder: Path) -> None:
+    joints = np.zeros((14, 3, 3))
+    joints[:, 0, :] = np.arange(14)[:, None] * 10 + 20
+    joints[:, 1, :] = 60
+    joints[:, 2, :] = 1
+    joints[0, 2, 2] = 0  # the right ankle of the last person is not labeled
+    for number in (1, 2, 3):
+        photo(folder / "images" / f"im{number:05d}.jpg", 240, 160)
+    pytest.importorskip("scipy.io").savemat(folder / "joints.mat", {"joints": joints})
+
+
+def test_downloaded_archives_become_training_sets_by_the_documented_commands(build, tmp_path, monkeypatch) -> None:
+    made, here = tmp_path / "made", tmp_path / "here"
+    file = coco_folder(made / "coco")
+    (made / "coco" / "annotations").mkdir()
+    file.rename(made / "coco" / "annotations" / file.name)
+    stanford_folder(made / "stanford")
+    lspet_folder(made / "lspet")
+    archive(tmp_path / "annotations_trainval2017.zip", made / "coco", "annotations")
+    archive(tmp_path / "val2017.zip", made / "coco", "val2017")
+    archive(tmp_path / "Stanford40_JPEGImages.zip", made / "stanford", "JPEGImages")
+    archive(tmp_path / "Stanford40_XMLAnnotations.zip", made / "stanford", "XMLAnnotations")
+    archive(tmp_path / "lspet_dataset.zip", made / "lspet", "images", "joints.mat")
+    for zipped in tmp_path.glob("*.zip"):
+        place = {"S": "Stanford40", "l": "lspet"}.get(zipped.name[0], "")
+        shutil.unpack_archive(zipped, here / place)
+    page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python examples/data/build.py (.*)$", page, flags=re.MULTILINE)
+    monkeypatch.chdir(here)
+    for command in commands:
+        run(build, monkeypatch, *command.split())
+    sets = {name: here / "data" / name for name in (*build.EXPECTED, "coco_val_dev")}
+    found = {
+        name: load_person_samples(folder / "person_keypoints.json", folder / "images", keep_unlabeled=True).samples
+        for name, folder in sets.items()
+    }
+    assert {name: len(samples) for name, samples in found.items()} == {
+        "coco_val_train_crops": 1,
+        "stanford40_pseudo_crops": 1,
+        "lspet_train_crops": 2,
+        "coco_val_dev": 1,
+    }
+    ids = [sample.annotation_id for name in build.EXPECTED for sample in found[name]]
+    assert len(set(ids)) == 4
+    assert (found["lspet_train_crops"][0].visibility > 0).sum() == 12
+    assert all(sample.image_path.is_file() for samples in found.values() for sample in samples)
 
 
 def test_the_lists_are_those_of_the_model_card(build, monkeypatch) -> None:

@@ -23,10 +23,11 @@ from distilpose.types import Float32Array, Size
 _BY_COUNT = {skeleton.num_keypoints: skeleton for skeleton in (COCO_17, HALPE_26, COCO_WHOLEBODY_133)}
 _NUMBER_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _MAX_UNPACKED = 2**31
+PIXELS = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # mean and std of a network that reads 0..255
 
 
-def foreign_skeleton(file: str, keypoints: str | None, count: int) -> Skeleton:
-    """The keypoints of a network that returns so many.
+def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: int) -> Skeleton:
+    """The keypoints of a network that returns so many: a skeleton's name, its file, or names, in a list or with commas.
 
     Raises:
         ConfigError: they are not known by their number, or not as many as are named.
@@ -38,12 +39,14 @@ def foreign_skeleton(file: str, keypoints: str | None, count: int) -> Skeleton:
             f"{file} gives {count} keypoints; known by their number are {', '.join(map(str, _BY_COUNT))}: name them in "
             "order, FILE?keypoints=NAME,NAME,... or a skeleton's file"
         )
-    if "," in keypoints:
-        skeleton = skeleton_from_category({"name": "foreign", "keypoints": keypoints.split(",")}, only_labels=True)
-    else:
+    if isinstance(keypoints, str) and "," not in keypoints:
         skeleton = find_skeleton(keypoints, only_labels=True)
+    else:
+        names = keypoints.split(",") if isinstance(keypoints, str) else list(keypoints)
+        skeleton = skeleton_from_category({"name": "foreign", "keypoints": names}, only_labels=True)
     if skeleton.num_keypoints != count:
-        raise ConfigError(f"{file} gives {count} keypoints, keypoints={keypoints[:100]} has {skeleton.num_keypoints}")
+        named = f"{keypoints!r:.100}".strip("'")
+        raise ConfigError(f"{file} gives {count} keypoints, keypoints={named} has {skeleton.num_keypoints}")
     return skeleton
 
 
@@ -256,9 +259,7 @@ def decode_simcc(along_x: Float32Array, along_y: Float32Array) -> PoseOutput[Flo
 
 def _normalization(path: Path, options: ForeignOptions) -> Normalization:
     """Of RGB, in units of pixel / 255; MoveNet's files, known by their name, read pixel values as they are."""
-    usual: tuple[Triple, Triple] = (IMAGENET_MEAN, IMAGENET_STD)
-    if "movenet" in path.stem.lower():
-        usual = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
+    usual: tuple[Triple, Triple] = PIXELS if "movenet" in path.stem.lower() else (IMAGENET_MEAN, IMAGENET_STD)
     order = -1 if options.color == "bgr" else 1
     given = [value and triple(number / 255 for number in value[::order]) for value in (options.mean, options.std)]
     return Normalization(given[0] or usual[0], given[1] or usual[1])

@@ -69,10 +69,10 @@ class Measurement:
     backend: str
     numbers: str
     complexity: Complexity | None
-    file_megabytes: float
-    peak_megabytes: float | None
-    seconds: dict[int, float]
-    peak: float
+    file_megabytes: float = 0
+    peak_megabytes: float | None = None
+    seconds: dict[int, float] = field(default_factory=dict)
+    peak: float = 0
     accuracy: dict[str, float | None] = field(default_factory=dict)
 
     def milliseconds_per_crop(self, batch: int) -> float:
@@ -97,30 +97,27 @@ class Measurement:
 
 @dataclass
 class _Job:
-    """A model in one backend and precision; ``file`` names what runs, which is written when it is first asked for."""
+    """What is to be measured; ``file`` names what runs, which is written when it is first asked for."""
 
-    model: str
-    backend: str
-    numbers: str
+    row: Measurement  # without numbers
     description: ModelDescription
-    complexity: Complexity | None
     file: Callable[[], str | Path]
     trained: bool = True
     turns: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        return f"{self.row.model}, {self.row.backend}, {self.row.numbers}"
+
     @property
     def compute(self) -> Compute:
-        return "bfloat16" if self.numbers == "bfloat16" else "float32"
+        return "bfloat16" if self.row.numbers == "bfloat16" else "float32"
 
     def measure(self, batches: Sequence[int], peak: float) -> Measurement:
         """One more turn, and the medians of all so far."""
         self.turns.append((peak, run_worker(self.file(), batches, compute=self.compute)))
         answers = [answer for _, answer in self.turns]
-        return Measurement(
-            model=self.model,
-            backend=self.backend,
-            numbers=self.numbers,
-            complexity=self.complexity,
+        return replace(
+            self.row,
             file_megabytes=_megabytes(self.file()),
             peak_megabytes=answers[0]["peak_megabytes"],
             seconds={batch: median(answer["seconds"][str(batch)] for answer in answers) for batch in batches},
@@ -159,14 +156,16 @@ def measure(
             say("the matrix product of this machine")
             peak = highest_peak()
             for number, job in enumerate(jobs):
-                say(f"{job.model}, {job.backend}, {job.numbers} ({lap + 1}/{options.rounds})")
+                say(f"{job} ({lap + 1}/{options.rounds})")
                 rows[number] = job.measure(batches, peak)
                 yield _written(rows, options)
         people_of = cache(partial(_people, options))
         for number, job in enumerate(jobs):
-            if options.annotations is None or not job.trained or (job.numbers == "int8" and not options.calibration):
+            if options.annotations is None or not job.trained:
                 continue
-            say(f"accuracy of {job.model}, {job.backend}, {job.numbers}")
+            if job.row.numbers == "int8" and not options.calibration:
+                continue
+            say(f"accuracy of {job}")
             inside = job.description
             people = people_of(inside.input_size_hw, inside.skeleton, inside.padding, inside.udp)
             rows[number] = replace(rows[number], accuracy=job.evaluate(people))
@@ -191,14 +190,15 @@ def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[_Job]:
         inside, backend = model.description, _BACKENDS.get(type(model), "onnxruntime")
         listed = inside.model in list_models()
         cost = measure_complexity(create_model(inside.model, **inside.options)) if listed else None
-        return [_Job(name, backend, inside.precision, inside, cost, lambda: name)]
+        return [_Job(Measurement(name, backend, inside.precision, cost), inside, lambda: name)]
     inside, cost = describe(model), measure_complexity(model)
     crops = cache(partial(_calibration_crops, inside, options.calibration))
-    return [
-        _Job(name, backend, numbers, inside, cost, partial(_export, model, backend, numbers, folder, crops), not preset)
-        for backend, numbers in VARIANTS
-        if backend in (options.backends or DEFAULT_BACKENDS)
-    ]
+
+    def job(backend: str, numbers: str) -> _Job:
+        file = partial(_export, model, backend, numbers, folder, crops)
+        return _Job(Measurement(name, backend, numbers, cost), inside, file, not preset)
+
+    return [job(backend, numbers) for backend, numbers in VARIANTS if backend in (options.backends or DEFAULT_BACKENDS)]
 
 
 def _export(model: PoseModel, backend: str, numbers: str, folder: Path, crops: Callable[[], ImageArray]) -> Path:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distilpose.backends.description import ModelDescription
-from distilpose.backends.foreign import OnnxNetwork, foreign_skeleton, recognize
+from distilpose.backends.foreign import PIXELS, OnnxNetwork, foreign_skeleton, recognize
 from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
 from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from distilpose.errors import ConfigError
@@ -18,13 +18,10 @@ from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import Skeleton
 from distilpose.teachers.base import SourceSpec
 from distilpose.teachers.checkpoint import file_hash
-from distilpose.teachers.config import Keypoints, OnnxTeacher, SimccTeacher
+from distilpose.teachers.config import OnnxTeacher, SimccTeacher
 from distilpose.teachers.keypoints import teacher_skeleton
 from distilpose.teachers.resampling import Sampling, resample
 from distilpose.types import Size
-
-_PIXELS = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # mean and std of a network that reads 0..255
-_WHERE = "in a configuration: teacher.input_size_hw, teacher.output or outputs, teacher.keypoints"
 
 
 class OnnxSource:
@@ -45,15 +42,14 @@ class OnnxSource:
             known = backend.description
             _check_own_words(config, known)
             size_hw, skeleton = known.input_size_hw, known.skeleton
-            normalization = known.normalization or Normalization(*_PIXELS)
+            normalization = known.normalization or Normalization(*PIXELS)
             self._pixels = known.normalization is None
             self._run: Any = lambda images: [backend(images).heatmaps]  # type: ignore[union-attr]
         else:
-            network, outputs, count = _open(path, config)
+            network, outputs, skeleton = _open(path, config)
             size_hw = network.input_size_hw
-            skeleton = _skeleton(path, config.keypoints, count)
             self._pixels = network.dtype.__name__ == "uint8"
-            usual = _PIXELS if self._pixels or "movenet" in path.stem.lower() else (IMAGENET_MEAN, IMAGENET_STD)
+            usual = PIXELS if self._pixels or "movenet" in path.stem.lower() else (IMAGENET_MEAN, IMAGENET_STD)
             normalization = Normalization(config.mean or usual[0], config.std or usual[1])
             self._run = partial(network.run, outputs=outputs)
             if isinstance(config, SimccTeacher):
@@ -82,41 +78,27 @@ class OnnxSource:
         """ONNX Runtime stays where it is: on its GPU, if it has one, else on the CPU."""
 
 
-def _open(path: Path, config: OnnxTeacher | SimccTeacher) -> tuple[OnnxNetwork, tuple[str, ...], int]:
-    """The network, the outputs that are read, and the number of keypoints."""
-    heatmaps = isinstance(config, OnnxTeacher)
+def _open(path: Path, config: OnnxTeacher | SimccTeacher) -> tuple[OnnxNetwork, tuple[str, ...], Skeleton]:
+    """The network, the outputs that are read, and their keypoints."""
     names = ([config.output] if config.output else None) if isinstance(config, OnnxTeacher) else config.outputs
     try:
         network = OnnxNetwork(path, config.input_size_hw)
         layout = recognize(network, names)
+        if layout.kind != ("heatmaps" if isinstance(config, OnnxTeacher) else "simcc"):
+            other = "onnx" if layout.kind == "heatmaps" else "simcc"
+            raise ConfigError(f"{path} gives {layout.kind}, which is kind {other}: change teacher.kind")
+        skeleton = foreign_skeleton(str(path), config.keypoints, layout.num_keypoints)
     except ConfigError as error:
-        raise ConfigError(f"teacher {error} ({_WHERE})") from error
-    if heatmaps != (layout.kind == "heatmaps"):
-        other = "simcc" if heatmaps else "onnx"
-        raise ConfigError(f"teacher {path} gives {layout.kind}, which is kind {other}: change teacher.kind")
-    return network, layout.outputs, layout.num_keypoints
-
-
-def _skeleton(path: Path, keypoints: Keypoints | None, count: int) -> Skeleton:
-    if keypoints is None:
-        try:
-            return foreign_skeleton(str(path), None, count)
-        except ConfigError as error:
-            raise ConfigError(f"teacher {error} ({_WHERE})") from error
-    skeleton = teacher_skeleton(keypoints, f"teacher {path}")
-    if skeleton.num_keypoints != count:
-        raise ConfigError(
-            f"teacher {path} gives {count} keypoints, teacher.keypoints has {skeleton.num_keypoints}: name all of "
-            "them, in order"
-        )
-    return skeleton
+        where = "in a configuration: teacher.input_size_hw, teacher.output or outputs, teacher.keypoints"
+        raise ConfigError(f"teacher {error} ({where})") from error
+    return network, layout.outputs, skeleton
 
 
 def _check_own_words(config: OnnxTeacher, known: ModelDescription) -> None:
     """Refuse a student, and options that contradict what an exported file says of itself."""
     if known.output != "heatmap":
         raise ConfigError(f"teacher {config.file} must be a heatmap model, such as tokenpose_*, got {known.model}")
-    normalization = known.normalization or Normalization(*_PIXELS)
+    normalization = known.normalization or Normalization(*PIXELS)
     own = {
         "mean": normalization.mean, "std": normalization.std, "color": "rgb", "udp": False,
         "input_size_hw": known.input_size_hw,
