@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def find_model_folder(id_or_folder: str, what: str, example: str) -> Path:
             f"{what}: expected a folder written by save_pretrained or a hub id such as {example}, got neither: there "
             f"is no folder {folder}"
         )
-    return _cached(id_or_folder) or _downloaded(id_or_folder, what)
+    return _cached_or_downloaded(id_or_folder, what)
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -73,19 +74,13 @@ def load_whole(architecture: Any, folder: Path, kind: str, failure: type[DistilP
     return model.float()
 
 
-def _cached(hub_id: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except Exception:  # not there, or not an id: the download says which
-        return None
-    return folder if not missing_files(folder) else None
-
-
-def _downloaded(hub_id: str, what: str) -> Path:
+def _cached_or_downloaded(hub_id: str, what: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
+    with suppress(Exception):  # not there, or not an id: the download says which
+        folder = Path(snapshot_download(hub_id, local_files_only=True))
+        if not missing_files(folder):
+            return folder
     try:
         HfApi().model_info(hub_id, timeout=CONNECT_SECONDS)  # snapshot_download takes no such limit
         return Path(snapshot_download(hub_id, allow_patterns=list(_FILES)))

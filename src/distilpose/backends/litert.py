@@ -23,6 +23,8 @@ class LiteRtBackend(ExportedBackend):
     def __init__(self, path: str | Path, threads: int | None = None, *, device: str = AUTO) -> None:
         path = existing_file(path)
         require_package("ai_edge_litert", str(path))
+        from importlib.metadata import version
+
         from ai_edge_litert.interpreter import Interpreter
 
         check_settings(threads)
@@ -35,7 +37,9 @@ class LiteRtBackend(ExportedBackend):
             names = list(self._run_one.get_output_details())
         except Exception as error:  # of flatbuffers, struct and LiteRT
             raise unreadable(path, "LiteRT", error) from error
-        super().__init__([path], text, names, RuntimeInfo(f"LiteRT {_version()}", "cpu", used, "float32"))
+        super().__init__(
+            [path], text, names, RuntimeInfo(f"LiteRT {version('ai-edge-litert')}", "cpu", used, "float32")
+        )
 
     def _run(self, images: NetworkInput) -> Any:
         parts = [self._run_one(**{INPUT_NAME: image[None]}) for image in images]
@@ -50,9 +54,3 @@ def description_text(content: bytes) -> str | None:
     entries = [model.Metadata(index) for index in range(model.MetadataLength())]
     buffers = [entry.Buffer() for entry in entries if entry.Name() == METADATA_KEY.encode()]
     return model.Buffers(buffers[0]).DataAsNumpy().tobytes().decode() if buffers else None
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("ai-edge-litert")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distilpose.backends.address import ForeignOptions
+from distilpose.backends.base import file_digest
 from distilpose.backends.checkpoint import load_checkpoint
 from distilpose.backends.description import ModelDescription
 from distilpose.data.preprocess import Normalization
@@ -84,9 +84,4 @@ def model_source(model: HeatmapModel, weights: str | None = None) -> NetworkSour
 
 def file_hash(files: Iterable[Path]) -> str:
     """SHA-256 of what the files hold, one after the other."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return file_digest(path.read_bytes() for path in files)
