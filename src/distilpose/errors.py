@@ -44,6 +44,11 @@ def as_failure(error: Exception) -> DistilPoseError:
     return failure
 
 
+def printable(text: object) -> str:
+    """A text without control characters, which a file's name could send to the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in str(text))
+
+
 # Extra of the package (pyproject.toml) that installs an optional import.
 EXTRAS = {
     "ai_edge_litert": "litert",

@@ -173,11 +173,11 @@ def _ids_by_name(files: _Files, coco: CocoImages) -> dict[Path, int | None]:
 
 
 def _one_to_one(files: _Files, named: Iterable[tuple[Path, int | None]]) -> dict[Path, int | None]:
-    """Ids from ``image`` fields, else from stems; one that two images would share is dropped."""
+    """Ids from ``image`` fields, else from stems; one that two images share, or 64 bits do not hold, is dropped."""
     ids = {path: _stem_number(path) for path in files.paths}
     ids.update((path, image_id) for path, image_id in named if image_id is not None)
     users = Counter(ids.values())
-    return {path: image_id if users[image_id] == 1 else None for path, image_id in ids.items()}
+    return {path: number if users[number] == 1 and abs(number or 0) < 2**63 else None for path, number in ids.items()}
 
 
 def _person_boxes(rows: Sequence[BoxRow]) -> PersonBoxes:
