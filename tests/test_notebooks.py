@@ -12,7 +12,9 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
 def test_there_is_something_to_check() -> None:
-    assert {"own_keypoints", "predict"} <= {path.stem for path in NOTEBOOKS}
+    assert {path.stem for path in NOTEBOOKS} == {"compare_teachers", "distil", "own_keypoints", "predict"}
+    page = (ROOT / "docs" / "getting_started.md").read_text(encoding="utf-8")
+    assert all(f"`{path.name}`" in page for path in NOTEBOOKS)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

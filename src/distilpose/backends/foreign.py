@@ -26,7 +26,7 @@ _MAX_UNPACKED = 2**31
 PIXELS = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # mean and std of a network that reads 0..255
 
 
-def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: int) -> Skeleton:
+def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: int, name: str = "foreign") -> Skeleton:
     """The keypoints of a network that returns so many: a skeleton's name, its file, or names, in a list or with commas.
 
     Raises:
@@ -43,7 +43,7 @@ def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: in
         skeleton = find_skeleton(keypoints, only_labels=True)
     else:
         names = keypoints.split(",") if isinstance(keypoints, str) else list(keypoints)
-        skeleton = skeleton_from_category({"name": "foreign", "keypoints": names}, only_labels=True)
+        skeleton = skeleton_from_category({"name": name, "keypoints": names}, only_labels=True)
     if skeleton.num_keypoints != count:
         named = f"{keypoints!r:.100}".strip("'")
         raise ConfigError(f"{file} gives {count} keypoints, keypoints={named} has {skeleton.num_keypoints}")

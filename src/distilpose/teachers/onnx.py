@@ -87,7 +87,7 @@ def _open(path: Path, config: OnnxTeacher | SimccTeacher) -> tuple[OnnxNetwork, 
         if layout.kind != ("heatmaps" if isinstance(config, OnnxTeacher) else "simcc"):
             other = "onnx" if layout.kind == "heatmaps" else "simcc"
             raise ConfigError(f"{path} gives {layout.kind}, which is kind {other}: change teacher.kind")
-        skeleton = foreign_skeleton(str(path), config.keypoints, layout.num_keypoints)
+        skeleton = foreign_skeleton(str(path), config.keypoints, layout.num_keypoints, "teacher")
     except ConfigError as error:
         where = "in a configuration: teacher.input_size_hw, teacher.output or outputs, teacher.keypoints"
         raise ConfigError(f"teacher {error} ({where})") from error
