@@ -1,0 +1,14 @@
+"""The bar of a batch."""
+
+import pytest
+
+from distilpose.inference.progress import Meter
+
+
+def test_a_title_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file's name is neither markup nor commands for the terminal."""
+    with Meter(True) as meter:
+        assert list(meter.track(range(2), "[red][/x] \x1b[31m", "frames", 2)) == [0, 1]
+    told = capsys.readouterr().err
+    assert "[red][/x] \\x1b[31m" in told
+    assert "2/2" in told
