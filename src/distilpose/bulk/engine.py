@@ -116,11 +116,12 @@ def _no_dashboard() -> Generator[None]:
     """Start Ray without its dashboard's process, which asks servers in the network whose cloud this machine is in."""
     from ray._private.node import Node
 
-    start, Node.start_api_server = Node.start_api_server, lambda *_, **__: None
+    start = Node.start_api_server
+    Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Node.start_api_server = start
+        Node.start_api_server = start  # type: ignore[method-assign]
 
 
 def max_workers(threads: int) -> int:

@@ -168,5 +168,5 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def _own_file(file: Path) -> dict[str, object]:
-    named = {"source": utf8_text(file.as_posix()), "file": utf8_text(file.absolute())}
+    named: dict[str, object] = {"source": utf8_text(file.as_posix()), "file": utf8_text(file.absolute())}
     return named if named["file"] == str(file.absolute()) else {**named, "problem": "its name is no UTF-8: rename it"}

@@ -10,7 +10,7 @@ from distilpose.errors import printable
 from distilpose.inference.interruption import Interruption
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 ItemT = TypeVar("ItemT")
 
@@ -26,6 +26,7 @@ class Meter:
     def __init__(self, show: bool, interruption: Interruption | None = None) -> None:
         self._progress = _bar() if show else None
         self._interruption = interruption
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         if self._progress is not None:
@@ -41,7 +42,7 @@ class Meter:
         if self._progress is None:
             yield from items
             return
-        task = self._progress.add_task(printable(title), total=total, rate="")
+        task = self._task = self._progress.add_task(printable(title), total=total, rate="", note="")
         done, start = 0, time.perf_counter()
         for item in items:
             yield item
@@ -50,6 +51,11 @@ class Meter:
             self._progress.update(task, completed=done, rate=rate)
         if self._interruption is None or not self._interruption.requested:  # else it would look finished
             self._progress.update(task, total=done)
+
+    def note(self, text: object) -> None:
+        """Show a remark beside the bar."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, note=printable(text))
 
 
 def _bar() -> Progress:
@@ -62,5 +68,6 @@ def _bar() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
     )
