@@ -24,6 +24,7 @@ from distilpose.bulk.inputs import items_of
 from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.worker import ATTEMPTS, ShardReport, ShardWorker
 from distilpose.errors import ConfigError, InputError
+from distilpose.inference.interruption import terminated_as_interrupted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -83,7 +84,8 @@ def ray_session(address: str | None) -> Generator[None]:
             "a cluster with a token needs it on this machine as well"
         ) from error
     try:
-        yield
+        with terminated_as_interrupted():  # Ray ends the process with the number of the signal
+            yield
     finally:
         node = _own_node()
         if node is not None and node.dead_processes():  # an orderly end would wait for them for a minute

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 import cv2
@@ -256,6 +258,13 @@ def _begin_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # one process per core already
     for number in (signal.SIGINT, signal.SIGTERM):  # of the whole group: the process that reads the batches ends them
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _tell
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What a thread of a loader raised; not that the process which takes its batches was interrupted meanwhile."""
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _quotas(sizes: Sequence[int], weights: Sequence[float], total: int) -> tuple[int, ...]:
