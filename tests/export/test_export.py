@@ -313,7 +313,7 @@ def test_command(checkpoint: Path, people: Path, tmp_path: Path, capsys: Any) ->
     assert cli.main([*model, *int8]) == 0
     printed = capsys.readouterr().out
     assert "student.bin" in printed
-    assert "largest error against torch at batches 1, 3, 8" in printed
+    assert "compared with torch at batches 1, 3, 8: output " in printed
     assert sorted(path.name for path in out.parent.iterdir()) == ["student.bin", "student.xml"]
     assert cli.main([*model, "--format", "onnx", "--fp16", "--int8", "--out", str(tmp_path / "a.onnx")]) == 1
     assert "at most one of --fp16 and --int8" in capsys.readouterr().err

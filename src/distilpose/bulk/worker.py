@@ -63,11 +63,13 @@ class ShardWorker:
     def __init__(self, options: BulkOptions, id_type: str = "int64") -> None:
         self._options, self._id_type = options, id_type
         self._folder = RunFolder(options.out)
-        backend = as_backend(options.model, threads=options.threads)
+        backend = as_backend(options.model, options.device, threads=options.threads)
         self._predictor = PosePredictor(backend, flip_test=options.flip_test, batch_size=options.batch_size)
         self._find = None
         if options.detector is not None:
-            detector = open_detector(options.detector, self._predictor, threshold=options.detection_threshold)
+            detector = open_detector(
+                options.detector, self._predictor, threshold=options.detection_threshold, threads=options.threads
+            )
             self._find = people_by_detector(detector, [], None).find
 
     def work(self, shard: int, items: Sequence[BulkItem]) -> ShardReport:

@@ -93,8 +93,8 @@ def _export(options: ExportOptions) -> int:
         return 0
     worst = report.largest_error
     print(
-        f"largest error against torch at batches {', '.join(map(str, report.batches))}: {worst.largest:.1e} of the "
-        f"largest {worst.output} (batch {worst.batch})"
+        f"compared with torch at batches {', '.join(map(str, report.batches))}: output {worst.output} differs most, by "
+        f"{worst.largest:.1e} of its largest value (batch {worst.batch})"
     )
     return 0
 

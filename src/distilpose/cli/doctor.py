@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distilpose import __version__
 from distilpose.cli.command import Command
-from distilpose.errors import ConfigError
+from distilpose.errors import ConfigError, install_command
 
 # Extras in the order of the report, with what needs them.
 PURPOSES = {
@@ -98,7 +98,7 @@ def _doctor(_: DoctorOptions) -> int:
         raise ConfigError("distilpose runs from a folder and is not installed: pip install . in the clone") from error
     print()
     for extra, purpose in PURPOSES.items():
-        state = f'missing {", ".join(lacking[extra])}: pip install "distilpose[{extra}]"' if lacking[extra] else "ok"
+        state = f"missing {', '.join(lacking[extra])}: {install_command(extra)}" if lacking[extra] else "ok"
         print(f"{extra:<14}{purpose:<34}{state}")
     return 0
 

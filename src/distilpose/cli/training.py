@@ -89,6 +89,11 @@ def _with_config(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
     words = words[1:] if words[:1] == ["--config"] else words
     if words and not words[0].startswith("-"):
         content = read_yaml(words[0], "a configuration")
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"{words[0]} is no configuration: expected a YAML mapping of names to values, such as "
+                f"configs/quickstart/student.yaml, got {'nothing' if content is None else type(content).__name__}"
+            )
         current = current_names(content)
         refuse_deleted(current)
         config = words[0] if current == content else yaml.safe_dump(current, sort_keys=False)

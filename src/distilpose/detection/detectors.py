@@ -2,7 +2,7 @@
 
 What ``--detector`` takes, with the defaults of ``threshold`` (least score) and ``nms_iou`` (overlap):
 
-- ``auto``, ``nanodet``: the detector inside the package. 0.35, 0.55. See `NanodetDetector`;
+- ``auto``: the detector inside the package, NanoDet-g. 0.35, 0.55. See `NanodetDetector`;
 - ``hf:ID_OR_FOLDER``: an object detection model of transformers. 0.5, 0.7. See `HfDetector`;
 - ``onnx:FILE`` or ``onnx:FILE?key=value&...``: a detector in an ONNX file. 0.5 for the DETR layouts, else 0.3; 0.7. See
   `distilpose.detection.onnx` for the layouts and keys;
@@ -22,7 +22,7 @@ from distilpose.skeletons import Skeleton
 from distilpose.types import ImageArray
 
 DEFAULT_DETECTOR = "auto"
-DETECTORS = ("auto", "nanodet", "whole-image", "hf:ID_OR_FOLDER", "onnx:FILE")  # forms of a name, for messages and help
+DETECTORS = ("auto", "whole-image", "hf:ID_OR_FOLDER", "onnx:FILE")  # forms of a name, for messages and help
 _OF_PEOPLE = ("auto", "nanodet", "hf")
 
 
@@ -73,7 +73,9 @@ def create_detector(
                 raise ConfigError(f"{label} must be a number from 0 to 1, got {value!r}")
             options[key] = float(value)
     kind, colon, source = name.partition(":")
-    if kind not in (("hf", "onnx") if source else () if colon else ("auto", "nanodet", "whole-image")):
+    if kind not in (
+        ("hf", "onnx") if source else () if colon else ("auto", "nanodet", "whole-image")
+    ):  # nanodet: 0.1's auto
         gone = ": OpenCV's detector is gone, the built-in one (auto) finds far more" if kind == "hog" else ""
         raise ConfigError(f"detector must be one of {', '.join(DETECTORS)}, got {name!r}{gone}")
     if tile is not None and kind not in ("auto", "nanodet"):

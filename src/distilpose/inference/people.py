@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,11 +15,14 @@ from distilpose.detection.detectors import Detector, WholeImage, check_detector_
 from distilpose.errors import DistilPoseError, InputError, as_failure
 from distilpose.formats.boxes import PersonBoxes, match_boxes, match_image_ids
 from distilpose.geometry import check_boxes_xyxy
+from distilpose.geometry.boxes import overlaps_image
 from distilpose.inference.batching import LocatedImage
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
 from distilpose.inference.predictor import PosePredictor
 from distilpose.types import FloatArray, ImageArray
 from distilpose.video.pose_boxes import boxes_around
+
+logger = logging.getLogger(__name__)
 
 NOBODY = PersonBoxes(np.zeros((0, 4)), np.zeros(0))
 DETECTION_BATCH = 4  # images that a detector sees at once
@@ -43,7 +47,7 @@ class People(NamedTuple):
     """Where boxes come from, and the ids of the images."""
 
     find: Finder  # images to the boxes of each
-    image_ids: dict[Path, int | None]  # None for an image without
+    image_ids: dict[Path, int]  # of images; frames of videos get the next free ones
 
 
 class FittedWholeImage:
@@ -132,12 +136,17 @@ def people_by_file(
 
     def find(frames: Sequence[tuple[FrameId, ImageArray]]) -> list[PersonBoxes]:
         found = []
-        for frame_id, _ in frames:
+        for frame_id, image in frames:
             if frame_id.frame is None:
                 people = matched.people[frame_id.source]
             else:
                 people = matched.frames.get(frame_id.source, {}).get(frame_id.frame, NOBODY)
             good = people.box_score >= threshold
+            inside = overlaps_image(people.boxes_xyxy, image.shape[:2])
+            if (good & ~inside).any():
+                box = people.boxes_xyxy[good & ~inside][0].tolist()
+                logger.warning("%s: a box lies outside of %s and is left out: %s", boxes, frame_id.source, box)
+            good &= inside
             found.append(PersonBoxes(people.boxes_xyxy[good], people.box_score[good]))
         return found
 

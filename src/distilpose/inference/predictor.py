@@ -102,7 +102,8 @@ class PosePredictor:
 
         Args:
             image: (H, W, 3) uint8 RGB, as `read_image` returns it.
-            boxes_xyxy: (N, 4) person boxes in image pixels; they may reach beyond the image.
+            boxes_xyxy: (N, 4) person boxes in image pixels; they may reach beyond the image, and must not lie
+                wholly outside of it.
             box_score: (N,) confidence of the detector; 1 each when None.
 
         Returns:
@@ -119,7 +120,7 @@ class PosePredictor:
     def prepare(self, image: ImageArray, boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None) -> PreparedImage:
         """Check the arguments of a call and cut the crops: the part before the network."""
         check_image(image)
-        boxes = check_boxes_xyxy(boxes_xyxy)
+        boxes = check_boxes_xyxy(boxes_xyxy, image.shape[:2])
         detector_score = np.ones(len(boxes)) if box_score is None else check_array(box_score, "box_score", len(boxes))
         description = self._backend.description
         transforms = description.crops(boxes)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from distilpose.data.images import read_image
 from distilpose.data.prefetch import map_in_threads, prefetch
-from distilpose.errors import InputError, as_failure
+from distilpose.errors import InputError, as_failure, naming
+from distilpose.formats.image_ids import free_ids
 from distilpose.formats.writers import PREDICTIONS_NAME, PoseRecord, PoseWriter, open_writers
 from distilpose.inference.batching import Predicted, predict_stream
 from distilpose.inference.interruption import Interruption
@@ -29,7 +30,7 @@ from distilpose.video.pipeline import FrameResult, watch_video
 from distilpose.video.preview import Preview
 from distilpose.video.reader import VideoReader
 from distilpose.video.writer import VideoWriter
-from distilpose.visualization.annotators import AnnotatedWriter, Annotator, FrameWriter, is_drawn, naming
+from distilpose.visualization.annotators import AnnotatedWriter, Annotator, FrameWriter, is_drawn
 from distilpose.visualization.draw import style_named
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Run:
     ) -> None:
         self._options, self._video, self._output = options, options.video, options.output
         self._predictor, self._people, self._drawings = predictor, people, drawings
+        self._frame_ids = free_ids({*people.image_ids.values()})
         self._interruption, self._meter = interruption, meter
         self._out = Path(options.out)
         self._keep_images = self._output.images or self._output.crops
@@ -248,7 +250,7 @@ class Run:
             source=frame_id.source.as_posix(),
             result=result,
             size_hw=frame_id.size_hw,
-            image_id=self._people.image_ids.get(frame_id.source),
+            image_id=next(self._frame_ids) if frame_id.frame is not None else self._people.image_ids[frame_id.source],
             frame=frame_id.frame,
             time=frame_id.time,
         )

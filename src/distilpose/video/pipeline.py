@@ -13,6 +13,7 @@ from distilpose.data.prefetch import prefetch
 from distilpose.errors import DistilPoseError, as_failure
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.geometry import box_iou_xyxy
+from distilpose.geometry.boxes import overlaps_image
 from distilpose.inference.batching import Predicted, predict_stream
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import VideoOptions
@@ -150,7 +151,7 @@ def follow(
         assert frame_id.time is not None
         assert not isinstance(image, DistilPoseError)
         try:
-            people, is_detected = joined(error, tracker.expected(frame_id.time), max_people)
+            people, is_detected = joined(error, _inside(tracker.expected(frame_id.time), image), max_people)
             result = predictor(image, *people)
             single = ~find_duplicates(result)
             result = tracker.update(result.filter(single), frame_id.time, detected=is_detected[single])
@@ -158,6 +159,12 @@ def follow(
             yield FrameResult(frame_id, None, None, as_failure(failure))
             continue
         yield FrameResult(frame_id, image if keep_images else None, result, None)
+
+
+def _inside(people: PersonBoxes, image: ImageArray) -> PersonBoxes:
+    """Without those who have left the image."""
+    inside = overlaps_image(people.boxes_xyxy, image.shape[:2])
+    return PersonBoxes(people.boxes_xyxy[inside], people.box_score[inside])
 
 
 def joined(

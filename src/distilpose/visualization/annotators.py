@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.data.images import write_image
-from distilpose.errors import DistilPoseError
+from distilpose.errors import DistilPoseError, naming
 from distilpose.geometry import CROP_PADDING
 from distilpose.inference.result import PoseResult
 from distilpose.types import FloatArray, ImageArray
@@ -137,8 +137,3 @@ def crop_of(image: ImageArray, box_xyxy: FloatArray) -> ImageArray:
     left, top = np.clip(np.floor(center - half), 0, size_wh).astype(int)
     right, bottom = np.clip(np.ceil(center + half), 0, size_wh).astype(int)
     return image[top:bottom, left:right]
-
-
-def naming(source: Path, error: DistilPoseError) -> str:
-    """The error with the name of its source, once."""
-    return str(error) if str(source) in str(error) else f"{source}: {error}"
