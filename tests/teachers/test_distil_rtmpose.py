@@ -23,7 +23,9 @@ def test_the_page_shows_a_configuration() -> None:
     assert config.teacher == TEACHER["teacher"]
 
 
-def test_the_steps_of_the_page(onnx_file, drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_the_steps_of_the_page(
+    onnx_file, drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(onnx_file("axes"), "rtmpose-m.onnx")
     (tmp_path / "rtmpose.yaml").write_text(yaml.safe_dump(TEACHER))
