@@ -18,6 +18,7 @@ from distilpose.bulk.reading import TransientError, is_absent, read_item
 from distilpose.data.prefetch import map_in_threads
 from distilpose.errors import DistilPoseError, InputError, UnforeseenError
 from distilpose.files import disk_errors
+from distilpose.geometry import check_boxes_xyxy
 from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.people import Frame, FrameId, best_rows, locate, open_detector, people_by_detector
 from distilpose.inference.predictor import PosePredictor
@@ -152,6 +153,7 @@ class ShardWorker:
             return frame_id, image
         try:
             boxes, score = _people_of(item)
+            check_boxes_xyxy(boxes, image.shape[:2])
         except InputError as error:
             return frame_id, error
         threshold = self._options.detection_threshold

@@ -17,6 +17,7 @@ from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.data.images import as_image
 from distilpose.detection.detectors import DEFAULT_DETECTOR, Detector
 from distilpose.errors import DistilPoseError, InputError, naming
+from distilpose.geometry import check_boxes_xyxy
 from distilpose.inference.batching import predict_stream
 from distilpose.inference.decoding import FlipTest
 from distilpose.inference.options import VideoOptions
@@ -98,6 +99,8 @@ class PoseEstimator:
             (people,) = self.detector([pixels])
             kept = best_rows(people.box_score, self._max_people)
             boxes_xyxy, scores = people.boxes_xyxy[kept], people.box_score[kept]
+        else:
+            check_boxes_xyxy(boxes_xyxy, pixels.shape[:2])
         return replace(self.predictor(pixels, boxes_xyxy, scores), source=_name(image))
 
     def predict(self, images: Iterable[ImageSource], *, bgr: bool = False) -> Generator[PoseResult]:

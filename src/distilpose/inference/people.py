@@ -97,8 +97,13 @@ def people_by_detector(detector: Detector, images: Sequence[Path], annotations: 
 
 def people_by_hand(boxes: FloatArray, images: Sequence[Path], annotations: Path | None) -> People:
     """The same (N, 4) boxes, such as typed on the command line, for every image."""
-    people = PersonBoxes(check_boxes_xyxy(boxes), np.ones(len(boxes)))
-    return People(lambda frames: [people] * len(frames), match_image_ids(images, annotations))
+    check_boxes_xyxy(boxes)
+
+    def find(frames: Sequence[tuple[FrameId, ImageArray]]) -> list[PersonBoxes]:
+        checked = [check_boxes_xyxy(boxes, image.shape[:2]) for _, image in frames]
+        return [PersonBoxes(each, np.ones(len(each))) for each in checked]
+
+    return People(find, match_image_ids(images, annotations))
 
 
 def read_boxes(text: str) -> FloatArray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from distilpose.data.images import check_image
 from distilpose.data.preprocess import NetworkInput, network_input, preprocess
 from distilpose.errors import ConfigError
 from distilpose.geometry import CropTransform, check_boxes_xyxy
-from distilpose.geometry.boxes import check_array
+from distilpose.geometry.boxes import check_array, overlaps_image
 from distilpose.inference.decoding import (
     FlipTest,
     Keypoints,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from distilpose.backends.base import InferenceBackend
+
+logger = logging.getLogger(__name__)
 
 CROPS_AHEAD = 256  # of an image, cut before the network: a crowd beyond it is cut batch by batch
 
@@ -102,8 +105,8 @@ class PosePredictor:
 
         Args:
             image: (H, W, 3) uint8 RGB, as `read_image` returns it.
-            boxes_xyxy: (N, 4) person boxes in image pixels; they may reach beyond the image, and must not lie
-                wholly outside of it.
+            boxes_xyxy: (N, 4) person boxes in image pixels; they may reach beyond the image; one that lies
+                wholly outside of it is warned about.
             box_score: (N,) confidence of the detector; 1 each when None.
 
         Returns:
@@ -113,6 +116,8 @@ class PosePredictor:
             InputError: the image, a box or a score is unusable.
         """
         prepared = self.prepare(image, boxes_xyxy, box_score)
+        if not (inside := overlaps_image(prepared.boxes_xyxy, image.shape[:2])).all():
+            logger.warning("a box lies outside of its image: %s", prepared.boxes_xyxy[~inside][0].tolist())
         starts = range(0, len(prepared.transforms), self.batch_size)
         parts = [self.run(self.crops(prepared, start, start + self.batch_size)) for start in starts]
         return replace(self.finish(prepared, join_keypoints(parts) if parts else None), image=image)
@@ -120,7 +125,7 @@ class PosePredictor:
     def prepare(self, image: ImageArray, boxes_xyxy: ArrayLike, box_score: ArrayLike | None = None) -> PreparedImage:
         """Check the arguments of a call and cut the crops: the part before the network."""
         check_image(image)
-        boxes = check_boxes_xyxy(boxes_xyxy, image.shape[:2])
+        boxes = check_boxes_xyxy(boxes_xyxy)
         detector_score = np.ones(len(boxes)) if box_score is None else check_array(box_score, "box_score", len(boxes))
         description = self._backend.description
         transforms = description.crops(boxes)
