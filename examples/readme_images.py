@@ -2,6 +2,7 @@
 
 python examples/readme_images.py --out docs/images
 python examples/readme_images.py --out docs/images --video ../shared/data/video/intel_one_by_one_person.mp4
+python examples/readme_images.py --out docs/images --compare "student alone=FILE" "distilled=FILE" "teacher=FILE"
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from distilpose.visualization.draw import STYLES
 PHOTOS = Path(__file__).parents[1] / "docs" / "images" / "photos"  # sources and licenses: ATTRIBUTION.md beside it
 IN_README = ("000000085772", "000000199055", "000000173830", "000000270474")
 WITH_STYLES = "000000329456"
+COMPARED = "000000173830"
 HEIGHT, CAPTION_HEIGHT, GAP = 300, 26, 6  # pixels
 CLIP_SECONDS, CLIP_FPS, CLIP_WIDTH = (23.2, 28.2), 10, 400  # of the animation: from, to; frames a second; pixels
 
@@ -28,9 +30,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder, made if missing")
     parser.add_argument("--video", type=Path, help="make video.webp from this video, and nothing else")
+    parser.add_argument(
+        "--compare", nargs="+", metavar="CAPTION=MODEL", help="make compared.jpg, one column a model, and nothing else"
+    )
     options = parser.parse_args()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
+    if options.compare is not None:
+        models = dict(pair.split("=", 1) for pair in options.compare)
+        save(out / "compared.jpg", compare(models))
+        return
     estimator = PoseEstimator()
     if options.video is not None:
         animate(estimator, options.video, out / "video.webp")
@@ -42,6 +51,11 @@ def main() -> None:
     styles.append(("faces blurred", result.blur_faces()))
     half = len(styles) // 2
     save(out / "styles.jpg", np.concatenate([row(styles[:half]), row(styles[half:])]))
+
+
+def compare(models: dict[str, str]) -> ImageArray:
+    """The poses of several models in one photograph, in the boxes of the built-in detector."""
+    return row([(name, PoseEstimator(model)(PHOTOS / f"{COMPARED}.jpg").draw()) for name, model in models.items()])
 
 
 def animate(estimator: PoseEstimator, video: Path, file: Path) -> None:

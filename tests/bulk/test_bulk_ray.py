@@ -230,13 +230,14 @@ def test_a_dead_control_process_is_told_at_once_and_ray_listens_on_loopback(many
 
 
 @pytest.mark.slow
-def test_an_interrupt_stops_at_once_and_leaves_no_process(many, model_file, tmp_path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_at_once_and_leaves_no_process(number, many, model_file, tmp_path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "distilpose", "predict-bulk", str(many), "--out", str(out), "--model",
                str(model_file), "--boxes", "boxes", "--ids", "id", "--shard-size", str(PER_SHARD)]  # fmt: skip
     run = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(finished(out)) >= 1, 120, run)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     _, error = run.communicate(timeout=60)
     assert run.returncode == 130
     assert "interrupted: what was written stays" in error

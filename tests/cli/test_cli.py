@@ -11,6 +11,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import yaml
+from PIL import Image
 
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.cli import main as cli
@@ -128,12 +129,18 @@ def test_a_missing_extra_names_its_install_command(monkeypatch, capsys) -> None:
     assert 'pip install "distilpose[video]"' in capsys.readouterr().err
 
 
-def test_output_survives_a_terminal_without_unicode(tmp_path) -> None:
+def test_names_reach_any_terminal_without_control_characters(tmp_path) -> None:
+    name = "f\u00fc\u001bc"
+    first, second = Image.new("RGB", (40, 40)), Image.new("RGB", (40, 40), "red")
+    first.save(tmp_path / f"{name}.gif", save_all=True, append_images=[second])
+    words = [f"{name}.gif", f"{name}.jpg", "--boxes", "1,1,30,30"]  # an animation, which is said, and a missing file
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "distilpose", "predict", "f\u00fc\u001b[31m.jpg"]
+    command = [sys.executable, "-m", "distilpose", "predict", *words]
     done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count(b"Traceback")) == (1, 0)
-    assert b"f\\xfc\\x1b[31m.jpg" in done.stderr
+    told = done.stdout + done.stderr
+    assert (done.returncode, told.count(b"Traceback"), told.count(b"\x1b")) == (1, 0, 0)
+    for part in (b".gif is an animation", b".gif: 1 person", b".jpg cannot be read"):
+        assert b"f\\xfc\\x1bc" + part in told
 
 
 def test_models_prints_the_table(capsys) -> None:

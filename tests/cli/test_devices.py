@@ -26,7 +26,7 @@ WORDS = {
     "predict": "{0}/images --out {1}",
     "predict-bulk": "{0}/images --out {1}",
     "evaluate": "--annotations {0}/person_keypoints.json --images {0}/images",
-    "evaluate a teacher": "--annotations {0}/person_keypoints.json --images {0}/images --teacher {0}/teacher.safetensors",
+    "evaluate a": "--annotations {0}/person_keypoints.json --images {0}/images --teacher {0}/teacher.safetensors",
     "label": "{0}/images --teacher {0}/teacher.safetensors --out {1}",
 }
 

@@ -84,6 +84,16 @@ def test_images_in_nested_folders_and_names_as_ids(document, write, tmp_path):
         load_person_samples(file, images)
 
 
+def test_ids_beyond_64_bits_are_numbered_like_text(document, write, caplog):
+    document["images"][0].update(id=2**70)
+    people(document).update(id=-(2**65), image_id=2**70)
+    file, images = write(document)
+    (sample,) = load_person_samples(file, images).samples
+    assert (sample.image_id, sample.annotation_id) == (1, 1)
+    assert load_ground_truth(file, COCO_17).people.image_id.tolist() == [1]
+    assert "image ids are text or beyond 64 bits: they are numbered" in caplog.text
+
+
 def test_a_byte_order_mark_and_utf_16_are_read(document, write):
     file, images = write(document)
     for encoding in ("utf-8-sig", "utf-16"):

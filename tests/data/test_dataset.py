@@ -13,7 +13,7 @@ from distilpose.data.dataset import MixedSampler, PersonDataset, SampleKey, buil
 from distilpose.data.preprocess import Normalization, preprocess
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.geometry import CropTransform
-from distilpose.skeletons import COCO_17
+from distilpose.skeletons import COCO_17, Skeleton
 
 SIZE_HW = (64, 48)
 COLORS = [(40 + 100 * (i % 3), 40 + 100 * (i // 3 % 3), 60 + 90 * (i // 9)) for i in range(17)]  # RGB, all different
@@ -181,6 +181,16 @@ def test_samples_must_fit_the_skeleton(make_sample):
         PersonDataset([], SIZE_HW)
     with pytest.raises(DatasetError, match=r"17 keypoints, got \[3\]"):
         PersonDataset([make_sample(visibility=np.zeros(3, dtype=int))], SIZE_HW)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "flip_prob", "is_told"), [((), 0.5, True), ((), 0.0, False), (((0, 1),), 0.5, False)]
+)
+def test_mirroring_without_flip_pairs_is_told(make_sample, caplog, pairs, flip_prob, is_told):
+    sample = make_sample(xy_img=np.full((2, 2), 30.0), visibility=np.full(2, 2), annotated=np.ones(2, dtype=bool))
+    skeleton = Skeleton("wing", ("a", "b"), pairs, (), (), (), (0.1, 0.1))
+    PersonDataset([sample], SIZE_HW, skeleton=skeleton, augment=AugmentOptions(flip_prob=flip_prob))
+    assert ("wing has no flip_pairs, and crops are mirrored" in caplog.text) == is_told
 
 
 def test_one_set_is_a_permutation_each_epoch():

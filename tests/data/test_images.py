@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -160,6 +161,13 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     for name in ("empty.jpg", "text.png", "folder.jpg", "float.tiff", "missing.jpg"):
         with pytest.raises(InputError, match=name):
             read_image(tmp_path / name)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for read in (read_image, read_image_size, check_decodes):
+        with pytest.raises(InputError, match=r"pipe.jpg: expected a file, got a pipe"):
+            read(tmp_path / "pipe.jpg")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "gif"])

@@ -43,6 +43,14 @@ def test_without_annotations_a_numeric_stem_is_the_image_id(tmp_path: Path) -> N
     assert matched.image_ids == {PATHS[0]: 785, PATHS[1]: 1, PATHS[2]: 12}
 
 
+def test_a_number_beyond_64_bits_finds_its_image_but_is_not_its_id(tmp_path: Path) -> None:
+    path, number = Path("photos/12345678901234567890.jpg"), 12345678901234567890
+    matched = match_boxes(write(tmp_path, [row(number, x=1), row(2**62, x=2)]), [path, Path(f"{2**62}.jpg")])
+    assert [len(people.boxes_xyxy) for people in matched.people.values()] == [1, 1]
+    assert list(matched.image_ids.values()) == list(match_image_ids([path, Path(f"{2**62}.jpg")]).values())
+    assert matched.image_ids == {path: 1, Path(f"{2**62}.jpg"): 2**62}
+
+
 def test_an_image_field_comes_before_the_stem(tmp_path: Path) -> None:
     rows = [row(785, "garden.jpg", x=1), row(image="photos/garden.jpg", x=2), row(785, x=3), row(image="no.jpg", x=4)]
     boxes = write(tmp_path, rows)

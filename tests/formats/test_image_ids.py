@@ -15,7 +15,7 @@ from distilpose.formats.writers import PoseRecord, open_writers
     ("name", "number"),
     [
         ("a/000000000785.jpg", 785), (Path("12.png"), 12), (r"c:\x\7.jpg", 7), (f"{2**63 - 1}.jpg", 2**63 - 1),
-        (f"{2**63}.jpg", None), ("9" * 5000 + ".jpg", None), ("\u0663.jpg", None), ("1.5.jpg", None), ("a.jpg", None),
+        (f"{2**63}.jpg", 2**63), ("9" * 5000 + ".jpg", None), ("\u0663.jpg", None), ("1.5.jpg", None), ("a.jpg", None),
         ("", None),
     ],
 )  # fmt: skip
@@ -25,6 +25,7 @@ def test_the_number_of_a_stem(name: str | Path, number: int | None) -> None:
 
 def test_every_image_has_an_id_of_its_own() -> None:
     assert image_ids(["b.jpg", "a/2.jpg", "a.jpg", "1.png", "x/9.jpg", "y/9.jpg"]) == [3, 2, 4, 1, 5, 6]
+    assert image_ids([f"{2**63 - 1}.jpg", f"{2**63}.jpg"]) == [2**63 - 1, 1]
 
 
 def test_all_files_of_a_run_call_an_image_the_same(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_one_training_writes_to_a_folder(make_config) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "with its loaders"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_resumes(number, send, write_config, tmp_path) -> None:
     data = {"batch_size": 8, "workers": 2, "samples_per_epoch": None, "validation": None}
     file = write_config("run", epochs=10_000, data=data, freeze_batchnorm=False, evaluate_every=1)

@@ -105,7 +105,8 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
         ({"start": "pointer", "init": "x"}, "init_parts"),
         ({"ema_decay": 1.5}, "ema_decay"),
         ({"teacher_flip": True}, "name a teacher"),
-        ({"big_batch": True}, "batch_size"),
+        ({"data.batch_size": 1000}, "batch_size"),
+        ({"data.workers": -1}, "data.workers must be at least 0 and finite, got -1"),
         ({"seed": -1}, "seed must be at least 0 and finite"),
         ({"accelerator": "tpu"}, "accelerator must be one of auto, cpu, gpu, mps"),
         ({"accelerator": "gpu"}, "device cuda:0 is not there for torch"),
@@ -120,12 +121,12 @@ def test_contradictions_are_found_before_training(changes, named, make_config) -
     if changes.get("teacher"):
         teacher = train(make_config("teacher", model="tokenpose_s", epochs=1, evaluate_every=9))
         changes = {**changes, "teacher": str(teacher.last)}
-    no_sigma, big_batch = changes.pop("no_sigma", False), changes.pop("big_batch", False)
-    config = make_config("run", **changes)
+    no_sigma = changes.pop("no_sigma", False)
+    config = make_config("run", **{key: value for key, value in changes.items() if not key.startswith("data.")})
+    for key in changes.keys() - vars(config).keys():
+        setattr(config.data, key.removeprefix("data."), changes[key])
     if no_sigma:
         config.model_options["num_sigmas"] = 0
-    if big_batch:
-        config.data.batch_size = 1000
     with pytest.raises(ConfigError, match=named):
         train(config)
 

@@ -11,7 +11,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from av.video.reformatter import Colorspace
 from videos import frame_number, numbered_frame, sound_seconds, top_boxes, write_video
 
 from distilpose.errors import ConfigError, InputError
@@ -122,9 +121,13 @@ def test_frames_have_a_largest_size(tmp_path: Path, monkeypatch: Any) -> None:
         VideoReader(video)
 
 
-@pytest.mark.parametrize(("space", "red", "blue"), [("ITU709", 0.2126, 0.0722), ("ITU601", 0.299, 0.114)])
-def test_colors_are_those_of_the_file_s_standard(tmp_path: Path, space: str, red: float, blue: float) -> None:
-    """Studio-range Y'CbCr by the formula of BT.709 and BT.601, read as the RGB that it was made of."""
+@pytest.mark.parametrize(  # matrix coefficients of ITU-T H.273: their number, weights of red and blue in Y'
+    ("matrix", "red", "blue"),
+    [(1, 0.2126, 0.0722), (5, 0.299, 0.114), (9, 0.2627, 0.0593)],
+    ids=["BT.709", "BT.601", "BT.2020"],
+)
+def test_colors_are_those_of_the_file_s_standard(tmp_path: Path, matrix: int, red: float, blue: float) -> None:
+    """Studio-range Y'CbCr by the formula of the standard, read as the RGB that it was made of."""
     rgb = np.array([(200, 30, 40), (30, 190, 60), (40, 50, 210), (180, 180, 20)], dtype=np.float64)
     luma = rgb @ [red, 1 - red - blue, blue]
     planes = [16 + luma * 219 / 255, 128 + (rgb[:, 2] - luma) / (2 - 2 * blue) * 224 / 255,
@@ -133,7 +136,7 @@ def test_colors_are_those_of_the_file_s_standard(tmp_path: Path, space: str, red
     with av.open(str(tmp_path / "video.mkv"), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"qp": "0"})
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv444p"
-        stream.codec_context.colorspace = int(Colorspace[space])
+        stream.codec_context.colorspace = matrix
         stream.codec_context.color_range = 1
         for _ in range(3):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(yuv, format="yuv444p")))

@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from distilpose.backends.address import split_address
@@ -281,7 +282,7 @@ def measurements_table(rows: Sequence[Measurement]) -> Table:
         cost = some[0].complexity
         size = "" if cost is None else f", {cost.parameters / 1e6:.1f} M, {cost.gmacs:.2f} GMACs"
         table.add_section()
-        table.add_row(f"[bold]{model}[/bold]{size}")
+        table.add_row(f"[bold]{escape(model)}[/bold]{size}")
         for row in some:
             cells = [f"  {row.backend}, {row.numbers}"]
             for batch in batches:

@@ -75,7 +75,7 @@ def ray_session(address: str | None) -> Generator[None]:
     try:
         if address is None:
             options |= {"num_cpus": usable_cores(), "object_store_memory": _OBJECT_STORE_BYTES}
-            with _private_token():
+            with _private_token(), _no_dashboard():
                 ray.init("local", include_dashboard=False, **options)
         else:
             ray.init(address, **options)
@@ -112,6 +112,18 @@ def _private_token() -> Generator[None]:
     yield
     with suppress(OSError):
         (folder / "auth_token").chmod(0o600)
+
+
+@contextmanager
+def _no_dashboard() -> Generator[None]:
+    """Start Ray without its dashboard's process, which asks servers in the network whose cloud this machine is in."""
+    from ray._private.node import Node
+
+    start, Node.start_api_server = Node.start_api_server, lambda *_, **__: None
+    try:
+        yield
+    finally:
+        Node.start_api_server = start
 
 
 def max_workers(threads: int) -> int:

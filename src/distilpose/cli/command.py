@@ -11,7 +11,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from distilpose.errors import require_package
+from distilpose.errors import printable, require_package
 from distilpose.options import OptionType, option_types
 
 if TYPE_CHECKING:
@@ -75,11 +75,6 @@ def completion_script(commands: Mapping[str, Command], shell: str) -> str:
 def examples_text(name: str, examples: Sequence[str]) -> str:
     """The examples of a command as lines to type."""
     return "\n".join(f"  distilpose {name} {example}".rstrip() for example in examples)
-
-
-def printable(text: object) -> str:
-    """A text without control characters, which a file's name could send to the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in str(text))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distilpose.cli.command import Command, printable
-from distilpose.errors import ConfigError, require_package
+from distilpose.cli.command import Command
+from distilpose.errors import ConfigError, printable, require_package
 from distilpose.options import option
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 from distilpose import __version__
 from distilpose.cli import commands, training
-from distilpose.cli.command import Command, completion_script, examples_text, printable, read_options
+from distilpose.cli.command import Command, completion_script, examples_text, read_options
 from distilpose.cli.doctor import DOCTOR
 from distilpose.cli.predict import PREDICT
 from distilpose.cli.yaml_values import bound_yaml
 from distilpose.compat import current_options
-from distilpose.errors import ConfigError, DistilPoseError, missing_package
+from distilpose.errors import ConfigError, DistilPoseError, missing_package, printable
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
         print(f"error: {printable(repr(name))} is no command of distilpose; {hint}", file=sys.stderr)
         return 2
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     _end_on_hang_up()
     try:
         return _run(name, args[1:])
@@ -81,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has left, as in `distilpose models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """A line without control characters of file names."""
+        return printable(super().format(record))
 
 
 def _end_on_hang_up() -> None:

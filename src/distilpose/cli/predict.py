@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from distilpose.cli.command import Command, printable
+from distilpose.cli.command import Command
+from distilpose.errors import printable
 
 if TYPE_CHECKING:
     from distilpose.inference.options import PredictOptions

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distilpose.cli.command import Command
 from distilpose.compat import current_names, refuse_deleted
-from distilpose.errors import ConfigError
+from distilpose.errors import ConfigError, printable
 from distilpose.files import load_yaml, read_yaml
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ def _ablate(args: Namespace) -> int:
     values["variants"] = [Variant(**vars(variant)) for variant in args.variants]
     result = ablate(AblationConfig(**values), only=args.only, console=Console(stderr=True))
     for failure in result.failures:
-        print(f"failed: {failure}", file=sys.stderr)
+        print(printable(f"failed: {failure}"), file=sys.stderr)
     Console().print(ablation_table(result.rows, result.reference))
-    print("written:", *result.files)
+    print(printable(f"written: {' '.join(map(str, result.files))}"))
     return 1 if result.failures else 0
 
 

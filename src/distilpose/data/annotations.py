@@ -118,8 +118,10 @@ def normalize_document(document: dict[str, Any], file: Path) -> None:
         for entry in annotations:
             if f"{kind}_id" in entry and kind != "annotation":
                 entry[f"{kind}_id"] = _as_number(entry[f"{kind}_id"], numbers)
-        if any(not text.isdigit() for text in numbers):
-            logger.warning("%s: %s ids are text: they are numbered in the order of the file", file, kind)
+        if any(not _is_number(text) for text in numbers):
+            logger.warning(
+                "%s: %s ids are text or beyond 64 bits: they are numbered in the order of the file", file, kind
+            )
     for entry in images:
         if isinstance(entry.get("file_name"), str):
             entry["file_name"] = entry["file_name"].replace("\\", "/")
@@ -133,10 +135,16 @@ def _listed(document: Mapping[str, Any], key: str) -> list[Any]:
 
 def _number_ids(ids: Sequence[Any]) -> dict[str, int]:
     """Whole numbers for ids that are text: the number it holds, else the next free one."""
-    texts = [value for value in ids if isinstance(value, str)]
+    texts = [str(value) for value in ids if _is_text(value)]
     numbers = {text: int(text) for text in texts if _is_number(text)}
-    free = count(max([0, *numbers.values(), *(value for value in ids if isinstance(value, int))]) + 1)
+    taken = (value for value in ids if isinstance(value, int) and not _is_text(value))
+    free = count(max([0, *numbers.values(), *taken]) + 1)
     return numbers | {text: next(free) for text in dict.fromkeys(texts) if text not in numbers}
+
+
+def _is_text(value: Any) -> bool:
+    """Whether an id is text; a number that arrays and tables cannot hold counts as such."""
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) >= 2**63)
 
 
 def _is_number(text: str) -> bool:
@@ -145,8 +153,8 @@ def _is_number(text: str) -> bool:
 
 def _as_number(value: Any, numbers: Mapping[str, int]) -> Any:
     """The number of a text id, of a reference to a number as text, or of a float without a fraction."""
-    if isinstance(value, str):
-        return numbers.get(value, int(value) if _is_number(value) else value)
+    if _is_text(value):
+        return numbers.get(str(value), int(value) if _is_number(str(value)) else value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

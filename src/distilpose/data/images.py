@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -124,6 +125,8 @@ def check_decodes(path: str | os.PathLike[str]) -> int:
 def _opened(path: str | os.PathLike[str] | NamedBytes) -> Iterator[Image.Image]:
     """An image file, open; whatever goes wrong inside is an `InputError` with the path."""
     try:
+        if isinstance(path, str | os.PathLike) and stat.S_ISFIFO(os.stat(path).st_mode):
+            raise InputError("expected a file, got a pipe, which may never end: give its content as - to predict")
         with Image.open(path, formats=_formats(path)) as image:
             yield image
     except InputError as error:

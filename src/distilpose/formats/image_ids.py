@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from itertools import count
 
 _LIMIT = 2**63  # ids are below, which Parquet and pycocotools hold
+_MOST_DIGITS = 1000  # Python reads no number of more than some thousand
 
 
 def stem_number(name: str | os.PathLike[str]) -> int | None:
-    """The number that a file's stem is, such as 785 of ``a/000000000785.jpg``; None where it is none below 2**63."""
+    """The number that a file's stem is, such as 785 of ``a/000000000785.jpg``; None where it is none."""
     stem = os.path.splitext(os.path.basename(os.fspath(name).replace("\\", "/")))[0]
-    is_number = stem.isascii() and stem.isdecimal() and len(stem) < 30
-    return int(stem) if is_number and int(stem) < _LIMIT else None
+    return int(stem) if stem.isascii() and stem.isdecimal() and len(stem) <= _MOST_DIGITS else None
 
 
 def image_ids(names: Sequence[str | os.PathLike[str]]) -> list[int]:
@@ -23,15 +23,16 @@ def image_ids(names: Sequence[str | os.PathLike[str]]) -> list[int]:
 
 
 def fill_ids(ids: Sequence[int | None], taken: Collection[int] = ()) -> list[int]:
-    """The ids, with the first of `free_ids` in place of each None and of ids that are there twice.
+    """The ids; None, ids that are there twice and ids of more than 64 bits become the first of `free_ids`.
 
     ``taken`` are not free either.
     """
     users = Counter(ids)
     free = free_ids({number for number in users if number is not None}.union(taken))
-    return [next(free) if number is None or users[number] > 1 else number for number in ids]
+    good = {number for number, count in users.items() if number is not None and count == 1 and abs(number) < _LIMIT}
+    return [number if number in good and number is not None else next(free) for number in ids]
 
 
 def free_ids(used: Collection[int]) -> Iterator[int]:
     """1, 2, 3, ... without those that are ``used``."""
-    return (number for number in count(1) if number not in used)
+    return (number for number in itertools.count(1) if number not in used)

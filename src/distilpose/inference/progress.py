@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from distilpose.errors import printable
 from distilpose.inference.interruption import Interruption
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
 ItemT = TypeVar("ItemT")
 
@@ -25,7 +26,6 @@ class Meter:
     def __init__(self, show: bool, interruption: Interruption | None = None) -> None:
         self._progress = _bar() if show else None
         self._interruption = interruption
-        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         if self._progress is not None:
@@ -41,20 +41,15 @@ class Meter:
         if self._progress is None:
             yield from items
             return
-        self._task = self._progress.add_task(title, total=total, rate="", note="")
+        task = self._progress.add_task(printable(title), total=total, rate="")
         done, start = 0, time.perf_counter()
         for item in items:
             yield item
             done += 1
             rate = f"{done / (time.perf_counter() - start):.1f} {unit}/s"
-            self._progress.update(self._task, completed=done, rate=rate)
+            self._progress.update(task, completed=done, rate=rate)
         if self._interruption is None or not self._interruption.requested:  # else it would look finished
-            self._progress.update(self._task, total=done)
-
-    def note(self, text: object) -> None:
-        """Show a remark beside the bar."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, note=str(text))
+            self._progress.update(task, total=done)
 
 
 def _bar() -> Progress:
@@ -62,11 +57,10 @@ def _bar() -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )

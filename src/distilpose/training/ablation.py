@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from distilpose.backends.checkpoint import load_checkpoint, read_description
-from distilpose.errors import ConfigError, DistilPoseError
+from distilpose.errors import ConfigError, DistilPoseError, printable
 from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
 from distilpose.files import OutputLock
@@ -141,12 +142,12 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
     with nullcontext() if only else OutputLock(config.out, "distilpose ablate"):
         result = _write(config, runs)
         for name, run in todo:
-            console.rule(f"{name}, seed {run.settings.seed}")
+            console.rule(escape(f"{name}, seed {run.settings.seed}"))
             try:
                 run.work(config.flip_test, console)
             except DistilPoseError as error:
                 failures.append(f"{name}, seed {run.settings.seed}: {error}")
-                console.print(f"[red]failed:[/red] {failures[-1]}")
+                console.print("[red]failed:[/red]", escape(printable(failures[-1])))
             result = _write(config, runs)
     return result._replace(failures=tuple(failures))
 
@@ -266,7 +267,7 @@ def ablation_table(rows: Sequence[Row], reference: Row | None) -> Table:
     """The rows for reading, metrics x 100; differences are to the reference."""
     table = Table(*_headings(reference))
     for row in rows:
-        table.add_row(*_cells(row, reference))
+        table.add_row(*map(escape, _cells(row, reference)))
     return table
 
 
