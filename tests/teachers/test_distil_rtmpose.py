@@ -36,7 +36,7 @@ def test_the_steps_of_the_page(
     )
     labeled = json.loads(Path("labels/person_keypoints.json").read_text())["annotations"]
     assert len(labeled) == len(json.loads(labels.read_text())["annotations"])
-    people = {"annotations": str(labels), "images": str(images)}
+    people = {"annotations": str(labels), "images": str(images), "skeleton": "coco_17"}
     sets = [people, {**people, "annotations": "labels/person_keypoints.json", "zero_means_unknown": True}]
     small = {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2}
     student = STUDENT | {

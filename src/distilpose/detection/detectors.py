@@ -51,19 +51,15 @@ def create_detector(
     threads: int | None = None,
     tile: int | None = None,
 ) -> Detector:
-    """Build a detector by the name that ``--detector`` takes, see the module.
+    """Build a detector by the name that ``--detector`` takes, see the module; what is None it decides itself.
 
-    Args:
-        name: one of `DETECTORS`.
-        threshold: least score of a box, in [0, 1]; the detector's own when None. Without meaning for ``whole-image``.
-        nms_iou: of two boxes that overlap by more, the weaker one goes, in [0, 1]; the detector's own when None.
-        device: where torch runs an ``hf:`` model; the CPU when None. The others run on the CPU.
-        threads: of one run of a detector in ONNX Runtime; chosen by it when None.
-        tile: side in pixels of the tiles in which the built-in detector also looks, for small people in large images.
+    ``threshold`` and ``nms_iou`` lie in [0, 1], without meaning for ``whole-image``. ``device`` is where torch runs an
+    ``hf:`` model; the others run on the CPU, in ``threads`` threads. ``tile`` is the side in pixels of the tiles in
+    which the built-in detector also looks, for small people in large images.
 
     Raises:
         ConfigError: there is no such detector, an option is out of range, a package is missing, or the model finds no
-            people.
+        people.
         InputError: the model is missing, broken, or cannot be downloaded.
     """
     options: dict[str, Any] = {}

@@ -52,8 +52,7 @@ class CocoImages(NamedTuple):
 def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], CocoImages | None]:
     """Read the people of a file: .json (COCO results or annotations), .csv, .txt (MOT), or a folder of .txt (YOLO).
 
-    ``coco`` is of the annotation file that names the images and categories, if there is one; it is returned with the
-    rows, or that of the file itself if it is an annotation file.
+    With them comes ``coco``, of the annotation file that names images and categories, or that of the file itself.
 
     Raises:
         InputError: the file is unreadable, or none of its rows is.

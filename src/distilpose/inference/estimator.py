@@ -132,8 +132,8 @@ class PoseEstimator:
             keep_images: give ``frame.image`` and ``frame.result.image``.
 
         Yields:
-            A `FrameResult` per frame: ``result`` with track ids, smoothed; or ``error`` where it is None. With
-            smoothing it comes some frames late.
+            A `FrameResult` per frame: ``result`` with track ids, smoothed; or ``error`` where it is None, and the next
+            frames follow. With smoothing it comes some frames late.
 
         Raises:
             InputError: the video or the camera cannot be opened.

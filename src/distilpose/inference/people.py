@@ -129,7 +129,7 @@ def people_by_file(
     """Boxes from a file, those with a score of ``threshold`` and above.
 
     Raises:
-        InputError: a file is unreadable or broken, fits no source, or has boxes of a video without frame numbers.
+        InputError: a file is broken, fits no source, or has boxes of a video without frame numbers.
     """
     matched = match_boxes(boxes, [*images, *videos], annotations)
     for video in videos:
@@ -168,13 +168,9 @@ def best_rows(score: FloatArray, max_people: int | None) -> NDArray[np.intp]:
 def locate(
     frames: Iterable[Frame], find: Finder, *, max_people: int | None = None, batch: int = DETECTION_BATCH
 ) -> Generator[tuple[FrameId, LocatedImage | DistilPoseError]]:
-    """Find the people of image after image, ``batch`` at once.
+    """Find the people of image after image, ``batch`` at once, and keep the best ``max_people`` of each.
 
-    Args:
-        frames: images, or why there is none.
-        find: their boxes.
-        max_people: people of an image that are kept.
-        batch: images given to ``find`` at once. An error of one batch is tried again one by one.
+    An error of one batch is tried again image by image.
     """
     rest = iter(frames)
     while several := list(islice(rest, batch)):

@@ -81,11 +81,7 @@ class PredictReport:
 
 
 class Run:
-    """One call of `predict_files`; ``drawings`` has the file of the drawn image or video of each source.
-
-    Attributes:
-        interrupted: whether images or videos were ended early.
-    """
+    """One call of `predict_files`; ``drawings`` has the file of the drawn image or video of each source."""
 
     def __init__(
         self,

@@ -20,14 +20,7 @@ STDIN = Path("-")  # an image on the standard input
 
 
 class Sources(NamedTuple):
-    """What there is to predict, each once.
-
-    Attributes:
-        images: image files.
-        videos: video files.
-        cameras: numbers of webcams.
-        num_others: files in folders that are neither images nor videos by their suffix.
-    """
+    """What there is to predict, each once; ``num_others`` files in folders are neither by their suffix."""
 
     images: list[Path]
     videos: list[Path]

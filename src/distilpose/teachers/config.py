@@ -173,7 +173,7 @@ def read_teacher_file(path: str | Path) -> tuple[str | dict[str, Any], bool]:
     if Path(path).suffix in _MODEL_SUFFIXES:
         return str(path), False
     if str(path) in (*MODELS, *SHIPPED_WEIGHTS) and not Path(path).exists():
-        kind = "an untrained architecture" if str(path) in MODELS else "a student, which gives no heatmaps"
+        kind = "a student, which gives no heatmaps" if str(path) in SHIPPED_WEIGHTS else "an untrained architecture"
         raise ConfigError(
             f"{path} is {kind}: a teacher is a trained heatmap model, such as a checkpoint of tokenpose_s or "
             "simplebaseline_r50, an ONNX file with heatmaps, or a YAML file that names one, RTMPose too "
