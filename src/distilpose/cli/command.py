@@ -7,7 +7,7 @@ import difflib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -35,6 +35,11 @@ class Command(NamedTuple):
     examples: tuple[str, ...]
     options: str | Callable[[jsonargparse.ArgumentParser, Sequence[str]], jsonargparse.Namespace]
     run: Callable[[Any], int]
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Nothing to choose."""
 
 
 def read_options(command: Command, name: str, words: Sequence[str]) -> Any:

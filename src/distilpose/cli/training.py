@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from distilpose.cli.command import Command
@@ -129,6 +130,24 @@ def _take_base_changes(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         except ValueError as error:
             raise ConfigError(f"expected a YAML value after --base.{key}, got {text!r}") from error
     return rest, changes
+
+
+@cache
+def bound_yaml() -> None:
+    """Let jsonargparse read no YAML that `load_yaml` refuses, in options and texts of a configuration."""
+    import yaml
+    from jsonargparse import get_loader, set_loader
+
+    load = get_loader("yaml")  # reads 1e-4 as a number and dates as texts
+
+    def load_bounded(text: str) -> Any:
+        try:
+            load_yaml(text)
+        except ValueError as error:
+            raise yaml.YAMLError(str(error)) from error
+        return load(text)
+
+    set_loader("yaml", load_bounded, (yaml.YAMLError,))
 
 
 TRAIN = Command(

@@ -36,17 +36,9 @@ class MatchedBoxes(NamedTuple):
 def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = None) -> MatchedBoxes:
     """Read a boxes file and give each image its people.
 
-    These layouts are read (`box_files`):
-
-    - a list of rows, COCO's detection results: ``bbox`` (x, y, width, height) or ``box_xyxy``; ``image_id``, ``image``
-      (file name or path) or both; ``box_score`` or ``score``, else 1; ``category_id``, else a person. Rows of a video
-      have a ``frame``, its number from 0. ``predictions.json`` is such a file;
-    - a COCO annotation file, its own ``annotations``: labeled people are the boxes, clipped as in evaluation, crowds
-      left out. One without ``bbox`` has the box of its labeled keypoints, as in training and evaluation;
-    - CSV with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, and ``score`` and
-      ``frame`` if any; our ``poses.csv`` is such a file;
-    - MOT Challenge (``gt.txt``, ``det.txt``): of the only video or image, else of the images numbered as its frames;
-    - a folder of YOLO labels, called after the images.
+    What is read says `read_box_rows`. Without a score a box has 1, without a ``category_id`` it is a person's. Rows of
+    a video have a ``frame``, its number from 0; ``predictions.json`` and ``poses.csv`` are such files. MOT rows belong
+    to the only video or image, else to the images numbered as their frames.
 
     A row belongs to the image that ``annotations`` names for its ``image_id``, unless its ``image`` field says another
     file name; without ``annotations``, to the one its ``image`` field names; without that, to the one whose stem is the
