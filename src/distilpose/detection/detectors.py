@@ -92,11 +92,7 @@ def create_detector(
 
 
 def check_detector_fits(name: str, skeleton: Skeleton) -> None:
-    """Refuse a detector that finds people for a model of something else; an ``onnx:`` file is believed.
-
-    Raises:
-        ConfigError: the skeleton is not a person's, and the detector finds nothing but people.
-    """
+    """Refuse a detector that finds people for a model of something else (`ConfigError`); ``onnx:`` is believed."""
     if not skeleton.is_person and name.partition(":")[0] in _OF_PEOPLE:
         raise ConfigError(
             f"the model finds {skeleton.name} ({', '.join(skeleton.keypoint_names[:4])}, ...), which is no person, and "

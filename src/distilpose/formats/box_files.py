@@ -56,7 +56,7 @@ def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], Co
       both; ``box_score`` or ``score``;
     - .json with ``annotations``: labeled people are the boxes, clipped as in evaluation, crowds left out. One without
       ``bbox`` has the box of its labeled keypoints;
-    - .csv with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, ``score``, ``frame``;
+    - .csv with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, ``score``;
     - .txt: MOT Challenge (``gt.txt``, ``det.txt``); a folder of .txt: YOLO labels, called after the images.
 
     Raises:

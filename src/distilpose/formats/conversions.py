@@ -213,11 +213,7 @@ def read_table(table: pd.DataFrame, skeleton: Skeleton) -> Arrays:
 
 
 def keypoints_by_name(people: PoseResult, names: Sequence[str], target: str) -> Arrays:
-    """Pick ``xy``, ``raw_score`` and ``sigma`` by keypoint names, see `PoseResult.to_skeleton`.
-
-    Raises:
-        ConfigError: the people have none of them, which ``target`` has.
-    """
+    """Pick ``xy``, ``raw_score`` and ``sigma`` by keypoint names of ``target``, see `PoseResult.to_skeleton`."""
     source = people.skeleton
     at = {name: index for index, name in enumerate(source.keypoint_names)}
     parts = [(name,) if name in at else _MIDDLE_OF.get(name, ()) for name in names]

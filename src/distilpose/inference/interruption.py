@@ -9,11 +9,7 @@ from typing import Any, Self
 
 
 class Interruption:
-    """Notes an interrupt or a request to terminate while it is entered; a second one stops at once.
-
-    Attributes:
-        requested: True once there was one.
-    """
+    """Notes (``requested``) an interrupt or a request to terminate while it is entered; a second one stops at once."""
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

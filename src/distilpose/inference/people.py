@@ -78,11 +78,7 @@ def open_detector(
     threads: int | None = None,
     tile: int | None = None,
 ) -> Detector:
-    """The detector of a prediction, by name as `create_detector` takes it; ``whole-image`` fits its box to the pose.
-
-    Raises:
-        ConfigError: there is no such detector, or it finds people for a model of something else.
-    """
+    """The detector of a prediction, see `create_detector`; one of people for a model of something else is refused."""
     if not isinstance(detector, str):
         return detector
     check_detector_fits(detector, predictor.skeleton)
@@ -107,11 +103,7 @@ def people_by_hand(boxes: FloatArray, images: Sequence[Path], annotations: Path 
 
 
 def read_boxes(text: str) -> FloatArray | None:
-    """``10,20,300,400``, several with ``;`` between -> (N, 4) boxes; None for else, such as a file's name.
-
-    Raises:
-        InputError: a box has not four numbers.
-    """
+    """``10,20,300,400``, several with ``;`` between -> (N, 4) boxes; None for else, such as a file's name."""
     try:
         rows = [[float(number) for number in row.split(",")] for row in text.split(";")]
     except ValueError:
@@ -126,11 +118,7 @@ def read_boxes(text: str) -> FloatArray | None:
 def people_by_file(
     boxes: Path, images: Sequence[Path], videos: Sequence[Path], annotations: Path | None, threshold: float
 ) -> People:
-    """Boxes from a file, those with a score of ``threshold`` and above.
-
-    Raises:
-        InputError: a file is broken, fits no source, or has boxes of a video without frame numbers.
-    """
+    """Boxes from a file, those with a score of ``threshold`` and above; errors as in `match_boxes`."""
     matched = match_boxes(boxes, [*images, *videos], annotations)
     for video in videos:
         if len(matched.people[video].box_score):

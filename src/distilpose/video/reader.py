@@ -187,12 +187,7 @@ class VideoReader:
 
 
 def open_video(path: Path) -> InputContainer:
-    """Open a video for reading.
-
-    Raises:
-        InputError: it is missing or unreadable.
-        ConfigError: PyAV is missing.
-    """
+    """Open a video for reading; an `InputError` where it is missing or unreadable."""
     require_package("av", "reading videos")
     import av
 

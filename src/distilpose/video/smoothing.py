@@ -93,11 +93,7 @@ class OneEuroSmoother:
         self._time = -np.inf
 
     def __call__(self, result: PoseResult, time: float) -> PoseResult:
-        """People with ``track_id`` at ``time`` in seconds -> the same with smoothed ``xy``.
-
-        Raises:
-            InputError: no track ids or one twice, or time goes backwards.
-        """
+        """People with ``track_id`` (each once) at ``time`` in seconds (never going back) -> the same, smoothed."""
         track_ids = _track_ids(result)
         self._time = _next_time(time, self._time)
         for known in self._known.values():

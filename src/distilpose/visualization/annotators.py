@@ -30,10 +30,8 @@ FrameWriter = Callable[[ImageArray, float], None]
 class Annotator:
     """How people are drawn.
 
-    Attributes:
-        style: of lines, colors, labels.
-        anonymize: blur the "face" or the "body" (the box) of everybody first, of weak people too; or "none".
-        keypoint_threshold: keypoints with a lower score are left out.
+    With ``anonymize`` "face" or "body" (the box) everybody is blurred first, weak people too. Keypoints with a lower
+    score than ``keypoint_threshold`` are left out.
     """
 
     style: DrawStyle
