@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, floor
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,9 +13,11 @@ from numpy.typing import ArrayLike
 from distilpose.data.images import check_image
 from distilpose.errors import ConfigError
 from distilpose.geometry.boxes import check_array
-from distilpose.inference.result import PoseResult
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, ImageArray
+
+if TYPE_CHECKING:
+    from distilpose.inference.result import PoseResult
 
 Anonymize = Literal["none", "face", "body"]
 

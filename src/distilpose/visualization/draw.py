@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cv2
 import numpy as np
@@ -13,11 +13,13 @@ from PIL import ImageFont
 
 from distilpose.data.images import check_image
 from distilpose.errors import ConfigError
-from distilpose.inference.result import PoseResult
 from distilpose.options import Range, check_options
 from distilpose.skeletons import Side
 from distilpose.types import Float32Array, FloatArray, ImageArray
 from distilpose.visualization.rasterizer import INK, WHITE, Color, Person, ramp, rasterize_person
+
+if TYPE_CHECKING:
+    from distilpose.inference.result import PoseResult
 
 SIDE_COLORS: dict[Side, Color] = {"left": (0, 200, 255), "right": (255, 128, 20), "center": (245, 245, 245)}
 # Far apart to everyone, people with red-green deficiency included (tests/visualization/test_draw.py measures it);
