@@ -14,13 +14,13 @@ from distilpose.training.config import train_config_from
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "distil_rtmpose.md").read_text(encoding="utf-8")
-TEACHER, SKELETON, STUDENT = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+CONFIG, SKELETON_FILE = ROOT / "configs" / "rtmpose" / "student.yaml", ROOT / "examples" / "upper_body.yaml"
+STUDENT, SKELETON = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (CONFIG, SKELETON_FILE))
 
 
-def test_the_page_shows_a_configuration() -> None:
-    config = train_config_from(STUDENT)
-    config.check()
-    assert config.teacher == TEACHER["teacher"]
+def test_the_page_shows_the_files() -> None:
+    assert [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)] == [STUDENT, SKELETON]
+    train_config_from(STUDENT).check()
 
 
 def test_the_steps_of_the_page(
@@ -28,12 +28,8 @@ def test_the_steps_of_the_page(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(onnx_file("axes"), "rtmpose-m.onnx")
-    (tmp_path / "rtmpose.yaml").write_text(yaml.safe_dump(TEACHER))
-    (tmp_path / "upper_body.yaml").write_text(yaml.safe_dump(SKELETON))
     labels, images = drawn_data / "person_keypoints.json", drawn_data / "images"
-    assert (
-        cli.main(["label", str(labels), "--images", str(images), "--teacher", "rtmpose.yaml", "--out", "labels"]) == 0
-    )
+    assert cli.main(["label", str(labels), "--images", str(images), "--teacher", str(CONFIG), "--out", "labels"]) == 0
     labeled = json.loads(Path("labels/person_keypoints.json").read_text())["annotations"]
     assert len(labeled) == len(json.loads(labels.read_text())["annotations"])
     people = {"annotations": str(labels), "images": str(images), "skeleton": "coco_17"}
@@ -41,7 +37,7 @@ def test_the_steps_of_the_page(
     small = {"input_size_hw": [64, 48], "dim": 16, "depth": 1, "num_heads": 2}
     student = STUDENT | {
         "model": "distilpose_s", "model_options": small, "init": None, "epochs": 1, "accelerator": "cpu",
-        "data": {"skeleton": "upper_body.yaml", "train": sets, "samples_per_epoch": 4, "batch_size": 4, "workers": 0},
+        "data": {"skeleton": str(SKELETON_FILE), "train": sets, "samples_per_epoch": 4, "batch_size": 4, "workers": 0},
     }  # fmt: skip
     Path("student.yaml").write_text(yaml.safe_dump(student))
     assert cli.main(["train", "student.yaml"]) == 0
