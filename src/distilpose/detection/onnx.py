@@ -11,7 +11,23 @@ A file is named as ``FILE`` or ``FILE?key=value&key=value``. The keys, none of w
 - ``normalize``: ``raw`` (0 to 255), ``unit`` (0 to 1) or ``imagenet`` (less ImageNet's mean, divided by its standard
   deviation).
 
-The layouts, each with its defaults for the last three and for the threshold, are those of `onnx_layouts.LAYOUTS`.
+The layouts (B images, Q queries, N boxes, A cells, C classes), each with its defaults for the last three and for the
+threshold:
+
+- ``detr-focal``: RT-DETR, RT-DETRv2, D-FINE from transformers. ``logits`` (B, Q, C) and ``pred_boxes`` (B, Q, 4).
+  stretch, rgb, unit, 0.5.
+- ``detr-softmax``: DETR and its like, whose last class is "no object". The same outputs, so it is to be named.
+  stretch, rgb, imagenet, 0.5.
+- ``rf-detr``: RF-DETR. ``dets`` (B, Q, 4) and ``labels`` (B, Q, C), where a person is class 1. stretch, rgb, imagenet,
+  0.5.
+- ``detr-deploy``: RT-DETR and D-FINE as their authors export them. ``labels``, ``scores`` (B, Q), ``boxes`` (B, Q, 4);
+  a second input ``orig_target_sizes``. stretch, rgb, unit, 0.5.
+- ``yolox``: YOLOX with its cells not decoded. One output (B, A, 5 + C). letterbox, bgr, raw, 0.3.
+- ``yolox-decoded``: YOLOX with its cells decoded into pixels. The same output. letterbox, bgr, raw, 0.3.
+- ``yolov8``: YOLOv8, YOLO11 and YOLO26 without suppression. One output (B, 4 + C, A). letterbox-center, rgb, unit, 0.3.
+- ``yolo-nms``: the same with suppression inside. One output (B, N, 6). letterbox-center, rgb, unit, 0.3.
+- ``suppressed``: MMDeploy's files. ``dets`` (B, N, 5) and ``labels`` (B, N). letterbox, bgr, raw, 0.3; RTMDet wants
+  ``normalize=imagenet``.
 """
 
 from __future__ import annotations

@@ -224,21 +224,20 @@ def _expect(holds: bool, what: str, got: NDArray[Any]) -> None:
 _DETR = (Wanted("pred_boxes", 3, 4), Wanted("logits", 3))
 _ONE = (Wanted("output", 3),)
 
-# B images, Q queries, N boxes, A cells, C classes.
 LAYOUTS: dict[str, Layout] = {
-    "detr-focal": Layout(  # RT-DETR, RT-DETRv2, D-FINE from transformers
+    "detr-focal": Layout(
         "logits (B, Q, C), pred_boxes (B, Q, 4)", _DETR, _decode_focal, "stretch", "rgb", "unit", 0.5
     ),
-    "detr-softmax": Layout(  # DETR and its like; outputs are called as those of detr-focal, so it is to be named
+    "detr-softmax": Layout(
         'logits (B, Q, C + 1) with "no object" last, pred_boxes (B, Q, 4)',
         _DETR, _decode_softmax, "stretch", "rgb", "imagenet", 0.5, person=1,  # COCO's category ids, as DETR has them
     ),
-    "detr-deploy": Layout(  # RT-DETR and D-FINE as their authors export them; second input orig_target_sizes
+    "detr-deploy": Layout(
         "labels (B, Q), boxes (B, Q, 4), scores (B, Q)",
         (Wanted("labels", 2), Wanted("boxes", 3, 4), Wanted("scores", 2)),
         _decode_deploy, "stretch", "rgb", "unit", 0.5,
     ),
-    "rf-detr": Layout(  # RF-DETR
+    "rf-detr": Layout(
         "dets (B, Q, 4), labels (B, Q, C)",
         (Wanted("dets", 3, 4), Wanted("labels", 3)),
         _decode_focal, "stretch", "rgb", "imagenet", 0.5, person=1,  # COCO's category ids
@@ -247,10 +246,9 @@ LAYOUTS: dict[str, Layout] = {
     "yolox-decoded": Layout(
         "one output (B, A, 5 + C) in pixels", _ONE, _decode_yolox_pixels, "letterbox", "bgr", "raw", 0.3
     ),
-    # YOLOv8, YOLO11, YOLO26, without suppression and with it
     "yolov8": Layout("one output (B, 4 + C, A)", _ONE, _decode_yolov8, "letterbox-center", "rgb", "unit", 0.3),
     "yolo-nms": Layout("one output (B, N, 6)", _ONE, _decode_yolo_nms, "letterbox-center", "rgb", "unit", 0.3),
-    "suppressed": Layout(  # MMDeploy's files; RTMDet wants normalize=imagenet
+    "suppressed": Layout(
         "dets (B, N, 5), labels (B, N)",
         (Wanted("dets", 3, 5), Wanted("labels", 2)),
         _decode_suppressed, "letterbox", "bgr", "raw", 0.3,
