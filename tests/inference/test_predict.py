@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from distilpose.data.images import read_image, write_image
 from distilpose.detection.detectors import WholeImage
 from distilpose.errors import ConfigError, InputError
+from distilpose.files import OutputLock
 from distilpose.inference.options import OutputOptions, PredictOptions
 from distilpose.inference.predict import predict_files
 from distilpose.visualization import annotators as annotated
@@ -231,6 +232,23 @@ def test_inputs_are_never_overwritten(folder: Path, boxes: Path, tmp_path: Path,
     with pytest.raises(InputError, match="cannot be made a folder"):
         run(backend, own, folder, output=NO_IMAGES)
     assert backend.batches == []
+
+
+def test_one_run_writes_to_a_folder(folder: Path, tmp_path: Path, backend: Any) -> None:
+    (tmp_path / "out").mkdir()
+    with OutputLock(tmp_path / "out", "another run"), pytest.raises(InputError, match="in use by another run"):
+        run(backend, tmp_path / "out", folder)
+
+
+def test_a_name_that_is_no_utf_8_is_written_with_escapes(folder: Path, tmp_path: Path, backend: Any) -> None:
+    odd = (folder / "8.png").rename(folder / "8\udcff.png")
+    output = OutputOptions(format=["csv", "parquet", "openpose", "yolo"])
+    report = run(backend, tmp_path / "out", folder, output=output)
+    assert (report.num_images, report.num_people, report.failures) == (3, 3, ())
+    names = [Path(row["image"]).name for row in load(tmp_path / "out")]
+    assert names == ["7.png", "8\\udcff.png", "garden.png"]
+    again = run(backend, tmp_path / "again", odd, boxes=tmp_path / "out" / "predictions.json")
+    assert again.num_people == 1
 
 
 def test_boxes_and_a_detector_exclude_each_other(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:

@@ -34,6 +34,7 @@ from distilpose.evaluation.evaluate import evaluate_set
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import SUFFIXES, Format, export_model
+from distilpose.files import write_file_atomically
 from distilpose.models import PoseModel, create_model, list_models
 from distilpose.types import ImageArray
 
@@ -260,7 +261,8 @@ def _written(rows: dict[int, Measurement], options: BenchmarkOptions) -> list[Me
     """The rows in order, written where the options say."""
     found = [rows[number] for number in sorted(rows)]
     if options.json is not None:
-        Path(options.json).write_text(json.dumps([row.to_dict() for row in found], indent=2) + "\n", encoding="utf-8")
+        with write_file_atomically(options.json) as part:
+            part.write_text(json.dumps([row.to_dict() for row in found], indent=2) + "\n", encoding="utf-8")
     return found
 
 

@@ -32,28 +32,19 @@ ALIKE = 10  # images: that so many fail together, all of a shard, is no chance
 
 
 class ShardReport(NamedTuple):
-    """What a worker says of a shard.
+    """What a worker says of a shard."""
 
-    Attributes:
-        shard: its number.
-        images: images in it, failed ones counted.
-        disk_error: why its files could not be written, and where; None if they could.
-        error: what else kept it from being done, such as storage that fails; None if nothing.
-    """
-
-    shard: int
-    images: int
-    disk_error: str | None = None
-    error: str | None = None
+    shard: int  # its number
+    images: int  # images in it, failed ones counted
+    disk_error: str | None = None  # why its files could not be written, and where; None if they could
+    error: str | None = None  # what else kept it from being done, such as storage that fails; None if nothing
 
 
 class ShardWorker:
     """Holds model and detector, and predicts shards with them.
 
-    Args:
-        options: what to do; ``out`` and ``model`` are paths that mean the same on every machine, and without a
-            detector the boxes of the list are taken.
-        id_type: "int64" or "string", of the ids.
+    In ``options``, ``out`` and ``model`` are paths that mean the same on every machine; without a detector the boxes of
+    the list are taken. ``id_type`` is "int64" or "string", of the ids.
 
     Raises:
         ConfigError: an option is out of range, or a package is missing.

@@ -12,6 +12,7 @@ import numpy as np
 from distilpose.data.files import read_json
 from distilpose.data.images import read_image_size
 from distilpose.errors import InputError
+from distilpose.files import utf8_text
 from distilpose.formats.box_files import BoxRow, CocoImages, read_box_rows, read_coco_images
 from distilpose.formats.image_ids import fill_ids, stem_number
 from distilpose.types import FloatArray
@@ -94,18 +95,24 @@ class _Files:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
-        self._parts = {path: path.resolve().parts for path in paths}
+        self._parts = {path: tuple(map(utf8_text, path.resolve().parts)) for path in paths}
         self._by_key: dict[tuple[str, str | int | None], list[Path]] = defaultdict(list)
         for path in paths:
-            for key in (("name", path.name), ("stem", path.stem), ("number", stem_number(path))):
+            whole = utf8_text(path.as_posix())
+            for key in (
+                ("path", whole),
+                ("name", utf8_text(path.name)),
+                ("stem", path.stem),
+                ("number", stem_number(path)),
+            ):
                 self._by_key[key].append(path)
 
     def named(self, name: str) -> Path | None:
         """The file whose path ends with ``name``, or is written exactly so."""
+        exact = self._by_key.get(("path", utf8_text(name)), [])
         parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", ".."))
         candidates = self._by_key.get(("name", parts[-1]), []) if parts else []
         fitting = [path for path in candidates if self._parts[path][-len(parts) :] == parts]
-        exact = [path for path in candidates if path.as_posix() == name]
         return _only(exact or fitting, f"the image name {name!r}", "give it more of the path")
 
     def stemmed(self, stem: str) -> Path | None:

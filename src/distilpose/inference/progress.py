@@ -28,7 +28,7 @@ class Meter:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=Console(stderr=True),
             disable=not show,
         )
@@ -56,4 +56,4 @@ class Meter:
     def note(self, text: object) -> None:
         """Show a remark beside the bar."""
         if self._task is not None:
-            self._progress.update(self._task, note=str(text))
+            self._progress.update(self._task, note=printable(text))

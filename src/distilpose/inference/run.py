@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from distilpose.data.images import read_image
 from distilpose.data.prefetch import map_in_threads, prefetch
 from distilpose.errors import InputError, as_failure, naming
+from distilpose.files import utf8_text
 from distilpose.formats.image_ids import free_ids
 from distilpose.formats.writers import PREDICTIONS_NAME, PoseRecord, PoseWriter, open_writers
 from distilpose.inference.batching import Predicted, predict_stream
@@ -229,7 +230,7 @@ class Run:
 
     def _write(self, frame_id: FrameId, result: PoseResult) -> None:
         record = PoseRecord(
-            source=frame_id.source.as_posix(),
+            source=utf8_text(frame_id.source.as_posix()),
             result=result,
             size_hw=frame_id.size_hw,
             image_id=next(self._frame_ids) if frame_id.frame is not None else self._people.image_ids[frame_id.source],

@@ -68,14 +68,8 @@ def create_app(
 ) -> ASGIApp:
     """Build the server as an ASGI application, which warms the service up and closes it.
 
-    Args:
-        service: that finds poses.
-        card: what ``/v1/model`` says.
-        options: limits and policies.
-        metrics: counts.
-        api_key: that requests to ``/v1`` must carry; None for an open server.
-        hosts: see `AccessLog`.
-        static: folder of the page at ``/``; without its ``index.html`` there is none.
+    ``card`` is what ``/v1/model`` says. Requests to ``/v1`` must carry ``api_key``; None leaves the server open.
+    `AccessLog` checks ``hosts``. The page at ``/`` is the folder ``static``, if it has an ``index.html``.
     """
 
     @asynccontextmanager
@@ -139,17 +133,13 @@ def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
             text = f"{name}: {request.method} {request.url.path[:200]} is not served here; /openapi.json lists what is"
             error = HTTPError(error.status_code, name.lower().replace(" ", "-"), text, dict(error.headers or {}))
         elif isinstance(error, ClientDisconnect):
-            error = _client_left()
+            error = HTTPError(CLIENT_LEFT, "client-left", "the client closed the connection")
         elif not isinstance(error, HTTPError):
             error = HTTPError(500, "internal", "the server failed; its log tells why, under this request_id")
         return error_response(error, entry_of(request.scope), metrics)
 
     for kind in (HTTPError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, answer)
-
-
-def _client_left() -> HTTPError:
-    return HTTPError(CLIENT_LEFT, "client-left", "the client closed the connection")
 
 
 def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
@@ -259,7 +249,7 @@ async def _unless_left(request: Request, work: Awaitable[T]) -> T:
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise _client_left()
+            raise ClientDisconnect
         return working.result()
     finally:
         working.cancel()
@@ -296,7 +286,8 @@ class _Page(StaticFiles):
 
     def __init__(self, folder: Path, app: FastAPI) -> None:
         super().__init__(directory=folder, html=True)
-        self._methods = {route.path: route.methods for route in _routes(app) if route.methods}
+        routes = [route for route in app.routes if isinstance(route, Route)]
+        self._methods = {route.path: route.methods for route in routes if route.methods}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in self._methods:  # a path of ours with a method that it has not
@@ -308,10 +299,6 @@ class _Page(StaticFiles):
         response = await super().get_response(path, scope)
         response.headers.update(PAGE_HEADERS)
         return response
-
-
-def _routes(app: FastAPI) -> list[Route]:
-    return [route for route in app.routes if isinstance(route, Route)]
 
 
 def _add_page(app: FastAPI, static: Path) -> None:
