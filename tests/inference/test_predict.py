@@ -116,12 +116,12 @@ def test_whole_image_without_images(folder: Path, tmp_path: Path, backend: Any, 
     assert report.num_people == 3
     assert [path.name for path in out.iterdir()] == ["predictions.json"]
     assert [(row["image_id"], row["box_xyxy"]) for row in load(out)] == [
-        (image_id, [0, 0, 400, 300]) for image_id in (7, 8, None)
+        (image_id, [0, 0, 400, 300]) for image_id in (7, 8, 1)
     ]
     annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps({"images": [{"id": 31, "file_name": "garden.png"}]}))
     run(bare_backend, out, folder, annotations=annotations, output=NO_IMAGES)
-    assert [row["image_id"] for row in load(out)] == [None, None, 31]
+    assert [row["image_id"] for row in load(out)] == [1, 2, 31]
     assert {(row["raw_score"], row["sigma"], row["keypoints"][2]) for row in load(out)} == {(None, None, 1.0)}
 
 
@@ -189,7 +189,7 @@ def test_a_full_disk_loses_no_predictions(folder: Path, tmp_path: Path, backend:
     monkeypatch.setattr(annotated, "write_image", full)
     with pytest.raises(InputError, match=r"No space left.*can be read"):
         run(backend, tmp_path / "out", folder, batch_size=1)
-    assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8, None]
+    assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8, 1]
 
 
 def test_an_image_that_cannot_be_written_is_reported_by_its_source(
@@ -217,7 +217,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, image: N
     assert images == ["a_1.jpg", "a_1_2.jpg", "b_1.jpg", "b_1_2.jpg", "two.jpg"]
     assert report.num_people == 5
     assert [row["image"] for row in load(out)] == [(tmp_path / name).as_posix() for name in names]
-    assert {row["image_id"] for row in load(out)} == {None}
+    assert [row["image_id"] for row in load(out)] == [2, 3, 4, 5, 6]  # 1 is the number of three files
 
 
 def test_inputs_are_never_overwritten(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:

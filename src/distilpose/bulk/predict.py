@@ -20,6 +20,7 @@ from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
 from distilpose.bulk.worker import ShardReport, ShardWorker
 from distilpose.errors import CheckpointError, ConfigError, InputError, require_package
 from distilpose.files import OutputLock
+from distilpose.formats.image_ids import image_ids
 from distilpose.inference.progress import Meter
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
     source, root, shard_size = options.source, options.root, options.shard_size
     for package in ("pyarrow", "ray"):
         require_package(package, "bulk prediction", "bulk")
+    import pyarrow
+
     check_apart(source, options.out)
     check_address(options.address)
     given = _model_files(options.model)
@@ -87,6 +90,9 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
             "flip_test": options.flip_test,
         }
     )
+    if options.ids is None:
+        ids = pyarrow.array(image_ids(table.column("source").to_pylist()), pyarrow.int64())
+        table = table.set_column(table.schema.get_field_index("image_id"), "image_id", ids)
     with OutputLock(folder.path, "distilpose predict-bulk"):
         num_shards = -(-len(table) // shard_size)
         finished = folder.finished(num_shards, retry_failed=options.retry_failed)

@@ -50,10 +50,14 @@ class CocoImages(NamedTuple):
 
 
 def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], CocoImages | None]:
-    """Read the people of a file: .json (COCO results or annotations), .csv, .txt (MOT), or a folder of .txt (YOLO).
+    """Read the people of a file, and which annotation file names the images: ``coco``, else the file itself.
 
-    ``coco`` is of the annotation file that names the images and categories, if there is one; it is returned with the
-    rows, or that of the file itself if it is an annotation file.
+    - .json, a list of COCO's detection results: ``bbox`` or ``box_xyxy``; ``image_id``, ``image`` (name or path) or
+      both; ``box_score`` or ``score``;
+    - .json with ``annotations``: labeled people are the boxes, clipped as in evaluation, crowds left out. One without
+      ``bbox`` has the box of its labeled keypoints;
+    - .csv with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, ``score``;
+    - .txt: MOT Challenge (``gt.txt``, ``det.txt``); a folder of .txt: YOLO labels, called after the images.
 
     Raises:
         InputError: the file is unreadable, or none of its rows is.

@@ -24,11 +24,7 @@ def terminated_as_interrupted() -> Generator[None]:
 
 
 class Interruption:
-    """Notes an interrupt or a request to terminate while it is entered; a second one stops at once.
-
-    Attributes:
-        requested: True once there was one.
-    """
+    """Notes (``requested``) an interrupt or a request to terminate while it is entered; a second one stops at once."""
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilpose import __version__
 from distilpose.backends.base import InferenceBackend, runtime_of
+from distilpose.formats.image_ids import image_ids
 from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.serving import schemas
 from distilpose.serving.access_log import CLIENT_LEFT, REQUEST_ID_HEADER, AccessLog, entry_of, error_response
@@ -196,7 +197,7 @@ def _add_predictions(
             upload = one_image(parts, options)
             with service.accept(1) as due:
                 answer = await _unless_left(request, service.predict(upload, due))
-        return _json_response(request, card, _poses(request, upload, answer))
+        return _json_response(request, card, _poses(request, upload, answer, *image_ids([upload.filename])))
 
     @app.post(
         "/v1/predict/batch",
@@ -214,15 +215,15 @@ def _add_predictions(
                 answers = await _unless_left(request, work)
         entry, results = entry_of(request.scope), []
         entry.people = 0
-        for upload, answer in zip(uploads, answers, strict=True):
-            name = "" if isinstance(upload, HTTPError) else upload.filename
+        names = ["" if isinstance(upload, HTTPError) else upload.filename for upload in uploads]
+        for name, image_id, upload, answer in zip(names, image_ids(names), uploads, answers, strict=True):
             if isinstance(answer, HTTPError):
                 entry.failed.append(answer.code)
                 metrics.rejected(answer.code)
                 found = {"status": answer.status, "error": answer.code, "message": answer.message}
             else:
                 assert isinstance(upload, Upload)
-                found = {"status": 200, **_poses(request, upload, answer)}
+                found = {"status": 200, **_poses(request, upload, answer, image_id)}
             results.append({"image": name, **found})
         return _json_response(request, card, {"results": results})
 
@@ -272,11 +273,11 @@ async def _attempt(service: PoseService, upload: Upload | HTTPError, due: float)
         return HTTPError(500, "internal", "the server failed on this image; its log tells why")
 
 
-def _poses(request: Request, upload: Upload, answer: Answer) -> dict[str, Any]:
+def _poses(request: Request, upload: Upload, answer: Answer, image_id: int) -> dict[str, Any]:
     entry = entry_of(request.scope)
     entry.people = (entry.people or 0) + len(answer.result)
     entry.batches += answer.batches
-    rows = prediction_rows(PoseRecord(upload.filename, answer.result, answer.size_hw))
+    rows = prediction_rows(PoseRecord(upload.filename, answer.result, answer.size_hw, image_id))
     return {"size_hw": answer.size_hw, "people": rows}
 
 

@@ -15,11 +15,12 @@ from distilpose.backends.device import usable_cores
 from distilpose.detection.detectors import Detector
 from distilpose.errors import DistilPoseError, UnforeseenError
 from distilpose.formats.boxes import PersonBoxes
+from distilpose.geometry.boxes import overlaps_image
 from distilpose.inference.people import best_rows
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.serving.batcher import Batcher
-from distilpose.serving.errors import HTTPError, about_to_end, busy
+from distilpose.serving.errors import HTTPError, about_to_end, busy, unusable
 from distilpose.serving.images import decode_image
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import DECODERS, ServeOptions
@@ -164,6 +165,8 @@ class PoseService:
                 if upload.boxes_xyxy is None:
                     people = await in_thread(self._finders, self._find, image, upload.max_people)
                 else:
+                    if not overlaps_image(upload.boxes_xyxy, image.shape[:2]).all():
+                        raise unusable("boxes", "each box must be at least partly inside of the image")
                     people = PersonBoxes(upload.boxes_xyxy, np.ones(len(upload.boxes_xyxy)))
                 cut = (image, people.boxes_xyxy, people.box_score)
                 prepared = await in_thread(self._cutters, self.predictor.prepare, *cut)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distilpose.backends.description import ModelDescription
+from distilpose.backends.device import AUTO
 from distilpose.backends.foreign import OnnxNetwork, foreign_skeleton, recognize
 from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
 from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalization
@@ -36,12 +37,12 @@ class OnnxSource:
         DistilPoseError: the file is unusable, or does not fit what is declared of it.
     """
 
-    def __init__(self, config: OnnxTeacher | SimccTeacher) -> None:
+    def __init__(self, config: OnnxTeacher | SimccTeacher, device: str = AUTO, threads: int | None = None) -> None:
         path = Path(config.file)
         more: dict[str, Any] = {}
         self._to_heatmaps: Any = lambda heatmaps: heatmaps
         if isinstance(config, OnnxTeacher) and path.is_file() and is_exported(path):
-            backend = OnnxRuntimeBackend(path)
+            backend = OnnxRuntimeBackend(path, threads, device=device)
             known = backend.description
             _check_own_words(config, known)
             size_hw, skeleton = known.input_size_hw, known.skeleton
@@ -49,7 +50,7 @@ class OnnxSource:
             self._pixels = known.normalization is None
             self._run: Any = lambda images: [backend(images).heatmaps]  # type: ignore[union-attr]
         else:
-            network, outputs, count = _open(path, config)
+            network, outputs, count = _open(path, config, device, threads)
             size_hw = network.input_size_hw
             skeleton = _skeleton(path, config.keypoints, count)
             self._pixels = network.dtype.__name__ == "uint8"
@@ -82,12 +83,14 @@ class OnnxSource:
         """ONNX Runtime stays where it is: on its GPU, if it has one, else on the CPU."""
 
 
-def _open(path: Path, config: OnnxTeacher | SimccTeacher) -> tuple[OnnxNetwork, tuple[str, ...], int]:
+def _open(
+    path: Path, config: OnnxTeacher | SimccTeacher, device: str, threads: int | None
+) -> tuple[OnnxNetwork, tuple[str, ...], int]:
     """The network, the outputs that are read, and the number of keypoints."""
     heatmaps = isinstance(config, OnnxTeacher)
     names = ([config.output] if config.output else None) if isinstance(config, OnnxTeacher) else config.outputs
     try:
-        network = OnnxNetwork(path, config.input_size_hw)
+        network = OnnxNetwork(path, config.input_size_hw, threads=threads, device=device)
         layout = recognize(network, names)
     except ConfigError as error:
         raise ConfigError(f"teacher {error} ({_WHERE})") from error
