@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS := all,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: venv demo test test-slow fuzz check bench docs parity dist licenses web clean
+.PHONY: venv demo test test-slow test-lowest fuzz check bench docs parity dist licenses web clean
 
 venv: .venv/installed
 
@@ -28,6 +28,12 @@ fuzz: venv  ## changed files and requests: nothing crashes, no good input is los
 
 test-slow: venv  ## the long tests
 	$(BIN)/python -m pytest -m slow
+
+test-lowest:  ## tests of values with the lowest versions of pyproject.toml, in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt torch
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable ".[train,video,interop,serve]" pytest pytest-timeout hypothesis pycocotools
+	.venv-lowest/bin/python -m pytest tests/data tests/geometry tests/evaluation tests/formats tests/inference tests/video
 
 check: venv docs  ## style and types, and the site builds
 	$(BIN)/ruff check .
@@ -58,4 +64,4 @@ web: venv  ## the browser page: ONNX Runtime Web from npm, the shipped student a
 	$(BIN)/distilpose web
 
 clean:
-	rm -rf .venv demo site dist
+	rm -rf .venv .venv-lowest demo site dist

@@ -24,13 +24,13 @@ BLAZEPOSE_OF_COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 
 
 def main() -> None:
     """Write the file."""
-    import mediapipe as mp
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
+    import mediapipe as mp
+
     results = []
     with mp.solutions.pose.Pose(static_image_mode=True, model_complexity=1) as blazepose:
         for entry in json.loads(options.annotations.read_text())["images"]:

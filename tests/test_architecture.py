@@ -3,8 +3,10 @@
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -159,6 +161,18 @@ def test_public_names_are_documented(name: str) -> None:
     for attribute, value in vars(module).items():
         own = getattr(value, "__module__", None) == name and callable(value) and not attribute.startswith("_")
         assert not own or value.__doc__, f"{name}.{attribute}"
+
+
+def test_the_lowest_versions_are_those_of_the_requirements() -> None:
+    root = SOURCE.parent.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    apart = {"all", "dev", "coreml", "imagenet", "litert", "litert-export"}  # not in one environment with the others
+    listed = [*project["dependencies"], *(each for name in extras.keys() - apart for each in extras[name])]
+    found = (re.match(r"([\w.-]+)(?:\[.*\])?>=([\d.]+)", requirement) for requirement in listed)
+    bounds = {match[1]: match[2] for match in found if match}
+    lines = (root / "constraints-lowest.txt").read_text().splitlines()[1:]
+    assert dict(line.removesuffix(".*").split("==") for line in lines) == bounds
 
 
 def test_makefile_and_ci_agree_with_the_readme() -> None:

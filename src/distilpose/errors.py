@@ -44,6 +44,11 @@ def as_failure(error: Exception) -> DistilPoseError:
     return failure
 
 
+def naming(source: object, error: DistilPoseError) -> str:
+    """The error's text with the name of its source, once; the bare text where the source has no name."""
+    return str(error) if str(source) in str(error) else f"{source}: {error}"
+
+
 def printable(text: object) -> str:
     """A text without control characters, which a file's name could send to the terminal."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in str(text))
@@ -78,6 +83,11 @@ EXTRAS = {
 }
 
 
+def install_command(extra: str) -> str:
+    """What installs an extra of this package: from an index, or in a clone of its repository."""
+    return f'pip install "distilpose[{extra}]", or in a clone pip install ".[{extra}]"'
+
+
 def missing_package(package: str, what: str, extra: str | None = None) -> ConfigError:
     """The error for an optional package that is not installed, with the command that installs it.
 
@@ -87,7 +97,7 @@ def missing_package(package: str, what: str, extra: str | None = None) -> Config
         extra: of this package that installs all that ``what`` needs; the one in `EXTRAS` when None.
     """
     extra = extra or EXTRAS.get(package.split(".")[0])
-    command = f"pip install {package}" if extra is None else f'pip install "distilpose[{extra}]"'
+    command = f"pip install {package}" if extra is None else install_command(extra)
     return ConfigError(f"{what} needs {package}, which is not installed: {command}")
 
 

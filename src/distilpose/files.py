@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Self
 
-from distilpose.errors import ConfigError, InputError
+from distilpose.errors import ConfigError, DistilPoseError, InputError
 
 LOCK_NAME = ".distilpose.lock"
 _FULL_BYTES = 1 << 20  # with less room than that, a disk is full
@@ -24,11 +24,8 @@ _MAX_YAML_BYTES, _MAX_YAML_VALUES, _MAX_YAML_DEPTH = 1 << 20, 100_000, 50
 def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """Give a hidden, empty file in the folder of ``path``, which takes that name when the block ends without an error.
 
-    It is new (``O_EXCL``, no link is followed), has the ending of ``path``, and its mode follows the umask.
-
-    Args:
-        path: of the file; its folder exists. A file that is there is replaced.
-        sync: ask the disk to keep the content before the rename, for files that took long to make.
+    It is new (``O_EXCL``, no link is followed), has the ending of ``path``, and its mode follows the umask. ``sync``
+    asks the disk to keep the content before the rename, for files that took long to make.
 
     Raises:
         OSError: the disk is full or not writable; nothing is left behind.
@@ -60,10 +57,6 @@ def write_file_atomically(path: str | Path) -> Iterator[Path]:
 
     Raises:
         InputError: the file cannot be written, such as on a full disk.
-
-    Example:
-        >>> with write_file_atomically("poses.json") as part:  # doctest: +SKIP
-        ...     part.write_text("[]")
     """
     path = Path(path)
     with disk_errors(path):
@@ -86,6 +79,11 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} cannot be written ({reason[:300]}): expected a folder that can be written to, with room"
         ) from error
+
+
+def utf8_text(name: object) -> str:
+    """A name as text that every file can hold: bytes that are no UTF-8 are written as escapes, as in a terminal."""
+    return str(name).encode(errors="backslashreplace").decode()
 
 
 def part_path(path: Path) -> Path:
@@ -117,25 +115,21 @@ def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
         left = left[file.write(left) :]
 
 
-def read_yaml(path: str | Path, expected: str) -> Any:
-    """Plain values of a YAML file in UTF-8.
-
-    Args:
-        path: of the file.
-        expected: what it should be, for the error.
+def read_yaml(path: str | Path, expected: str, error: type[DistilPoseError] = ConfigError) -> Any:
+    """Plain values of a YAML file in UTF-8; ``expected`` says what it should be, for the error.
 
     Raises:
-        ConfigError: the file cannot be read, or `load_yaml` refuses its text.
+        DistilPoseError: of class ``error``: the file cannot be read, or `load_yaml` refuses its text.
     """
     try:
         with Path(path).open("rb") as file:
             return load_yaml(file.read(_MAX_YAML_BYTES + 1).decode("utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}): expected {expected}, check the path") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} cannot be read ({error}): expected {expected}, save it as UTF-8") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} cannot be read as YAML ({error}): expected {expected}") from error
+    except OSError as problem:
+        raise error(f"{path} cannot be read ({problem.strerror}): expected {expected}, check the path") from problem
+    except UnicodeDecodeError as problem:
+        raise error(f"{path} cannot be read ({problem}): expected {expected}, save it as UTF-8") from problem
+    except ValueError as problem:
+        raise error(f"{path} cannot be read as YAML ({problem}): expected {expected}") from problem
 
 
 def load_yaml(text: str) -> Any:
@@ -177,11 +171,9 @@ def _unfolded_values(node: Any, counted: dict[int, float], depth: int = 0) -> fl
 
 
 class OutputLock:
-    """Keeps a second process out of a folder of results; released when the block or the process ends.
+    """Keeps a second process out of an existing folder of results; released when the block or the process ends.
 
-    Args:
-        folder: it exists.
-        work: what this process does there, as the other one is told.
+    ``work`` is what this process does there, as the other one is told.
 
     Raises:
         InputError: on entry, another process holds the folder, and the text says which; or it cannot be written to.

@@ -95,6 +95,12 @@ def test_a_provider_that_does_not_start_is_no_silent_fallback(monkeypatch: pytes
 
         get_outputs = get_inputs
 
+        def get_provider_options(self) -> dict[str, Any]:
+            return {}
+
+        def get_session_options(self) -> Any:
+            return onnxruntime.SessionOptions()
+
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )

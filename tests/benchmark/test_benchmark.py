@@ -1,6 +1,7 @@
 """The benchmark: what it derives is right, and the command writes every figure."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def test_speeds_by_hand() -> None:
 def test_a_worker_answers_from_its_own_process(tmp_path: Path) -> None:
     model = create_model("distilpose_s", input_size_hw=(32, 24), depth=1)
     path = save_checkpoint(model, tmp_path / "small.safetensors")
-    answer = run_worker(path, [1, 2])
+    answer = run_worker(path, [1, 2], device="cpu", threads=1)
+    assert re.fullmatch(r"torch \S+ on cpu, 1 threads, float32", answer["runtime"])
     assert set(answer["seconds"]) == {"1", "2"}
     assert min(answer["seconds"].values()) > 0
     assert answer["peak_megabytes"] is None or answer["peak_megabytes"] > 50

@@ -27,6 +27,19 @@ def test_a_folder_is_walked_in_one_order(images: Path) -> None:
     assert fingerprint(list_inputs(images)) == fingerprint(list_inputs(images))
 
 
+def test_names_that_are_no_utf_8_are_failures_of_their_own(tmp_path: Path) -> None:
+    write_tar(tmp_path / "s.tar", {"k\udcff.jpg": b"first"})
+    assert items_of(list_inputs(tmp_path / "s.tar"))[0].source == f"{tmp_path}/s.tar/k\\udcff.jpg"
+    with pytest.raises(InputError, match="no UTF-8: rename it"):
+        list_inputs((tmp_path / "s.tar").rename(tmp_path / "s\udcff.tar"))
+    (tmp_path / "a").mkdir()
+    for name in ("a\udcff.jpg", "b.jpg"):
+        (tmp_path / "a" / name).touch()
+    odd, good = items_of(list_inputs(tmp_path / "a"))
+    assert (odd.source, odd.problem) == (f"{tmp_path}/a/a\\udcff.jpg", "its name is no UTF-8: rename it")
+    assert good.problem is None
+
+
 def test_a_list_gives_paths_ids_and_boxes(tmp_path: Path) -> None:
     boxes = [[[1, 2, 3, 4], [5, 6, 7, 8.5]], [], None]
     file = write_list(tmp_path / "list.parquet", p=["x/a.jpg", "/b.jpg", "a.jpg"], id=[7, 8, None], boxes=boxes,

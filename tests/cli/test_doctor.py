@@ -23,7 +23,7 @@ def test_a_missing_package_is_told_with_what_installs_it(monkeypatch, capsys) ->
     monkeypatch.setattr(doctor, "installed", lambda name: None if name in ("av", "torch") else found(name))
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert 'missing av: pip install "distilpose[video]"' in out
+    assert 'missing av: pip install "distilpose[video]", or in a clone pip install ".[video]"' in out
     assert "torch                   not installed" in out
 
 

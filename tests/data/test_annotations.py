@@ -271,11 +271,11 @@ def test_yolo_with_own_keypoints_and_folders_as_roboflow_writes_them(tmp_path):
         ("", "kpt_shape: 17", r"expected kpt_shape: \[number of keypoints, 2 or 3\], got 17"),
         ("", "flip_idx: [1, 1]", "flip_idx must hold 0 to 1, each once"),
         ("", "flip_idx: ['1', '0']", "flip_idx must hold 0 to 1, each once"),
-        ("\udcff", "", "a.txt: expected text of a YOLO data set in UTF-8"),
+        ("\udcff", "", "a.txt: expected YOLO labels as text in UTF-8"),
         ("", "train: nowhere", "train: .*nowhere does not exist"),
         ("", "kpt_names: [one]", "kpt_names must be the names of 2 keypoints"),
-        ("", "a: &a [1]\nb: [*a", "cannot be read as the data.yaml"),
-        ("", "a: !!int x", "cannot be read as the data.yaml"),
+        ("", "a: &a [1]\nb: [*a", "(?s)cannot be read as YAML .*expected the data.yaml"),
+        ("", "a: !!int x", "(?s)cannot be read as YAML .*expected the data.yaml"),
     ],
 )
 def test_broken_yolo_sets_are_refused_by_file_and_line(tmp_path, row, yaml, message):

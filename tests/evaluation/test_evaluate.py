@@ -330,6 +330,7 @@ def test_an_unusable_out_is_refused_before_the_work(annotations: Path) -> None:
 RESULT_FAULTS: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], str]] = {
     "foreign image": (lambda r: r[1].update(image_id=4), r"result 1: image_id 4 is not among the images of .*\.json"),
     "no image": (lambda r: r[0].update(image_id=None), "image_id None is not among.*predict with --annotations"),
+    "another image": (lambda r: r[0].update(image="x/b.jpg"), "image x/b.jpg is not .* which has image_id"),
     "no score": (lambda r: r[0].pop("score"), "result 0 has no score"),
     "no person": (lambda r: r.insert(0, 7), "result 0 has no image_id, category_id, keypoints, score"),
     "a dog": (lambda r: r[0].update(category_id=18), "expected category_id 1"),

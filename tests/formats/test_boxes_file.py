@@ -40,15 +40,15 @@ def test_without_annotations_a_numeric_stem_is_the_image_id(tmp_path: Path) -> N
     assert people.box_score.tolist() == [0.5, 1.0]
     assert len(matched.people[PATHS[1]].boxes_xyxy) == 0
     assert matched.people[PATHS[1]].boxes_xyxy.shape == (0, 4)
-    assert matched.image_ids == {PATHS[0]: 785, PATHS[1]: None, PATHS[2]: 12}
+    assert matched.image_ids == {PATHS[0]: 785, PATHS[1]: 1, PATHS[2]: 12}
 
 
-def test_a_number_beyond_64_bits_finds_its_image_but_is_no_id(tmp_path: Path) -> None:
+def test_a_number_beyond_64_bits_finds_its_image_but_is_not_its_id(tmp_path: Path) -> None:
     path, number = Path("photos/12345678901234567890.jpg"), 12345678901234567890
     matched = match_boxes(write(tmp_path, [row(number, x=1), row(2**62, x=2)]), [path, Path(f"{2**62}.jpg")])
     assert [len(people.boxes_xyxy) for people in matched.people.values()] == [1, 1]
     assert list(matched.image_ids.values()) == list(match_image_ids([path, Path(f"{2**62}.jpg")]).values())
-    assert matched.image_ids == {path: None, Path(f"{2**62}.jpg"): 2**62}
+    assert matched.image_ids == {path: 1, Path(f"{2**62}.jpg"): 2**62}
 
 
 def test_an_image_field_comes_before_the_stem(tmp_path: Path) -> None:
@@ -59,12 +59,13 @@ def test_an_image_field_comes_before_the_stem(tmp_path: Path) -> None:
     assert lefts(boxes, PATHS) == [[3], [1, 2], []]
 
 
-def test_annotations_come_before_everything(tmp_path: Path) -> None:
+def test_annotations_say_ids_and_an_image_field_which_image_was_meant(tmp_path: Path) -> None:
     images = [{"id": 12, "file_name": "garden.jpg"}, {"id": 7, "file_name": "photos/000000000785.jpg"}]
     annotations = write(tmp_path, {"images": images}, "annotations.json")
-    boxes = write(tmp_path, [row(12, x=1), row(7, "12.png", x=2), row(785, x=3), row(image="12.png", x=4)])
-    assert lefts(boxes, PATHS, annotations) == [[2], [1], [4]]
-    expected = {PATHS[0]: 7, PATHS[1]: 12, PATHS[2]: None}
+    rows = [row(12, x=1), row(7, "12.png", x=2), row(785, x=3), row(image="12.png", x=4), row(7, "a/000000000785.jpg")]
+    boxes = write(tmp_path, rows)
+    assert lefts(boxes, PATHS, annotations) == [[1], [1], [2, 4]]
+    expected = {PATHS[0]: 7, PATHS[1]: 12, PATHS[2]: 1}
     assert match_boxes(boxes, PATHS, annotations).image_ids == expected
     assert match_image_ids(PATHS, annotations) == expected
 
@@ -85,7 +86,7 @@ def test_same_names_in_two_folders_need_more_of_the_path(tmp_path: Path) -> None
     for ambiguous in (row(image="1.jpg"), row(1)):
         with pytest.raises(InputError, match=r"fits 3 images, a/1.jpg and b/1.jpg"):
             match_boxes(write(tmp_path, [ambiguous]), paths)
-    assert match_image_ids(paths) == dict.fromkeys(paths)  # an id of two images is nobody's
+    assert list(match_image_ids(paths).values()) == [2, 3, 4]  # a number of several images is nobody's
     assert match_image_ids(paths[:1]) == {paths[0]: 1}
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from distilpose.errors import ConfigError, InputError
-from distilpose.formats.conversions import PoseArrays, boxes_around
-from distilpose.inference.result import PoseResult
+from distilpose.formats.conversions import boxes_around
+from distilpose.inference.result import _ARRAYS, PoseResult
 from distilpose.skeletons import COCO_17, HALPE_26, OPENPOSE_18, Skeleton
 
 HAND = Skeleton("hand", ("thumb", "index", "wrist"), (), ((0, 1),), (0, 1), (), (0.05, 0.05, 0.05))
@@ -44,7 +44,7 @@ def results(draw: st.DrawFn, skeleton: Skeleton = HAND) -> PoseResult:
 
 def assert_same(one: PoseResult, other: PoseResult) -> None:
     assert one.skeleton == other.skeleton
-    for name in PoseArrays._fields:
+    for name in _ARRAYS:
         before, after = getattr(one, name), getattr(other, name)
         assert (before is None) == (after is None), name
         if before is not None:

@@ -68,13 +68,13 @@ def score(record: PoseRecord) -> np.ndarray:
 def test_coco_dataset_is_read_by_pycocotools(tmp_path: Path) -> None:
     coco = COCO(str(written(tmp_path, "coco-dataset", [*IMAGES, *VIDEO])))
     assert {image["id"]: image["file_name"] for image in coco.loadImgs(coco.getImgIds())} == {
-        7: "a/x.jpg", 8: "b/x.jpg", 9: "dance_000000.jpg", 10: "dance_000001.jpg", 11: "dance_000002.jpg",
-        12: "dance_000003.jpg",
+        7: "a/x.jpg", 1: "b/x.jpg", 2: "dance_000000.jpg", 3: "dance_000001.jpg", 4: "dance_000002.jpg",
+        5: "dance_000003.jpg",
     }  # fmt: skip
     category = coco.loadCats(1)[0]
     assert (category["name"], category["keypoints"]) == ("person", list(NAMES))
     assert category["skeleton"][0] == [end + 1 for end in COCO_17.edges[0]]
-    for image_id, record in zip((7, 8, 9, 10, 11, 12), [*IMAGES, *VIDEO], strict=True):
+    for image_id, record in zip((7, 1, 2, 3, 4, 5), [*IMAGES, *VIDEO], strict=True):
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=image_id))
         assert len(annotations) == len(record.result)
         for person, annotation in enumerate(annotations):

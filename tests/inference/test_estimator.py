@@ -94,6 +94,43 @@ def test_what_is_no_image_is_refused(estimator: PoseEstimator, bad: object) -> N
         list(estimator.predict([spot(9, 9), bad]))  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (b"jpeg", r"path, a Pillow image or a uint8 array, got bytes: .*PIL.Image.open\(io.BytesIO"),
+        ({"image": "a.jpg"}, "path, a Pillow image or a uint8 array, got dict"),
+        (None, "path, a Pillow image or a uint8 array, got NoneType"),
+        (
+            "http://example.org/a.jpg",
+            "file of this machine, by its path or file: address, got 'http://.*': download it",
+        ),
+    ],
+)
+def test_one_call_says_what_it_takes(backend: BrightestPixel, bad: object, message: str) -> None:
+    options = {"model": backend, "detector": Halves()}
+    with pytest.raises(InputError, match=f"^expected a {message}"):
+        predict(bad, **options)
+    with pytest.raises(InputError, match=f"^image 1: expected a {message}"):
+        predict([spot(9, 9), bad], **options)
+
+
+def test_a_list_stops_at_its_first_bad_image_and_says_which(estimator: PoseEstimator, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", spot(9, 9))
+    (tmp_path / "b.png").write_bytes(b"no image")
+    results = estimator.predict([tmp_path / "a.png", tmp_path / "b.png", tmp_path / "a.png"])
+    assert len(next(results)) == 2
+    with pytest.raises(InputError, match=rf"^image 1: {tmp_path}/b\.png cannot be read"):
+        next(results)
+
+    def fail(*_: object) -> None:
+        raise InputError("no numbers")
+
+    estimator.predictor.run = fail  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=rf"^image 0: {tmp_path}/a\.png: no numbers"):
+        next(estimator.predict([tmp_path / "a.png"]))
+    assert estimator(f"file://{tmp_path}/a.png", np.zeros((0, 4))).source == f"file://{tmp_path}/a.png"
+
+
 def test_a_list_gives_a_list_in_order_and_a_generator_a_generator(backend: BrightestPixel) -> None:
     options = {"model": backend, "detector": Halves(), "max_people": 1, "batch_size": 3}
     images = [spot(65 + 5 * n, 40) for n in range(8)]
@@ -179,13 +216,16 @@ def video(tmp_path: Path) -> Path:
     return tmp_path / "v.mp4"
 
 
-@pytest.mark.parametrize("detect_every", [None, 1])
+@pytest.mark.parametrize("detect_every", [None, 1, 5])
 def test_a_video_is_streamed_with_the_whole_image_as_box(
     video: Path, backend: BrightestPixel, detect_every: int | None
 ) -> None:
     estimator = PoseEstimator(backend, "whole-image")
     frames = list(estimator.stream(video, VideoOptions(detect_every=detect_every, smooth=False)))
     assert [frame.error for frame in frames] == [None] * 12
+    assert {len(frame.result) for frame in frames} == {1}
+    if detect_every == 5:  # these poses have no extent by which they could be followed
+        return
     assert {tuple(frame.result.track_id) for frame in frames} == {(1,)}
     xs = [frame.result.xy[0, 0, 0] for frame in frames]
     np.testing.assert_allclose(xs, np.arange(70, 82), atol=2.5)

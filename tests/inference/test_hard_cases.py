@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from distilpose.inference import predictor as predictor_module
 from distilpose.inference import run as run_module
 from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.decoding import decode, keypoints_to_image
+from distilpose.inference.estimator import PoseEstimator
 from distilpose.inference.options import PredictOptions
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
@@ -121,12 +123,21 @@ def test_the_fallback_detector_takes_every_kind_of_image(tmp_path: Path, backend
     assert json.loads(report.predictions.read_text()) == []
 
 
-def test_people_cut_by_the_border_and_outside_the_image(tmp_path: Path, backend: Any) -> None:
+def test_people_cut_by_the_border_and_outside_the_image(
+    tmp_path: Path, backend: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     Image.fromarray(gradient(60, 80)).save(tmp_path / "1.png")
     rows = [{"image_id": 1, "bbox": box} for box in ([-40, -30, 60, 80], [70, 50, 60, 80], [500, 500, 20, 40])]
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
     report = run(backend, tmp_path / "out", tmp_path / "1.png", boxes=tmp_path / "boxes.json")
-    assert (report.num_people, report.failures) == (3, ())
+    assert (report.num_people, report.failures) == (2, ())
+    assert f"boxes.json: a box lies outside of {tmp_path}/1.png and is left out: [500.0, 500.0" in caplog.text
+    report = run(backend, tmp_path / "out", tmp_path / "1.png", boxes="80,0,90,60")
+    told = r"1\.png: boxes_xyxy must be at least partly inside of the 80 x 60 pixels of the image, got \[80.0, .*row 0"
+    assert re.search(told, *report.failures)
+    with pytest.raises(InputError, match="at least partly inside of the 80 x 60 pixels"):
+        PoseEstimator(backend, "whole-image")(gradient(60, 80), [[-9, 0, 0, 60]])
+    assert len(PoseEstimator(backend, "whole-image")(gradient(60, 80), [[-9, 0, 1, 60]])) == 1
 
 
 @pytest.mark.parametrize("box", [[5, 5, 0, 9], [5, 5, -3, 9], [5, 5, float("nan"), 9], [5, 5, 9], ["a", 1, 2, 3]])

@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from distilpose.data.images import read_image, write_image
 from distilpose.detection.detectors import WholeImage
 from distilpose.errors import ConfigError, InputError
+from distilpose.files import OutputLock
 from distilpose.inference.options import OutputOptions, PredictOptions
 from distilpose.inference.predict import predict_files
 from distilpose.visualization import annotators as annotated
@@ -115,12 +116,12 @@ def test_whole_image_without_images(folder: Path, tmp_path: Path, backend: Any, 
     assert report.num_people == 3
     assert [path.name for path in out.iterdir()] == ["predictions.json"]
     assert [(row["image_id"], row["box_xyxy"]) for row in load(out)] == [
-        (image_id, [0, 0, 400, 300]) for image_id in (7, 8, None)
+        (image_id, [0, 0, 400, 300]) for image_id in (7, 8, 1)
     ]
     annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps({"images": [{"id": 31, "file_name": "garden.png"}]}))
     run(bare_backend, out, folder, annotations=annotations, output=NO_IMAGES)
-    assert [row["image_id"] for row in load(out)] == [None, None, 31]
+    assert [row["image_id"] for row in load(out)] == [1, 2, 31]
     assert {(row["raw_score"], row["sigma"], row["keypoints"][2]) for row in load(out)} == {(None, None, 1.0)}
 
 
@@ -188,7 +189,7 @@ def test_a_full_disk_loses_no_predictions(folder: Path, tmp_path: Path, backend:
     monkeypatch.setattr(annotated, "write_image", full)
     with pytest.raises(InputError, match=r"No space left.*can be read"):
         run(backend, tmp_path / "out", folder, batch_size=1)
-    assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8, None]
+    assert [row["image_id"] for row in load(tmp_path / "out")] == [7, 8, 1]
 
 
 def test_an_image_that_cannot_be_written_is_reported_by_its_source(
@@ -216,7 +217,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, image: N
     assert images == ["a_1.jpg", "a_1_2.jpg", "b_1.jpg", "b_1_2.jpg", "two.jpg"]
     assert report.num_people == 5
     assert [row["image"] for row in load(out)] == [(tmp_path / name).as_posix() for name in names]
-    assert {row["image_id"] for row in load(out)} == {None}
+    assert [row["image_id"] for row in load(out)] == [2, 3, 4, 5, 6]  # 1 is the number of three files
 
 
 def test_inputs_are_never_overwritten(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
@@ -231,6 +232,23 @@ def test_inputs_are_never_overwritten(folder: Path, boxes: Path, tmp_path: Path,
     with pytest.raises(InputError, match="cannot be made a folder"):
         run(backend, own, folder, output=NO_IMAGES)
     assert backend.batches == []
+
+
+def test_one_run_writes_to_a_folder(folder: Path, tmp_path: Path, backend: Any) -> None:
+    (tmp_path / "out").mkdir()
+    with OutputLock(tmp_path / "out", "another run"), pytest.raises(InputError, match="in use by another run"):
+        run(backend, tmp_path / "out", folder)
+
+
+def test_a_name_that_is_no_utf_8_is_written_with_escapes(folder: Path, tmp_path: Path, backend: Any) -> None:
+    odd = (folder / "8.png").rename(folder / "8\udcff.png")
+    output = OutputOptions(format=["csv", "parquet", "openpose", "yolo"])
+    report = run(backend, tmp_path / "out", folder, output=output)
+    assert (report.num_images, report.num_people, report.failures) == (3, 3, ())
+    names = [Path(row["image"]).name for row in load(tmp_path / "out")]
+    assert names == ["7.png", "8\\udcff.png", "garden.png"]
+    again = run(backend, tmp_path / "again", odd, boxes=tmp_path / "out" / "predictions.json")
+    assert again.num_people == 1
 
 
 def test_boxes_and_a_detector_exclude_each_other(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:

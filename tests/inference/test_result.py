@@ -110,19 +110,26 @@ def test_broken_dict_is_refused(broken: object) -> None:
         PoseResult.from_dict(broken)  # type: ignore[arg-type]
 
 
-def test_draw_hands_its_arrays_to_the_renderer(result: PoseResult) -> None:
+def test_a_result_draws_itself(result: PoseResult) -> None:
     image = np.zeros((20, 40, 3), np.uint8)
     tracked = replace(result, track_id=[5, 6, 7])
-    given = {"score": result.score, "sigma": result.sigma, "box": result.box, "pose_score": result.pose_score}
-    expected = draw_poses(image, result.xy, PAIR, score=result.score, sigma=result.sigma)
-    np.testing.assert_array_equal(result.draw(image), expected)
-    assert expected.any()
+    np.testing.assert_array_equal(result.draw(image), draw_poses(image, result, "sides"))
+    assert result.draw(image).any()
     for style in STYLES:
-        expected = draw_poses(image, result.xy, PAIR, track_id=[5, 6, 7], style=style, **given)
-        np.testing.assert_array_equal(tracked.draw(image, style=style), expected)
+        np.testing.assert_array_equal(tracked.draw(image, style=style), draw_poses(image, tracked, style))
     np.testing.assert_array_equal(tracked.draw(image), tracked.draw(image, style="people"))
     with pytest.raises(ConfigError, match="got 'neon'"):
         result.draw(image, style="neon")
+
+
+def test_bare_keypoints_become_people() -> None:
+    xy = np.arange(8.0).reshape(2, 2, 2)
+    people = PoseResult.from_keypoints(xy, PAIR, raw_score=np.array([[1.0, 1], [1, 0]]))
+    assert people.box.tolist() == [[0, 1, 2, 3], [4, 5, 4, 5]]
+    assert people.pose_score.tolist() == people.box_score.tolist() == [1, 1]
+    assert len(PoseResult.from_keypoints([], PAIR)) == 0
+    with pytest.raises(InputError, match=r"xy must have shape \(N, 2, 2\), got \(2, 2\)"):
+        PoseResult.from_keypoints(xy[0], PAIR)
 
 
 def test_the_image_is_carried_along_but_not_written(result: PoseResult) -> None:

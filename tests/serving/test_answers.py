@@ -46,7 +46,7 @@ def test_an_answer_is_what_predict_writes(address: str, tmp_path: Path) -> None:
     Image.fromarray(image).save(file, quality=90)
     decoded = read_image(file)
     result = PosePredictor(Telltale())(decoded, boxes)
-    expected = prediction_rows(PoseRecord("noise.jpg", result, (80, 60)))
+    expected = prediction_rows(PoseRecord("noise.jpg", result, (80, 60), 1))
     answer = send(address, ("image", file.read_bytes(), "noise.jpg"), ("boxes", json.dumps(boxes)))
     assert answer.status == 200
     assert answer.json["people"] == expected

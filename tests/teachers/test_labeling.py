@@ -42,7 +42,7 @@ def disc_teacher(request, monkeypatch) -> list[int]:
             torch.stack(maps, 1).clamp(0, 1), 5, stride=4, padding=2
         )  # cell c is at pixel 4 c
 
-    monkeypatch.setattr(build, "load_source", lambda config: Source(heatmaps, SourceSpec((128, 96), skeleton)))
+    monkeypatch.setattr(build, "load_source", lambda config, **_: Source(heatmaps, SourceSpec((128, 96), skeleton)))
     return seen
 
 

@@ -255,14 +255,16 @@ def test_names_of_a_teachers_keypoints_are_labels_alone(onnx_file, caplog) -> No
 def test_a_backend_loads_each_network_once(onnx_file, monkeypatch) -> None:
     loaded = []
 
-    def load(config):
-        loaded.append(config.udp)
-        return load_source(config)
+    def load(config, **settings):
+        loaded.append((config.udp, settings))
+        return load_source(config, **settings)
 
     monkeypatch.setattr(build, "load_source", load)
     member = {"kind": "onnx", "file": str(onnx_file())}
-    TeacherBackend({"kind": "ensemble", "members": [member, {**member, "udp": True}]})
-    assert loaded == [None, True]
+    TeacherBackend({"kind": "ensemble", "members": [member, {**member, "udp": True}]}, device="cpu", threads=1)
+    assert loaded == [(udp, {"device": "cpu", "threads": 1}) for udp in (None, True)]
+    with pytest.raises(ConfigError, match="device openvino:GPU is not there for torch"):
+        TeacherBackend(member, device="openvino:GPU")
 
 
 def test_onnx_files_that_are_no_heatmap_teachers(onnx_file, tmp_path: Path) -> None:

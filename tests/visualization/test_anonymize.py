@@ -1,17 +1,30 @@
 """Faces that nobody can read any more, and nothing else lost."""
 
+from dataclasses import replace
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from distilpose.errors import ConfigError, InputError
+from distilpose.inference.result import PoseResult
 from distilpose.skeletons import COCO_17, HALPE_26, OPENPOSE_18, Skeleton
-from distilpose.visualization.anonymize import anonymized_note, blur_boxes, blur_faces
+from distilpose.visualization import anonymize
+from distilpose.visualization.anonymize import anonymized_note, blur_boxes
 
 Pixels = NDArray[np.uint8]
 NAMES = COCO_17.keypoint_names
 FACE = [NAMES.index(name) for name in ("nose", "left_eye", "right_eye", "left_ear", "right_ear")]
+
+
+def blur_faces(
+    image: Pixels, xy: Any, skeleton: Skeleton, *, score: Any = None, box: Any = None, **given: Any
+) -> Pixels:
+    """The image with blurred faces of people of whom only some arrays are told."""
+    result = PoseResult.from_keypoints(xy, skeleton, score, **given)
+    return anonymize.blur_faces(image, result if box is None else replace(result, box=box))
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_unusable_models_are_refused(tmp_path: Path, package: Path) -> None:
     ):
         with pytest.raises(error, match=message):
             build_page(WebOptions(out=tmp_path / "site", models=models, runtime=package))
-    with pytest.raises(InputError, match="cannot be made a folder"):
+    with pytest.raises(InputError, match="cannot be written"):
         build_page(WebOptions(out=broken, models=[model], runtime=package))
 
 

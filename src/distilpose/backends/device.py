@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from distilpose.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 Compute = Literal["float32", "bfloat16", "float16"]  # what a model computes in
 AUTO = "auto"
@@ -60,6 +63,12 @@ class RuntimeInfo(NamedTuple):
     def __str__(self) -> str:
         threads = "" if self.threads is None else f", {self.threads} threads"
         return f"{self.backend} on {self.device}{threads}, {self.compute}"
+
+
+def log_runtime(network: object, runtime: RuntimeInfo) -> RuntimeInfo:
+    """Tell the log what runs a network, which ``--verbose`` shows."""
+    logger.info("%s runs in %s", network, runtime)
+    return runtime
 
 
 def parse_device(device: str) -> Device:

@@ -9,7 +9,15 @@ import numpy as np
 
 from distilpose.backends.base import INPUT_NAME, ExportedBackend, existing_file, unreadable
 from distilpose.backends.description import METADATA_KEY
-from distilpose.backends.device import AUTO, RuntimeInfo, check_settings, default_threads, not_there, parse_device
+from distilpose.backends.device import (
+    AUTO,
+    RuntimeInfo,
+    check_settings,
+    default_threads,
+    log_runtime,
+    not_there,
+    parse_device,
+)
 from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import require_package
 
@@ -37,9 +45,8 @@ class LiteRtBackend(ExportedBackend):
             names = list(self._run_one.get_output_details())
         except Exception as error:  # of flatbuffers, struct and LiteRT
             raise unreadable(path, "LiteRT", error) from error
-        super().__init__(
-            [path], text, names, RuntimeInfo(f"LiteRT {version('ai-edge-litert')}", "cpu", used, "float32")
-        )
+        runtime = RuntimeInfo(f"LiteRT {version('ai-edge-litert')}", "cpu", used, "float32")
+        super().__init__([path], text, names, log_runtime(path, runtime))
 
     def _run(self, images: NetworkInput) -> Any:
         parts = [self._run_one(**{INPUT_NAME: image[None]}) for image in images]

@@ -14,6 +14,7 @@ from distilpose.backends.device import (
     RuntimeInfo,
     check_settings,
     default_threads,
+    log_runtime,
     onnx_provider,
     parse_device,
 )
@@ -81,6 +82,7 @@ def open_onnx_session(
             f"device {wanted}: ONNX Runtime has {PROVIDERS[kind]} but cannot start it here: install the driver "
             "and libraries that it needs, or say device cpu"
         )
+    log_runtime(path, session_runtime(session))
     return session
 
 

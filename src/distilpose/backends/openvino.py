@@ -14,6 +14,7 @@ from distilpose.backends.device import (
     RuntimeInfo,
     check_settings,
     default_threads,
+    log_runtime,
     not_there,
     parse_device,
 )
@@ -56,7 +57,8 @@ class OpenVinoBackend(ExportedBackend):
         except Exception as error:  # RuntimeError for some faults, its own types for others
             raise unreadable(files[0], f"OpenVINO on {name}", error) from error
         version = openvino.__version__.split("-")[0]
-        super().__init__(files, text, names, RuntimeInfo(f"OpenVINO {version}", f"openvino:{name}", used, compute))
+        runtime = RuntimeInfo(f"OpenVINO {version}", f"openvino:{name}", used, compute)
+        super().__init__(files, text, names, log_runtime(path, runtime))
 
     def _run(self, images: NetworkInput) -> Any:
         return self._request.infer({INPUT_NAME: images}, share_inputs=True).values()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from distilpose.backends.base import NumpyOutput, check_network_input
 from distilpose.backends.description import ModelDescription
-from distilpose.backends.device import Compute, RuntimeInfo, check_settings, torch_device
+from distilpose.backends.device import Compute, RuntimeInfo, check_settings, log_runtime, torch_device
 from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import ConfigError
 
@@ -47,6 +47,7 @@ class TorchBackend:
             import torch
 
             torch.set_num_threads(threads)
+        log_runtime(description.model, self.describe())
 
     def describe(self) -> RuntimeInfo:
         """What runs it."""

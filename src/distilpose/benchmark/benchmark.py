@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -33,8 +34,11 @@ from distilpose.evaluation.evaluate import evaluate_set
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import SUFFIXES, Format, export_model
+from distilpose.files import write_file_atomically
 from distilpose.models import PoseModel, create_model, list_models
 from distilpose.types import ImageArray
+
+logger = logging.getLogger(__name__)
 
 BATCHES = (1, 8)
 DEFAULT_BACKENDS = ("torch", "onnxruntime", "openvino")
@@ -113,9 +117,13 @@ class _Job:
     def compute(self) -> Compute:
         return "bfloat16" if self.row.numbers == "bfloat16" else "float32"
 
-    def measure(self, batches: Sequence[int], peak: float) -> Measurement:
+    def measure(self, batches: Sequence[int], peak: float, options: BenchmarkOptions) -> Measurement:
         """One more turn, and the medians of all so far."""
-        self.turns.append((peak, run_worker(self.file(), batches, compute=self.compute)))
+        place = {"device": options.device, "threads": options.threads}
+        answer = run_worker(self.file(), batches, compute=self.compute, **place)
+        if not self.turns:
+            logger.info("%s runs in %s", self.file(), answer["runtime"])
+        self.turns.append((peak, answer))
         answers = [answer for _, answer in self.turns]
         return replace(
             self.row,
@@ -125,9 +133,10 @@ class _Job:
             peak=median(peak for peak, _ in self.turns),
         )
 
-    def evaluate(self, people: EvaluationSet) -> dict[str, float | None]:
+    def evaluate(self, people: EvaluationSet, options: BenchmarkOptions) -> dict[str, float | None]:
         """AP, AR and PCK@0.2, in true boxes, without flip test."""
-        result = evaluate_set(as_backend(self.file(), compute=self.compute), people)
+        backend = as_backend(self.file(), options.device, threads=options.threads, compute=self.compute)
+        result = evaluate_set(backend, people)
         return {"AP": result.metrics["AP"], "AR": result.metrics["AR"], "PCK@0.2": result.per_joint["all"].pck}
 
 
@@ -158,7 +167,7 @@ def measure(
             peak = highest_peak()
             for number, job in enumerate(jobs):
                 say(f"{job} ({lap + 1}/{options.rounds})")
-                rows[number] = job.measure(batches, peak)
+                rows[number] = job.measure(batches, peak, options)
                 yield _written(rows, options)
         people_of = cache(partial(_people, options))
         for number, job in enumerate(jobs):
@@ -169,7 +178,7 @@ def measure(
             say(f"accuracy of {job}")
             inside = job.description
             people = people_of(inside.input_size_hw, inside.skeleton, inside.padding, inside.udp)
-            rows[number] = replace(rows[number], accuracy=job.evaluate(people))
+            rows[number] = replace(rows[number], accuracy=job.evaluate(people, options))
             yield _written(rows, options)
 
 
@@ -230,13 +239,15 @@ def _megabytes(address: str | Path) -> float:
     return sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file()) / 1e6
 
 
-def run_worker(path: str | Path, batches: Sequence[int], *, compute: str = "float32") -> dict[str, Any]:
+def run_worker(path: str | Path, batches: Sequence[int], **settings: Any) -> dict[str, Any]:
     """Time a file in a process of its own, see `worker.measure`; the keys of ``seconds`` are strings.
+
+    ``settings`` are ``compute``, ``device`` and ``threads`` of `as_backend`.
 
     Raises:
         DistilPoseError: the process failed.
     """
-    job = {"file": str(path), "batches": list(batches), "compute": compute}
+    job = {"file": str(path), "batches": list(batches), **settings}
     command = [sys.executable, "-m", "distilpose.benchmark.worker", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ourselves
     if done.returncode:
@@ -250,7 +261,8 @@ def _written(rows: dict[int, Measurement], options: BenchmarkOptions) -> list[Me
     """The rows in order, written where the options say."""
     found = [rows[number] for number in sorted(rows)]
     if options.json is not None:
-        Path(options.json).write_text(json.dumps([row.to_dict() for row in found], indent=2) + "\n", encoding="utf-8")
+        with write_file_atomically(options.json) as part:
+            part.write_text(json.dumps([row.to_dict() for row in found], indent=2) + "\n", encoding="utf-8")
     return found
 
 

@@ -30,6 +30,8 @@ class BenchmarkOptions:
         images: folder of the images of the annotations
         calibration: images or COCO json of other people, to calibrate int8 with; noise by default, which is
             enough for its speed: without calibration, the accuracy of int8 is not evaluated
+        device: where the models run: auto, cpu, cuda, cuda:1, mps; name --backends that have it
+        threads: of one run on the CPU; a thread per physical core, at most four, by default
         rounds: how often each model gets its turn; the times are medians
         json: also write the numbers here
 
@@ -42,6 +44,8 @@ class BenchmarkOptions:
     annotations: str | Path | None = option(metavar="FILE")
     images: str | Path | None = option(metavar="DIR")
     calibration: str | Path | None = option(metavar="FILE|DIR")
+    device: str = "auto"
+    threads: PositiveInt | None = None
     rounds: PositiveInt = 3
     json: str | Path | None = option(metavar="FILE")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from distilpose.backends.base import runtime_of
 from distilpose.backends.loading import as_backend
 from distilpose.data.preprocess import network_input
 
@@ -23,9 +24,14 @@ LEAST_SECONDS = 0.7
 
 
 def measure(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Time one file: ``file``, ``batches``, ``compute`` -> median ``seconds`` by batch size, ``peak_megabytes``."""
+    """Time one file: ``file``, ``batches``, and settings of `as_backend`.
+
+    Returns:
+        Median ``seconds`` by batch size, ``peak_megabytes`` and ``runtime``, what ran it.
+    """
     seconds = {}
-    run = as_backend(job["file"], compute=job["compute"])
+    settings = {name: job[name] for name in ("device", "threads", "compute") if name in job}
+    run = as_backend(job["file"], **settings)
     for batch in job["batches"]:
         shape = (batch, *run.description.input_size_hw, 3)
         crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -37,7 +43,7 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
             run(images)
             times.append(time.perf_counter() - start)
         seconds[batch] = statistics.median(times)
-    return {"seconds": seconds, "peak_megabytes": _peak_megabytes()}
+    return {"seconds": seconds, "peak_megabytes": _peak_megabytes(), "runtime": str(runtime_of(run))}
 
 
 def _peak_megabytes() -> float | None:

@@ -24,6 +24,7 @@ from distilpose.bulk.inputs import items_of
 from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.worker import ATTEMPTS, ShardReport, ShardWorker
 from distilpose.errors import ConfigError, InputError
+from distilpose.inference.interruption import terminated_as_interrupted
 
 if TYPE_CHECKING:
     import pyarrow
@@ -52,11 +53,8 @@ def check_address(address: str | None) -> None:
 def ray_session(address: str | None) -> Generator[None]:
     """Connect to Ray, and leave nothing behind.
 
-    A cluster of this machine listens on loopback addresses only, and its token file is this user's alone.
-
-    Args:
-        address: of a cluster, see `check_address`; None starts one on this machine. A program that is connected
-            already stays so, whatever ``address`` says.
+    Without the address of a cluster (`check_address`) one is started on this machine. It listens on loopback addresses
+    only, and its token file is this user's alone. A program that is connected already stays so.
 
     Raises:
         InputError: there is no cluster at ``address``, or it does not let this user in.
@@ -86,7 +84,8 @@ def ray_session(address: str | None) -> Generator[None]:
             "a cluster with a token needs it on this machine as well"
         ) from error
     try:
-        yield
+        with terminated_as_interrupted():  # Ray ends the process with the number of the signal
+            yield
     finally:
         node = _own_node()
         if node is not None and node.dead_processes():  # an orderly end would wait for them for a minute
@@ -119,11 +118,12 @@ def _no_dashboard() -> Generator[None]:
     """Start Ray without its dashboard's process, which asks servers in the network whose cloud this machine is in."""
     from ray._private.node import Node
 
-    start, Node.start_api_server = Node.start_api_server, lambda *_, **__: None
+    start = Node.start_api_server
+    Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Node.start_api_server = start
+        Node.start_api_server = start  # type: ignore[method-assign]
 
 
 def max_workers(threads: int) -> int:
@@ -165,11 +165,7 @@ def work_in_ray(
     A killed worker is started again, and its shard done again, as often as it takes: it is `ShardWorker` that finds the
     image that kills its workers. One that dies while it starts is not started for ever.
 
-    Args:
-        options: what `ShardWorker` takes.
-        id_type: likewise.
-        shards: number and rows of each.
-        workers: processes, each with ``options.threads`` cores to itself.
+    ``shards`` are the number and rows of each; every worker has ``options.threads`` cores to itself.
 
     Raises:
         InputError: Ray cannot go on, because a machine lacks a package, for instance.

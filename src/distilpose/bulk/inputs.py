@@ -16,6 +16,7 @@ from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, shard_name
 from distilpose.bulk.tar_files import TAR_SUFFIX, list_members
 from distilpose.data.images import IMAGE_SUFFIXES
 from distilpose.errors import ConfigError, InputError
+from distilpose.files import utf8_text
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,44 +26,26 @@ _FORMS = "a folder of images, a list of them (.parquet), tar shards (.tar), or a
 
 
 class BulkItem(NamedTuple):
-    """One image of the list.
+    """One image of the list."""
 
-    Attributes:
-        row: its place in the list, from 0.
-        source: what it is called in the results.
-        file: absolute path of the image, or of the tar file that holds it.
-        offset: of its first byte in the tar file; None for a file of its own.
-        size: in bytes, in a tar file.
-        image_id: from the list.
-        boxes: (N, 4) from the list, N >= 0; None where a detector is asked.
-        box_scores: (N,) of the boxes.
-        problem: why it cannot be read, where that was seen while listing.
-    """
-
-    row: int
-    source: str
-    file: str
-    offset: int | None = None
-    size: int | None = None
-    image_id: int | str | None = None
-    boxes: Sequence[Sequence[float]] | None = None
-    box_scores: Sequence[float] | None = None
-    problem: str | None = None
+    row: int  # its place in the list, from 0
+    source: str  # what it is called in the results
+    file: str  # absolute path of the image, or of the tar file that holds it
+    offset: int | None = None  # of its first byte in the tar file; None for a file of its own
+    size: int | None = None  # in bytes, in a tar file
+    image_id: int | str | None = None  # from the list
+    boxes: Sequence[Sequence[float]] | None = None  # (N, 4) from the list, N >= 0; None where a detector is asked
+    box_scores: Sequence[float] | None = None  # (N,) of the boxes
+    problem: str | None = None  # why it cannot be read, where that was seen while listing
 
 
 def list_inputs(
     source: str | Path, columns: ListColumns | None = None, root: str | Path | None = None
 ) -> pyarrow.Table:
-    """Every image of ``source`` once, in an order that depends on nothing but ``source``.
+    """A table of `BulkItem` rows: every image once, in an order that depends on nothing but ``source``.
 
-    Args:
-        source: a folder, with all folders below it; ``.parquet`` files; ``.tar`` files, not compressed; or a pattern.
-            A folder holds images, ``.tar`` or ``.parquet`` files, of one kind.
-        columns: of Parquet lists; a column that is named must be there, and only lists have any.
-        root: folder that relative paths of a list start from; where the list lies when None.
-
-    Returns:
-        A table of `BulkItem` rows.
+    ``source`` is a folder with all folders below it, ``.parquet`` files, ``.tar`` files, or a pattern; of one kind.
+    ``columns`` and ``root`` are of Parquet lists (`read_lists`).
 
     Raises:
         InputError: there is nothing, a file is unreadable or broken, or kinds are mixed.
@@ -152,6 +135,8 @@ def _find(source: str | Path) -> list[Path]:
 
 def _kind(file: Path) -> str:
     suffix = file.suffix.lower()
+    if suffix in (LIST_SUFFIX, TAR_SUFFIX) and utf8_text(file) != str(file):
+        raise InputError(f"the name of {file} is no UTF-8: rename it")
     if file.name.lower().endswith(_PACKED_SUFFIXES):
         raise InputError(f"{file} is compressed, so images in it have no place of their own: unpack it to a .tar file")
     if suffix not in (LIST_SUFFIX, TAR_SUFFIX, *IMAGE_SUFFIXES):
@@ -183,4 +168,5 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def _own_file(file: Path) -> dict[str, object]:
-    return {"source": file.as_posix(), "file": str(file.absolute())}
+    named: dict[str, object] = {"source": utf8_text(file.as_posix()), "file": utf8_text(file.absolute())}
+    return named if named["file"] == str(file.absolute()) else {**named, "problem": "its name is no UTF-8: rename it"}

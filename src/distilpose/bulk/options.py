@@ -22,8 +22,9 @@ class BulkOptions:
         source: folder of images, with all below it; Parquet list of paths; tar shards; or a pattern: 'shards/*.tar'.
             On a cluster every machine must see it, and --out, under the same path
         out: folder of the results, made if missing; a run that was stopped goes on in it
-        model: exported file (.onnx, .xml), checkpoint, or the name of one that comes with the package; a checkpoint is
-            exported first where that is possible
+        model: exported file (.onnx, .xml, .tflite), checkpoint, or the name of one that comes with the package; a
+            checkpoint is exported first where that is possible
+        device: where the pose model runs: auto, cpu, cuda, cuda:1, mps, openvino:GPU
         address: Ray cluster: auto on one of its machines, or HOST:6379; without it, work on this machine
         detector: as of predict: auto, hf:FOLDER, onnx:FILE, whole-image; auto without --boxes
         detection_threshold: leave out boxes with a lower score
@@ -31,7 +32,8 @@ class BulkOptions:
             nobody; in place of a detector
         box_scores: column of a list with the scores of --boxes; 1 each by default
         paths: column of a list with the images
-        ids: column of a list that becomes image_id: whole numbers or texts
+        ids: column of a list that becomes image_id: whole numbers or texts; by default the number that a
+            file's name is, else a free one from 1 on
         root: folder that relative paths of a list start from; where the list lies by default
         max_people: of each image, those with the best boxes
         flip_test: average with the mirrored crop: half as fast, a little more accurate ('reference': as published)
@@ -50,6 +52,7 @@ class BulkOptions:
     source: str | Path = option(metavar="SOURCE", positional=True)
     out: str | Path = option("poses", metavar="DIR")
     model: str | Path = option(DEFAULT_MODEL, metavar="NAME|FILE")
+    device: str = "auto"
     address: str | None = option(metavar="RAY")
     detector: str | None = option(metavar="NAME")
     detection_threshold: float | None = option(metavar="S")

@@ -25,25 +25,15 @@ _BEGIN, _ROW, _WRITE = "begin", "row", "write"  # words of a note
 
 
 class BulkImage(NamedTuple):
-    """What became of one image.
+    """What became of one image."""
 
-    Attributes:
-        row: its place in the list.
-        source: what it is called.
-        image_id: from the list.
-        size_hw: (H, W) in pixels; None if it could not be read.
-        result: its people; None if it failed.
-        error: why; None if it did not.
-        suspect: the error may not be its own: there is no such file, or the program failed. Not written.
-    """
-
-    row: int
-    source: str
-    image_id: int | str | None
-    size_hw: tuple[int, int] | None
-    result: PoseResult | None
-    error: str | None
-    suspect: bool = False
+    row: int  # its place in the list
+    source: str  # what it is called
+    image_id: int | str | None  # from the list
+    size_hw: tuple[int, int] | None  # (H, W) in pixels; None if it could not be read
+    result: PoseResult | None  # its people; None if it failed
+    error: str | None  # why; None if it did not
+    suspect: bool = False  # the error may not be its own: there is no such file, or the program failed. Not written.
 
 
 class Attempts(NamedTuple):
@@ -66,9 +56,6 @@ class RunFolder:
 
     A file gets its name when it is whole, so that a killed worker leaves none that is half; who writes it again
     replaces it by the same. Every method raises `OSError` or `InputError` for a full disk and the like.
-
-    Args:
-        path: of the folder.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -77,8 +64,7 @@ class RunFolder:
     def start(self, manifest: Mapping[str, Any]) -> None:
         """Make the folder, or find the same run in it.
 
-        Args:
-            manifest: what the results depend on, JSON values; the shipped version of the package may differ.
+        ``manifest`` is what the results depend on, JSON values; the shipped version of the package may differ.
 
         Raises:
             InputError: it holds another run, or something else, or cannot be written.
@@ -114,9 +100,7 @@ class RunFolder:
     def finished(self, num_shards: int, *, retry_failed: bool = False) -> set[int]:
         """Numbers of the finished shards, when a run starts: what killed workers of an earlier one left is deleted.
 
-        Args:
-            num_shards: of the run.
-            retry_failed: shards with failed images are made unfinished.
+        With ``retry_failed``, shards with failed images are made unfinished.
 
         Raises:
             InputError: a file of a finished shard is broken.
@@ -162,35 +146,21 @@ class RunFolder:
         return self.path / IMAGES_NAME / f".{shard_name(shard)}{_NOTE_SUFFIX}"
 
     def write_shard(self, shard: int, images: Sequence[BulkImage], keypoint_names: Sequence[str], id_type: str) -> None:
-        """Write the two files of a shard.
-
-        Args:
-            shard: its number.
-            images: its images, in order.
-            keypoint_names: of the model.
-            id_type: "int64" or "string", of ``image_id``.
-        """
+        """Write the two files of a shard, whose images come in order."""
         import pyarrow as pa
 
         rows, people = [], []
         for image in images:
             place = {"row": image.row, "image_id": image.image_id}
             height, width = image.size_hw or (None, None)
-            found = None if image.result is None else len(image.result)
-            rows.append(
-                {
-                    **place,
-                    "source": image.source,
-                    "height": height,
-                    "width": width,
-                    "people": found,
-                    "error": image.error,
-                }
-            )
+            found = None
             if image.result is not None:
                 assert image.size_hw is not None
+                found = len(image.result)
                 record = PoseRecord(image.source, image.result, image.size_hw)
                 people += [{**person, **place} for person in parquet_rows(record)]
+            values = {"source": image.source, "height": height, "width": width, "people": found, "error": image.error}
+            rows.append({**place, **values})
         counts = {"people": str(len(people)), "failed": str(sum(image.result is None for image in images))}
         names = {"keypoint_names": json.dumps(list(keypoint_names))}
         self._append(shard, _WRITE)

@@ -20,6 +20,7 @@ from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
 from distilpose.bulk.worker import ShardReport, ShardWorker
 from distilpose.errors import CheckpointError, ConfigError, InputError, require_package
 from distilpose.files import OutputLock
+from distilpose.formats.image_ids import image_ids
 from distilpose.inference.progress import Meter
 
 if TYPE_CHECKING:
@@ -32,27 +33,16 @@ _MODEL_NAME = "model"  # folder of the exported checkpoint
 
 
 class BulkReport(NamedTuple):
-    """What the folder holds after `predict_bulk`.
+    """What the folder holds after `predict_bulk`."""
 
-    Attributes:
-        poses: folder of the table with a row per person.
-        images: folder of the table with a row per image.
-        num_images: images predicted, with people or without.
-        num_people: people in all of them.
-        num_failed: images that could not be predicted. A command that has any exits with 1.
-        failures: name and reason of the first `FAILURES_TOLD` of them.
-        num_shards: of the run.
-        num_resumed: shards that were there before.
-    """
-
-    poses: Path
-    images: Path
-    num_images: int
-    num_people: int
-    num_failed: int
-    failures: tuple[str, ...]
-    num_shards: int
-    num_resumed: int
+    poses: Path  # folder of the table with a row per person
+    images: Path  # folder of the table with a row per image
+    num_images: int  # images predicted, with people or without
+    num_people: int  # people in all of them
+    num_failed: int  # images that could not be predicted. A command that has any exits with 1.
+    failures: tuple[str, ...]  # name and reason of the first `FAILURES_TOLD` of them
+    num_shards: int  # of the run
+    num_resumed: int  # shards that were there before
 
 
 def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
@@ -63,9 +53,7 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
     person, see `output_files.poses_schema`. The list is cut into shards, a file in either folder each. Shards that a
     run before has finished are not done again; so a run that was killed is gone on with by the same command.
 
-    Args:
-        options: what to predict, with what, where, and by how many processes.
-        progress: show a bar on the standard error stream.
+    ``progress`` shows a bar on the standard error stream.
 
     Raises:
         InputError: ``source`` is unusable, ``out`` holds another run, is in use by one or cannot be written, or shards
@@ -76,6 +64,8 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
     source, root, shard_size = options.source, options.root, options.shard_size
     for package in ("pyarrow", "ray"):
         require_package(package, "bulk prediction", "bulk")
+    import pyarrow
+
     check_apart(source, options.out)
     check_address(options.address)
     given = _model_files(options.model)
@@ -100,6 +90,9 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
             "flip_test": options.flip_test,
         }
     )
+    if options.ids is None:
+        ids = pyarrow.array(image_ids(table.column("source").to_pylist()), pyarrow.int64())
+        table = table.set_column(table.schema.get_field_index("image_id"), "image_id", ids)
     with OutputLock(folder.path, "distilpose predict-bulk"):
         num_shards = -(-len(table) // shard_size)
         finished = folder.finished(num_shards, retry_failed=options.retry_failed)

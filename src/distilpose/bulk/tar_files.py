@@ -10,6 +10,7 @@ from typing import IO
 
 from distilpose.data.images import IMAGE_SUFFIXES
 from distilpose.errors import InputError
+from distilpose.files import utf8_text
 
 TAR_SUFFIX = ".tar"
 MAX_MEMBER_BYTES = 2**30  # of an image, which is read whole
@@ -38,13 +39,7 @@ def list_members(file: Path) -> Iterator[dict[str, object]]:
     """Every image of a tar file, in its order; hidden ones (``._name.jpg``) are left out.
 
     A hard link stands for the bytes of its target. Symbolic links, sparse files and images beyond `MAX_MEMBER_BYTES`
-    are listed with the reason, and become failures.
-
-    Args:
-        file: not compressed.
-
-    Yields:
-        Fields of `BulkItem`, without ``row``.
+    are listed with the reason, and become failures. Yields the fields of `BulkItem` but ``row``.
 
     Raises:
         InputError: the file is unreadable, cut off, damaged, or several archives in one.
@@ -56,7 +51,7 @@ def list_members(file: Path) -> Iterator[dict[str, object]]:
                 if member.isfile() and not member.issparse():
                     places[member.name] = member.offset_data, member.size
                 if _is_image(member):
-                    named = {"source": f"{file.as_posix()}/{member.name}", "file": str(file.absolute())}
+                    named = {"source": utf8_text(f"{file.as_posix()}/{member.name}"), "file": str(file.absolute())}
                     yield {**named, **_place(member, places)}
             _check_end(file, content, archive.offset)  # where the last member ends
     except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError, LookupError) as error:
@@ -74,10 +69,11 @@ def _place(member: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> dict[
     if member.issparse():
         return {"problem": "it is stored as a sparse file: pack it with a tar that stores it whole"}
     if member.issym():
-        return {"problem": f"it is a symbolic link to {member.linkname}: pack the image itself (tar --dereference)"}
+        target = utf8_text(member.linkname)
+        return {"problem": f"it is a symbolic link to {target}: pack the image itself (tar --dereference)"}
     name = member.linkname if member.islnk() else member.name
     if name not in places:
-        return {"problem": f"it is a hard link to {name}, which does not stand before it in the tar file"}
+        return {"problem": f"it is a hard link to {utf8_text(name)}, which does not stand before it in the tar file"}
     offset, size = places[name]
     if size > MAX_MEMBER_BYTES:
         return {"problem": f"it has {size} bytes, more than the {MAX_MEMBER_BYTES} that an image may have"}

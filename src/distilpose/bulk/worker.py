@@ -18,6 +18,7 @@ from distilpose.bulk.reading import TransientError, is_absent, read_item
 from distilpose.data.prefetch import map_in_threads
 from distilpose.errors import DistilPoseError, InputError, UnforeseenError
 from distilpose.files import disk_errors
+from distilpose.geometry import check_boxes_xyxy
 from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.people import Frame, FrameId, best_rows, locate, open_detector, people_by_detector
 from distilpose.inference.predictor import PosePredictor
@@ -31,28 +32,19 @@ ALIKE = 10  # images: that so many fail together, all of a shard, is no chance
 
 
 class ShardReport(NamedTuple):
-    """What a worker says of a shard.
+    """What a worker says of a shard."""
 
-    Attributes:
-        shard: its number.
-        images: images in it, failed ones counted.
-        disk_error: why its files could not be written, and where; None if they could.
-        error: what else kept it from being done, such as storage that fails; None if nothing.
-    """
-
-    shard: int
-    images: int
-    disk_error: str | None = None
-    error: str | None = None
+    shard: int  # its number
+    images: int  # images in it, failed ones counted
+    disk_error: str | None = None  # why its files could not be written, and where; None if they could
+    error: str | None = None  # what else kept it from being done, such as storage that fails; None if nothing
 
 
 class ShardWorker:
     """Holds model and detector, and predicts shards with them.
 
-    Args:
-        options: what to do; ``out`` and ``model`` are paths that mean the same on every machine, and without a
-            detector the boxes of the list are taken.
-        id_type: "int64" or "string", of the ids.
+    In ``options``, ``out`` and ``model`` are paths that mean the same on every machine; without a detector the boxes of
+    the list are taken. ``id_type`` is "int64" or "string", of the ids.
 
     Raises:
         ConfigError: an option is out of range, or a package is missing.
@@ -63,11 +55,13 @@ class ShardWorker:
     def __init__(self, options: BulkOptions, id_type: str = "int64") -> None:
         self._options, self._id_type = options, id_type
         self._folder = RunFolder(options.out)
-        backend = as_backend(options.model, threads=options.threads)
+        backend = as_backend(options.model, options.device, threads=options.threads)
         self._predictor = PosePredictor(backend, flip_test=options.flip_test, batch_size=options.batch_size)
         self._find = None
         if options.detector is not None:
-            detector = open_detector(options.detector, self._predictor, threshold=options.detection_threshold)
+            detector = open_detector(
+                options.detector, self._predictor, threshold=options.detection_threshold, threads=options.threads
+            )
             self._find = people_by_detector(detector, [], None).find
 
     def work(self, shard: int, items: Sequence[BulkItem]) -> ShardReport:
@@ -150,6 +144,7 @@ class ShardWorker:
             return frame_id, image
         try:
             boxes, score = _people_of(item)
+            check_boxes_xyxy(boxes, image.shape[:2])
         except InputError as error:
             return frame_id, error
         threshold = self._options.detection_threshold

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -36,11 +37,19 @@ class Command(NamedTuple):
     run: Callable[[Any], int]
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """Nothing to choose."""
+
+
 def read_options(command: Command, name: str, words: Sequence[str]) -> Any:
     """Words of a command line -> an instance of the command's options class; a wrong one exits with 2."""
     parser = _Parser(name, command)
     options = add_options(parser, command, explain="-h" in words or "--help" in words)
-    return _build(options, vars(parser.parse_args(words)))
+    values = vars(parser.parse_args(words))
+    if values["verbose"]:
+        logging.getLogger("distilpose").setLevel(logging.INFO)
+    return _build(options, values)
 
 
 def add_options(parser: argparse.ArgumentParser, command: Command, *, explain: bool = True) -> type:
@@ -49,6 +58,7 @@ def add_options(parser: argparse.ArgumentParser, command: Command, *, explain: b
     module, _, class_name = command.options.partition(":")
     options: type = getattr(import_module(module), class_name)
     _add_arguments(parser, options, explain=explain)
+    parser.add_argument("--verbose", action="store_true", help="say which library, device and threads run a network")
     return options
 
 

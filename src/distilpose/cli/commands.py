@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distilpose.cli.command import Command
+from distilpose.cli.command import Command, NoOptions
 from distilpose.errors import ConfigError, printable, require_package
 from distilpose.options import option
 
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from distilpose.serving.options import ServeOptions
     from distilpose.serving.web import WebOptions
     from distilpose.training.labeling import LabelOptions
-
-
-@dataclass(frozen=True)
-class ModelsOptions:
-    """Nothing to choose."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +88,8 @@ def _export(options: ExportOptions) -> int:
         return 0
     worst = report.largest_error
     print(
-        f"largest error against torch at batches {', '.join(map(str, report.batches))}: {worst.largest:.1e} of the "
-        f"largest {worst.output} (batch {worst.batch})"
+        f"compared with torch at batches {', '.join(map(str, report.batches))}: output {worst.output} differs most, by "
+        f"{worst.largest:.1e} of its largest value (batch {worst.batch})"
     )
     return 0
 
@@ -114,7 +109,7 @@ def _web(options: WebOptions) -> int:
     return 0
 
 
-def _models(_: ModelsOptions) -> int:
+def _models(_: NoOptions) -> int:
     from rich.console import Console
 
     Console().print(_models_table())
@@ -245,7 +240,7 @@ WEB = Command(
     _web,
 )
 MODELS = Command(
-    "list the presets with size, cost and published AP", ("",), "distilpose.cli.commands:ModelsOptions", _models
+    "list the presets with size, cost and published AP", ("",), "distilpose.cli.command:NoOptions", _models
 )
 CONVERT = Command(
     "rewrite a checkpoint, such as a released one, as self-describing safetensors",

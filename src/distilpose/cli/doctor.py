@@ -6,13 +6,12 @@ import platform
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
 from distilpose import __version__
-from distilpose.cli.command import Command
-from distilpose.errors import ConfigError
+from distilpose.cli.command import Command, NoOptions
+from distilpose.errors import ConfigError, install_command
 
 # Extras in the order of the report, with what needs them.
 PURPOSES = {
@@ -22,11 +21,6 @@ PURPOSES = {
     "bulk": "predict-bulk", "litert": "running .tflite files", "litert-export": "export to LiteRT",
     "coreml": "export to Core ML", "imagenet": "ImageNet start weights",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class DoctorOptions:
-    """Nothing to choose."""
 
 
 def missing_packages(extra: str) -> list[str]:
@@ -89,7 +83,7 @@ def _torch() -> list[str]:
     return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
-def _doctor(_: DoctorOptions) -> int:
+def _doctor(_: NoOptions) -> int:
     for what, state in report():
         print(f"{what:<24}{state}", flush=True)
     try:
@@ -98,7 +92,7 @@ def _doctor(_: DoctorOptions) -> int:
         raise ConfigError("distilpose runs from a folder and is not installed: pip install . in the clone") from error
     print()
     for extra, purpose in PURPOSES.items():
-        state = f'missing {", ".join(lacking[extra])}: pip install "distilpose[{extra}]"' if lacking[extra] else "ok"
+        state = f"missing {', '.join(lacking[extra])}: {install_command(extra)}" if lacking[extra] else "ok"
         print(f"{extra:<14}{purpose:<34}{state}")
     return 0
 
@@ -106,6 +100,6 @@ def _doctor(_: DoctorOptions) -> int:
 DOCTOR = Command(
     "say what is installed, which devices there are, and what installs the rest",
     ("",),
-    "distilpose.cli.doctor:DoctorOptions",
+    "distilpose.cli.command:NoOptions",
     _doctor,
 )

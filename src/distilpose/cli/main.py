@@ -16,7 +16,6 @@ from distilpose.cli import commands, training
 from distilpose.cli.command import Command, completion_script, examples_text, read_options
 from distilpose.cli.doctor import DOCTOR
 from distilpose.cli.predict import PREDICT
-from distilpose.cli.yaml_values import bound_yaml
 from distilpose.compat import current_options
 from distilpose.errors import ConfigError, DistilPoseError, missing_package, printable
 
@@ -138,7 +137,7 @@ def _run(name: str, words: list[str]) -> int:
         return command.run(read_options(command, name, words))
     from jsonargparse import ArgumentParser
 
-    bound_yaml()
+    training.bound_yaml()
     parser = ArgumentParser(
         prog=f"distilpose {name}",
         description=command.summary,

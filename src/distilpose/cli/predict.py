@@ -55,8 +55,8 @@ def _hint(report: PredictReport, options: PredictOptions) -> None:
             "whole-image where one person fills the image, or --boxes X1,Y1,X2,Y2",
             file=sys.stderr,
         )
-    if report.num_undrawn and options.output.images:
-        print(f"not drawn, as unsure: {_number(report.num_undrawn, 'pose')}", file=sys.stderr)
+    if report.num_undrawn and options.output.images and (report.num_images > LISTED or report.num_frames):
+        print(f"too unsure to be drawn: {_number(report.num_undrawn, 'pose')}", file=sys.stderr)
     if report.num_others:
         print(f"left out for their suffix: {_number(report.num_others, 'file')}", file=sys.stderr)
     if options.output.anonymize != "none" and options.output.images:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from distilpose.cli.command import Command
@@ -89,6 +90,11 @@ def _with_config(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
     words = words[1:] if words[:1] == ["--config"] else words
     if words and not words[0].startswith("-"):
         content = read_yaml(words[0], "a configuration")
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"{words[0]} is no configuration: expected a YAML mapping of names to values, such as "
+                f"configs/quickstart/student.yaml, got {'nothing' if content is None else type(content).__name__}"
+            )
         current = current_names(content)
         refuse_deleted(current)
         config = words[0] if current == content else yaml.safe_dump(current, sort_keys=False)
@@ -124,6 +130,24 @@ def _take_base_changes(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         except ValueError as error:
             raise ConfigError(f"expected a YAML value after --base.{key}, got {text!r}") from error
     return rest, changes
+
+
+@cache
+def bound_yaml() -> None:
+    """Let jsonargparse read no YAML that `load_yaml` refuses, in options and texts of a configuration."""
+    import yaml
+    from jsonargparse import get_loader, set_loader
+
+    load = get_loader("yaml")  # reads 1e-4 as a number and dates as texts
+
+    def load_bounded(text: str) -> Any:
+        try:
+            load_yaml(text)
+        except ValueError as error:
+            raise yaml.YAMLError(str(error)) from error
+        return load(text)
+
+    set_loader("yaml", load_bounded, (yaml.YAMLError,))
 
 
 TRAIN = Command(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distilpose.data.files import finite_numbers, read_flag, read_json
+from distilpose.data.files import entries_of, finite_numbers, read_flag, read_json
 from distilpose.data.label_studio import group_points, is_label_studio, tasks_to_coco
 from distilpose.data.yolo import read_yolo
 from distilpose.errors import DatasetError
@@ -64,8 +64,7 @@ def read_categories(file: Path) -> list[Mapping[str, Any]]:
 
 def keypoint_categories(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The categories of a COCO file that have keypoints; tools write an empty list for those that have none."""
-    listed = _listed(document, "categories")
-    return [entry for entry in listed if isinstance(entry, dict) and entry.get("keypoints") not in (None, [])]
+    return [entry for entry in entries_of(document, "categories") if entry.get("keypoints") not in (None, [])]
 
 
 def find_images(names: Mapping[int, str], folder: Path) -> dict[int, Path]:
@@ -107,10 +106,7 @@ def _read_document(file: Path, split: str) -> dict[str, Any]:
 
 def normalize_document(document: dict[str, Any], file: Path) -> None:
     """Give ids, names, flags, boxes and areas of a COCO document one form, in place."""
-    images, annotations, categories = (
-        [entry for entry in entries if isinstance(entry, dict)]
-        for entries in (_listed(document, "images"), _listed(document, "annotations"), _listed(document, "categories"))
-    )
+    images, annotations, categories = (entries_of(document, key) for key in ("images", "annotations", "categories"))
     for kind, entries in (("image", images), ("category", categories), ("annotation", annotations)):
         numbers = _number_ids([entry.get("id") for entry in entries])
         for entry in entries:
@@ -127,10 +123,6 @@ def normalize_document(document: dict[str, Any], file: Path) -> None:
             entry["file_name"] = entry["file_name"].replace("\\", "/")
     for entry in annotations:
         _normalize_entry(entry)
-
-
-def _listed(document: Mapping[str, Any], key: str) -> list[Any]:
-    return document[key] if isinstance(document.get(key), list) else []
 
 
 def _number_ids(ids: Sequence[Any]) -> dict[str, int]:

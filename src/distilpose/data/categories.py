@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distilpose.data.annotations import keypoint_categories, read_categories
-from distilpose.data.files import shortened
+from distilpose.data.files import entries_of, shortened
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.skeletons import Skeleton, skeleton_from_category
 
@@ -32,8 +32,7 @@ def keypoint_category_ids(
     chosen = described
     if category is not None or not described:
         wanted = _PEOPLE if category is None else (category.casefold(),)
-        listed = document.get("categories")
-        every = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        every = entries_of(document, "categories")
         chosen = [each for each in every if str(each.get("name")).casefold() in wanted]
         if category is not None and not chosen:
             names = shortened([each.get("name") for each in every])
@@ -56,16 +55,13 @@ def keypoint_category_ids(
                 f"{shortened(each.get('id'))}: correct it"
             )
     people = frozenset(int(each["id"]) for each in fitting)
-    seen = {entry.get("category_id") for entry in document["annotations"] if _has_category(entry)}
+    numbers = (entry.get("category_id") for entry in entries_of(document, "annotations"))
+    seen = {number for number in numbers if isinstance(number, int)}
     return people if described or category is not None or people & seen else frozenset()
 
 
 def _has_keypoints(category: Mapping[str, Any], skeleton: Skeleton) -> bool:
     return isinstance(category["keypoints"], list) and skeleton.has_keypoints(category["keypoints"])
-
-
-def _has_category(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("category_id"), int)
 
 
 def skeleton_of_file(file: Path, category: str | None = None) -> Skeleton | None:
@@ -108,7 +104,7 @@ def seen_categories(entries: Sequence[Any], wanted: Collection[int]) -> str:
 
 def assumed_keypoints(document: Mapping[str, Any], skeleton: Skeleton) -> str:
     """For an error about a file that names no keypoints: whose are assumed, if annotations have another number."""
-    lists = [entry.get("keypoints") for entry in document["annotations"] if isinstance(entry, dict)]
+    lists = [entry.get("keypoints") for entry in entries_of(document, "annotations")]
     lengths = {len(values) for values in lists if isinstance(values, list) and values}
     if keypoint_categories(document) or lengths <= {3 * skeleton.num_keypoints}:
         return ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 import cv2
@@ -234,14 +236,10 @@ def build_loader(
     num_workers: int = 0,
     drop_last: bool = False,
 ) -> DataLoader[TrainingItem]:
-    """Batches (`Batch`) of a dataset.
+    """Batches (`Batch`) of ``batch_size`` crops a rank.
 
-    Args:
-        dataset: what to crop and how.
-        batch_size: crops per batch and rank.
-        sampler: which crops; None gives every sample once, in order. Call its ``set_epoch`` before each epoch.
-        num_workers: processes that load; 0 loads in the caller's. The batches do not depend on it.
-        drop_last: leave an incomplete last batch out.
+    Without a sampler every sample comes once, in order; call its ``set_epoch`` before each epoch. The batches do not
+    depend on ``num_workers``, processes that load; 0 loads in the caller's.
     """
     keys = [SampleKey(index, 0, index) for index in range(len(dataset))] if sampler is None else sampler
     return DataLoader(
@@ -260,6 +258,13 @@ def _begin_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # one process per core already
     for number in (signal.SIGINT, signal.SIGTERM):  # of the whole group: the process that reads the batches ends them
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _tell
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What a thread of a loader raised; not that the process which takes its batches was interrupted meanwhile."""
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _quotas(sizes: Sequence[int], weights: Sequence[float], total: int) -> tuple[int, ...]:

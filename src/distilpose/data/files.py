@@ -39,6 +39,20 @@ def read_json(file: Path, expected: str, error: type[DistilPoseError] = DatasetE
         raise error(f"{file}: expected {expected}, got broken json ({reason}): write it again") from problem
 
 
+def read_text(file: Path, expected: str, error: type[DistilPoseError] = DatasetError) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark; raises as `read_json` does."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise error(f"{file}: expected {expected} as text in UTF-8, cannot read it ({problem})") from problem
+
+
+def entries_of(document: Any, key: str) -> list[dict[str, Any]]:
+    """The objects in a list of a json document; none where there is no such list."""
+    listed = document.get(key) if isinstance(document, dict) else None
+    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+
+
 def read_flag(value: Any) -> bool | None:
     """Read a flag as tools write it: 0, 1, true, false, null, or one of these as text; None for anything else."""
     text = "" if value is None else str(value).strip().lower()

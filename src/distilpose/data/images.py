@@ -91,7 +91,9 @@ def as_image(source: object, *, bgr: bool = False) -> ImageArray:
         _check_scans(source)
         return _to_rgb(ImageOps.exif_transpose(source))
     if not hasattr(source, "__array__"):
-        raise InputError(f"expected a path, a Pillow image or a uint8 array, got {type(source).__name__}")
+        is_content = isinstance(source, bytes | bytearray | memoryview)
+        remedy = ": open it with PIL.Image.open(io.BytesIO(content))" if is_content else ""
+        raise InputError(f"expected a path, a Pillow image or a uint8 array, got {type(source).__name__}{remedy}")
     image = np.asarray(source)
     if image.ndim == 2 or image.shape[2:] == (1,):
         image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)

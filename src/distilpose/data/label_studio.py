@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilpose.data.files import finite_numbers, shortened
+from distilpose.data.files import entries_of, finite_numbers, shortened
 from distilpose.errors import DatasetError
 from distilpose.skeletons import SKELETONS, name_key
 
@@ -62,12 +62,9 @@ def group_points(document: dict[str, Any], file: Path) -> dict[str, Any]:
     Raises:
         DatasetError: an image has one keypoint twice.
     """
-    listed = document.get("categories")
-    categories = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    categories = entries_of(document, "categories")
     names = {str(entry.get("id")): str(entry.get("name")) for entry in categories}
-    entries = document.get("annotations")
-    marks = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    marks = [entry for entry in marks if entry.get("keypoints")]
+    marks = [entry for entry in entries_of(document, "annotations") if entry.get("keypoints")]
     points = [finite_numbers(entry["keypoints"], 3) for entry in marks]
     kinds = {str(entry.get("category_id")) for entry in marks}
     if len(kinds) < 2 or any(point is None for point in points) or any(entry.get("keypoints") for entry in categories):

@@ -12,7 +12,7 @@ import numpy as np
 
 from distilpose.data.annotations import read_annotations
 from distilpose.data.categories import assumed_keypoints, keypoint_category_ids, seen_categories
-from distilpose.data.files import finite_numbers, read_flag, shortened
+from distilpose.data.files import entries_of, finite_numbers, read_flag, shortened
 from distilpose.errors import DatasetError
 from distilpose.geometry import BOX_GROWTH, box_of_keypoints
 from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133, KeypointMapping, Skeleton
@@ -112,7 +112,7 @@ class LabelFile(NamedTuple):
 
     def log_filled_in(self) -> None:
         """Tell how many labeled annotations had no box or no area, and what was taken instead."""
-        people = [entry for entry in self.document["annotations"] if isinstance(entry, dict)]
+        people = entries_of(self.document, "annotations")
         people = [entry for entry in people if not entry.get("iscrowd") and not is_unlabeled(entry)]
         made = f"the box of the labeled keypoints, grown by {BOX_GROWTH:g} of its longer side on each side, is taken"
         share = f"{AREA_SHARE_OF_BOX:g} of the box is taken, a person's share; similarity (OKS) depends on it"

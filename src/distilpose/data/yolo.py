@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.data.files import shortened
+from distilpose.data.files import read_text, shortened
 from distilpose.data.images import IMAGE_SUFFIXES, read_image_size
 from distilpose.errors import DatasetError, InputError
-from distilpose.files import load_yaml
+from distilpose.files import read_yaml
 from distilpose.skeletons import COCO_17
 
 _FARTHEST = 1.5  # of the image: labels may lie a little outside
@@ -38,7 +38,9 @@ def read_yolo(file: Path, split: str | None) -> dict[str, Any]:
     Source:
         https://docs.ultralytics.com/datasets/pose/
     """
-    values = _read_yaml(file)
+    values = read_yaml(file, "the data.yaml of a YOLO data set", DatasetError)
+    if not isinstance(values, dict):
+        raise DatasetError(f"{file}: expected the data.yaml of a YOLO data set, got {shortened(values)}")
     shape = values.get("kpt_shape")
     if not (isinstance(shape, list) and len(shape) == 2 and isinstance(shape[0], int) and shape[0] > 0):
         raise DatasetError(f"{file}: expected kpt_shape: [number of keypoints, 2 or 3], got {shortened(shape)}")
@@ -58,23 +60,6 @@ def read_yolo(file: Path, split: str | None) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": _categories(file, values, shape[0])}
 
 
-def _read_yaml(file: Path) -> Mapping[str, Any]:
-    try:
-        values = load_yaml(_read_text(file))
-    except ValueError as error:
-        raise DatasetError(f"{file}: cannot be read as the data.yaml of a YOLO data set ({error})") from error
-    if not isinstance(values, dict):
-        raise DatasetError(f"{file}: expected the data.yaml of a YOLO data set, got {shortened(values)}")
-    return values
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{file}: expected text of a YOLO data set in UTF-8, cannot read it ({error})") from error
-
-
 def _images_of(file: Path, values: Mapping[str, Any], split: str) -> list[Path]:
     """The images of a split, which names folders or lists of files."""
     given = values.get(split) or (values.get("valid") if split == "val" else None)
@@ -90,7 +75,7 @@ def _images_of(file: Path, values: Mapping[str, Any], split: str) -> list[Path]:
         if path is None:
             raise DatasetError(f"{file}: {split}: {tried[0]} does not exist: correct path or {split}")
         if path.is_file():
-            lines = _read_text(path).split("\n")
+            lines = read_text(path, "a list of images").split("\n")
             found += [path.parent / line.strip() for line in lines if line.strip()]
         else:
             found += sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES)
@@ -107,7 +92,7 @@ def _label_file(image: Path) -> Path:
 
 def _read_labels(file: Path, shape: list[int], image_wh: NDArray[Any]) -> Iterator[dict[str, Any]]:
     count, dims = shape
-    lines = _read_text(file).splitlines() if file.is_file() else []
+    lines = read_text(file, "YOLO labels").splitlines() if file.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
             row = np.array(line.split(), dtype=np.float64)

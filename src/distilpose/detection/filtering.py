@@ -23,7 +23,7 @@ def keep_people(
         boxes_xyxy: (N, 4) image pixels, as a model gives them: they may be NaN, infinite, turned round or outside.
         score: (N,); those of ``threshold`` and above stay.
         image_hw: (H, W) of the image.
-        threshold: least score.
+        threshold: see ``score``.
         nms_iou: of two boxes that overlap by more, the weaker one goes.
 
     Returns:
@@ -49,18 +49,11 @@ def non_maximum_suppression(
 ) -> NDArray[np.intp]:
     """Keep the best box, drop those that overlap it by more than the threshold, go on with the best of the rest.
 
-    Blocks of candidates are compared with the boxes kept so far, then within themselves, until ``max_boxes`` are kept:
-    at most ``max_candidates`` x (``max_boxes`` + 256) overlaps are computed.
-
-    Args:
-        boxes_xyxy: (N, 4), finite.
-        score: (N,), finite; of equal scores the first in the list comes first.
-        iou_threshold: in [0, 1]; 1 keeps every box.
-        max_boxes: boxes kept at most.
-        max_candidates: boxes looked at, those of the highest scores.
+    Blocks of the ``max_candidates`` best boxes are compared with the boxes kept so far, then within themselves, until
+    ``max_boxes`` are kept: at most ``max_candidates`` x (``max_boxes`` + 256) overlaps are computed.
 
     Returns:
-        (M,) indices of the boxes kept, best score first.
+        (M,) indices of the boxes kept (N, 4), best score first; of equal scores the first in the list.
     """
     order = np.argsort(-score, kind="stable")[:max_candidates]
     kept = order[:0]

@@ -243,12 +243,12 @@ def evaluate_predictions(
 
 def _backend(options: EvaluateOptions) -> InferenceBackend:
     if options.teacher is None:
-        return as_backend(options.model or DEFAULT_MODEL, options.device)
+        return as_backend(options.model or DEFAULT_MODEL, options.device, threads=options.threads)
     from distilpose.teachers.build import TeacherBackend
     from distilpose.teachers.config import read_teacher_file
 
     values, flip = read_teacher_file(options.teacher)
-    return TeacherBackend(values, flip=flip)
+    return TeacherBackend(values, flip=flip, device=options.device, threads=options.threads)
 
 
 def _check_fits(backend: InferenceBackend, evaluation_set: EvaluationSet) -> None:

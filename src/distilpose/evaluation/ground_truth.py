@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -204,6 +204,15 @@ def _result(person: Any, where: str, ground_truth: GroundTruth, categories: list
         raise DatasetError(
             f"{where}: image_id {image_id!r} is not among the images of {ground_truth.file}: evaluate against the "
             "annotation file of these images, and predict with --annotations so that results carry its ids"
+        )
+    named = [
+        str(name or "").replace("\\", "/")
+        for name in (person.get("image"), ground_truth.images[image_id].get("file_name"))
+    ]
+    if all(named) and person.get("frame") is None and PurePosixPath(named[0]).name != PurePosixPath(named[1]).name:
+        raise DatasetError(
+            f"{where}: its image {named[0]} is not {named[1]}, which has image_id {image_id} in {ground_truth.file}: "
+            "predict with --annotations so that results carry its ids"
         )
     if person["category_id"] not in categories:
         raise DatasetError(

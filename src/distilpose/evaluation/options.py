@@ -19,8 +19,8 @@ class EvaluateOptions:
     Attributes:
         annotations: COCO keypoint json: the ground truth
         images: folder of the images; needed with a model, and for the images of a report
-        model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub
-            id, or the name of one that comes with the package, which is the default
+        model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml, .tflite), folder of
+            save_pretrained, hub id, or the name of one that comes with the package, which is the default
         teacher: evaluate a teacher instead of a model: that of this training configuration, a checkpoint, an ONNX file
         detections: COCO detections to use instead of ground-truth boxes
         detector: evaluate with the boxes that this detector finds (names as in predict), and with true boxes beside
@@ -34,6 +34,7 @@ class EvaluateOptions:
         report: folder for report.html: curves, kinds of error, calibration, images
         batch_size: crops per run of the model
         device: auto, cpu, cuda, cuda:1, mps, openvino:GPU, ...; auto by default: a GPU that can be used, else the CPU
+        threads: of one run on the CPU; a thread per physical core, at most four, by default
         quiet: print neither the table nor the progress
 
     Raises:
@@ -54,6 +55,7 @@ class EvaluateOptions:
     report: str | Path | None = option(metavar="DIR")
     batch_size: PositiveInt = 32
     device: str | None = None
+    threads: PositiveInt | None = None
     quiet: bool = False
 
     def __post_init__(self) -> None:

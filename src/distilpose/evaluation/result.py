@@ -98,7 +98,7 @@ def write_evaluation(result: EvaluationResult, out: Path) -> None:
 def write_text(file: Path, text: str, option: str = "--out") -> None:
     """Write a file whole or not at all; an `InputError` names the ``option`` of its folder."""
     try:
-        write_whole(file, text.encode())
+        write_whole(file, text.encode(errors="backslashreplace"))
     except OSError as error:
         raise InputError(f"{file}: expected a file to write to ({error}): choose another {option}") from error
 

@@ -16,7 +16,8 @@ import numpy as np
 from distilpose.backends.base import HEATMAP_OUTPUT, POSE_OUTPUTS, InferenceBackend, stamp_digest
 from distilpose.backends.checkpoint import describe
 from distilpose.backends.description import ModelDescription, Precision
-from distilpose.backends.loading import FILE_BACKENDS, load_model
+from distilpose.backends.device import AUTO
+from distilpose.backends.loading import FILE_BACKENDS, as_backend, load_model
 from distilpose.backends.torch import TorchBackend
 from distilpose.data.preprocess import network_input
 from distilpose.errors import CheckpointError, ConfigError, InputError, require_package
@@ -88,6 +89,8 @@ def export_model(
     precision: Precision = "float32",
     calibration: ImageArray | None = None,
     uint8_input: bool = False,
+    device: str = AUTO,
+    threads: int | None = None,
 ) -> ExportReport:
     """Write a model as a file that needs no torch, and hold the file against torch before it takes its place.
 
@@ -100,6 +103,8 @@ def export_model(
         calibration: (N, H, W, 3) uint8 crops of people as the model will see them, for int8;
             see `calibration.calibration_crops`.
         uint8_input: read (B, 3, H, W) uint8 pixels and normalize inside the file.
+        device: where the file runs to be compared; see `as_backend`.
+        threads: likewise.
 
     Raises:
         ConfigError: options that do not fit together, an exported file as ``model``, or a missing package.
@@ -128,7 +133,7 @@ def export_model(
             if part.suffix in FILE_BACKENDS:  # Core ML runs on macOS alone
                 stamp_digest(files)
                 crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
-                errors = verify(FILE_BACKENDS[part.suffix](part), backend, crops[: max(BATCH_SIZES)])
+                errors = verify(as_backend(part, device, threads=threads), backend, crops[: max(BATCH_SIZES)])
             for file in files:
                 if (out.parent / file.name).is_dir():  # a Core ML package, which no rename replaces
                     shutil.rmtree(out.parent / file.name)
@@ -151,6 +156,8 @@ def export_file(options: ExportOptions) -> ExportReport:
         precision=options.precision,
         calibration=crops,
         uint8_input=options.uint8_input,
+        device=options.device,
+        threads=options.threads,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from distilpose.backends.description import Precision
 from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.errors import ConfigError
-from distilpose.options import check_options, option
+from distilpose.options import PositiveInt, check_options, option
 
 Format = Literal["onnx", "openvino", "litert", "coreml"]
 
@@ -50,6 +50,8 @@ class ExportOptions:
         int8: compute in 8 bits: a quarter of the size, twice as fast
         calibration: for int8: COCO keypoint json of people like those to come, or a folder of images of one person each
         images: images of a calibration file (default: images/ beside it)
+        device: where the written file is compared with torch: auto, cpu, cuda, openvino:GPU
+        threads: of that run on the CPU; a thread per physical core, at most four, by default
         uint8_input: read uint8 pixels and normalize inside the file
 
     Raises:
@@ -63,6 +65,8 @@ class ExportOptions:
     int8: bool = False
     calibration: str | Path | None = option(metavar="FILE|DIR")
     images: str | Path | None = option(metavar="DIR")
+    device: str = "auto"
+    threads: PositiveInt | None = None
     uint8_input: bool = False
 
     def __post_init__(self) -> None:

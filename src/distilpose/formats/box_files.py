@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distilpose.data.annotations import normalize_document
-from distilpose.data.files import read_flag, read_json, shortened
+from distilpose.data.files import read_flag, read_json, read_text, shortened
 from distilpose.data.labels import is_unlabeled
 from distilpose.errors import InputError
 from distilpose.geometry import box_of_keypoints, clip_boxes_xyxy, xywh_to_xyxy
@@ -50,10 +50,14 @@ class CocoImages(NamedTuple):
 
 
 def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], CocoImages | None]:
-    """Read the people of a file: .json (COCO results or annotations), .csv, .txt (MOT), or a folder of .txt (YOLO).
+    """Read the people of a file, and which annotation file names the images: ``coco``, else the file itself.
 
-    ``coco`` is of the annotation file that names the images and categories, if there is one; it is returned with the
-    rows, or that of the file itself if it is an annotation file.
+    - .json, a list of COCO's detection results: ``bbox`` or ``box_xyxy``; ``image_id``, ``image`` (name or path) or
+      both; ``box_score`` or ``score``;
+    - .json with ``annotations``: labeled people are the boxes, clipped as in evaluation, crowds left out. One without
+      ``bbox`` has the box of its labeled keypoints;
+    - .csv with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, ``score``;
+    - .txt: MOT Challenge (``gt.txt``, ``det.txt``); a folder of .txt: YOLO labels, called after the images.
 
     Raises:
         InputError: the file is unreadable, or none of its rows is.
@@ -61,8 +65,8 @@ def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], Co
     if file.is_dir():
         return _yolo_rows(file), coco
     if file.suffix.lower() in (".csv", ".txt"):
-        read_text = _csv_rows if file.suffix.lower() == ".csv" else _mot_rows
-        return read_text(_read_text(file), file), coco
+        rows = _csv_rows if file.suffix.lower() == ".csv" else _mot_rows
+        return rows(read_text(file, "person boxes", InputError), file), coco
     document = read_json(file, "person boxes", InputError)
     if not isinstance(document, dict):
         return _result_rows(document, frozenset({"1"}) if coco is None else coco.person_ids, file), coco
@@ -85,15 +89,6 @@ def read_coco_images(document: Any, file: Path) -> CocoImages:
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{file}: each image needs an id and a file_name, each category an id ({error!r})") from error
     return CocoImages(file_names, sizes_hw, person_ids)
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: expected text in UTF-8 ({error})") from error
 
 
 def _read_annotation(entry: Any, coco: CocoImages) -> BoxRow | None:
@@ -239,5 +234,6 @@ def _yolo_rows(folder: Path) -> list[BoxRow]:
     files = sorted(path for path in labels.glob("**/*.txt") if path.is_file())
     if not files:
         raise InputError(f"{folder}: expected YOLO labels (a .txt per image), got none")
-    lines = [(file.stem, line.split()) for file in files for line in _read_text(file).splitlines()]
+    texts = [(file.stem, read_text(file, "YOLO labels", InputError)) for file in files]
+    lines = [(stem, line.split()) for stem, text in texts for line in text.splitlines()]
     return _read_rows([line for line in lines if line[1]], read, folder)

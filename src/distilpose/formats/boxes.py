@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -12,7 +12,9 @@ import numpy as np
 from distilpose.data.files import read_json
 from distilpose.data.images import read_image_size
 from distilpose.errors import InputError
+from distilpose.files import utf8_text
 from distilpose.formats.box_files import BoxRow, CocoImages, read_box_rows, read_coco_images
+from distilpose.formats.image_ids import fill_ids, stem_number
 from distilpose.types import FloatArray
 
 
@@ -27,7 +29,7 @@ class MatchedBoxes(NamedTuple):
     """A boxes file seen from the images."""
 
     people: dict[Path, PersonBoxes]  # of every image; an image that the file does not mention has nobody
-    image_ids: dict[Path, int | None]  # of every image, as `match_image_ids` defines them
+    image_ids: dict[Path, int]  # of every image, as `match_image_ids` defines them
     # of the videos among the images, by the number of the frame; others have nobody
     frames: dict[Path, dict[int, PersonBoxes]]
 
@@ -35,21 +37,14 @@ class MatchedBoxes(NamedTuple):
 def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = None) -> MatchedBoxes:
     """Read a boxes file and give each image its people.
 
-    These layouts are read (`box_files`):
+    What is read says `read_box_rows`. Without a score a box has 1, without a ``category_id`` it is a person's. Rows of
+    a video have a ``frame``, its number from 0; ``predictions.json`` and ``poses.csv`` are such files. MOT rows belong
+    to the only video or image, else to the images numbered as their frames.
 
-    - a list of rows, COCO's detection results: ``bbox`` (x, y, width, height) or ``box_xyxy``; ``image_id``, ``image``
-      (file name or path) or both; ``box_score`` or ``score``, else 1; ``category_id``, else a person. Rows of a video
-      have a ``frame``, its number from 0. ``predictions.json`` is such a file;
-    - a COCO annotation file, its own ``annotations``: labeled people are the boxes, clipped as in evaluation, crowds
-      left out. One without ``bbox`` has the box of its labeled keypoints, as in training and evaluation;
-    - CSV with a header: ``x1, y1, x2, y2`` or ``x, y, width, height``, ``image`` or ``image_id``, and ``score`` and
-      ``frame`` if any; our ``poses.csv`` is such a file;
-    - MOT Challenge (``gt.txt``, ``det.txt``): of the only video or image, else of the images numbered as its frames;
-    - a folder of YOLO labels, called after the images.
-
-    A row belongs to the image that ``annotations`` names for its ``image_id``; without ``annotations``, to the one
-    its ``image`` field names; without that, to the one whose stem is the number ``image_id``
-    (``000000000785.jpg``: 785). A name matches a path that ends with it. Rows of other images are left unused.
+    A row belongs to the image that ``annotations`` names for its ``image_id``, unless its ``image`` field says another
+    file name; without ``annotations``, to the one its ``image`` field names; without that, to the one whose stem is the
+    number ``image_id`` (``000000000785.jpg``: 785). A name matches a path that ends with it. Rows of other images are
+    left unused.
 
     Raises:
         InputError: a file is unreadable or broken, a name fits several images, or no row matches any of the images.
@@ -65,7 +60,7 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
     if not grouped:
         raise InputError(_no_match_text(boxes, rows, paths))
     named = [(path, row.image_id) for path, found in grouped.items() for row in found if row.image is not None]
-    image_ids = _one_to_one(files, named) if coco is None else _ids_by_name(files, coco)
+    image_ids = _image_ids(files, coco, named)
     frames: dict[Path, dict[int | None, list[BoxRow]]] = {path: defaultdict(list) for path in paths}
     for path, found in grouped.items():
         for row in found:
@@ -79,16 +74,16 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
     return MatchedBoxes(people, image_ids, moving)
 
 
-def match_image_ids(paths: Sequence[Path], annotations: Path | None = None) -> dict[Path, int | None]:
-    """Find the id of each image in the ``images`` of a COCO file; without one a numeric stem is the id.
+def match_image_ids(paths: Sequence[Path], annotations: Path | None = None) -> dict[Path, int]:
+    """The id of each image in the ``images`` of a COCO file; without one the number that its stem is.
 
-    None for an image without an id of its own: not named there, a stem that is no number, or an id of two images.
+    An image that is not named there, whose stem is no number, or who shares it with another one, gets the first free
+    number from 1 on, no id of the COCO file.
 
     Raises:
         InputError: ``annotations`` is unreadable or broken, or one of its names fits several images.
     """
-    files = _Files(paths)
-    return _one_to_one(files, ()) if annotations is None else _ids_by_name(files, _read_images(annotations))
+    return _image_ids(_Files(paths), None if annotations is None else _read_images(annotations), ())
 
 
 def _read_images(annotations: Path) -> CocoImages:
@@ -100,18 +95,24 @@ class _Files:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
-        self._parts = {path: path.resolve().parts for path in paths}
+        self._parts = {path: tuple(map(utf8_text, path.resolve().parts)) for path in paths}
         self._by_key: dict[tuple[str, str | int | None], list[Path]] = defaultdict(list)
         for path in paths:
-            for key in (("name", path.name), ("stem", path.stem), ("number", _stem_number(path))):
+            whole = utf8_text(path.as_posix())
+            for key in (
+                ("path", whole),
+                ("name", utf8_text(path.name)),
+                ("stem", path.stem),
+                ("number", stem_number(path)),
+            ):
                 self._by_key[key].append(path)
 
     def named(self, name: str) -> Path | None:
         """The file whose path ends with ``name``, or is written exactly so."""
+        exact = self._by_key.get(("path", utf8_text(name)), [])
         parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", ".."))
         candidates = self._by_key.get(("name", parts[-1]), []) if parts else []
         fitting = [path for path in candidates if self._parts[path][-len(parts) :] == parts]
-        exact = [path for path in candidates if path.as_posix() == name]
         return _only(exact or fitting, f"the image name {name!r}", "give it more of the path")
 
     def stemmed(self, stem: str) -> Path | None:
@@ -130,10 +131,6 @@ def _only(found: Sequence[Path], what: str, remedy: str) -> Path | None:
     return found[0] if found else None
 
 
-def _stem_number(path: Path) -> int | None:
-    return int(path.stem) if path.stem.isascii() and path.stem.isdecimal() else None
-
-
 def _find(row: BoxRow, files: _Files, file_names: Mapping[int, str] | None) -> tuple[BoxRow, Path | None]:
     """The row and the file it belongs to. A row with a number for both (MOT) is of a video or of numbered images."""
     if row.image_id is not None and row.frame is not None and row.image is None:
@@ -142,7 +139,8 @@ def _find(row: BoxRow, files: _Files, file_names: Mapping[int, str] | None) -> t
         row = row._replace(frame=None)
     if file_names is not None and row.image_id is not None:
         name = file_names.get(row.image_id)
-        return row, None if name is None else files.named(name)
+        if row.image is None or (name is not None and PurePosixPath(name).name == PurePosixPath(row.image).name):
+            return row, None if name is None else files.named(name)
     if row.image is not None:
         return row, files.stemmed(row.image) if row.is_relative else files.named(row.image)
     assert row.image_id is not None
@@ -160,7 +158,12 @@ def _in_pixels(row: BoxRow, path: Path) -> BoxRow:
     return row._replace(box_xyxy=row.box_xyxy * [width, height, width, height])
 
 
-def _ids_by_name(files: _Files, coco: CocoImages) -> dict[Path, int | None]:
+def _image_ids(files: _Files, coco: CocoImages | None, named: Iterable[tuple[Path, int | None]]) -> dict[Path, int]:
+    """Ids by the annotation file; without one from rows with an ``image`` field (``named``), else from stems."""
+    if coco is None:
+        ids = {path: stem_number(path) for path in files.paths}
+        ids.update((path, image_id) for path, image_id in named if image_id is not None)
+        return dict(zip(ids, fill_ids([*ids.values()]), strict=True))
     found: dict[Path, int | None] = dict.fromkeys(files.paths)
     for image_id, name in coco.file_names.items():
         path = files.named(name)
@@ -169,15 +172,7 @@ def _ids_by_name(files: _Files, coco: CocoImages) -> dict[Path, int | None]:
         if found[path] is not None:
             raise InputError(f"{path} fits two images of the annotation file, ids {found[path]} and {image_id}")
         found[path] = image_id
-    return found
-
-
-def _one_to_one(files: _Files, named: Iterable[tuple[Path, int | None]]) -> dict[Path, int | None]:
-    """Ids from ``image`` fields, else from stems; one that two images share, or 64 bits do not hold, is dropped."""
-    ids = {path: _stem_number(path) for path in files.paths}
-    ids.update((path, image_id) for path, image_id in named if image_id is not None)
-    users = Counter(ids.values())
-    return {path: number if users[number] == 1 and abs(number or 0) < 2**63 else None for path, number in ids.items()}
+    return dict(zip(found, fill_ids([*found.values()], coco.file_names), strict=True))
 
 
 def _person_boxes(rows: Sequence[BoxRow]) -> PersonBoxes:

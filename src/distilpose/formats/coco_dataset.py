@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from distilpose.formats.image_ids import fill_ids
 from distilpose.formats.record import ComposedFile, ImageNames, PoseRecord, image_size
 from distilpose.geometry import xyxy_to_xywh
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
@@ -20,7 +21,7 @@ _PERSON = {"id": 1, "name": "person", "supercategory": "person"}
 def coco_dataset(path: Path) -> ComposedFile:
     """Writes an annotation file; keypoints with a score below 0.2 are not labeled, as in COCO: (0, 0), visibility 0.
 
-    Images without an ``image_id`` get numbers after the largest there is. Frames of a video are named as in
+    Images without an ``image_id`` get the first free numbers. Frames of a video are named as in
     `ImageNames`. ``area`` is that of the box.
     """
     names = ImageNames()
@@ -58,9 +59,7 @@ def _annotations(record: PoseRecord) -> list[dict[str, Any]]:
 
 
 def _compose(file: BinaryIO, entries: Callable[[], Iterator[Any]]) -> None:
-    ids = [entry["image"]["id"] for entry in entries()]
-    free = count(max((number for number in ids if number is not None), default=0) + 1)
-    ids = [next(free) if number is None else number for number in ids]
+    ids = fill_ids([entry["image"]["id"] for entry in entries()])
     category: dict[str, Any] = {}
 
     def images() -> Iterator[Any]:

@@ -1,12 +1,12 @@
 """People in the forms of other tools: COCO rows, tables, supervision, and skeletons with other keypoints.
 
-`PoseResult` has a method for each; these functions know its arrays only, so that the result can build on them.
+`PoseResult` has a method for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from distilpose.errors import ConfigError, InputError, require_package
 from distilpose.geometry import xywh_to_xyxy
 from distilpose.skeletons import Skeleton
-from distilpose.types import FloatArray, IntArray
+from distilpose.types import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,19 +24,8 @@ if TYPE_CHECKING:
 
 # A keypoint that some skeletons have is the middle of two that others have
 _MIDDLE_OF = {"neck": ("left_shoulder", "right_shoulder"), "hip": ("left_hip", "right_hip")}
+Arrays = dict[str, Any]  # of a `PoseResult`, by name
 BOX_COLUMNS = ("box_x1", "box_y1", "box_x2", "box_y2")
-
-
-class PoseArrays(NamedTuple):
-    """The arrays of a `PoseResult`, which explains and checks them."""
-
-    xy: FloatArray
-    box: FloatArray
-    box_score: FloatArray
-    pose_score: FloatArray
-    raw_score: FloatArray | None = None
-    sigma: FloatArray | None = None
-    track_id: IntArray | None = None
 
 
 def boxes_around(xy: FloatArray, score: FloatArray | None = None) -> FloatArray:
@@ -48,7 +37,7 @@ def boxes_around(xy: FloatArray, score: FloatArray | None = None) -> FloatArray:
     return np.concatenate([low, high], axis=-1)
 
 
-def read_coco(rows: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> PoseArrays:
+def read_coco(rows: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> Arrays:
     """See `PoseResult.from_coco`."""
     images = {(row.get("image_id"), row.get("image")) for row in rows}
     if len(images) > 1:
@@ -64,15 +53,15 @@ def read_coco(rows: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> PoseArra
         elif row.get("bbox") is not None:
             box[place] = xywh_to_xyxy(_array(row, "bbox", 4, "4 numbers", place))[0]
     box_score, pose_score = _column(rows, "box_score"), _column(rows, "score")
-    return PoseArrays(
-        xy=xy,
-        box=box,
-        box_score=np.ones(len(rows)) if box_score is None else box_score,
-        pose_score=np.ones(len(rows)) if pose_score is None else pose_score,
-        raw_score=_column(rows, "raw_score") if any("raw_score" in row for row in rows) else score[..., 0],
-        sigma=_column(rows, "sigma"),
-        track_id=_column(rows, "track_id"),
-    )
+    return {
+        "xy": xy,
+        "box": box,
+        "box_score": np.ones(len(rows)) if box_score is None else box_score,
+        "pose_score": np.ones(len(rows)) if pose_score is None else pose_score,
+        "raw_score": _column(rows, "raw_score") if any("raw_score" in row for row in rows) else score[..., 0],
+        "sigma": _column(rows, "sigma"),
+        "track_id": _column(rows, "track_id"),
+    }
 
 
 def _array(row: Mapping[str, Any], name: str, size: int, what: str, place: int) -> FloatArray:
@@ -91,29 +80,27 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
     return None if lacking or not values else values
 
 
-def to_supervision(people: PoseArrays) -> sv.KeyPoints:
+def to_supervision(people: PoseResult) -> sv.KeyPoints:
     """See `PoseResult.to_supervision`."""
     require_package("supervision", "this")
     import supervision as sv
 
-    arrays: Any = people  # 64 bits, where supervision's annotations say 32 and its checks take both
-    data: dict[str, Any] = {"xyxy": people.box.copy(), "box_score": people.box_score.copy()}
-    for name in ("raw_score", "sigma", "track_id"):
-        if getattr(arrays, name) is not None:
-            data[name] = getattr(arrays, name).copy()
+    arrays: Any = people.filter(np.arange(len(people)))  # copies of 64 bits; supervision's annotations say 32
+    found = {"xyxy": arrays.box} | {n: getattr(arrays, n) for n in ("box_score", "raw_score", "sigma", "track_id")}
+    data = {name: value for name, value in found.items() if value is not None}
     if people.sigma is not None:
         data["covariance"] = people.sigma[..., None] ** 2 * np.eye(2)
     raw = arrays.raw_score
     return sv.KeyPoints(
-        xy=arrays.xy.copy(),
-        keypoint_confidence=None if raw is None else np.clip(raw, 0, 1),
-        detection_confidence=arrays.pose_score.copy(),
+        xy=arrays.xy,
+        keypoint_confidence=arrays.score,
+        detection_confidence=arrays.pose_score,
         visible=None if raw is None else raw > 0,
         data=data,
     )
 
 
-def read_supervision(key_points: sv.KeyPoints) -> PoseArrays:
+def read_supervision(key_points: sv.KeyPoints) -> Arrays:
     """See `PoseResult.from_supervision`."""
     try:
         data: dict[str, Any] = dict(key_points.data)
@@ -134,29 +121,29 @@ def read_supervision(key_points: sv.KeyPoints) -> PoseArrays:
         sigma = np.sqrt(np.diagonal(np.asarray(data["covariance"], dtype=np.float64), axis1=-2, axis2=-1))
     scores = np.ones(len(xy)) if pose_score is None else np.asarray(pose_score, dtype=np.float64)
     box = data.get("xyxy")
-    return PoseArrays(
-        xy=xy,
-        box=boxes_around(xy, None if raw_score is None else np.asarray(raw_score)) if box is None else np.asarray(box),
-        box_score=np.asarray(data.get("box_score", scores)),
-        pose_score=scores,
-        raw_score=raw_score,
-        sigma=sigma,
-        track_id=data.get("track_id", data.get("tracker_id")),
-    )
+    return {
+        "xy": xy,
+        "box": boxes_around(xy, None if raw_score is None else np.asarray(raw_score)) if box is None else box,
+        "box_score": data.get("box_score", scores),
+        "pose_score": scores,
+        "raw_score": raw_score,
+        "sigma": sigma,
+        "track_id": data.get("track_id", data.get("tracker_id")),
+    }
 
 
-def to_table(people: PoseArrays, skeleton: Skeleton) -> pd.DataFrame:
+def to_table(people: PoseResult) -> pd.DataFrame:
     """See `PoseResult.to_pandas`."""
     require_package("pandas", "this")
     import pandas as pd
 
-    columns = table_columns(people, skeleton)
+    columns = table_columns(people)
     return pd.DataFrame({**columns, "keypoint": pd.Series(columns["keypoint"].tolist(), dtype="str")})
 
 
-def table_columns(people: PoseArrays | PoseResult, skeleton: Skeleton) -> dict[str, NDArray[Any]]:
+def table_columns(people: PoseResult) -> dict[str, NDArray[Any]]:
     """The columns of `PoseResult.to_pandas`, (N K,) each."""
-    count, names = len(people.xy), skeleton.keypoint_names
+    count, names = len(people.xy), people.skeleton.keypoint_names
 
     def each(values: NDArray[Any]) -> NDArray[Any]:
         return np.repeat(values, len(names))  # one value per person, on all rows of the person
@@ -165,15 +152,15 @@ def table_columns(people: PoseArrays | PoseResult, skeleton: Skeleton) -> dict[s
     if people.track_id is not None:
         columns["track_id"] = each(people.track_id)
     columns |= {"keypoint": np.tile(names, count), "x": people.xy[..., 0].ravel(), "y": people.xy[..., 1].ravel()}
-    if people.raw_score is not None:
-        columns |= {"score": np.clip(people.raw_score, 0, 1).ravel(), "raw_score": people.raw_score.ravel()}
+    if people.raw_score is not None and people.score is not None:
+        columns |= {"score": people.score.ravel(), "raw_score": people.raw_score.ravel()}
     if people.sigma is not None:
         columns |= {"sigma_x": people.sigma[..., 0].ravel(), "sigma_y": people.sigma[..., 1].ravel()}
     columns |= {name: each(people.box[:, side]) for side, name in enumerate(BOX_COLUMNS)}
     return columns | {"box_score": each(people.box_score), "pose_score": each(people.pose_score)}
 
 
-def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
+def read_table(table: pd.DataFrame, skeleton: Skeleton) -> Arrays:
     """See `PoseResult.from_pandas`."""
     lacking = [name for name in ("person", "keypoint", "x", "y") if name not in table]
     if lacking:
@@ -214,23 +201,20 @@ def read_table(table: pd.DataFrame, skeleton: Skeleton) -> PoseArrays:
         person(*columns) for columns in (BOX_COLUMNS, ("box_score",), ("pose_score",), ("track_id",))
     )
     scores = np.ones(people) if box_score is None else box_score[:, 0]
-    return PoseArrays(
-        xy=xy,
-        box=boxes_around(xy, raw_score) if box is None else box,
-        box_score=scores,
-        pose_score=scores if pose_score is None else pose_score[:, 0],
-        raw_score=raw_score,
-        sigma=sigma,
-        track_id=None if track_id is None else track_id[:, 0].astype(np.int64),
-    )
+    return {
+        "xy": xy,
+        "box": boxes_around(xy, raw_score) if box is None else box,
+        "box_score": scores,
+        "pose_score": scores if pose_score is None else pose_score[:, 0],
+        "raw_score": raw_score,
+        "sigma": sigma,
+        "track_id": None if track_id is None else track_id[:, 0],
+    }
 
 
-def keypoints_by_name(people: PoseArrays, source: Skeleton, names: Sequence[str], target: str) -> PoseArrays:
-    """Pick keypoints by their names, see `PoseResult.to_skeleton`; ``target`` is what has these, for the error.
-
-    Raises:
-        ConfigError: ``source`` has none of them.
-    """
+def keypoints_by_name(people: PoseResult, names: Sequence[str], target: str) -> Arrays:
+    """Pick ``xy``, ``raw_score`` and ``sigma`` by keypoint names of ``target``, see `PoseResult.to_skeleton`."""
+    source = people.skeleton
     at = {name: index for index, name in enumerate(source.keypoint_names)}
     parts = [(name,) if name in at else _MIDDLE_OF.get(name, ()) for name in names]
     origin = [tuple(at[part] for part in each) if set(each) <= set(at) else () for each in parts]
@@ -254,8 +238,8 @@ def keypoints_by_name(people: PoseArrays, source: Skeleton, names: Sequence[str]
             absent = [(people.xy[:, end] == 0).all(-1) & (raw_score[:, end] == 0) for end in (a, b)]
             for values in (xy, sigma) if a != b else ():  # no middle of what is not there
                 values[absent[0] | absent[1], place] = 0
-    return people._replace(
-        xy=xy,
-        raw_score=None if raw_score is None else score,
-        sigma=None if people.sigma is None else sigma,
-    )
+    return {
+        "xy": xy,
+        "raw_score": None if raw_score is None else score,
+        "sigma": None if people.sigma is None else sigma,
+    }

@@ -26,7 +26,7 @@ def long_csv(path: Path) -> GrowingFile:
     """Writes a row per person and keypoint, with the columns of `PoseResult.to_pandas`; empty cells are unknown."""
 
     def entry(record: PoseRecord, first: bool) -> str:
-        columns = table_columns(record.result, record.result.skeleton)
+        columns = table_columns(record.result)
         nothing = [None] * len(columns["person"])
         cells = [columns[name].tolist() if name in columns else nothing for name in _LONG]
         return _lines([*_source(record), *row] for row in zip(*cells, strict=True))

@@ -7,12 +7,13 @@ Source:
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from distilpose.formats.conversions import PoseArrays, keypoints_by_name
+from distilpose.formats.conversions import keypoints_by_name
 from distilpose.formats.record import FilePerRecord, ImageNames, PoseRecord
 from distilpose.inference.result import PoseResult
 from distilpose.skeletons import OPENPOSE_18
@@ -34,19 +35,15 @@ _NOT_OURS = ("face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoint
 def openpose_people(result: PoseResult, order: Order = "body_25") -> dict[str, Any]:
     """One image's people as OpenPose writes them: 25 (or 18) times x, y, score each; zeros for a missing keypoint.
 
-    Args:
-        result: the people. ``neck`` and the middle of the hips are computed where the skeleton has none.
-        order: of the keypoints.
+    ``neck`` and the middle of the hips are computed where the skeleton has none.
 
     Raises:
         ConfigError: the skeleton has none of these keypoints.
     """
     names = BODY_25 if order == "body_25" else OPENPOSE_18.keypoint_names
     score = np.ones(result.xy.shape[:2]) if result.score is None else result.score
-    given = PoseArrays(result.xy, result.box, result.box_score, result.pose_score, raw_score=score)
-    found = keypoints_by_name(given, result.skeleton, names, f"OpenPose ({order})")
-    assert found.raw_score is not None
-    values = np.concatenate([found.xy, found.raw_score[..., None]], axis=-1)
+    found = keypoints_by_name(replace(result, raw_score=score), names, f"OpenPose ({order})")
+    values = np.concatenate([found["xy"], found["raw_score"][..., None]], axis=-1)
     people = []
     for person, row in enumerate(values):
         track = -1 if result.track_id is None else int(result.track_id[person])

@@ -11,6 +11,7 @@ from distilpose.errors import ConfigError
 from distilpose.formats.coco import coco_results, json_lines, prediction_rows
 from distilpose.formats.coco_dataset import coco_dataset
 from distilpose.formats.csv import DeepLabCutFolder, long_csv, wide_csv
+from distilpose.formats.image_ids import image_ids
 from distilpose.formats.labelstudio import label_studio_tasks
 from distilpose.formats.openpose import openpose_folder
 from distilpose.formats.parquet import ParquetFolder, parquet_rows, parquet_schema, write_parquet
@@ -52,11 +53,7 @@ _BY_SUFFIX = {".json": "coco", ".jsonl": "jsonl", ".parquet": "parquet", ".csv":
 
 
 def check_formats(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, each once.
-
-    Raises:
-        ConfigError: one is not in `WRITERS`.
-    """
+    """The names, each once; one that is not in `WRITERS` is a `ConfigError`."""
     for name in names:
         if name not in WRITERS:
             raise ConfigError(f"format must be one of {', '.join(WRITERS)}, got {name!r}")
@@ -88,7 +85,8 @@ def save_result(
     """Write one image's people to a file (or folder, in formats that are folders).
 
     ``format`` is a name in `WRITERS`; None takes it from the suffix: .json (COCO results), .jsonl, .parquet, .csv. The
-    file calls the image ``source`` and ``image_id``; ``size_hw`` is (H, W) in pixels, by default of ``result.image``.
+    file calls the image ``source`` and ``image_id`` (by default see `image_ids`); ``size_hw`` is (H, W) in pixels, by
+    default of ``result.image``.
 
     Raises:
         ConfigError: the format is unknown or cannot be told from the suffix, or its library is missing.
@@ -104,7 +102,7 @@ def save_result(
     check_formats([name])
     if size_hw is None:
         size_hw = (0, 0) if result.image is None else (result.image.shape[0], result.image.shape[1])
-    record = PoseRecord(source, result, size_hw, image_id)
+    record = PoseRecord(source, result, size_hw, image_ids([source])[0] if image_id is None else image_id)
     if name == "parquet":  # one file, where a run makes a folder of them
         write_parquet(path, parquet_rows(record), result.skeleton.keypoint_names)
         return

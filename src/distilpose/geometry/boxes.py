@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from distilpose.errors import InputError
 from distilpose.types import FloatArray
@@ -43,11 +43,12 @@ def check_array(values: ArrayLike, name: str, rows: int | None, inner: tuple[int
     return array
 
 
-def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
+def check_boxes_xyxy(boxes_xyxy: ArrayLike, image_hw: tuple[int, int] | None = None) -> FloatArray:
     """Return the boxes as a float array (N, 4); an empty input gives (0, 4).
 
     Raises:
-        InputError: another shape, values not finite or beyond 1e9 pixels, no area, or no side of 0.001 pixels.
+        InputError: another shape, values not finite or beyond 1e9 pixels, no area, no side of 0.001 pixels, or no pixel
+            inside of an image of (H, W) ``image_hw``.
     """
     try:
         boxes = np.asarray(boxes_xyxy, dtype=np.float64)
@@ -64,11 +65,22 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike) -> FloatArray:
         (np.isfinite(boxes).all(1) & (sides > 0).all(1), "finite with x1 < x2 and y1 < y2"),
         (sides.max(1) >= _SMALLEST, f"{_SMALLEST:g} pixels large or more"),
         (np.abs(boxes).max(1) <= _FARTHEST, f"within {_FARTHEST:g} pixels"),
+        (
+            image_hw is None or overlaps_image(boxes, image_hw),
+            "at least partly inside of the {1} x {0} pixels of the image",
+        ),
     ):
-        if not good.all():
+        if not np.all(good):
             row = int(np.argmin(good))
-            raise InputError(f"boxes_xyxy must be {rule}, got {boxes[row].tolist()} (row {row})")
+            raise InputError(
+                f"boxes_xyxy must be {rule.format(*image_hw or ())}, got {boxes[row].tolist()} (row {row})"
+            )
     return boxes
+
+
+def overlaps_image(boxes_xyxy: FloatArray, image_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """(N,) whether a part of each box (N, 4) lies inside of an image of (H, W)."""
+    return np.asarray((boxes_xyxy[:, 2:] > 0).all(1) & (boxes_xyxy[:, :2] < image_hw[::-1]).all(1))
 
 
 def xywh_to_xyxy(boxes_xywh: ArrayLike) -> FloatArray:

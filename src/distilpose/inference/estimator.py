@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import lru_cache
@@ -16,13 +16,15 @@ from distilpose.backends.device import AUTO
 from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.data.images import as_image
 from distilpose.detection.detectors import DEFAULT_DETECTOR, Detector
-from distilpose.errors import DistilPoseError, InputError
+from distilpose.errors import DistilPoseError, InputError, naming
+from distilpose.geometry import check_boxes_xyxy
 from distilpose.inference.batching import predict_stream
 from distilpose.inference.decoding import FlipTest
 from distilpose.inference.options import VideoOptions
 from distilpose.inference.people import FittedWholeImage, Frame, FrameId, best_rows, locate, open_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
+from distilpose.inference.sources import local_path
 from distilpose.types import ImageArray
 from distilpose.video.reader import VIDEO_SUFFIXES
 
@@ -88,7 +90,7 @@ class PoseEstimator:
         self.detector = open_detector(
             detector, self.predictor, threshold=detection_threshold, threads=threads, tile=tile
         )
-        self._max_people = max_people
+        self._max_people = 1 if isinstance(self.detector, FittedWholeImage) else max_people
 
     def __call__(self, image: ImageSource, boxes_xyxy: ArrayLike | None = None, *, bgr: bool = False) -> PoseResult:
         """Find the N >= 0 people of one image, best box first or in the order of the boxes; see `predict`."""
@@ -97,6 +99,8 @@ class PoseEstimator:
             (people,) = self.detector([pixels])
             kept = best_rows(people.box_score, self._max_people)
             boxes_xyxy, scores = people.boxes_xyxy[kept], people.box_score[kept]
+        else:
+            check_boxes_xyxy(boxes_xyxy, pixels.shape[:2])
         return replace(self.predictor(pixels, boxes_xyxy, scores), source=_name(image))
 
     def predict(self, images: Iterable[ImageSource], *, bgr: bool = False) -> Generator[PoseResult]:
@@ -106,13 +110,14 @@ class PoseEstimator:
             A result per image, in their order. Memory is bounded.
 
         Raises:
-            InputError: an image is unusable; the text says which.
+            InputError: at the first image that is unusable, with its place from 0 and its path; those before it were
+                given. `stream` and `predict_files` go on without what is unusable.
         """
         located = locate(_frames(images, bgr), self._find, max_people=self._max_people)
         with closing(predict_stream(self.predictor, located, keep_images=True)) as stream:
-            for frame_id, image, result, error in stream:
+            for number, (frame_id, image, result, error) in enumerate(stream):
                 if error is not None:
-                    raise error
+                    raise type(error)(f"image {number}: {naming(_name(frame_id.source), error)}") from error
                 assert result is not None
                 yield replace(result, image=image, source=_name(frame_id.source))
 
@@ -127,8 +132,8 @@ class PoseEstimator:
             keep_images: give ``frame.image`` and ``frame.result.image``.
 
         Yields:
-            A `FrameResult` per frame: ``result`` with track ids, smoothed; or ``error`` where it is None. With
-            smoothing it comes some frames late.
+            A `FrameResult` per frame: ``result`` with track ids, smoothed; or ``error`` where it is None, and the next
+            frames follow. With smoothing it comes some frames late.
 
         Raises:
             InputError: the video or the camera cannot be opened.
@@ -188,7 +193,7 @@ def predict(
         Of one image a result; of a list a list in its order; of a generator a generator, in constant memory.
 
     Raises:
-        InputError: an image or a box is unusable.
+        InputError: an image or a box is unusable; of several images the first such one, with its place and path.
         ConfigError: an option is.
         CheckpointError: the model file is unusable.
 
@@ -201,10 +206,12 @@ def predict(
         estimator = _kept_estimator(**options)
     except TypeError:  # an option without a hash, such as an array; or one that does not exist
         estimator = PoseEstimator(**options)
-    if isinstance(source, np.ndarray):
-        several = source.ndim == 4
-    else:
-        several = isinstance(source, Iterable) and not isinstance(source, str) and not hasattr(source, "__array__")
+    if hasattr(source, "__array__"):
+        several = np.ndim(source) == 4  # type: ignore[arg-type]
+    else:  # texts, bytes and mappings are one image, or none
+        several = isinstance(source, Iterable) and not isinstance(
+            source, str | bytes | bytearray | memoryview | Mapping
+        )
     if not several:
         return estimator(source, boxes_xyxy, bgr=bgr)  # type: ignore[arg-type]
     results = estimator.predict(source, bgr=bgr)  # type: ignore[arg-type]
@@ -217,8 +224,10 @@ def _kept_estimator(**options: Any) -> PoseEstimator:
 
 
 def _pixels(source: object, bgr: bool) -> ImageArray:
-    if isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_SUFFIXES:
-        raise InputError(f"{source} is a video: follow its people with PoseEstimator().stream({str(source)!r})")
+    if isinstance(source, str | Path):
+        source = local_path(source)
+        if source.suffix.lower() in VIDEO_SUFFIXES:
+            raise InputError(f"{source} is a video: follow its people with PoseEstimator().stream({str(source)!r})")
     return as_image(source, bgr=bgr)
 
 
@@ -228,10 +237,10 @@ def _name(source: object) -> str:
 
 
 def _frames(images: Iterable[ImageSource], bgr: bool) -> Iterator[Frame]:
-    for number, source in enumerate(images):
+    for source in images:
         try:
             image = _pixels(source, bgr)
         except DistilPoseError as error:
-            yield FrameId(Path(str(number))), type(error)(f"image {number}: {error}")
+            yield FrameId(Path()), error  # whose text has the path
         else:
             yield FrameId(Path(_name(source)), size_hw=(image.shape[0], image.shape[1])), image

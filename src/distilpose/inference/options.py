@@ -98,8 +98,8 @@ class PredictOptions:
         sources: images, videos, folders, patterns such as 'photos/**/*.jpg', file: addresses, webcam:0, - (an image
             on the standard input)
         out: folder of the results, made if missing
-        model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub
-            id, or the name of one that comes with the package
+        model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml, .tflite), folder of
+            save_pretrained, hub id, or the name of one that comes with the package
         device: where the pose model runs: auto, cpu, cuda, cuda:1, mps, openvino:GPU
         threads: of one run on the CPU; a thread per physical core, at most four, by default
         boxes: person boxes: a file (COCO detections or annotations, YOLO, CSV, MOT), or the box itself for every

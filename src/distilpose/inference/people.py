@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,11 +15,14 @@ from distilpose.detection.detectors import Detector, WholeImage, check_detector_
 from distilpose.errors import DistilPoseError, InputError, as_failure
 from distilpose.formats.boxes import PersonBoxes, match_boxes, match_image_ids
 from distilpose.geometry import check_boxes_xyxy
+from distilpose.geometry.boxes import overlaps_image
 from distilpose.inference.batching import LocatedImage
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
 from distilpose.inference.predictor import PosePredictor
 from distilpose.types import FloatArray, ImageArray
 from distilpose.video.pose_boxes import boxes_around
+
+logger = logging.getLogger(__name__)
 
 NOBODY = PersonBoxes(np.zeros((0, 4)), np.zeros(0))
 DETECTION_BATCH = 4  # images that a detector sees at once
@@ -43,7 +47,7 @@ class People(NamedTuple):
     """Where boxes come from, and the ids of the images."""
 
     find: Finder  # images to the boxes of each
-    image_ids: dict[Path, int | None]  # None for an image without
+    image_ids: dict[Path, int]  # of images; frames of videos get the next free ones
 
 
 class FittedWholeImage:
@@ -74,11 +78,7 @@ def open_detector(
     threads: int | None = None,
     tile: int | None = None,
 ) -> Detector:
-    """The detector of a prediction, by name as `create_detector` takes it; ``whole-image`` fits its box to the pose.
-
-    Raises:
-        ConfigError: there is no such detector, or it finds people for a model of something else.
-    """
+    """The detector of a prediction, see `create_detector`; one of people for a model of something else is refused."""
     if not isinstance(detector, str):
         return detector
     check_detector_fits(detector, predictor.skeleton)
@@ -93,16 +93,17 @@ def people_by_detector(detector: Detector, images: Sequence[Path], annotations: 
 
 def people_by_hand(boxes: FloatArray, images: Sequence[Path], annotations: Path | None) -> People:
     """The same (N, 4) boxes, such as typed on the command line, for every image."""
-    people = PersonBoxes(check_boxes_xyxy(boxes), np.ones(len(boxes)))
-    return People(lambda frames: [people] * len(frames), match_image_ids(images, annotations))
+    check_boxes_xyxy(boxes)
+
+    def find(frames: Sequence[tuple[FrameId, ImageArray]]) -> list[PersonBoxes]:
+        checked = [check_boxes_xyxy(boxes, image.shape[:2]) for _, image in frames]
+        return [PersonBoxes(each, np.ones(len(each))) for each in checked]
+
+    return People(find, match_image_ids(images, annotations))
 
 
 def read_boxes(text: str) -> FloatArray | None:
-    """``10,20,300,400``, several with ``;`` between -> (N, 4) boxes; None for else, such as a file's name.
-
-    Raises:
-        InputError: a box has not four numbers.
-    """
+    """``10,20,300,400``, several with ``;`` between -> (N, 4) boxes; None for else, such as a file's name."""
     try:
         rows = [[float(number) for number in row.split(",")] for row in text.split(";")]
     except ValueError:
@@ -117,11 +118,7 @@ def read_boxes(text: str) -> FloatArray | None:
 def people_by_file(
     boxes: Path, images: Sequence[Path], videos: Sequence[Path], annotations: Path | None, threshold: float
 ) -> People:
-    """Boxes from a file, those with a score of ``threshold`` and above.
-
-    Raises:
-        InputError: a file is unreadable or broken, fits no source, or has boxes of a video without frame numbers.
-    """
+    """Boxes from a file, those with a score of ``threshold`` and above; errors as in `match_boxes`."""
     matched = match_boxes(boxes, [*images, *videos], annotations)
     for video in videos:
         if len(matched.people[video].box_score):
@@ -132,12 +129,17 @@ def people_by_file(
 
     def find(frames: Sequence[tuple[FrameId, ImageArray]]) -> list[PersonBoxes]:
         found = []
-        for frame_id, _ in frames:
+        for frame_id, image in frames:
             if frame_id.frame is None:
                 people = matched.people[frame_id.source]
             else:
                 people = matched.frames.get(frame_id.source, {}).get(frame_id.frame, NOBODY)
             good = people.box_score >= threshold
+            inside = overlaps_image(people.boxes_xyxy, image.shape[:2])
+            if (good & ~inside).any():
+                box = people.boxes_xyxy[good & ~inside][0].tolist()
+                logger.warning("%s: a box lies outside of %s and is left out: %s", boxes, frame_id.source, box)
+            good &= inside
             found.append(PersonBoxes(people.boxes_xyxy[good], people.box_score[good]))
         return found
 
@@ -154,13 +156,9 @@ def best_rows(score: FloatArray, max_people: int | None) -> NDArray[np.intp]:
 def locate(
     frames: Iterable[Frame], find: Finder, *, max_people: int | None = None, batch: int = DETECTION_BATCH
 ) -> Generator[tuple[FrameId, LocatedImage | DistilPoseError]]:
-    """Find the people of image after image, ``batch`` at once.
+    """Find the people of image after image, ``batch`` at once, and keep the best ``max_people`` of each.
 
-    Args:
-        frames: images, or why there is none.
-        find: their boxes.
-        max_people: people of an image that are kept.
-        batch: images given to ``find`` at once. An error of one batch is tried again one by one.
+    An error of one batch is tried again image by image.
     """
     rest = iter(frames)
     while several := list(islice(rest, batch)):

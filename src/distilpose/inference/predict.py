@@ -43,8 +43,8 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
     ``predictions.json`` is a COCO results list, one entry per person: ``image_id``, ``category_id``, ``keypoints``
     (x, y, score in [0, 1] each), ``score`` (of the pose), and besides ``image`` (path), ``box_xyxy``, ``box_score``,
     ``raw_score`` (K) as the model gave it and ``sigma`` (K, 2) in image pixels; the last two are null from a model
-    that has none. ``image_id`` is null where `boxes_file.match_image_ids` finds none. People in videos have also
-    ``frame`` (number from 0), ``time`` (seconds) and ``track_id``.
+    that has none. ``image_id`` is that of `match_image_ids`, the next free number for a frame of a video. People in
+    videos have also ``frame`` (number from 0), ``time`` (seconds) and ``track_id``.
 
     A drawn image or video is called after its source, with the folder's name in front where two share a name. People
     with a weak pose and box are not drawn (`annotators.is_drawn`). An unreadable source or frame does not stop the
@@ -77,6 +77,8 @@ def predict_files(options: PredictOptions, *, progress: bool = False) -> Predict
     people = _people(found, options, predictor)
     if options.boxes is not None or options.detector == "whole-image":
         options = replace(options, video=replace(options.video, detect_every=options.video.detect_every or 1))
+    if options.detector == "whole-image":
+        options = replace(options, max_people=1)  # not also the one who was followed
     _prepare_folder(found, options)
     try:
         with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from distilpose.data.images import check_image
 from distilpose.data.preprocess import NetworkInput, network_input, preprocess
 from distilpose.errors import ConfigError
 from distilpose.geometry import CropTransform, check_boxes_xyxy
-from distilpose.geometry.boxes import check_array
+from distilpose.geometry.boxes import check_array, overlaps_image
 from distilpose.inference.decoding import (
     FlipTest,
     Keypoints,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from distilpose.backends.base import InferenceBackend
+
+logger = logging.getLogger(__name__)
 
 CROPS_AHEAD = 256  # of an image, cut before the network: a crowd beyond it is cut batch by batch
 
@@ -102,7 +105,8 @@ class PosePredictor:
 
         Args:
             image: (H, W, 3) uint8 RGB, as `read_image` returns it.
-            boxes_xyxy: (N, 4) person boxes in image pixels; they may reach beyond the image.
+            boxes_xyxy: (N, 4) person boxes in image pixels; they may reach beyond the image; one that lies
+                wholly outside of it is warned about.
             box_score: (N,) confidence of the detector; 1 each when None.
 
         Returns:
@@ -112,6 +116,8 @@ class PosePredictor:
             InputError: the image, a box or a score is unusable.
         """
         prepared = self.prepare(image, boxes_xyxy, box_score)
+        if not (inside := overlaps_image(prepared.boxes_xyxy, image.shape[:2])).all():
+            logger.warning("a box lies outside of its image: %s", prepared.boxes_xyxy[~inside][0].tolist())
         starts = range(0, len(prepared.transforms), self.batch_size)
         parts = [self.run(self.crops(prepared, start, start + self.batch_size)) for start in starts]
         return replace(self.finish(prepared, join_keypoints(parts) if parts else None), image=image)
@@ -142,11 +148,7 @@ class PosePredictor:
         return decode(output, udp=self._backend.description.udp)
 
     def finish(self, prepared: PreparedImage, keypoints: Keypoints | None) -> PoseResult:
-        """Bring the keypoints of all of an image's crops (None without any) back into its pixels, behind the network.
-
-        Raises:
-            InputError: the model returned numbers that are not finite.
-        """
+        """Bring the keypoints of all of an image's crops (None without any) back into its pixels."""
         if keypoints is None:
             return PoseResult.empty(self.skeleton)
         size_hw = self._backend.description.heatmap_size_hw

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PillowImage
 
 from distilpose.data.images import IMAGE_SUFFIXES, check_image, write_image
 from distilpose.errors import DistilPoseError, InputError
 from distilpose.files import disk_errors
 from distilpose.formats import conversions
-from distilpose.formats.conversions import PoseArrays
 from distilpose.geometry.boxes import check_array
 from distilpose.skeletons import COCO_17, Skeleton
 from distilpose.types import FloatArray, ImageArray, IntArray
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 PERSON_CATEGORY_ID = 1  # COCO's id of "person"
 _OPTIONAL = ("raw_score", "sigma", "track_id")
+_ARRAYS = ("xy", "box", "box_score", "pose_score", *_OPTIONAL)
 _CANVAS_MARGIN, _LARGEST_CANVAS = 20, 2048  # pixels, of the plain canvas for people without an image
 _NOTEBOOK_SIZE = 1024  # longer side of an image in a notebook, in pixels
 
@@ -85,7 +85,7 @@ class PoseResult:
             object.__setattr__(self, name, array)
 
     def _rows(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in PoseArrays._fields}
+        return {name: getattr(self, name) for name in _ARRAYS}
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -98,6 +98,13 @@ class PoseResult:
     def score(self) -> FloatArray | None:
         """(N, K) confidence of each keypoint in [0, 1]: ``raw_score`` clipped; None from a model without a score."""
         return None if self.raw_score is None else np.clip(self.raw_score, 0, 1)
+
+    @classmethod
+    def from_keypoints(cls, xy: ArrayLike, skeleton: Skeleton, raw_score: Any = None, sigma: Any = None) -> PoseResult:
+        """People by keypoints (N, K, 2) alone; the box is the one around them, its score and that of the pose are 1."""
+        points = check_array(xy, "xy", None, (skeleton.num_keypoints, 2))
+        one = np.ones(len(points))
+        return cls(points, conversions.boxes_around(points, raw_score), one, one, raw_score, sigma, skeleton=skeleton)
 
     @classmethod
     def empty(cls, skeleton: Skeleton = COCO_17) -> PoseResult:
@@ -142,17 +149,7 @@ class PoseResult:
         from distilpose.visualization.draw import draw_poses
 
         style = style or ("sides" if self.track_id is None else "people")
-        return draw_poses(
-            self._image() if image is None else image,
-            self.xy,
-            self.skeleton,
-            score=self.score,
-            sigma=self.sigma,
-            style=style,
-            track_id=self.track_id,
-            box=self.box,
-            pose_score=self.pose_score,
-        )
+        return draw_poses(self._image() if image is None else image, self, style)
 
     def blur_faces(self, image: ImageArray | None = None) -> ImageArray:
         """A copy of the image (the result's own by default) with blurred faces; see `anonymize.blur_faces`."""
@@ -161,7 +158,7 @@ class PoseResult:
         shown = self.image if image is None else image
         if shown is None:
             raise InputError("expected an image, this result has none: pass the one that it was predicted on")
-        return blur_faces(shown, self.xy, self.skeleton, score=self.score, sigma=self.sigma, box=self.box)
+        return blur_faces(shown, self)
 
     def plot(self, style: str | DrawStyle | None = None) -> PillowImage.Image:
         """`draw`'s image as a Pillow image, which a notebook shows and ``plot().save("drawn.png")`` writes."""
@@ -213,9 +210,6 @@ class PoseResult:
         width, height = np.clip(corners.max(0) + _CANVAS_MARGIN, 1, _LARGEST_CANVAS).astype(int)
         return np.full((height, width, 3), PLAIN_COLOR, dtype=np.uint8)
 
-    def _arrays(self) -> PoseArrays:
-        return PoseArrays(**self._rows())
-
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready description without loss; `from_dict` reads it back."""
         lists = {name: None if rows is None else rows.tolist() for name, rows in self._rows().items()}
@@ -226,7 +220,7 @@ class PoseResult:
         """Read what `to_dict` wrote; raises `InputError` for a field that is missing or broken."""
         try:
             skeleton = Skeleton.from_dict(values["skeleton"])
-            rows = {name: values[name] for name in PoseArrays._fields if name != "track_id"}
+            rows = {name: values[name] for name in _ARRAYS[:-1]}
             rows["track_id"] = values.get("track_id")  # not in files of version 0.1.0
         except (KeyError, TypeError, DistilPoseError) as error:
             raise InputError(f"a pose result needs all fields of PoseResult.to_dict(): {error!r}") from error
@@ -271,7 +265,7 @@ class PoseResult:
         Raises:
             InputError: a row is broken, the rows are of several images, or only some have a field.
         """
-        return cls(**conversions.read_coco(rows, skeleton)._asdict(), skeleton=skeleton)
+        return cls(**conversions.read_coco(rows, skeleton), skeleton=skeleton)
 
     def to_supervision(self) -> sv.KeyPoints:
         """The people as ``supervision.KeyPoints``, for its annotators and tools (supervision 0.31 or newer).
@@ -283,7 +277,7 @@ class PoseResult:
         Raises:
             ConfigError: supervision is not installed.
         """
-        return conversions.to_supervision(self._arrays())
+        return conversions.to_supervision(self)
 
     @classmethod
     def from_supervision(cls, key_points: sv.KeyPoints, skeleton: Skeleton = COCO_17) -> PoseResult:
@@ -295,7 +289,7 @@ class PoseResult:
         Raises:
             InputError: the arrays are not those of people with this skeleton.
         """
-        return cls(**conversions.read_supervision(key_points)._asdict(), skeleton=skeleton)
+        return cls(**conversions.read_supervision(key_points), skeleton=skeleton)
 
     def to_pandas(self) -> pd.DataFrame:
         """A long table, one row per person and keypoint; `from_pandas` reads it back without loss.
@@ -307,7 +301,7 @@ class PoseResult:
         Raises:
             ConfigError: pandas is not installed.
         """
-        return conversions.to_table(self._arrays(), self.skeleton)
+        return conversions.to_table(self)
 
     @classmethod
     def from_pandas(cls, table: pd.DataFrame, skeleton: Skeleton = COCO_17) -> PoseResult:
@@ -319,7 +313,7 @@ class PoseResult:
         Raises:
             InputError: a column or row is missing, or there are several of one.
         """
-        return cls(**conversions.read_table(table, skeleton)._asdict(), skeleton=skeleton)
+        return cls(**conversions.read_table(table, skeleton), skeleton=skeleton)
 
     def to_skeleton(self, target: Skeleton) -> PoseResult:
         """The same people with the keypoints of another skeleton, such as `skeletons.OPENPOSE_18`.
@@ -336,5 +330,5 @@ class PoseResult:
             >>> PoseResult.empty().to_skeleton(OPENPOSE_18)
             PoseResult(0 people, openpose_18)
         """
-        arrays = conversions.keypoints_by_name(self._arrays(), self.skeleton, target.keypoint_names, target.name)
-        return replace(self, **arrays._asdict(), skeleton=target)
+        arrays = conversions.keypoints_by_name(self, target.keypoint_names, target.name)
+        return replace(self, **arrays, skeleton=target)

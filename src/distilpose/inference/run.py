@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from distilpose.data.images import read_image
 from distilpose.data.prefetch import map_in_threads, prefetch
-from distilpose.errors import InputError, as_failure
+from distilpose.errors import InputError, as_failure, naming
+from distilpose.files import utf8_text
+from distilpose.formats.image_ids import free_ids
 from distilpose.formats.writers import PREDICTIONS_NAME, PoseRecord, PoseWriter, open_writers
 from distilpose.inference.batching import Predicted, predict_stream
 from distilpose.inference.interruption import Interruption
@@ -29,7 +31,7 @@ from distilpose.video.pipeline import FrameResult, watch_video
 from distilpose.video.preview import Preview
 from distilpose.video.reader import VideoReader
 from distilpose.video.writer import VideoWriter
-from distilpose.visualization.annotators import AnnotatedWriter, Annotator, FrameWriter, is_drawn, naming
+from distilpose.visualization.annotators import AnnotatedWriter, Annotator, FrameWriter, is_drawn
 from distilpose.visualization.draw import style_named
 
 logger = logging.getLogger(__name__)
@@ -80,11 +82,7 @@ class PredictReport:
 
 
 class Run:
-    """One call of `predict_files`; ``drawings`` has the file of the drawn image or video of each source.
-
-    Attributes:
-        interrupted: whether images or videos were ended early.
-    """
+    """One call of `predict_files`; ``drawings`` has the file of the drawn image or video of each source."""
 
     def __init__(
         self,
@@ -97,7 +95,9 @@ class Run:
     ) -> None:
         self._options, self._video, self._output = options, options.video, options.output
         self._predictor, self._people, self._drawings = predictor, people, drawings
+        self._frame_ids = free_ids({*people.image_ids.values()})
         self._interruption, self._meter = interruption, meter
+        self._limits: dict[str, Any] = {"max_people": options.max_people, "interruption": interruption}
         self._out = Path(options.out)
         self._keep_images = self._output.images or self._output.crops
         self._failures: list[str] = []
@@ -150,15 +150,8 @@ class Run:
                     drawing = self._drawings[path]
                     writer = VideoWriter(drawing, reader.size_hw, rate=reader.rate, sound_of=path, start=options.start)
                     frame_writers.append(stack.enter_context(writer).write)
-                frame_results = watch_video(
-                    reader,
-                    self._predictor,
-                    self._people.find,
-                    options,
-                    max_people=self._options.max_people,
-                    keep_images=self._keep_images,
-                    interruption=self._interruption,
-                )
+                people = (self._predictor, self._people.find, options)
+                frame_results = watch_video(reader, *people, keep_images=self._keep_images, **self._limits)
                 stack.enter_context(closing(frame_results))
                 annotated = stack.enter_context(self._annotated("people", frame_writers))
                 self._take(self._meter.track(frame_results, path.name, "frames", reader.num_frames), annotated)
@@ -177,16 +170,8 @@ class Run:
         except InputError as error:
             self._failures.append(str(error))
             return
-        frame_results = watch_camera(
-            camera,
-            name,
-            self._predictor,
-            self._people.find,
-            self._video,
-            max_people=self._options.max_people,
-            interruption=self._interruption,
-            show=self._meter.note,
-        )
+        people = (self._predictor, self._people.find, self._video)
+        frame_results = watch_camera(camera, name, *people, show=self._meter.note, **self._limits)
         with closing(frame_results), ExitStack() as stack:
             first = next(frame_results, None)
             if first is None:
@@ -245,10 +230,10 @@ class Run:
 
     def _write(self, frame_id: FrameId, result: PoseResult) -> None:
         record = PoseRecord(
-            source=frame_id.source.as_posix(),
+            source=utf8_text(frame_id.source.as_posix()),
             result=result,
             size_hw=frame_id.size_hw,
-            image_id=self._people.image_ids.get(frame_id.source),
+            image_id=next(self._frame_ids) if frame_id.frame is not None else self._people.image_ids[frame_id.source],
             frame=frame_id.frame,
             time=frame_id.time,
         )

@@ -20,14 +20,7 @@ STDIN = Path("-")  # an image on the standard input
 
 
 class Sources(NamedTuple):
-    """What there is to predict, each once.
-
-    Attributes:
-        images: image files.
-        videos: video files.
-        cameras: numbers of webcams.
-        num_others: files in folders that are neither images nor videos by their suffix.
-    """
+    """What there is to predict, each once; ``num_others`` files in folders are neither by their suffix."""
 
     images: list[Path]
     videos: list[Path]
@@ -98,17 +91,22 @@ def _camera_number(source: str) -> int:
     return int(number)
 
 
-def _paths_of(source: str | Path) -> list[Path]:
+def local_path(source: str | Path) -> Path:
+    """The path of a file on this machine, which may be given as a ``file:`` address; others are an `InputError`."""
     text = str(source)
     if isinstance(source, str) and text.lower().startswith("file:"):
         address = urlsplit(text)
         if address.netloc not in ("", "localhost") or not address.path:
             raise InputError(f"expected a file address such as file:///home/me/photo.jpg, got {text!r}")
-        return [Path(url2pathname(address.path))]
+        return Path(url2pathname(address.path))
     if isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-        raise InputError(f"expected a file, folder, pattern, file: address or webcam:NUMBER, got {text!r}: download it")
-    path = Path(source)
-    if path.exists() or not glob.has_magic(text):
+        raise InputError(f"expected a file of this machine, by its path or file: address, got {text!r}: download it")
+    return Path(source)
+
+
+def _paths_of(source: str | Path) -> list[Path]:
+    path, text = local_path(source), str(source)
+    if path.exists() or not glob.has_magic(text) or text.lower().startswith("file:"):
         return [path]
     found = sorted(Path(match) for match in glob.glob(text, recursive=True))
     if not found:

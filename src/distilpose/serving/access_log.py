@@ -36,20 +36,13 @@ _DISCARD_BYTES, _DISCARD_SECONDS = 2**26, 1.0
 
 @dataclass
 class Entry:
-    """The log line of a request, filled in while it is handled.
+    """The log line of a request, filled in while it is handled."""
 
-    Attributes:
-        request_id: the client's own, if it is sane, else a new one.
-        people: in the answer.
-        batches: crops in the runs of the model that it was part of.
-        error: code of the HTTP error it was answered with.
-        failed: codes of single images of a request that was answered all the same.
-    """
-
-    request_id: str
-    people: int | None = None
-    batches: list[int] = field(default_factory=list)
-    error: str | None = None
+    request_id: str  # the client's own, if it is sane, else a new one
+    people: int | None = None  # in the answer
+    batches: list[int] = field(default_factory=list)  # crops in the runs of the model that it was part of
+    error: str | None = None  # code of the HTTP error it was answered with
+    # codes of single images of a request that was answered all the same
     failed: list[str] = field(default_factory=list)
 
 
@@ -91,11 +84,8 @@ def is_loopback(host: str) -> bool:
 class AccessLog:
     """The middleware. It also reads what a client still sends when it was answered early.
 
-    Args:
-        app: what answers.
-        metrics: counts.
-        routes: whose paths label the counts; others are ``other``, so that clients cannot invent labels.
-        hosts: names that the Host header may give besides loopback names; None for any.
+    Paths of ``routes`` label the counts; others are ``other``, so that clients cannot invent labels. ``hosts`` are the
+    names that the Host header may give besides loopback names; None for any.
     """
 
     def __init__(

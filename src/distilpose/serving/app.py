@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilpose import __version__
 from distilpose.backends.base import InferenceBackend, runtime_of
+from distilpose.formats.image_ids import image_ids
 from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.serving import schemas
 from distilpose.serving.access_log import CLIENT_LEFT, REQUEST_ID_HEADER, AccessLog, entry_of, error_response
@@ -67,14 +68,8 @@ def create_app(
 ) -> ASGIApp:
     """Build the server as an ASGI application, which warms the service up and closes it.
 
-    Args:
-        service: that finds poses.
-        card: what ``/v1/model`` says.
-        options: limits and policies.
-        metrics: counts.
-        api_key: that requests to ``/v1`` must carry; None for an open server.
-        hosts: see `AccessLog`.
-        static: folder of the page at ``/``; without its ``index.html`` there is none.
+    ``card`` is what ``/v1/model`` says. Requests to ``/v1`` must carry ``api_key``; None leaves the server open.
+    `AccessLog` checks ``hosts``. The page at ``/`` is the folder ``static``, if it has an ``index.html``.
     """
 
     @asynccontextmanager
@@ -138,17 +133,13 @@ def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
             text = f"{name}: {request.method} {request.url.path[:200]} is not served here; /openapi.json lists what is"
             error = HTTPError(error.status_code, name.lower().replace(" ", "-"), text, dict(error.headers or {}))
         elif isinstance(error, ClientDisconnect):
-            error = _client_left()
+            error = HTTPError(CLIENT_LEFT, "client-left", "the client closed the connection")
         elif not isinstance(error, HTTPError):
             error = HTTPError(500, "internal", "the server failed; its log tells why, under this request_id")
         return error_response(error, entry_of(request.scope), metrics)
 
     for kind in (HTTPError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, answer)
-
-
-def _client_left() -> HTTPError:
-    return HTTPError(CLIENT_LEFT, "client-left", "the client closed the connection")
 
 
 def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
@@ -206,7 +197,7 @@ def _add_predictions(
             upload = one_image(parts, options)
             with service.accept(1) as due:
                 answer = await _unless_left(request, service.predict(upload, due))
-        return _json_response(request, card, _poses(request, upload, answer))
+        return _json_response(request, card, _poses(request, upload, answer, *image_ids([upload.filename])))
 
     @app.post(
         "/v1/predict/batch",
@@ -224,15 +215,15 @@ def _add_predictions(
                 answers = await _unless_left(request, work)
         entry, results = entry_of(request.scope), []
         entry.people = 0
-        for upload, answer in zip(uploads, answers, strict=True):
-            name = "" if isinstance(upload, HTTPError) else upload.filename
+        names = ["" if isinstance(upload, HTTPError) else upload.filename for upload in uploads]
+        for name, image_id, upload, answer in zip(names, image_ids(names), uploads, answers, strict=True):
             if isinstance(answer, HTTPError):
                 entry.failed.append(answer.code)
                 metrics.rejected(answer.code)
                 found = {"status": answer.status, "error": answer.code, "message": answer.message}
             else:
                 assert isinstance(upload, Upload)
-                found = {"status": 200, **_poses(request, upload, answer)}
+                found = {"status": 200, **_poses(request, upload, answer, image_id)}
             results.append({"image": name, **found})
         return _json_response(request, card, {"results": results})
 
@@ -258,7 +249,7 @@ async def _unless_left(request: Request, work: Awaitable[T]) -> T:
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise _client_left()
+            raise ClientDisconnect
         return working.result()
     finally:
         working.cancel()
@@ -282,11 +273,11 @@ async def _attempt(service: PoseService, upload: Upload | HTTPError, due: float)
         return HTTPError(500, "internal", "the server failed on this image; its log tells why")
 
 
-def _poses(request: Request, upload: Upload, answer: Answer) -> dict[str, Any]:
+def _poses(request: Request, upload: Upload, answer: Answer, image_id: int) -> dict[str, Any]:
     entry = entry_of(request.scope)
     entry.people = (entry.people or 0) + len(answer.result)
     entry.batches += answer.batches
-    rows = prediction_rows(PoseRecord(upload.filename, answer.result, answer.size_hw))
+    rows = prediction_rows(PoseRecord(upload.filename, answer.result, answer.size_hw, image_id))
     return {"size_hw": answer.size_hw, "people": rows}
 
 
@@ -295,7 +286,8 @@ class _Page(StaticFiles):
 
     def __init__(self, folder: Path, app: FastAPI) -> None:
         super().__init__(directory=folder, html=True)
-        self._methods = {route.path: route.methods for route in _routes(app) if route.methods}
+        routes = [route for route in app.routes if isinstance(route, Route)]
+        self._methods = {route.path: route.methods for route in routes if route.methods}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in self._methods:  # a path of ours with a method that it has not
@@ -307,10 +299,6 @@ class _Page(StaticFiles):
         response = await super().get_response(path, scope)
         response.headers.update(PAGE_HEADERS)
         return response
-
-
-def _routes(app: FastAPI) -> list[Route]:
-    return [route for route in app.routes if isinstance(route, Route)]
 
 
 def _add_page(app: FastAPI, static: Path) -> None:

@@ -12,11 +12,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Counts of one server.
-
-    Attributes:
-        registry: that holds them.
-    """
+    """Counts of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -27,8 +27,8 @@ class ServeOptions:
     Attributes:
         host: address to listen at; 0.0.0.0: other machines as well
         port: 0: any free port
-        model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml), folder of save_pretrained, hub
-            id, or the name of one that comes with the package
+        model: checkpoint (.safetensors, released .pth), exported file (.onnx, .xml, .tflite), folder of
+            save_pretrained, hub id, or the name of one that comes with the package
         device: where the model runs: auto (default), cpu, cuda, cuda:1, mps, openvino:GPU
         threads: of the model, on the CPU; by default the backend decides
         detector: finds the people of images that come without boxes, see distilpose predict --help; auto by default,

@@ -11,7 +11,7 @@ from distilpose.serving.uploads import MULTIPART, RAW_TYPES
 _KEYPOINTS = 17  # of the example; a model has those of its skeleton
 _ROW: dict[str, Any] = {
     "image": "photo.jpg",
-    "image_id": None,
+    "image_id": 1,
     "category_id": 1,
     "keypoints": [241.5, 120.25, 0.93] * _KEYPOINTS,
     "score": 0.87,
@@ -32,7 +32,7 @@ class Person(BaseModel):
     """An entry of ``predictions.json``."""
 
     image: str = Field(description="name of the file, empty if it came without one")
-    image_id: None = Field(description="always null: only files of a data set have one")
+    image_id: int = Field(description="the number that the file's name is, else the first free one of the request")
     category_id: int = Field(description="1, COCO's person")
     keypoints: list[float] = Field(description="x, y in image pixels and score in [0, 1] of each keypoint")
     score: float = Field(description="of the pose")

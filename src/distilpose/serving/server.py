@@ -35,15 +35,7 @@ STUCK_SECONDS = 10  # beyond all limits: a model that never returns must not kee
 class PoseServer:
     """A server that is bound to its port and has its model; `run` serves until it is told to end.
 
-    Args:
-        options: what it runs, where, and its limits.
-        api_key: that requests to ``/v1`` must carry; None for an open server. ``options.api_key_file`` is read by
-            `serve` alone.
-
-    Attributes:
-        address: such as ``http://127.0.0.1:8000``.
-        service: that finds the poses.
-        hosts: names besides loopback names that the Host header may give; None for any.
+    Requests to ``/v1`` must carry ``api_key``; None is an open server. `serve` alone reads ``options.api_key_file``.
 
     Raises:
         InputError: the port is in use.
@@ -70,7 +62,7 @@ class PoseServer:
         except BaseException:
             self._socket.close()
             raise
-        self.address = f"http://{f'[{bound}]' if ':' in bound else bound}:{number}"
+        self.address = f"http://{f'[{bound}]' if ':' in bound else bound}:{number}"  # such as http://127.0.0.1:8000
         if api_key is None and not is_loopback(bound):
             logger.warning("%s can be reached by other machines, and no API key is asked for", self.address)
         config = uvicorn.Config(
@@ -203,11 +195,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
-    """Run a server in this process, its log as lines of JSON on the standard error stream.
-
-    Args:
-        options: of the server.
-        announce: told the address.
+    """Run a server in this process, its log as lines of JSON on the standard error stream; announce its address.
 
     Raises:
         CheckpointError: the model failed on its first crops.

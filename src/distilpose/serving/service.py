@@ -15,11 +15,12 @@ from distilpose.backends.device import usable_cores
 from distilpose.detection.detectors import Detector
 from distilpose.errors import DistilPoseError, UnforeseenError
 from distilpose.formats.boxes import PersonBoxes
+from distilpose.geometry.boxes import overlaps_image
 from distilpose.inference.people import best_rows
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.serving.batcher import Batcher
-from distilpose.serving.errors import HTTPError, about_to_end, busy
+from distilpose.serving.errors import HTTPError, about_to_end, busy, unusable
 from distilpose.serving.images import decode_image
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import DECODERS, ServeOptions
@@ -30,17 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
-    """What became of an image.
+    """What became of an image."""
 
-    Attributes:
-        result: its people.
-        size_hw: (H, W) of the upright image in pixels.
-        batches: crops in the runs of the model that it was part of.
-    """
-
-    result: PoseResult
-    size_hw: tuple[int, int]
-    batches: list[int]
+    result: PoseResult  # its people
+    size_hw: tuple[int, int]  # (H, W) of the upright image in pixels
+    batches: list[int]  # crops in the runs of the model that it was part of
 
 
 class PoseService:
@@ -49,26 +44,16 @@ class PoseService:
     At most ``queue`` images are accepted. Of those only a few are decoded at a time, and no more crops are cut than
     the model will soon want. Images with boxes do not wait for those that the detector has to look at.
 
-    Args:
-        predictor: its batch size is that of the server.
-        detector: of people in images that come without boxes; used by one thread at a time.
-        options: limits.
-        metrics: counts.
-
-    Attributes:
-        predictor: as above.
-        upload_reader: that reads bodies.
-        draining: nothing new is accepted.
-        accepted: images accepted and not answered yet.
-        in_flight: requests in work, from their headers to their answer.
-        failure: why the model could not even be warmed up; None while all is well.
+    The predictor's batch size is that of the server. The detector is asked about images without boxes, by one thread at
+    a time.
     """
 
     def __init__(self, predictor: PosePredictor, detector: Detector, options: ServeOptions, metrics: Metrics) -> None:
         self.predictor = predictor
-        self.draining = False
-        self.accepted = self.in_flight = 0
-        self.failure: Exception | None = None
+        self.draining = False  # nothing new is accepted
+        self.accepted = 0  # images accepted and not answered yet
+        self.in_flight = 0  # requests in work, from their headers to their answer
+        self.failure: Exception | None = None  # why the model could not even be warmed up
         self.upload_reader = UploadReader(options)
         self._detector, self._options, self._metrics = detector, options, metrics
         threads = max(2, min(DECODERS, usable_cores()))
@@ -154,11 +139,7 @@ class PoseService:
             raise busy(f"{self.accepted} of {self._options.queue} places are taken: try again a little later")
 
     async def predict(self, upload: Upload, due: float) -> Answer:
-        """Poses of one accepted image.
-
-        Args:
-            upload: the image.
-            due: see `accept`.
+        """Poses of one accepted image, which is ``due`` at a time of `accept`.
 
         Raises:
             HTTPError: 413 or 422 for the image, 504 when it is too late, 500 when model or detector failed.
@@ -184,6 +165,8 @@ class PoseService:
                 if upload.boxes_xyxy is None:
                     people = await in_thread(self._finders, self._find, image, upload.max_people)
                 else:
+                    if not overlaps_image(upload.boxes_xyxy, image.shape[:2]).all():
+                        raise unusable("boxes", "each box must be at least partly inside of the image")
                     people = PersonBoxes(upload.boxes_xyxy, np.ones(len(upload.boxes_xyxy)))
                 cut = (image, people.boxes_xyxy, people.box_score)
                 prepared = await in_thread(self._cutters, self.predictor.prepare, *cut)

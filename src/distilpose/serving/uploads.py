@@ -35,36 +35,22 @@ class Part(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """One image as it came.
+    """One image as it came."""
 
-    Attributes:
-        content: of the file.
-        filename: the client's; empty when it gave none.
-        boxes_xyxy: (N, 4) image pixels; None leaves finding people to the server.
-        max_people: of detected people, so many of the best.
-    """
-
-    content: bytes
-    filename: str
-    boxes_xyxy: FloatArray | None
-    max_people: int
+    content: bytes  # of the file
+    filename: str  # the client's; empty when it gave none
+    boxes_xyxy: FloatArray | None  # (N, 4) image pixels; None leaves finding people to the server
+    max_people: int  # of detected people, so many of the best
 
 
 class UploadReader:
-    """Reads bodies within the limits of a server: each of them, and all together.
-
-    Args:
-        options: limits.
-
-    Attributes:
-        held: bytes of all requests being handled, from the start of their upload to their answer.
-    """
+    """Reads bodies within the limits of a server: each of them, and all together."""
 
     def __init__(self, options: ServeOptions) -> None:
         self._limit, self._seconds = options.max_bytes, options.upload_seconds
         self._receiving = set[asyncio.Timeout]()
         self._given_up = False
-        self.held = 0
+        self.held = 0  # bytes of all requests being handled, from the start of their upload to their answer
 
     def give_up(self) -> None:
         """End the uploads that are still on their way, with 503."""

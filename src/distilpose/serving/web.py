@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +21,7 @@ from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
 from distilpose.backends.onnxruntime import OnnxRuntimeBackend
 from distilpose.detection import nanodet
 from distilpose.errors import ConfigError, InputError
+from distilpose.files import disk_errors
 from distilpose.geometry import CROP_PADDING
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
 from distilpose.options import option
@@ -49,17 +50,11 @@ _OWN_SUFFIXES = (".html", ".css", ".js", ".svg")
 
 
 class PageReport(NamedTuple):
-    """What `build_page` wrote.
+    """What `build_page` wrote."""
 
-    Attributes:
-        folder: of the page.
-        models: their files.
-        megabytes: of all files, in 1e6 bytes.
-    """
-
-    folder: Path
-    models: tuple[Path, ...]
-    megabytes: float
+    folder: Path  # of the page
+    models: tuple[Path, ...]  # their files
+    megabytes: float  # of all files, in 1e6 bytes
 
 
 @dataclass(frozen=True)
@@ -81,22 +76,21 @@ class WebOptions:
 def build_page(options: WebOptions) -> PageReport:
     """Write everything the page needs into one folder; files of an earlier build are replaced.
 
-    Args:
-        options: what to write, and where.
-
     Raises:
         ConfigError: the runtime is not there or another version, a model predicts heatmaps, or two have one name.
         CheckpointError: a model file is unusable.
-        InputError: ``out`` cannot be made a folder.
+        InputError: ``out`` cannot be written.
     """
     out = STATIC if options.out is None else Path(options.out)
-    models, vendor = out / MODELS_NAME, out / VENDOR_NAME
     files = find_runtime(options.runtime)
-    try:
-        models.mkdir(parents=True, exist_ok=True)
-        vendor.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out} cannot be made a folder ({error.strerror}): choose another") from error
+    with disk_errors(out):
+        return _build(out, options.models, files)
+
+
+def _build(out: Path, named: Sequence[str | Path], files: Mapping[str, Path]) -> PageReport:
+    models, vendor = out / MODELS_NAME, out / VENDOR_NAME
+    models.mkdir(parents=True, exist_ok=True)
+    vendor.mkdir(exist_ok=True)
     for path in own_files():
         _copy(path, out / path.name)
     for name, source in files.items():
@@ -105,7 +99,7 @@ def build_page(options: WebOptions) -> PageReport:
         f"{RUNTIME_PACKAGE} {RUNTIME_VERSION} from npm, unchanged, files renamed. "
         "Copyright (c) Microsoft Corporation. MIT license.\n"
     )
-    written = tuple(_write_models(options.models, models))
+    written = tuple(_write_models(named, models))
     detector = models / nanodet.WEIGHTS.name
     for name in (detector.name, "NOTICE_DETECTOR.md"):
         _copy(nanodet.WEIGHTS.with_name(name), models / name)
@@ -130,8 +124,7 @@ def own_files() -> list[Path]:
 def find_runtime(package: str | Path | None = None) -> dict[str, Path]:
     """The files of ONNX Runtime Web by the names that they have in ``vendor/``.
 
-    Args:
-        package: folder of the npm package; None looks where ``make web`` puts it, and into an earlier build.
+    ``package`` is the folder of the npm package; None looks where ``make web`` puts it, and into an earlier build.
 
     Raises:
         ConfigError: they are not there, or of another version.
@@ -156,11 +149,7 @@ def find_runtime(package: str | Path | None = None) -> dict[str, Path]:
 
 
 def manifest(models: Sequence[Path], detector: Path) -> dict[str, Any]:
-    """What the page knows: where runtime and models are, what each model is, and the rules around them.
-
-    Args:
-        models: ``.onnx`` files beside each other in ``models/``.
-        detector: likewise.
+    """What the page knows: where the runtime and the files in ``models/`` are, what each is, and the rules around them.
 
     Raises:
         ConfigError: a model predicts heatmaps.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distilpose.backends.description import ModelDescription
+from distilpose.backends.device import AUTO, RuntimeInfo, check_settings, log_runtime, torch_device
 from distilpose.data.coco import PersonSample
 from distilpose.data.dataset import Batch
 from distilpose.data.preprocess import NetworkInput, Normalization
@@ -58,31 +60,33 @@ def _open(
     samples: Sequence[PersonSample],
     flip: bool,
     first: HeatmapSource | None = None,
+    load: Callable[[_NETWORKS], HeatmapSource] | None = None,
 ) -> Teacher:
     """See `open_teacher`; ``first`` is the source of its first network, where that is loaded already."""
+    load = load or load_source
     teacher: Teacher
     if isinstance(config, EnsembleTeacher):
         members = [teacher_config_from(member) for member in config.members]
         firsts = [first, *[None] * (len(members) - 1)]
-        opened = [_open(member, crops, samples, False, one) for member, one in zip(members, firsts, strict=True)]
+        opened = [_open(member, crops, samples, False, one, load) for member, one in zip(members, firsts, strict=True)]
         teacher = Ensemble(opened, config.weights)
     elif isinstance(config, HeatmapFilesTeacher):
         teacher = HeatmapFiles(Path(config.folder), crops, samples, config.mapping)
     else:
-        teacher = SourceTeacher(first or load_source(config), crops, config.mapping, _what(config))
+        teacher = SourceTeacher(first or load(config), crops, config.mapping, _what(config))
         flip |= config.flip
     return FlipAverage(teacher, crops.skeleton.flip_index) if flip else teacher
 
 
-def load_source(config: _NETWORKS) -> HeatmapSource:
-    """The network of a teacher, in its own terms.
+def load_source(config: _NETWORKS, *, device: str = AUTO, threads: int | None = None) -> HeatmapSource:
+    """The network of a teacher, in its own terms; ``device`` and ``threads`` are of ONNX files, see `as_backend`.
 
     Raises:
         DistilPoseError: what is declared does not fit it, or its file is unusable.
     """
     if isinstance(config, CheckpointTeacher):
         return load_checkpoint_source(config.file)
-    return load_vitpose_source(config) if isinstance(config, VitPoseTeacher) else OnnxSource(config)
+    return load_vitpose_source(config) if isinstance(config, VitPoseTeacher) else OnnxSource(config, device, threads)
 
 
 def _what(config: _NETWORKS) -> str:
@@ -93,19 +97,31 @@ class TeacherBackend:
     """A teacher alone as an `InferenceBackend`, to be evaluated like any model: on crops of its own size.
 
     Its keypoints are COCO's 17 in COCO's order if it has them all, else its own. An ensemble is asked at the crops of
-    its first member. ``flip`` averages its heatmaps with those of the mirrored crops.
+    its first member. ``flip`` averages its heatmaps with those of the mirrored crops. ``device`` and ``threads`` are
+    those of `as_backend`.
 
     Raises:
         ConfigError: it contradicts itself, is no network, or its keypoints are neither a known set nor all of COCO's.
         DistilPoseError: a model file or folder is unusable.
     """
 
-    def __init__(self, values: TeacherValues, *, flip: bool = False) -> None:
+    def __init__(
+        self, values: TeacherValues, *, flip: bool = False, device: str | None = None, threads: int | None = None
+    ) -> None:
         config = teacher_config_from(values)
         network = _first_network(config)
-        source = load_source(network)
+        check_settings(threads)
+        self._device = torch.device(torch_device(device or AUTO))
+        if threads is not None:
+            torch.set_num_threads(threads)
+        load = partial(load_source, device=device or AUTO, threads=threads)
+        source = load(network)
         crops = _own_crops(network, source.spec)
-        self._teacher = _open(config, crops, (), flip, source)
+        self._teacher = _open(config, crops, (), flip, source, load)
+        self._teacher.to(self._device)
+        if isinstance(network, CheckpointTeacher | VitPoseTeacher):  # ONNX Runtime says it of itself
+            used = torch.get_num_threads() if self._device.type == "cpu" else None
+            log_runtime(_what(network), RuntimeInfo(f"torch {torch.__version__}", str(self._device), used, "float32"))
         if not all(self._teacher.keypoint_mask):
             raise ConfigError(
                 f"a teacher is evaluated on all keypoints of {crops.skeleton.name}, it lacks some of them: "
@@ -127,11 +143,12 @@ class TeacherBackend:
         return HeatmapOutput(self._ask(torch.from_numpy(images)).float().numpy())
 
     def _ask(self, images: torch.Tensor) -> torch.Tensor:
-        nothing = torch.zeros(len(images), len(self._teacher.keypoint_mask))
-        index = torch.zeros(len(images), dtype=torch.int64)
+        images = images.to(self._device)
+        nothing = torch.zeros(len(images), len(self._teacher.keypoint_mask), device=self._device)
+        index = torch.zeros(len(images), dtype=torch.int64, device=self._device)
         batch = Batch(images, nothing[..., None].expand(-1, -1, 2), nothing, nothing > 0, index, index)
         with torch.inference_mode():
-            return self._teacher(batch).heatmaps
+            return self._teacher(batch).heatmaps.cpu()
 
 
 def _first_network(config: TeacherConfig) -> _NETWORKS:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from distilpose.backends.loading import SHIPPED_WEIGHTS
 from distilpose.compat import current_names
 from distilpose.errors import ConfigError
 from distilpose.files import read_yaml
+from distilpose.models import MODELS
 from distilpose.types import Size
 
 Keypoints = str | list[str]
@@ -170,6 +172,13 @@ def read_teacher_file(path: str | Path) -> tuple[str | dict[str, Any], bool]:
     """
     if Path(path).suffix in _MODEL_SUFFIXES:
         return str(path), False
+    if str(path) in (*MODELS, *SHIPPED_WEIGHTS) and not Path(path).exists():
+        kind = "a student, which gives no heatmaps" if str(path) in SHIPPED_WEIGHTS else "an untrained architecture"
+        raise ConfigError(
+            f"{path} is {kind}: a teacher is a trained heatmap model, such as a checkpoint of tokenpose_s or "
+            "simplebaseline_r50, an ONNX file with heatmaps, or a YAML file that names one, RTMPose too "
+            "(docs/teachers.md)"
+        )
     content = read_yaml(path, "a training configuration with 'teacher', or a 'kind'")
     if isinstance(content, dict) and "kind" in content:
         return content, False

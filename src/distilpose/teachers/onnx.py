@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distilpose.backends.description import ModelDescription
+from distilpose.backends.device import AUTO
 from distilpose.backends.foreign import PIXELS, OnnxNetwork, foreign_skeleton, recognize
 from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
 from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalization
@@ -33,12 +34,12 @@ class OnnxSource:
         DistilPoseError: the file is unusable, or does not fit what is declared of it.
     """
 
-    def __init__(self, config: OnnxTeacher | SimccTeacher) -> None:
+    def __init__(self, config: OnnxTeacher | SimccTeacher, device: str = AUTO, threads: int | None = None) -> None:
         path = Path(config.file)
         more: dict[str, Any] = {}
         self._to_heatmaps: Any = lambda heatmaps: heatmaps
         if isinstance(config, OnnxTeacher) and path.is_file() and is_exported(path):
-            backend = OnnxRuntimeBackend(path)
+            backend = OnnxRuntimeBackend(path, threads, device=device)
             known = backend.description
             _check_own_words(config, known)
             size_hw, skeleton = known.input_size_hw, known.skeleton
@@ -46,7 +47,7 @@ class OnnxSource:
             self._pixels = known.normalization is None
             self._run: Any = lambda images: [backend(images).heatmaps]  # type: ignore[union-attr]
         else:
-            network, outputs, skeleton = _open(path, config)
+            network, outputs, skeleton = _open(path, config, device, threads)
             size_hw = network.input_size_hw
             self._pixels = network.dtype.__name__ == "uint8"
             usual = PIXELS if self._pixels or "movenet" in path.stem.lower() else (IMAGENET_MEAN, IMAGENET_STD)
@@ -78,11 +79,13 @@ class OnnxSource:
         """ONNX Runtime stays where it is: on its GPU, if it has one, else on the CPU."""
 
 
-def _open(path: Path, config: OnnxTeacher | SimccTeacher) -> tuple[OnnxNetwork, tuple[str, ...], Skeleton]:
+def _open(
+    path: Path, config: OnnxTeacher | SimccTeacher, device: str, threads: int | None
+) -> tuple[OnnxNetwork, tuple[str, ...], Skeleton]:
     """The network, the outputs that are read, and their keypoints."""
     names = ([config.output] if config.output else None) if isinstance(config, OnnxTeacher) else config.outputs
     try:
-        network = OnnxNetwork(path, config.input_size_hw)
+        network = OnnxNetwork(path, config.input_size_hw, threads=threads, device=device)
         layout = recognize(network, names)
         if layout.kind != ("heatmaps" if isinstance(config, OnnxTeacher) else "simcc"):
             other = "onnx" if layout.kind == "heatmaps" else "simcc"

@@ -20,7 +20,7 @@ from distilpose.backends.checkpoint import load_checkpoint, read_description
 from distilpose.errors import ConfigError, DistilPoseError, printable
 from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
-from distilpose.files import OutputLock
+from distilpose.files import OutputLock, disk_errors
 from distilpose.inference.decoding import FlipTest
 from distilpose.training.config import TrainConfig, train_config_from
 from distilpose.training.prerequisites import check_files, files_of
@@ -251,8 +251,9 @@ def _write(config: AblationConfig, runs: Mapping[str, list[_Run]]) -> AblationRe
             rows.append(Row(name, tuple(metrics for metrics, _ in finished), samples, minutes))
     reference = next((row for row in rows if row.name == config.reference), None)
     files = tuple(Path(config.out) / name for name in ("ablation.md", TABLE_FILE, "ablation.png"))
-    files[0].write_text(_markdown(rows, reference, config), encoding="utf-8")
-    with files[1].open("w", newline="", encoding="utf-8") as file:
+    with disk_errors(files[0]):
+        files[0].write_text(_markdown(rows, reference, config), encoding="utf-8")
+    with disk_errors(files[1]), files[1].open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["variant", "seeds", "samples", "minutes", *METRICS, *(f"{name} spread" for name in METRICS)])
         for row in rows:

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose.inference.result import PoseResult
 from distilpose.skeletons import Skeleton
 from distilpose.training.step import BatchView
 from distilpose.types import Float32Array, ImageArray
-from distilpose.visualization.draw import draw_poses
 
 NUM_CROPS = 4  # the same ones each time, so that heatmaps can be watched growing
 TAG = "heatmaps"
@@ -52,7 +52,8 @@ def draw_heatmap_columns(
     large = [_stretch(crop, size_hw) for crop in crops]
     first = large
     if xy_crop is not None:
-        first = [draw_poses(crop, zoom * xy[None], skeleton) for crop, xy in zip(large, xy_crop, strict=True)]
+        people = [PoseResult.from_keypoints(zoom * xy[None], skeleton) for xy in xy_crop]
+        first = [each.draw(crop) for each, crop in zip(people, large, strict=True)]
     columns = [_column("crop" if xy_crop is None else "keypoints", first)]
     for title, maps in heatmaps.items():
         overlaid = [_overlay(crop, _stretch(m.max(0), size_hw)) for crop, m in zip(large, maps, strict=True)]

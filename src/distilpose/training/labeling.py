@@ -57,6 +57,8 @@ class LabelOptions:
         min_score: least height of a trusted keypoint's peaks
         max_distance: farthest that the mirror image may put a trusted keypoint, in longer sides of the box
         batch_size: crops per run of the teacher
+        device: where the teacher runs: auto, cpu, cuda, cuda:1, mps
+        threads: of one run on the CPU; a thread per physical core, at most four, by default
 
     Raises:
         ConfigError: a number is out of range, or options contradict each other.
@@ -72,6 +74,8 @@ class LabelOptions:
     min_score: ClosedUnitInterval = 0.35
     max_distance: PositiveFloat = 0.06
     batch_size: PositiveInt = 16
+    device: str = "auto"
+    threads: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -132,13 +136,17 @@ def label_people(options: LabelOptions, *, progress: bool = False) -> LabelRepor
         InputError: there are no images, or a file cannot be written.
     """
     values, _ = read_teacher_file(options.teacher)
-    teacher = TeacherBackend(values)
+    teacher = TeacherBackend(values, device=options.device, threads=options.threads)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     part = out / _PART_FILE
     done = _read_part(part, options)
     folder, tasks, failures = _find_tasks(options)
-    find = create_detector(options.detector) if any(task.boxes_xyxy is None for task in tasks) else None
+    find = (
+        create_detector(options.detector, threads=options.threads)
+        if any(task.boxes_xyxy is None for task in tasks)
+        else None
+    )
     waiting = [task for task in tasks if task.image_id not in done]
     images = map_in_threads(_read, (task.path for task in waiting), threads=2, ahead=_AHEAD)
     with part.open("a", encoding="utf-8") as file:

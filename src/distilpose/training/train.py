@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +15,7 @@ from distilpose import __version__
 from distilpose.backends.checkpoint import describe
 from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.files import OutputLock
+from distilpose.inference.interruption import terminated_as_interrupted
 from distilpose.models import PoseModel, create_model
 from distilpose.models.base import RegressionModel
 from distilpose.skeletons import COCO_17, Skeleton
@@ -87,7 +85,7 @@ def train(
     if processes.total > 1 and not was_launched():
         launch(processes.total, out)
         return _result(out, read_state(out / STATE_NAME))
-    with _terminated_as_interrupted(), joined(processes, device):
+    with nullcontext() if was_launched() else terminated_as_interrupted(), joined(processes, device):
         try:
             return _train(config, processes, device, state, skip_invalid, console or Console(stderr=True))
         except TrainingDivergedError as error:
@@ -225,19 +223,6 @@ def _open_cache(config: TrainConfig, teacher: Teacher, data: TrainingData, skele
     if skeleton != COCO_17:  # its mirror pairs and halves shape the crops
         content["skeleton"] = skeleton.to_dict()
     return TeacherCache(Path(config.teacher_cache), content, len(data), config.data.variants)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Generator[None]:
-    """SIGTERM ends the run as Ctrl-C does, with files and bar closed."""
-    if was_launched() or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _where_to_go_on(state: Path) -> str:

@@ -13,6 +13,7 @@ from distilpose.data.prefetch import prefetch
 from distilpose.errors import DistilPoseError, as_failure
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.geometry import box_iou_xyxy
+from distilpose.geometry.boxes import overlaps_image
 from distilpose.inference.batching import Predicted, predict_stream
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import VideoOptions
@@ -53,16 +54,9 @@ def watch_video(
     keep_images: bool,
     interruption: Interruption,
 ) -> Generator[FrameResult]:
-    """Predict a video frame by frame.
+    """Predict a video frame by frame; an interruption ends it early, and what was read until then is finished.
 
-    Args:
-        reader: of the video.
-        predictor: of the poses.
-        find: the boxes of frames.
-        options: ``detect_every`` and ``smooth``; the reader knows the rest.
-        max_people: people of a frame that are kept.
-        keep_images: hand the frames on.
-        interruption: ends the video early; what was read until then is finished.
+    Of ``options`` it takes ``detect_every`` and ``smooth``, the reader knows the rest.
     """
     ahead = prefetch(_frames(reader, interruption), FRAMES_AHEAD)
     located_images: Generator[Any]
@@ -134,12 +128,6 @@ def follow(
     """Predict frame by frame; where the detector did not look, or missed somebody, boxes follow the tracked poses.
 
     One frame needs the poses of the one before, so there are no batches across frames.
-
-    Args:
-        frames: of `detect_some`.
-        predictor: of the poses.
-        max_people: people of a frame that are kept.
-        keep_images: hand the frames on.
     """
     tracker = PoseTracker()
     for frame_id, image, detected in frames:
@@ -150,7 +138,7 @@ def follow(
         assert frame_id.time is not None
         assert not isinstance(image, DistilPoseError)
         try:
-            people, is_detected = joined(error, tracker.expected(frame_id.time), max_people)
+            people, is_detected = joined(error, _inside(tracker.expected(frame_id.time), image), max_people)
             result = predictor(image, *people)
             single = ~find_duplicates(result)
             result = tracker.update(result.filter(single), frame_id.time, detected=is_detected[single])
@@ -158,6 +146,12 @@ def follow(
             yield FrameResult(frame_id, None, None, as_failure(failure))
             continue
         yield FrameResult(frame_id, image if keep_images else None, result, None)
+
+
+def _inside(people: PersonBoxes, image: ImageArray) -> PersonBoxes:
+    """Without those who have left the image."""
+    inside = overlaps_image(people.boxes_xyxy, image.shape[:2])
+    return PersonBoxes(people.boxes_xyxy[inside], people.box_score[inside])
 
 
 def joined(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilpose.data.images import write_image
-from distilpose.errors import DistilPoseError
+from distilpose.errors import DistilPoseError, naming
 from distilpose.geometry import CROP_PADDING
 from distilpose.inference.result import PoseResult
 from distilpose.types import FloatArray, ImageArray
@@ -30,10 +30,8 @@ FrameWriter = Callable[[ImageArray, float], None]
 class Annotator:
     """How people are drawn.
 
-    Attributes:
-        style: of lines, colors, labels.
-        anonymize: blur the "face" or the "body" (the box) of everybody first, of weak people too; or "none".
-        keypoint_threshold: keypoints with a lower score are left out.
+    With ``anonymize`` "face" or "body" (the box) everybody is blurred first, weak people too. Keypoints with a lower
+    score than ``keypoint_threshold`` are left out.
     """
 
     style: DrawStyle
@@ -63,10 +61,8 @@ def is_drawn(result: PoseResult) -> NDArray[np.bool_]:
 class AnnotatedWriter:
     """Draws and writes in threads; no more than a few images wait, and on exit none.
 
-    Args:
-        annotator: that draws them.
-        failures: gets a line for each image that could not be written.
-        frame_writers: get the frames of a video in their order, each with its time in seconds. Their errors are raised.
+    ``failures`` gets a line for each image that could not be written. ``frame_writers`` get the frames of a video in
+    their order, each with its time in seconds; their errors are raised.
     """
 
     def __init__(self, annotator: Annotator, failures: list[str], frame_writers: Sequence[FrameWriter] = ()) -> None:
@@ -137,8 +133,3 @@ def crop_of(image: ImageArray, box_xyxy: FloatArray) -> ImageArray:
     left, top = np.clip(np.floor(center - half), 0, size_wh).astype(int)
     right, bottom = np.clip(np.ceil(center + half), 0, size_wh).astype(int)
     return image[top:bottom, left:right]
-
-
-def naming(source: Path, error: DistilPoseError) -> str:
-    """The error with the name of its source, once."""
-    return str(error) if str(source) in str(error) else f"{source}: {error}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, floor
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +15,9 @@ from distilpose.errors import ConfigError
 from distilpose.geometry.boxes import check_array
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, ImageArray
-from distilpose.visualization.draw import People, check_people
+
+if TYPE_CHECKING:
+    from distilpose.inference.result import PoseResult
 
 Anonymize = Literal["none", "face", "body"]
 
@@ -65,44 +67,24 @@ class _Oval(NamedTuple):
     cell: float
 
 
-def blur_faces(
-    image: ImageArray,
-    xy: ArrayLike,
-    skeleton: Skeleton,
-    *,
-    score: ArrayLike | None = None,
-    sigma: ArrayLike | None = None,
-    box: ArrayLike | None = None,
-) -> ImageArray:
-    """Blur the head of every person, so that nobody can be recognized by the face.
+def blur_faces(image: ImageArray, result: PoseResult) -> ImageArray:
+    """Blur the head of every person in a copy of an image (H, W, 3), so that nobody can be recognized by the face.
 
-    A head is an oval around nose, eyes and ears. Where fewer than two of them have a score of 0.5, or where they lie
-    far from where shoulders and hips say, the oval above the shoulders is blurred as well: a blurred background does
-    less harm than a missed face. Where nothing of head and shoulders has that score, the upper end of the person box
-    is blurred too, 1.25 times as high as it is wide. Nobody is left out for a low score. A face without a person is
-    not found, and a pose may be wrong and sure: look through the images before publishing them.
-
-    Args:
-        image: (H, W, 3) uint8 RGB; it is not changed.
-        xy: (N, K, 2) keypoints in image pixels.
-        skeleton: of the K keypoints; it has ``nose``, eyes or ears (``left_eye``, ...), or both shoulders.
-        score: (N, K) in [0, 1]; None believes every keypoint.
-        sigma: (N, K, 2) in image pixels; ovals grow with it.
-        box: (N, 4) person boxes as x1, y1, x2, y2 in image pixels, for people whose keypoints cannot be believed.
-
-    Returns:
-        (H, W, 3) uint8 RGB; outside of the ovals as it was.
+    A head is an oval around nose, eyes and ears; it grows with sigma. Where fewer than two of them have a score of 0.5,
+    or where they lie far from where shoulders and hips say, the oval above the shoulders is blurred as well: a blurred
+    background does less harm than a missed face. Where nothing of head and shoulders has that score, the upper end of
+    the person box is blurred too, 1.25 times as high as it is wide. Nobody is left out for a low score. A face without
+    a person is not found, and a pose may be wrong and sure: look through the images before publishing them.
 
     Raises:
-        InputError: the image or an array is unusable.
-        ConfigError: the skeleton has neither a keypoint of the face nor shoulders.
+        InputError: the image is none.
+        ConfigError: the skeleton has neither a keypoint of the face (``nose``, ``left_eye``, ...) nor both shoulders.
     """
     check_image(image)
-    people = check_people(xy, skeleton, score, sigma, box=box)
-    check_has_face(skeleton)
+    check_has_face(result.skeleton)
     blurred = image.copy()
-    for person in range(len(people.xy)):
-        for oval in _heads(people, person, skeleton):
+    for person in range(len(result)):
+        for oval in _heads(result, person):
             _blur(blurred, oval)
     return blurred
 
@@ -148,19 +130,17 @@ class _Body(NamedTuple):
     strong: set[str]
 
 
-def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
+def _heads(people: PoseResult, person: int) -> list[_Oval]:
     """The ovals of one person: around the face, above the shoulders, or both."""
-    names = skeleton.keypoint_names
+    names = people.skeleton.keypoint_names
     score = np.ones(len(names)) if people.score is None else people.score[person]
     body = _body(names, people.xy[person], score)
-    head = _head_height(body)
     found = [name for name in _FACE if name in body.strong]
-    no_head = people.box is not None and not body.strong & {*_FACE, *_TORSO[:2]}
-    if people.box is not None:
-        width, height = (people.box[person, 2:] - people.box[person, :2]).tolist()
-        part = _LARGEST_UNSURE_HEAD if no_head else _LARGEST_HEAD
-        head = max(min(head, part * max(width, height)), _LEAST_RADIUS)
-    spread = np.zeros(2) if people.sigma is None else _face_spread(people.sigma[person], skeleton)
+    no_head = not body.strong & {*_FACE, *_TORSO[:2]}
+    low, high = people.box[person, :2], people.box[person, 2:].copy()
+    part = _LARGEST_UNSURE_HEAD if no_head else _LARGEST_HEAD
+    head = max(min(_head_height(body), part * float((high - low).max())), _LEAST_RADIUS)
+    spread = np.zeros(2) if people.sigma is None else _face_spread(people.sigma[person], people.skeleton)
     certain = len(found) >= 2
     face = found if certain else [name for name in _FACE if name in body.points]
     guess = _above_shoulders(body, head)
@@ -175,8 +155,7 @@ def _heads(people: People, person: int, skeleton: Skeleton) -> list[_Oval]:
         certain = (guess is None or apart <= _DOUBTED * head) if certain else apart <= _AGREED * head
     if guess is not None and not (face and certain):
         ovals.append(_oval(guess, _GUESSED_RADIUS * head + _GUESSED_SIGMAS * spread, head))
-    if people.box is not None and no_head:
-        low, high = people.box[person, :2], people.box[person, 2:].copy()
+    if no_head:
         high[1] = min(high[1], low[1] + _UPPER_END * (high[0] - low[0]))
         (x, y), (radius_x, radius_y) = ((low + high) / 2).tolist(), np.maximum((high - low) / 2, _LEAST_RADIUS).tolist()
         side = max(head, _HEAD_PER_SIDE * float((high - low).min()))

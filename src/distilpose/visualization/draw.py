@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike
 from PIL import ImageFont
 
 from distilpose.data.images import check_image
 from distilpose.errors import ConfigError
-from distilpose.geometry.boxes import check_array
 from distilpose.options import Range, check_options
-from distilpose.skeletons import Side, Skeleton
+from distilpose.skeletons import Side
 from distilpose.types import Float32Array, FloatArray, ImageArray
 from distilpose.visualization.rasterizer import INK, WHITE, Color, Person, ramp, rasterize_person
+
+if TYPE_CHECKING:
+    from distilpose.inference.result import PoseResult
 
 SIDE_COLORS: dict[Side, Color] = {"left": (0, 200, 255), "right": (255, 128, 20), "center": (245, 245, 245)}
 # Far apart to everyone, people with red-green deficiency included (tests/visualization/test_draw.py measures it);
@@ -89,97 +90,37 @@ def person_color(number: int) -> Color:
     return PERSON_COLORS[number % len(PERSON_COLORS)]
 
 
-class People(NamedTuple):
-    """Checked arrays of the N people of one image; see `draw_poses`."""
-
-    xy: FloatArray
-    score: FloatArray | None
-    sigma: FloatArray | None
-    track_id: FloatArray | None
-    box: FloatArray | None
-    pose_score: FloatArray | None
-
-
-def check_people(
-    xy: ArrayLike,
-    skeleton: Skeleton,
-    score: ArrayLike | None = None,
-    sigma: ArrayLike | None = None,
-    track_id: ArrayLike | None = None,
-    box: ArrayLike | None = None,
-    pose_score: ArrayLike | None = None,
-) -> People:
-    """Read the arrays of one image's people; `InputError` where they do not fit together or are not finite."""
-    count = skeleton.num_keypoints
-    points = check_array(xy, "xy", None, (count, 2))
-    given = (score, sigma, track_id, box, pose_score)
-    inner: tuple[tuple[int, ...], ...] = ((count,), (count, 2), (), (4,), ())
-    rest = [
-        None if values is None else check_array(values, name, len(points), sides)
-        for values, name, sides in zip(given, People._fields[1:], inner, strict=True)
-    ]
-    return People(points, *rest)
-
-
-def draw_poses(
-    image: ImageArray,
-    xy: ArrayLike,
-    skeleton: Skeleton,
-    *,
-    score: ArrayLike | None = None,
-    sigma: ArrayLike | None = None,
-    style: str | DrawStyle = "sides",
-    track_id: ArrayLike | None = None,
-    box: ArrayLike | None = None,
-    pose_score: ArrayLike | None = None,
-) -> ImageArray:
-    """Draw people on a copy of an image, the largest last, labels on top.
+def draw_poses(image: ImageArray, result: PoseResult, style: str | DrawStyle = "sides") -> ImageArray:
+    """Draw people on a copy of an image (H, W, 3) uint8 RGB, the largest last, labels on top.
 
     Lines grow with the person, so that distant people stay visible under them. Keypoints with a low score fade out.
     An ellipse of one standard deviation marks a keypoint whose sigma is large for the person's size. A dashed box with
-    the label "unsure" marks a person whose pose has a score below 0.2, in every style, where ``box`` and ``pose_score``
-    are given.
-
-    Args:
-        image: (H, W, 3) uint8 RGB; it is not changed.
-        xy: (N, K, 2) keypoints in image pixels; they may lie outside the image.
-        skeleton: of the K keypoints.
-        score: (N, K) in [0, 1]; None shows every keypoint in full.
-        sigma: (N, K, 2) in image pixels along x and y; None draws no ellipse.
-        style: name in `STYLES`, or a style.
-        track_id: (N,) numbers that choose the colors of people and stand in labels; None: by row, no number.
-        box: (N, 4) as x1, y1, x2, y2 in image pixels; None draws no box and puts labels beside the keypoints.
-        pose_score: (N,) stands in labels.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
+    the label "unsure" marks a person whose pose has a score below 0.2, in every style. Track ids, else rows, choose the
+    colors of people and stand in labels.
 
     Raises:
-        InputError: the image or an array is unusable.
-        ConfigError: there is no such style.
+        InputError: the image is none.
+        ConfigError: ``style`` is neither a name in `STYLES` nor a style.
     """
     check_image(image)
     look = style_named(style)
-    given = check_people(xy, skeleton, score, sigma, track_id, box, pose_score)
     canvas = image.copy() if look.background == "image" else np.full_like(image, PLAIN_COLOR)
-    opacity = np.ones(given.xy.shape[:2]) if given.score is None else ramp(given.score, _SCORE_RAMP)
-    numbers = np.arange(len(given.xy)) if given.track_id is None else given.track_id
-    people = [_person(*row, look) for row in zip(given.xy, opacity, numbers, strict=True)]
+    opacity = np.ones(result.xy.shape[:2]) if result.score is None else ramp(result.score, _SCORE_RAMP)
+    numbers = np.arange(len(result)) if result.track_id is None else result.track_id
+    people = [_person(*row, look) for row in zip(result.xy, opacity, numbers, strict=True)]
     order = sorted(range(len(people)), key=lambda n: people[n].extent)
-    boxes, unsure = given.box, [False] * len(people)
-    if boxes is not None and given.pose_score is not None:
-        unsure = (given.pose_score < UNSURE_POSE_SCORE).tolist()
+    unsure = result.pose_score < UNSURE_POSE_SCORE
     for index in order:
-        if boxes is not None and (look.boxes or unsure[index]):
-            _draw_box(canvas, boxes[index], people[index], dashed=unsure[index])
-        spread = given.sigma[index] if look.ellipses and given.sigma is not None else None
-        rasterize_person(canvas, people[index], spread, skeleton)
+        if look.boxes or unsure[index]:
+            _draw_box(canvas, result.box[index], people[index], dashed=bool(unsure[index]))
+        spread = result.sigma[index] if look.ellipses and result.sigma is not None else None
+        rasterize_person(canvas, people[index], spread, result.skeleton)
     for index in order:
         if look.labels or unsure[index]:
             parts = ["unsure"] if unsure[index] else []
-            parts += [] if given.track_id is None else [f"#{int(given.track_id[index])}"]
-            parts += [] if given.pose_score is None else [f"{given.pose_score[index]:.2f}"]
-            _draw_label(canvas, " ".join(parts), people[index], None if boxes is None else boxes[index])
+            parts += [] if result.track_id is None else [f"#{result.track_id[index]}"]
+            text = " ".join([*parts, f"{result.pose_score[index]:.2f}"])
+            _draw_label(canvas, text, people[index], result.box[index])
     return canvas
 
 
@@ -218,12 +159,11 @@ def _draw_box(canvas: ImageArray, box: FloatArray, person: Person, *, dashed: bo
                 cv2.line(canvas, ends[0], ends[1], color, thickness, cv2.LINE_8)
 
 
-def _draw_label(canvas: ImageArray, text: str, person: Person, box: FloatArray | None) -> None:
+def _draw_label(canvas: ImageArray, text: str, person: Person, box: FloatArray) -> None:
     """A plate with text above the person's left upper corner, moved into the image; none for people outside it."""
     height, width = canvas.shape[:2]
-    shown = person.points[person.opacity > 0] if (person.opacity > 0).any() else person.points
-    left, top, right, bottom = np.concatenate([shown.min(0), shown.max(0)]) if box is None else box
-    if not text or right < 0 or bottom < 0 or left > width - 1 or top > height - 1:
+    left, top, right, bottom = box
+    if right < 0 or bottom < 0 or left > width - 1 or top > height - 1:
         return
     size = int(min(max(_TEXT_SHARE * person.extent, _MIN_TEXT), max(_MIN_TEXT, _MAX_TEXT_SHARE * max(height, width))))
     rows = columns = max(height, width) + 1

@@ -17,8 +17,8 @@ from distilpose.evaluation.comparison import ComparedPeople, Rows
 from distilpose.evaluation.metrics.diagnosis import ERROR_KINDS, NOT_COUNTED, Diagnosis
 from distilpose.evaluation.report.charts import KIND_COLORS
 from distilpose.geometry import CropTransform
+from distilpose.inference.result import PoseResult
 from distilpose.types import FloatArray, ImageArray, IntArray
-from distilpose.visualization.draw import draw_poses
 
 MIN_LABELED_SHARE = 1 / 3  # of a person's keypoints: similarity to one or two labels says little about a pose
 _CROP_HW = (240, 240)
@@ -83,8 +83,8 @@ def _label_beside_prediction(
     shown = label.copy()
     shown[~labeled] = label[labeled].mean(0)  # they do not show, and must not count as far away
     sigma = None if people.sigma_img is None else people.sigma_img[row][None] * transform.scale
-    left = draw_poses(crop, shown[None], skeleton, score=labeled[None].astype(np.float64))
-    right = np.ascontiguousarray(draw_poses(crop, found[None], skeleton, sigma=sigma))
+    left = PoseResult.from_keypoints(shown[None], skeleton, labeled[None].astype(np.float64)).draw(crop)
+    right = np.ascontiguousarray(PoseResult.from_keypoints(found[None], skeleton, sigma=sigma).draw(crop))
     _mark_wrong(right, found, label, diagnosis.kind[row])
     gap = np.zeros((len(crop), _GAP, 3), dtype=np.uint8)
     return np.concatenate([left, gap, right], axis=1)
