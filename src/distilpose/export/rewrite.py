@@ -121,8 +121,7 @@ class FlatBlock(nn.Module):
 
     def _heads(self, values: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, heads, D / heads)."""
-        batch, count, dim = values.shape
-        return values.view(batch, count, self.num_heads, dim // self.num_heads)
+        return values.unflatten(2, (self.num_heads, -1))
 
 
 class _Pixels(nn.Module):
