@@ -24,8 +24,11 @@ _MAX_YAML_BYTES, _MAX_YAML_VALUES, _MAX_YAML_DEPTH = 1 << 20, 100_000, 50
 def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """Give a hidden, empty file in the folder of ``path``, which takes that name when the block ends without an error.
 
-    It is new (``O_EXCL``, no link is followed), has the ending of ``path``, and its mode follows the umask. ``sync``
-    asks the disk to keep the content before the rename, for files that took long to make.
+    It is new (``O_EXCL``, no link is followed), has the ending of ``path``, and its mode follows the umask.
+
+    Args:
+        path: of the file; its folder exists. A file that is there is replaced.
+        sync: ask the disk to keep the content before the rename, for files that took long to make.
 
     Raises:
         OSError: the disk is full or not writable; nothing is left behind.
@@ -171,9 +174,11 @@ def _unfolded_values(node: Any, counted: dict[int, float], depth: int = 0) -> fl
 
 
 class OutputLock:
-    """Keeps a second process out of an existing folder of results; released when the block or the process ends.
+    """Keeps a second process out of a folder of results; released when the block or the process ends.
 
-    ``work`` is what this process does there, as the other one is told.
+    Args:
+        folder: it exists.
+        work: what this process does there, as the other one is told.
 
     Raises:
         InputError: on entry, another process holds the folder, and the text says which; or it cannot be written to.

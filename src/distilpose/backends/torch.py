@@ -11,6 +11,7 @@ from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -51,11 +52,7 @@ class TorchBackend:
 
     def describe(self) -> RuntimeInfo:
         """What runs it."""
-        import torch
-
-        device = str(next(self._model.parameters()).device)
-        threads = torch.get_num_threads() if device == "cpu" else None
-        return RuntimeInfo(f"torch {torch.__version__.split('+')[0]}", device, threads, self._compute)
+        return torch_runtime(next(self._model.parameters()).device, self._compute)
 
     def __call__(self, images: NetworkInput) -> NumpyOutput:
         """(B, 3, H, W) normalized crops -> the model's output as float32 arrays."""
@@ -71,3 +68,11 @@ class TorchBackend:
         arrays = [None if value is None else value.float().cpu().numpy() for value in output]
         numpy_output: NumpyOutput = type(output)(*arrays)
         return numpy_output
+
+
+def torch_runtime(device: torch.device, compute: Compute = "float32") -> RuntimeInfo:
+    """What runs a network of torch on a device."""
+    import torch
+
+    threads = torch.get_num_threads() if device.type == "cpu" else None
+    return RuntimeInfo(f"torch {torch.__version__.split('+')[0]}", str(device), threads, compute)

@@ -53,8 +53,11 @@ def check_address(address: str | None) -> None:
 def ray_session(address: str | None) -> Generator[None]:
     """Connect to Ray, and leave nothing behind.
 
-    Without the address of a cluster (`check_address`) one is started on this machine. It listens on loopback addresses
-    only, and its token file is this user's alone. A program that is connected already stays so.
+    A cluster of this machine listens on loopback addresses only, and its token file is this user's alone.
+
+    Args:
+        address: of a cluster, see `check_address`; None starts one on this machine. A program that is connected
+            already stays so, whatever ``address`` says.
 
     Raises:
         InputError: there is no cluster at ``address``, or it does not let this user in.
@@ -165,7 +168,11 @@ def work_in_ray(
     A killed worker is started again, and its shard done again, as often as it takes: it is `ShardWorker` that finds the
     image that kills its workers. One that dies while it starts is not started for ever.
 
-    ``shards`` are the number and rows of each; every worker has ``options.threads`` cores to itself.
+    Args:
+        options: what `ShardWorker` takes.
+        id_type: likewise.
+        shards: number and rows of each.
+        workers: processes, each with ``options.threads`` cores to itself.
 
     Raises:
         InputError: Ray cannot go on, because a machine lacks a package, for instance.

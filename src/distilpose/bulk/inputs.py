@@ -42,10 +42,16 @@ class BulkItem(NamedTuple):
 def list_inputs(
     source: str | Path, columns: ListColumns | None = None, root: str | Path | None = None
 ) -> pyarrow.Table:
-    """A table of `BulkItem` rows: every image once, in an order that depends on nothing but ``source``.
+    """Every image of ``source`` once, in an order that depends on nothing but ``source``.
 
-    ``source`` is a folder with all folders below it, ``.parquet`` files, ``.tar`` files, or a pattern; of one kind.
-    ``columns`` and ``root`` are of Parquet lists (`read_lists`).
+    Args:
+        source: a folder, with all folders below it; ``.parquet`` files; ``.tar`` files, not compressed; or a pattern.
+            A folder holds images, ``.tar`` or ``.parquet`` files, of one kind.
+        columns: of Parquet lists; a column that is named must be there, and only lists have any.
+        root: folder that relative paths of a list start from; where the list lies when None.
+
+    Returns:
+        A table of `BulkItem` rows.
 
     Raises:
         InputError: there is nothing, a file is unreadable or broken, or kinds are mixed.

@@ -35,10 +35,16 @@ class ListColumns:
 
 
 def read_lists(files: Sequence[Path], columns: ListColumns, root: str | Path | None) -> pyarrow.Table:
-    """The rows of all lists, one list after the other, with the fields of `inputs.BulkItem` but ``row``.
+    """The rows of all lists, one list after the other.
 
-    A column that is named must be there. Relative paths start from ``root``, or where each list lies. The type of
-    ``image_id`` is null where no list gives an id.
+    Args:
+        files: at least one.
+        columns: that are read; a column that is named must be there.
+        root: folder that relative paths start from; where each list lies when None.
+
+    Returns:
+        A table with the fields of `inputs.BulkItem` but ``row``. The type of ``image_id`` is null where no list gives
+        an id.
 
     Raises:
         InputError: a file is unreadable, lacks a column, or its columns hold something else.

@@ -53,7 +53,9 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
     person, see `output_files.poses_schema`. The list is cut into shards, a file in either folder each. Shards that a
     run before has finished are not done again; so a run that was killed is gone on with by the same command.
 
-    ``progress`` shows a bar on the standard error stream.
+    Args:
+        options: what to predict, with what, where, and by how many processes.
+        progress: show a bar on the standard error stream.
 
     Raises:
         InputError: ``source`` is unusable, ``out`` holds another run, is in use by one or cannot be written, or shards

@@ -20,7 +20,11 @@ class TransientError(Exception):
 
 
 def read_item(item: BulkItem, *, accept_failures: bool = False) -> Frame:
-    """The image, or why there is none; ``accept_failures`` takes every error for one of the image.
+    """The image, or why there is none.
+
+    Args:
+        item: where it lies.
+        accept_failures: take every error for one of the image.
 
     Raises:
         TransientError: storage or memory failed.

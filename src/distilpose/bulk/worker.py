@@ -43,8 +43,10 @@ class ShardReport(NamedTuple):
 class ShardWorker:
     """Holds model and detector, and predicts shards with them.
 
-    In ``options``, ``out`` and ``model`` are paths that mean the same on every machine; without a detector the boxes of
-    the list are taken. ``id_type`` is "int64" or "string", of the ids.
+    Args:
+        options: what to do; ``out`` and ``model`` are paths that mean the same on every machine, and without a
+            detector the boxes of the list are taken.
+        id_type: "int64" or "string", of the ids.
 
     Raises:
         ConfigError: an option is out of range, or a package is missing.

@@ -236,10 +236,14 @@ def build_loader(
     num_workers: int = 0,
     drop_last: bool = False,
 ) -> DataLoader[TrainingItem]:
-    """Batches (`Batch`) of ``batch_size`` crops a rank.
+    """Batches (`Batch`) of a dataset.
 
-    Without a sampler every sample comes once, in order; call its ``set_epoch`` before each epoch. The batches do not
-    depend on ``num_workers``, processes that load; 0 loads in the caller's.
+    Args:
+        dataset: what to crop and how.
+        batch_size: crops per batch and rank.
+        sampler: which crops; None gives every sample once, in order. Call its ``set_epoch`` before each epoch.
+        num_workers: processes that load; 0 loads in the caller's. The batches do not depend on it.
+        drop_last: leave an incomplete last batch out.
     """
     keys = [SampleKey(index, 0, index) for index in range(len(dataset))] if sampler is None else sampler
     return DataLoader(

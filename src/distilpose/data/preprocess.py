@@ -30,7 +30,14 @@ class Normalization:
 
 
 def crop_image(image: ImageArray, transform: CropTransform) -> ImageArray:
-    """Cut one crop, (h, w, 3) uint8, out of an image, (H, W, 3) uint8: bilinear, black outside.
+    """Cut one crop out of an image, bilinear, black outside.
+
+    Args:
+        image: (H, W, 3) uint8.
+        transform: where the crop lies.
+
+    Returns:
+        (h, w, 3) uint8 with (h, w) = ``transform.size_hw``.
 
     Raises:
         InputError: OpenCV cannot cut it.

@@ -51,15 +51,19 @@ def create_detector(
     threads: int | None = None,
     tile: int | None = None,
 ) -> Detector:
-    """Build a detector by the name that ``--detector`` takes, see the module; what is None it decides itself.
+    """Build a detector by the name that ``--detector`` takes, see the module.
 
-    ``threshold`` and ``nms_iou`` lie in [0, 1], without meaning for ``whole-image``. ``device`` is where torch runs an
-    ``hf:`` model; the others run on the CPU, in ``threads`` threads. ``tile`` is the side in pixels of the tiles in
-    which the built-in detector also looks, for small people in large images.
+    Args:
+        name: one of `DETECTORS`.
+        threshold: least score of a box, in [0, 1]; the detector's own when None. Without meaning for ``whole-image``.
+        nms_iou: of two boxes that overlap by more, the weaker one goes, in [0, 1]; the detector's own when None.
+        device: where torch runs an ``hf:`` model; the CPU when None. The others run on the CPU.
+        threads: of one run of a detector in ONNX Runtime; chosen by it when None.
+        tile: side in pixels of the tiles in which the built-in detector also looks, for small people in large images.
 
     Raises:
         ConfigError: there is no such detector, an option is out of range, a package is missing, or the model finds no
-        people.
+            people.
         InputError: the model is missing, broken, or cannot be downloaded.
     """
     options: dict[str, Any] = {}
@@ -69,9 +73,8 @@ def create_detector(
                 raise ConfigError(f"{label} must be a number from 0 to 1, got {value!r}")
             options[key] = float(value)
     kind, colon, source = name.partition(":")
-    if kind not in (
-        ("hf", "onnx") if source else () if colon else ("auto", "nanodet", "whole-image")
-    ):  # nanodet: 0.1's auto
+    known = ("hf", "onnx") if source else () if colon else ("auto", "nanodet", "whole-image")
+    if kind not in known:
         gone = ": OpenCV's detector is gone, the built-in one (auto) finds far more" if kind == "hog" else ""
         raise ConfigError(f"detector must be one of {', '.join(DETECTORS)}, got {name!r}{gone}")
     if tile is not None and kind not in ("auto", "nanodet"):
@@ -92,7 +95,11 @@ def create_detector(
 
 
 def check_detector_fits(name: str, skeleton: Skeleton) -> None:
-    """Refuse a detector that finds people for a model of something else (`ConfigError`); ``onnx:`` is believed."""
+    """Refuse a detector that finds people for a model of something else; an ``onnx:`` file is believed.
+
+    Raises:
+        ConfigError: the skeleton is not a person's, and the detector finds nothing but people.
+    """
     if not skeleton.is_person and name.partition(":")[0] in _OF_PEOPLE:
         raise ConfigError(
             f"the model finds {skeleton.name} ({', '.join(skeleton.keypoint_names[:4])}, ...), which is no person, and "

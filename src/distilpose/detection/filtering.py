@@ -49,11 +49,18 @@ def non_maximum_suppression(
 ) -> NDArray[np.intp]:
     """Keep the best box, drop those that overlap it by more than the threshold, go on with the best of the rest.
 
-    Blocks of the ``max_candidates`` best boxes are compared with the boxes kept so far, then within themselves, until
-    ``max_boxes`` are kept: at most ``max_candidates`` x (``max_boxes`` + 256) overlaps are computed.
+    Blocks of candidates are compared with the boxes kept so far, then within themselves, until ``max_boxes`` are kept:
+    at most ``max_candidates`` x (``max_boxes`` + 256) overlaps are computed.
+
+    Args:
+        boxes_xyxy: (N, 4), finite.
+        score: (N,), finite; of equal scores the first in the list comes first.
+        iou_threshold: in [0, 1]; 1 keeps every box.
+        max_boxes: boxes kept at most.
+        max_candidates: boxes looked at, those of the highest scores.
 
     Returns:
-        (M,) indices of the boxes kept (N, 4), best score first; of equal scores the first in the list.
+        (M,) indices of the boxes kept, best score first.
     """
     order = np.argsort(-score, kind="stable")[:max_candidates]
     kept = order[:0]

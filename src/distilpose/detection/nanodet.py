@@ -30,11 +30,18 @@ _LARGEST = 0.9  # of a tile's side: whoever is larger is found in the whole imag
 class NanodetDetector:
     """Finds people with NanoDet-g, trained on COCO, in ONNX Runtime on the CPU. Threads may call it at the same time.
 
-    An image is searched with its longer side at ``size`` pixels, a multiple of 32. A person must be about 20 pixels
-    high there; a larger ``size`` finds smaller people and fewer of the large ones. ``tile`` finds both: overlapping
-    square tiles with sides of so many image pixels are searched as well, and the time grows with their number. An image
-    in which nobody is found is searched once more at a smaller size, for close-ups. Images are run one by one: on a CPU
-    a batch is no faster.
+    An image is searched with its longer side at ``size`` pixels. A person must be about 20 pixels high there; a larger
+    ``size`` finds smaller people and fewer of the large ones, ``tile`` finds both. An image in which nobody is found is
+    searched once more at a smaller size, for close-ups.
+    Images are run one by one: on a CPU a batch is no faster.
+
+    Args:
+        threshold: least score.
+        nms_iou: of two boxes that overlap by more, the weaker one goes.
+        size: longer side of the network's input in pixels, a multiple of 32.
+        tile: also search overlapping square tiles with sides of so many image pixels, for large images with small
+            people. The time grows with the number of tiles.
+        threads: of one run; see `default_threads` when None.
 
     Raises:
         ConfigError: onnxruntime is not installed, or ``size`` or ``tile`` is out of range.

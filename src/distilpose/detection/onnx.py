@@ -116,11 +116,17 @@ class Placement(NamedTuple):
 
 
 class OnnxDetector:
-    """A detector in an ONNX file, ``FILE?key=value&...``, see the module. Threads may call it at the same time.
+    """A detector in an ONNX file, in ONNX Runtime on the CPU. Threads may call it at the same time.
+
+    Args:
+        source: ``FILE`` or ``FILE?key=value&...``, see the module.
+        threshold: least score; that of the layout when None.
+        nms_iou: of two boxes that overlap by more, the weaker one goes.
+        threads: of one run; see `default_threads` when None.
 
     Raises:
         ConfigError: onnxruntime is not installed, the query is wrong or does not fit the file, or the file has none of
-        the layouts.
+            the layouts.
         CheckpointError: the file is missing or broken.
         InputError: it fails on an image.
     """

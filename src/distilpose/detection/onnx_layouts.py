@@ -85,7 +85,9 @@ class Layout(NamedTuple):
 def recognize_layout(outputs: Sequence[TensorSpec], input_hw: tuple[int, int]) -> str | None:
     """The name of the layout in `LAYOUTS` that a file's outputs have; None when they fit none, or more than one.
 
-    The outputs have best the shapes of a run; ``input_hw`` is (H, W) of the input.
+    Args:
+        outputs: of the file, best with the shapes of a run.
+        input_hw: (H, W) of its input.
     """
     shapes = {output.name: output.shape for output in outputs}
     if shapes.keys() >= {"logits", "pred_boxes"}:

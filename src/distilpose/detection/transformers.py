@@ -27,8 +27,14 @@ _BATCH_SIZE = 8  # bounds the memory; more at once is not faster on a CPU
 class HfDetector:
     """A transformers model for object detection, such as RT-DETRv2 or D-FINE; torchvision is not needed.
 
-    ``id_or_folder`` is a folder written by ``save_pretrained`` (model and image processor), or a hub id, whose files
-    are taken from the local cache and downloaded if they are not there. Calls from several threads take turns.
+    Calls from several threads take turns.
+
+    Args:
+        id_or_folder: a folder written by ``save_pretrained`` (model and image processor), or a hub id, whose files are
+            taken from the local cache and downloaded if they are not there.
+        threshold: least score.
+        nms_iou: of two boxes that overlap by more, the weaker one goes.
+        device: where torch runs the model; the CPU when None.
 
     Raises:
         ConfigError: transformers is not installed, or none of the model's labels is a person.

@@ -16,7 +16,7 @@ from distilpose.evaluation.metrics.coco_ap import COCO_METRICS
 from distilpose.evaluation.metrics.diagnosis import calibrate
 from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy
 from distilpose.evaluation.metrics.protocols import ProtocolResult
-from distilpose.files import write_whole
+from distilpose.files import utf8_text, write_whole
 from distilpose.types import FloatArray
 
 METRICS_FILE = "metrics.json"
@@ -98,7 +98,7 @@ def write_evaluation(result: EvaluationResult, out: Path) -> None:
 def write_text(file: Path, text: str, option: str = "--out") -> None:
     """Write a file whole or not at all; an `InputError` names the ``option`` of its folder."""
     try:
-        write_whole(file, text.encode(errors="backslashreplace"))
+        write_whole(file, utf8_text(text).encode())
     except OSError as error:
         raise InputError(f"{file}: expected a file to write to ({error}): choose another {option}") from error
 

@@ -53,7 +53,11 @@ _BY_SUFFIX = {".json": "coco", ".jsonl": "jsonl", ".parquet": "parquet", ".csv":
 
 
 def check_formats(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, each once; one that is not in `WRITERS` is a `ConfigError`."""
+    """The names, each once.
+
+    Raises:
+        ConfigError: one is not in `WRITERS`.
+    """
     for name in names:
         if name not in WRITERS:
             raise ConfigError(f"format must be one of {', '.join(WRITERS)}, got {name!r}")

@@ -65,14 +65,19 @@ def predict_stream(
     keep_images: bool = False,
     threads: int = THREADS,
 ) -> Generator[Predicted[KeyT]]:
-    """Predict images in order, the crops of several in one batch, while ``threads`` cut the crops of the next ones.
+    """Predict images in order, the crops of several in one batch, while threads cut the crops of the next ones.
 
-    ``located_images`` are what each image is called, and the image, or why there is none. The batch size of the
-    predictor is the number of crops that reach the network at once. At most a batch of images is taken ahead, and kept
-    ones (``keep_images``) no further than `MAX_IMAGE_BYTES`.
+    Memory is bounded: no more than a batch of images is taken ahead, and kept images no further than
+    `MAX_IMAGE_BYTES`.
+
+    Args:
+        predictor: its batch size is the number of crops that reach the network at once.
+        located_images: what each image is called, and the image, or why there is none.
+        keep_images: hand the images on.
+        threads: that cut crops.
 
     Yields:
-        One `Predicted` per image, in their order. What an image or the network does wrong is in it.
+        One `Predicted` per located image, in their order. What an image or the network does wrong is in it.
     """
 
     def prepare(named: tuple[KeyT, LocatedImage | DistilPoseError]) -> _Waiting[KeyT]:

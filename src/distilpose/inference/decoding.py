@@ -180,9 +180,11 @@ def keypoints_to_image(
 
 
 def pose_score(box_score: ArrayLike, raw_score: ArrayLike | None) -> FloatArray:
-    """(N,) score of each person: box score (N,) x mean of its keypoint scores (N, K) above 0.2; 0 where none is.
+    """(N,) score of each person: box score x mean of its keypoint scores above 0.2; 0 where none is.
 
-    A model without scores (None) leaves the box score.
+    Args:
+        box_score: (N,) of the detector; 1 for ground-truth boxes.
+        raw_score: (N, K) of the model. None, from a model without score, leaves the box score.
 
     Source:
         DistilPose and the COCO top-down baselines.

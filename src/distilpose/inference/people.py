@@ -78,7 +78,11 @@ def open_detector(
     threads: int | None = None,
     tile: int | None = None,
 ) -> Detector:
-    """The detector of a prediction, see `create_detector`; one of people for a model of something else is refused."""
+    """The detector of a prediction, by name as `create_detector` takes it; ``whole-image`` fits its box to the pose.
+
+    Raises:
+        ConfigError: there is no such detector, or it finds people for a model of something else.
+    """
     if not isinstance(detector, str):
         return detector
     check_detector_fits(detector, predictor.skeleton)
@@ -103,7 +107,11 @@ def people_by_hand(boxes: FloatArray, images: Sequence[Path], annotations: Path 
 
 
 def read_boxes(text: str) -> FloatArray | None:
-    """``10,20,300,400``, several with ``;`` between -> (N, 4) boxes; None for else, such as a file's name."""
+    """``10,20,300,400``, several with ``;`` between -> (N, 4) boxes; None for else, such as a file's name.
+
+    Raises:
+        InputError: a box has not four numbers.
+    """
     try:
         rows = [[float(number) for number in row.split(",")] for row in text.split(";")]
     except ValueError:
@@ -118,7 +126,11 @@ def read_boxes(text: str) -> FloatArray | None:
 def people_by_file(
     boxes: Path, images: Sequence[Path], videos: Sequence[Path], annotations: Path | None, threshold: float
 ) -> People:
-    """Boxes from a file, those with a score of ``threshold`` and above; errors as in `match_boxes`."""
+    """Boxes from a file, those with a score of ``threshold`` and above.
+
+    Raises:
+        InputError: a file is unreadable or broken, fits no source, or has boxes of a video without frame numbers.
+    """
     matched = match_boxes(boxes, [*images, *videos], annotations)
     for video in videos:
         if len(matched.people[video].box_score):
@@ -156,9 +168,13 @@ def best_rows(score: FloatArray, max_people: int | None) -> NDArray[np.intp]:
 def locate(
     frames: Iterable[Frame], find: Finder, *, max_people: int | None = None, batch: int = DETECTION_BATCH
 ) -> Generator[tuple[FrameId, LocatedImage | DistilPoseError]]:
-    """Find the people of image after image, ``batch`` at once, and keep the best ``max_people`` of each.
+    """Find the people of image after image, ``batch`` at once.
 
-    An error of one batch is tried again image by image.
+    Args:
+        frames: images, or why there is none.
+        find: their boxes.
+        max_people: people of an image that are kept.
+        batch: images given to ``find`` at once. An error of one batch is tried again one by one.
     """
     rest = iter(frames)
     while several := list(islice(rest, batch)):

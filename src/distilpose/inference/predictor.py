@@ -148,7 +148,11 @@ class PosePredictor:
         return decode(output, udp=self._backend.description.udp)
 
     def finish(self, prepared: PreparedImage, keypoints: Keypoints | None) -> PoseResult:
-        """Bring the keypoints of all of an image's crops (None without any) back into its pixels."""
+        """Bring the keypoints of all of an image's crops (None without any) back into its pixels, behind the network.
+
+        Raises:
+            InputError: the model returned numbers that are not finite.
+        """
         if keypoints is None:
             return PoseResult.empty(self.skeleton)
         size_hw = self._backend.description.heatmap_size_hw

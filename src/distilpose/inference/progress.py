@@ -16,7 +16,12 @@ ItemT = TypeVar("ItemT")
 
 
 class Meter:
-    """Shows how far the work on several sources is, unless ``show`` is False; ``interruption`` may end the work."""
+    """Shows how far the work on several sources is.
+
+    Args:
+        show: False shows nothing.
+        interruption: that may end the work early.
+    """
 
     def __init__(self, show: bool, interruption: Interruption | None = None) -> None:
         from rich.console import Console

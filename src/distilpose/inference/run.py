@@ -97,7 +97,6 @@ class Run:
         self._predictor, self._people, self._drawings = predictor, people, drawings
         self._frame_ids = free_ids({*people.image_ids.values()})
         self._interruption, self._meter = interruption, meter
-        self._limits: dict[str, Any] = {"max_people": options.max_people, "interruption": interruption}
         self._out = Path(options.out)
         self._keep_images = self._output.images or self._output.crops
         self._failures: list[str] = []
@@ -150,8 +149,15 @@ class Run:
                     drawing = self._drawings[path]
                     writer = VideoWriter(drawing, reader.size_hw, rate=reader.rate, sound_of=path, start=options.start)
                     frame_writers.append(stack.enter_context(writer).write)
-                people = (self._predictor, self._people.find, options)
-                frame_results = watch_video(reader, *people, keep_images=self._keep_images, **self._limits)
+                frame_results = watch_video(
+                    reader,
+                    self._predictor,
+                    self._people.find,
+                    options,
+                    max_people=self._options.max_people,
+                    keep_images=self._keep_images,
+                    interruption=self._interruption,
+                )
                 stack.enter_context(closing(frame_results))
                 annotated = stack.enter_context(self._annotated("people", frame_writers))
                 self._take(self._meter.track(frame_results, path.name, "frames", reader.num_frames), annotated)
@@ -170,8 +176,16 @@ class Run:
         except InputError as error:
             self._failures.append(str(error))
             return
-        people = (self._predictor, self._people.find, self._video)
-        frame_results = watch_camera(camera, name, *people, show=self._meter.note, **self._limits)
+        frame_results = watch_camera(
+            camera,
+            name,
+            self._predictor,
+            self._people.find,
+            self._video,
+            max_people=self._options.max_people,
+            interruption=self._interruption,
+            show=self._meter.note,
+        )
         with closing(frame_results), ExitStack() as stack:
             first = next(frame_results, None)
             if first is None:

@@ -84,8 +84,11 @@ def is_loopback(host: str) -> bool:
 class AccessLog:
     """The middleware. It also reads what a client still sends when it was answered early.
 
-    Paths of ``routes`` label the counts; others are ``other``, so that clients cannot invent labels. ``hosts`` are the
-    names that the Host header may give besides loopback names; None for any.
+    Args:
+        app: what answers.
+        metrics: counts.
+        routes: whose paths label the counts; others are ``other``, so that clients cannot invent labels.
+        hosts: names that the Host header may give besides loopback names; None for any.
     """
 
     def __init__(

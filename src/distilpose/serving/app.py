@@ -68,8 +68,14 @@ def create_app(
 ) -> ASGIApp:
     """Build the server as an ASGI application, which warms the service up and closes it.
 
-    ``card`` is what ``/v1/model`` says. Requests to ``/v1`` must carry ``api_key``; None leaves the server open.
-    `AccessLog` checks ``hosts``. The page at ``/`` is the folder ``static``, if it has an ``index.html``.
+    Args:
+        service: that finds poses.
+        card: what ``/v1/model`` says.
+        options: limits and policies.
+        metrics: counts.
+        api_key: that requests to ``/v1`` must carry; None for an open server.
+        hosts: see `AccessLog`.
+        static: folder of the page at ``/``; without its ``index.html`` there is none.
     """
 
     @asynccontextmanager

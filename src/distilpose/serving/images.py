@@ -18,7 +18,14 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of a TIFF, whose tiles are decoded 
 
 
 def decode_image(content: bytes, max_pixels: int) -> ImageArray:
-    """Decode an uploaded image as `read_image` does a file; more than ``max_pixels`` are refused before that.
+    """Decode an uploaded image as `read_image` does a file.
+
+    Args:
+        content: of the file.
+        max_pixels: more are refused before any is decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB, upright.
 
     Raises:
         HTTPError: 413 for too many pixels, 422 for anything that is no whole image.

@@ -139,7 +139,11 @@ class PoseService:
             raise busy(f"{self.accepted} of {self._options.queue} places are taken: try again a little later")
 
     async def predict(self, upload: Upload, due: float) -> Answer:
-        """Poses of one accepted image, which is ``due`` at a time of `accept`.
+        """Poses of one accepted image.
+
+        Args:
+            upload: the image.
+            due: see `accept`.
 
         Raises:
             HTTPError: 413 or 422 for the image, 504 when it is too late, 500 when model or detector failed.

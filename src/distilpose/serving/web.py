@@ -124,7 +124,8 @@ def own_files() -> list[Path]:
 def find_runtime(package: str | Path | None = None) -> dict[str, Path]:
     """The files of ONNX Runtime Web by the names that they have in ``vendor/``.
 
-    ``package`` is the folder of the npm package; None looks where ``make web`` puts it, and into an earlier build.
+    Args:
+        package: folder of the npm package; None looks where ``make web`` puts it, and into an earlier build.
 
     Raises:
         ConfigError: they are not there, or of another version.
@@ -149,7 +150,11 @@ def find_runtime(package: str | Path | None = None) -> dict[str, Path]:
 
 
 def manifest(models: Sequence[Path], detector: Path) -> dict[str, Any]:
-    """What the page knows: where the runtime and the files in ``models/`` are, what each is, and the rules around them.
+    """What the page knows: where runtime and models are, what each model is, and the rules around them.
+
+    Args:
+        models: ``.onnx`` files beside each other in ``models/``.
+        detector: likewise.
 
     Raises:
         ConfigError: a model predicts heatmaps.

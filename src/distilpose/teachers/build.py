@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from distilpose.backends.description import ModelDescription
-from distilpose.backends.device import AUTO, RuntimeInfo, check_settings, log_runtime, torch_device
+from distilpose.backends.device import AUTO, check_settings, log_runtime, torch_device
+from distilpose.backends.torch import torch_runtime
 from distilpose.data.coco import PersonSample
 from distilpose.data.dataset import Batch
 from distilpose.data.preprocess import NetworkInput, Normalization
@@ -120,8 +121,7 @@ class TeacherBackend:
         self._teacher = _open(config, crops, (), flip, source, load)
         self._teacher.to(self._device)
         if isinstance(network, CheckpointTeacher | VitPoseTeacher):  # ONNX Runtime says it of itself
-            used = torch.get_num_threads() if self._device.type == "cpu" else None
-            log_runtime(_what(network), RuntimeInfo(f"torch {torch.__version__}", str(self._device), used, "float32"))
+            log_runtime(_what(network), torch_runtime(self._device))
         if not all(self._teacher.keypoint_mask):
             raise ConfigError(
                 f"a teacher is evaluated on all keypoints of {crops.skeleton.name}, it lacks some of them: "

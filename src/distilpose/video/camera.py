@@ -38,7 +38,14 @@ class Camera(Protocol):
 
 
 class Webcam:
-    """Camera ``number`` of this machine, 0 for the first, through OpenCV; `InputError` if it cannot be opened."""
+    """A camera of this machine, through OpenCV.
+
+    Args:
+        number: 0 is the first.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
 
     def __init__(self, number: int) -> None:
         logging = cv2.utils.logging
@@ -131,11 +138,20 @@ def watch_camera(
     interruption: Interruption,
     show: Callable[[Latency], None] = lambda _: None,
 ) -> Generator[FrameResult]:
-    """Predict what a camera sees, until it ends, ``options.end`` seconds are over or the user stops it; then close it.
+    """Predict what a camera sees, until it ends, ``options.end`` seconds are over or the user stops it.
 
-    Times are those of arrival, in seconds since the first image; numbers count all images of the camera, so that gaps
-    show what was passed over. ``every`` and ``start`` of the options are left unused; ``show`` is told how long frames
-    take.
+    Times are those of arrival, in seconds since the first image; numbers count all images of the camera, so that
+    gaps show what was passed over.
+
+    Args:
+        camera: closed in the end.
+        name: of it, as outputs call it.
+        predictor: of the poses.
+        find: the boxes of frames.
+        options: how people are followed, without ``every`` and ``start``.
+        max_people: people of a frame that are kept.
+        interruption: ends it.
+        show: is told how long frames take.
     """
     newest = NewestFrame(camera)
     arrived = first = 0.0

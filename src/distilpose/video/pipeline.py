@@ -54,9 +54,16 @@ def watch_video(
     keep_images: bool,
     interruption: Interruption,
 ) -> Generator[FrameResult]:
-    """Predict a video frame by frame; an interruption ends it early, and what was read until then is finished.
+    """Predict a video frame by frame.
 
-    Of ``options`` it takes ``detect_every`` and ``smooth``, the reader knows the rest.
+    Args:
+        reader: of the video.
+        predictor: of the poses.
+        find: the boxes of frames.
+        options: ``detect_every`` and ``smooth``; the reader knows the rest.
+        max_people: people of a frame that are kept.
+        keep_images: hand the frames on.
+        interruption: ends the video early; what was read until then is finished.
     """
     ahead = prefetch(_frames(reader, interruption), FRAMES_AHEAD)
     located_images: Generator[Any]
@@ -128,6 +135,12 @@ def follow(
     """Predict frame by frame; where the detector did not look, or missed somebody, boxes follow the tracked poses.
 
     One frame needs the poses of the one before, so there are no batches across frames.
+
+    Args:
+        frames: of `detect_some`.
+        predictor: of the poses.
+        max_people: people of a frame that are kept.
+        keep_images: hand the frames on.
     """
     tracker = PoseTracker()
     for frame_id, image, detected in frames:

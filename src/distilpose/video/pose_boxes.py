@@ -25,10 +25,15 @@ MIN_KEYPOINTS = 3  # with fewer confident ones, all keypoints span the box
 
 
 def find_duplicates(result: PoseResult, threshold: float = DUPLICATE_OKS) -> NDArray[np.bool_]:
-    """(N,) True for poses that are the same person as an earlier row, as after two tracks have run onto one.
+    """Find the poses that are the same person as an earlier row, such as after two tracks have run onto one.
 
-    Poses more similar than ``threshold`` (OKS at the area of the smaller padded box) are one person, of whom the first
-    row stays: `PoseTracker.expected` names the longest known person first, a detector the surest.
+    Args:
+        result: N people of one frame.
+        threshold: poses more similar than this (OKS at the area of the smaller padded box) are one person.
+
+    Returns:
+        (N,) True for the rows to leave out before `PoseTracker.update`. Of each group the first stays:
+        `PoseTracker.expected` names the longest known person first, a detector the surest.
     """
     area = box_area(result.box) * CROP_PADDING**2
     alike = oks(result.xy, result.xy, np.minimum(area[:, None], area[None]), result.skeleton.oks_sigmas)

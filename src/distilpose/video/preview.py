@@ -19,10 +19,18 @@ _PAGE = b"""<!doctype html><title>distilpose</title><meta name="viewport" conten
 
 
 class Preview:
-    """Serves a page at ``address`` that shows the frame given last; on this machine alone.
+    """Serves a page that shows the frame given last; on this machine alone.
 
-    The address has a random part, which other users of the machine and pages in the browser cannot guess. ``port`` 0
-    takes a free one; one that is in use is an `InputError`.
+    The address has a random part, which other users of the machine and pages in the browser cannot guess.
+
+    Args:
+        port: of the page; 0 takes a free one.
+
+    Attributes:
+        address: of the page.
+
+    Raises:
+        InputError: the port is in use.
     """
 
     def __init__(self, port: int = 0) -> None:

@@ -41,13 +41,19 @@ class VideoFrame(NamedTuple):
 
 
 class VideoReader:
-    """The frames of a video, of any file that FFmpeg reads, as a player shows them.
+    """The frames of a video as a player shows them.
 
     A rotation or mirroring stored by a camera is applied, pixels that are not square are stretched, times are those of
-    the file. Each ``every``-th frame is taken, from second ``start`` until before ``end``.
+    the file.
+
+    Args:
+        path: of any file that FFmpeg reads.
+        every: take each n-th frame.
+        start: first second to take.
+        end: second before which to stop; None for the end of the video.
 
     Attributes:
-        path: of the file.
+        path: as above.
         size_hw: (H, W) of the frames handed out, in pixels.
         rate: mean frames per second of what is handed out.
         num_frames: about how many frames will come; None if the file does not say.
@@ -187,7 +193,12 @@ class VideoReader:
 
 
 def open_video(path: Path) -> InputContainer:
-    """Open a video for reading; an `InputError` where it is missing or unreadable."""
+    """Open a video for reading.
+
+    Raises:
+        InputError: it is missing or unreadable.
+        ConfigError: PyAV is missing.
+    """
     require_package("av", "reading videos")
     import av
 

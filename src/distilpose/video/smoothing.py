@@ -93,7 +93,11 @@ class OneEuroSmoother:
         self._time = -np.inf
 
     def __call__(self, result: PoseResult, time: float) -> PoseResult:
-        """People with ``track_id`` (each once) at ``time`` in seconds (never going back) -> the same, smoothed."""
+        """People with ``track_id`` at ``time`` in seconds -> the same with smoothed ``xy``.
+
+        Raises:
+            InputError: no track ids or one twice, or time goes backwards.
+        """
         track_ids = _track_ids(result)
         self._time = _next_time(time, self._time)
         for known in self._known.values():
@@ -144,10 +148,11 @@ def smooth_zero_lag(
 
     Raises:
         InputError: no track ids or one twice, or time goes backwards.
+        ConfigError: ``window`` or ``max_gap`` is not positive.
 
     Source:
-        Local polynomial regression: Cleveland, "Robust locally weighted regression", JASA 1979; here with a Gaussian in
-        time and one robust weighting, by the median of three neighbors in place of his residuals.
+        Local polynomial regression: Cleveland, "Robust locally weighted regression", JASA 1979; here with a Gaussian
+        in time and one robust weighting, by the median of three neighbors in place of his residuals.
     """
     if not 0 < window < np.inf or not 0 < max_gap < np.inf:
         raise ConfigError(f"window and max_gap must be greater than 0 seconds, got {window} and {max_gap}")

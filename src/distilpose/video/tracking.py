@@ -94,6 +94,9 @@ class PoseTracker:
     One who was not yet seen with confidence twice is forgotten as soon as a frame misses them; the others are
     remembered for ``max_lost`` seconds and looked for ever further around. `expected` names nobody who was only weak.
 
+    Args:
+        options: how people are recognized.
+
     Example:
         >>> tracker = PoseTracker()
         >>> tracker.update(PoseResult.empty(), time=0.0).track_id
@@ -111,10 +114,13 @@ class PoseTracker:
         return len(self._tracks.id)
 
     def update(self, result: PoseResult, time: float, *, detected: bool | NDArray[np.bool_] = True) -> PoseResult:
-        """Recognize the people of the next frame, at ``time`` in seconds; frames need not be evenly spaced.
+        """Recognize the people of the next frame.
 
-        ``detected`` is False where ``result.box`` came from `expected`, for all people or (N,): such a box says nothing
-        new, so the person is matched by one drawn around the pose, and the detector's last word is kept.
+        Args:
+            result: the frame's people.
+            time: of the frame in seconds; frames need not be evenly spaced.
+            detected: False where ``result.box`` came from `expected`, for all people or (N,): such a box says nothing
+                new, so the person is matched by one drawn around the pose, and the detector's last word is kept.
 
         Returns:
             The same people in the same order with ``track_id`` (from 1 on, never given twice).
@@ -161,6 +167,9 @@ class PoseTracker:
         Returns:
             Boxes of those seen in the last frame with a pose score of at least ``keep``, and by the detector within
             ``max_unconfirmed`` seconds, longest known first, with the detector's last score.
+
+        Raises:
+            InputError: time goes backwards or is not finite.
         """
         self._check_time(time)
         good = (self._tracks.seen == self._time) & (self._tracks.hits > 0)

@@ -47,7 +47,7 @@ class VideoWriter:
     Args:
         path: ending in .mp4; its folder exists.
         size_hw: (H, W) of the images; odd sides are written one pixel larger, and larger ones than `LARGEST_SIDE`
-        scaled down.
+            scaled down.
         rate: about how many frames a second will come.
         sound_of: video whose sound is copied, from ``start`` to the last frame. Damaged sound is left out.
         start: second of ``sound_of`` at which the written video begins.
@@ -55,6 +55,7 @@ class VideoWriter:
     Raises:
         OSError: the disk is full or not writable; on `write` and `close` too. What was written stays playable.
         InputError: the images cannot be encoded; on `write` and `close`.
+        ConfigError: PyAV is missing.
     """
 
     def __init__(

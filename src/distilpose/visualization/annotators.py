@@ -61,8 +61,10 @@ def is_drawn(result: PoseResult) -> NDArray[np.bool_]:
 class AnnotatedWriter:
     """Draws and writes in threads; no more than a few images wait, and on exit none.
 
-    ``failures`` gets a line for each image that could not be written. ``frame_writers`` get the frames of a video in
-    their order, each with its time in seconds; their errors are raised.
+    Args:
+        annotator: that draws them.
+        failures: gets a line for each image that could not be written.
+        frame_writers: get the frames of a video in their order, each with its time in seconds. Their errors are raised.
     """
 
     def __init__(self, annotator: Annotator, failures: list[str], frame_writers: Sequence[FrameWriter] = ()) -> None:

@@ -7,7 +7,11 @@ const STEP = 0.01; // of the frame's longer side, per press of an arrow key
 const LEAST = 0.02; // of the frame's longer side, size of a box
 
 export class BoxEditor {
-  /** The layer lies exactly over the image; onChange is called when the visitor has changed the boxes. */
+  /**
+   * @param {HTMLElement} layer lies exactly over the image
+   * @param {import('./people.js').People} people
+   * @param {() => void} onChange the visitor has changed the boxes
+   */
   constructor(layer, people, onChange) {
     Object.assign(this, { layer, people, onChange, elements: new Map(), held: null });
     layer.addEventListener('pointerdown', (event) => this.startNew(event));

@@ -1,8 +1,13 @@
 // Where the people of an image are: the rules of distilpose.detection.nanodet and distilpose.detection.filtering.
 
 /**
- * The network's input: the image scaled so that its longer side has a size, and padded with black right and below to
- * whole cells. Returns the pixels of the scaled image (innerWh) and of the input (inputWh).
+ * The network's input: the image scaled to fit, padded with black right and below to whole cells.
+ *
+ * @param {number} width of the image in pixels
+ * @param {number} height
+ * @param {number} size of the longer side
+ * @param {number} cell that the input's sides are multiples of
+ * @returns {{innerWh: number[], inputWh: number[]}} pixels of the scaled image and of the input
  */
 export function fitImage(width, height, size, cell) {
   const scale = size / Math.max(width, height);
@@ -22,8 +27,14 @@ export function withoutAlpha(rgba) {
 }
 
 /**
- * The boxes that count: sure enough, inside the image, each person once. Takes N * 4 numbers in pixels of the input, N
- * scores, and innerWh of fitImage; returns {box, score} in pixels of the image, best score first.
+ * The boxes that count: sure enough, inside the image, each person once.
+ *
+ * @param {Float32Array} boxes N * 4 in pixels of the input
+ * @param {Float32Array} scores N
+ * @param {number[]} innerWh from fitImage
+ * @param {number[]} imageWh
+ * @param {{threshold: number, nms_iou: number}} detector entry of the manifest
+ * @returns {{box: number[], score: number}[]} in pixels of the image, best score first
  */
 export function keepPeople(boxes, scores, innerWh, imageWh, { threshold, nms_iou: most }) {
   const found = [];

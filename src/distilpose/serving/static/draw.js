@@ -11,7 +11,16 @@ const [LEAST_WIDTH, MOST_WIDTH] = [1.5, 16];
 const INK = [16, 20, 28];
 const [INK_OPACITY, ELLIPSE_FILL, ELLIPSE_EDGE] = [0.6, 0.28, 0.75];
 
-/** Draw one person, whose pose is in image pixels; place is where the image lies on the canvas, {scale, x, y}. */
+/**
+ * Draw one person.
+ *
+ * @param {CanvasRenderingContext2D} context
+ * @param {import('./pose.js').Pose} pose in image pixels
+ * @param {object} skeleton of the manifest
+ * @param {Record<string, number[]>} colors of the body sides
+ * @param {{scale: number, x: number, y: number}} place of the image on the canvas
+ * @param {boolean} ellipses
+ */
 export function drawPose(context, pose, skeleton, colors, place, ellipses) {
   // A pixel's center has whole coordinates in the image and half ones on a canvas.
   const points = pose.xy.map(([x, y]) => [(x + 0.5) * place.scale + place.x, (y + 0.5) * place.scale + place.y]);
@@ -60,12 +69,17 @@ export function drawPose(context, pose, skeleton, colors, place, ellipses) {
 
 /** The image with its people, as large as the page has room for. */
 export class Stage {
-  /** The canvas fills the element, which keeps its size; the layer of the boxes is laid exactly over the image. */
+  /**
+   * @param {HTMLElement} element that keeps its size whatever is shown
+   * @param {HTMLCanvasElement} canvas fills the element
+   * @param {HTMLElement} layer of the boxes, laid exactly over the image
+   */
   constructor(element, canvas, layer) {
     Object.assign(this, { element, canvas, layer, shown: null });
     new ResizeObserver(() => this.paint()).observe(element);
   }
 
+  /** @param {{image: HTMLCanvasElement, poses: object[], skeleton: object, colors: object, ellipses: boolean}} shown */
   show(shown) {
     this.shown = shown;
     this.paint();

@@ -6,8 +6,12 @@ const FINE = 1024; // steps per pixel in which OpenCV adds up positions
 const STEPS = 32; // steps per pixel of the positions that it reads at
 
 /**
- * The crop of a person box: grown to the crop's aspect, both sides multiplied by padding, its center mapped to
- * (W / 2, H / 2). Point of the crop = scale * point of the image + offset.
+ * The crop of a person box: grown to the crop's aspect, padded, its center mapped to (W / 2, H / 2).
+ *
+ * @param {number[]} box [x1, y1, x2, y2] in image pixels
+ * @param {number[]} sizeHw [H, W] of the crop
+ * @param {number} padding factor on both sides of the box
+ * @returns {{scale: number, offset: number[], boxWh: number[], sizeHw: number[]}} crop = scale * image + offset
  */
 export function cropOfBox([x1, y1, x2, y2], sizeHw, padding) {
   const [cropHeight, cropWidth] = sizeHw;
@@ -28,7 +32,11 @@ export function normToImage(crop, xNorm, yNorm) {
   return [(xNorm * width - crop.offset[0]) / crop.scale, (yNorm * height - crop.offset[1]) / crop.scale];
 }
 
-/** The part of the image that a crop reads, in whole pixels, or null where the two do not meet. */
+/**
+ * The part of the image that a crop reads, or null where the two do not meet.
+ *
+ * @returns {{x: number, y: number, width: number, height: number} | null} whole pixels
+ */
 export function regionOfCrop(crop, imageWidth, imageHeight) {
   const [height, width] = crop.sizeHw;
   // One pixel more than the corners of the crop need on each side: positions are rounded when they are read.
@@ -43,8 +51,12 @@ export function regionOfCrop(crop, imageWidth, imageHeight) {
 /**
  * Cut a crop out of pixels: bilinear, black outside. What a canvas does when it scales differs from browser to
  * browser, so the sampling is written out, with positions rounded to 1/32 pixel as OpenCV's warpAffine rounds them:
- * without that the poses of the two differ by up to 0.003 of the crop. Pixels are RGBA, rows first, of a region of the
- * image; planes has 3 * H * W values to fill.
+ * without that the poses of the two differ by up to 0.003 of the crop.
+ *
+ * @param {{data: Uint8ClampedArray, width: number, height: number}} pixels RGBA of a region, rows first
+ * @param {{x: number, y: number}} region where the pixels begin in the image
+ * @param {object} crop from cropOfBox
+ * @param {Uint8Array} planes 3 * H * W values to fill: red, green, blue planes
  */
 export function sampleCrop(pixels, region, crop, planes) {
   const [height, width] = crop.sizeHw;

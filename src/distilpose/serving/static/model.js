@@ -13,7 +13,10 @@ export function usableThreads() {
 }
 
 export class BrowserModel {
-  /** onProgress hears the share of a download, 0 to 1. */
+  /**
+   * @param {object} manifest of the page
+   * @param {(share: number) => void} onProgress of the download, 0 to 1
+   */
   constructor(manifest, onProgress) {
     this.manifest = manifest;
     this.entry = null; // of the manifest, the model loaded last
@@ -54,7 +57,12 @@ export class BrowserModel {
     this.ready = true;
   }
 
-  /** Find the people on a canvas: {box, score} in its pixels, best score first. */
+  /**
+   * Find the people.
+   *
+   * @param {CanvasRenderingContext2D} context with the image on it
+   * @returns {Promise<{box: number[], score: number}[]>} in pixels of the canvas, best score first
+   */
   async detect({ canvas }) {
     const { detector } = this.manifest;
     for (const size of detector.sizes) {
@@ -73,7 +81,13 @@ export class BrowserModel {
     return [];
   }
 
-  /** Find the pose in each of N >= 1 boxes, {box, score} in pixels of the canvas. */
+  /**
+   * Find the pose in each box.
+   *
+   * @param {CanvasRenderingContext2D} context with the image on it
+   * @param {{box: number[], score: number}[]} asked N >= 1, boxes in pixels of the canvas
+   * @returns {Promise<{poses: import('./pose.js').Pose[], milliseconds: number}>}
+   */
   async predict(context, asked) {
     const { entry } = this;
     const { rules } = this.manifest;

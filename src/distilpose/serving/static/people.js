@@ -7,6 +7,7 @@ const DETECT_EVERY = 10; // frames of a video; between them boxes follow the pos
 const SAME_PERSON = 0.3; // least overlap of a found box with that of somebody known
 
 export class People {
+  /** @param {object} rules of the manifest */
   constructor(rules) {
     this.rules = rules;
     this.reset(1, 1);
@@ -35,6 +36,8 @@ export class People {
   /**
    * Take over what the detector found: known people get their new boxes, others come in. While nobody is known, the
    * whole frame counts as one person.
+   *
+   * @param {{box: number[], score: number}[]} found
    */
   update(found) {
     this.wait = DETECT_EVERY;
@@ -87,7 +90,12 @@ export class People {
     return this.list.map((person) => ({ person, box: person.box, score: person.score }));
   }
 
-  /** Move each box that was asked about to where its pose leads, unless the visitor has changed it since. */
+  /**
+   * Move each box to where the last pose leads, unless the visitor has changed it since.
+   *
+   * @param {{person: object, box: number[]}[]} asked
+   * @param {import('./pose.js').Pose[]} poses in the same order
+   */
   follow(asked, poses, skeleton) {
     let lost = false;
     const kept = [];

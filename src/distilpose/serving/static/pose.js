@@ -18,7 +18,16 @@ const LEAST_KEYPOINTS = 3; // with fewer sure ones, all keypoints span the box
  * @property {number} poseScore
  */
 
-/** The poses in a network's output: crops are of cropOfBox, one a row; asked are the boxes cut out, and their scores. */
+/**
+ * Read the people of a batch of crops.
+ *
+ * @param {{xy_norm: Float32Array, sigma?: Float32Array, score?: Float32Array}} output of the network
+ * @param {object[]} crops from cropOfBox, one per row
+ * @param {{box: number[], score: number}[]} asked boxes that were cut out, and their scores
+ * @param {object} model entry of the manifest
+ * @param {object} rules of the manifest
+ * @returns {Pose[]}
+ */
 export function decode(output, crops, asked, model, rules) {
   const count = model.skeleton.keypoint_names.length;
   const [gridHeight, gridWidth] = model.heatmap_size_hw;

@@ -11,7 +11,12 @@ export class Recorder {
   frames = new Map();
   rows = 0;
 
-  /** Time in seconds, null for an image; ids of the people in the order of the poses. */
+  /**
+   * @param {import('./source.js').Source} source
+   * @param {number | null} time in seconds; null for an image
+   * @param {import('./pose.js').Pose[]} poses
+   * @param {number[]} ids of the people, in the same order
+   */
   add(source, time, poses, ids) {
     const rows = poses.map((pose, row) => rowOf(source, time, toSource(pose, source.scale), ids[row]));
     this.rows += rows.length - (this.frames.get(time)?.length ?? 0);
@@ -73,6 +78,7 @@ export function drawnImage(view) {
   return blobOf(canvas, 'image/png');
 }
 
+/** @returns {Promise<Blob>} */
 export function blobOf(canvas, type, quality) {
   return new Promise((resolve, reject) => {
     canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error(`no ${type} could be made`))), type, quality);

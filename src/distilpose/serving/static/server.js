@@ -3,7 +3,13 @@
 /** The server could not answer; the message is for the visitor. */
 export class ServerError extends Error {}
 
-/** Poses in the order of the boxes, which are in pixels of the image; key is what the server asks for, or ''. */
+/**
+ * @param {Blob} image
+ * @param {string} name of its file
+ * @param {number[][]} boxes in pixels of that image
+ * @param {string} key that the server asks for, or ''
+ * @returns {Promise<{poses: import('./pose.js').Pose[], milliseconds: number}>} in the order of the boxes
+ */
 export async function predictOnServer(image, name, boxes, key) {
   if (!/^[\x20-\x7e]*$/.test(key)) {
     throw new ServerError('the server key has letters that no key has: only ASCII can be sent, so check what was pasted');
@@ -56,7 +62,11 @@ function readPerson(person, box) {
   };
 }
 
-/** How far two answers to the same boxes lie apart, in pixels; null where there is nothing to compare. */
+/**
+ * How far two answers to the same boxes lie apart.
+ *
+ * @returns {{largest: number, mean: number} | null} in pixels; null where there is nothing to compare
+ */
 export function difference(posesA, posesB) {
   const distances = [];
   posesA.slice(0, posesB.length).forEach((pose, row) => {

@@ -15,6 +15,7 @@ const MAX_PIXELS = 16_000_000; // phones refuse larger canvases; larger images a
  * @property {() => void} close
  */
 
+/** @returns {Promise<Source>} */
 export async function openFile(file) {
   return file.type.startsWith('video/') ? openVideo(file) : openImage(file);
 }
@@ -61,7 +62,10 @@ async function openVideo(file) {
   return ofVideo('video', file.name, video, file, close, () => video.currentTime);
 }
 
-/** Facing says which camera of a phone: 'user' or 'environment'. */
+/**
+ * @param {'user' | 'environment'} facing which camera of a phone
+ * @returns {Promise<Source>}
+ */
 export async function openCamera(facing) {
   if (!navigator.mediaDevices?.getUserMedia) {
     throw new Error('browsers give cameras to pages from https:// or from this machine (localhost) only');
