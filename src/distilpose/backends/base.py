@@ -48,14 +48,17 @@ class InferenceBackend(Protocol):
 class ExportedBackend:
     """A file of ``distilpose export`` as an `InferenceBackend`; a subclass opens it for its runtime and runs it.
 
-    A subclass takes the file's path, ``threads`` of one run on the CPU (`default_threads` when None) and a ``device``;
-    it hands on all files, the one with the description first, that description's text, and the names of the outputs in
-    the order of `_run`.
+    Args:
+        files: of the model, the one with the description first.
+        text: description inside the file; None when there is none.
+        names: of the outputs, in the order in which `_run` returns them.
+        runtime: what runs it.
+
+    Attributes:
+        description: what the model expects and returns.
 
     Raises:
-        ConfigError: of a subclass: its runtime is not installed, or lacks the device.
-        CheckpointError: the file is missing, broken, damaged, foreign or newer, does not run, or does not do what it
-            says of itself.
+        CheckpointError: the file is damaged, foreign or newer, does not run, or does not do what it says of itself.
     """
 
     def __init__(self, files: Sequence[Path], text: str | None, names: Sequence[str], runtime: RuntimeInfo) -> None:
@@ -166,9 +169,14 @@ def stamp_digest(files: Sequence[Path]) -> None:
 
 
 def check_digest(text: str | None, files: Sequence[Path]) -> None:
-    """Refuse files, the one with the description ``text`` first, that changed after they were written.
+    """Refuse files that changed after they were written; files of earlier versions have no digest and pass.
 
-    Files of earlier versions have no digest and pass.
+    Args:
+        text: description inside the first file.
+        files: of the model, the one with the description first.
+
+    Raises:
+        CheckpointError: a bit is not as it was written.
     """
     known = _DIGEST.search(text or "")
     if known is None:

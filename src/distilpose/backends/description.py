@@ -112,10 +112,14 @@ class ModelDescription:
 
 
 def parse_description(path: Path, text: str | None) -> ModelDescription:
-    """The description in the metadata of a file, ``text`` under `METADATA_KEY`.
+    """The description in the metadata of a file.
+
+    Args:
+        path: of the file, for the errors.
+        text: under `METADATA_KEY`; None when there is none.
 
     Raises:
-        CheckpointError: there is none, or it is broken, out of bounds or newer than this package.
+        CheckpointError: there is no description, or it is broken, out of bounds or newer than this package.
     """
     if text is None:
         raise CheckpointError(f"{path} has no distilpose description: it was not written by distilpose")

@@ -51,9 +51,13 @@ def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: in
 
 
 class OnnxNetwork:
-    """Any ONNX file, ``.onnx`` or ``.zip`` with one inside, with one input of images; `try_out` is for its opener.
+    """Any ONNX file with one input of images, tried out by whoever opens it.
 
-    ``size_hw`` is the (H, W) of the input for a file that leaves it free.
+    Args:
+        path: ``.onnx``, or ``.zip`` with one ``.onnx`` inside.
+        size_hw: (H, W) of the input, for a file that leaves it free.
+        threads: see `open_onnx_session`.
+        device: likewise.
 
     Attributes:
         outputs: names, in the file's order.
@@ -146,12 +150,19 @@ def _input_size(path: Path, own: Sequence[Any], declared: Size | None) -> Size:
 
 
 class Layout(NamedTuple):
-    """What the outputs of a file are."""
+    """What the outputs of a file are.
+
+    Attributes:
+        kind: two classified axes, or heatmaps.
+        outputs: names: x and y axis, or the heatmaps.
+        num_keypoints: of either.
+        heatmap_size_hw: of heatmaps; of two axes the input in cells of `CELL` pixels.
+    """
 
     kind: Literal["simcc", "heatmaps"]
-    outputs: tuple[str, ...]  # names: x and y axis, or the heatmaps
+    outputs: tuple[str, ...]
     num_keypoints: int
-    heatmap_size_hw: Size  # of two axes the input in cells of `CELL` pixels
+    heatmap_size_hw: Size
 
 
 def recognize(network: OnnxNetwork, outputs: Sequence[str] | None = None) -> Layout:
@@ -184,7 +195,14 @@ def recognize(network: OnnxNetwork, outputs: Sequence[str] | None = None) -> Lay
 class ForeignBackend:
     """A foreign ONNX pose network as an `InferenceBackend`: SimCC read by `decode_simcc`, heatmaps by DARK.
 
-    ``path`` is ``.onnx``, or ``.zip`` with one inside. Colors are RGB here, whatever the network reads.
+    Args:
+        path: ``.onnx``, or ``.zip`` with one inside.
+        options: how it is fed and read.
+        threads: see `open_onnx_session`.
+        device: likewise.
+
+    Attributes:
+        description: what the model expects and returns; colors are RGB here, whatever the network reads.
 
     Raises:
         ConfigError: the options do not fit, or are missing for what cannot be recognized.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,10 @@ _FILES = (MODEL_CONFIG, PROCESSOR_CONFIG, "model*.safetensors", "model.safetenso
 def find_model_folder(id_or_folder: str, what: str, example: str) -> Path:
     """The folder of a model: itself, or the hub's files in the local cache, downloaded if they are not there.
 
-    Errors begin with ``what``, and show a hub id of such a model, ``example``.
+    Args:
+        id_or_folder: of the model.
+        what: it is for, the start of the errors.
+        example: a hub id of such a model.
 
     Raises:
         InputError: it is neither a folder nor a hub id whose files can be had; a silent hub is given up after seconds.
@@ -31,7 +33,7 @@ def find_model_folder(id_or_folder: str, what: str, example: str) -> Path:
             f"{what}: expected a folder written by save_pretrained or a hub id such as {example}, got neither: there "
             f"is no folder {folder}"
         )
-    return _cached_or_downloaded(id_or_folder, what)
+    return _cached(id_or_folder) or _downloaded(id_or_folder, what)
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -51,7 +53,12 @@ def check_complete(folder: Path, kind: str, failure: type[DistilPoseError]) -> N
 def load_whole(architecture: Any, folder: Path, kind: str, failure: type[DistilPoseError], **options: Any) -> Any:
     """A model of transformers with all of its weights in float32, whatever they are kept in, from a folder alone.
 
-    ``failure`` is raised when the folder cannot be read as ``kind`` (with its article), or lacks weights.
+    Args:
+        architecture: class with ``from_pretrained``.
+        folder: of the model.
+        kind: of model that is expected, with its article.
+        failure: raised when it cannot be read, or lacks weights.
+        **options: of ``from_pretrained``.
     """
     from transformers.utils import logging
 
@@ -74,13 +81,19 @@ def load_whole(architecture: Any, folder: Path, kind: str, failure: type[DistilP
     return model.float()
 
 
-def _cached_or_downloaded(hub_id: str, what: str) -> Path:
+def _cached(hub_id: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(hub_id, local_files_only=True))
+    except Exception:  # not there, or not an id: the download says which
+        return None
+    return folder if not missing_files(folder) else None
+
+
+def _downloaded(hub_id: str, what: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    with suppress(Exception):  # not there, or not an id: the download says which
-        folder = Path(snapshot_download(hub_id, local_files_only=True))
-        if not missing_files(folder):
-            return folder
     try:
         HfApi().model_info(hub_id, timeout=CONNECT_SECONDS)  # snapshot_download takes no such limit
         return Path(snapshot_download(hub_id, allow_patterns=list(_FILES)))

@@ -25,14 +25,19 @@ from distilpose.errors import require_package
 class LiteRtBackend(ExportedBackend):
     """An exported ``.tflite`` file in LiteRT on the CPU; it holds one crop, so that a batch is run one by one.
 
-    See `ExportedBackend`.
+    Args:
+        path: written by ``distilpose export``.
+        threads: of one run; see `default_threads` when None.
+        device: ``auto`` or ``cpu``.
+
+    Raises:
+        ConfigError: ai-edge-litert is not installed, or the device is another one.
+        CheckpointError: the file is missing, broken, damaged, foreign or newer, or does not run.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None, *, device: str = AUTO) -> None:
         path = existing_file(path)
         require_package("ai_edge_litert", str(path))
-        from importlib.metadata import version
-
         from ai_edge_litert.interpreter import Interpreter
 
         check_settings(threads)
@@ -45,7 +50,7 @@ class LiteRtBackend(ExportedBackend):
             names = list(self._run_one.get_output_details())
         except Exception as error:  # of flatbuffers, struct and LiteRT
             raise unreadable(path, "LiteRT", error) from error
-        runtime = RuntimeInfo(f"LiteRT {version('ai-edge-litert')}", "cpu", used, "float32")
+        runtime = RuntimeInfo(f"LiteRT {_version()}", "cpu", used, "float32")
         super().__init__([path], text, names, log_runtime(path, runtime))
 
     def _run(self, images: NetworkInput) -> Any:
@@ -61,3 +66,9 @@ def description_text(content: bytes) -> str | None:
     entries = [model.Metadata(index) for index in range(model.MetadataLength())]
     buffers = [entry.Buffer() for entry in entries if entry.Name() == METADATA_KEY.encode()]
     return model.Buffers(buffers[0]).DataAsNumpy().tobytes().decode() if buffers else None
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("ai-edge-litert")

@@ -23,7 +23,17 @@ from distilpose.errors import ConfigError, require_package
 
 
 class OnnxRuntimeBackend(ExportedBackend):
-    """An exported ``.onnx`` file in ONNX Runtime, on a device of `PROVIDERS`; see `ExportedBackend`."""
+    """An exported ``.onnx`` file in ONNX Runtime.
+
+    Args:
+        path: written by ``distilpose export``.
+        threads: of one run on the CPU; see `default_threads` when None.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``tensorrt``, ``coreml`` or ``directml``.
+
+    Raises:
+        ConfigError: onnxruntime is not installed, or lacks the device.
+        CheckpointError: the file is missing, broken, damaged, foreign or newer, or does not run.
+    """
 
     def __init__(self, path: str | Path, threads: int | None = None, *, device: str = AUTO) -> None:
         path = existing_file(path)
@@ -47,9 +57,13 @@ def is_exported(path: Path) -> bool:
 def open_onnx_session(
     file: Path | bytes, threads: int | None = None, *, device: str = AUTO, name: Path | None = None
 ) -> Any:
-    """Any ONNX file, its path or its content, as a session of ONNX Runtime; ``name`` calls content in errors.
+    """Any ONNX file as a session of ONNX Runtime. Its threads sleep while they wait, to leave the machine to others.
 
-    Its threads sleep while they wait, to leave the machine to others.
+    Args:
+        file: its path, or its content.
+        threads: of one run on the CPU; see `default_threads` when None.
+        device: see `OnnxRuntimeBackend`.
+        name: of the file in errors, for content.
 
     Raises:
         ConfigError: onnxruntime is not installed, or lacks the device.

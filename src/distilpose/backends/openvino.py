@@ -25,10 +25,17 @@ _HINTS: dict[Compute, str] = {"float32": "f32", "bfloat16": "bf16", "float16": "
 
 
 class OpenVinoBackend(ExportedBackend):
-    """An exported file in OpenVINO: ``.xml`` with its ``.bin`` beside it, or ``.onnx``; see `ExportedBackend`.
+    """An exported file in OpenVINO: ``.xml`` with its ``.bin`` beside it, or ``.onnx``.
 
-    ``device`` is ``auto``, ``cpu``, ``openvino:GPU``, ``openvino:GPU.1`` or ``openvino:NPU``. ``compute``
-    ``"bfloat16"`` and ``"float16"`` is faster where the processor can, and not the same numbers.
+    Args:
+        path: written by ``distilpose export``.
+        threads: of one run on the CPU; see `default_threads` when None.
+        device: ``auto`` and ``cpu`` are the CPU; ``openvino:GPU``, ``openvino:GPU.1``, ``openvino:NPU``.
+        compute: ``"bfloat16"`` and ``"float16"`` are faster where the processor can, and not the same numbers.
+
+    Raises:
+        ConfigError: openvino is not installed, or lacks the device.
+        CheckpointError: a file is missing, broken, damaged, foreign or newer, or does not run.
     """
 
     def __init__(

@@ -52,7 +52,17 @@ def fill_model(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> P
 
 
 def check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not the expected ones by name and shape; the `CheckpointError` names those at fault."""
+    """Refuse tensors that are not exactly the expected ones, by name and shape.
+
+    Args:
+        path: where they come from, for the error.
+        what: they should be, likewise.
+        expected: shapes by name.
+        tensors: by name.
+
+    Raises:
+        CheckpointError: names what is missing, extra or misshaped.
+    """
     faults = [f"missing {name}" for name in expected if name not in tensors]
     faults += [f"extra {name}" for name in tensors if name not in expected]
     faults += [

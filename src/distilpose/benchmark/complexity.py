@@ -29,13 +29,24 @@ class Complexity(NamedTuple):
     gmacs: float
 
 
-ACTIVATIONS = (aten.relu, aten.relu_)
-BATCH_NORMS = (aten.native_batch_norm, aten._native_batch_norm_legit_no_training)
 # Like `torch.utils.flop_counter`, whose formulas give two operations for each multiply-accumulate.
-FORMULAS: dict[Any, Any] = {
-    **dict.fromkeys(BATCH_NORMS, lambda x, *_, **__: 2 * 2 * prod(x)),
-    aten.native_layer_norm: lambda x, *_, **__: 2 * 5 * prod(x),
-    **dict.fromkeys(ACTIVATIONS, lambda *_, out_shape, **__: 2 * prod(out_shape)),
+def _batch_norm(x: tuple[int, ...], *_: Any, **__: Any) -> int:
+    return 2 * 2 * prod(x)
+
+
+def _layer_norm(x: tuple[int, ...], *_: Any, **__: Any) -> int:
+    return 2 * 5 * prod(x)
+
+
+def _one_per_value(x: tuple[int, ...], *_: Any, out_shape: tuple[int, ...], **__: Any) -> int:
+    return 2 * prod(out_shape)
+
+
+ACTIVATIONS = (aten.relu, aten.relu_)
+FORMULAS = {
+    **dict.fromkeys((aten.native_batch_norm, aten._native_batch_norm_legit_no_training), _batch_norm),
+    aten.native_layer_norm: _layer_norm,
+    **dict.fromkeys(ACTIVATIONS, _one_per_value),
 }
 
 

@@ -44,10 +44,13 @@ _NETWORKS = CheckpointTeacher | VitPoseTeacher | OnnxTeacher | SimccTeacher
 def open_teacher(
     values: TeacherValues, crops: CropSpec, samples: Sequence[PersonSample] = (), *, flip: bool = False
 ) -> Teacher:
-    """The teacher that stands under ``teacher`` in a configuration, asked about the student's ``crops``.
+    """The teacher that stands under ``teacher`` in a configuration.
 
-    Heatmaps on disk need the training people, ``samples``. ``flip`` averages its heatmaps with those of the mirrored
-    crops.
+    Args:
+        values: what stands there.
+        crops: of the student.
+        samples: the training people, for heatmaps on disk.
+        flip: average its heatmaps with those of the mirrored crops.
 
     Raises:
         DistilPoseError: it contradicts itself, does not fit the student, or a file or folder is unusable.
