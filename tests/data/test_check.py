@@ -36,7 +36,8 @@ def test_only_new_changed_and_bad_images_are_decoded_again(tmp_path: Path, monke
     other = {photo(tmp_path / "d.jpg"): (20, 30)}  # a second set in the same folder does not push the first one out
     assert find_bad_images(other) == {}
     assert list(find_bad_images(sizes)) == [cut]
-    assert decoded == ["d.jpg", "b.jpg", "c.jpg"]
+    assert decoded[:1] == ["d.jpg"]
+    assert sorted(decoded[1:]) == ["b.jpg", "c.jpg"], "threads decode in any order"
     decoded.clear()
     assert list(find_bad_images(dict.fromkeys(sizes, (20, 31)))) == list(sizes), "the wanted size counts as well"
     cache_file(sizes).write_text("no json")
