@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from distilpose.data.augment import AugmentOptions
@@ -89,14 +90,23 @@ def golden_images() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def small_model() -> PoseModel:
-    """The smallest student, with random weights."""
-    return create_model("distilpose_s", **SMALL).eval()
+    """The smallest student, with random weights, in every process the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return create_model("distilpose_s", **SMALL).eval()
 
 
 @pytest.fixture(scope="session")
 def small_onnx(small_model: PoseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``small_model`` as an ONNX file: exporting takes seconds."""
-    return export_model(small_model, tmp_path_factory.mktemp("small") / "small.onnx", format="onnx").files[0]
+    """``small_model`` as an ONNX file: exporting takes seconds, so processes of one run share it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    file = folder / "small.onnx"
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            export_model(small_model, file, format="onnx")
+    return file
 
 
 @pytest.fixture

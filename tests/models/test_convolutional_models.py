@@ -41,8 +41,19 @@ def test_cost_with_deconvolutions_equals_the_layer_sizes() -> None:
     assert measure_complexity(model).gmacs == pytest.approx(expected, rel=0.02)
 
 
-@pytest.mark.parametrize("preset", ["distilpose_s", "tokenpose_s", "deeppose_r18", "hrnet_w32"])
-@pytest.mark.parametrize("backbone", ["stem", "resnet18_c5", "mobilenet_fpn", "efficientnet_lite0_s8"])
+FAMILIES = ("distilpose_s", "tokenpose_s", "deeppose_r18", "hrnet_w32")
+BACKBONES = ("stem", "resnet18_c5", "mobilenet_fpn", "efficientnet_lite0_s8")
+
+
+@pytest.mark.parametrize(
+    ("preset", "backbone"),
+    [
+        # Each family and each backbone once, all pairs in the slow tests.
+        pytest.param(preset, backbone, marks=[] if column == row else [pytest.mark.slow])
+        for row, preset in enumerate(FAMILIES)
+        for column, backbone in enumerate(BACKBONES)
+    ],
+)
 def test_every_family_takes_every_backbone(preset, backbone, tmp_path) -> None:
     tokens = {"patch_size_hw": (2, 2), "dim": 16, "depth": 1, "num_heads": 2}
     options = {"input_size_hw": SIZE_HW, "backbone": backbone, **(tokens if "pose_s" in preset else {})}

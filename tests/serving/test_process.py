@@ -98,7 +98,7 @@ def test_an_exported_file_is_served_without_torch_and_logged_line_by_line(run: R
     assert (bad["status"], bad["error"]) == (422, "boxes")
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ending", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_the_end_answers_what_was_accepted_and_refuses_the_rest(
     run: Run, ending: signal.Signals, tmp_path: Path
 ) -> None:

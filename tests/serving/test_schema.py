@@ -1,11 +1,11 @@
 """The server against its own description: whatever fits the schema, or nearly, is answered as the schema says."""
 
+from typing import Any
+
 import pytest
 from serving_client import ask, encoded, plain
 
 from distilpose.serving.uploads import RAW_TYPES
-
-schemathesis = pytest.importorskip("schemathesis")
 
 OPERATIONS = [
     ("POST", "/v1/predict"), ("POST", "/v1/predict/batch"), ("GET", "/v1/model"), ("GET", "/healthz"),
@@ -24,6 +24,7 @@ BOXES = {"/v1/predict": ("[]", "[[0, 0, 9, 9]]"), "/v1/predict/batch": ("[null]"
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_answers_fit_the_schema(address: str, method: str, path: str, mode: str) -> None:
+    schemathesis = pytest.importorskip("schemathesis")  # here: it takes seconds that not every process needs
     from hypothesis import HealthCheck, given, settings
     from hypothesis import strategies as st
     from hypothesis.errors import InvalidArgument, Unsatisfiable
@@ -43,7 +44,7 @@ def test_answers_fit_the_schema(address: str, method: str, path: str, mode: str)
 
     @settings(max_examples=30, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(GenerationMode(mode)), boxes=st.sampled_from((None, *BOXES.get(path, ()))))
-    def every_answer(case: schemathesis.Case, boxes: str | None) -> None:
+    def every_answer(case: Any, boxes: str | None) -> None:
         if mode == "positive" and boxes is not None and isinstance(case.body, dict):  # any text fits the schema
             case.body = {name: value for name, value in case.body.items() if name != "max_people"} | {"boxes": boxes}
         statuses.add(case.call_and_validate(base_url=address, checks=checks, timeout=30).status_code)
@@ -58,6 +59,7 @@ def test_answers_fit_the_schema(address: str, method: str, path: str, mode: str)
 
 
 def _let_binary_data_be_images() -> None:
+    import schemathesis
     from hypothesis import strategies as st
     from schemathesis.transport.serialization import Binary
 

@@ -18,6 +18,7 @@ from distilpose.training.loop import Training
 from distilpose.training.train import train
 
 
+@pytest.mark.slow
 def test_a_resumed_likelihood_run_goes_on_with_its_flow(make_config, monkeypatch) -> None:
     options = {"losses": DistillationOptions(keypoint_form="rle"), "epochs": 2, "evaluate_every": 9}
     whole, cut = make_config("whole", **options), make_config("cut", **options)

@@ -57,7 +57,7 @@ def test_widths_may_differ_through_a_projection_that_is_not_saved(make_config, t
     assert state["criterion.projection.weight"].shape == (16, 24)
 
 
-@pytest.mark.parametrize("form", ["pixels", "rle"])
+@pytest.mark.parametrize("form", [pytest.param("pixels", marks=pytest.mark.slow), "rle"])
 def test_a_student_alone_and_one_with_a_teacher_learn_by_every_keypoint_form(
     form, make_config, trained_teacher
 ) -> None:

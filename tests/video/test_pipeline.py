@@ -275,7 +275,7 @@ def test_nobody_in_a_video(tmp_path: Path, backend: Any) -> None:
     assert backend.batches == []
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_an_interrupt_finishes_every_file(video: Path, tmp_path: Path, name: str) -> None:
     """In a process of its own, as a user's Ctrl-C meets it."""
     code = f"""

@@ -26,6 +26,11 @@ from walking_people import Gait, body
 HEIGHT = 200.0
 
 
+def seeds(count: int) -> list[object]:
+    """One seed in the fast tests, all in the slow ones."""
+    return [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, count))]
+
+
 def people(*xy: np.ndarray, score: float = 0.8, box_score: float = 1.0) -> PoseResult:
     """A result of these (17, 2) poses with ordinary boxes around them."""
     count = len(xy)
@@ -74,7 +79,7 @@ def cross(tracker: PoseTracker, times: np.ndarray, rng: np.random.Generator, hid
     return found
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", seeds(5))
 @pytest.mark.parametrize("oks_weight", [0.7, 1.0])
 def test_identities_are_kept_through_a_crossing_with_an_occlusion(seed: int, oks_weight: float) -> None:
     rng = np.random.default_rng(seed)
@@ -348,7 +353,7 @@ def test_duplicates_are_found_and_neighbors_are_not() -> None:
     assert len(find_duplicates(PoseResult.empty())) == 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_two_tracks_on_one_body_are_resolved_without_a_detector(seed: int) -> None:
     """The model finds the front person in both boxes while they pass; the front one keeps its number."""
     rng, tracker, counts = np.random.default_rng(seed), PoseTracker(), []
