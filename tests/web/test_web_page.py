@@ -91,6 +91,23 @@ def test_where_nobody_is_found_the_whole_frame_counts(page: Any, tmp_path: Path)
     assert [row["box_xyxy"] for row in rows(page)] == [[0, 0, 320, 240]]
 
 
+def test_that_nobody_was_found_is_said_until_somebody_is(page: Any, tmp_path: Path, photograph: Path) -> None:
+    pytest.importorskip("av", reason="videos need PyAV")
+    from distilpose.video.writer import VideoWriter
+
+    person = np.array(Image.fromarray(read_image(photograph)).resize((240, 280)))
+    with VideoWriter(tmp_path / "enters.mp4", (280, 240), rate=10) as writer:
+        for number in range(20):
+            writer.write(person if number >= 10 else np.full_like(person, 90), number / 10)
+    show(page, tmp_path / "enters.mp4")
+    expect(page.locator("#status")).to_contain_text("Nobody was found")
+    page.locator("#seek").fill("1.5")
+    expect(page.locator("#seek")).to_have_attribute("aria-valuetext", "0:01 / 0:02")
+    page.click("#find")
+    expect(page.locator(".box.whole")).to_have_count(0)
+    expect(page.locator("#status")).to_be_empty()
+
+
 def test_people_are_found_as_by_the_package(page: Any, photograph: Path, predictor: PosePredictor) -> None:
     show(page, photograph)
     image = read_image(photograph)
@@ -288,7 +305,7 @@ def test_a_server_with_a_key(browser: Any, built_page: Path, image_file: Path) -
         page.click("summary:has-text('Server key')")
         page.fill("#key", "open–sesame")  # with a dash that no header can carry
         page.select_option("#where", "both")
-        expect(page.locator("#difference")).to_contain_text("only ASCII can be sent")
+        expect(page.locator("#difference")).to_contain_text("outside ASCII")
         page.fill("#key", "open-sesame")
         page.keyboard.press("Enter")  # sends nothing anywhere
         page.select_option("#where", "both")
@@ -533,4 +550,4 @@ def test_a_file_that_is_no_image(page: Any, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"nothing")
     page.set_input_files("#file", broken)
-    expect(page.locator("#status")).to_contain_text("broken.png is no image")
+    expect(page.locator("#status")).to_contain_text("broken.png is not an image")

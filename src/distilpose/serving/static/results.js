@@ -1,4 +1,4 @@
-// What the visitor takes home: predictions.json as `distilpose predict` writes it, and the image as PNG.
+// What the visitor saves: predictions.json as `distilpose predict` writes it, and the image as PNG.
 
 import { drawPeople } from './draw.js';
 import { imageId } from './image_ids.js';
