@@ -5,7 +5,8 @@
 - The scale of the attention is in the weights of the queries.
 - Patches are embedded by one strided convolution instead of a copy of the feature map and a product.
 - The position code is padded once.
-- The last block updates keypoint tokens alone: nothing reads its visual tokens.
+- The last block updates keypoint tokens alone, as nothing reads its visual tokens. Such blocks read the visual tokens
+  as they are: no keys and values are computed of them (`ReadingBlock`).
 
 Batch norms are folded by the exporter.
 """
@@ -68,28 +69,31 @@ class FlatEncoder(nn.Module):
     def __init__(self, encoder: TokenEncoder) -> None:
         super().__init__()
         self.num_keypoints = encoder.num_keypoints
-        self.visual_depth = encoder.visual_depth
         self.keypoint_tokens = encoder.keypoint_tokens
         self.patches = _patch_convolution(encoder)
         self.position: Tensor
+        self.visual_position: Tensor
         self.register_buffer("position", F.pad(encoder.position, (0, 0, encoder.num_keypoints, 0)))
-        self.blocks = nn.ModuleList(FlatBlock(block) for block in encoder.blocks)  # type: ignore[arg-type]
+        self.register_buffer("visual_position", encoder.position)
+        blocks: list[TransformerBlock] = list(encoder.blocks)  # type: ignore[arg-type]
+        updating = min(encoder.visual_depth, len(blocks) - 1)
+        self.blocks = nn.ModuleList(FlatBlock(block) for block in blocks[:updating])
+        self.reading_blocks = nn.ModuleList(ReadingBlock(block) for block in blocks[updating:])
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> keypoint tokens (B, K, D)."""
         count = self.num_keypoints
-        visual_tokens = self.patches(features).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.keypoint_tokens.expand(features.shape[0], -1, -1), visual_tokens], dim=1)
-        *earlier, last = self.blocks
-        for number, block in enumerate(earlier, 1):
-            assert isinstance(block, FlatBlock)
-            placed = tokens + self.position
-            if number <= self.visual_depth:
-                tokens = block(placed)
-            else:
-                tokens = torch.cat([block(placed, count), tokens[:, count:]], dim=1)
-        keypoint_tokens: Tensor = last(tokens + self.position, count)
-        return keypoint_tokens
+        keypoints = self.keypoint_tokens.expand(features.shape[0], -1, -1)
+        visual = self.patches(features).flatten(2).transpose(1, 2)
+        if self.blocks:
+            tokens = torch.cat([keypoints, visual], dim=1)
+            for block in self.blocks:
+                tokens = block(tokens + self.position)
+            keypoints, visual = tokens[:, :count], tokens[:, count:]
+        normed = _normed(visual + self.visual_position)
+        for block in self.reading_blocks:
+            keypoints = block(keypoints, normed)
+        return keypoints
 
 
 class FlatBlock(nn.Module):
@@ -108,20 +112,66 @@ class FlatBlock(nn.Module):
         scale = (query.shape[0] // block.num_heads) ** -0.5
         self.query, self.key, self.value = _linear(query * scale), _linear(key), _linear(value)
 
-    def forward(self, tokens: Tensor, updated: int | None = None) -> Tensor:
-        """(B, T, D) -> (B, U, D): all tokens updated, or the first ``updated``."""
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
         normed = self.attention_norm(tokens)
-        query = self._heads(self.query(normed[:, :updated])).permute(0, 2, 1, 3)
-        key = self._heads(self.key(normed)).permute(0, 2, 3, 1)
-        value = self._heads(self.value(normed)).permute(0, 2, 1, 3)
+        query = _heads(self.query(normed), self.num_heads).permute(0, 2, 1, 3)
+        key = _heads(self.key(normed), self.num_heads).permute(0, 2, 3, 1)
+        value = _heads(self.value(normed), self.num_heads).permute(0, 2, 1, 3)
         mixed = (query @ key).softmax(dim=-1) @ value
-        tokens = tokens[:, :updated] + self.attention_out(mixed.permute(0, 2, 1, 3).flatten(2))
+        tokens = tokens + self.attention_out(mixed.permute(0, 2, 1, 3).flatten(2))
         out: Tensor = tokens + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(tokens))))
         return out
 
-    def _heads(self, values: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, heads, D / heads)."""
-        return values.unflatten(2, (self.num_heads, -1))
+
+class ReadingBlock(nn.Module):
+    """A `TransformerBlock` that updates the keypoint tokens alone: few rows of queries, many of keys and values.
+
+    With s the scale, W the weights of one head and n the normed tokens, (s Wq n)' (Wk n) is (s Wk' Wq n)' n, and the
+    values' product may follow the mixing: keys and values of the many visual tokens are never computed. The norm's own
+    factor goes into the weights. Its offset moves all keys alike, which a softmax does not see; through queries and
+    values, whose mixing weights sum to one, it becomes a bias.
+
+    Args:
+        block: whose weights to use.
+    """
+
+    def __init__(self, block: TransformerBlock) -> None:
+        super().__init__()
+        self.num_heads = heads = block.num_heads
+        self.mlp_norm, self.mlp_up, self.mlp_down = block.mlp_norm, block.mlp_up, block.mlp_down
+        factor, offset = block.attention_norm.weight.detach(), block.attention_norm.bias.detach()
+        query, key, value = block.qkv.weight.detach().chunk(3)
+        scale = (query.shape[0] // heads) ** -0.5
+        self.query = _linear(scale * query * factor, scale * query @ offset)
+        self.key: Tensor
+        self.value: Tensor
+        self.register_buffer("key", (key * factor).unflatten(0, (heads, -1)))  # (heads, D / heads, D)
+        self.register_buffer("value", (value * factor).unflatten(0, (heads, -1)).mT.contiguous())
+        out = block.attention_out
+        self.attention_out = _linear(out.weight.detach(), out.bias.detach() + out.weight.detach() @ (value @ offset))
+
+    def forward(self, keypoints: Tensor, visual: Tensor) -> Tensor:
+        """Keypoint tokens (B, K, D) and normed visual tokens (B, P, D) -> keypoint tokens (B, K, D)."""
+        count = keypoints.shape[1]
+        normed = _normed(keypoints)
+        read = torch.cat([normed, visual], dim=1)
+        query = _heads(self.query(normed), self.num_heads).permute(0, 2, 1, 3) @ self.key  # (B, heads, K, D)
+        mixed = (query.flatten(1, 2) @ read.mT).softmax(dim=-1) @ read  # (B, heads * K, D)
+        value = mixed.unflatten(1, (self.num_heads, count)) @ self.value
+        keypoints = keypoints + self.attention_out(value.permute(0, 2, 1, 3).flatten(2))
+        out: Tensor = keypoints + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(keypoints))))
+        return out
+
+
+def _normed(tokens: Tensor) -> Tensor:
+    """(B, T, D) with mean 0 and spread 1 in each row, as of a layer norm without factor and offset."""
+    return F.layer_norm(tokens, tokens.shape[-1:])
+
+
+def _heads(values: Tensor, count: int) -> Tensor:
+    """(B, T, D) -> (B, T, heads, D / heads)."""
+    return values.unflatten(2, (count, -1))
 
 
 class _Pixels(nn.Module):
@@ -153,7 +203,8 @@ def _patch_convolution(encoder: TokenEncoder) -> nn.Conv2d:
     return convolution
 
 
-def _linear(weight: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight)
+    layer.bias = None if bias is None else nn.Parameter(bias)
     return layer
