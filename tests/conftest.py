@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -12,7 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from distilpose.data.augment import AugmentOptions
+from distilpose.export.export import export_model
+from distilpose.models import PoseModel, create_model
 from distilpose.training.config import DataConfig, DatasetConfig, OptimizerConfig, TrainConfig
+from distilpose.training.train import train
 from known_model import BRIGHT_XY, BrightestPixel
 from synthetic_people import write_synthetic_dataset
 
@@ -21,6 +25,11 @@ SMALL = {"input_size_hw": [64, 48], "patch_size_hw": [4, 3], "dim": 16, "depth":
 sys.path.insert(0, str(TESTS / "reference"))
 torch.set_num_threads(1)  # tests run in several processes
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="distilpose-cache-")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the garbage collector need not look at it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +87,18 @@ def golden_images() -> torch.Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
+@pytest.fixture(scope="session")
+def small_model() -> PoseModel:
+    """The smallest student, with random weights."""
+    return create_model("distilpose_s", **SMALL).eval()
+
+
+@pytest.fixture(scope="session")
+def small_onnx(small_model: PoseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``small_model`` as an ONNX file: exporting takes seconds."""
+    return export_model(small_model, tmp_path_factory.mktemp("small") / "small.onnx", format="onnx").files[0]
+
+
 @pytest.fixture
 def backend() -> BrightestPixel:
     return BrightestPixel()
@@ -104,24 +125,31 @@ def drawn_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def small_run(people_folder: Path, **changes: object) -> TrainConfig:
+    """A small run on drawn people, into ``out``."""
+    people = DatasetConfig("person_keypoints.json", "images")
+    data = DataConfig([people], people, root=str(people_folder), batch_size=8, workers=0, samples_per_epoch=16)
+    values: dict[str, object] = {
+        "data": data,
+        "model_options": dict(SMALL),
+        "epochs": 2,
+        "evaluate_every": 1,
+        "log_every": 1,
+        "optimizer": OptimizerConfig(warmup_steps=2, schedule="cosine"),
+        "augment": AugmentOptions(color_jitter=0.2),
+        "accelerator": "cpu",
+    }
+    return TrainConfig(**{**values, **changes})
+
+
 @pytest.fixture
 def make_config(drawn_data: Path, tmp_path: Path):
     """Function (name of the run, changes) -> a small run on drawn people."""
+    return lambda name, **changes: small_run(drawn_data, **{"out": str(tmp_path / name), **changes})
 
-    def make(name: str, **changes: object) -> TrainConfig:
-        people = DatasetConfig("person_keypoints.json", "images")
-        data = DataConfig([people], people, root=str(drawn_data), batch_size=8, workers=0, samples_per_epoch=16)
-        values: dict[str, object] = {
-            "out": str(tmp_path / name),
-            "data": data,
-            "model_options": dict(SMALL),
-            "epochs": 2,
-            "evaluate_every": 1,
-            "log_every": 1,
-            "optimizer": OptimizerConfig(warmup_steps=2, schedule="cosine"),
-            "augment": AugmentOptions(color_jitter=0.2),
-            "accelerator": "cpu",
-        }
-        return TrainConfig(**{**values, **changes})
 
-    return make
+@pytest.fixture(scope="session")
+def trained_teacher(drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tokenpose_s of one epoch, which tests only read."""
+    out = str(tmp_path_factory.mktemp("teacher") / "run")
+    return str(train(small_run(drawn_data, out=out, model="tokenpose_s", epochs=1, evaluate_every=9)).last)

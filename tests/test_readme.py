@@ -37,7 +37,15 @@ def commands() -> list[str]:
     return sorted({line for line in lines if line.startswith("distilpose ") and not line.startswith("distilpose --")})
 
 
-@pytest.mark.parametrize(("page", "code"), [(page, code) for page, code in blocks("python") if page not in NOT_RUN])
+def python_blocks() -> list[object]:
+    """Page and code; what exports a model takes longer than all others together."""
+    shown = [(page, code) for page, code in blocks("python") if page not in NOT_RUN]
+    return [
+        pytest.param(page, code, marks=[pytest.mark.slow] if "export_model(" in code else []) for page, code in shown
+    ]
+
+
+@pytest.mark.parametrize(("page", "code"), python_blocks())
 def test_python_runs(page: str, code: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(PHOTO, "photo.jpg")

@@ -53,7 +53,7 @@ def test_another_skeleton_is_kept(tmp_path) -> None:
         save_checkpoint(model, tmp_path / "wrong.safetensors")
 
 
-@pytest.mark.parametrize("name", ["distilpose_s", "tokenpose_l"])
+@pytest.mark.parametrize("name", ["distilpose_s", pytest.param("tokenpose_l", marks=pytest.mark.slow)])
 def test_released_file_converts_to_the_same_model(name, released_file, tmp_path) -> None:
     source, target = released_file(name), tmp_path / f"{name}.safetensors"
     assert cli.main(["convert", str(source), str(target)]) == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,22 @@ from distilpose.benchmark.benchmark import (
     run_worker,
 )
 from distilpose.benchmark.complexity import Complexity, measure_complexity
-from distilpose.benchmark.measure import highest_peak, measure_peak
+from distilpose.benchmark.measure import _product, highest_peak, measure_peak
 from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError, DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_model
-from distilpose.export.export import export_model
-from distilpose.models import create_model
+from distilpose.models import PoseModel, create_model
 from synthetic_people import write_synthetic_dataset
+
+
+@pytest.fixture(autouse=True, scope="module")
+def smaller_products() -> Iterator[None]:
+    """A side of 1024: an eighth of the work, and fast enough to be a speed of the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distilpose.benchmark.measure.PEAK_SIDE", 1024)
+        yield
+    _product.cache_clear()
 
 
 def test_peak_is_a_speed() -> None:
@@ -56,13 +65,13 @@ def test_a_worker_answers_from_its_own_process(tmp_path: Path) -> None:
         run_worker(tmp_path / "missing.onnx", [1])
 
 
-def test_rows_come_one_by_one_and_are_evaluated_like_the_model(tmp_path: Path) -> None:
-    model = create_model("distilpose_s", input_size_hw=(32, 24), depth=1).eval()
-    checkpoint = save_checkpoint(model, tmp_path / "small.safetensors")
-    exported = export_model(model, tmp_path / "small.onnx", format="onnx").files[0]
+def test_rows_come_one_by_one_and_are_evaluated_like_the_model(
+    small_model: PoseModel, small_onnx: Path, tmp_path: Path
+) -> None:
+    checkpoint = save_checkpoint(small_model, tmp_path / "small.safetensors")
     people = write_synthetic_dataset(tmp_path / "people", 4)
     options = BenchmarkOptions(
-        [checkpoint, exported, "distilpose_t"],
+        [checkpoint, small_onnx, "distilpose_t"],
         backends=["torch"],
         annotations=people,
         images=people.parent / "images",
@@ -73,15 +82,15 @@ def test_rows_come_one_by_one_and_are_evaluated_like_the_model(tmp_path: Path) -
     assert [len(rows) for rows in turns] == [1, 2, 3, 3, 3]
     slow, fast, preset = turns[-1]
     assert (slow.backend, fast.backend, preset.backend) == ("torch", "onnxruntime", "torch")
-    assert slow.complexity == fast.complexity == measure_complexity(model)
-    assert fast.file_megabytes == pytest.approx(exported.stat().st_size / 1e6)
-    expected = evaluate_model(model, people, people.parent / "images")
+    assert slow.complexity == fast.complexity == measure_complexity(small_model)
+    assert fast.file_megabytes == pytest.approx(small_onnx.stat().st_size / 1e6)
+    expected = evaluate_model(small_model, people, people.parent / "images")
     for row in (slow, fast):
         assert row.accuracy["AP"] == pytest.approx(expected.metrics["AP"], abs=1e-3)
         assert row.accuracy["PCK@0.2"] == pytest.approx(expected.per_joint["all"].pck, abs=0.02)
     assert preset.accuracy == {}, "a preset is not trained"
     written = json.loads((tmp_path / "b.json").read_text())
-    assert [row["model"] for row in written] == [str(checkpoint), str(exported), "distilpose_t"]
+    assert [row["model"] for row in written] == [str(checkpoint), str(small_onnx), "distilpose_t"]
 
 
 def test_wrong_options_are_refused_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:

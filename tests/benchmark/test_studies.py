@@ -1,5 +1,6 @@
 """The scripts of ``benchmarks/`` start, and their options are those that they read."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,14 @@ SCRIPTS = sorted(Path(__file__).parents[2].joinpath("benchmarks").glob("*.py"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_scripts_start(script: Path) -> None:
+def test_scripts_start(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     if "__main__" in script.read_text():
-        done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
-        assert "usage:" in done.stdout
+        monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+        monkeypatch.syspath_prepend(script.parent)
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(script), run_name="__main__")
+        assert not stop.value.code
+        assert "usage:" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A few images, tiny models, and one Ray for all tests."""
+"""A few images, tiny models, and one Ray for the tests of a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,26 +8,19 @@ import pytest
 
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.data.images import write_image
-from distilpose.export.export import export_model
-from distilpose.models import create_model
-
-SMALL = {"input_size_hw": (64, 48), "dim": 16, "depth": 1, "num_heads": 2}
+from distilpose.models import PoseModel
 
 
 @pytest.fixture(scope="session")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_file(small_onnx: Path) -> Path:
     """A tiny exported model."""
-    file = tmp_path_factory.mktemp("bulk_model") / "tiny.onnx"
-    export_model(create_model("distilpose_s", **SMALL).eval(), file, format="onnx")
-    return file
+    return small_onnx
 
 
 @pytest.fixture(scope="session")
-def checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint."""
-    return save_checkpoint(
-        create_model("distilpose_s", **SMALL), tmp_path_factory.mktemp("bulk_checkpoint") / "tiny.safetensors"
-    )
+def checkpoint_file(small_model: PoseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What it was exported from."""
+    return save_checkpoint(small_model, tmp_path_factory.mktemp("bulk_checkpoint") / "tiny.safetensors")
 
 
 @pytest.fixture
@@ -46,9 +39,9 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
-    """Ray on this machine for all tests that need it: starting it takes seconds."""
+    """Ray on this machine for the tests of a file: starting it takes seconds, and while it is there it computes."""
     from distilpose.bulk.engine import ray_session
 
     with ray_session(None):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,19 @@ def test_wrong_usage_on_the_command_line(images, tmp_path, capsys) -> None:
     assert stop.value.code == 2
 
 
-def test_a_checkpoint_is_exported_once_into_the_run(checkpoint_file, tmp_path) -> None:
+def test_a_checkpoint_is_exported_once_into_the_run(checkpoint_file, small_onnx, tmp_path, monkeypatch) -> None:
+    traced: list[Path] = []
+
+    def trace(form: object, size_hw: object, path: Path) -> None:
+        traced.append(shutil.copy(small_onnx, path))  # the graph of this checkpoint: tracing it again takes seconds
+
+    monkeypatch.setattr("distilpose.export.openvino_file.export_onnx", trace)
     exported = bulk._ready_model(checkpoint_file, tmp_path)
     assert exported == tmp_path / "model" / "model.xml"
     before = exported.stat().st_mtime_ns
     assert bulk._ready_model(checkpoint_file, tmp_path) == exported
     assert exported.stat().st_mtime_ns == before
+    assert len(traced) == 1
 
 
 def test_a_checkpoint_that_cannot_be_exported_runs_as_it_is(

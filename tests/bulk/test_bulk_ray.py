@@ -101,6 +101,7 @@ def ray_workers(of: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_and_doubles_nothing(ray_here, many, model_file, tmp_path) -> None:
     out = tmp_path / "out"
     with ThreadPoolExecutor(1) as pool:

@@ -595,6 +595,7 @@ def test_transformers_batches_threads_and_nobody(model_folder: Callable[[str], P
     assert nobody.boxes_xyxy.shape == (0, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size_hw", [(50, 130), (300, 200), (3, 5)])
 def test_onnx_agrees_with_transformers(
     model_folder: Callable[[str], Path], exported: Path, size_hw: tuple[int, int]

@@ -81,6 +81,11 @@ def result(drawn: Path) -> EvaluationResult:
     return evaluated(drawn)
 
 
+@pytest.fixture(scope="module")
+def markup(result: EvaluationResult, drawn: Path) -> str:
+    return report_page(result, drawn / "images")
+
+
 def noisy_results(document: dict[str, Any], spread: float) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     people = [entry for entry in document["annotations"] if entry["num_keypoints"]]
@@ -93,8 +98,8 @@ def noisy_results(document: dict[str, Any], spread: float) -> list[dict[str, Any
     return results
 
 
-def test_the_page_holds_the_numbers_and_needs_nothing_else(result: EvaluationResult, drawn: Path) -> None:
-    page = Page(report_page(result, drawn / "images"))
+def test_the_page_holds_the_numbers_and_needs_nothing_else(result: EvaluationResult, markup: str) -> None:
+    page = Page(markup)
     assert "Evaluation of distilpose_s" in page.text
     for name, value in result.metrics.items():
         assert f"\n{name}{'-' if value < 0 else f'{100 * value:.1f}'}\n" in page.text
@@ -104,7 +109,6 @@ def test_the_page_holds_the_numbers_and_needs_nothing_else(result: EvaluationRes
     assert page.addresses
     assert all(re.match(r"data:image/(jpeg|svg\+xml);base64,", address) for address in page.addresses)
     assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
-    markup = report_page(result, drawn / "images")
     assert "http:" not in markup
     assert "https:" not in markup
     assert not re.search(r"url\(|@import", markup)
@@ -112,8 +116,8 @@ def test_the_page_holds_the_numbers_and_needs_nothing_else(result: EvaluationRes
     assert "width=device-width" in markup
 
 
-def test_images_can_be_decoded_and_are_small(result: EvaluationResult, drawn: Path) -> None:
-    addresses = Page(report_page(result, drawn / "images")).of("jpeg")
+def test_images_can_be_decoded_and_are_small(result: EvaluationResult, markup: str) -> None:
+    addresses = Page(markup).of("jpeg")
     best, worst = best_and_worst(result.people, diagnose(result.people), 8)
     assert len(addresses) == len(best) + len(worst) > 2
     for address in addresses:
@@ -135,8 +139,8 @@ def test_the_best_come_first_and_nobody_twice(document: dict[str, Any], write: W
     assert len(best_and_worst(replace(compared, labeled=few), diagnosis, 8)[0]) == 0, "too few labels to judge"
 
 
-def test_a_model_that_gives_less_is_reported_openly(drawn: Path) -> None:
-    complete = Page(report_page(evaluated(drawn))).text
+def test_a_model_that_gives_less_is_reported_openly(markup: str, drawn: Path) -> None:
+    complete = Page(markup).text
     assert "nothing to check" not in complete
     bare = evaluated(drawn, num_sigmas=0, with_score=False)
     text = Page(report_page(bare, drawn / "images")).text
@@ -247,8 +251,8 @@ def test_missing_images_are_refused_by_name(result: EvaluationResult, tmp_path: 
         write_report(result, tmp_path / "out", tmp_path)
 
 
-def test_a_report_changes_nothing(result: EvaluationResult, drawn: Path) -> None:
+def test_a_report_changes_nothing(result: EvaluationResult, markup: str, drawn: Path) -> None:
     before = copy.deepcopy(result)
-    assert report_page(result, drawn / "images") == report_page(result, drawn / "images")
+    assert report_page(result, drawn / "images") == markup
     assert result.to_dict() == before.to_dict()
     np.testing.assert_array_equal(result.people.xy_img, before.people.xy_img)

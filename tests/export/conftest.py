@@ -1,6 +1,8 @@
 """Small models and their exported files, made once."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from distilpose.backends.checkpoint import save_checkpoint
+from distilpose.export import onnx_file, openvino_file
 from distilpose.export.calibration import calibration_crops
 from distilpose.export.export import SUFFIXES, export_model
+from distilpose.export.rewrite import ExportForm
 from distilpose.models import PoseModel, create_model
 from distilpose.skeletons import COCO_17
+from distilpose.types import Size
 from synthetic_people import write_synthetic_dataset
 
 SIZE_HW = (64, 48)
@@ -59,8 +64,37 @@ def crops(people: Path) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="session")
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], AbstractContextManager[None]]:
+    """Function (key) -> block in which exports take the graph that torch traced for the first export of that key.
+
+    Every format and precision starts from the same float32 graph, whose tracing takes most of the time.
+    """
+    folder, trace = tmp_path_factory.mktemp("traced"), onnx_file.export_onnx
+
+    @contextmanager
+    def block(key: str) -> Iterator[None]:
+        graph = folder / f"{key}.onnx"
+
+        def copy(form: ExportForm, input_size_hw: Size, path: Path) -> None:
+            if not graph.exists():
+                trace(form, input_size_hw, graph)
+            shutil.copy(graph, path)
+
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (onnx_file, openvino_file):
+                patch.setattr(module, "export_onnx", copy)
+            yield
+
+    return block
+
+
+@pytest.fixture(scope="session")
 def exported(
-    student: PoseModel, teacher: PoseModel, crops: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
+    student: PoseModel,
+    teacher: PoseModel,
+    crops: NDArray[np.uint8],
+    traced_once: Callable[[str], AbstractContextManager[None]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Path]:
     """Function (kind, format, precision, uint8_input) -> the exported file."""
     folder = tmp_path_factory.mktemp("exported")
@@ -68,14 +102,15 @@ def exported(
     def make(kind: str, format: str, precision: str = "float32", uint8_input: bool = False) -> Path:
         path = folder / f"{kind}_{precision}_{uint8_input}_{format}{SUFFIXES[format]}"
         if not path.exists():
-            export_model(
-                {"student": student, "teacher": teacher}[kind],
-                path,
-                format=format,
-                precision=precision,
-                calibration=crops if precision == "int8" else None,
-                uint8_input=uint8_input,
-            )
+            with traced_once(f"{kind}_{uint8_input}"):
+                export_model(
+                    {"student": student, "teacher": teacher}[kind],
+                    path,
+                    format=format,
+                    precision=precision,
+                    calibration=crops if precision == "int8" else None,
+                    uint8_input=uint8_input,
+                )
         return path
 
     return make

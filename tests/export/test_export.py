@@ -1,5 +1,6 @@
 """The exported file is the same model, says what it is, and is refused when it is not one of ours."""
 
+import copy
 import json
 import re
 import subprocess
@@ -149,14 +150,16 @@ def test_the_torch_test_can_fail(checkpoint: Path, people: Path) -> None:
     assert "needs torch, which is not installed" in done.stderr
 
 
-def test_a_wrong_file_is_an_error_and_not_left_behind(student: PoseModel, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_wrong_file_is_an_error_and_not_left_behind(
+    student: PoseModel, traced_once: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
     class Shifted(OnnxRuntimeBackend):
         def __call__(self, images: Any) -> Any:
             output = super().__call__(images)
             return output._replace(xy_norm=output.xy_norm + (0.01 if len(images) == 8 else 0))
 
     monkeypatch.setattr(export, "as_backend", lambda path, *_, **settings: Shifted(path, **settings))
-    with pytest.raises(CheckpointError, match="xy_norm at batch 8 is off"):
+    with traced_once("student_False"), pytest.raises(CheckpointError, match="xy_norm at batch 8 is off"):
         export_model(student, tmp_path / "wrong.onnx", format="onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -264,9 +267,10 @@ def test_arrays_of_another_shape_are_refused(exported: Exported, format: str) ->
         distilpose.PosePredictor(exported("student", format), device="cuda:7")
 
 
-def test_the_callers_model_stays_as_it_is(tmp_path: Path) -> None:
-    model = create_model("distilpose_s", input_size_hw=(32, 24), depth=1).double().train()
-    export_model(model, tmp_path / "x.onnx", format="onnx")
+def test_the_callers_model_stays_as_it_is(student: PoseModel, traced_once: Any, tmp_path: Path) -> None:
+    model = copy.deepcopy(student).double().train()
+    with traced_once("student_False"):
+        export_model(model, tmp_path / "x.onnx", format="onnx")
     assert model.training
     assert next(model.parameters()).dtype.itemsize == 8
 
@@ -306,11 +310,12 @@ def test_calibration_crops(people: Path, tmp_path: Path) -> None:
         calibration_crops(people, (64, 48), COCO_17, count=2)
 
 
-def test_command(checkpoint: Path, people: Path, tmp_path: Path, capsys: Any) -> None:
+def test_command(checkpoint: Path, people: Path, traced_once: Any, tmp_path: Path, capsys: Any) -> None:
     model = ["export", "--model", str(checkpoint)]
     out = tmp_path / "deep" / "student.xml"
     int8 = ["--format", "openvino", "--int8", "--calibration", str(people), "--out", str(out)]
-    assert cli.main([*model, *int8]) == 0
+    with traced_once("student_False"):  # the checkpoint is the student's
+        assert cli.main([*model, *int8]) == 0
     printed = capsys.readouterr().out
     assert "student.bin" in printed
     assert "compared with torch at batches 1, 3, 8: output " in printed

@@ -20,7 +20,7 @@ from distilpose.skeletons import COCO_17
 SIZE_HW = (64, 64)
 
 
-@pytest.fixture(scope="module", params=["deeppose_r18", "simplebaseline_r18"])
+@pytest.fixture(scope="module", params=[pytest.param("deeppose_r18", marks=pytest.mark.slow), "simplebaseline_r18"])
 def model(request: pytest.FixtureRequest, shaken: Callable[[PoseModel], PoseModel]) -> PoseModel:
     torch.manual_seed(3)
     return shaken(create_model(request.param, input_size_hw=SIZE_HW))

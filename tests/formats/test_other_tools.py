@@ -272,19 +272,31 @@ def frames(count: int) -> Iterator[PoseRecord]:
         yield PoseRecord("walk.mp4", people([1], number), SIZE_HW, None, number, number / 30)
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_killed_process_leaves_readable_files(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def of_a_killed_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process left in a folder for each format."""
+    folder = tmp_path_factory.mktemp("killed")
     code = f"""
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_other_tools import frames, open_writers
-for writer in open_writers(Path({str(tmp_path)!r}), [{name!r}]):
-    for record in frames(40):
+from test_other_tools import WRITERS, frames, open_writers
+opened = []
+for name in WRITERS:
+    Path({str(folder)!r}, name).mkdir()
+    opened += open_writers(Path({str(folder)!r}, name), [name])
+for record in frames(40):
+    for writer in opened:
         writer.write(record)
-    os._exit(9)
+os._exit(9)
 """
-    subprocess.run([sys.executable, "-c", code], check=False)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    return folder
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_killed_process_leaves_readable_files(name: str, of_a_killed_process: Path) -> None:
+    tmp_path = of_a_killed_process / name
     for part in [*tmp_path.glob(".*.part"), *tmp_path.glob("*/.*.part")]:
         if not part.name.endswith(".entries.part"):
             part.rename(part.with_name(part.name.removeprefix(".").removesuffix(".part")))
@@ -298,6 +310,8 @@ for writer in open_writers(Path({str(tmp_path)!r}), [{name!r}]):
 def test_memory_does_not_grow_with_the_video(name: str, tmp_path: Path) -> None:
     (writer,) = open_writers(tmp_path, [name])
     sizes = []
+    gc.collect()
+    gc.freeze()  # what other tests left is not looked at again
     tracemalloc.start()
     for record in frames(200):
         writer.write(record)
@@ -305,6 +319,7 @@ def test_memory_does_not_grow_with_the_video(name: str, tmp_path: Path) -> None:
             gc.collect()  # what waits to be collected is not held
             sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
+    gc.unfreeze()
     writer.close()
     assert READERS[name](tmp_path / WRITERS[name].name) == 200
     assert sizes[1] - sizes[0] < 75_000  # 150 frames hold 150 kB of numbers, and ten times that as rows

@@ -111,8 +111,15 @@ def test_prediction_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["distilpose_s", "tokenpose_s"])
-@pytest.mark.parametrize(("flip_test", "key", "pixels"), [("off", "plain", 0.1), ("reference", "flip", 0.3)])
+@pytest.mark.parametrize(
+    ("name", "flip_test", "key", "pixels"),
+    [
+        ("distilpose_s", "reference", "flip", 0.3),
+        ("tokenpose_s", "off", "plain", 0.1),
+        pytest.param("distilpose_s", "off", "plain", 0.1, marks=pytest.mark.slow),
+        pytest.param("tokenpose_s", "reference", "flip", 0.3, marks=pytest.mark.slow),
+    ],
+)
 def test_released_code_end_to_end(
     shared_data: Path, released_file: Any, name: str, flip_test: Any, key: str, pixels: float
 ) -> None:

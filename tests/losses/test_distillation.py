@@ -55,7 +55,12 @@ def golden_labels(batch: int) -> Labels:
 
 
 @pytest.mark.parametrize(
-    "pair", ["distilpose_s<-tokenpose_s", "distilpose_s<-tokenpose_l", "distilpose_l<-tokenpose_l"]
+    "pair",
+    [
+        "distilpose_s<-tokenpose_s",
+        pytest.param("distilpose_s<-tokenpose_l", marks=pytest.mark.slow),
+        pytest.param("distilpose_l<-tokenpose_l", marks=pytest.mark.slow),
+    ],
 )
 def test_terms_and_gradients_equal_released_code(pair, released_file, golden_images, reference_dir) -> None:
     golden = json.loads((reference_dir / "losses.json").read_text())[pair]

@@ -16,7 +16,12 @@ from distilpose.models.backbones.resnet import ResNet
 SIZE_HW = (64, 64)
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+LARGE = ("hrnet_w32_full", "hrnet_w48", "hrnet_w48_full")  # hrnet_w32 is their kind
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in BACKBONES]
+)
 def test_the_map_has_the_declared_size(name: str) -> None:
     with torch.device("meta"):
         backbone = build_backbone(name).eval()

@@ -12,6 +12,7 @@ from distilpose.errors import ConfigError
 from distilpose.models import MODEL_CARDS, create_model, list_models
 from distilpose.models.token_encoder import patchify, sine_position_code
 
+LARGE = ("distilpose_l", "tokenpose_l")
 SMALL = {"input_size_hw": (64, 48), "dim": 32, "depth": 2, "num_heads": 4}
 
 
@@ -19,7 +20,9 @@ def relative_error(actual: torch.Tensor, expected: np.ndarray) -> float:
     return float(np.abs(actual.numpy() - expected.reshape(actual.shape)).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", ["distilpose_s", "tokenpose_s", "distilpose_l", "tokenpose_l"])
+@pytest.mark.parametrize(
+    "name", ["distilpose_s", "tokenpose_s", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
+)
 def test_outputs_equal_released_code(name, released_file, golden_images, reference_dir) -> None:
     model = convert_released(released_file(name))
     golden = np.load(reference_dir / f"{name}.npz")
@@ -63,7 +66,12 @@ def test_published_parameters_and_cost(name, parameters, published, with_attenti
         assert card.gmacs_published == pytest.approx(published, abs=0.02)
 
 
-@pytest.mark.parametrize("name", list_models())
+COSTLY = ("tokenpose_l", "hrnet_w32", "hrnet_w48")  # each takes seconds, the others of their families do not
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in COSTLY else []) for name in list_models()]
+)
 def test_cards_hold_what_is_counted(name) -> None:
     with torch.device("meta"):
         cost = measure_complexity(create_model(name))

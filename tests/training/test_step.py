@@ -65,7 +65,7 @@ def read_batch(annotations: Path, images: Path) -> Batch:
     return dataset.collate([dataset[SampleKey(0, index, index)] for index in range(2)])
 
 
-@pytest.fixture(scope="module", params=["drawn people", "photographs"])
+@pytest.fixture(scope="module", params=["drawn people", pytest.param("photographs", marks=pytest.mark.slow)])
 def batch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Batch:
     if request.param == "photographs":
         folder = request.getfixturevalue("shared_data") / "coco_fixture"

@@ -84,11 +84,12 @@ def test_another_teacher_is_refused(tmp_path: Path) -> None:
         TeacherCache(tmp_path, CONTENT, 4, 3)
 
 
-def test_a_run_with_a_full_store_equals_the_run_that_filled_it(make_config, tmp_path: Path) -> None:
-    teacher = train(make_config("teacher", model="tokenpose_s", epochs=1)).last
+def test_a_run_with_a_full_store_equals_the_run_that_filled_it(
+    make_config, trained_teacher: str, tmp_path: Path
+) -> None:
     weights = []
     for name in ("first", "second"):
-        config = make_config(name, teacher=str(teacher), teacher_cache=str(tmp_path / "store"))
+        config = make_config(name, teacher=trained_teacher, teacher_cache=str(tmp_path / "store"))
         config.data.variants = 1
         last = train(config).last
         weights.append(last.read_bytes()[-4000:])
@@ -97,14 +98,15 @@ def test_a_run_with_a_full_store_equals_the_run_that_filled_it(make_config, tmp_
     assert known.all()
 
 
-def test_a_store_knows_when_the_same_file_holds_other_people(make_config, drawn_data: Path, tmp_path: Path) -> None:
-    teacher = train(make_config("teacher", model="tokenpose_s", epochs=1, evaluate_every=9)).last
+def test_a_store_knows_when_the_same_file_holds_other_people(
+    make_config, trained_teacher: str, drawn_data: Path, tmp_path: Path
+) -> None:
     people = json.loads((drawn_data / "person_keypoints.json").read_text())
     file = tmp_path / "people.json"
 
     def run(name: str) -> None:
         file.write_text(json.dumps(people))
-        config = make_config(name, teacher=str(teacher), teacher_cache=str(tmp_path / "store"), epochs=1)
+        config = make_config(name, teacher=trained_teacher, teacher_cache=str(tmp_path / "store"), epochs=1)
         config.data.train = [DatasetConfig(str(file), "images")]
         config.data.variants = 1
         train(config)

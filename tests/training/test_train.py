@@ -46,9 +46,8 @@ def test_teacher_then_distilled_student(make_config) -> None:
     assert {name.split(".")[0] for name in state} == {"model"}  # no teacher inside
 
 
-def test_widths_may_differ_through_a_projection_that_is_not_saved(make_config) -> None:
-    teacher = train(make_config("teacher", model="tokenpose_s", epochs=1))
-    config = make_config("student", teacher=str(teacher.last), epochs=1)
+def test_widths_may_differ_through_a_projection_that_is_not_saved(make_config, trained_teacher) -> None:
+    config = make_config("student", teacher=trained_teacher, epochs=1)
     config.model_options["dim"] = 24
     result = train(config)
     names = set(load_checkpoint(result.last).state_dict())
@@ -59,7 +58,9 @@ def test_widths_may_differ_through_a_projection_that_is_not_saved(make_config) -
 
 
 @pytest.mark.parametrize("form", ["pixels", "rle"])
-def test_a_student_alone_and_one_with_a_teacher_learn_by_every_keypoint_form(form, make_config) -> None:
+def test_a_student_alone_and_one_with_a_teacher_learn_by_every_keypoint_form(
+    form, make_config, trained_teacher
+) -> None:
     losses = DistillationOptions(keypoint_form=form)
     alone = make_config("alone", losses=losses)
     result = train(alone)
@@ -69,8 +70,7 @@ def test_a_student_alone_and_one_with_a_teacher_learn_by_every_keypoint_form(for
     assert len(log) == 4
     assert all(torch.tensor(float(row["keypoint"])).isfinite() for row in log)
 
-    teacher = train(make_config("teacher", model="tokenpose_s", epochs=1, evaluate_every=9))
-    keypoint_mask = make_config("keypoint_mask", losses=losses, teacher=str(teacher.last), epochs=1, evaluate_every=9)
+    keypoint_mask = make_config("keypoint_mask", losses=losses, teacher=trained_teacher, epochs=1, evaluate_every=9)
     train(keypoint_mask)
     assert {"keypoint", "simulated_heatmap", "score"} < set(rows(Path(keypoint_mask.out) / "losses.csv")[0])
 
@@ -117,10 +117,9 @@ def test_a_student_learns_one_batch_by_heart(make_config) -> None:
         ({"freeze": ["backbone", "encoder", "head"]}, "nothing to train"),
     ],
 )
-def test_contradictions_are_found_before_training(changes, named, make_config) -> None:
+def test_contradictions_are_found_before_training(changes, named, make_config, request) -> None:
     if changes.get("teacher"):
-        teacher = train(make_config("teacher", model="tokenpose_s", epochs=1, evaluate_every=9))
-        changes = {**changes, "teacher": str(teacher.last)}
+        changes = {**changes, "teacher": request.getfixturevalue("trained_teacher")}
     no_sigma = changes.pop("no_sigma", False)
     config = make_config("run", **{key: value for key, value in changes.items() if not key.startswith("data.")})
     for key in changes.keys() - vars(config).keys():
@@ -131,12 +130,11 @@ def test_contradictions_are_found_before_training(changes, named, make_config) -
         train(config)
 
 
-def test_start_weights(make_config) -> None:
-    teacher = train(make_config("teacher", model="tokenpose_s", epochs=1))
+def test_start_weights(make_config, trained_teacher) -> None:
     frozen = OptimizerConfig(lr=0.0)
-    config = make_config("student", init=str(teacher.last), init_parts=["backbone"], epochs=1, optimizer=frozen)
+    config = make_config("student", init=trained_teacher, init_parts=["backbone"], epochs=1, optimizer=frozen)
     train(config)
-    own, other = weights(Path(config.out) / "last.safetensors"), weights(teacher.last)
+    own, other = weights(Path(config.out) / "last.safetensors"), weights(Path(trained_teacher))
     assert torch.equal(own["backbone.layer1.0.conv1.weight"], other["backbone.layer1.0.conv1.weight"])
     assert not torch.equal(own["encoder.keypoint_tokens"], other["encoder.keypoint_tokens"])
 
@@ -145,7 +143,7 @@ def test_start_weights(make_config) -> None:
     restarted = weights(Path(again.out) / "last.safetensors")
     assert torch.equal(own["encoder.keypoint_tokens"], restarted["encoder.keypoint_tokens"])
     narrow = {"input_size_hw": [64, 48], "dim": 24, "depth": 1, "num_heads": 2}
-    wrong = make_config("wrong", init=str(teacher.last), init_parts=["head"], model_options=narrow)
+    wrong = make_config("wrong", init=trained_teacher, init_parts=["head"], model_options=narrow)
     with pytest.raises(CheckpointError, match="init_parts"):
         train(wrong)
 
