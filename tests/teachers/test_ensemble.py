@@ -110,6 +110,34 @@ def test_heatmaps_on_disk_follow_each_crop(form: str, people, tmp_path: Path) ->
     assert heatmaps.amax((-2, -1))[inside].min() > 0.9
 
 
+def test_sets_with_the_same_annotation_ids_have_a_folder_each(people, tmp_path: Path) -> None:
+    first, second = people[:4], people[4:7]
+    second = tuple(replace(person, annotation_id=first[at].annotation_id) for at, person in enumerate(second))
+    write_heatmaps(tmp_path / "first", first, "boxes")
+    write_heatmaps(tmp_path / "second", second, "boxes")
+    both, folders = (*first, *second), [str(tmp_path / "first"), str(tmp_path / "second")]
+    dataset = PersonDataset(both, (128, 96))
+    batch = dataset.collate([dataset[SampleKey(index, 0, index)] for index in range(len(both))])
+    crops = CropSpec((128, 96), COCO_17)
+    teacher = open_teacher({"kind": "heatmaps", "folder": folders}, crops, both, set_sizes=(4, 3))
+    apart = [
+        open_teacher({"kind": "heatmaps", "folder": folders[0]}, crops, first),
+        open_teacher({"kind": "heatmaps", "folder": folders[1]}, crops, second),
+    ]
+    expected = []
+    for one, rows, start in zip(apart, (range(4), range(4, 7)), (0, 4), strict=True):
+        part = dataset.collate([dataset[SampleKey(index, 0, index)] for index in rows])
+        expected.append(one(part._replace(sample_index=part.sample_index - start)).heatmaps)
+    assert torch.equal(teacher(batch).heatmaps, torch.cat(expected))
+    with pytest.raises(ConfigError, match=r"one for each of the 3 sets of data\.train, got 2"):
+        open_teacher({"kind": "heatmaps", "folder": folders}, crops, both, set_sizes=(4, 2, 1))
+    with pytest.raises(ConfigError, match="give each training set a folder of its own"):
+        open_teacher({"kind": "heatmaps", "folder": folders[0]}, crops, both, set_sizes=(4, 3))
+    (tmp_path / "second" / "heatmaps.json").write_text(json.dumps({"format": 1, "keypoints": ["nose"] * K}))
+    with pytest.raises(ConfigError, match="the same keypoints in one order"):
+        open_teacher({"kind": "heatmaps", "folder": folders}, crops, both, set_sizes=(4, 3))
+
+
 def test_folders_that_do_not_fit(people, tmp_path: Path) -> None:
     folder = tmp_path / "maps"
 

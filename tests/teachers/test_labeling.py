@@ -97,6 +97,14 @@ def test_labels_lie_on_the_discs_and_sides_that_the_mirror_contradicts_are_unkno
     assert off < 0.06  # a cell and a half
 
 
+def test_heatmaps_of_another_run_are_not_overwritten(disc_teacher, photos) -> None:
+    label_people(options(photos))
+    before = {path: path.read_bytes() for path in (photos.parent / "maps").iterdir()}
+    with pytest.raises(ConfigError, match=r"expected a new folder, got .* holds heatmaps of another run"):
+        label_people(options(photos, out=str(photos.parent / "other")))
+    assert {path: path.read_bytes() for path in (photos.parent / "maps").iterdir()} == before
+
+
 def test_an_interrupted_run_goes_on(disc_teacher, photos, monkeypatch) -> None:
     (photos / "0.png").rename(photos / "kept")
     (photos / "0.png").write_text("no image")
@@ -112,7 +120,8 @@ def test_an_interrupted_run_goes_on(disc_teacher, photos, monkeypatch) -> None:
     seen = len(disc_teacher)
     report = label_people(options(photos))
     assert len(disc_teacher) - seen == 1 + 2  # the try-out of the teacher, one image and its mirror image
-    whole = label_people(options(photos, out=str(photos.parent / "again")))
+    again = {"out": str(photos.parent / "again"), "heatmaps": str(photos.parent / "other maps")}
+    whole = label_people(options(photos, **again))
     assert json.loads(report.file.read_text()) == json.loads(whole.file.read_text())
     assert not part.exists()
 

@@ -41,8 +41,9 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def launch(chromium: str) -> Iterator[Callable[..., Any]]:
     """Function (further switches) -> a running browser."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=SOON)
     with sync_playwright() as playwright, ExitStack() as stack:
 
         def start(*switches: str) -> Any:
@@ -104,7 +105,7 @@ def visit(built_page: Path) -> Iterator[Callable[..., Any]]:
                 page.add_init_script(before)
             visits.append(Watched(page, address))
             page.goto(address)
-            expect(page.locator("#status")).to_contain_text("Ready", timeout=SOON)
+            expect(page.locator("#status")).to_contain_text("Ready")
             return page
 
         yield go

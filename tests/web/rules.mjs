@@ -7,7 +7,7 @@ const geometry = await import(`${folder}/geometry.js`);
 const pose = await import(`${folder}/pose.js`);
 const draw = await import(`${folder}/draw.js`);
 const results = await import(`${folder}/results.js`);
-const { image, boxes, model, rules, output, people, sizes, finds, detectorRules } = JSON.parse(readFileSync(0, 'utf8'));
+const { image, boxes, model, rules, output, people, sizes, finds, detectorRules, names } = JSON.parse(readFileSync(0, 'utf8'));
 
 function cut(box) {
   const crop = geometry.cropOfBox(box, model.input_size_hw, rules.crop_padding);
@@ -30,16 +30,25 @@ function part({ x, y, width, height }) {
 const cuts = boxes.map(cut);
 const typed = Object.fromEntries(Object.entries(output).map(([name, values]) => [name, Float32Array.from(values)]));
 const poses = pose.decode(typed, cuts.map(({ crop }) => crop), boxes.map((box) => ({ box, score: 1 })), model, rules);
-const recorder = new results.Recorder();
-recorder.add({ name: 'a.jpg', scale: 1 }, null, poses, [1, 2]);
+
+/** What the page saves of an image, or of the frames of a video at these times in seconds. */
+function saved(name, times) {
+  const recorder = new results.Recorder();
+  for (const time of times) recorder.add({ name, scale: 1 }, time, poses, poses.map((_, row) => row + 1));
+  return recorder.toJson();
+}
+
 const half = poses.map((one) => results.toSource(one, 0.5));
 const [first, second] = people;
 process.stdout.write(
   JSON.stringify({
     planes: cuts.map(({ planes }) => planes),
     poses,
-    rows: JSON.parse(recorder.toJson()),
-    empty: JSON.parse(new results.Recorder().toJson()),
+    // As text: JSON.parse would round large ids.
+    rows: saved('a.jpg', [null]),
+    empty: saved('a.jpg', []),
+    named: names.map((name) => saved(name, [null])),
+    frames: saved('walk.mp4', [0, 1, 0.5, 1]),
     thereAndBack: half.map((one) => results.toCanvas(one, 0.5).xy),
     similarity: pose.similarity(first, second, model.skeleton, rules),
     around: people.map((one) => pose.boxAround(one, rules)),

@@ -14,6 +14,7 @@ from distilpose.backends.description import ModelDescription
 from distilpose.data.preprocess import crop_image
 from distilpose.detection.filtering import keep_people
 from distilpose.detection.nanodet import fit_image
+from distilpose.formats.image_ids import image_ids
 from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.geometry import crops_from_boxes
 from distilpose.geometry.oks import oks
@@ -29,6 +30,14 @@ from distilpose.visualization import rasterizer as paint
 DESCRIPTION = ModelDescription("student", "regression", (128, 96), (32, 24))
 BOXES = [[20.0, 30.0, 170.5, 200.25], [-60.0, -10.0, 41.0, 90.0], [500.0, 500.0, 600.0, 700.0], [0, 0, 200, 240]]
 
+NAMES = [
+    "000000000785.jpg", "785", "0.png", "007.tar.gz", "7.", "7..jpg", ".785", "..785", ".jpg", "", "a.jpg", "12a.jpg",
+    "-5.jpg", "+5.jpg", "1_000.jpg", "1.5.jpg", "1e3.jpg", "0x10.jpg", " 5.jpg", "5 .jpg", "5.jpg\n", "5\n.jpg",
+    "folder/12.jpg", r"c:\photos\13.jpg", "14.jpg/", "5.x/a.jpg", "\u0663.jpg", "\uff11\uff12.jpg", "\u00b2.jpg",
+    "1\u0660.jpg", "M\u00fcnchen.jpg", "\u5199\u771f.jpg", "\U0001f600.png", "5.\u5199\u771f", f"{2**53 - 1}.jpg",
+    f"{2**53 + 1}.jpg", f"{2**63 - 1}.jpg", f"{2**63}.jpg", "12345678901234567890.jpg", "00000000000000000042.jpg",
+    "9" * 2000 + ".jpg",
+]  # fmt: skip
 SIZES_WH = [[640, 480], [480, 640], [100, 100], [5000, 7], [333, 500]]
 
 
@@ -113,6 +122,7 @@ def answers(
         "sizes": SIZES_WH,
         "finds": {name: values.tolist() for name, values in many_boxes().items()},
         "detectorRules": detector_rules(),
+        "names": NAMES,
     }
     script = Path(__file__).with_name("rules.mjs")
     done = subprocess.run(
@@ -139,16 +149,28 @@ def test_poses_and_rows_are_those_of_the_package(
     np.testing.assert_allclose([pose["xy"] for pose in poses], expected.xy, atol=1e-4)
     np.testing.assert_allclose([pose["sigma"] for pose in poses], expected.sigma, rtol=1e-6)
     np.testing.assert_allclose([pose["poseScore"] for pose in poses], expected.pose_score, rtol=1e-6)
-    rows = prediction_rows(PoseRecord("a.jpg", expected, (240, 200)))
-    for found, row in zip(answers["rows"], rows, strict=True):
+    rows = prediction_rows(PoseRecord("a.jpg", expected, (240, 200), *image_ids(["a.jpg"])))
+    for found, row in zip(json.loads(answers["rows"]), rows, strict=True):
         assert list(found) == list(row)
         for name, value in row.items():
             if name == "sigma":
                 np.testing.assert_allclose(found[name], value, rtol=1e-6)
             else:
                 assert found[name] == pytest.approx(value, abs=1e-4), name
-    assert answers["empty"] == []
+    assert json.loads(answers["empty"]) == []
     np.testing.assert_allclose(answers["thereAndBack"], expected.xy, atol=1e-4)
+
+
+def test_image_ids_are_those_of_the_package(answers: dict[str, Any]) -> None:
+    for name, text in zip(NAMES, answers["named"], strict=True):
+        saved = json.loads(text)
+        assert {row["image"] for row in saved} == {name}
+        assert {row["image_id"] for row in saved} == {*image_ids([name])}, name
+
+
+def test_each_frame_has_an_id_that_it_keeps(answers: dict[str, Any]) -> None:
+    ids = {(row["time"], row["image_id"]) for row in json.loads(answers["frames"])}
+    assert ids == {(0, 1), (0.5, 3), (1, 2)}
 
 
 def test_boxes_follow_as_in_the_package(answers: dict[str, Any], two: list[PoseResult]) -> None:

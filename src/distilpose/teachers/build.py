@@ -42,7 +42,12 @@ _NETWORKS = CheckpointTeacher | VitPoseTeacher | OnnxTeacher | SimccTeacher
 
 
 def open_teacher(
-    values: TeacherValues, crops: CropSpec, samples: Sequence[PersonSample] = (), *, flip: bool = False
+    values: TeacherValues,
+    crops: CropSpec,
+    samples: Sequence[PersonSample] = (),
+    *,
+    set_sizes: Sequence[int] = (),
+    flip: bool = False,
 ) -> Teacher:
     """The teacher that stands under ``teacher`` in a configuration.
 
@@ -50,18 +55,20 @@ def open_teacher(
         values: what stands there.
         crops: of the student.
         samples: the training people, for heatmaps on disk.
+        set_sizes: how many of them belong to each training set, for heatmaps in a folder for each set.
         flip: average its heatmaps with those of the mirrored crops.
 
     Raises:
         DistilPoseError: it contradicts itself, does not fit the student, or a file or folder is unusable.
     """
-    return _open(teacher_config_from(values), crops, samples, flip)
+    return _open(teacher_config_from(values), crops, samples, set_sizes, flip)
 
 
 def _open(
     config: TeacherConfig,
     crops: CropSpec,
     samples: Sequence[PersonSample],
+    set_sizes: Sequence[int],
     flip: bool,
     first: HeatmapSource | None = None,
     load: Callable[[_NETWORKS], HeatmapSource] | None = None,
@@ -72,10 +79,14 @@ def _open(
     if isinstance(config, EnsembleTeacher):
         members = [teacher_config_from(member) for member in config.members]
         firsts = [first, *[None] * (len(members) - 1)]
-        opened = [_open(member, crops, samples, False, one, load) for member, one in zip(members, firsts, strict=True)]
+        opened = [
+            _open(member, crops, samples, set_sizes, False, one, load)
+            for member, one in zip(members, firsts, strict=True)
+        ]
         teacher = Ensemble(opened, config.weights)
     elif isinstance(config, HeatmapFilesTeacher):
-        teacher = HeatmapFiles(Path(config.folder), crops, samples, config.mapping)
+        folders = [config.folder] if isinstance(config.folder, str) else config.folder
+        teacher = HeatmapFiles(list(map(Path, folders)), crops, samples, config.mapping, set_sizes)
     else:
         teacher = SourceTeacher(first or load(config), crops, config.mapping, _what(config))
         flip |= config.flip
@@ -121,7 +132,7 @@ class TeacherBackend:
         load = partial(load_source, device=device or AUTO, threads=threads)
         source = load(network)
         crops = _own_crops(network, source.spec)
-        self._teacher = _open(config, crops, (), flip, source, load)
+        self._teacher = _open(config, crops, (), (), flip, source, load)
         self._teacher.to(self._device)
         if isinstance(network, CheckpointTeacher | VitPoseTeacher):  # ONNX Runtime says it of itself
             log_runtime(_what(network), torch_runtime(self._device))

@@ -110,9 +110,9 @@ class SimccTeacher(OnnxFileTeacher):
 
 @dataclass
 class HeatmapFilesTeacher:
-    """A folder of heatmaps, one per annotation (`teachers.stored_heatmaps`)."""
+    """Heatmaps on disk, one array per annotation (`teachers.stored_heatmaps`)."""
 
-    folder: str
+    folder: str | list[str]  # one for all training sets, or one for each, in the order of ``data.train``
     mapping: dict[str, str] = field(default_factory=dict)  # student's keypoint -> the files', where their names differ
 
 

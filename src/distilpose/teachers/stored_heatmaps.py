@@ -4,7 +4,9 @@ It holds
 
 - ``heatmaps.json``: ``{"format": 1, "keypoints": NAMES, "udp": false, "boxes": {"ID": [x1, y1, x2, y2], ...}}``, where
   ``keypoints`` is a known set or a list of names, and ``udp`` and ``boxes`` may be left out;
-- ``ID.npy`` for each annotation id of the training sets: (K, h, w), float16 or float32.
+- ``ID.npy`` for each annotation id of a training set: (K, h, w), float16 or float32.
+
+One folder serves several training sets if no id stands for two people in them; else each set has its own.
 
 A heatmap covers its entry of ``boxes``, in image pixels: x1 is cell 0 and x2 is cell w. Without an entry it covers the
 person's box (`PersonSample.box_xyxy`) grown to the heatmap's aspect and padded 1.25 times, the crop that the package
@@ -16,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,43 +106,65 @@ def write_heatmaps(folder: Path, annotation_id: int, heatmaps: Float32Array) -> 
         np.save(part, heatmaps.astype(np.float16))
 
 
+class _Person(NamedTuple):
+    folder: Path  # that holds the heatmaps
+    annotation_id: int
+
+    @property
+    def file(self) -> Path:
+        return self.folder / f"{self.annotation_id}.npy"
+
+
 class HeatmapFiles:
     """Heatmaps on disk, moved into each training crop by its own transform: turned, scaled, mirrored like the pixels.
 
     They do not know how the crop's colors were changed, what lies outside their box is 0, and their blobs grow and
     shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are taught or
-    none. All headers are read at once, so that broken files are found before training. The samples are the training
-    people in the order of `Batch.sample_index`.
+    none. All headers are read at once, so that broken files are found before training.
+
+    Args:
+        folder: of all training people, or a folder for each training set.
+        crops: of the student.
+        samples: the training people in the order of `Batch.sample_index`.
+        mapping: student's keypoint -> the files', where their names differ.
+        set_sizes: how many of ``samples``, which follow each other, belong to each training set; for several folders.
 
     Raises:
-        ConfigError: the keypoints do not fit, there are no people, or annotation ids are not unique over the training
-            sets.
-        InputError: the folder is broken, or lacks a person.
+        ConfigError: the keypoints do not fit, there are no people, there are not as many folders as training sets, or
+            an annotation id stands for two people of one folder.
+        InputError: a folder is broken, or lacks a person.
     """
 
     def __init__(
-        self, folder: Path, crops: CropSpec, samples: Sequence[PersonSample], mapping: Mapping[str, str] | None = None
+        self,
+        folder: Path | Sequence[Path],
+        crops: CropSpec,
+        samples: Sequence[PersonSample],
+        mapping: Mapping[str, str] | None = None,
+        set_sizes: Sequence[int] = (),
     ) -> None:
-        self._folder = folder
-        self._ids = [sample.annotation_id for sample in samples]
+        folders = [folder] if isinstance(folder, Path) else list(folder)
+        named = " and ".join(map(str, folders))
         if not samples:
             raise ConfigError(
-                f"{folder}: heatmaps on disk belong to training people, got none: pass the training samples"
+                f"{named}: heatmaps on disk belong to training people, got none: pass the training samples"
             )
-        if len(set(self._ids)) < len(self._ids):
-            doubled = next(each for each in self._ids if self._ids.count(each) > 1)
+        self._people = _people_of_folders(folders, samples, set_sizes)
+        self._manifests = {each: read_manifest(each) for each in folders}
+        keypoints = self._manifests[folders[0]].keypoints
+        other = next((each for each in folders if self._manifests[each].keypoints != keypoints), None)
+        if other is not None:
             raise ConfigError(
-                f"annotation id {doubled} stands for two people in data.train: heatmaps on disk need ids that are "
-                "unique over all training sets"
+                f"teacher: all folders of heatmaps must have the same keypoints in one order, got "
+                f"{shortened(keypoints)} in {folders[0]} and {shortened(self._manifests[other].keypoints)} in {other}"
             )
-        self._manifest = read_manifest(folder)
-        skeleton = teacher_skeleton(self._manifest.keypoints, str(folder / MANIFEST))
+        skeleton = teacher_skeleton(keypoints, str(folders[0] / MANIFEST))
         self._num_keypoints = skeleton.num_keypoints
-        mapped = match_keypoints(crops.skeleton, skeleton, mapping or {}, f"teacher {folder}")
+        mapped = match_keypoints(crops.skeleton, skeleton, mapping or {}, f"teacher {named}")
         self._index = torch.from_numpy(mapped.index)
         self._flip_index = torch.from_numpy(crops.skeleton.flip_index)
-        self._keypoint_mask = _check_sides(f"teacher {folder}", crops.skeleton, self._index >= 0)
-        sizes_hw = {(maps.shape[1], maps.shape[2]) for maps in map(self._open, self._ids)}
+        self._keypoint_mask = _check_sides(f"teacher {named}", crops.skeleton, self._index >= 0)
+        sizes_hw = {(maps.shape[1], maps.shape[2]) for maps in map(self._open, self._people)}
         self._crop_hw, self._samples = crops.size_hw, samples
         self._size_hw = _cells_of_crop(crops.size_hw, sizes_hw)
         self.description: Mapping[str, Any] = {
@@ -166,26 +191,26 @@ class HeatmapFiles:
     def to(self, device: torch.device) -> None:
         """Files stay where they are."""
 
-    def _file(self, annotation_id: int) -> Path:
-        return self._folder / f"{annotation_id}.npy"
-
     def _fingerprint(self) -> str:
-        """Of the manifest, and names and sizes of the files: what is in the arrays is not read for it."""
-        digest = hashlib.sha256((self._folder / MANIFEST).read_bytes())
-        for path in sorted(map(self._file, self._ids)):
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        """Of the manifests, and names and sizes of the files: what is in the arrays is not read for it."""
+        digest = hashlib.sha256()
+        for folder in self._manifests:
+            digest.update((folder / MANIFEST).read_bytes())
+            for path in sorted(person.file for person in self._people if person.folder == folder):
+                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
         return digest.hexdigest()
 
-    def _open(self, annotation_id: int) -> NDArray[Any]:
+    def _open(self, person: _Person) -> NDArray[Any]:
         """(K, h, w) float16 or float32 of one annotation, mapped into memory: only the header is read."""
-        what = f"{(path := self._file(annotation_id))}: the heatmaps of annotation {annotation_id}"
+        what = f"{person.file}: the heatmaps of annotation {person.annotation_id}"
         try:
-            array = np.lib.format.open_memmap(path, mode="r")
+            array = np.lib.format.open_memmap(person.file, mode="r")
         except FileNotFoundError as error:
-            missing = [each for each in self._ids if not self._file(each).is_file()]
+            people = [each for each in self._people if each.folder == person.folder]
+            missing = [each for each in people if not each.file.is_file()]
             raise InputError(
-                f"{self._folder} lacks the heatmaps of {len(missing)} of {len(self._ids)} training people, such as "
-                f"annotation {annotation_id}: write them, or leave these people out of data.train"
+                f"{person.folder} lacks the heatmaps of {len(missing)} of {len(people)} training people, such as "
+                f"annotation {person.annotation_id}: write them, or leave these people out of data.train"
             ) from error
         except (OSError, ValueError) as error:
             raise InputError(f"{what} cannot be read ({str(error)[:200]}): write them again") from error
@@ -197,11 +222,11 @@ class HeatmapFiles:
 
     def _warp(self, index: int, image_to_crop: Tensor) -> Tensor:
         """(K, h, w) of one crop."""
-        annotation_id = self._ids[index]
-        heatmaps = torch.from_numpy(np.array(self._open(annotation_id), dtype=np.float32))
+        person = self._people[index]
+        heatmaps = torch.from_numpy(np.array(self._open(person), dtype=np.float32))
         if not heatmaps.isfinite().all():
             raise InputError(
-                f"{self._file(annotation_id)}: the heatmaps of annotation {annotation_id} must be finite, got NaN or "
+                f"{person.file}: the heatmaps of annotation {person.annotation_id} must be finite, got NaN or "
                 "infinity: write them again"
             )
         ordered = heatmaps[self._index.clamp(min=0)]
@@ -214,16 +239,40 @@ class HeatmapFiles:
     def _image_to_map(self, index: int, map_hw: Size) -> Tensor:
         """(3, 3) image pixels -> cells of a person's heatmap."""
         height, width = map_hw
-        box = self._manifest.boxes.get(str(self._ids[index]))
+        person = self._people[index]
+        manifest = self._manifests[person.folder]
+        box = manifest.boxes.get(str(person.annotation_id))
         if box is None:
             matrix = CropTransform.from_box(self._samples[index].box_xyxy, map_hw).matrix
         else:
             x1, y1, x2, y2 = box
             across, down = width / (x2 - x1), height / (y2 - y1)
             matrix = np.array([[across, 0, -x1 * across], [0, down, -y1 * down]])
-        if self._manifest.udp:
+        if manifest.udp:
             matrix = matrix * np.array([[(width - 1) / width], [(height - 1) / height]])
         return _square(torch.from_numpy(matrix))
+
+
+def _people_of_folders(
+    folders: Sequence[Path], samples: Sequence[PersonSample], set_sizes: Sequence[int]
+) -> list[_Person]:
+    if len(folders) not in (1, len(set_sizes)):
+        raise ConfigError(
+            f"teacher.folder must be one folder, or one for each of the {len(set_sizes)} sets of data.train, "
+            f"got {len(folders)}"
+        )
+    by_sample = [folders[0]] * len(samples)
+    if len(folders) > 1:
+        by_sample = [folder for folder, size in zip(folders, set_sizes, strict=True) for _ in range(size)]
+    people = [_Person(folder, each.annotation_id) for folder, each in zip(by_sample, samples, strict=True)]
+    doubled = next((person for person, count in Counter(people).items() if count > 1), None)
+    if doubled is not None:
+        raise ConfigError(
+            f"annotation id {doubled.annotation_id} stands for two people whose heatmaps would lie in "
+            f"{doubled.folder}: give each training set a folder of its own, "
+            "folder: [FIRST, SECOND, ...] in the order of data.train"
+        )
+    return people
 
 
 def _cells_of_crop(crop_hw: Size, sizes_hw: Iterable[Size]) -> Size:

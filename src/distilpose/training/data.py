@@ -64,7 +64,7 @@ class TrainingData:
     ) -> None:
         self._config = config
         samples: list[PersonSample] = []
-        self._sizes: list[int] = []
+        self.set_sizes: list[int] = []
         root = Path(config.data.root)
         skeleton, augment = description.skeleton, config.augment
         least, halves = augment.half_body_min_keypoints, skeleton.upper_body or skeleton.lower_body
@@ -90,7 +90,7 @@ class TrainingData:
             for problem in loaded.problems:
                 logger.warning("skipped: %s", problem)
             samples.extend(loaded.samples)
-            self._sizes.append(len(loaded.samples))
+            self.set_sizes.append(len(loaded.samples))
         # Built once: it may hold every decoded image.
         self._dataset = PersonDataset(
             samples,
@@ -129,7 +129,7 @@ class TrainingData:
     def _sampler(self, rank: int, world_size: int) -> MixedSampler:
         weights = [dataset.weight for dataset in self._config.data.train]
         return MixedSampler(
-            self._sizes,
+            self.set_sizes,
             weights=None if weights[0] is None else [weight or 0.0 for weight in weights],
             samples_per_epoch=self._config.data.samples_per_epoch,
             seed=self._config.seed,

@@ -131,10 +131,11 @@ def label_people(options: LabelOptions, *, progress: bool = False) -> LabelRepor
         progress: show a bar on the standard error stream.
 
     Raises:
-        ConfigError: the teacher is no network, or the folder holds the labels of another run.
+        ConfigError: the teacher is no network, or a folder holds the labels or heatmaps of another run.
         DatasetError: the annotation file is unusable.
         InputError: there are no images, or a file cannot be written.
     """
+    _check_heatmap_folder(options)
     values, _ = read_teacher_file(options.teacher)
     teacher = TeacherBackend(values, device=options.device, threads=options.threads)
     out = Path(options.out)
@@ -166,6 +167,17 @@ def label_people(options: LabelOptions, *, progress: bool = False) -> LabelRepor
             file.flush()
             done[task.image_id] = record
     return _finish([done[task.image_id] for task in tasks if task.image_id in done], folder, teacher, options, failures)
+
+
+def _check_heatmap_folder(options: LabelOptions) -> None:
+    """Refuse a folder with the heatmaps of another run: its annotation ids may be those of other people."""
+    if options.heatmaps is None or (Path(options.out) / _PART_FILE).exists():
+        return
+    if next(Path(options.heatmaps).glob("*.npy"), None) is not None:
+        raise ConfigError(
+            f"--heatmaps: expected a new folder, got {options.heatmaps}, which holds heatmaps of another run: give "
+            "each set a folder of its own, or delete it"
+        )
 
 
 def _find_tasks(options: LabelOptions) -> tuple[Path, list[_Task], list[str]]:

@@ -116,7 +116,13 @@ def _train(
         )
     teacher = None
     if config.teacher is not None:
-        teacher = open_teacher(config.teacher, CropSpec.of(description), data.samples, flip=config.teacher_flip)
+        teacher = open_teacher(
+            config.teacher,
+            CropSpec.of(description),
+            data.samples,
+            set_sizes=data.set_sizes,
+            flip=config.teacher_flip,
+        )
     step = TrainingStep(
         model,
         config.losses,

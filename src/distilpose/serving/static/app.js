@@ -10,6 +10,8 @@ import { ServerError, predictOnServer } from './server.js';
 import { onNextFrame, openCamera, openFile } from './source.js';
 
 const BUILD = 'make web';
+const NOBODY = 'Nobody was found: the whole frame counts as one person. You can draw boxes.';
+const COMPARE_HINT = part('difference').textContent;
 const TOOLS = ['close', 'find', 'new-box', 'whole', 'fit']; // buttons that need an image
 
 const stage = new Stage(part('stage'), part('canvas'), part('boxes'));
@@ -44,7 +46,7 @@ async function start() {
   editor = new BoxEditor(part('boxes'), people, pump);
   part('model').replaceChildren(...manifest.models.map((entry, row) => new Option(entry.title, String(row))));
   part('model').disabled = false;
-  model = new BrowserModel(manifest, (share) => say(`Loading the networks … ${Math.round(100 * share)} %`));
+  model = new BrowserModel(manifest, (share) => say(`Loading the networks … ${10 * Math.round(10 * share)} %`));
   panel.tellThreads(model.threads);
   await loadModel();
 }
@@ -75,7 +77,7 @@ function connect() {
   on('close', 'click', close);
   on('model', 'change', loadModel);
   on('where', 'change', () => {
-    part('difference').textContent = 'Compare to see how far the two lie apart.';
+    part('difference').textContent = COMPARE_HINT;
     pump();
   });
   on('key-form', 'submit', (event) => event.preventDefault());
@@ -175,6 +177,7 @@ function connectVideo(video) {
     play.textContent = video.paused ? 'Play' : 'Pause';
     seek.value = String(video.currentTime);
     part('clock').textContent = `${clock(video.currentTime)} / ${clock(video.duration)}`;
+    seek.setAttribute('aria-valuetext', part('clock').textContent);
   };
   for (const event of ['play', 'pause', 'ended', 'timeupdate', 'seeked']) video.addEventListener(event, tell);
   play.disabled = false;
@@ -220,7 +223,8 @@ async function step() {
     const found = await model.detect(looked);
     if (source !== from) return; // closed meanwhile
     people.update(found);
-    if (!found.length) say('Nobody was found: the whole frame counts as one person. You can draw boxes.');
+    if (people.nobodyFound) say(NOBODY);
+    else if (part('status').textContent === NOBODY) say('');
   }
   const asked = people.ask();
   const answer = await ask(from, asked);

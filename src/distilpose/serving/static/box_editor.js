@@ -25,7 +25,7 @@ export class BoxEditor {
       element.remove();
       this.elements.delete(person);
     }
-    this.people.list.forEach((person, row) => {
+    for (const person of this.people.list) {
       const element = this.elements.get(person) ?? this.create(person);
       const [x1, y1, x2, y2] = person.box;
       element.style.left = `${(100 * x1) / width}%`;
@@ -36,9 +36,9 @@ export class BoxEditor {
       const place = person.whole
         ? 'the whole frame'
         : `left ${Math.round(x1)}, top ${Math.round(y1)}, width ${Math.round(x2 - x1)}, height ${Math.round(y2 - y1)}`;
-      element.setAttribute('aria-label', `Box of person ${row + 1}: ${place}`);
+      element.setAttribute('aria-label', `Box of person ${person.id}: ${place}`);
       element.firstChild.textContent = String(person.id);
-    });
+    }
   }
 
   create(person) {

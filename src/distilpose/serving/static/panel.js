@@ -1,5 +1,6 @@
 // What the page says beside the image: measured numbers, keypoints, notes.
 
+import { keypointScores } from './pose.js';
 import { toSource } from './results.js';
 import { difference } from './server.js';
 
@@ -19,6 +20,7 @@ export class Panel {
     part('canvas').setAttribute('aria-label', 'Nothing opened yet');
     part('play').textContent = 'Play';
     part('seek').value = '0';
+    part('seek').removeAttribute('aria-valuetext');
     part('keypoints').replaceChildren();
   }
 
@@ -40,9 +42,10 @@ export class Panel {
     const who = poses.length === 1 ? '1 person' : `${poses.length} people`;
     part('canvas').setAttribute('aria-label', `${from.name}: ${who}, pose score ${scores}`);
     const first = poses[0] && toSource(poses[0], from.scale);
+    const shownScores = first && keypointScores(first);
     const rows = (first?.xy ?? []).map(([x, y], k) => {
       const row = document.createElement('tr');
-      const score = first.rawScore ? first.rawScore[k].toFixed(2) : '–';
+      const score = first.rawScore ? shownScores[k].toFixed(2) : '–';
       for (const text of [skeleton.keypoint_names[k].replaceAll('_', ' '), x.toFixed(1), y.toFixed(1), score]) {
         row.insertCell().textContent = text;
       }

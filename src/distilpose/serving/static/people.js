@@ -52,17 +52,27 @@ export class People {
       } else known.push(this.create(box, score));
     }
     this.list = known;
-    if (!this.list.length) this.list = [this.create([0, 0, ...this.frame], 1, true)];
+    if (!this.list.length) this.list = [this.createWhole()];
   }
 
   create(box, score = 1, whole = false) {
     return { id: this.nextId++, box, score, whole };
   }
 
+  /** The person that the whole frame counts as. */
+  createWhole() {
+    return this.create([0, 0, ...this.frame], 1, true);
+  }
+
+  /** Whether the detector has found nobody, and the visitor has drawn no box. */
+  get nobodyFound() {
+    return this.automatic && this.list.every((person) => person.whole);
+  }
+
   /** One person, who fills the frame. */
   takeWhole() {
     this.automatic = false;
-    this.list = [this.create([0, 0, ...this.frame], 1, true)];
+    this.list = [this.createWhole()];
   }
 
   /** A box drawn by the visitor; it takes the place of the whole frame. */
@@ -113,6 +123,6 @@ export class People {
       }
     });
     if (lost) this.wait = 0;
-    if (!this.list.length) this.list = [this.create([0, 0, ...this.frame], 1, true)];
+    if (!this.list.length) this.list = [this.createWhole()];
   }
 }

@@ -1,6 +1,7 @@
-// What the visitor takes home: predictions.json as `distilpose predict` writes it, and the image as PNG.
+// What the visitor saves: predictions.json as `distilpose predict` writes it, and the image as PNG.
 
 import { drawPeople } from './draw.js';
+import { imageId } from './image_ids.js';
 import { keypointScores } from './pose.js';
 
 export const MAX_ROWS = 20_000; // people kept of a video or camera; the oldest frames go first
@@ -8,43 +9,44 @@ const PERSON_CATEGORY = 1; // COCO's id of "person"
 
 /** The people of every frame seen so far. */
 export class Recorder {
-  frames = new Map();
+  frames = new Map(); // by time: the frame's id and its people, a line each
   rows = 0;
+  nextFrameId = 1;
 
   /**
    * @param {import('./source.js').Source} source
    * @param {number | null} time in seconds; null for an image
    * @param {import('./pose.js').Pose[]} poses
-   * @param {number[]} ids of the people, in the same order
+   * @param {number[]} trackIds of the people, in the same order
    */
-  add(source, time, poses, ids) {
-    const rows = poses.map((pose, row) => rowOf(source, time, toSource(pose, source.scale), ids[row]));
-    this.rows += rows.length - (this.frames.get(time)?.length ?? 0);
+  add(source, time, poses, trackIds) {
+    const before = this.frames.get(time);
+    const id = time === null ? imageId(source.name) : (before?.id ?? this.nextFrameId++);
+    const lines = poses.map((pose, row) => lineOf(source, time, id, toSource(pose, source.scale), trackIds[row]));
+    this.rows += lines.length - (before?.lines.length ?? 0);
     this.frames.delete(time);
-    this.frames.set(time, rows);
+    this.frames.set(time, { id, lines });
     for (const [oldest, gone] of this.frames) {
       if (this.rows <= MAX_ROWS) break;
       this.frames.delete(oldest);
-      this.rows -= gone.length;
+      this.rows -= gone.lines.length;
     }
   }
 
   /** A list with one person per line, in the order of time. */
   toJson() {
     const frames = [...this.frames.entries()].sort(([a], [b]) => (a ?? 0) - (b ?? 0));
-    const lines = frames.flatMap(([, rows]) => rows.map((row) => JSON.stringify(row)));
+    const lines = frames.flatMap(([, frame]) => frame.lines);
     return lines.length ? `[\n${lines.join(',\n')}\n]\n` : '[\n]\n';
   }
 }
 
-function rowOf(source, time, pose, id) {
+/** One person as JSON. */
+function lineOf(source, time, id, pose, trackId) {
   const scores = keypointScores(pose);
   // A browser does not say which frame of a video it shows, only at what time.
-  const place = time === null ? {} : { frame: null, time };
-  return {
-    image: source.name,
-    ...place,
-    image_id: null,
+  const image = time === null ? { image: source.name } : { image: source.name, frame: null, time };
+  const person = {
     category_id: PERSON_CATEGORY,
     keypoints: pose.xy.flatMap(([x, y], k) => [x, y, scores[k]]),
     score: pose.poseScore,
@@ -52,8 +54,10 @@ function rowOf(source, time, pose, id) {
     box_score: pose.boxScore,
     raw_score: pose.rawScore,
     sigma: pose.sigma,
-    ...(time === null ? {} : { track_id: id }),
+    ...(time === null ? {} : { track_id: trackId }),
   };
+  // JSON.stringify refuses a BigInt, so the id is put between the two.
+  return `${JSON.stringify(image).slice(0, -1)},"image_id":${id},${JSON.stringify(person).slice(1)}`;
 }
 
 /** A pose found on the canvas, in pixels of the file, which may be larger. */

@@ -12,7 +12,7 @@ export class ServerError extends Error {}
  */
 export async function predictOnServer(image, name, boxes, key) {
   if (!/^[\x20-\x7e]*$/.test(key)) {
-    throw new ServerError('the server key has letters that no key has: only ASCII can be sent, so check what was pasted');
+    throw new ServerError('the server key has characters outside ASCII, which cannot be sent: check what was pasted');
   }
   const form = new FormData();
   form.append('image', image, name);

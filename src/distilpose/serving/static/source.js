@@ -27,7 +27,7 @@ async function openImage(file) {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
   } catch {
     throw new Error(
-      `${file.name} is no image that this browser can read: choose a JPEG, PNG, WebP, AVIF, GIF or BMP file, ` +
+      `${file.name} is not an image that this browser can read: choose a JPEG, PNG, WebP, AVIF, GIF or BMP file, ` +
         'or a video (MP4, WebM)',
     );
   }
@@ -51,7 +51,7 @@ async function openVideo(file) {
     await once(video, 'loadeddata');
   } catch {
     URL.revokeObjectURL(address);
-    throw new Error(`${file.name} is no video that this browser can play: try MP4 with H.264, or WebM`);
+    throw new Error(`${file.name} is not a video that this browser can play: try MP4 with H.264, or WebM`);
   }
   const close = () => {
     video.pause();
@@ -68,7 +68,7 @@ async function openVideo(file) {
  */
 export async function openCamera(facing) {
   if (!navigator.mediaDevices?.getUserMedia) {
-    throw new Error('browsers give cameras to pages from https:// or from this machine (localhost) only');
+    throw new Error('browsers allow the camera only on pages from https:// or from localhost');
   }
   let stream;
   try {
@@ -76,9 +76,9 @@ export async function openCamera(facing) {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, ...size }, audio: false });
   } catch (error) {
     const reasons = {
-      NotAllowedError: 'it was not allowed; the browser asks again after a reload',
-      NotFoundError: 'there is none',
-      NotReadableError: 'another program has it',
+      NotAllowedError: 'access was denied; reload the page to be asked again',
+      NotFoundError: 'no camera was found',
+      NotReadableError: 'another program is using it',
     };
     throw new Error(`the camera cannot be used: ${reasons[error.name] ?? error.message}`);
   }

@@ -46,9 +46,9 @@ async function download(address, expected) {
   for (;;) {
     const { done, value } = await reader.read();
     if (done) break;
-    if (filled + value.length > expected) break;
-    bytes.set(value, filled);
     filled += value.length;
+    if (filled > expected) break;
+    bytes.set(value, filled - value.length);
     self.postMessage({ progress: filled / expected });
   }
   if (filled !== expected) throw new Error(`${address.pathname} must have ${expected} bytes, got ${filled}: build the page again`);
