@@ -42,7 +42,7 @@ def arrays(output: Any) -> list[NDArray[np.float32]]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("kind", ["student", "teacher"])
+@pytest.mark.parametrize("kind", ["student", pytest.param("teacher", marks=pytest.mark.slow)])
 def test_same_numbers_on_any_batch(exported: Exported, request: Any, kind: str, format: str) -> None:
     model = request.getfixturevalue(kind)
     backend, torch_backend = as_backend(exported(kind, format)), as_backend(model)
