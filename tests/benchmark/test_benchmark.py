@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,18 @@ def test_wrong_options_are_refused_before_anything_is_measured(capsys: pytest.Ca
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+def test_a_missing_package_is_told_before_anything_is_measured(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"litert_torch.*pip install"):
+        next(
+            measure(
+                BenchmarkOptions(models=["distilpose_mobilenet"], backends=["onnxruntime", "litert"]), say=said.append
+            )
+        )
+    assert said == []
+
+
 def test_the_command_prints_and_writes_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     people = write_synthetic_dataset(tmp_path / "people", 24)
     files = ["--annotations", str(people), "--images", str(people.parent / "images"), "--calibration", str(people)]

@@ -33,7 +33,7 @@ from distilpose.errors import DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_set
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.export.calibration import calibration_crops
-from distilpose.export.export import SUFFIXES, Format, export_model
+from distilpose.export.export import SUFFIXES, Format, check_export_packages, export_model
 from distilpose.files import write_file_atomically
 from distilpose.models import PoseModel, create_model, list_models
 from distilpose.types import ImageArray
@@ -201,6 +201,10 @@ def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[_Job]:
         listed = inside.model in list_models()
         cost = measure_complexity(create_model(inside.model, **inside.options)) if listed else None
         return [_Job(Measurement(name, backend, inside.precision, cost), inside, lambda: name)]
+    variants = [variant for variant in VARIANTS if variant[0] in (options.backends or DEFAULT_BACKENDS)]
+    for backend, numbers in variants:
+        if backend in FORMATS:  # told now, not after minutes of measuring
+            check_export_packages(FORMATS[backend], _precision(numbers))
     inside, cost = describe(model), measure_complexity(model)
     crops = cache(partial(_calibration_crops, inside, options.calibration))
 
@@ -208,13 +212,13 @@ def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[_Job]:
         file = partial(_export, model, backend, numbers, folder, crops)
         return _Job(Measurement(name, backend, numbers, cost), inside, file, not preset)
 
-    return [job(backend, numbers) for backend, numbers in VARIANTS if backend in (options.backends or DEFAULT_BACKENDS)]
+    return [job(backend, numbers) for backend, numbers in variants]
 
 
 def _export(model: PoseModel, backend: str, numbers: str, folder: Path, crops: Callable[[], ImageArray]) -> Path:
     """The file of a model, written once."""
     folder.mkdir(exist_ok=True)
-    precision: Precision = "float32" if numbers == "bfloat16" else numbers  # type: ignore[assignment]
+    precision = _precision(numbers)
     path = folder / f"{precision}{SUFFIXES[FORMATS[backend]] if backend in FORMATS else '.safetensors'}"
     if path.exists():
         return path
@@ -223,6 +227,11 @@ def _export(model: PoseModel, backend: str, numbers: str, folder: Path, crops: C
     calibration = crops() if precision == "int8" else None
     export_model(model, path, format=FORMATS[backend], precision=precision, calibration=calibration)
     return path
+
+
+def _precision(numbers: str) -> Precision:
+    """Of the file that is computed in these numbers."""
+    return "float32" if numbers == "bfloat16" else numbers  # type: ignore[return-value]
 
 
 def _calibration_crops(description: ModelDescription, images: str | Path | None) -> ImageArray:

@@ -114,7 +114,7 @@ def export_model(
     """
     out = Path(out)
     format = format_of(out, format)
-    _check_packages(format, precision)
+    check_export_packages(format, precision)
     if (precision == "int8") != (calibration is not None):
         raise ConfigError(CALIBRATION_RULE.format("none" if calibration is None else f"{len(calibration)} crops"))
     model = copy.deepcopy(torch_model(model)).float().cpu()  # the caller's stays as and where it is
@@ -143,7 +143,7 @@ def export_model(
 
 def export_file(options: ExportOptions) -> ExportReport:
     """`export_model` from files, as the command line has it; raises the same, and `DatasetError` for calibration."""
-    _check_packages(format_of(Path(options.out), options.format), options.precision)
+    check_export_packages(format_of(Path(options.out), options.format), options.precision)
     model = torch_model(options.model)
     inside = describe(model)
     crops = None
@@ -210,7 +210,8 @@ def _differences(exported: dict[str, Float32Array], model: dict[str, Float32Arra
         yield OutputError(name, len(expected), float(error.max()), float(error.mean()))
 
 
-def _check_packages(format: Format, precision: str) -> None:
+def check_export_packages(format: Format, precision: str) -> None:
+    """Raise a `ConfigError` where the format has no such precision, or a package that writes or runs it is missing."""
     if precision not in get_args(Precision):
         raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
     known = FORMATS[format]
