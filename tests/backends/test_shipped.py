@@ -8,7 +8,7 @@ import pytest
 
 import distilpose
 from distilpose.backends.checkpoint import read_description
-from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS, load_model
+from distilpose.backends.loading import DEFAULT_MODEL, FAST_MODEL, SHIPPED_WEIGHTS, load_model
 from distilpose.cli import main as cli
 from distilpose.data.images import write_image
 from distilpose.errors import ConfigError
@@ -18,16 +18,29 @@ from distilpose.evaluation.evaluate import evaluate_model
 @pytest.mark.parametrize("name", SHIPPED_WEIGHTS)
 def test_weights_are_small_and_say_where_they_come_from(name: str) -> None:
     path = SHIPPED_WEIGHTS[name]
-    assert path.stat().st_size <= 12e6
+    assert path.stat().st_size <= (5e6 if name == FAST_MODEL else 12e6)
     notice = (path.parent / "NOTICE.md").read_text()
     assert path.name in notice
     assert "not** covered by the license of the code" in notice
-    training = read_description(path).training
+    training = (
+        load_model(name, exported=False).description.training
+        if path.suffix == ".onnx"
+        else read_description(path).training
+    )
     assert {"data", "steps", "losses", "validation"} <= set(training)
 
 
 def test_the_default_model_is_small() -> None:
     assert load_model(DEFAULT_MODEL).description.input_size_hw == (192, 144)
+
+
+def test_the_fast_model_finds_the_poses_of_the_default_one() -> None:
+    photo = Path(__file__).parents[2] / "docs" / "images" / "photos" / "000000199055.jpg"
+    usual, fast = (distilpose.PoseEstimator(name)(photo) for name in (DEFAULT_MODEL, FAST_MODEL))
+    assert usual.xy.shape == fast.xy.shape == (1, 17, 2)
+    height = np.ptp(usual.xy[0, :, 1])
+    assert np.abs(usual.xy - fast.xy).max() < 0.03 * height
+    assert np.abs(usual.score - fast.score).max() < 0.15
 
 
 def test_predict_works_out_of_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

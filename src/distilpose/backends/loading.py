@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
     from distilpose.models import PoseModel
 
-# Weights inside the package, by name, as checkpoints; an exported file of the same name lies beside them.
+# Weights inside the package, by name: a checkpoint, beside which an exported file of the same name lies, or that alone.
 DEFAULT_MODEL = "distilpose_mobilenet"
-SHIPPED_WEIGHTS: dict[str, Path] = dict.fromkeys(
-    (DEFAULT_MODEL, "distilpose_s_demo"),  # the latter is its name in version 0.1
-    Path(__file__).parents[1] / "weights" / f"{DEFAULT_MODEL}.safetensors",
-)
+FAST_MODEL = "distilpose_mobilenet_int8"
+_FOLDER = Path(__file__).parents[1] / "weights"
+SHIPPED_WEIGHTS: dict[str, Path] = {
+    DEFAULT_MODEL: _FOLDER / f"{DEFAULT_MODEL}.safetensors",
+    FAST_MODEL: _FOLDER / f"{FAST_MODEL}.onnx",
+    "distilpose_s_demo": _FOLDER / f"{DEFAULT_MODEL}.safetensors",  # its name in version 0.1
+}
 # What reads an exported file, by its suffix.
 FILE_BACKENDS: dict[str, Callable[[str | Path], InferenceBackend]] = {
     ".onnx": OnnxRuntimeBackend,
