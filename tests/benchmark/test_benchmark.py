@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,10 @@ def test_without_a_terminal_each_figure_is_told_when_it_is_there(monkeypatch, ca
         told.append(capsys.readouterr().err)
         yield [first, second]
         told.append(capsys.readouterr().err)
+        yield [replace(first, accuracy={"AP": 0.5, "AR": 0.547, "PCK@0.2": None}), second]
+        told.append(capsys.readouterr().err)
 
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr("distilpose.benchmark.benchmark.measure", fake)
     assert cli.main(["benchmark", "--models", "a.onnx", "b.onnx"]) == 0
     assert told[0].splitlines() == [
@@ -155,3 +159,5 @@ def test_without_a_terminal_each_figure_is_told_when_it_is_there(monkeypatch, ca
     assert told[1].splitlines() == [
         "b.onnx, onnxruntime, float32: 20.0 ms a crop in batches of 1, 10.0 ms a crop in batches of 8"
     ]
+    assert told[2].splitlines() == ["a.onnx, onnxruntime, float32: AP 50.0, AR 54.7"]
+    assert "…" not in capsys.readouterr().out, "the table of a pipe is not cut to 80 columns"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -16,6 +17,7 @@ from distilpose.options import OptionType, option_types
 
 if TYPE_CHECKING:
     import jsonargparse
+    from rich.console import Console
 
 _METAVARS = {int: "N", float: "X"}
 
@@ -35,6 +37,14 @@ class Command(NamedTuple):
     examples: tuple[str, ...]
     options: str | Callable[[jsonargparse.ArgumentParser, Sequence[str]], jsonargparse.Namespace]
     run: Callable[[Any], int]
+
+
+def table_console() -> Console:
+    """For tables on the standard output: in a file or pipe as wide as they are, not 80 columns with cut words."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=200)
 
 
 @dataclass(frozen=True)

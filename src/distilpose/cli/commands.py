@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distilpose.cli.command import Command, NoOptions
+from distilpose.cli.command import Command, NoOptions, table_console
 from distilpose.errors import ConfigError, printable, require_package
 from distilpose.options import option
 
@@ -65,14 +65,12 @@ def _label(options: LabelOptions) -> int:
 
 
 def _evaluate(options: EvaluateOptions) -> int:
-    from rich.console import Console
-
     from distilpose.evaluation.evaluate import evaluate_files, metrics_table
     from distilpose.evaluation.report.report import REPORT_FILE
 
     result = evaluate_files(options, progress=not options.quiet)
     if not options.quiet:
-        Console().print(metrics_table(result))
+        table_console().print(metrics_table(result))
     if options.report is not None:
         print(f"report: {os.path.join(options.report, REPORT_FILE)}")
     return 0
@@ -110,9 +108,7 @@ def _web(options: WebOptions) -> int:
 
 
 def _models(_: NoOptions) -> int:
-    from rich.console import Console
-
-    Console().print(_models_table())
+    table_console().print(_models_table())
     return 0
 
 
@@ -150,13 +146,13 @@ def _convert(options: ConvertOptions) -> int:
 
 
 def _benchmark(options: BenchmarkOptions) -> int:
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.live import Live
     from rich.table import Table
 
     from distilpose.benchmark.benchmark import Measurement, measure, measurements_table
 
-    console, shown = Console(), list[Table]()
+    console, shown = table_console(), list[Table]()
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
 
         def say(what: str) -> None:
@@ -174,7 +170,10 @@ def _benchmark(options: BenchmarkOptions) -> int:
                     times = ", ".join(
                         f"{row.milliseconds_per_crop(b):.1f} ms a crop in batches of {b}" for b in row.seconds
                     )
-                    print(f"{row.model}, {row.backend}, {row.numbers}: {times}", file=sys.stderr, flush=True)
+                    figures = ", ".join(
+                        f"{name} {100 * value:.1f}" for name, value in row.accuracy.items() if value is not None
+                    )
+                    print(f"{row.model}, {row.backend}, {row.numbers}: {figures or times}", file=sys.stderr, flush=True)
             before = rows
     return 0
 

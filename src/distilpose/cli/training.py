@@ -9,7 +9,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from distilpose.cli.command import Command
+from distilpose.cli.command import Command, table_console
 from distilpose.compat import current_names, refuse_deleted
 from distilpose.errors import ConfigError, printable
 from distilpose.files import load_yaml, read_yaml
@@ -78,7 +78,7 @@ def _ablate(args: Namespace) -> int:
     result = ablate(AblationConfig(**values), only=args.only, console=Console(stderr=True))
     for failure in result.failures:
         print(printable(f"failed: {failure}"), file=sys.stderr)
-    Console().print(ablation_table(result.rows, result.reference))
+    table_console().print(ablation_table(result.rows, result.reference))
     print(printable(f"written: {' '.join(map(str, result.files))}"))
     return 1 if result.failures else 0
 

@@ -142,23 +142,24 @@ class ReadingBlock(nn.Module):
         self.mlp_norm, self.mlp_up, self.mlp_down = block.mlp_norm, block.mlp_up, block.mlp_down
         factor, offset = block.attention_norm.weight.detach(), block.attention_norm.bias.detach()
         query, key, value = block.qkv.weight.detach().chunk(3)
-        scale = (query.shape[0] // heads) ** -0.5
+        dim = query.shape[0]
+        scale = (dim // heads) ** -0.5
         self.query = _linear(scale * query * factor, scale * query @ offset)
         self.key: Tensor
         self.value: Tensor
-        self.register_buffer("key", (key * factor).unflatten(0, (heads, -1)))  # (heads, D / heads, D)
-        self.register_buffer("value", (value * factor).unflatten(0, (heads, -1)).mT.contiguous())
+        self.register_buffer("key", (key * factor).view(heads, -1, dim))  # (heads, D / heads, D)
+        self.register_buffer("value", (value * factor).view(heads, -1, dim).mT.contiguous())
         out = block.attention_out
         self.attention_out = _linear(out.weight.detach(), out.bias.detach() + out.weight.detach() @ (value @ offset))
 
     def forward(self, keypoints: Tensor, visual: Tensor) -> Tensor:
         """Keypoint tokens (B, K, D) and normed visual tokens (B, P, D) -> keypoint tokens (B, K, D)."""
-        count = keypoints.shape[1]
+        batch, count, dim = keypoints.shape
         normed = _normed(keypoints)
         read = torch.cat([normed, visual], dim=1)
         query = _heads(self.query(normed), self.num_heads).permute(0, 2, 1, 3) @ self.key  # (B, heads, K, D)
         mixed = (query.flatten(1, 2) @ read.mT).softmax(dim=-1) @ read  # (B, heads * K, D)
-        value = mixed.unflatten(1, (self.num_heads, count)) @ self.value
+        value = mixed.view(batch, self.num_heads, count, dim) @ self.value
         keypoints = keypoints + self.attention_out(value.permute(0, 2, 1, 3).flatten(2))
         out: Tensor = keypoints + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(keypoints))))
         return out
@@ -171,7 +172,8 @@ def _normed(tokens: Tensor) -> Tensor:
 
 def _heads(values: Tensor, count: int) -> Tensor:
     """(B, T, D) -> (B, T, heads, D / heads)."""
-    return values.unflatten(2, (count, -1))
+    batch, length, dim = values.shape
+    return values.view(batch, length, count, dim // count)
 
 
 class _Pixels(nn.Module):
@@ -206,5 +208,6 @@ def _patch_convolution(encoder: TokenEncoder) -> nn.Conv2d:
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight)
-    layer.bias = None if bias is None else nn.Parameter(bias)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias)
     return layer
