@@ -20,8 +20,8 @@ demo: venv  ## distil a small student on drawn people and predict on a photograp
 	$(BIN)/python examples/demo.py --out demo
 
 test: venv  ## the fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/export
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/export  # apart: in a process that ran the other tests before, a child process of these crashes Python
+	$(BIN)/python -m pytest -n 2 --ignore tests/export
+	$(BIN)/python -m pytest -n 2 tests/export  # apart: in a process that ran the other tests before, a child process of these crashes Python
 
 fuzz: venv  ## changed files and requests: nothing crashes, no good input is lost
 	$(BIN)/python tools/fuzz.py

@@ -1,4 +1,4 @@
-"""A few images, tiny models, and one Ray for the tests of a file."""
+"""A few images, tiny models, and one Ray for all tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,9 +39,9 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
-    """Ray on this machine for the tests of a file: starting it takes seconds, and while it is there it computes."""
+    """Ray on this machine for all tests that need it: starting it takes seconds."""
     from distilpose.bulk.engine import ray_session
 
     with ray_session(None):
