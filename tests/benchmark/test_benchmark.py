@@ -104,8 +104,6 @@ def test_wrong_options_are_refused_before_anything_is_measured(capsys: pytest.Ca
     assert "resnet.pth" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_missing_package_is_told_before_anything_is_measured(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "litert_torch", None)
     said: list[str] = []
@@ -118,6 +116,8 @@ def test_a_missing_package_is_told_before_anything_is_measured(monkeypatch) -> N
     assert said == []
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_command_prints_and_writes_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     people = write_synthetic_dataset(tmp_path / "people", 24)
     files = ["--annotations", str(people), "--images", str(people.parent / "images"), "--calibration", str(people)]
