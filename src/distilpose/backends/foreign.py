@@ -45,8 +45,8 @@ def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: in
         names = keypoints.split(",") if isinstance(keypoints, str) else list(keypoints)
         skeleton = skeleton_from_category({"name": name, "keypoints": names}, only_labels=True)
     if skeleton.num_keypoints != count:
-        named = f"{keypoints!r:.100}".strip("'")
-        raise ConfigError(f"{file} gives {count} keypoints, keypoints={named} has {skeleton.num_keypoints}")
+        named = keypoints if isinstance(keypoints, str) else repr(keypoints)
+        raise ConfigError(f"{file} gives {count} keypoints, keypoints={named[:100]} has {skeleton.num_keypoints}")
     return skeleton
 
 
@@ -257,9 +257,19 @@ def decode_simcc(along_x: Float32Array, along_y: Float32Array) -> PoseOutput[Flo
     return PoseOutput(np.stack(xy, axis=-1).astype(np.float32), None, score.astype(np.float32))
 
 
+def usual_scale(path: Path, *, pixels: bool = False) -> tuple[Triple, Triple]:
+    """Mean and std of RGB in units of pixel / 255, where nobody names them: ImageNet's.
+
+    A network that reads ``pixels`` takes 0..255 as they are; so do MoveNet's files, known by their name.
+    """
+    if pixels or "movenet" in path.stem.lower():
+        return PIXELS
+    return IMAGENET_MEAN, IMAGENET_STD
+
+
 def _normalization(path: Path, options: ForeignOptions) -> Normalization:
-    """Of RGB, in units of pixel / 255; MoveNet's files, known by their name, read pixel values as they are."""
-    usual: tuple[Triple, Triple] = PIXELS if "movenet" in path.stem.lower() else (IMAGENET_MEAN, IMAGENET_STD)
+    """Of RGB, in units of pixel / 255."""
+    usual = usual_scale(path)
     order = -1 if options.color == "bgr" else 1
     given = [value and triple(number / 255 for number in value[::order]) for value in (options.mean, options.std)]
     return Normalization(given[0] or usual[0], given[1] or usual[1])

@@ -72,9 +72,7 @@ class FlatEncoder(nn.Module):
         self.keypoint_tokens = encoder.keypoint_tokens
         self.patches = _patch_convolution(encoder)
         self.position: Tensor
-        self.visual_position: Tensor
         self.register_buffer("position", F.pad(encoder.position, (0, 0, encoder.num_keypoints, 0)))
-        self.register_buffer("visual_position", encoder.position)
         blocks: list[TransformerBlock] = list(encoder.blocks)  # type: ignore[arg-type]
         updating = min(encoder.visual_depth, len(blocks) - 1)
         self.blocks = nn.ModuleList(FlatBlock(block) for block in blocks[:updating])
@@ -90,7 +88,7 @@ class FlatEncoder(nn.Module):
             for block in self.blocks:
                 tokens = block(tokens + self.position)
             keypoints, visual = tokens[:, :count], tokens[:, count:]
-        normed = _normed(visual + self.visual_position)
+        normed = _normed(visual + self.position[:, count:])
         for block in self.reading_blocks:
             keypoints = block(keypoints, normed)
         return keypoints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from distilpose.backends.address import ForeignOptions
-from distilpose.backends.base import file_digest
 from distilpose.backends.checkpoint import load_checkpoint
 from distilpose.backends.description import ModelDescription
 from distilpose.data.preprocess import Normalization
@@ -84,4 +84,8 @@ def model_source(model: HeatmapModel, weights: str | None = None) -> NetworkSour
 
 def file_hash(files: Iterable[Path]) -> str:
     """SHA-256 of what the files hold, one after the other."""
-    return file_digest(path.read_bytes() for path in files)
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)  # in blocks: weights may be larger than what memory is left
+    return digest.hexdigest()

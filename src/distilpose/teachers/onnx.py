@@ -11,9 +11,9 @@ from torch import Tensor
 
 from distilpose.backends.description import ModelDescription
 from distilpose.backends.device import AUTO
-from distilpose.backends.foreign import PIXELS, OnnxNetwork, foreign_skeleton, recognize
+from distilpose.backends.foreign import PIXELS, OnnxNetwork, foreign_skeleton, recognize, usual_scale
 from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
-from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from distilpose.data.preprocess import Normalization
 from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import Skeleton
@@ -50,7 +50,7 @@ class OnnxSource:
             network, outputs, skeleton = _open(path, config, device, threads)
             size_hw = network.input_size_hw
             self._pixels = network.dtype.__name__ == "uint8"
-            usual = PIXELS if self._pixels or "movenet" in path.stem.lower() else (IMAGENET_MEAN, IMAGENET_STD)
+            usual = usual_scale(path, pixels=self._pixels)
             normalization = Normalization(config.mean or usual[0], config.std or usual[1])
             self._run = partial(network.run, outputs=outputs)
             if isinstance(config, SimccTeacher):
