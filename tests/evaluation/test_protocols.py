@@ -235,6 +235,8 @@ def test_on_the_command_line(crowd, tmp_path: Path, capsys) -> None:
     assert metrics["crowdpose"]["AP_easy"] > metrics["crowdpose"]["AP_hard"]
     assert "AP_easy" in capsys.readouterr().out
     report = ["--metrics", "pckh", "pck_torso", "--report", str(tmp_path / "r")]
+    assert cli.main([*command, *report, "--quiet"]) == 0
+    assert capsys.readouterr().out == f"report: {tmp_path / 'r' / 'report.html'}\n"
     assert cli.main([*command, *report]) == 0
     assert "PCKh@0.5" in (tmp_path / "r" / "report.html").read_text()
     metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
