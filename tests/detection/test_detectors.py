@@ -541,7 +541,7 @@ def exported(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempP
     return file
 
 
-@pytest.mark.parametrize("family", ["rt_detr_v2", "d_fine"])
+@pytest.mark.parametrize("family", ["rt_detr_v2", pytest.param("d_fine", marks=pytest.mark.slow)])
 def test_a_folder_of_transformers(model_folder: Callable[[str], Path], family: str) -> None:
     """Against the model and its image processor used by hand."""
     import torch
@@ -564,6 +564,7 @@ def test_a_folder_of_transformers(model_folder: Callable[[str], Path], family: s
     assert_same(people, PersonBoxes(boxes[order].astype(float), score[order].astype(float)), 1e-3, 1e-5)
 
 
+@pytest.mark.slow
 def test_transformers_batches_threads_and_nobody(model_folder: Callable[[str], Path]) -> None:
     detector = create_detector(f"hf:{model_folder('rt_detr_v2')}", threshold=0.3)
     assert_batch_is_its_images(detector)

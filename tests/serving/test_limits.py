@@ -117,6 +117,7 @@ def test_a_slow_detector_is_late_as_well(start: Any) -> None:
         assert {future.result().status for future in waiting} == {200}
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_under_overload(start: Any) -> None:
     """Each image has 12 MB when decoded: a queue of 48 would need 600 MB at once."""
     backend = Telltale(seconds=0.01)
