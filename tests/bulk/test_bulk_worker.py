@@ -189,6 +189,7 @@ def test_a_shard_of_missing_images_looks_like_a_missing_mount(job, folder, image
     assert folder.summary(0) == (12, 0, 12)
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_its_worker_is_a_row_and_the_others_are_predicted(job, folder, images) -> None:
     poisoned = """
 from distilpose.bulk import reading
