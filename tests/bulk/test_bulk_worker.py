@@ -131,12 +131,6 @@ def test_a_full_disk_is_told_and_leaves_nothing_half(job, images) -> None:
     assert not [file for file in job.out.rglob("*.parquet*") if not file.name.endswith(".attempts")]
 
 
-def test_no_torch_for_an_exported_file(job, images) -> None:
-    before = "sys.modules['torch'] = None\nfrom distilpose.bulk import predict"
-    done = work_elsewhere(job, images, before, "print(worker.work(0, items))")
-    assert done.stdout.strip() == "ShardReport(shard=0, images=12, disk_error=None, error=None)", done.stderr
-
-
 def fail_at(monkeypatch, error: Exception, *numbers: int) -> None:
     """Opening these images fails so, as decoding an image or reading from a mount does."""
     read = Image.open

@@ -1,7 +1,6 @@
 """The report as a browser meets it, and what it says of models that give less."""
 
 import base64
-import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from distilpose.backends.checkpoint import save_checkpoint
-from distilpose.cli import main as cli
 from distilpose.errors import ConfigError, DistilPoseError, InputError
 from distilpose.evaluation.evaluate import (
     EvaluateOptions,
@@ -224,18 +221,6 @@ def test_undefined_numbers_are_dashes(
     assert "AP100.0" in page.text
 
 
-def test_the_command_writes_it_and_says_where(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = save_checkpoint(
-        create_model("distilpose_s", input_size_hw=(64, 48), dim=16, depth=1), tmp_path / "m.safetensors"
-    )
-    files = ["--annotations", str(drawn / "person_keypoints.json"), "--images", str(drawn / "images")]
-    arguments = ["evaluate", "--quiet", "--model", str(model), *files, "--report", str(tmp_path / "new" / "report")]
-    assert cli.main(arguments) == 0
-    file = tmp_path / "new" / "report" / "report.html"
-    assert capsys.readouterr().out == f"report: {file}\n"
-    assert Page(file.read_text(encoding="utf-8")).addresses
-
-
 def test_an_unusable_folder_is_refused(result: EvaluationResult, annotations: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a folder to write to .* choose another --report"):
         evaluate_files(EvaluateOptions(annotations="not read yet", predictions="nor this", report=annotations))
@@ -249,10 +234,3 @@ def test_an_unusable_folder_is_refused(result: EvaluationResult, annotations: Pa
 def test_missing_images_are_refused_by_name(result: EvaluationResult, tmp_path: Path) -> None:
     with pytest.raises(DistilPoseError, match=r"\.jpg cannot be read as an image: there is no such file"):
         write_report(result, tmp_path / "out", tmp_path)
-
-
-def test_a_report_changes_nothing(result: EvaluationResult, markup: str, drawn: Path) -> None:
-    before = copy.deepcopy(result)
-    assert report_page(result, drawn / "images") == markup
-    assert result.to_dict() == before.to_dict()
-    np.testing.assert_array_equal(result.people.xy_img, before.people.xy_img)
