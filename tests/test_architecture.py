@@ -171,3 +171,11 @@ def test_makefile_and_ci_agree_with_the_readme() -> None:
         assert f"make {target}" in readme
     assert "make check" in ci
     assert "make test" in ci
+
+
+def test_the_page_on_the_architecture_names_files_that_exist() -> None:
+    page = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:[a-z_0-9]+/)*[a-z_0-9]+\.(?:py|html)\b", page))
+    files = [path.as_posix() for path in (*SOURCE.rglob("*.*"), SOURCE.parents[1] / "tests/test_architecture.py")]
+    assert len(named) > 100
+    assert [name for name in named if not any(file.endswith(f"/{name}") for file in files)] == []
