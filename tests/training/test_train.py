@@ -12,10 +12,11 @@ import torch
 from safetensors import safe_open
 from training_runs import rows, weights
 
-from distilpose.backends.checkpoint import describe, load_checkpoint
+from distilpose.backends.checkpoint import describe, load_checkpoint, save_checkpoint
 from distilpose.compat import current_options
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.losses import DistillationOptions
+from distilpose.models import create_model
 from distilpose.training.config import OptimizerConfig, learning_rate_factor, train_config_from
 from distilpose.training.train import train
 
@@ -73,17 +74,6 @@ def test_a_student_alone_and_one_with_a_teacher_learn_by_every_keypoint_form(
     keypoint_mask = make_config("keypoint_mask", losses=losses, teacher=trained_teacher, epochs=1, evaluate_every=9)
     train(keypoint_mask)
     assert {"keypoint", "simulated_heatmap", "score"} < set(rows(Path(keypoint_mask.out) / "losses.csv")[0])
-
-
-def test_a_student_learns_one_batch_by_heart(make_config) -> None:
-    config = make_config("run", epochs=30, evaluate_every=30, optimizer=OptimizerConfig(lr=3e-3, warmup_steps=1))
-    config.data.samples_per_epoch = 8
-    config.augment = type(config.augment)(
-        flip_prob=0, half_body_prob=0, rotation_prob=0, scale_std=0, shift_prob=0, color_jitter=0
-    )
-    train(config)
-    losses = [float(row["keypoint"]) for row in rows(Path(config.out) / "losses.csv")]
-    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize(
@@ -165,9 +155,9 @@ def test_frozen_parts_stay_and_the_backbone_has_its_own_rate(make_config) -> Non
     assert 0 < moved(slow, "backbone.layer1.0.conv1.weight") < 0.3 * moved(plain, "backbone.layer1.0.conv1.weight")
 
 
-def test_a_heatmap_model_learns_from_a_heatmap_teacher_of_another_size(make_config) -> None:
-    large = {"input_size_hw": [96, 96], "patch_size_hw": [4, 4], "dim": 16, "depth": 1, "num_heads": 2}
-    teacher = train(make_config("teacher", model="tokenpose_s", model_options=large, epochs=1, evaluate_every=9)).last
+def test_a_heatmap_model_learns_from_a_heatmap_teacher_of_another_size(make_config, tmp_path: Path) -> None:
+    large = create_model("tokenpose_s", input_size_hw=[96, 96], patch_size_hw=[4, 4], dim=16, depth=1, num_heads=2)
+    teacher = save_checkpoint(large, tmp_path / "teacher.safetensors")
     config = make_config("run", model="tokenpose_s", teacher=str(teacher), epochs=1)
     result = train(config)
     log = rows(Path(config.out) / "losses.csv")
