@@ -22,8 +22,8 @@ class BulkOptions:
         source: folder of images, with all below it; Parquet list of paths; tar shards; or a pattern: 'shards/*.tar'.
             On a cluster every machine must see it, and --out, under the same path
         out: folder of the results, made if missing; a run that was stopped goes on in it
-        model: exported file (.onnx, .xml, .tflite), checkpoint, or the name of one that comes with the package; a
-            checkpoint is exported first where that is possible
+        model: exported file (.onnx, .xml, .tflite), foreign network (.onnx, .zip), checkpoint, or the name of one that
+            comes with the package; a checkpoint is exported first where that is possible
         device: where the pose model runs: auto, cpu, cuda, cuda:1, mps, openvino:GPU
         address: Ray cluster: auto on one of its machines, or HOST:6379; without it, work on this machine
         detector: as of predict: auto, hf:FOLDER, onnx:FILE, whole-image; auto without --boxes
