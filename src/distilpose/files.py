@@ -219,8 +219,9 @@ class OutputLock:
             finally:
                 if self._file is None:
                     os.close(file)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{self._work} (process {os.getpid()} on {socket.gethostname()})\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk it locks all the same
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{self._work} (process {os.getpid()} on {socket.gethostname()})\n".encode(), 0)
         return self
 
     def __exit__(self, *_: object) -> None:

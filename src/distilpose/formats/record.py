@@ -54,8 +54,13 @@ class GrowingFile:
         self._path, self._entry, self._tail = path, entry, tail.encode()
         self._file = open_part(path)
         self._end = 0  # of the entries; the tail follows
-        self._append(head.encode())
         self._is_empty = True
+        try:
+            self._append(head.encode())
+        except BaseException:
+            self._file.close()
+            part_path(path).unlink(missing_ok=True)
+            raise
 
     def write(self, record: PoseRecord) -> None:
         """See `PoseWriter`."""
