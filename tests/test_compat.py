@@ -46,7 +46,7 @@ def test_a_configuration_with_old_keys_is_read() -> None:
 
 
 def test_deleted_options_are_named_and_their_neutral_values_pass(tmp_path, capsys) -> None:
-    neutral = {"cycles": 1, "losses": {"cycle_token": 0.05, "cycle_keypoint": 1.0}, "cycle_token": 0.05}
+    neutral = {"cycles": 1, "losses": {"cycle_token": 0.05, "cycle_keypoint": 1.0, "fade": None}, "cycle_token": 0.05}
     values = OLD | neutral | {"model_options": {"prune_after": None, "keep_tokens": None, "depth": 2}}
     assert train_config_from(values).model_options == {"depth": 2}
     file = tmp_path / "old.yaml"

@@ -32,7 +32,9 @@ RENAMED_OPTIONS = {
 # Keys of a training configuration that stand under another key now.
 MOVED_KEYS = {"backbone_heatmap": "losses"}
 # Deleted options, with the value that changes nothing: files that hold it keep loading.
-DELETED_KEYS = {"cycles": 1, "cycle_token": 0.05, "cycle_keypoint": 1.0, "prune_after": None, "keep_tokens": None}
+DELETED_KEYS = {
+    "cycles": 1, "cycle_token": 0.05, "cycle_keypoint": 1.0, "prune_after": None, "keep_tokens": None, "fade": None,
+}  # fmt: skip
 ANONYMIZE = ("none", "face", "body")
 
 
@@ -64,7 +66,7 @@ def refuse_deleted(values: Any) -> None:
     """
     for key, value in values.items() if isinstance(values, Mapping) else ():
         if key in DELETED_KEYS:
-            raise ConfigError(f"the option {key} is gone, it brought nothing (docs/benchmarks.md): leave it out")
+            raise ConfigError(f"the option {key} is gone (CHANGELOG.md says why): leave it out")
         refuse_deleted(value)
     for value in values if isinstance(values, list) else ():
         refuse_deleted(value)

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.output_files import RunFolder
 from distilpose.bulk.predict import predict_bulk
 from distilpose.bulk.worker import ShardReport, ShardWorker
-from distilpose.cli import main as cli
-from distilpose.cli.command import read_options
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.files import OutputLock
 
@@ -50,14 +47,6 @@ def test_wrong_models_and_folders_are_told(images, model_file, tmp_path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         predict_bulk(BulkOptions(images, tmp_path / "file" / "out", model=model_file, detector="whole-image"))
-
-
-def test_wrong_usage_on_the_command_line(images, tmp_path, capsys) -> None:
-    assert cli.main(["predict-bulk", str(tmp_path / "no"), "--out", str(tmp_path / "o"), "--detector", "auto"]) == 1
-    assert "is not there: expected a folder of images" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["predict-bulk", "--out", str(images)])
-    assert stop.value.code == 2
 
 
 def test_a_checkpoint_is_exported_once_into_the_run(checkpoint_file, small_onnx, tmp_path, monkeypatch) -> None:
@@ -205,17 +194,3 @@ def test_the_content_of_a_detector_counts_not_its_name_alone(tmp_path) -> None:
     assert len(set(digests)) == 2
     assert digests[0] == digests[1]
     assert bulk._digest(bulk._detector_files("auto")) is bulk._digest(bulk._detector_files(None)) is None
-
-
-DOCS = Path(__file__).parents[2] / "docs" / "many_machines.md"
-SHOWN = [line.split("#")[0] for line in DOCS.read_text().splitlines() if line.startswith("distilpose predict-bulk")]
-
-
-@pytest.mark.parametrize("command", SHOWN)
-def test_commands_of_the_docs_parse(command: str) -> None:
-    options = read_options(cli.COMMANDS["predict-bulk"], "predict-bulk", shlex.split(command)[2:])
-    assert options.out
-
-
-def test_there_are_commands_in_the_docs() -> None:
-    assert len(SHOWN) >= 4

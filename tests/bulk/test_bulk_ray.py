@@ -118,7 +118,7 @@ def test_a_killed_worker_costs_nothing_and_doubles_nothing(ray_here, many, model
 def test_the_command_goes_on_and_tells_failures(ray_here, images, model_file, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     command = ["predict-bulk", str(images), "--out", str(out), "--model", str(model_file), "--detector",
-               "whole-image", "--shard-size", "5"]  # fmt: skip
+               "whole-image", "--shard-size", "5", "--workers", "1"]  # fmt: skip
     assert cli.main(command) == 1
     captured = capsys.readouterr()
     assert "04.jpg cannot be read as an image" in captured.err
@@ -251,6 +251,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_told_soon(images, model_file, tmp_path) -> None:
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "distilpose", "predict-bulk", str(images), "--out", str(tmp_path / "out"),

@@ -131,12 +131,6 @@ def test_a_full_disk_is_told_and_leaves_nothing_half(job, images) -> None:
     assert not [file for file in job.out.rglob("*.parquet*") if not file.name.endswith(".attempts")]
 
 
-def test_no_torch_for_an_exported_file(job, images) -> None:
-    before = "sys.modules['torch'] = None\nfrom distilpose.bulk import predict"
-    done = work_elsewhere(job, images, before, "print(worker.work(0, items))")
-    assert done.stdout.strip() == "ShardReport(shard=0, images=12, disk_error=None, error=None)", done.stderr
-
-
 def fail_at(monkeypatch, error: Exception, *numbers: int) -> None:
     """Opening these images fails so, as decoding an image or reading from a mount does."""
     read = Image.open
@@ -195,6 +189,7 @@ def test_a_shard_of_missing_images_looks_like_a_missing_mount(job, folder, image
     assert folder.summary(0) == (12, 0, 12)
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_its_worker_is_a_row_and_the_others_are_predicted(job, folder, images) -> None:
     poisoned = """
 from distilpose.bulk import reading

@@ -63,48 +63,10 @@ def coco_folder(folder: Path) -> Path:
     return file
 
 
-def test_coco_gives_the_dev_set_and_crops_whose_labels_stay_on_the_image(build, tmp_path, monkeypatch) -> None:
-    file = coco_folder(tmp_path)
-    run(build, monkeypatch, "coco", "--annotations", file, "--images", tmp_path / "val2017", "--out", tmp_path / "data")
-    dev = json.loads((tmp_path / "data/coco_val_dev/person_keypoints.json").read_text())
-    assert [image["id"] for image in dev["images"]] == [7]
-    assert [item["id"] for item in dev["annotations"]] == [1]
-    crops = tmp_path / "data" / "coco_val_train_crops"
-    (sample,) = load_person_samples(crops / "person_keypoints.json", crops / "images").samples
-    crop = np.asarray(Image.open(sample.image_path).convert("L"), dtype=float)
-    assert crop.shape[0] == 288
-    x, y = (round(float(value)) for value in sample.xy_img[0])
-    assert crop[y, x] == pytest.approx(300 / 639 * 255, abs=2)  # the ramp has the same value under the keypoint
-
-
 def test_a_folder_without_the_images_is_told(build, tmp_path, monkeypatch, capsys) -> None:
     file = coco_folder(tmp_path)
     with pytest.raises(SystemExit, match=r"expected 1 images of val2017 in .*, found 0"):
         run(build, monkeypatch, "coco", "--annotations", file, "--images", tmp_path / "elsewhere", "--out", tmp_path)
-
-
-def test_stanford40_gives_boxes_for_a_teacher(build, tmp_path, monkeypatch) -> None:
-    stanford_folder(tmp_path)
-    run(build, monkeypatch, "stanford40", "--folder", tmp_path, "--out", tmp_path / "data")
-    found = json.loads((tmp_path / "data/stanford40_pseudo_crops/person_keypoints.json").read_text())
-    (item,), (image,) = found["annotations"], found["images"]
-    assert item["id"] == 100_001
-    assert image["source"] == "waving_hands_002"
-    # 3:4 around 100 x 100 is 100 x 133; padded 150 x 200, cut at the image's edge: the box begins 25 from the left.
-    assert (image["width"], image["height"]) == (150, 200)
-    assert item["bbox"] == [25.0, 50.0, 100.0, 100.0]
-
-
-def test_lspet_gives_body_joints_in_the_order_of_coco(build, tmp_path, monkeypatch) -> None:
-    lspet_folder(tmp_path)
-    run(build, monkeypatch, "lspet", "--folder", tmp_path, "--out", tmp_path / "data")
-    found = json.loads((tmp_path / "data/lspet_train_crops/person_keypoints.json").read_text())
-    assert [image["source"] for image in found["images"]] == ["1", "3"]
-    first, last = (np.array(item["keypoints"]).reshape(17, 3) for item in found["annotations"])
-    assert not first[:5].any()  # no face
-    assert first[16, 0] < first[14, 0] < first[12, 0]  # right ankle, knee, hip: rows 0, 1, 2 of the source
-    assert last[16, 2] == 0
-    assert found["annotations"][0]["id"] == 200_001
 
 
 def archive(file: Path, folder: Path, *names: str) -> None:
@@ -169,6 +131,28 @@ def test_downloaded_archives_become_training_sets_by_the_documented_commands(bui
         "lspet_train_crops": 2,
         "coco_val_dev": 1,
     }
+    # Labels of a crop lie where they lay on the image: the ramp has the same value under the keypoint.
+    (sample,) = found["coco_val_train_crops"]
+    crop = np.asarray(Image.open(sample.image_path).convert("L"), dtype=float)
+    assert crop.shape[0] == 288
+    x, y = (round(float(value)) for value in sample.xy_img[0])
+    assert crop[y, x] == pytest.approx(300 / 639 * 255, abs=2)
+
+    documents = {name: json.loads((folder / "person_keypoints.json").read_text()) for name, folder in sets.items()}
+    assert [image["id"] for image in documents["coco_val_dev"]["images"]] == [7]
+    (item,), (image,) = (documents["stanford40_pseudo_crops"][name] for name in ("annotations", "images"))
+    assert (item["id"], image["source"]) == (100_001, "waving_hands_002")
+    # 3:4 around 100 x 100 is 100 x 133; padded 150 x 200, cut at the image's edge: the box begins 25 from the left.
+    assert (image["width"], image["height"]) == (150, 200)
+    assert item["bbox"] == [25.0, 50.0, 100.0, 100.0]
+    lspet = documents["lspet_train_crops"]
+    assert [image["source"] for image in lspet["images"]] == ["1", "3"]
+    first, last = (np.array(item["keypoints"]).reshape(17, 3) for item in lspet["annotations"])
+    assert not first[:5].any()  # no face
+    assert first[16, 0] < first[14, 0] < first[12, 0]  # right ankle, knee, hip: rows 0, 1, 2 of the source
+    assert last[16, 2] == 0
+    assert lspet["annotations"][0]["id"] == 200_001
+
     ids = [sample.annotation_id for name in build.EXPECTED for sample in found[name]]
     assert len(set(ids)) == 4
     assert (found["lspet_train_crops"][0].visibility > 0).sum() == 12

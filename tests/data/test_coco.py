@@ -1,6 +1,5 @@
 import contextlib
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -307,21 +306,3 @@ def test_agrees_with_pycocotools(shared_data: Path):
         assert np.array_equal(sample.xy_img, keypoints[:, :2])
         assert np.array_equal(sample.visibility, keypoints[:, 2])
         assert sample.area == people[sample.annotation_id]["area"]
-
-
-def test_real_crops_have_labels_outside_that_are_masked(shared_data: Path):
-    folder = shared_data / "coco_val_train_crops"
-    document = json.loads((folder / "person_keypoints.json").read_text())
-    sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
-    inside = outside = 0
-    for annotation in document["annotations"]:
-        width, height = sizes[annotation["image_id"]]
-        values = annotation["keypoints"]
-        for x, y, v in zip(values[0::3], values[1::3], values[2::3], strict=True):
-            if v > 0 and 0 <= x < width and 0 <= y < height:
-                inside += 1
-            elif v > 0:
-                outside += 1
-    samples = load_person_samples(folder / "person_keypoints.json", folder / "images").samples
-    assert outside > 0
-    assert sum(int((sample.visibility > 0).sum()) for sample in samples) == inside

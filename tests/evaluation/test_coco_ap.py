@@ -103,18 +103,6 @@ def test_numbers_have_their_usual_names(coco: dict[str, Any], perfect_results: l
     assert metrics == pytest.approx(dict.fromkeys(COCO_METRICS, 1.0))
 
 
-def test_no_results_give_zero(coco: dict[str, Any]) -> None:
-    assert coco_keypoint_ap(coco, []) == dict.fromkeys(COCO_METRICS, 0.0)
-
-
-def test_a_size_without_people_is_undefined(coco: dict[str, Any], perfect_results: list[dict[str, Any]]) -> None:
-    for annotation in coco["annotations"]:
-        annotation["area"] = 100.0**2
-    metrics = coco_keypoint_ap(coco, perfect_results)
-    assert (metrics["APM"], metrics["ARM"]) == (-1, -1)
-    assert metrics["APL"] == pytest.approx(1)
-
-
 def test_boxes_of_other_tools_do_not_change_the_numbers(
     coco: dict[str, Any], perfect_results: list[dict[str, Any]]
 ) -> None:

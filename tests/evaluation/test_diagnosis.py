@@ -34,13 +34,6 @@ def kinds(compared: ComparedPeople, person: int = 0) -> list[str]:
     return ["" if kind == NOT_COUNTED else ERROR_KINDS[kind] for kind in diagnose(compared).kind[person]]
 
 
-def test_perfect_predictions_are_good() -> None:
-    diagnosis = diagnose(people(TRUE[None]))
-    assert diagnosis.similarity.tolist() == [[1, 1, 1]]
-    assert diagnosis.oks.tolist() == [1]
-    assert count_kinds(diagnosis).tolist() == [[1, 0, 0, 0, 0]] * 3
-
-
 def test_distance_to_the_right_label_tells_good_from_jitter_from_miss() -> None:
     compared = people(TRUE[None] + np.array([[10, 0], [0, -20], [30, 0]]))
     assert kinds(compared) == ["good", "jitter", "miss"]

@@ -234,9 +234,10 @@ def test_on_the_command_line(crowd, tmp_path: Path, capsys) -> None:
     metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert metrics["crowdpose"]["AP_easy"] > metrics["crowdpose"]["AP_hard"]
     assert "AP_easy" in capsys.readouterr().out
-    report = ["--metrics", "pckh", "pck_torso", "--report", str(tmp_path / "r")]
-    assert cli.main([*command, *report]) == 0
+    assert cli.main([*command, "--quiet", "--metrics", "pckh", "--report", str(tmp_path / "r")]) == 0
+    assert capsys.readouterr().out == f"report: {tmp_path / 'r' / 'report.html'}\n"
     assert "PCKh@0.5" in (tmp_path / "r" / "report.html").read_text()
+    assert cli.main([*command, "--metrics", "pckh", "pck_torso"]) == 0
     metrics = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert 0 < metrics["pckh"]["PCKh@0.5"] < 1
     assert 0 < metrics["pck_torso"]["PCK@0.2 torso"] < 1

@@ -203,7 +203,7 @@ def predictions(people: Document) -> list[Document]:
 
 
 @pytest.mark.parametrize("tool", LAYOUTS)
-@pytest.mark.parametrize("source", ["small", "coco_val_dev"])
+@pytest.mark.parametrize("source", ["small", pytest.param("coco_val_dev", marks=pytest.mark.slow)])
 def test_ap_is_that_of_pycocotools_on_the_original(source, tool, document, images, tmp_path) -> None:
     people, layout = document, LAYOUTS[tool]
     if source == "coco_val_dev":

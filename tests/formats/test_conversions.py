@@ -1,7 +1,6 @@
 """People in the forms of other tools and back: nothing gets lost, what does not fit is refused."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -227,13 +226,6 @@ def test_missing_library_is_named_with_the_remedy(result: PoseResult, monkeypatc
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=rf'needs {name}.*pip install "distilpose\[interop\]"'):
         getattr(result, method)()
-
-
-def test_libraries_are_imported_on_use_only() -> None:
-    names = ("inference.result", "visualization.draw", "visualization.anonymize")
-    code = f"import sys, {', '.join(f'distilpose.{name}' for name in names)}; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"pandas", "pyarrow", "supervision", "matplotlib", "torch", "IPython"} & set(loaded)
 
 
 # Skeletons

@@ -179,12 +179,6 @@ def test_mirrored_heatmaps_change_sides_and_move_one_cell() -> None:
     assert (as_released.heatmaps == flipped.heatmaps).all()
 
 
-def test_the_flip_test_leaves_the_images_alone() -> None:
-    images = face_image()
-    run_with_flip(PerfectMirror(), images, "aligned")
-    assert (images == face_image()).all()
-
-
 def test_unknown_flip_test_is_refused() -> None:
     with pytest.raises(ConfigError, match="one of off, aligned, reference, got 'on'"):
         check_flip_test("on")

@@ -1,8 +1,6 @@
 """One call: sources of every kind, order, memory, streams, and what a result becomes."""
 
-import gc
 import json
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -142,27 +140,6 @@ def test_a_list_gives_a_list_in_order_and_a_generator_a_generator(backend: Brigh
     assert isinstance(predict(images[0], **options), distilpose.PoseResult)
     assert len(predict(np.stack(images[:2]), **options)) == 2
     assert predict([], **options) == []
-
-
-def test_a_generator_is_taken_in_constant_memory(estimator: PoseEstimator) -> None:
-    gc.collect()
-    gc.freeze()  # what other tests left is not looked at again for every image
-    alive: list[weakref.ref[NDArray[np.uint8]]] = []
-    most = 0
-
-    def images():
-        for number in range(60):
-            image = spot(60 + number % 50, 40)
-            alive.append(weakref.ref(image))
-            yield image
-
-    for result in estimator.predict(images()):
-        del result
-        gc.collect()
-        most = max(most, sum(ref() is not None for ref in alive))
-    assert len(alive) == 60
-    assert most < 30
-    gc.unfreeze()
 
 
 def test_the_last_estimator_is_kept(monkeypatch: pytest.MonkeyPatch, backend: BrightestPixel) -> None:

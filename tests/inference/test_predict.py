@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -126,23 +125,6 @@ def test_whole_image_without_images(folder: Path, tmp_path: Path, backend: Any, 
     assert {(row["raw_score"], row["sigma"], row["keypoints"][2]) for row in load(out)} == {(None, None, 1.0)}
 
 
-def test_every_kind_of_image_is_predicted(tmp_path: Path, image: NDArray[np.uint8], backend: Any) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    turned = Image.Exif()
-    turned[0x0112] = 6  # stored turned by 90 degrees
-    Image.fromarray(np.rot90(image).copy()).save(photos / "turned.png", exif=turned)
-    Image.fromarray(image[..., 0]).save(photos / "gray.png")
-    Image.fromarray(np.dstack([image, np.full_like(image[..., :1], 255)])).save(photos / "alpha.png")
-    Image.fromarray(image).quantize(64).save(photos / "palette.png")
-    cv2.imwrite(str(photos / "deep.png"), image.astype(np.uint16) * 257)
-    assert run(backend, tmp_path / "out", photos).num_images == 5
-    for row in load(tmp_path / "out"):
-        np.testing.assert_allclose(row["keypoints"][:2], BRIGHT_XY, atol=3, err_msg=row["image"])
-        drawn = tmp_path / "out" / f"{Path(row['image']).stem}.jpg"
-        assert read_image(drawn).shape == image.shape
-
-
 def test_an_unreadable_file_does_not_lose_the_rest(folder: Path, tmp_path: Path, backend: Any) -> None:
     (folder / "8.png").write_bytes((folder / "8.png").read_bytes()[:200])
     sources = [folder, tmp_path / "missing.jpg"]
@@ -211,9 +193,8 @@ def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, image: N
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_image(tmp_path / name, image)
     out = tmp_path / "out"
-    report = predict_files(
-        PredictOptions([tmp_path / name for name in names], out, model=backend, detector="whole-image")
-    )
+    report = run(backend, out, *(tmp_path / name for name in names), output=OutputOptions(crops=True))
+    assert {path.name for path in (out / "crops").iterdir()} >= {"a_1_1.jpg", "b_1_1.jpg"}
     images = sorted(path.name for path in out.glob("*.jpg"))
     assert images == ["a_1.jpg", "a_1_2.jpg", "b_1.jpg", "b_1_2.jpg", "two.jpg"]
     assert report.num_people == 5

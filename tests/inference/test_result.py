@@ -79,13 +79,6 @@ def test_coco_entries(result: PoseResult) -> None:
     assert result.filter([]).to_coco(7) == []
 
 
-def test_nobody_has_arrays_of_no_rows() -> None:
-    empty = PoseResult.empty(PAIR)
-    assert len(empty) == 0
-    assert empty.xy.shape == (0, 2, 2)
-    assert empty.score.shape == (0, 2)
-
-
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

@@ -1,4 +1,4 @@
-"""The criteria: the released values and gradients, each term by hand, masks, scores, fading, and what is refused."""
+"""The criteria: the released values and gradients, each term by hand, masks, scores, and what is refused."""
 
 import json
 import math
@@ -249,16 +249,6 @@ def test_keypoints_of_which_nothing_is_known_teach_no_score() -> None:
     assert (student.score.grad != 0).equal(annotated)
 
 
-def test_what_compares_with_the_teacher_fades() -> None:
-    student, heard, labels = outputs()
-    criterion = build(DistillationOptions(fade=(0.5, 0.9)))
-    early, late, over = (criterion(student, heard, labels, progress) for progress in (0.5, 0.7, 0.95))
-    for name in early:
-        fades = name not in ("keypoint", "score")
-        assert late[name].item() == pytest.approx((0.5 if fades else 1) * early[name].item()), name
-        assert over[name].item() == (0 if fades else early[name].item()), name
-
-
 def test_a_heatmap_model_learns_labels_and_its_teacher() -> None:
     xy = torch.tensor([[[0.4, 0.6], [0.2, 0.9]]])
     labels = Labels(xy, torch.tensor([[1.0, 0.0]]), torch.tensor([[True, False]]))
@@ -270,9 +260,9 @@ def test_a_heatmap_model_learns_labels_and_its_teacher() -> None:
     teacher = SimpleNamespace(tokens=None, keypoint_mask=[True, True])
     output, heard = torch.rand(1, 2, 16, 12, requires_grad=True), torch.rand(1, 2, 16, 12)
     for unannotated, weight in ((False, [[1.0, 0.0]]), (True, [[1.0, 1.0]])):
-        options = DistillationOptions(teacher_heatmap=3.0, distil_unannotated=unannotated, fade=(0.0, 1.0))
-        terms = HeatmapCriterion(options, 2.0, teacher)(HeatmapOutput(output), HeatmapOutput(heard), labels, 0.25)
-        expected = 0.75 * 3 * heatmap_mse(output, heard, torch.tensor(weight))
+        options = DistillationOptions(teacher_heatmap=3.0, distil_unannotated=unannotated)
+        terms = HeatmapCriterion(options, 2.0, teacher)(HeatmapOutput(output), HeatmapOutput(heard), labels)
+        expected = 3 * heatmap_mse(output, heard, torch.tensor(weight))
         assert terms["teacher_heatmap"].item() == pytest.approx(expected.item(), rel=1e-5)
     with pytest.raises(ConfigError, match="teacher_heatmap is 0"):
         HeatmapCriterion(DistillationOptions(teacher_heatmap=0), 2.0, teacher)
@@ -286,7 +276,6 @@ def test_a_heatmap_model_learns_labels_and_its_teacher() -> None:
         ({"token": math.nan}, "losses.token"),
         ({"score": math.inf}, "losses.score"),
         ({"mask": "some"}, "losses.mask"),
-        ({"fade": (0.5, 0.5)}, "losses.fade"),
         ({"keypoint_form": "l2"}, "keypoint_form"),
         ({"keypoint_form": "rle", "sigma_floor": 0.0}, "sigma_floor"),
     ],

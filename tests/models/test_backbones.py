@@ -100,7 +100,7 @@ def test_channels_are_scaled_to_multiples_of_8(channels, width, scaled) -> None:
     assert scale_channels(channels, width) == scaled
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.slow)])
 def test_resnet_computes_what_transformers_resnet_computes(depth, shaken) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

@@ -1,10 +1,8 @@
 """Networks without tokens: known sizes and costs, any backbone, and the whole way of a model file."""
 
-import numpy as np
 import pytest
 import torch
 
-import distilpose
 from distilpose.backends.checkpoint import describe, load_checkpoint, save_checkpoint
 from distilpose.benchmark.complexity import measure_complexity
 from distilpose.data.preprocess import IMAGENET_MEAN
@@ -13,9 +11,8 @@ from distilpose.export.rewrite import ExportForm
 from distilpose.models import create_model
 from distilpose.models.backbones.hrnet import HRNet
 from distilpose.models.backbones.resnet import ResNet
-from distilpose.models.base import HeatmapModel, RegressionModel
+from distilpose.models.base import HeatmapModel
 from distilpose.models.heads import PointwiseHead
-from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.models.simple_baseline import HeatmapNet
 
 SIZE_HW = (64, 64)
@@ -74,39 +71,6 @@ def test_every_family_takes_every_backbone(preset, backbone, tmp_path) -> None:
         torch.testing.assert_close(again(images)[0], output[0])
     mean = model.backbone.normalization[0] if model.backbone.normalization else IMAGENET_MEAN
     assert describe(again).normalization.mean == mean
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_saved_predicted_and_flipped(name, tmp_path, shaken) -> None:
-    torch.manual_seed(0)
-    model = shaken(create_model(name, input_size_hw=SIZE_HW))
-    images = torch.randn(2, 3, *SIZE_HW)
-    with torch.inference_mode():
-        output = model(images)
-    if name.startswith("deeppose"):
-        assert isinstance(model, RegressionModel)
-        assert isinstance(output, PoseOutput)
-        assert output.xy_norm.shape == output.sigma.shape == (2, 17, 2)
-        assert output.score.shape == (2, 17)
-    else:
-        assert isinstance(model, HeatmapModel)
-        assert isinstance(output, HeatmapOutput)
-        assert output.heatmaps.shape == (2, 17, 16, 16)
-    assert output.keypoint_tokens is None
-    assert output.visual_tokens is None
-
-    loaded = load_checkpoint(save_checkpoint(model, tmp_path / "model.safetensors", training={"steps": 3}))
-    description = describe(loaded)
-    assert description.output == ("regression" if name.startswith("deeppose") else "heatmap")
-    assert description.heatmap_size_hw == (16, 16)
-    with torch.inference_mode():
-        torch.testing.assert_close(loaded(images)[0], output[0])
-
-    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
-    for flip_test in ("off", "aligned"):
-        result = distilpose.PosePredictor(loaded, flip_test=flip_test)(image, [[10, 10, 70, 110], [60, 5, 150, 100]])
-        assert result.xy.shape == (2, 17, 2)
-        assert (result.sigma is None) == (not name.startswith("deeppose"))
 
 
 @pytest.mark.parametrize(("num_sigmas", "with_score"), [(0, False), (1, True), (2, False)])

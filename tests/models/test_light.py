@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from distilpose.backends.checkpoint import load_checkpoint, save_checkpoint
 from distilpose.backends.description import FORMAT_VERSION, ModelDescription
 from distilpose.backends.loading import DEFAULT_MODEL, load_model
 from distilpose.benchmark.complexity import measure_complexity
@@ -84,18 +83,6 @@ def test_gradients_reach_every_weight(features: Tensor) -> None:
 def test_impossible_savings_name_themselves(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         create_model("distilpose_t", input_size_hw=SIZE_HW, depth=3, **options)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"), [("distilpose_t", {}), ("distilpose_m", {"visual_depth": 4}), ("distilpose_p", {"depth": 1})]
-)
-def test_a_file_brings_the_model_back(name: str, options: dict[str, Any], tmp_path) -> None:
-    model = create_model(name, input_size_hw=SIZE_HW, num_keypoints=17, **options).eval()
-    again = load_checkpoint(save_checkpoint(model, tmp_path / "m.safetensors"))
-    assert (again.preset, again.preset_options) == (name, {"input_size_hw": SIZE_HW, **options})
-    images = torch.randn(2, 3, *SIZE_HW)
-    with torch.inference_mode():
-        assert torch.equal(model(images).xy_norm, again(images).xy_norm)
 
 
 def test_files_from_before_the_new_m_hold_the_shipped_architecture() -> None:

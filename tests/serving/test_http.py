@@ -9,8 +9,7 @@ from serving_client import BOX, ask, encoded, form, number_of, plain, send_image
 
 from distilpose.serving.access_log import is_loopback
 from distilpose.serving.app import PAGE_POLICY, STATIC
-from distilpose.serving.options import MAX_HEAD_BYTES, ServeOptions
-from distilpose.serving.server import PoseServer
+from distilpose.serving.options import MAX_HEAD_BYTES
 
 
 def raw(address: str, head: list[str], body: bytes = b"") -> tuple[int, bytes, dict[str, str]]:
@@ -106,15 +105,6 @@ def test_boxes_without_an_extent_are_unusable(address: str) -> None:
         reply = send_image(address, 1, [box])
         assert (reply.status, reply.json["error"]) == (422, "boxes"), box
     assert number_of(send_image(address, 9, BOX).json["people"][0]) == 9
-
-
-def test_a_host_list_is_for_loopback_only() -> None:
-    """A server for other machines is behind a name that only its operator knows."""
-    from serving_client import Telltale
-
-    server = PoseServer(ServeOptions(model=Telltale(), host="0.0.0.0", port=0, detector="whole-image"))  # noqa: S104  # never served
-    assert server.hosts is None
-    server.close()
 
 
 def test_a_text_field_is_no_image(address: str) -> None:

@@ -117,6 +117,7 @@ def test_a_slow_detector_is_late_as_well(start: Any) -> None:
         assert {future.result().status for future in waiting} == {200}
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_under_overload(start: Any) -> None:
     """Each image has 12 MB when decoded: a queue of 48 would need 600 MB at once."""
     backend = Telltale(seconds=0.01)
@@ -211,27 +212,6 @@ def test_uploads_together_are_bounded(start: Any) -> None:
         connection.close()
     wait_for(lambda: server.service.upload_reader.held == 0)
     assert ask(server.address, "/v1/predict", b"x" * 49_000, {"Content-Type": "image/png"}).status == 422
-
-
-def endless_jpeg(scans: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again, 64 bytes each."""
-    file = BytesIO()
-    Image.new("L", (2400, 2400)).save(file, "JPEG", progressive=True)
-    content = file.getvalue()
-    last = content[content.rindex(b"\xff\xc4") : -2]
-    return content[:-2] + last * scans + content[-2:]
-
-
-def test_a_jpeg_of_endless_scans_does_not_keep_the_decoders(start: Any) -> None:
-    """Ten thousand passes over the pixels would take minutes, and the deadline stops no thread."""
-    address = start(deadline=5).address
-    bomb = form(("image", endless_jpeg(10_000), "x.jpg"))
-    with ThreadPoolExecutor(2) as pool:
-        bad = [pool.submit(ask, address, "/v1/predict", *bomb) for _ in range(2)]
-        assert send_image(address, 3).status == 200
-        for reply in (future.result() for future in bad):
-            assert (reply.status, reply.json["error"]) == (422, "image")
-            assert "at most 100 scans" in reply.json["message"]
 
 
 def test_bytes_that_look_like_scans_are_none(address: str) -> None:

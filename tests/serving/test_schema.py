@@ -21,6 +21,7 @@ def test_every_operation_is_tried(address: str) -> None:
 BOXES = {"/v1/predict": ("[]", "[[0, 0, 9, 9]]"), "/v1/predict/batch": ("[null]", "[[[0, 0, 9, 9], [1, 1, 5, 7]]]")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 def test_answers_fit_the_schema(address: str, method: str, path: str, mode: str) -> None:

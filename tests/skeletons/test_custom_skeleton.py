@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from distilpose import PosePredictor, PoseResult, load_model
+from distilpose import load_model
 from distilpose.backends.checkpoint import describe, read_description, save_checkpoint
 from distilpose.cli import main as cli
 from distilpose.data.categories import skeleton_of_file
@@ -24,7 +24,6 @@ from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, skeleton_from_fi
 from distilpose.training.config import train_config_from
 from distilpose.training.data import TrainingData
 from distilpose.training.train import train
-from distilpose.video.tracking import PoseTracker
 from synthetic_people import write_synthetic_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -161,20 +160,6 @@ def test_evaluate_report_and_predict(lamps: Lamps, tmp_path: Path, capsys, monke
     assert "no person, and the detector auto finds people only" in capsys.readouterr().err
     assert cli.main([*predict, "--detector", "whole-image", "--anonymize"]) != 0
     assert "lamp has none" in capsys.readouterr().err
-
-
-def test_tracking_smoothing_and_tables_know_no_number_of_keypoints(lamps: Lamps) -> None:
-    predictor = PosePredictor(lamps.weights)
-    image = np.full((100, 100, 3), 90, dtype=np.uint8)
-    result = predictor(image, [[10, 10, 80, 95]])
-    assert result.xy.shape == (1, COUNT, 2)
-    assert PoseResult.from_dict(result.to_dict()).skeleton == result.skeleton
-    assert result.draw(image).shape == image.shape
-    tracker = PoseTracker()
-    for frame in range(3):
-        assert tracker.update(result, frame / 25).xy.shape[1] == COUNT
-    with pytest.raises(ConfigError, match="lamp has none"):
-        result.blur_faces(image)
 
 
 def test_half_bodies_that_are_never_drawn_are_said(lamps: Lamps, caplog: pytest.LogCaptureFixture) -> None:

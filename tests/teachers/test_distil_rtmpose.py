@@ -23,6 +23,7 @@ def test_the_page_shows_the_files() -> None:
     train_config_from(STUDENT).check()
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_page(
     onnx_file, drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -80,7 +80,7 @@ def test_vitpose_reads_its_own_processor(vitpose_folder) -> None:
     assert spec.udp
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_vitpose_saved_in_half_runs_in_float32(vitpose_folder, dtype: torch.dtype, tmp_path: Path, capfd) -> None:
     from transformers import VitPoseForPoseEstimation
 

@@ -26,9 +26,10 @@ from distilpose.training.train import train
 DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"
 
 
-@pytest.fixture
-def teachers(onnx_file, vitpose_folder, drawn_data: Path, tmp_path: Path) -> dict[str, Any]:
-    """A teacher of every kind, as it stands in a configuration."""
+@pytest.fixture(scope="module")
+def teachers(onnx_file, drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A teacher of every kind, as it stands in a configuration, but for ViTPose."""
+    tmp_path = tmp_path_factory.mktemp("teachers")
     torch.manual_seed(0)
     large = create_model("tokenpose_m", input_size_hw=(96, 96), patch_size_hw=(4, 4), dim=16, depth=1, num_heads=2)
     save_checkpoint(large, tmp_path / "large.safetensors")
@@ -41,7 +42,6 @@ def teachers(onnx_file, vitpose_folder, drawn_data: Path, tmp_path: Path) -> dic
     onnx = {"kind": "onnx", "file": str(onnx_file())}
     return {
         "checkpoint": str(tmp_path / "large.safetensors"),
-        "vitpose": {"kind": "vitpose", "model": str(vitpose_folder()), "flip": True},
         "onnx": onnx,
         "simcc": {"kind": "simcc", "file": str(onnx_file("axes"))},
         "heatmaps": {"kind": "heatmaps", "folder": str(maps)},
@@ -49,13 +49,21 @@ def teachers(onnx_file, vitpose_folder, drawn_data: Path, tmp_path: Path) -> dic
     }
 
 
-def test_every_kind_is_tried(teachers: dict[str, Any]) -> None:
-    assert set(teachers) == set(KINDS)
+@pytest.fixture
+def teacher(kind: str, teachers: dict[str, Any], request: pytest.FixtureRequest) -> Any:
+    """The teacher of the test's kind."""
+    if kind == "vitpose":  # transformers takes seconds to import
+        return {"kind": "vitpose", "model": str(request.getfixturevalue("vitpose_folder")()), "flip": True}
+    return teachers[kind]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_student_learns_from_it(kind: str, teachers: dict[str, Any], make_config, caplog) -> None:
-    config = make_config("run", teacher=teachers[kind], epochs=1)
+def kinds(*fast: str) -> list[Any]:
+    return [pytest.param(kind, marks=[] if kind in fast else [pytest.mark.slow]) for kind in KINDS]
+
+
+@pytest.mark.parametrize("kind", kinds("checkpoint", "onnx", "heatmaps"))
+def test_a_student_learns_from_it(kind: str, teacher: Any, make_config, caplog) -> None:
+    config = make_config("run", teacher=teacher, epochs=1)
     config.check()
     result = train(config)
     with (Path(config.out) / "losses.csv").open(newline="") as file:
@@ -66,7 +74,7 @@ def test_a_student_learns_from_it(kind: str, teachers: dict[str, Any], make_conf
         assert all(float(row[term]) > 0 for row in rows)
     assert "token losses are off" in caplog.text
     training = describe(load_checkpoint(result.last)).training
-    assert training["teacher"] == teachers[kind]
+    assert training["teacher"] == teacher
     assert training["teacher_description"]["kind"] == kind
 
 
@@ -97,12 +105,12 @@ def test_a_teacher_must_be_used(teachers, make_config) -> None:
         train(make_config("c", teacher=teachers["onnx"] | {"colors": "bgr"}))
 
 
-@pytest.mark.parametrize("kind", ["vitpose", "ensemble"])
-def test_a_teacher_is_evaluated_alone(kind: str, teachers, drawn_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [pytest.param("vitpose", marks=pytest.mark.slow), "ensemble"])
+def test_a_teacher_is_evaluated_alone(kind: str, teacher: Any, drawn_data: Path, tmp_path: Path) -> None:
     data = ["--annotations", str(drawn_data / "person_keypoints.json"), "--images", str(drawn_data / "images")]
     alone, run = tmp_path / "teacher.yaml", tmp_path / "run.yaml"
-    alone.write_text(yaml.safe_dump(teachers[kind]))
-    run.write_text(yaml.safe_dump({"out": "x", "teacher": teachers[kind]}))
+    alone.write_text(yaml.safe_dump(teacher))
+    run.write_text(yaml.safe_dump({"out": "x", "teacher": teacher}))
     results = []
     for file in (alone, run):
         assert cli.main(["evaluate", "--teacher", str(file), *data, "--out", str(tmp_path / "out"), "--quiet"]) == 0

@@ -44,21 +44,20 @@ def test_every_variant_is_trained_measured_and_compared(sweep: AblationConfig) -
     assert '"schedule": "cosine"' in settings  # untouched by the nested change
 
 
-def test_finished_runs_are_not_repeated_and_only_selects(sweep: AblationConfig) -> None:
+def test_finished_runs_are_not_repeated_measured_as_checkpoints_and_kept_apart(sweep: AblationConfig) -> None:
     assert [row.name for row in ablate(sweep, only=["Slow & low"]).rows] == ["Slow & low"]
-    weights = Path(sweep.out) / "slow_low" / "seed0" / "last.safetensors"
+    run = Path(sweep.out) / "slow_low" / "seed0"
+    weights = run / "last.safetensors"
     before = weights.stat().st_mtime_ns
-    assert len(ablate(sweep).rows) == 2
-    assert weights.stat().st_mtime_ns == before
-
-
-def test_a_checkpoint_is_measured_only(sweep: AblationConfig) -> None:
-    ablate(sweep, only=["Slow & low"])
-    weights = Path(sweep.out) / "slow_low" / "seed0" / "last.safetensors"
     sweep.variants.append(Variant("given", checkpoint=str(weights)))
-    rows = {row.name: row for row in ablate(sweep, only=["given"]).rows}
+    rows = {row.name: row for row in ablate(sweep, only=["Slow & low", "given"]).rows}
+    assert weights.stat().st_mtime_ns == before
     assert rows["given"].samples is None
     assert rows["given"].metrics == rows["Slow & low"].metrics
+    (run / "metrics.json").unlink()
+    sweep.variants[1].changes["optimizer"]["lr"] = 1e-5
+    result = ablate(sweep, only=["Slow & low"])
+    assert "other settings (optimizer changed)" in result.failures[0]
 
 
 def test_a_failing_variant_does_not_stop_the_others(sweep: AblationConfig) -> None:
@@ -67,15 +66,6 @@ def test_a_failing_variant_does_not_stop_the_others(sweep: AblationConfig) -> No
     assert len(result.failures) == 1
     assert "broken, seed 0" in result.failures[0]
     assert [row.name for row in result.rows] == ["plain", "Slow & low"]
-
-
-def test_changed_settings_of_a_finished_run_are_refused(sweep: AblationConfig) -> None:
-    ablate(sweep, only=["Slow & low"])
-    run = Path(sweep.out) / "slow_low" / "seed0"
-    (run / "metrics.json").unlink()
-    sweep.variants[1].changes["optimizer"]["lr"] = 1e-5
-    result = ablate(sweep, only=["Slow & low"])
-    assert "other settings (optimizer changed)" in result.failures[0]
 
 
 @pytest.mark.parametrize(
@@ -109,21 +99,18 @@ def test_mean_spread_and_difference() -> None:
     assert cells == ["all four", "2", "16", "1", *metrics, "+30.0", "+0.0"]
 
 
-def test_command(sweep: AblationConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(asdict(sweep)))
-    assert cli.main(["ablate", str(file), "--only", "Slow & low"]) == 0
-    assert "Slow & low" in capsys.readouterr().out
-
-
 def test_a_nested_setting_changes_only_itself(
     sweep: AblationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(asdict(sweep)))
     asked = []
-    monkeypatch.setattr(ablation, "ablate", lambda config, **_: asked.append(config) or AblationResult((), (), ()))
-    assert cli.main(["ablate", str(file), "--base.data.root", "elsewhere", "--base.optimizer.lr=0.5"]) == 0
+    monkeypatch.setattr(
+        ablation, "ablate", lambda config, only, **_: asked.extend([config, only]) or AblationResult((), (), ())
+    )
+    words = ["--base.data.root", "elsewhere", "--base.optimizer.lr=0.5", "--only", "Slow & low"]
+    assert cli.main(["ablate", str(file), *words]) == 0
+    assert list(asked[1]) == ["Slow & low"]
     expected = json.loads(json.dumps(sweep.base))
     expected["data"]["root"] = "elsewhere"
     expected.setdefault("optimizer", {})["lr"] = 0.5

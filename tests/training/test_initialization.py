@@ -56,6 +56,7 @@ def test_blocks_of_another_number_of_heads_are_refused_and_a_part_of_the_tensors
     assert re.search(r"init: \d+ of \d+ tensors from the encoder of", caplog.text)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_file_and_distils(make_config, tmp_path: Path) -> None:
     """The whole way: teacher without tokens, then a student without tokens from ImageNet-like weights."""
     small = {"input_size_hw": [64, 64]}

@@ -22,8 +22,8 @@ SIZE = {"input_size_hw": (64, 64)}
 MOVENET = [  # backbone, its file, side of the file's input, end of the name of the map that it gives
     ("mobilenet_fpn", "lightning", 192, "re_lu_2/Relu:0"),
     ("movenet_lightning", "lightning", 192, "kpt_heatmap_0/re_lu_4/Relu:0"),
-    ("mobilenet_fpn_w175", "thunder", 256, "re_lu_2/Relu:0"),
-    ("movenet_thunder", "thunder", 256, "kpt_heatmap_0/re_lu_4/Relu:0"),
+    pytest.param("mobilenet_fpn_w175", "thunder", 256, "re_lu_2/Relu:0", marks=pytest.mark.slow),
+    pytest.param("movenet_thunder", "thunder", 256, "kpt_heatmap_0/re_lu_4/Relu:0", marks=pytest.mark.slow),
 ]
 
 

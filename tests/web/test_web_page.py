@@ -1,7 +1,6 @@
 """The page in a real browser: what a visitor does and sees."""
 
 import json
-import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -151,24 +150,6 @@ def test_a_photograph_has_the_predictors_pose_in_boxes_drawn_by_mouse(
     drawn = [0.2 * width, 0.1 * height, 0.75 * width, 0.95 * height]
     np.testing.assert_allclose(found[0]["box_xyxy"], drawn, atol=3)
     assert_agrees(found, read_image(photograph), predictor)
-
-
-def test_real_images_have_the_predictors_poses(page: Any, shared_data: Path, predictor: PosePredictor) -> None:
-    whole, detected = [], []
-    for path in sorted((shared_data / "coco_val_dev" / "images").iterdir())[:10]:
-        show(page, path)
-        expect(page.locator("#canvas")).to_have_attribute("aria-label", re.compile(path.name))
-        image = read_image(path)
-        height, width = image.shape[:2]
-        for errors in (detected, whole):
-            found = rows(page)
-            errors.append(crop_error(PoseResult.from_coco(found), predictor(image, [row["box_xyxy"] for row in found])))
-            page.click("#whole")
-            rows_when(page, lambda now, size=(width, height): now[0]["box_xyxy"] == [0, 0, *size])
-    logging.info("difference to the predictor: %.1e of the crop, median %.1e", max(whole), np.median(whole))
-    assert max(whole) < 1e-3
-    assert np.median(detected) < 1e-3
-    assert max(detected) < 5e-3  # people of 20 pixels, whom the network is unsure of
 
 
 def test_the_skeleton_is_drawn(page: Any, photograph: Path) -> None:
@@ -370,29 +351,6 @@ def video(tmp_path_factory: pytest.TempPathFactory, photograph: Path) -> Path:
     return path
 
 
-def test_a_written_video_plays_in_the_browser(browser: Any, video: Path) -> None:
-    with hosting(video.parent) as address:
-        page = browser.new_page()
-        page.goto(address)
-        state = page.evaluate(
-            """name => new Promise(resolve => {
-                const video = document.createElement('video');
-                const tell = () => resolve({ready: video.readyState, duration: video.duration,
-                    size: [video.videoWidth, video.videoHeight], error: video.error && video.error.message});
-                video.addEventListener('canplaythrough', tell);
-                video.addEventListener('error', tell);
-                video.preload = 'auto';
-                video.src = name;
-            })""",
-            video.name,
-        )
-        page.close()
-    assert state["error"] is None
-    assert state["ready"] >= 2
-    assert state["duration"] == pytest.approx(2.0, abs=0.05)
-    assert state["size"] == [480, 280]
-
-
 def test_a_video_is_followed(page: Any, video: Path) -> None:
     show(page, video)
     expect(page.locator("#clock")).to_have_text("0:00 / 0:02")
@@ -514,16 +472,6 @@ def test_text_can_be_read_in_light_and_dark(browser: Any, visit: Callable[..., A
         contrast = (max(text, ground) + 0.05) / (min(text, ground) + 0.05)
         assert contrast >= 4.5, selector
     assert (luminance(colors("body")[1][:3]) < 0.1) == (scheme == "dark")
-
-
-def test_nothing_jumps(browser: Any, visit: Callable[..., Any], image_file: Path) -> None:
-    watch = """window.shifted = 0;
-        new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.shifted += entry.value; })
-            .observe({type: 'layout-shift', buffered: true});"""
-    page = visit(browser, before=watch)
-    show(page, image_file)
-    page.wait_for_timeout(300)
-    assert page.evaluate("window.shifted") < 0.01
 
 
 def test_a_host_without_isolation_gets_one_thread(browser: Any, built_page: Path, visit: Callable[..., Any]) -> None:

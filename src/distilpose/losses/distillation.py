@@ -113,7 +113,7 @@ class DistillationCriterion(nn.Module):
         self.register_buffer("oks_sigmas", torch.tensor(oks_sigmas), persistent=False)
 
     def forward(
-        self, student: PoseOutput[Tensor], teacher: HeatmapOutput[Tensor] | None, labels: Labels, progress: float = 0.0
+        self, student: PoseOutput[Tensor], teacher: HeatmapOutput[Tensor] | None, labels: Labels
     ) -> dict[str, Tensor]:
         """The weighted terms of one batch by name; their sum is minimized.
 
@@ -121,19 +121,18 @@ class DistillationCriterion(nn.Module):
             student: with gradient.
             teacher: of the same crops; None exactly where the criterion was built without a teacher.
             labels: of the crops.
-            progress: share of the training that is done, in [0, 1].
         """
-        options, fading = self.options, self.options.fading(progress)
+        options = self.options
         terms = {"keypoint": options.keypoint * self._label_loss(student, labels)}
         heatmaps = None if teacher is None else teacher.heatmaps.detach().float()
         if teacher is not None and options.token:
             for name in ("visual_token", "keypoint_token"):
                 own, other = getattr(student, f"{name}s"), getattr(teacher, f"{name}s").detach()
                 own = own if self.projection is None else self.projection(own)
-                terms[name] = fading * options.token * F.mse_loss(own.float(), other.float())
+                terms[name] = options.token * F.mse_loss(own.float(), other.float())
         if heatmaps is not None and options.simulated_heatmap:
             loss = self._simulated_heatmap_loss(student, heatmaps, labels)
-            terms["simulated_heatmap"] = fading * options.simulated_heatmap * loss
+            terms["simulated_heatmap"] = options.simulated_heatmap * loss
         if self.learns_score:
             terms["score"] = options.score * self._score_loss(student, heatmaps, labels)
         return terms
@@ -184,7 +183,7 @@ class HeatmapCriterion(nn.Module):
     """Loss terms of a heatmap model: Gaussians around the labels and, with a teacher, the teacher's heatmaps.
 
     Args:
-        options: ``teacher_heatmap``, ``mask``, ``distil_unannotated`` and ``fade`` are used.
+        options: ``teacher_heatmap``, ``mask`` and ``distil_unannotated`` are used.
         target_sigma: of the Gaussians, in heatmap cells.
         teacher: of the model; None trains on labels alone.
 
@@ -211,14 +210,13 @@ class HeatmapCriterion(nn.Module):
         output: HeatmapOutput[Tensor],
         teacher: HeatmapOutput[Tensor] | None,
         labels: Labels,
-        progress: float = 0.0,
     ) -> dict[str, Tensor]:
         """As `DistillationCriterion`; the teacher's heatmaps have the size of the model's."""
         terms = {"heatmap": label_heatmap_loss(output.heatmaps, labels, self.target_sigma)}
         if teacher is not None:
             weight = distillation_weight(labels, self.options) * self.keypoint_mask
             loss = heatmap_mse(output.heatmaps.float(), teacher.heatmaps.detach().float(), weight)
-            terms["teacher_heatmap"] = self.options.fading(progress) * self.options.teacher_heatmap * loss
+            terms["teacher_heatmap"] = self.options.teacher_heatmap * loss
         return terms
 
 

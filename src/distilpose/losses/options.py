@@ -40,8 +40,6 @@ class DistillationOptions:
             (never in ``"reference"`` without it).
         score_reading: how the teacher's heatmap is read at the student's keypoint.
         sigma_floor: smallest spread drawn, in cells of the heatmap that is drawn, whatever their size.
-        fade: (start, end) as shares of the training: between them the weights of the losses that compare with the
-            teacher's tokens and heatmaps fall linearly to zero. They stay when None.
         teacher_heatmap: weight of a heatmap model's loss against the heatmaps of its teacher.
         backbone_heatmap: weight of an extra heatmap loss on the backbone's features, in training only; it helps
             short trainings. For backbones whose features lie 4 crop pixels apart.
@@ -61,7 +59,6 @@ class DistillationOptions:
     distil_unannotated: bool = False
     score_reading: ScoreReading = "bilinear"
     sigma_floor: float = SIGMA_FLOOR
-    fade: tuple[float, float] | None = None
     teacher_heatmap: float = 1.0
     backbone_heatmap: float = 0.0
 
@@ -76,15 +73,8 @@ class DistillationOptions:
                 raise ConfigError(f"losses.{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.keypoint_form == "rle" and self.sigma_floor == 0:
             raise ConfigError("keypoint_form 'rle' divides by sigma: set sigma_floor greater than 0")
-        if self.fade is not None and not 0 <= self.fade[0] < self.fade[1] <= 1:
-            raise ConfigError(f"losses.fade must be [start, end] with 0 <= start < end <= 1, got {list(self.fade)}")
 
     @classmethod
     def reference(cls) -> DistillationOptions:
         """The released code's behavior, to the digit."""
         return cls(mask="reference", distil_unannotated=True, score_reading="reference", sigma_floor=0.0)
-
-    def fading(self, progress: float) -> float:
-        """Factor on the teacher's weights at ``progress``, the share of the training that is done."""
-        start, end = self.fade or (math.inf, math.inf)
-        return 1.0 if progress < start else max(0.0, (end - progress) / (end - start))

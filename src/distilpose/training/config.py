@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cache, reduce
 from typing import Any, Literal, cast
 
 import torch
@@ -229,20 +229,29 @@ class TrainConfig:
             )
 
 
+@cache
+def _parser() -> Any:
+    """Of plain values; a sweep reads a configuration for every run, and building this takes as long as reading one."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--run", type=TrainConfig)
+    return parser
+
+
 def train_config_from(values: Mapping[str, Any]) -> TrainConfig:
     """Check types and names of plain values, as a configuration file holds them.
 
     Raises:
         ConfigError: an unknown or missing field, or a value of the wrong type.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError
 
     values = dict(current_names(values))
     refuse_deleted(values)
     if values.get("flip_test") is False:
         values["flip_test"] = "off"  # YAML reads a bare off as False
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--run", type=TrainConfig)
+    parser = _parser()
     try:
         parsed = parser.instantiate(parser.parse_object({"run": values})).run
     except ArgumentError as error:

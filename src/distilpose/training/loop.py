@@ -36,7 +36,6 @@ class Training:
     def __init__(self, step: TrainingStep, config: TrainConfig, device: torch.device, steps_per_epoch: int) -> None:
         self.step, self.epoch, self.steps = step, 0, 0
         self._config, self._device = config, device
-        self._total_steps = config.epochs * steps_per_epoch
         _freeze(step.model, config.freeze)
         if config.sync_batchnorm and torch.distributed.is_initialized():
             step.model = nn.SyncBatchNorm.convert_sync_batchnorm(step.model)  # type: ignore[no-untyped-call]
@@ -81,7 +80,7 @@ class Training:
         """One step of the optimizer; the terms and their ``total``, averaged over all processes."""
         batch = to_device(batch, self._device)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            terms = self._parallel(batch, self.steps / self._total_steps)
+            terms = self._parallel(batch)
         total = torch.stack(list(terms.values())).sum()
         values = mean_over_ranks(torch.stack([*terms.values(), total]).detach())
         logged = dict(zip([*terms, "total"], values.unbind(), strict=True))

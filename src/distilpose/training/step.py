@@ -95,16 +95,15 @@ class TrainingStep(nn.Module):
             nn.init.normal_(self.backbone_head.weight, std=0.01)
         self._target_sigma, self._areas = target_sigma, areas
 
-    def forward(self, batch: Batch, progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted loss terms of a batch by name; their sum is minimized.
 
         Args:
             batch: on the device of the model.
-            progress: share of the training that is done.
         """
         output, features = self._run_model(batch.images.contiguous(memory_format=torch.channels_last))
         labels = self._labels(batch)
-        terms: dict[str, Tensor] = self.criterion(output, self.ask_teacher(batch), labels, progress)
+        terms: dict[str, Tensor] = self.criterion(output, self.ask_teacher(batch), labels)
         if self.backbone_head is not None:
             loss = label_heatmap_loss(self.backbone_head(features), labels, self._target_sigma)
             terms["backbone_heatmap"] = self.criterion.options.backbone_heatmap * loss
