@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import shutil
@@ -15,6 +16,13 @@ from typing import IO, Any, BinaryIO, Self
 
 from distilpose.errors import ConfigError, DistilPoseError, InputError
 
+# What the operating system says of a disk, a folder or a name.
+DISK_ERRORS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    }
+)
 LOCK_NAME = ".distilpose.lock"
 _FULL_BYTES = 1 << 20  # with less room than that, a disk is full
 _STEM_BYTES = 220  # of at most 255 of a file name: numbers, track and suffix stand behind the stem
