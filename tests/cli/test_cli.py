@@ -15,7 +15,6 @@ import torch
 import yaml
 from PIL import Image
 
-from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.cli import main as cli
 from distilpose.cli.command import read_options
 from distilpose.cli.training import train_config
@@ -25,22 +24,12 @@ from distilpose.inference.options import OutputOptions, PredictOptions, VideoOpt
 from distilpose.models import create_model
 from distilpose.training import ablation
 from distilpose.visualization.draw import STYLES
-from synthetic_people import write_synthetic_dataset
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "\nvariants:" in path.read_text())
 ALIASES = "\n".join(f"a{n}: &a{n} " + ("{x: 1}" if n == 0 else f"[{', '.join([f'*a{n - 1}'] * 9)}]") for n in range(30))
 MERGED = ALIASES.replace("[", "{<<: [").replace("]", "]}")
 CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(SWEEPS))
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory) -> Path:
-    """Folder with drawn people and an untrained model."""
-    folder = tmp_path_factory.mktemp("people")
-    write_synthetic_dataset(folder, 4, seed=8)
-    save_checkpoint(create_model("distilpose_s", input_size_hw=(64, 48), dim=16, depth=1), folder / "m.safetensors")
-    return folder
 
 
 def test_overview_names_every_command(capsys) -> None:
@@ -145,27 +134,6 @@ def test_names_reach_any_terminal_without_control_characters(tmp_path) -> None:
         assert b"f\\xfc\\x1bc" + part in told
 
 
-def test_models_prints_the_table(capsys) -> None:
-    assert cli.main(["models"]) == 0
-    out = capsys.readouterr().out
-    for text in ("5,364,101", "21,265,637", "6,620,736", "69,411,360", "2.724", "71.6", "arXiv:2303.02455"):
-        assert text in out
-
-
-def test_evaluate_writes_metrics_and_a_submission_that_evaluates_alike(people, tmp_path, capsys) -> None:
-    annotations = str(people / "person_keypoints.json")
-    model = ["--model", str(people / "m.safetensors"), "--images", str(people / "images")]
-    assert cli.main(["evaluate", *model, "--annotations", annotations, "--out", str(tmp_path)]) == 0
-    assert "AP50" in capsys.readouterr().out
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(metrics) >= {"AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL", "PCK@0.2"}
-    again = tmp_path / "again"
-    results = ["--predictions", str(tmp_path / "results_keypoints.json")]
-    assert cli.main(["evaluate", *results, "--annotations", annotations, "--out", str(again)]) == 0
-    second = json.loads((again / "metrics.json").read_text())
-    assert {k: second[k] for k in ("AP", "AR", "AP50")} == {k: metrics[k] for k in ("AP", "AR", "AP50")}
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -190,7 +158,11 @@ def parse_train(*arguments: str):
     return train_config(cli.COMMANDS["train"].options(ArgumentParser(), arguments))
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize(
+    "path",  # the longest one takes seconds
+    [pytest.param(p, marks=[pytest.mark.slow] if p.stem == "screening_64" else []) for p in SWEEPS],
+    ids=lambda p: f"{p.parent.name}/{p.name}",
+)
 def test_every_sweep_parses_and_its_variants_are_trainings(path, monkeypatch) -> None:
     planned = []
     nothing = ablation.AblationResult((), (), ())

@@ -17,12 +17,6 @@ def test_rendering_equals_the_formula_cell_by_cell() -> None:
             assert heatmap[0, 0, y, x].item() == pytest.approx(math.exp(-exponent / 2), rel=1e-5)
 
 
-def test_rendering_with_one_sigma_is_round() -> None:
-    sigma = torch.tensor([[[1.3]]]).expand(-1, -1, 2)
-    heatmap = render_gaussian_heatmaps(torch.tensor([[[0.5, 0.5]]]), sigma, (8, 8))[0, 0]
-    assert torch.allclose(heatmap, heatmap.T)
-
-
 @pytest.mark.parametrize("cells", [8, 16, 32])
 def test_the_simulated_heatmap_covers_the_same_part_of_the_crop_at_any_stride(cells: int) -> None:
     size_hw = (cells, cells * 3 // 4)
