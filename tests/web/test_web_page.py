@@ -438,6 +438,16 @@ def test_a_phone_scrolls_in_one_direction_only(browser: Any, visit: Callable[...
     assert min(small) >= 32
 
 
+def test_the_status_of_a_small_phone_is_in_view(browser: Any, visit: Callable[..., Any], tmp_path: Path) -> None:
+    page = visit(browser, **(PHONE | {"viewport": {"width": 360, "height": 568}}))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    page.set_input_files("#file", tmp_path / "broken.png")
+    expect(page.locator("#status")).to_have_class("status bad")
+    box = page.locator("#status").bounding_box()
+    assert box["height"] > 20
+    assert box["y"] + box["height"] <= 568
+
+
 def luminance(rgb: list[float]) -> float:
     parts = [value / 255 for value in rgb]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
