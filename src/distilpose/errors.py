@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+_LINE = 2000  # characters of a line of an error: a name or value of a file may have any number
+
 
 class DistilPoseError(Exception):
-    """Base of all errors raised on bad input; the text says what was expected, what came and what to do."""
+    """Base of all errors raised on bad input; the text says what was expected, what came and what to do.
+
+    Of a line of more than 2,000 characters the middle is left out.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(shorten(each) if isinstance(each, str) else each for each in args))
 
 
 class InputError(DistilPoseError):
@@ -49,9 +57,16 @@ def naming(source: object, error: DistilPoseError) -> str:
     return str(error) if str(source) in str(error) else f"{source}: {error}"
 
 
+def shorten(text: str) -> str:
+    """A text without the middle of its longest lines."""
+    lines = text.split("\n")
+    half = _LINE // 2
+    return "\n".join(line if len(line) <= _LINE else f"{line[:half]} ... {line[-half:]}" for line in lines)
+
+
 def printable(text: object) -> str:
-    """A text without control characters, which a file's name could send to the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in str(text))
+    """A text without control characters, which a file's name could send to the terminal; its lines are shortened."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in shorten(str(text)))
 
 
 # Extra of the package (pyproject.toml) that installs an optional import.

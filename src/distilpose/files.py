@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import shutil
@@ -15,8 +16,16 @@ from typing import IO, Any, BinaryIO, Self
 
 from distilpose.errors import ConfigError, DistilPoseError, InputError
 
+# What the operating system says of a disk, a folder or a name.
+DISK_ERRORS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    }
+)
 LOCK_NAME = ".distilpose.lock"
 _FULL_BYTES = 1 << 20  # with less room than that, a disk is full
+_STEM_BYTES = 220  # of at most 255 of a file name: numbers, track and suffix stand behind the stem
 _MAX_YAML_BYTES, _MAX_YAML_VALUES, _MAX_YAML_DEPTH = 1 << 20, 100_000, 50
 
 
@@ -87,6 +96,12 @@ def disk_errors(path: Path) -> Iterator[None]:
 def utf8_text(name: object) -> str:
     """A name as text that every file can hold: bytes that are no UTF-8 are written as escapes, as in a terminal."""
     return str(name).encode(errors="backslashreplace").decode()
+
+
+def short_stem(stem: str) -> str:
+    """A stem that a file name has room for with what is put behind it: what is beyond 220 bytes is cut off."""
+    data = stem.encode(errors="surrogatepass")
+    return stem if len(data) <= _STEM_BYTES else data[:_STEM_BYTES].decode(errors="ignore")
 
 
 def part_path(path: Path) -> Path:
@@ -212,8 +227,9 @@ class OutputLock:
             finally:
                 if self._file is None:
                     os.close(file)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{self._work} (process {os.getpid()} on {socket.gethostname()})\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk it locks all the same
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{self._work} (process {os.getpid()} on {socket.gethostname()})\n".encode(), 0)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from foreign_files import SIZE_HW, simcc, write_network
 from numpy.typing import NDArray
 
 import distilpose
@@ -17,6 +16,8 @@ from distilpose.backends.loading import as_backend, load_model
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133, HALPE_26
+from foreign_files import SIZE_HW, simcc, write_network
+from onnx_text import save_onnx, tensor
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
 BOXES = np.array([[10.0, 10, 70, 110], [60, 5, 150, 100]])
@@ -162,6 +163,14 @@ def test_unusable_files(tmp_path: Path) -> None:
     path = write_network(tmp_path / "nan.onnx", {"maps": (17, 16, 12)}, weights={"maps": endless})
     with pytest.raises(CheckpointError, match="be finite"):
         load_model(path)
+    for shape, nodes, message in (
+        (("n", 3, 8, 6), ["maps = ReduceMean <keepdims = 0> (images)"], "zero-dimensional arrays"),
+        (("n", 3, 8, 10**9), ["maps = Identity (images)"], "sides of 1 to 4096"),
+        ((10**9, 3, 8, 6), ["maps = Identity (images)"], "images at once, expected 1 to 1024"),
+    ):
+        file = save_onnx(tmp_path / "odd.onnx", [tensor("images", *shape)], ["float maps"], nodes)
+        with pytest.raises(CheckpointError, match=message):
+            load_model(file)
 
 
 @pytest.mark.slow  # tests of teachers hold the same network against the same library

@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import errno
 import json
 import math
 import os
@@ -263,6 +264,19 @@ def test_the_beginning_of_an_option_is_no_option(arguments, capsys) -> None:
         cli.main(arguments)
     assert stop.value.code == 2
     assert arguments[-2] in capsys.readouterr().err
+
+
+def test_what_a_disk_says_is_an_error_of_every_command(monkeypatch, capsys) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    error = OSError(errno.ENOSPC, "No space left on device", "out/file")
+    assert cli.main(["models"]) == 1
+    assert "error: [Errno 28] No space left on device: 'out/file': expected folders that" in capsys.readouterr().err
+    error = ConnectionResetError()
+    with pytest.raises(ConnectionResetError):
+        cli.main(["models"])
 
 
 def test_a_base_change_that_is_no_yaml_is_told(capsys) -> None:

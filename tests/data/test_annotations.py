@@ -14,7 +14,7 @@ from PIL import Image
 from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import load_person_samples
 from distilpose.data.files import read_flag, shortened
-from distilpose.errors import DatasetError
+from distilpose.errors import DatasetError, printable
 from distilpose.evaluation.ground_truth import load_ground_truth
 from distilpose.skeletons import COCO_17, LSP_14
 
@@ -49,6 +49,9 @@ HABITS: dict[str, Callable[[Document], Any]] = {
     "another skeleton too": lambda d: (
         d.update(categories=[{"id": 1, "name": "Person", "keypoints": NAMES}, {"id": 2, "keypoints": ["tip", "tail"]}]),
         d["annotations"].append({"id": 9, "image_id": 3, "category_id": 2, "bbox": [1, 1, 5, 5], "keypoints": [1] * 6}),
+    ),
+    "sizes as text and with a fraction of 0": lambda d: d["images"][0].update(
+        height=str(d["images"][0]["height"]), width=float(d["images"][0]["width"])
     ),
     "backslashes": lambda d: d["images"][0].update(file_name=".\\a.png"),
     "a folder that is not there": lambda d: d["images"][0].update(file_name="upload/7/a.png"),
@@ -339,3 +342,7 @@ def test_values_in_errors_are_short_however_deep():
         bomb = [bomb] * 9
     for value in (deep, bomb, "x" * 10**6, list(range(10**6)), {str(i): i for i in range(1000)}):
         assert len(shortened(value)) < 2000
+    error = DatasetError(f"{'a' * 10**5}.jpg is missing\n{'b' * 10**5}.jpg too")
+    assert [len(line) for line in str(error).split("\n")] == [2005, 2005]
+    assert str(error).endswith("b.jpg too")
+    assert len(printable("\x00" * 10**5)) < 10**4

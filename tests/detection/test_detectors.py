@@ -395,6 +395,8 @@ def test_files_that_do_not_fit(graph: Callable[..., str], tmp_path: Path) -> Non
         (known, "?size=96", {}, "size must be 64x64, which the file fixes, got 96x96"),
         (known, "?layout=yolox", {}, r"layout yolox expects one output .*got logits .*the layouts are detr-focal: "),
         (known, "", {"shape": ("batch", 64, 64, 3)}, r"one float input of images \(B, 3, H, W\), got images"),
+        (known, "", {"shape": (1, 3, 64, 10**9)}, "at most 1024 images of 8192 pixels a side"),
+        (known, "", {"shape": (10**9, 3, 64, 64)}, "at most 1024 images of 8192 pixels a side"),
         (known, "", {"extra_input": "im_shape"}, r"expected no input but the images, .*got im_shape"),
         (heat, "", {}, r"its layout is not recognized, its outputs are heat .*detr-deploy: labels"),
     ):
@@ -409,6 +411,10 @@ def test_a_file_that_fails_on_its_images(tmp_path: Path) -> None:
     arrays = {f"{name}_shape": shape for name, shape in shapes.items()}
     file = save_onnx(tmp_path / "wrong.onnx", [tensor("images", "n", 3, "h", "w")], outputs, nodes, arrays)
     with pytest.raises(InputError, match=r"wrong\.onnx fails on 1 images of 640x640 pixels"):
+        create_detector(f"onnx:{file}")
+    inputs, node = [tensor("images", "n", 3, 64, 64)], "words = Constant <value_strings = ['a']> ()".replace("'", '"')
+    file = save_onnx(tmp_path / "words.onnx", inputs, ["string[1] words"], [node])
+    with pytest.raises(InputError, match="output 'words' is no array of numbers"):
         create_detector(f"onnx:{file}")
 
 

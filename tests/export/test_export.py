@@ -193,6 +193,17 @@ def with_description(path: Path, **changes: Any) -> onnx.ModelProto:
     return model
 
 
+def with_sequence(path: Path) -> onnx.ModelProto:
+    """A file whose output is no tensor."""
+    model = with_description(path)
+    element = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None)
+    node = onnx.helper.make_node("SplitToSequence", ["images"], ["xy_norm"])
+    output = onnx.helper.make_value_info("xy_norm", onnx.helper.make_sequence_type_proto(element))
+    graph = onnx.helper.make_graph([node], "graph", model.graph.input, [output])
+    model.graph.CopyFrom(graph)
+    return model
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -207,6 +218,7 @@ def with_description(path: Path, **changes: Any) -> onnx.ModelProto:
         (lambda good, bad: bad.write_bytes(good.read_bytes().replace(b"written_by", b"wr\xfftten_by")), "can't decode"),
         (lambda good, bad: bad.write_bytes(good.read_bytes().replace(b"images", b"im\xffges")), "can't decode"),
         (lambda good, bad: onnx.save(with_description(good, skeleton=LINE), bad), r"float32 of shape \(2, 2, 2\)"),
+        (lambda good, bad: onnx.save(with_sequence(good), bad), "output 'xy_norm' is no array of numbers"),
     ],
 )
 def test_bad_onnx_files(exported: Exported, tmp_path: Path, spoil: Any, message: str) -> None:

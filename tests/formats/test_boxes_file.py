@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distilpose.errors import InputError
+from distilpose.errors import DatasetError, InputError
 from distilpose.formats.boxes import match_boxes, match_image_ids
 
 PATHS = [Path("photos/000000000785.jpg"), Path("photos/garden.jpg"), Path("other/12.png")]
@@ -24,6 +24,14 @@ def row(image_id: int | None = None, image: str | None = None, x: float = 1, **f
     """A detection whose left edge tells it apart."""
     named = {"image_id": image_id, "image": image}
     return {key: value for key, value in named.items() if value is not None} | {"bbox": [x, 2, 30, 40]} | fields
+
+
+def labeled(**fields: Any) -> dict[str, Any]:
+    """An annotation file of one annotation."""
+    annotation = {"image_id": 785, "category_id": 1, "bbox": [1, 2, 30, 40]} | fields
+    category = {"id": fields.get("category_id", 1), "name": "pedestrian" if "category_id" in fields else "person"}
+    image = {"id": 785, "file_name": "000000000785.jpg", "height": 80, "width": 80}
+    return {"images": [image], "annotations": [annotation], "categories": [category]}
 
 
 def lefts(boxes: Path, paths: list[Path], annotations: Path | None = None) -> list[list[float]]:
@@ -160,10 +168,15 @@ def test_people_without_a_box_have_that_of_their_keypoints(tmp_path: Path) -> No
         ("[" * 100_000, "nested too deeply"),
         ([row(4), row(5)], "none of its 2 boxes .* image_id 4, .*000000000785.jpg.*--annotations"),
         ([row(785, category_id=0)], "expected person boxes, got none: its categories are 0, people are 1"),
+        ([row(785, bbox=[0.1, 0.2, 0.3, 0.4])], "in pixels, got numbers from 0 to 1 alone"),
+        (labeled(iscrowd=1), "got none: its 1 annotations are crowds"),
+        (labeled(category_id=2), "its categories are 2, people are not among the categories: one must be called pers"),
+        (labeled(bbox=[40, 40, 79, 79], keypoints=[50, 50, 2]), "expected bbox as left, top, width, height"),
+        (labeled(keypoints=[0.5, 0.5, 2]), "expected keypoints in pixels"),
     ],
 )
 def test_unusable_file_is_refused_by_name(tmp_path: Path, content: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises((InputError, DatasetError), match=message) as caught:
         match_boxes(write(tmp_path, content), PATHS)
     assert "boxes.json" in str(caught.value)
 

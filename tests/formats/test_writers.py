@@ -114,3 +114,20 @@ for kind, name in ((coco_results, "a.json"), (json_lines, "b.jsonl")):
     assert len(json.loads((tmp_path / "a.json").read_text())) == 2 * int(told[0]) > 0
     lines = (tmp_path / "b.jsonl").read_text().splitlines()
     assert len([json.loads(line) for line in lines]) == int(told[1]) > 0
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_left_empty(tmp_path: Path) -> None:
+    code = f"""
+import resource
+from pathlib import Path
+from distilpose.files import OutputLock
+from distilpose.formats.coco import coco_results
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+with OutputLock({str(tmp_path)!r}, "a test"):
+    try:
+        coco_results(Path({str(tmp_path)!r}) / "a.json")
+    except OSError:
+        print("full")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, list(tmp_path.iterdir())) == ("full\n", [])

@@ -91,7 +91,10 @@ def test_box_forms() -> None:
     assert check_boxes_xyxy([]).shape == (0, 4)
 
 
-@pytest.mark.parametrize("boxes", [[[5, 5, 5, 9]], [[0, 0, np.nan, 1]], [1, 2, 3, 4], [[1, 2, 3]], "boxes"])
+@pytest.mark.parametrize(
+    "boxes", [[[5, 5, 5, 9]], [[0, 0, np.nan, 1]], [1, 2, 3, 4], [[1, 2, 3]], "boxes", [[-1e308, 0, 1e308, 1]]]
+)
+@pytest.mark.filterwarnings("error")
 def test_bad_boxes(boxes) -> None:
     with pytest.raises(InputError, match="boxes_xyxy must"):
         check_boxes_xyxy(boxes)

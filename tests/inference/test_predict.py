@@ -16,6 +16,7 @@ from distilpose.data.images import read_image, write_image
 from distilpose.detection.detectors import WholeImage
 from distilpose.errors import ConfigError, InputError
 from distilpose.files import OutputLock
+from distilpose.formats.writers import WRITERS
 from distilpose.inference.options import OutputOptions, PredictOptions
 from distilpose.inference.predict import predict_files
 from distilpose.visualization import annotators as annotated
@@ -230,6 +231,17 @@ def test_a_name_that_is_no_utf_8_is_written_with_escapes(folder: Path, tmp_path:
     assert names == ["7.png", "8\\udcff.png", "garden.png"]
     again = run(backend, tmp_path / "again", odd, boxes=tmp_path / "out" / "predictions.json")
     assert again.num_people == 1
+
+
+def test_the_longest_names_are_predicted_in_every_format(folder: Path, tmp_path: Path, backend: Any) -> None:
+    for name, long in (("7", "n" * 250 + "1"), ("8", "n" * 250 + "2")):
+        (folder / f"{name}.png").rename(folder / f"{long}.png")
+    output = OutputOptions(format=list(WRITERS), crops=True)
+    report = run(backend, tmp_path / "out", folder, output=output)
+    assert (report.num_images, report.failures) == (3, ())
+    drawn = [path for path in (tmp_path / "out").glob("*.jpg") if path.stem.startswith("n" * 200)]
+    written = [len(list((tmp_path / "out" / name).glob("*n*"))) for name in ("openpose", "yolo/labels", "crops")]
+    assert (len(drawn), written) == (2, [3, 3, 3])
 
 
 def test_boxes_and_a_detector_exclude_each_other(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:

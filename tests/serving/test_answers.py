@@ -147,6 +147,15 @@ def test_an_image_that_fails_among_others_is_counted_and_logged(start: Any, capl
     assert metric(address, "distilpose_rejected_total") == 2
 
 
+def test_a_long_path_is_short_in_answer_and_log(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "distilpose.serving.access_log"):
+        reply = ask(start().address, "/" + "a" * 50_000)
+        wait_for(lambda: any(record.message == "request" for record in caplog.records))
+    (line,) = (record.fields for record in caplog.records if record.message == "request")  # type: ignore[attr-defined]
+    assert (reply.status, len(line["path"])) == (404, 200)
+    assert len(reply.body) < 500
+
+
 class Broken:
     """Fails as a backend and as a detector, like a runtime that has exceptions of its own."""
 

@@ -12,7 +12,8 @@ from teacher_parts import Source
 from distilpose.cli.main import main as cli
 from distilpose.data.coco import load_person_samples
 from distilpose.data.dataset import PersonDataset, SampleKey
-from distilpose.errors import ConfigError
+from distilpose.errors import ConfigError, InputError
+from distilpose.files import OutputLock
 from distilpose.skeletons import Skeleton
 from distilpose.teachers import build
 from distilpose.teachers.base import CropSpec, SourceSpec
@@ -113,7 +114,13 @@ def test_an_interrupted_run_goes_on(disc_teacher, photos, monkeypatch) -> None:
     assert "0.png" in report.failures[0]
     assert (report.num_images, report.num_people) == (1, 2)
     part = photos.parent / "out" / "labels.part.jsonl"
-    part.write_text(part.read_text() + '{"image": {"id"')  # cut off in the middle of a line
+    with OutputLock(part.parent, "another"), pytest.raises(InputError, match="in use by another"):
+        label_people(options(photos))
+    labeled = part.read_text()
+    part.write_text(f"{labeled}damaged\n")
+    with pytest.raises(ConfigError, match="is damaged"):
+        label_people(options(photos))
+    part.write_text(labeled + '{"image": {"id"')  # cut off in the middle of a line
     (photos / "kept").replace(photos / "0.png")
     with pytest.raises(ConfigError, match="labels of a run with other options"):
         label_people(options(photos, min_score=0.5))

@@ -382,3 +382,12 @@ def test_a_full_disk_leaves_a_video_that_plays(tmp_path: Path) -> None:
     frames = read(tmp_path / "out.mp4")
     assert len(frames) >= int(told[1]) - 45
     assert len(frames) > 5
+
+
+def test_a_planted_link_is_not_followed_by_a_video(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".out.mp4.part").symlink_to(victim)
+    with VideoWriter(tmp_path / "out.mp4", (48, 64)) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8), 0.0)
+    assert (victim.read_text(), len(read(tmp_path / "out.mp4"))) == ("precious", 1)

@@ -24,6 +24,7 @@ NumpyOutput = PoseOutput[Float32Array] | HeatmapOutput[Float32Array]
 INPUT_NAME = "images"
 POSE_OUTPUTS = ("xy_norm", "sigma", "score")  # a model without sigma or score lacks that output
 HEATMAP_OUTPUT = "heatmaps"
+MAX_BATCH = 1024  # images that a file of a fixed batch reads at once
 _DIGEST = re.compile(r'"digest": "(sha256:[0-9a-f]{64})"')
 _BLANK = "sha256:" + "0" * 64
 

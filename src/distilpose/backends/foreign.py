@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 
 from distilpose.backends.address import ForeignOptions
-from distilpose.backends.base import NumpyOutput, check_network_input, first_line, run_failed
-from distilpose.backends.description import ModelDescription, Triple, triple
+from distilpose.backends.base import MAX_BATCH, NumpyOutput, check_network_input, first_line, run_failed
+from distilpose.backends.description import MAX_SIDE, ModelDescription, Triple, triple
 from distilpose.backends.device import AUTO, RuntimeInfo
-from distilpose.backends.onnxruntime import open_onnx_session, session_runtime
+from distilpose.backends.onnxruntime import open_onnx_session, run_session, session_runtime
 from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, NetworkInput, Normalization
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models.outputs import CELL, HeatmapOutput, PoseOutput
@@ -91,6 +91,8 @@ class OnnxNetwork:
         self.input_size_hw = _input_size(path, shape[1:3] if channels_last else shape[2:], size_hw)
         self._name, self._channels_last = inputs[0].name, channels_last
         self._batch = shape[0] if isinstance(shape[0], int) else None
+        if self._batch is not None and not 1 <= self._batch <= MAX_BATCH:
+            raise CheckpointError(f"{path} reads {self._batch} images at once, expected 1 to {MAX_BATCH}")
 
     def run(self, images: NetworkInput, outputs: Sequence[str]) -> list[Float32Array]:
         """(B, 3, H, W) -> the named outputs in float32; in parts if the file's batch is fixed."""
@@ -102,12 +104,12 @@ class OnnxNetwork:
             array = np.concatenate([array, np.repeat(array[-1:], filled, axis=0)])
         try:
             parts = [
-                self.session.run(list(outputs), {self._name: array[start : start + step]})
+                run_session(self.session, outputs, {self._name: array[start : start + step]})
                 for start in range(0, len(array), step)
             ]
-        except Exception as error:  # its exceptions share no base class
+            return [np.concatenate(values)[: len(images)].astype(np.float32) for values in zip(*parts, strict=True)]
+        except Exception as error:  # its exceptions share no base class; outputs may have no batch
             raise run_failed(self.path, "ONNX Runtime", error) from error
-        return [np.concatenate(values)[: len(images)].astype(np.float32) for values in zip(*parts, strict=True)]
 
     def try_out(self, outputs: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """Shapes of the named outputs on two black images, without the batch.
@@ -146,6 +148,8 @@ def _input_size(path: Path, own: Sequence[Any], declared: Size | None) -> Size:
     if fixed and declared is not None and tuple(own) != declared:
         raise ConfigError(f"{path} reads {tuple(own)}, size says {declared}: leave it out")
     height, width = own if fixed else cast("Size", declared)
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise CheckpointError(f"{path} reads {height} x {width} pixels, expected sides of 1 to {MAX_SIDE}")
     return height, width
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from distilpose.backends.base import INPUT_NAME, ExportedBackend, existing_file, unreadable
 from distilpose.backends.description import METADATA_KEY
@@ -46,7 +50,7 @@ class OnnxRuntimeBackend(ExportedBackend):
         super().__init__([path], text, names, session_runtime(self._session))
 
     def _run(self, images: NetworkInput) -> Any:
-        return self._session.run(self._names, {INPUT_NAME: images})
+        return run_session(self._session, self._names, {INPUT_NAME: images})
 
 
 def is_exported(path: Path) -> bool:
@@ -98,6 +102,15 @@ def open_onnx_session(
         )
     log_runtime(path, session_runtime(session))
     return session
+
+
+def run_session(session: Any, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """The named outputs of a run; raises whatever the runtime does, `TypeError` for one that is no array of numbers."""
+    answers: list[NDArray[Any]] = session.run(list(names), dict(feeds))
+    for name, answer in zip(names, answers, strict=True):
+        if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "biuf":
+            raise TypeError(f"output {name!r} is no array of numbers")
+    return answers
 
 
 def session_runtime(session: Any) -> RuntimeInfo:

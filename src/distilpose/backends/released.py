@@ -85,8 +85,10 @@ def convert_released(path: str | Path) -> PoseModel:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many unrelated types on foreign bytes
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = first_line(error) if code is None else f"it would call {code[1]}, which is not done"
         raise CheckpointError(
-            f"{path} cannot be read as a PyTorch checkpoint ({first_line(error)}): is it complete?"
+            f"{path} cannot be read as a PyTorch checkpoint ({reason}): is it complete, and one of weights alone?"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -18,6 +18,7 @@ from distilpose.cli.doctor import DOCTOR
 from distilpose.cli.predict import PREDICT
 from distilpose.compat import current_options
 from distilpose.errors import ConfigError, DistilPoseError, missing_package, printable
+from distilpose.files import DISK_ERRORS
 
 COMMANDS: dict[str, Command] = {
     "predict": PREDICT,
@@ -82,6 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has left, as in `distilpose models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"error: {printable(error)}: expected folders that can be written to, with room", file=sys.stderr)
+        return 1
 
 
 class _Formatter(logging.Formatter):

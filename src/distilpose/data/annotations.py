@@ -49,7 +49,7 @@ def read_annotations(file: Path, split: str = "train") -> dict[str, Any]:
                 f"entry each, got no list of {key}, or an empty one: pass the ground truth here, not results"
             )
     normalize_document(document, file)
-    _check_meaning(document, file)
+    check_meaning(document, file)
     return document
 
 
@@ -105,7 +105,7 @@ def _read_document(file: Path, split: str) -> dict[str, Any]:
 
 
 def normalize_document(document: dict[str, Any], file: Path) -> None:
-    """Give ids, names, flags, boxes and areas of a COCO document one form, in place."""
+    """Give ids, names, sizes, flags, boxes and areas of a COCO document one form, in place."""
     images, annotations, categories = (entries_of(document, key) for key in ("images", "annotations", "categories"))
     for kind, entries in (("image", images), ("category", categories), ("annotation", annotations)):
         numbers = _number_ids([entry.get("id") for entry in entries])
@@ -121,6 +121,8 @@ def normalize_document(document: dict[str, Any], file: Path) -> None:
     for entry in images:
         if isinstance(entry.get("file_name"), str):
             entry["file_name"] = entry["file_name"].replace("\\", "/")
+        for side in entry.keys() & {"width", "height"}:
+            entry[side] = _as_number(entry[side], {})
     for entry in annotations:
         _normalize_entry(entry)
 
@@ -144,7 +146,7 @@ def _is_number(text: str) -> bool:
 
 
 def _as_number(value: Any, numbers: Mapping[str, int]) -> Any:
-    """The number of a text id, of a reference to a number as text, or of a float without a fraction."""
+    """The number of a text id, of a number as text, or of a float without a fraction."""
     if _is_text(value):
         return numbers.get(str(value), int(value) if _is_number(str(value)) else value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -169,8 +171,10 @@ class _Labels(NamedTuple):
     image_wh: FloatArray | None
 
 
-def _check_meaning(document: Mapping[str, Any], file: Path) -> None:
+def check_meaning(document: Mapping[str, Any], file: Path) -> None:
     """Refuse numbers that cannot be pixels; warn of what tools and people get wrong, once, with counts.
+
+    The document has lists ``images`` and ``annotations`` and went through `normalize_document`.
 
     Raises:
         DatasetError: keypoints or boxes are fractions of the image, or boxes are corners.

@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, get_args
 from urllib.parse import parse_qsl
 
 import cv2
@@ -43,8 +43,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distilpose.backends.base import existing_file, first_line
-from distilpose.backends.onnxruntime import open_onnx_session
+from distilpose.backends.base import MAX_BATCH, existing_file, first_line
+from distilpose.backends.onnxruntime import open_onnx_session, run_session
 from distilpose.compat import current_names
 from distilpose.data.preprocess import Normalization, normalize
 from distilpose.detection.filtering import keep_people
@@ -72,6 +72,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _KEYS = ("layout", "person", "size", "fit", "color", "normalize")
 _DEFAULT_SIZE = 640
+_MAX_SIDE = 8192
 _BATCH_SIZE = 8  # where the file leaves it free; bounds the memory
 _GRAY = (114, 114, 114)
 _NORMALIZATIONS: dict[Normalize, Normalization] = {
@@ -215,7 +216,7 @@ class OnnxDetector:
             name: np.ascontiguousarray(make(pixels), dtype) for name, (make, dtype) in self._feeds.items()
         }
         try:
-            return cast("list[NDArray[Any]]", self._session.run(names, feeds))
+            return run_session(self._session, names, feeds)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise InputError(
                 f"{self._file} fails on {len(pixels)} images of {self._size_hw[0]}x{self._size_hw[1]} pixels "
@@ -234,6 +235,11 @@ class OnnxDetector:
         batch_size, _, *sides = (_side(side) for side in images[0].shape)
         wanted = asked_hw or (_DEFAULT_SIZE, _DEFAULT_SIZE)
         size_hw = (sides[0] or wanted[0], sides[1] or wanted[1])
+        if max(size_hw) > _MAX_SIDE or (batch_size or 1) > MAX_BATCH:
+            raise ConfigError(
+                f"{self._file}: expected at most {MAX_BATCH} images of {_MAX_SIDE} pixels a side at once, got "
+                f"{_listed(images)}"
+            )
         if asked_hw is not None and size_hw != asked_hw:
             raise ConfigError(
                 f"{self._file}: size must be {size_hw[0]}x{size_hw[1]}, which the file fixes, got "
@@ -298,7 +304,7 @@ def _side(side: int | str | None) -> int | None:
 
 def _size(source: str, text: str) -> tuple[int, int]:
     sides = text.split("x") * (1 if "x" in text else 2)
-    if len(sides) != 2 or not all(side.isascii() and side.isdecimal() and 0 < int(side) <= 8192 for side in sides):
+    if len(sides) != 2 or not all(side.isascii() and side.isdecimal() and 0 < int(side) <= _MAX_SIDE for side in sides):
         raise ConfigError(f"detector onnx:{source}: size must be as 640 or 480x640 (height x width), got {text!r}")
     return int(sides[0]), int(sides[1])
 

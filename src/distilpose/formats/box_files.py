@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distilpose.data.annotations import normalize_document
+from distilpose.data.annotations import check_meaning, normalize_document
 from distilpose.data.files import read_flag, read_json, read_text, shortened
 from distilpose.data.labels import is_unlabeled
 from distilpose.errors import InputError
@@ -60,7 +60,8 @@ def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], Co
     - .txt: MOT Challenge (``gt.txt``, ``det.txt``); a folder of .txt: YOLO labels, called after the images.
 
     Raises:
-        InputError: the file is unreadable, or none of its rows is.
+        InputError: the file is unreadable, or none of its rows is, or the numbers are no pixels.
+        DatasetError: the same of the keypoints of an annotation file, or its boxes are corners.
     """
     if file.is_dir():
         return _yolo_rows(file), coco
@@ -71,7 +72,11 @@ def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], Co
     if not isinstance(document, dict):
         return _result_rows(document, frozenset({"1"}) if coco is None else coco.person_ids, file), coco
     own = read_coco_images(document, file)
-    return _read_rows(document.get("annotations"), lambda entry: _read_annotation(entry, own), file), coco or own
+    if isinstance(document.get("annotations"), list):
+        check_meaning(document, file)
+    rows = _read_rows(document.get("annotations"), lambda entry: _read_annotation(entry, own), file)
+    _check_anybody(rows, document["annotations"], own.person_ids, file)
+    return rows, coco or own
 
 
 def read_coco_images(document: Any, file: Path) -> CocoImages:
@@ -114,13 +119,21 @@ def _read_annotation(entry: Any, coco: CocoImages) -> BoxRow | None:
 
 def _result_rows(document: Any, person_ids: frozenset[str] | None, file: Path) -> list[BoxRow]:
     rows = _read_rows(document, lambda entry: _read_row(entry) if _is_person(entry, person_ids) else None, file)
-    if not rows and document:
-        found = sorted({str(entry.get("category_id")) for entry in document if isinstance(entry, dict)})
-        raise InputError(
-            f"{file}: expected person boxes, got none: its categories are {', '.join(found)[:_SHOWN]}, people are "
-            f"{', '.join(sorted(person_ids or ())) or 'not among the categories'}"
-        )
+    _check_anybody(rows, document, person_ids, file)
     return rows
+
+
+def _check_anybody(rows: Sequence[BoxRow], entries: Any, person_ids: frozenset[str] | None, file: Path) -> None:
+    """Refuse entries none of which is a person, with the cause."""
+    if rows or not entries:
+        return
+    found = sorted({str(entry.get("category_id")) for entry in entries})
+    if person_ids is None or person_ids.intersection(found):
+        cause = f"its {len(entries)} annotations are crowds, unlabeled or of other categories"
+    else:
+        people = ", ".join(sorted(person_ids)) or "not among the categories: one must be called person"
+        cause = f"its categories are {', '.join(found)[:_SHOWN]}, people are {people}"
+    raise InputError(f"{file}: expected person boxes, got none: {cause}")
 
 
 def _read_rows(entries: Any, read: Callable[[Any], BoxRow | None], file: Path) -> list[BoxRow]:
@@ -144,6 +157,11 @@ def _read_rows(entries: Any, read: Callable[[Any], BoxRow | None], file: Path) -
             )
     if broken and not rows:
         raise InputError(f"{file}: {broken[0]}")
+    if rows and not rows[0].is_relative and max(float(np.abs(row.box_xyxy).max()) for row in rows) <= 1:
+        raise InputError(
+            f"{file}: expected boxes in pixels, got numbers from 0 to 1 alone: multiply them by the image's width and "
+            "height"
+        )
     if broken:
         logger.warning("%s: %d of %d rows are left out, the first: %s", file, len(broken), len(entries), broken[0])
     return rows

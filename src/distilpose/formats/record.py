@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from distilpose.errors import InputError
-from distilpose.files import open_part, part_path, replacing, write_all, write_whole
+from distilpose.files import open_part, part_path, replacing, short_stem, write_all, write_whole
 from distilpose.inference.result import PoseResult
 
 _SNAPSHOT_GROWTH = 1.25  # a composed file is written anew when there are so many times the records
@@ -54,8 +54,13 @@ class GrowingFile:
         self._path, self._entry, self._tail = path, entry, tail.encode()
         self._file = open_part(path)
         self._end = 0  # of the entries; the tail follows
-        self._append(head.encode())
         self._is_empty = True
+        try:
+            self._append(head.encode())
+        except BaseException:
+            self._file.close()
+            part_path(path).unlink(missing_ok=True)
+            raise
 
     def write(self, record: PoseRecord) -> None:
         """See `PoseWriter`."""
@@ -161,6 +166,7 @@ class ImageNames:
 
     An image keeps its own name, with a number behind where two folders hold the same; frame 12 of ``a/dance.mp4`` is
     ``dance_000012.jpg``, as ``ffmpeg -i a/dance.mp4 -start_number 0 -fps_mode passthrough dance_%06d.jpg`` writes it.
+    Of a name of more than 220 bytes the first are kept.
     """
 
     def __init__(self) -> None:
@@ -180,7 +186,8 @@ class ImageNames:
         name = self._names.get(record.source)
         if name is None:
             stem, suffix = os.path.splitext(os.path.basename(record.source.replace("\\", "/")) or "image")
-            number, unique = 1, stem.replace(":", "_")  # webcam:0
+            stem = short_stem(stem.replace(":", "_"))  # webcam:0
+            number, unique = 1, stem
             while unique.lower() in self._used:
                 number += 1
                 unique = f"{stem}_{number}"

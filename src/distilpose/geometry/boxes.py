@@ -59,7 +59,7 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike, image_hw: tuple[int, int] | None = N
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         hint = f": one box is [{boxes.tolist()}]" if boxes.shape == (4,) else ""
         raise InputError(f"boxes_xyxy must have shape (N, 4) as x1, y1, x2, y2, got {boxes.shape}{hint}")
-    with np.errstate(invalid="ignore"):  # of infinite boxes
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinite and of very large boxes
         sides = boxes[:, 2:] - boxes[:, :2]
     for good, rule in (
         (np.isfinite(boxes).all(1) & (sides > 0).all(1), "finite with x1 < x2 and y1 < y2"),

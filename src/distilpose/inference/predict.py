@@ -10,7 +10,7 @@ from pathlib import Path
 from distilpose.backends.device import AUTO
 from distilpose.detection.detectors import DEFAULT_DETECTOR
 from distilpose.errors import ConfigError, InputError, require_package
-from distilpose.files import OutputLock
+from distilpose.files import OutputLock, short_stem
 from distilpose.formats.writers import PREDICTIONS_NAME
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import PredictOptions
@@ -152,7 +152,7 @@ def _drawing_paths(found: Sources, out: Path) -> dict[Path, Path]:
     used: set[str] = set()
     drawings = {}
     for path, stem, suffix in named:
-        base = stem if stems[stem.lower()] == 1 else f"{path.resolve().parent.name}_{stem}"
+        base = short_stem(stem if stems[stem.lower()] == 1 else f"{path.resolve().parent.name}_{stem}")
         names = chain([base], (f"{base}_{number}" for number in count(2)))
         name = next(name for name in names if name.lower() not in used)
         used.add(name.lower())

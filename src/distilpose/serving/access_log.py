@@ -169,7 +169,7 @@ async def _discard(receive: Receive) -> None:
 
 
 def _log(scope: Scope, entry: Entry, status: int, seconds: float) -> None:
-    fields: dict[str, Any] = {"id": entry.request_id, "method": scope["method"], "path": scope["path"]}
+    fields: dict[str, Any] = {"id": entry.request_id, "method": scope["method"][:20], "path": scope["path"][:200]}
     fields |= {"status": status, "ms": round(1000 * seconds, 1)}
     if entry.people is not None:
         fields |= {"people": entry.people, "batch": entry.batches}

@@ -20,7 +20,7 @@ from distilpose.backends.checkpoint import load_checkpoint, read_description
 from distilpose.errors import ConfigError, DistilPoseError, printable
 from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
-from distilpose.files import OutputLock, disk_errors
+from distilpose.files import OutputLock, disk_errors, write_file_atomically
 from distilpose.inference.decoding import FlipTest
 from distilpose.training.config import TrainConfig, train_config_from
 from distilpose.training.prerequisites import check_files, files_of
@@ -200,8 +200,8 @@ class _Run(NamedTuple):
                     "or delete it"
                 )
         else:
-            self.out.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            with write_file_atomically(file) as part:
+                part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         last = self.out / LAST_NAME
         if not last.exists() or read_description(last).training.get("epoch") != self.settings.epochs:
             train(self.settings, resume=(self.out / STATE_NAME).exists(), console=console)

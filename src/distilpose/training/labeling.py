@@ -23,7 +23,7 @@ from distilpose.data.prefetch import map_in_threads
 from distilpose.data.preprocess import preprocess
 from distilpose.detection.detectors import create_detector
 from distilpose.errors import ConfigError
-from distilpose.files import write_file_atomically
+from distilpose.files import OutputLock, disk_errors, write_file_atomically
 from distilpose.formats.boxes import match_boxes
 from distilpose.geometry import CropTransform, check_boxes_xyxy, crops_from_boxes, xyxy_to_xywh
 from distilpose.inference.decoding import decode
@@ -139,8 +139,14 @@ def label_people(options: LabelOptions, *, progress: bool = False) -> LabelRepor
     values, _ = read_teacher_file(options.teacher)
     teacher = TeacherBackend(values, device=options.device, threads=options.threads)
     out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / _PART_FILE
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with OutputLock(out, "distilpose label"), disk_errors(out / _PART_FILE):
+        return _label(options, teacher, progress)
+
+
+def _label(options: LabelOptions, teacher: TeacherBackend, progress: bool) -> LabelReport:
+    part = Path(options.out) / _PART_FILE
     done = _read_part(part, options)
     folder, tasks, failures = _find_tasks(options)
     find = (
@@ -290,7 +296,10 @@ def _read_part(file: Path, options: LabelOptions) -> dict[int, dict[str, Any]]:
     whole = text[: text.rfind("\n") + 1] or json.dumps(own) + "\n"  # a last line may be cut off
     if whole != text:
         file.write_text(whole, encoding="utf-8")
-    first, *records = map(json.loads, whole.splitlines())
+    try:
+        first, *records = map(json.loads, whole.splitlines())
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged ({error}): delete it") from error
     if first != own:
         raise ConfigError(f"{file} holds labels of a run with other options: choose another --out, or delete it")
     return {record["image"]["id"]: record for record in records}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from distilpose.errors import DistilPoseError, InputError, require_package
+from distilpose.files import open_part, part_path
 from distilpose.types import ImageArray
 from distilpose.video.reader import DEFAULT_RATE, image_stream, open_video, resize, why
 
@@ -71,7 +72,8 @@ class VideoWriter:
         import av
 
         self._path = Path(path)
-        self._part = self._path.with_name(f".{self._path.name}.part")
+        self._part = part_path(self._path)
+        open_part(self._path).close()  # a link in its place would be followed
         scale = min(1.0, LARGEST_SIDE / max(size_hw))
         self._size_hw = (max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale)))
         self._start, self._period = start, 1 / max(rate, 0.01)
@@ -150,7 +152,7 @@ class VideoWriter:
             try:
                 self._container.close()
             finally:
-                if written and self._part.exists():
+                if written and self._part.exists() and self._part.stat().st_size:
                     self._part.replace(self._path)
                 self._part.unlink(missing_ok=True)
 
