@@ -156,7 +156,7 @@ class ReadingBlock(nn.Module):
         read = torch.cat([normed, visual], dim=1)
         query = _heads(self.query(normed), self.num_heads).permute(0, 2, 1, 3) @ self.key  # (B, heads, K, D)
         mixed = (query.flatten(1, 2) @ read.transpose(1, 2)).softmax(dim=-1) @ read  # (B, heads * K, D)
-        value = mixed.unflatten(1, (self.num_heads, -1)) @ self.value
+        value = torch.unflatten(mixed, 1, (self.num_heads, -1)) @ self.value
         keypoints = keypoints + self.attention_out(value.permute(0, 2, 1, 3).flatten(2))
         out: Tensor = keypoints + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(keypoints))))
         return out
@@ -169,7 +169,7 @@ def _normed(tokens: Tensor) -> Tensor:
 
 def _heads(values: Tensor, count: int) -> Tensor:
     """(B, T, D) -> (B, T, heads, D / heads)."""
-    return values.unflatten(-1, (count, -1))
+    return torch.unflatten(values, -1, (count, -1))
 
 
 class _Pixels(nn.Module):
