@@ -1,5 +1,6 @@
 """Foreign pose networks: fed and read by their own rules, recognized by shape, refused by name."""
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 import distilpose
-from distilpose.backends.foreign import decode_simcc
+from distilpose.backends.foreign import ForeignBackend, decode_simcc
 from distilpose.backends.loading import as_backend, load_model
+from distilpose.data.images import read_image
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133, HALPE_26
@@ -201,3 +203,23 @@ def test_vitpose_sees_and_says_what_transformers_does(tmp_path: Path) -> None:
     assert backend.description.udp
     with pytest.raises(ConfigError, match="has one expert"):
         load_model(f"{tmp_path}?dataset_index=1")
+
+
+def test_movenet_finds_labeled_people(shared_data: Path) -> None:
+    """On a photograph, the heatmap network that the project learns from finds people where they are labeled."""
+    folder = shared_data / "coco_val_dev"
+    labels = json.loads((folder / "person_keypoints.json").read_text())
+    row = max(labels["annotations"], key=lambda entry: entry["num_keypoints"] * min(entry["area"], 40_000))
+    image = next(entry for entry in labels["images"] if entry["id"] == row["image_id"])
+    x, y, width, height = row["bbox"]
+    file = shared_data.parent / "models" / "movenet_thunder_heatmaps.onnx"
+    if not file.is_file():
+        pytest.skip(f"MoveNet is not part of the repository and {file} is not there")
+    backend = as_backend(file)
+    assert isinstance(backend, ForeignBackend)
+    result = distilpose.PosePredictor(backend)(
+        read_image(folder / "images" / image["file_name"]), [[x, y, x + width, y + height]]
+    )
+    truth = np.array(row["keypoints"]).reshape(17, 3)
+    off = np.linalg.norm(result.xy[0] - truth[:, :2], axis=-1)[truth[:, 2] > 0]
+    assert np.median(off) < 0.05 * np.sqrt(row["area"])

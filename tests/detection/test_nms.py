@@ -70,3 +70,10 @@ def test_it_stops_when_enough_are_kept(compared: list[int]) -> None:
     boxes, score = random_boxes(100_000, 1e7)  # hardly any overlap
     assert len(non_maximum_suppression(boxes, score, 0.5, max_boxes=100)) == 100
     assert sum(compared) == 256 * 256
+
+
+def test_the_weakest_boxes_are_not_looked_at() -> None:
+    boxes, score = random_boxes(500, 100)
+    best = np.argsort(-score, kind="stable")[:200]
+    kept = non_maximum_suppression(boxes, score, 0.4, max_candidates=200)
+    assert kept.tolist() == best[naive(boxes[best], score[best], 0.4)].tolist()

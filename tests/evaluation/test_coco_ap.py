@@ -130,3 +130,15 @@ def test_it_says_nothing_and_changes_nothing(
     coco_keypoint_ap(coco, perfect_results)
     assert capfd.readouterr() == ("", "")
     assert (coco, perfect_results) == before
+
+
+def test_no_results_give_zero(coco: dict[str, Any]) -> None:
+    assert coco_keypoint_ap(coco, []) == dict.fromkeys(COCO_METRICS, 0.0)
+
+
+def test_a_size_without_people_is_undefined(coco: dict[str, Any], perfect_results: list[dict[str, Any]]) -> None:
+    for annotation in coco["annotations"]:
+        annotation["area"] = 100.0**2
+    metrics = coco_keypoint_ap(coco, perfect_results)
+    assert (metrics["APM"], metrics["ARM"]) == (-1, -1)
+    assert metrics["APL"] == pytest.approx(1)

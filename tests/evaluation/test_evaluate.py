@@ -360,3 +360,8 @@ def test_the_table_shows_percent_and_dashes(
     assert lines["PCK@0.2 nose"] == "100.0"
     assert lines["PCK@0.2 right_ankle"] == "-"
     assert set(COCO_17.keypoint_names) <= {name.removeprefix("PCK@0.2 ") for name in lines}
+
+
+def test_numbers_that_are_not_finite_are_refused(evaluation_set: EvaluationSet) -> None:
+    with pytest.raises(InputError, match="xy must be finite"):
+        evaluate_set(AnswerKey(np.full((4, 17, 2), np.nan)), evaluation_set)

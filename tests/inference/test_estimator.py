@@ -1,6 +1,8 @@
 """One call: sources of every kind, order, memory, streams, and what a result becomes."""
 
+import gc
 import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -263,3 +265,24 @@ def test_a_result_plots_saves_and_converts(estimator: PoseEstimator, tmp_path: P
     (first, _) = result.to_openpose("coco_18")["people"]
     assert first["pose_keypoints_2d"][:2] == pytest.approx(result.xy[0, 0].tolist())
     assert json.loads(json.dumps(result.to_coco(np.int64(7))))[0]["image_id"] == 7  # type: ignore[arg-type]
+
+
+def test_a_generator_is_taken_in_constant_memory(estimator: PoseEstimator) -> None:
+    gc.collect()
+    gc.freeze()  # what other tests left is not looked at again for every image
+    alive: list[weakref.ref[NDArray[np.uint8]]] = []
+    most = 0
+
+    def images():
+        for number in range(60):
+            image = spot(60 + number % 50, 40)
+            alive.append(weakref.ref(image))
+            yield image
+
+    for result in estimator.predict(images()):
+        del result
+        gc.collect()
+        most = max(most, sum(ref() is not None for ref in alive))
+    assert len(alive) == 60
+    assert most < 30
+    gc.unfreeze()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import draw_beetles
-from distilpose import load_model
+from distilpose import PosePredictor, PoseResult, load_model
 from distilpose.backends.checkpoint import describe, read_description, save_checkpoint
 from distilpose.cli import main as cli
 from distilpose.data.categories import skeleton_of_file
@@ -25,6 +25,7 @@ from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, skeleton_from_fi
 from distilpose.training.config import train_config_from
 from distilpose.training.data import TrainingData
 from distilpose.training.train import train
+from distilpose.video.tracking import PoseTracker
 from synthetic_people import write_synthetic_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -262,3 +263,17 @@ def test_the_walk_through_runs(tmp_path: Path, monkeypatch, capsys) -> None:
         image = read_image(tmp_path / "beetles" / "test" / "images" / f"{file.stem}.png").astype(int)
         changed = (abs(read_image(file) - image) > 60).any(axis=-1)
         assert changed.sum() > 100, f"nothing is drawn on {file.name}"
+
+
+def test_tracking_smoothing_and_tables_know_no_number_of_keypoints(lamps: Lamps) -> None:
+    predictor = PosePredictor(lamps.weights)
+    image = np.full((100, 100, 3), 90, dtype=np.uint8)
+    result = predictor(image, [[10, 10, 80, 95]])
+    assert result.xy.shape == (1, COUNT, 2)
+    assert PoseResult.from_dict(result.to_dict()).skeleton == result.skeleton
+    assert result.draw(image).shape == image.shape
+    tracker = PoseTracker()
+    for frame in range(3):
+        assert tracker.update(result, frame / 25).xy.shape[1] == COUNT
+    with pytest.raises(ConfigError, match="lamp has none"):
+        result.blur_faces(image)

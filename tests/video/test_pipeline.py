@@ -372,3 +372,13 @@ def test_faces_are_blurred_in_images_and_crops(tmp_path: Path, shared_data: Path
     names = sorted(path.name for path in (plain / "crops").iterdir())
     assert names == sorted(path.name for path in (blurred / "crops").iterdir())
     assert any((read_image(plain / "crops" / n) != read_image(blurred / "crops" / n)).any() for n in names)
+
+
+def test_crops_of_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path, backend: Any) -> None:
+    for name in ("a/1.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir()
+        write_image(tmp_path / name, spot_image(spot_xy(3)))
+    output = OutputOptions(images=False, crops=True)
+    sources = [tmp_path / "a", tmp_path / "b"]
+    predict_files(PredictOptions(sources, tmp_path / "out", model=backend, detector=SpotDetector(), output=output))
+    assert sorted(path.name for path in (tmp_path / "out" / "crops").iterdir()) == ["a_1_1.jpg", "b_1_1.jpg"]

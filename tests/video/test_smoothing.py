@@ -297,3 +297,15 @@ def test_what_was_given_out_is_let_go_and_few_wait_even_if_time_stands_still() -
     for _ in smooth_zero_lag(items(), window=0.4):
         assert sum(image() is not None for image in images) <= 124
     assert len(images) == 400
+
+
+def test_zero_lag_has_none_and_live_has_some() -> None:
+    """A symmetric turn stays symmetric; the live filter is late."""
+    times = np.arange(61) / 30
+    results = [stick(BASE + right(100 * abs(t - 1.0))) for t in times]
+    smoothed = poses(zero_lag(results, times.tolist()))[:, 0, 0]
+    np.testing.assert_allclose(smoothed, smoothed[::-1], atol=1e-9)
+    assert int(smoothed.argmin()) == 30
+    late = poses(live(results, times.tolist()))[:, 0, 0]
+    assert (late[20:30] > 100 * np.abs(times[20:30] - 1)).all()  # on the way down it is still above ...
+    assert (late[35:45] < 100 * np.abs(times[35:45] - 1)).all()  # ... on the way up still below

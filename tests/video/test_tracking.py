@@ -13,6 +13,8 @@ from distilpose.inference.result import PoseResult
 from distilpose.skeletons import Skeleton
 from distilpose.video.pose_boxes import (
     BOX_MARGIN,
+    BOX_MARGIN_HIGH,
+    BOX_MARGIN_LOW,
     boxes_around,
     find_duplicates,
     keypoint_extent,
@@ -350,3 +352,20 @@ def test_two_tracks_on_one_body_are_resolved_without_a_detector(seed: int) -> No
         assert ids(tracked)[int(offset.argmin())] == front_id
     assert 1 in counts  # there were two on one
     assert sorted(ids(tracked)) == [hind_id, front_id]  # found again by the detector, after less than max_lost
+
+
+def test_box_margins_are_those_of_the_labels(shared_data) -> None:
+    document = json.loads((shared_data / "coco_val_train_crops" / "person_keypoints.json").read_text())
+    margins = []
+    for entry in document["annotations"]:
+        keypoints = np.array(entry["keypoints"]).reshape(17, 3)
+        xy = keypoints[keypoints[:, 2] > 0, :2]
+        if len(xy) >= 5:
+            low, high, corner = xy.min(0), xy.max(0), np.array(entry["bbox"][:2])
+            sides = np.concatenate([low - corner, corner + entry["bbox"][2:] - high])
+            margins.append(sides / (high - low).max())
+    assert len(margins) == 4624
+    for percentile, margin in ((5, BOX_MARGIN_LOW), (50, BOX_MARGIN), (95, BOX_MARGIN_HIGH)):
+        value = np.percentile(margins, percentile, axis=0)
+        value[[0, 2]] = value[[0, 2]].mean()
+        np.testing.assert_allclose(np.maximum(value, 0), margin, atol=0.011)

@@ -333,3 +333,10 @@ def test_people_with_neither_pose_nor_box_are_not_drawn() -> None:
     xy, box = np.zeros((3, 17, 2)), np.tile([1.0, 1, 50, 90], (3, 1))
     result = PoseResult(xy=xy, box=box, box_score=[0.9, 0.3, 0.3], pose_score=[0.1, 0.1, 0.4])
     assert is_drawn(result).tolist() == [True, False, True]
+
+
+def test_points_far_outside_are_harmless(gray: Pixels, person: NDArray[np.float64]) -> None:
+    np.testing.assert_array_equal(draw_poses(gray, person + 5000, COCO_17, sigma=np.full((1, 17, 2), 50.0)), gray)
+    person[0, COCO_17.keypoint_names.index("left_ankle")] = 1e9, -1e9
+    sigma = np.full((1, 17, 2), 1e9)
+    assert draw_poses(gray, person, COCO_17, sigma=sigma).shape == gray.shape

@@ -509,3 +509,56 @@ def test_a_file_that_is_no_image(page: Any, tmp_path: Path) -> None:
     broken.write_bytes(b"nothing")
     page.set_input_files("#file", broken)
     expect(page.locator("#status")).to_contain_text("broken.png is not an image")
+
+
+@pytest.mark.slow
+def test_real_images_have_the_predictors_poses(page: Any, shared_data: Path, predictor: PosePredictor) -> None:
+    whole, detected = [], []
+    for path in sorted((shared_data / "coco_val_dev" / "images").iterdir())[:10]:
+        show(page, path)
+        expect(page.locator("#canvas")).to_have_attribute("aria-label", re.compile(path.name))
+        image = read_image(path)
+        height, width = image.shape[:2]
+        for errors in (detected, whole):
+            found = rows(page)
+            errors.append(crop_error(PoseResult.from_coco(found), predictor(image, [row["box_xyxy"] for row in found])))
+            page.click("#whole")
+            rows_when(page, lambda now, size=(width, height): now[0]["box_xyxy"] == [0, 0, *size])
+    assert max(whole) < 1e-3
+    assert np.median(detected) < 1e-3
+    assert max(detected) < 5e-3  # people of 20 pixels, whom the network is unsure of
+
+
+@pytest.mark.slow
+def test_a_written_video_plays_in_the_browser(browser: Any, video: Path) -> None:
+    with hosting(video.parent) as address:
+        page = browser.new_page()
+        page.goto(address)
+        state = page.evaluate(
+            """name => new Promise(resolve => {
+                const video = document.createElement('video');
+                const tell = () => resolve({ready: video.readyState, duration: video.duration,
+                    size: [video.videoWidth, video.videoHeight], error: video.error && video.error.message});
+                video.addEventListener('canplaythrough', tell);
+                video.addEventListener('error', tell);
+                video.preload = 'auto';
+                video.src = name;
+            })""",
+            video.name,
+        )
+        page.close()
+    assert state["error"] is None
+    assert state["ready"] >= 2
+    assert state["duration"] == pytest.approx(2.0, abs=0.05)
+    assert state["size"] == [480, 280]
+
+
+@pytest.mark.slow
+def test_nothing_jumps(browser: Any, visit: Callable[..., Any], image_file: Path) -> None:
+    watch = """window.shifted = 0;
+        new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.shifted += entry.value; })
+            .observe({type: 'layout-shift', buffered: true});"""
+    page = visit(browser, before=watch)
+    show(page, image_file)
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.shifted") < 0.01
