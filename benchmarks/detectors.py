@@ -1,7 +1,7 @@
 """Person detectors on labelled photographs: accuracy and time, in one run.
 
     python benchmarks/detectors.py ../shared/data/coco_val_dev/person_keypoints.json \
-        ../shared/data/coco_val_dev/images nanodet hog onnx:yolox.onnx
+        ../shared/data/coco_val_dev/images auto onnx:yolox.onnx
 
 Names are those of ``--detector``. Average precision is COCO's, over the boxes of score 0.05 and above; recall,
 precision and F1 are those of the detector's own threshold at an overlap (IoU) of 0.5. Detectors take turns image by
@@ -22,8 +22,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from rich.console import Console
 from rich.table import Table
 
-from distilpose.detection.detectors import Detector, create_detector
-from distilpose.detection.nanodet import NanodetDetector
+from distilpose.detection.detectors import create_detector
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.geometry import box_iou_xyxy, xywh_to_xyxy, xyxy_to_xywh
 
@@ -31,13 +30,6 @@ LOW = 0.05  # least score of a box that counts for average precision
 TALL = 100  # pixels
 IOU = 0.5
 PERSON = 1
-
-
-def create(name: str, threshold: float | None) -> Detector:
-    """A detector by name, in one thread where it can be told."""
-    if name != "nanodet":
-        return create_detector(name, threshold=threshold)
-    return NanodetDetector(threads=1) if threshold is None else NanodetDetector(threads=1, threshold=threshold)
 
 
 def average_precision(truth: COCO, people: dict[int, PersonBoxes]) -> list[float]:
@@ -84,8 +76,8 @@ def main() -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(arguments.annotations))
     names = arguments.detectors
-    usual = {name: create(name, None) for name in names}
-    generous = {name: create(name, LOW) for name in names}
+    usual = {name: create_detector(name, threads=1) for name in names}
+    generous = {name: create_detector(name, threshold=LOW, threads=1) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     people: dict[str, dict[int, PersonBoxes]] = {name: {} for name in names}
     matches: dict[str, list[tuple[np.ndarray, np.ndarray, int]]] = {name: [] for name in names}

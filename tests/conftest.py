@@ -97,12 +97,16 @@ def small_model() -> PoseModel:
 
 
 @pytest.fixture(scope="session")
-def small_onnx(small_model: PoseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``small_model`` as an ONNX file: exporting takes seconds, so processes of one run share it."""
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of one run share: what takes seconds is made there once, under a lock."""
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    file = folder / "small.onnx"
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def small_onnx(small_model: PoseModel, run_folder: Path) -> Path:
+    """``small_model`` as an ONNX file."""
+    file = run_folder / "small.onnx"
     with FileLock(f"{file}.lock"):
         if not file.exists():
             export_model(small_model, file, format="onnx")
@@ -159,7 +163,10 @@ def make_config(drawn_data: Path, tmp_path: Path):
 
 
 @pytest.fixture(scope="session")
-def trained_teacher(drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def trained_teacher(drawn_data: Path, run_folder: Path) -> str:
     """A tokenpose_s of one epoch, which tests only read."""
-    out = str(tmp_path_factory.mktemp("teacher") / "run")
-    return str(train(small_run(drawn_data, out=out, model="tokenpose_s", epochs=1, evaluate_every=9)).last)
+    out = run_folder / "trained_teacher"
+    with FileLock(f"{out}.lock"):
+        if not out.exists():
+            train(small_run(drawn_data, out=str(out), model="tokenpose_s", epochs=1, evaluate_every=9))
+    return str(out / "last.safetensors")

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from foreign_files import SIZE_HW, simcc, write_network
 from numpy.typing import NDArray
 
 import distilpose
@@ -17,6 +16,7 @@ from distilpose.backends.loading import as_backend, load_model
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133, HALPE_26
+from foreign_files import SIZE_HW, simcc, write_network
 from onnx_text import save_onnx, tensor
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)

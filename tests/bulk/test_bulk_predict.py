@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from distilpose.backends.loading import DEFAULT_MODEL, shipped_file
 from distilpose.bulk import engine
 from distilpose.bulk import predict as bulk
 from distilpose.bulk.inputs import items_of, list_inputs
@@ -18,6 +20,7 @@ from distilpose.bulk.predict import predict_bulk
 from distilpose.bulk.worker import ShardReport, ShardWorker
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.files import OutputLock
+from foreign_files import simcc
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,7 @@ from distilpose.files import OutputLock
         ({"detector": "whole-image", "workers": 0}, "workers must be a whole number of at least 1, got 0"),
         ({"detector": "whole-image", "shard_size": 0}, "shard_size must be a whole number of at least 1"),
         ({"detector": "whole-image", "detection_threshold": 2.0}, "detection_threshold"),
+        ({"detector": "whole-image", "tile": 300}, "tiles are searched by the built-in detector"),
         ({"detector": "whole-image", "flip_test": "on"}, "flip_test"),
     ],
 )
@@ -167,6 +171,27 @@ def test_no_more_workers_than_the_cores_hold(asked, started, images, model_file,
     assert counts == [started]
 
 
+def test_the_default_model_and_foreign_ones_run_as_they_are(images, tmp_path, monkeypatch) -> None:
+    def work_here(options: BulkOptions, id_type: str, shards: list[Any], workers: int) -> list[ShardReport]:
+        models.append(str(options.model))
+        worker = ShardWorker(options, id_type)
+        return [worker.work(shard, items_of(table)) for shard, table in shards]
+
+    models: list[str] = []
+    monkeypatch.setattr(bulk, "ray_session", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(bulk, "work_in_ray", work_here)
+    monkeypatch.setattr("ray.nodes", lambda: nodes(1))
+    monkeypatch.chdir(tmp_path)
+    simcc(Path("network.onnx"))
+    default = BulkOptions(images, "default", detector="whole-image")
+    foreign = replace(default, model="network.onnx?mean=0&color=bgr", out="foreign")
+    assert [predict_bulk(options).num_failed for options in (default, foreign)] == [1, 1]
+    assert models == [shipped_file(DEFAULT_MODEL), f"{tmp_path}/network.onnx?mean=0&color=bgr"]
+    assert not list(tmp_path.rglob("*.xml"))
+    with pytest.raises(InputError, match="another run"):
+        predict_bulk(replace(foreign, model="network.onnx?mean=0"))
+
+
 def test_a_folder_that_another_run_writes_to_is_refused(images, model_file, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     options = BulkOptions(images, tmp_path / "out", model=model_file, detector="whole-image")
@@ -190,7 +215,7 @@ def test_the_content_of_a_detector_counts_not_its_name_alone(tmp_path) -> None:
     digests = []
     for content in (b"one", b"two"):
         file.write_bytes(content)
-        digests += [bulk._digest(bulk._detector_files(name)) for name in (f"onnx:{file}?layout=yolo", f"hf:{tmp_path}")]
+        digests += [bulk._digest(bulk._files_at(place)) for place in (file, tmp_path)]
     assert len(set(digests)) == 2
     assert digests[0] == digests[1]
-    assert bulk._digest(bulk._detector_files("auto")) is bulk._digest(bulk._detector_files(None)) is None
+    assert bulk._digest(bulk._files_at(Path())) is None

@@ -190,19 +190,19 @@ def test_threshold_and_nms(portrait: np.ndarray) -> None:
 
 
 def test_tiles_find_small_people(portrait: np.ndarray) -> None:
-    """Three people 90 pixels high in an image of 2400 x 1600: about 15 pixels high to the network."""
-    scene = np.full((1600, 2400, 3), 90, np.uint8)
-    places = [(100, 80), (1500, 700), (2320, 1505)]
-    small = cv2.resize(portrait, (76, 90), interpolation=cv2.INTER_AREA)
+    """Three people 60 pixels high in an image of 1600 x 1200: about 15 pixels high to the network."""
+    scene = np.full((1200, 1600, 3), 90, np.uint8)
+    places = [(70, 60), (1000, 500), (1545, 1135)]
+    small = cv2.resize(portrait, (51, 60), interpolation=cv2.INTER_AREA)
     for left, top in places:
-        scene[top : top + 90, left : left + 76] = small
-    expected = [[left, top, left + 76, top + 90] for left, top in places]
+        scene[top : top + 60, left : left + 51] = small
+    expected = [[left, top, left + 51, top + 60] for left, top in places]
 
     def found(detector: NanodetDetector) -> int:
         return int((box_iou_xyxy(expected, detector([scene])[0].boxes_xyxy) > 0.6).any(1).sum())
 
     assert found(NanodetDetector(threads=1)) == 0
-    assert found(NanodetDetector(tile=400, threads=1)) == 3
+    assert found(NanodetDetector(tile=320, threads=1)) == 3
 
 
 def test_tiles_keep_people_larger_than_a_tile_whole(portrait: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from distilpose.backends.checkpoint import save_checkpoint
@@ -64,20 +65,21 @@ def crops(people: Path) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="session")
-def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], AbstractContextManager[None]]:
+def traced_once(run_folder: Path) -> Callable[[str], AbstractContextManager[None]]:
     """Function (key) -> block in which exports take the graph that torch traced for the first export of that key.
 
     Every format and precision starts from the same float32 graph, whose tracing takes most of the time.
     """
-    folder, trace = tmp_path_factory.mktemp("traced"), onnx_file.export_onnx
+    trace = onnx_file.export_onnx
 
     @contextmanager
     def block(key: str) -> Iterator[None]:
-        graph = folder / f"{key}.onnx"
+        graph = run_folder / f"traced_{key}.onnx"
 
         def copy(form: ExportForm, input_size_hw: Size, path: Path) -> None:
-            if not graph.exists():
-                trace(form, input_size_hw, graph)
+            with FileLock(f"{graph}.lock"):
+                if not graph.exists():
+                    trace(form, input_size_hw, graph)
             shutil.copy(graph, path)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -94,22 +96,17 @@ def exported(
     teacher: PoseModel,
     crops: NDArray[np.uint8],
     traced_once: Callable[[str], AbstractContextManager[None]],
-    tmp_path_factory: pytest.TempPathFactory,
+    run_folder: Path,
 ) -> Callable[..., Path]:
     """Function (kind, format, precision, uint8_input) -> the exported file."""
-    folder = tmp_path_factory.mktemp("exported")
 
     def make(kind: str, format: str, precision: str = "float32", uint8_input: bool = False) -> Path:
-        path = folder / f"{kind}_{precision}_{uint8_input}_{format}{SUFFIXES[format]}"
-        if not path.exists():
-            with traced_once(f"{kind}_{uint8_input}"):
+        path = run_folder / f"{kind}_{precision}_{uint8_input}_{format}{SUFFIXES[format]}"
+        model, calibration = {"student": student, "teacher": teacher}[kind], crops if precision == "int8" else None
+        with FileLock(f"{path}.lock"), traced_once(f"{kind}_{uint8_input}"):
+            if not path.exists():
                 export_model(
-                    {"student": student, "teacher": teacher}[kind],
-                    path,
-                    format=format,
-                    precision=precision,
-                    calibration=crops if precision == "int8" else None,
-                    uint8_input=uint8_input,
+                    model, path, format=format, precision=precision, calibration=calibration, uint8_input=uint8_input
                 )
         return path
 

@@ -18,6 +18,7 @@ from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of,
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from distilpose.cli import main as cli
+from distilpose.errors import ConfigError
 from distilpose.serving.server import PoseServer
 
 # Its model answers when a file is there. Arguments: this folder, that file, the deadline, seconds for what is stuck.
@@ -201,6 +202,8 @@ def test_numbers_out_of_range_are_wrong_usage(
     ("arguments", "message"),
     [
         (["--host", "no.such.host.invalid"], "host must be"),
+        (["--detection-threshold", "2"], "detection_threshold must be a number from 0 to 1"),
+        (["--detector", "whole-image", "--tile", "300"], "tiles are searched by the built-in detector"),
         (["--api-key-file", "missing.txt"], "missing.txt must be a text file"),
     ],
 )
@@ -211,14 +214,19 @@ def test_wrong_options_are_clear_errors(
     assert message in capsys.readouterr().err
 
 
-def test_the_key_comes_from_a_file_or_the_environment(run: Run, tiny_onnx: Path, tmp_path: Path) -> None:
+def test_the_key_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[str | None] = []
+
+    def stop(_: object, key: str | None) -> None:
+        keys.append(key)
+        raise ConfigError("stop")
+
+    monkeypatch.setattr("distilpose.serving.server.PoseServer", stop)
+    monkeypatch.setenv("DISTILPOSE_API_KEY", "from-environment")
     (tmp_path / "key.txt").write_text("from-file\n")
-    command = ("-m", "distilpose", "serve", "--port", "0", "--model", str(tiny_onnx))
-    by_file = run(*command, "--api-key-file", "key.txt")
-    assert send_image(by_file.address, 1).status == 401
-    assert send_image(by_file.address, 1, X_API_Key="from-file").status == 200
-    by_variable = run(*command, DISTILPOSE_API_KEY="from-environment")
-    assert send_image(by_variable.address, 1, X_API_Key="from-environment").status == 200
+    for words in (["--api-key-file", str(tmp_path / "key.txt")], []):
+        assert cli.main(["serve", *words]) == 1
+    assert keys == ["from-file", "from-environment"]
 
 
 def test_an_open_server_for_other_machines_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

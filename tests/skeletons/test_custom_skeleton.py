@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+import draw_beetles
 from distilpose import load_model
 from distilpose.backends.checkpoint import describe, read_description, save_checkpoint
 from distilpose.cli import main as cli
@@ -226,10 +227,9 @@ def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None
         PoseServer(ServeOptions(model=file, port=0, detector="auto"))
 
 
-def test_the_file_of_beetles_says_all_of_their_skeleton(tmp_path: Path) -> None:
-    script = ROOT / "examples" / "draw_beetles.py"
-    command = [sys.executable, str(script), "--out", str(tmp_path), "--train", "1", "--test", "1"]
-    subprocess.run(command, check=True)
+def test_the_file_of_beetles_says_all_of_their_skeleton(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["draw_beetles.py", "--out", str(tmp_path), "--train", "1", "--test", "1"])
+    draw_beetles.main()
     beetle = skeleton_from_file(tmp_path / "beetle.yaml")
     assert skeleton_of_file(tmp_path / "test" / "keypoints.json") == beetle
 

@@ -13,8 +13,6 @@ from distilpose.inference.result import PoseResult
 from distilpose.skeletons import Skeleton
 from distilpose.video.pose_boxes import (
     BOX_MARGIN,
-    BOX_MARGIN_HIGH,
-    BOX_MARGIN_LOW,
     boxes_around,
     find_duplicates,
     keypoint_extent,
@@ -313,23 +311,6 @@ def test_boxes_around_a_pose_are_as_the_labels_are() -> None:
     np.testing.assert_allclose(boxes_around(result) - extent, [longer * BOX_MARGIN * [-1, -1, 1, 1]])
     point = with_xy(result, np.full((1, 17, 2), 7.0))
     assert (boxes_around(point)[:, 2:] > boxes_around(point)[:, :2]).all()
-
-
-def test_box_margins_are_those_of_the_labels(shared_data) -> None:
-    document = json.loads((shared_data / "coco_val_train_crops" / "person_keypoints.json").read_text())
-    margins = []
-    for entry in document["annotations"]:
-        keypoints = np.array(entry["keypoints"]).reshape(17, 3)
-        xy = keypoints[keypoints[:, 2] > 0, :2]
-        if len(xy) >= 5:
-            low, high, corner = xy.min(0), xy.max(0), np.array(entry["bbox"][:2])
-            sides = np.concatenate([low - corner, corner + entry["bbox"][2:] - high])
-            margins.append(sides / (high - low).max())
-    assert len(margins) == 4624
-    for percentile, margin in ((5, BOX_MARGIN_LOW), (50, BOX_MARGIN), (95, BOX_MARGIN_HIGH)):
-        value = np.percentile(margins, percentile, axis=0)
-        value[[0, 2]] = value[[0, 2]].mean()
-        np.testing.assert_allclose(np.maximum(value, 0), margin, atol=0.011)
 
 
 def test_duplicates_are_found_and_neighbors_are_not() -> None:

@@ -42,6 +42,15 @@ FILE_BACKENDS: dict[str, Callable[[str | Path], InferenceBackend]] = {
 }
 
 
+def shipped_file(name_or_path: str | Path, *, exported: bool = True) -> str:
+    """The file of shipped weights, by their name; any other name or path as it is. See `load_model`."""
+    name = str(name_or_path)
+    if name not in SHIPPED_WEIGHTS:
+        return name
+    path = SHIPPED_WEIGHTS[name]
+    return str(path.with_suffix(".onnx") if exported and path.with_suffix(".onnx").is_file() else path)
+
+
 def load_model(
     name_or_path: str | Path,
     device: str = AUTO,
@@ -71,11 +80,7 @@ def load_model(
         ConfigError: the name is a preset, which has no weights; an option or a device does not fit; or a package is
             not installed.
     """
-    name = str(name_or_path)
-    if name in SHIPPED_WEIGHTS:
-        path = SHIPPED_WEIGHTS[name]
-        name = str(path.with_suffix(".onnx") if exported and path.with_suffix(".onnx").is_file() else path)
-    file, values = split_address(name)
+    file, values = split_address(shipped_file(name_or_path, exported=exported))
     path, options = Path(file), read_options(file, values)
     if path.suffix in (*FILE_BACKENDS, ".zip"):
         return _open_file(path, options if values else None, device, threads, compute)

@@ -22,12 +22,13 @@ class BulkOptions:
         source: folder of images, with all below it; Parquet list of paths; tar shards; or a pattern: 'shards/*.tar'.
             On a cluster every machine must see it, and --out, under the same path
         out: folder of the results, made if missing; a run that was stopped goes on in it
-        model: exported file (.onnx, .xml, .tflite), checkpoint, or the name of one that comes with the package; a
-            checkpoint is exported first where that is possible
+        model: exported file (.onnx, .xml, .tflite), foreign network (.onnx, .zip), checkpoint, or the name of one that
+            comes with the package; a checkpoint is exported first where that is possible
         device: where the pose model runs: auto, cpu, cuda, cuda:1, mps, openvino:GPU
         address: Ray cluster: auto on one of its machines, or HOST:6379; without it, work on this machine
         detector: as of predict: auto, hf:FOLDER, onnx:FILE, whole-image; auto without --boxes
-        detection_threshold: leave out boxes with a lower score
+        tile: also look for people in tiles with sides of so many pixels: small people in large images
+        detection_threshold: leave out boxes with a lower score; by default it depends on the detector
         boxes: column of a list with the people of each image, a list of x1, y1, x2, y2 in image pixels, null for
             nobody; in place of a detector
         box_scores: column of a list with the scores of --boxes; 1 each by default
@@ -55,6 +56,7 @@ class BulkOptions:
     device: str = "auto"
     address: str | None = option(metavar="RAY")
     detector: str | None = option(metavar="NAME")
+    tile: PositiveInt | None = None
     detection_threshold: float | None = option(metavar="S")
     boxes: str | None = option(metavar="COLUMN")
     box_scores: str | None = option(metavar="COLUMN")

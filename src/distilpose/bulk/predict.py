@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from distilpose import __version__
-from distilpose.backends.loading import FILE_BACKENDS, SHIPPED_WEIGHTS
+from distilpose.backends.address import split_address
+from distilpose.backends.loading import FILE_BACKENDS, SHIPPED_WEIGHTS, shipped_file
 from distilpose.bulk.engine import check_address, max_workers, ray_session, work_in_ray
 from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
 from distilpose.bulk.options import BulkOptions
@@ -70,7 +71,14 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
 
     check_apart(source, options.out)
     check_address(options.address)
-    given = _model_files(options.model)
+    address = shipped_file(options.model)
+    file, values = split_address(address)
+    given = _files_at(Path(file))
+    if not given:
+        raise CheckpointError(
+            f"{options.model} is not a file: expected a model written by distilpose export, a checkpoint, a foreign "
+            f"network, or one of {', '.join(SHIPPED_WEIGHTS)}"
+        )
     table = list_inputs(source, options.columns, root)
     id_type = "string" if str(table.schema.field("image_id").type) == "string" else "int64"
     named = options.detector or (None if options.boxes else "auto")
@@ -83,10 +91,12 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
             "root": None if root is None else os.path.realpath(root),
             "list": fingerprint(table),
             "model": _digest(given),
-            "detector_content": _digest(_detector_files(detector)),
+            "model_options": values,
+            "detector_content": _digest(_files_at(Path((detector or "").partition(":")[2].partition("?")[0]))),
             "images": len(table),
             "shard_size": shard_size,
             "detector": detector,
+            "tile": options.tile,
             "detection_threshold": options.detection_threshold,
             "max_people": options.max_people,
             "flip_test": options.flip_test,
@@ -100,7 +110,7 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
         finished = folder.finished(num_shards, retry_failed=options.retry_failed)
         left = {k: table.slice(k * shard_size, shard_size) for k in range(num_shards) if k not in finished}
         if left:
-            ready = _ready_model(given[0], folder.path)
+            ready = f"{_ready_model(Path(file).absolute(), folder.path)}{address.removeprefix(file)}"
             boxes = options.boxes if detector is None else None
             job = replace(options, out=folder.path, model=ready, detector=detector, boxes=boxes)
             ShardWorker(job, id_type)  # what is wrong with model or detector is told here, once and in plain words
@@ -111,26 +121,12 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
         return _report(folder, num_shards, len(finished), len(table))
 
 
-def _model_files(model: str | Path) -> tuple[Path, ...]:
-    """The file, and what belongs to it."""
-    path = SHIPPED_WEIGHTS.get(str(model), Path(model)).absolute()
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{model} is not a file: expected a model written by distilpose export, a checkpoint, or one of "
-            f"{', '.join(SHIPPED_WEIGHTS)}"
-        )
-    weights = path.with_suffix(".bin")
-    return (path, weights) if path.suffix == ".xml" and weights.is_file() else (path,)
-
-
-def _detector_files(detector: str | None) -> list[Path]:
-    """The files of a detector that lies on the disk: one, or all of a folder."""
-    place = Path((detector or "").partition(":")[2].partition("?")[0])
-    if detector is None or ":" not in detector or not place.exists():
-        return []
-    return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+def _files_at(place: Path) -> list[Path]:
+    """The files of a model or a detector on the disk: one, a graph and its weights, or all of a folder."""
+    if place.is_dir() and place != Path():
+        return sorted(file for file in place.rglob("*") if file.is_file())
+    parts = (place, place.with_suffix(".bin")) if place.suffix == ".xml" else (place,)
+    return [part for part in parts if part.is_file()]
 
 
 def _digest(files: Sequence[Path]) -> str | None:
@@ -144,7 +140,7 @@ def _digest(files: Sequence[Path]) -> str | None:
 
 def _ready_model(model: Path, out: Path) -> Path:
     """A file that workers load: exported files as they are, checkpoints exported, or themselves if that cannot be."""
-    if model.suffix in FILE_BACKENDS:
+    if model.suffix in (*FILE_BACKENDS, ".zip"):
         return model
     exported = out / _MODEL_NAME / "model.xml"
     if exported.is_file():  # the manifest says that it is of the same model

@@ -62,7 +62,11 @@ class ShardWorker:
         self._find = None
         if options.detector is not None:
             detector = open_detector(
-                options.detector, self._predictor, threshold=options.detection_threshold, threads=options.threads
+                options.detector,
+                self._predictor,
+                threshold=options.detection_threshold,
+                threads=options.threads,
+                tile=options.tile,
             )
             self._find = people_by_detector(detector, [], None).find
 

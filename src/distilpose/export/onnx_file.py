@@ -114,6 +114,7 @@ def quantize_onnx(path: Path, description: ModelDescription, crops: ImageArray) 
             return next(inputs, None)
 
     graph, head = onnx.load(path).graph, head_nodes(path)
+    excluded = [*float_nodes(path), *_other_activations(graph, head), *_products(graph)]
     with quiet():
         quantize_static(
             str(path),
@@ -124,14 +125,14 @@ def quantize_onnx(path: Path, description: ModelDescription, crops: ImageArray) 
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv", "MatMul", *_ACTIVATIONS],
-            nodes_to_exclude=[
-                *head,
-                *_other_activations(graph, head),
-                *_first_convolutions(graph),
-                *_last_convolutions(graph),
-                *_products(graph),
-            ],
+            nodes_to_exclude=excluded,
         )
+
+
+def float_nodes(path: Path) -> list[str]:
+    """Names of the nodes that stay in floating point in int8 files: the head, the first and the last convolutions."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return [*head_nodes(path), *_first_convolutions(graph), *_last_convolutions(graph)]
 
 
 def head_nodes(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from distilpose.backends.base import described
 from distilpose.backends.description import METADATA_KEY, ModelDescription
 from distilpose.backends.openvino import import_openvino
 from distilpose.data.preprocess import network_input
-from distilpose.export.onnx_file import export_onnx, head_nodes
+from distilpose.export.onnx_file import export_onnx, float_nodes
 from distilpose.export.rewrite import ExportForm
 from distilpose.types import ImageArray
 
@@ -25,10 +25,13 @@ def write(form: ExportForm, path: Path, description: ModelDescription, crops: Im
     openvino = import_openvino("export")
     model = openvino.Core().read_model(graph)
     if crops is not None:
-        model = _quantize(model, description, crops, head_nodes(graph))
+        model = _quantize(model, description, crops, float_nodes(graph))
     model.set_rt_info(described(description), [METADATA_KEY])
     openvino.save_model(model, path, compress_to_fp16=description.precision == "float16")
     return [path, path.with_suffix(".bin")]
+
+
+_CONVOLUTION = "/WithoutBiases"  # a convolution of ONNX with a bias becomes an addition of its name, and this
 
 
 def _quantize(model: Any, description: ModelDescription, crops: ImageArray, keep_float: Sequence[str]) -> Any:
@@ -38,11 +41,12 @@ def _quantize(model: Any, description: ModelDescription, crops: ImageArray, keep
     # Not its set_log_level, which changes handlers of others as well.
     logging.getLogger("nncf").setLevel(logging.ERROR)
     images = [network_input(crop[None], description.normalization) for crop in crops]
+    names = [f"{name}{suffix}" for name in keep_float for suffix in ("", _CONVOLUTION)]
     with redirect_stdout(sys.stderr):  # its progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(images),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(images),
-            ignored_scope=nncf.IgnoredScope(names=list(keep_float), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=names, validate=False),
         )

@@ -152,12 +152,11 @@ class ReadingBlock(nn.Module):
 
     def forward(self, keypoints: Tensor, visual: Tensor) -> Tensor:
         """Keypoint tokens (B, K, D) and normed visual tokens (B, P, D) -> keypoint tokens (B, K, D)."""
-        batch, count, dim = keypoints.shape
         normed = _normed(keypoints)
         read = torch.cat([normed, visual], dim=1)
         query = _heads(self.query(normed), self.num_heads).permute(0, 2, 1, 3) @ self.key  # (B, heads, K, D)
-        mixed = (query.flatten(1, 2) @ read.mT).softmax(dim=-1) @ read  # (B, heads * K, D)
-        value = mixed.view(batch, self.num_heads, count, dim) @ self.value
+        mixed = (query.flatten(1, 2) @ read.transpose(1, 2)).softmax(dim=-1) @ read  # (B, heads * K, D)
+        value = mixed.unflatten(1, (self.num_heads, -1)) @ self.value
         keypoints = keypoints + self.attention_out(value.permute(0, 2, 1, 3).flatten(2))
         out: Tensor = keypoints + self.mlp_down(F.gelu(self.mlp_up(self.mlp_norm(keypoints))))
         return out
@@ -165,13 +164,12 @@ class ReadingBlock(nn.Module):
 
 def _normed(tokens: Tensor) -> Tensor:
     """(B, T, D) with mean 0 and spread 1 in each row, as of a layer norm without factor and offset."""
-    return F.layer_norm(tokens, tokens.shape[-1:])
+    return F.layer_norm(tokens, [int(tokens.shape[-1])])  # not a size in a traced graph: Core ML's converter fails
 
 
 def _heads(values: Tensor, count: int) -> Tensor:
     """(B, T, D) -> (B, T, heads, D / heads)."""
-    batch, length, dim = values.shape
-    return values.view(batch, length, count, dim // count)
+    return values.unflatten(-1, (count, -1))
 
 
 class _Pixels(nn.Module):

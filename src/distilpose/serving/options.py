@@ -33,6 +33,8 @@ class ServeOptions:
         threads: of the model, on the CPU; by default the backend decides
         detector: finds the people of images that come without boxes, see distilpose predict --help; auto by default,
             whole-image for a model of something else than people
+        tile: also look for people in tiles with sides of so many pixels: small people in large images
+        detection_threshold: leave out boxes with a lower score; by default it depends on the detector
         batch_size: crops per run of the model, of any requests
         max_wait_ms: wait so long for a fuller batch; a lone request never waits
         queue: images accepted and not answered yet, then 503; so do uploads that together would hold more than 8 times
@@ -58,6 +60,8 @@ class ServeOptions:
     device: str | None = option(metavar="DEVICE")
     threads: PositiveInt | None = None
     detector: DetectorSource | None = option(metavar="NAME")
+    tile: PositiveInt | None = None
+    detection_threshold: float | None = option(metavar="S")
     batch_size: PositiveInt = 8
     max_wait_ms: NonNegativeFloat = option(5.0, metavar="MS")
     queue: PositiveInt = 128

@@ -44,7 +44,8 @@ class ConvBlock(nn.Module):
         if self.conv.stride[0] == 2:
             kernel = self.conv.kernel_size[0]
             left, right = (kernel - 2) // 2, (kernel - 1) // 2
-            x = F.pad(x, (left, right + x.shape[-1] % 2, left, right + x.shape[-2] % 2))
+            height, width = map(int, x.shape[-2:])  # numbers also in a traced graph: Core ML's converter needs them
+            x = F.pad(x, (left, right + width % 2, left, right + height % 2))
         out: Tensor = self.norm(self.conv(x))
         return F.relu6(out) if self.relu else out
 
