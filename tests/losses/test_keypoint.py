@@ -99,6 +99,7 @@ def test_unlabeled_keypoints_teach_nothing() -> None:
     assert all((parameter.grad == 0).all() for parameter in flow.parameters())
 
 
+@pytest.mark.slow
 def test_flow_and_sigma_learn_the_errors_that_they_see() -> None:
     """Labels scattered by a Laplace law of known scale: the loss falls, and sigma becomes that scale."""
     generator = torch.Generator().manual_seed(0)
