@@ -266,9 +266,10 @@ def test_a_folder_is_of_one_run(folder, tmp_path) -> None:
     folder.start({"model": "m", "distilpose": "another version"})
     with pytest.raises(InputError, match=r"another run, which differs in list, model .*another folder"):
         folder.start({"model": "n", "list": "x"})
-    (folder.path / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match=r"manifest.json is broken"):
-        folder.start({"model": "m"})
+    for broken in ("{", "[" * 100_000, '["distilpose"]'):
+        (folder.path / "manifest.json").write_text(broken)
+        with pytest.raises(InputError, match=r"manifest.json is broken"):
+            folder.start({"model": "m"})
     (folder.path / "manifest.json").unlink()
     with pytest.raises(InputError, match="of something else"):
         folder.start({"model": "m"})

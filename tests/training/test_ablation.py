@@ -65,6 +65,24 @@ def test_a_failing_variant_does_not_stop_the_others(sweep: AblationConfig) -> No
     assert [row.name for row in result.rows] == ["Slow & low"]
 
 
+def test_any_error_is_one_of_its_run_and_broken_files_are_named(
+    sweep: AblationConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(ablation, "train", fail)
+    failures = ablate(sweep).failures
+    assert [failure.endswith("failed with RuntimeError: out of memory") for failure in failures] == [True] * 3
+    run = Path(sweep.out) / "plain" / "seed0"
+    (run / "settings.json").write_text("")
+    assert "settings.json: expected the settings of a run" in ablate(sweep, only=["plain"]).failures[0]
+    for content, message in (("[" * 100_000, "nested too deeply"), ("{}", "expected the metrics AP")):
+        (run / "metrics.json").write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            ablate(sweep)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

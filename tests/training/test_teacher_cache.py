@@ -84,6 +84,15 @@ def test_another_teacher_is_refused(tmp_path: Path) -> None:
         TeacherCache(tmp_path, CONTENT, 4, 3)
 
 
+def test_a_disk_without_room_and_a_broken_file_are_told_before(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"teacher_cache needs 1000000000.0 GB in "):
+        TeacherCache(tmp_path / "large", CONTENT, 10**18, 1)
+    TeacherCache(tmp_path, CONTENT, 4, 2)
+    next(tmp_path.rglob("content.json")).write_text("")
+    with pytest.raises(ConfigError, match=r"content.json: expected .*the file is empty"):
+        TeacherCache(tmp_path, CONTENT, 4, 2)
+
+
 def test_a_run_with_a_full_store_equals_the_run_that_filled_it(
     make_config, trained_teacher: str, tmp_path: Path
 ) -> None:

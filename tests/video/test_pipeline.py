@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from videos import sound_seconds, write_video
+from videos import set_display_matrix, sound_seconds, write_video
 
 from distilpose.data.images import read_image, write_image
 from distilpose.errors import ConfigError, InputError
@@ -346,7 +346,8 @@ def test_two_hundred_people_in_a_frame_and_the_best_of_them(tmp_path: Path, back
 
 
 def test_a_phone_video_is_upright_in_what_is_written(tmp_path: Path, backend: Any) -> None:
-    video = write_video(tmp_path / "phone.mov", [spot_image(spot_xy(10))] * 5, rotation=-90)
+    video = write_video(tmp_path / "phone.mov", [spot_image(spot_xy(10))] * 5)
+    set_display_matrix(video, 0, 1, -1, 0)
     run(backend, tmp_path / "out", video, video=PLAIN)
     with VideoReader(tmp_path / "out" / "phone.mp4") as reader:
         assert reader.size_hw == (320, 240)

@@ -1,6 +1,5 @@
 """Videos in and out: true times, upright images, damage reported, sound kept."""
 
-import struct
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from videos import frame_number, numbered_frame, sound_seconds, top_boxes, write_video
+from videos import frame_number, numbered_frame, set_display_matrix, sound_seconds, top_boxes, write_video
 
 from distilpose.errors import ConfigError, InputError
 from distilpose.video import reader as reader_module
@@ -79,15 +78,12 @@ MIRRORS = [(a, 0, 0, d) for a in (-1, 1) for d in (-1, 1)] + [(0, b, c, 0) for b
 
 @pytest.mark.parametrize("matrix", MIRRORS)
 def test_the_whole_display_matrix_is_used(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
-    """All eight: a pixel goes to (x, y) [[a, b], [c, d]], moved into the image (ISO 14496-12, ``tkhd``)."""
+    """All eight, see `set_display_matrix`."""
     a, b, c, d = matrix
     image = np.random.default_rng(0).integers(60, 200, (6, 8, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
     video = write_video(tmp_path / "video.mp4", [image] * 3)
     plain = read(video)[0].image[4::8, 4::8]
-    data = bytearray(video.read_bytes())
-    at = data.index(b"tkhd") + 44
-    data[at : at + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
-    video.write_bytes(data)
+    set_display_matrix(video, *matrix)
     y, x = np.mgrid[:6, :8]
     across, down = x * a + y * c, x * b + y * d
     expected = np.zeros((np.ptp(down) + 1, np.ptp(across) + 1, 3), np.uint8)

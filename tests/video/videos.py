@@ -1,5 +1,6 @@
 """Videos for tests, written with PyAV and known frame by frame."""
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +30,6 @@ def write_video(
     *,
     times: Sequence[float] | None = None,
     rate: int = 10,
-    rotation: int = 0,
     pixel_aspect: Fraction | None = None,
     sound: str | None = None,
     sound_rate: int = 48000,
@@ -46,8 +46,6 @@ def write_video(
         stream.pix_fmt = "yuv420p" if even else "yuv444p"
         clock = Fraction(1, 1000)
         stream.codec_context.time_base = clock
-        if rotation:
-            stream.set_display_rotation(rotation)
         if pixel_aspect is not None:
             stream.sample_aspect_ratio = stream.codec_context.sample_aspect_ratio = pixel_aspect
         tone = None if sound is None else container.add_stream(sound, rate=sound_rate)
@@ -66,6 +64,14 @@ def write_video(
                 container.mux(tone.encode(samples))
             container.mux(tone.encode(None))
     return path
+
+
+def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
+    """Write into a video that a pixel goes to (x, y) [[a, b], [c, d]], moved into the image (ISO 14496-12, tkhd)."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
 
 
 def top_boxes(path: Path) -> list[str]:

@@ -88,7 +88,7 @@ class RunFolder:
             before = json.loads(file.read_text(encoding="utf-8"))
             keys = sorted({*before, *values} - {"distilpose"})
             changed = [key for key in keys if before.get(key) != values.get(key)]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{file} is broken ({error}): choose another folder, or delete this one") from error
         if changed:
             was, now = ({key: source.get(key) for key in changed} for source in (before, values))

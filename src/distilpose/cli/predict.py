@@ -58,7 +58,7 @@ def _hint(report: PredictReport, options: PredictOptions) -> None:
     if report.num_undrawn and options.output.images and (report.num_images > LISTED or report.num_frames):
         print(f"too unsure to be drawn: {_number(report.num_undrawn, 'pose')}", file=sys.stderr)
     if report.num_others:
-        print(f"left out for their suffix: {_number(report.num_others, 'file')}", file=sys.stderr)
+        print(f"left out, as neither images nor videos: {_number(report.num_others, 'file')}", file=sys.stderr)
     if options.output.anonymize != "none" and options.output.images:
         from distilpose.visualization.anonymize import anonymized_note
 

@@ -134,16 +134,20 @@ def _opened(path: str | os.PathLike[str] | NamedBytes) -> Iterator[Image.Image]:
     except Exception as error:  # decoders answer broken bytes with exceptions of a dozen types
         empty = isinstance(path, str | os.PathLike) and os.path.isfile(path) and not os.path.getsize(path)
         reason = "the file is empty" if empty else _reason(error)
+        if isinstance(error, UnidentifiedImageError) and _is_heif(path) and not empty and not find_spec("pillow_heif"):
+            reason = "HEIC files need pillow-heif, which is not installed: pip install pillow-heif"
         raise InputError(f"{path} cannot be read as an image: {reason}") from error
 
 
 def _formats(path: object) -> tuple[str, ...]:
-    if not str(path).lower().endswith(_HEIF_SUFFIXES):
-        return _FORMATS
-    if find_spec("pillow_heif") is None:
-        raise InputError("HEIC files need pillow-heif, which is not installed: pip install pillow-heif")
+    if not _is_heif(path) or find_spec("pillow_heif") is None:
+        return _FORMATS  # phones give some JPEG files the suffix .heic
     import_module("pillow_heif").register_heif_opener()
     return (*_FORMATS, "HEIF")
+
+
+def _is_heif(path: object) -> bool:
+    return str(path).lower().endswith(_HEIF_SUFFIXES)
 
 
 def _check_scans(image: Image.Image) -> None:

@@ -66,8 +66,8 @@ def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], Co
     if file.is_dir():
         return _yolo_rows(file), coco
     if file.suffix.lower() in (".csv", ".txt"):
-        rows = _csv_rows if file.suffix.lower() == ".csv" else _mot_rows
-        return rows(read_text(file, "person boxes", InputError), file), coco
+        read = _csv_rows if file.suffix.lower() == ".csv" else _mot_rows
+        return read(read_text(file, "person boxes", InputError), file), coco
     document = read_json(file, "person boxes", InputError)
     if not isinstance(document, dict):
         return _result_rows(document, frozenset({"1"}) if coco is None else coco.person_ids, file), coco

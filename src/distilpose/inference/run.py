@@ -63,7 +63,7 @@ class PredictReport:
         num_tracks: people in videos and cameras, each once per video.
         num_empty: images in which nobody was found.
         num_undrawn: people too unsure to be drawn.
-        num_others: files in folders that were left out for their suffix.
+        num_others: files in folders that are neither images nor videos: by their suffix, or pipes and broken links.
         failures: a line for each image, video or frame left out: its name and why. A command that has any exits
             with 1.
         counts: people of the first thousand images, and of every video and camera.

@@ -17,7 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from distilpose.backends.checkpoint import load_checkpoint, read_description
-from distilpose.errors import ConfigError, DistilPoseError, printable
+from distilpose.data.files import read_json
+from distilpose.errors import ConfigError, as_failure, printable
 from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
 from distilpose.files import OutputLock, disk_errors, write_file_atomically
@@ -145,8 +146,8 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
             console.rule(escape(f"{name}, seed {run.settings.seed}"))
             try:
                 run.work(config.flip_test, console)
-            except DistilPoseError as error:
-                failures.append(f"{name}, seed {run.settings.seed}: {error}")
+            except Exception as error:  # of one run
+                failures.append(f"{name}, seed {run.settings.seed}: {as_failure(error)}")
                 console.print("[red]failed:[/red]", escape(printable(failures[-1])))
             result = _write(config, runs)
     return result._replace(failures=tuple(failures))
@@ -164,7 +165,9 @@ class _Run(NamedTuple):
         file = self.out / METRICS_FILE
         if not file.exists():
             return None
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file, "the metrics of a run", ConfigError)
+        if not isinstance(found, dict) or not found.keys() >= set(METRICS):
+            raise ConfigError(f"{file}: expected the metrics {', '.join(METRICS)}: delete it, then it is made again")
         return {name: found[name] for name in METRICS}
 
     def work(self, flip_test: FlipTest, console: Console) -> None:
@@ -193,7 +196,7 @@ class _Run(NamedTuple):
         """Train, unless that is done; the settings of a run are written down, and compared when it goes on."""
         file, values = self.out / SETTINGS_FILE, asdict(self.settings)
         if file.exists():
-            before = asdict(train_config_from(json.loads(file.read_text(encoding="utf-8"))))
+            before = asdict(train_config_from(read_json(file, "the settings of a run", ConfigError)))
             if changed := sorted(key for key in values if values[key] != before.get(key)):
                 raise ConfigError(
                     f"{self.out} holds a run with other settings ({', '.join(changed)} changed): choose another out, "

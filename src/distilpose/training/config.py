@@ -22,6 +22,7 @@ PRECISIONS = {
     "16-mixed": torch.float16, "16": torch.float16,
 }  # fmt: skip
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
+_MOST_WORKERS = 256
 
 
 @dataclass
@@ -193,8 +194,10 @@ class TrainConfig:
         for least, names in at_least.items():
             for name in names:
                 value: Any = reduce(getattr, name.split("."), cast(Any, self))
-                if value is not None and not least <= value < math.inf:
+                if value is not None and not least <= value < 2**63:  # seeds and counts of torch end there
                     raise ConfigError(f"{name} must be at least {least} and finite, got {value}")
+        if data.workers > _MOST_WORKERS:
+            raise ConfigError(f"data.workers must be at most {_MOST_WORKERS}, got {data.workers}")
         if not 0 < self.target_sigma < math.inf:
             raise ConfigError(f"target_sigma must be greater than 0 and finite, got {self.target_sigma}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

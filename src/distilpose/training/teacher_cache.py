@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from torch import Tensor
 from distilpose.compat import current_names
 from distilpose.data.coco import PersonSample
 from distilpose.data.dataset import Batch
+from distilpose.data.files import read_json
 from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.types import IntArray
@@ -96,7 +99,7 @@ def _check_content(file: Path, content: Mapping[str, Any]) -> None:
         part = file.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         _link_first(part, file)
-    before = current_names(json.loads(file.read_text(encoding="utf-8")))
+    before = current_names(read_json(file, "what a teacher's outputs depend on", ConfigError))
     changed = sorted(key for key in {*values, *before} if values.get(key) != before.get(key))
     if changed:
         raise ConfigError(
@@ -115,6 +118,9 @@ def _link_first(part: Path, path: Path) -> None:
 def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """A file of zeros that takes no room until it is written to, or what is already there."""
     if not path.exists():
+        size, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
+        if size > free:  # where a disk is full, writing to a mapped file ends the process
+            raise ConfigError(f"teacher_cache needs {size / 1e9:.1f} GB in {path.parent}, which has {free / 1e9:.1f}")
         part = path.with_suffix(f".{os.getpid()}.part")
         np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
         _link_first(part, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -78,6 +79,9 @@ def train(
             f"a teacher_cache serves the processes of one machine, got {processes.machines} machines: leave it out"
         )
     device = choose_device(config.accelerator)
+    most = torch.cuda.device_count() if device.type == "cuda" else max(2, os.cpu_count() or 1)
+    if config.devices > most:
+        raise ConfigError(f"devices must be at most {most}, as this machine has ({device.type}), got {config.devices}")
     if config.sync_batchnorm and device.type != "cuda":
         raise ConfigError(f"sync_batchnorm works on GPUs, this run is on {device.type}: set it to false")
     out = Path(config.out)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty, Queue
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -48,9 +48,9 @@ class Webcam:
     """
 
     def __init__(self, number: int) -> None:
-        logging = cv2.utils.logging
+        logging: Any = getattr(cv2.utils, "logging", cv2)  # in OpenCV 4.10 these functions are outside
         level = logging.getLogLevel()
-        logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # each of its backends would warn of a camera that is not there
+        logging.setLogLevel(0)  # silent: each of its backends would warn of a camera that is not there
         try:
             self._capture = cv2.VideoCapture(number)
         finally:
