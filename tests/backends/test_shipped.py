@@ -47,6 +47,22 @@ def test_predict_works_out_of_the_box(tmp_path: Path, monkeypatch: pytest.Monkey
     assert json.loads((tmp_path / "poses" / "predictions.json").read_text()) == []
 
 
+def test_images_without_a_box_are_told_apart_from_images_without_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = [str(tmp_path / name) for name in ("1.png", "2.png")]
+    for photo in photos:
+        write_image(photo, np.zeros((96, 128, 3), np.uint8))
+    (tmp_path / "boxes.csv").write_text("image,x1,y1,x2,y2\n2.png,1,2,30,40\n")
+    command = ["predict", *photos, "--no-images", "--out", str(tmp_path / "out")]
+    assert cli.main(command) == 0
+    assert "nobody was found in 2 of 2 images: try --detection-threshold" in capsys.readouterr().err
+    assert cli.main([*command, "--boxes", str(tmp_path / "boxes.csv")]) == 0
+    told = capsys.readouterr().err
+    assert "boxes.csv has no box for 1 of 2 images: if it should, check the names and ids" in told
+    assert "--detection-threshold" not in told
+
+
 def test_it_is_as_good_as_its_file_says(shared_data: Path) -> None:
     folder = shared_data / "coco_val_dev"
     result = evaluate_model(load_model(DEFAULT_MODEL), folder / "person_keypoints.json", folder / "images")
@@ -61,3 +77,10 @@ def test_a_misspelled_name_is_answered_with_the_nearest() -> None:
         ConfigError, match=r"no model is called distilpose_mobilnet: did you mean distilpose_mobilenet\?"
     ):
         load_model("distilpose_mobilnet")
+
+
+def test_lists_and_messages_offer_both_shipped_models_and_no_old_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=f"one of {DEFAULT_MODEL}, {FAST_MODEL}, or build it untrained"):
+        load_model("distilpose_s")
+    assert cli.main(["models"]) == 0
+    assert f"--model: {DEFAULT_MODEL}, {FAST_MODEL}" in " ".join(capsys.readouterr().out.split())

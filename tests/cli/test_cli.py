@@ -70,6 +70,7 @@ def test_version_and_wrong_command(capsys) -> None:
         (["a.jpg", "--preview", "65536"], ["--preview", "at most 65535"]),
         (["a.jpg", "--style", "pretty"], ["--style", "'sides'", "'minimal'"]),
         (["--anonymize", "faces", "a.jpg"], ["--anonymize", "'faces'", "'none'", "'face'", "'body'"]),
+        (["a.jpg", "--boxes", "-5,0,10,20"], ["one that begins with - is written --boxes=VALUE"]),
         (["a.jpg", "--end", "2:x"], ["--end", "MINUTES:SECONDS", "2:x"]),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import distilpose
 from distilpose.data import images
 from distilpose.data.images import (
     NamedBytes,
@@ -303,3 +304,11 @@ def test_a_jpeg_of_endless_scans_is_refused_wherever_it_would_be_decoded(tmp_pat
             decode(source)
     path.write_bytes(content[:-2] + last * 50 + content[-2:])
     assert read_image(path).shape == (2400, 2400, 3)
+
+
+def test_what_is_no_image_is_told_as_it_was_given(tmp_path: Path, photo: Pixels) -> None:
+    with pytest.raises(InputError, match=r"got float64 of shape \(4, 5\)"):
+        as_image(np.zeros((4, 5)))
+    write_image(tmp_path / "photo.png", photo)
+    with (tmp_path / "photo.png").open("rb") as file, pytest.raises(InputError, match=r"PIL\.Image\.open\(file\)"):
+        distilpose.predict(file)  # type: ignore[call-overload]

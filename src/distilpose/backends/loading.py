@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Weights inside the package, by name: a checkpoint, beside which an exported file of the same name lies, or that alone.
 DEFAULT_MODEL = "distilpose_mobilenet"
 FAST_MODEL = "distilpose_mobilenet_int8"
+SHIPPED_MODELS = (DEFAULT_MODEL, FAST_MODEL)  # the names that lists and messages offer
 _FOLDER = Path(__file__).parents[1] / "weights"
 SHIPPED_WEIGHTS: dict[str, Path] = {
     DEFAULT_MODEL: _FOLDER / f"{DEFAULT_MODEL}.safetensors",
@@ -120,9 +121,9 @@ def _load_checkpoint(path: Path) -> PoseModel:
         if str(path) in list_models():
             raise ConfigError(
                 f"{path} is an architecture without weights: pass a checkpoint file or one of "
-                f"{', '.join(SHIPPED_WEIGHTS)}, or build it untrained with distilpose.create_model({str(path)!r})"
+                f"{', '.join(SHIPPED_MODELS)}, or build it untrained with distilpose.create_model({str(path)!r})"
             )
-        if near := difflib.get_close_matches(str(path), SHIPPED_WEIGHTS, 1):
+        if near := difflib.get_close_matches(str(path), SHIPPED_MODELS, 1):
             raise ConfigError(f"no model is called {path}: did you mean {near[0]}?")
     require_package("torch", f"the checkpoint {path}")
     from distilpose.backends import checkpoint

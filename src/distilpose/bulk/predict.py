@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distilpose import __version__
 from distilpose.backends.address import split_address
-from distilpose.backends.loading import FILE_BACKENDS, SHIPPED_WEIGHTS, shipped_file
+from distilpose.backends.loading import FILE_BACKENDS, SHIPPED_MODELS, shipped_file
 from distilpose.bulk.engine import check_address, max_workers, ray_session, work_in_ray
 from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
 from distilpose.bulk.options import BulkOptions
@@ -77,7 +77,7 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
     if not given:
         raise CheckpointError(
             f"{options.model} is not a file: expected a model written by distilpose export, a checkpoint, a foreign "
-            f"network, or one of {', '.join(SHIPPED_WEIGHTS)}"
+            f"network, or one of {', '.join(SHIPPED_MODELS)}"
         )
     table = list_inputs(source, options.columns, root)
     id_type = "string" if str(table.schema.field("image_id").type) == "string" else "int64"

@@ -111,6 +111,9 @@ class _Parser(argparse.ArgumentParser):
         for word in wrong:
             near = difflib.get_close_matches(word, self._option_string_actions, 1)
             message += f" (did you mean {near[0]}?)" if near else ""
+        if message.startswith("argument --") and message.endswith("expected one argument"):
+            name = message.removeprefix("argument ").partition(":")[0]
+            message += f" (one that begins with - is written {name.partition('/')[0]}=VALUE)"
         print(f"error: {printable(message)}\nexamples:\n{self._shown}", file=sys.stderr)
         self.exit(2, f"{self.prog} --help explains all options.\n")
 

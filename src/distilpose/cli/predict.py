@@ -49,12 +49,16 @@ def _tell(report: PredictReport, options: PredictOptions) -> None:
 def _hint(report: PredictReport, options: PredictOptions) -> None:
     """What a user may want to know or to try."""
     if report.num_empty:
-        where = f"in {report.num_empty} of {_number(report.num_images, 'image')}"
-        print(
-            f"nobody was found {where}: try --detection-threshold 0.2, --tile 640 for small people, --detector "
-            "whole-image where one person fills the image, or --boxes X1,Y1,X2,Y2",
-            file=sys.stderr,
-        )
+        where = f"{report.num_empty} of {_number(report.num_images, 'image')}"
+        if options.boxes is None:
+            print(
+                f"nobody was found in {where}: try --detection-threshold 0.2, --tile 640 for small people, --detector "
+                "whole-image where one person fills the image, or --boxes X1,Y1,X2,Y2",
+                file=sys.stderr,
+            )
+        else:
+            told = f"{options.boxes} has no box for {where}: if it should, check the names and ids of the images in it"
+            print(printable(told), file=sys.stderr)
     if report.num_undrawn and options.output.images and (report.num_images > LISTED or report.num_frames):
         print(f"too unsure to be drawn: {_number(report.num_undrawn, 'pose')}", file=sys.stderr)
     if report.num_others:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from io import BytesIO
+from io import BytesIO, IOBase
 from pathlib import Path
 
 import numpy as np
@@ -93,9 +93,10 @@ def as_image(source: object, *, bgr: bool = False) -> ImageArray:
     if not hasattr(source, "__array__"):
         is_content = isinstance(source, bytes | bytearray | memoryview)
         remedy = ": open it with PIL.Image.open(io.BytesIO(content))" if is_content else ""
+        remedy = ": open it with PIL.Image.open(file)" if isinstance(source, IOBase) else remedy
         raise InputError(f"expected a path, a Pillow image or a uint8 array, got {type(source).__name__}{remedy}")
     image = np.asarray(source)
-    if image.ndim == 2 or image.shape[2:] == (1,):
+    if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2:] == (1,)):
         image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     elif bgr and image.shape[2:] == (3,):
         image = np.ascontiguousarray(image[..., ::-1])

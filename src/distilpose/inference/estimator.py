@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import lru_cache
+from io import IOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -208,9 +209,9 @@ def predict(
         estimator = PoseEstimator(**options)
     if hasattr(source, "__array__"):
         several = np.ndim(source) == 4  # type: ignore[arg-type]
-    else:  # texts, bytes and mappings are one image, or none
+    else:  # texts, bytes, open files and mappings are one image, or none
         several = isinstance(source, Iterable) and not isinstance(
-            source, str | bytes | bytearray | memoryview | Mapping
+            source, str | bytes | bytearray | memoryview | IOBase | Mapping
         )
     if not several:
         return estimator(source, boxes_xyxy, bgr=bgr)  # type: ignore[arg-type]
