@@ -115,7 +115,7 @@ def _models(_: NoOptions) -> int:
 def _models_table() -> Table:
     from rich.table import Table
 
-    from distilpose.backends.loading import DEFAULT_MODEL
+    from distilpose.backends.loading import DEFAULT_MODEL, FAST_MODEL
     from distilpose.models import MODEL_CARDS, MODELS, list_models
 
     table = Table(title="presets")
@@ -129,7 +129,7 @@ def _models_table() -> Table:
     table.caption = "[1] COCO val2017, detector boxes of 56.4 AP, flip test, as published: " + "; ".join(
         f"{name}: {card.source}" for name, card in sorted(MODEL_CARDS.items()) if card.published_ap is not None
     )
-    table.caption += f"\nshipped weights, for --model: {DEFAULT_MODEL}"
+    table.caption += f"\nshipped weights, for --model: {DEFAULT_MODEL}, {FAST_MODEL}"
     return table
 
 
