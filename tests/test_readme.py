@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from distilpose.backends.loading import DEFAULT_MODEL, FAST_MODEL
 from distilpose.cli import main as cli
 from distilpose.cli.command import read_options
 from distilpose.compat import current_options
@@ -72,7 +73,9 @@ def test_there_is_something_to_check() -> None:
 
 def test_model_table_is_what_the_command_prints(capsys) -> None:
     assert cli.main(["models"]) == 0
-    printed = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if "│" in line}
+    text = capsys.readouterr().out
+    assert re.search(rf"for --model:\s+{DEFAULT_MODEL},\s+{FAST_MODEL}\s", text)
+    printed = {line.split("│")[1].strip(): line for line in text.splitlines() if "│" in line}
     section = TRAINING.split("## Models\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)`[^|]*((?:\| \S+ ){4})\|$", section, flags=re.MULTILINE)
     assert sorted(name for name, _ in rows) == list_models()
