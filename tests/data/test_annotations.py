@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distilpose.data.annotations import find_images
 from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import load_person_samples
 from distilpose.data.files import read_flag, shortened
@@ -310,6 +311,24 @@ def test_label_studio_json_groups_points_by_rectangle(write, tmp_path):
     lost["annotations"][0]["result"][2]["value"]["x"] = 99
     with pytest.raises(DatasetError, match=r"task 1 \(a.png\): keypoint 'nose' lies in 0 rectangles.*drag"):
         load_person_samples(*write([lost]))
+
+
+def test_names_of_label_studio_uploads_find_the_files_that_were_uploaded(tmp_path):
+    for name in ("a b.png", "c.png", "d%20e.png", "ab12cd34-f.png", "f.png", "g.png", "h.png"):
+        (tmp_path / name).touch()
+    names = {
+        1: "a%20b.png",  # local files
+        2: "ab12cd34-c.png",  # an upload
+        3: "d%20e.png",  # a name that is there is taken as it is
+        4: "ab12cd34-f.png",
+        5: "00000000-g.png",  # two uploads of one name: which one g.png is cannot be told
+        6: "11111111-g.png",
+        7: "ab12cd3-c.png",
+        8: "h.png",
+        9: "22222222-h.png",  # h.png is another image's
+    }
+    found = {image_id: path.name for image_id, path in find_images(names, tmp_path).items()}
+    assert found == names | {1: "a b.png", 2: "c.png"}
 
 
 def test_one_entry_for_each_point_is_grouped_or_named(document, write):

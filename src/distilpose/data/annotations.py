@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from distilpose.types import FloatArray
 logger = logging.getLogger(__name__)
 
 _YOLO_FILE = re.compile(r"(?P<file>.*\.ya?ml)(?::(?P<split>\w+))?", re.IGNORECASE)
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # before the names of files that were uploaded to Label Studio
 _TOLERANCE = 2.0  # pixels that a box may end beyond the image or within its keypoints
 _OFTEN = 0.5  # share of boxes from which a habit of the tool is assumed
 
@@ -70,7 +72,8 @@ def keypoint_categories(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def find_images(names: Mapping[int, str], folder: Path) -> dict[int, Path]:
     """The file of each image by id: below the folder where its name says, else wherever its name occurs once.
 
-    A file that is nowhere has the path where it should be.
+    A name that occurs nowhere is taken for one of Label Studio: percent-encoded, of an upload with eight hexadecimal
+    digits before it. A file that is nowhere has the path where it should be.
     """
     paths = {image_id: folder / name for image_id, name in names.items()}
     lost = [image_id for image_id, path in paths.items() if not os.path.isfile(path)]
@@ -80,12 +83,23 @@ def find_images(names: Mapping[int, str], folder: Path) -> dict[int, Path]:
     for place, _, found in os.walk(folder):
         for name in found:
             places.setdefault(name, []).append(Path(place, name))
-    elsewhere = {image_id: places.get(paths[image_id].name, []) for image_id in lost}
+    uploads = {image_id: unquote(path.name) for image_id, path in paths.items()}
+    originals = {image_id: _UPLOAD_PREFIX.sub("", name) for image_id, name in uploads.items()}
+    times = Counter(originals.values())  # of two images of one name it cannot be told which one a file is
+    elsewhere = {
+        image_id: places.get(paths[image_id].name)
+        or places.get(uploads[image_id])
+        or (places.get(originals[image_id], []) if times[originals[image_id]] == 1 else [])
+        for image_id in lost
+    }
     elsewhere = {image_id: found for image_id, found in elsewhere.items() if len(found) == 1}
     if elsewhere:
         example = next(iter(elsewhere.values()))[0]
         logger.warning(
-            "%s: %d images were found in other folders than named, such as %s", folder, len(elsewhere), example
+            "%s: %d images were found in other folders or under other names than in the annotations, such as %s",
+            folder,
+            len(elsewhere),
+            example,
         )
     return paths | {image_id: found[0] for image_id, found in elsewhere.items()}
 
