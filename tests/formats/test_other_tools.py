@@ -193,6 +193,11 @@ def test_label_studio_tasks_fit_their_labeling_configuration(tmp_path: Path) -> 
     file = written(tmp_path, "labelstudio", [*IMAGES, VIDEO[0]])
     tasks = json.loads(file.read_text())
     assert [task["data"]["image"].rpartition("?d=")[2] for task in tasks] == ["a/x.jpg", "b/x.jpg", "dance_000000.jpg"]
+    (tmp_path / "odd").mkdir()
+    (odd,) = json.loads(
+        written(tmp_path / "odd", "labelstudio", [IMAGES[0]._replace(source="a/5% #+.jpg")]).read_text()
+    )
+    assert odd["data"]["image"] == "/data/local-files/?d=a/5%25%20%23%2B.jpg"
     view = ElementTree.parse(file.with_suffix(".xml")).getroot()  # noqa: S314
     labels = {tag.get("name"): {label.get("value") for label in tag} for tag in view if tag.get("toName")}
     image_tag = view.find("Image")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from distilpose.data.files import entries_of, finite_numbers, shortened
 from distilpose.errors import DatasetError
@@ -43,7 +44,7 @@ def tasks_to_coco(tasks: Sequence[Any], file: Path) -> dict[str, Any]:
             image = {"width": marks[0]["original_width"], "height": marks[0]["original_height"]}
         except (KeyError, TypeError, AttributeError, StopIteration, IndexError) as error:
             raise DatasetError(f"{file}: task {number} is not as Label Studio writes it ({error!r})") from error
-        name = name.rpartition("?d=")[2] if "?d=" in name else name.rpartition("/")[2]
+        name = unquote(name.rpartition("?d=")[2]) if "?d=" in name else name.rpartition("/")[2]
         images.append({"id": number, "file_name": name, **image})
         grouped: dict[Any, list[_Point]] = {key: [] for key in boxes}
         for parent, point in points:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -37,7 +38,10 @@ def label_studio_tasks(path: Path) -> GrowingFile:
         parts = [part for person in range(len(result)) for part in _person(record, person)]
         score = float(result.pose_score.mean()) if len(result) else 0.0
         prediction = {"model_version": "distilpose", "score": score, "result": parts}
-        task = {"data": {"image": _IMAGE_URL + names.listed(record)}, "predictions": [prediction]}
+        task = {
+            "data": {"image": _IMAGE_URL + quote(names.listed(record), errors="surrogateescape")},
+            "predictions": [prediction],
+        }
         return ("\n" if first else ",\n") + json.dumps(task, allow_nan=False)
 
     return GrowingFile(path, entry, head="[", tail="\n]\n")
