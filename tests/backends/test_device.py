@@ -9,7 +9,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from foreign_files import simcc
 
 from distilpose.backends import device as devices
 from distilpose.backends.base import runtime_of
@@ -18,6 +17,7 @@ from distilpose.backends.loading import as_backend, load_model
 from distilpose.backends.onnxruntime import open_onnx_session
 from distilpose.errors import ConfigError
 from distilpose.models import create_model
+from foreign_files import simcc
 
 SMALL = {"input_size_hw": (64, 48), "dim": 32, "depth": 1, "num_heads": 4}
 
