@@ -113,8 +113,8 @@ def quantize_onnx(path: Path, description: ModelDescription, crops: ImageArray) 
         def get_next(self) -> dict[str, Any] | None:
             return next(inputs, None)
 
-    graph, head = onnx.load(path).graph, head_nodes(path)
-    excluded = [*float_nodes(path), *_other_activations(graph, head), *_products(graph)]
+    graph = onnx.load(path).graph
+    excluded = [*float_nodes(graph), *_other_activations(graph, head_nodes(graph)), *_products(graph)]
     with quiet():
         quantize_static(
             str(path),
@@ -129,15 +129,13 @@ def quantize_onnx(path: Path, description: ModelDescription, crops: ImageArray) 
         )
 
 
-def float_nodes(path: Path) -> list[str]:
+def float_nodes(graph: onnx.GraphProto) -> list[str]:
     """Names of the nodes that stay in floating point in int8 files: the head, the first and the last convolutions."""
-    graph = onnx.load(path, load_external_data=False).graph
-    return [*head_nodes(path), *_first_convolutions(graph), *_last_convolutions(graph)]
+    return [*head_nodes(graph), *_first_convolutions(graph), *_last_convolutions(graph)]
 
 
-def head_nodes(path: Path) -> list[str]:
+def head_nodes(graph: onnx.GraphProto) -> list[str]:
     """Names of the nodes from the last norm, pooling or ReLU to the outputs: in 8 bits a coordinate moves in steps."""
-    graph = onnx.load(path, load_external_data=False).graph
     maker = {output: node for node in graph.node for output in node.output}
     found: dict[str, NodeProto] = {}
     waiting = [output.name for output in graph.output]

@@ -9,6 +9,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from distilpose.backends.base import described
 from distilpose.backends.description import METADATA_KEY, ModelDescription
 from distilpose.backends.openvino import import_openvino
@@ -25,7 +27,7 @@ def write(form: ExportForm, path: Path, description: ModelDescription, crops: Im
     openvino = import_openvino("export")
     model = openvino.Core().read_model(graph)
     if crops is not None:
-        model = _quantize(model, description, crops, float_nodes(graph))
+        model = _quantize(model, description, crops, float_nodes(onnx.load(graph, load_external_data=False).graph))
     model.set_rt_info(described(description), [METADATA_KEY])
     openvino.save_model(model, path, compress_to_fp16=description.precision == "float16")
     return [path, path.with_suffix(".bin")]

@@ -53,8 +53,14 @@ class PoseServer:
             skeleton = backend.description.skeleton
             predictor = PosePredictor(_OneAtATime(backend), batch_size=options.batch_size)
             named = options.detector or ("auto" if skeleton.is_person else "whole-image")
-            least, metrics = options.detection_threshold, Metrics()
-            detector = open_detector(named, predictor, threshold=least, threads=options.threads, tile=options.tile)
+            metrics = Metrics()
+            detector = open_detector(
+                named,
+                predictor,
+                threshold=options.detection_threshold,
+                threads=options.threads,
+                tile=options.tile,
+            )
             self.service = PoseService(predictor, detector, options, metrics)
             bound, number = self._socket.getsockname()[:2]
             self.hosts = options.allow_host or (() if api_key is None and is_loopback(bound) else None)
