@@ -168,7 +168,7 @@ def measure(
                 say(f"{job} ({lap + 1}/{options.rounds})")
                 rows[number] = job.measure(batches, peak, options)
                 yield _written(rows, options)
-        people_of = cache(partial(_people, options))
+        sets: dict[Any, EvaluationSet] = {}
         for number, job in enumerate(jobs):
             if options.annotations is None or not job.trained:
                 continue
@@ -176,18 +176,12 @@ def measure(
                 continue
             say(f"accuracy of {job}")
             inside = job.description
-            people = people_of(inside.input_size_hw, inside.skeleton, inside.padding, inside.udp)
-            rows[number] = replace(rows[number], accuracy=job.evaluate(people, options))
+            key = inside.input_size_hw, inside.skeleton, inside.padding, inside.udp
+            if key not in sets:
+                files = Path(options.annotations), Path(str(options.images))
+                sets[key] = EvaluationSet.load(*files, inside, keep_crops=True)
+            rows[number] = replace(rows[number], accuracy=job.evaluate(sets[key], options))
             yield _written(rows, options)
-
-
-def _people(
-    options: BenchmarkOptions, size_hw: tuple[int, int], skeleton: Any, padding: Any, udp: Any
-) -> EvaluationSet:
-    assert options.annotations is not None
-    assert options.images is not None
-    crops = {"input_size_hw": size_hw, "skeleton": skeleton, "keep_crops": True, "padding": padding, "udp": udp}
-    return EvaluationSet.load(Path(options.annotations), Path(options.images), **crops)
 
 
 def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[_Job]:
@@ -234,11 +228,10 @@ def _precision(numbers: str) -> Precision:
 
 
 def _calibration_crops(description: ModelDescription, images: str | Path | None) -> ImageArray:
-    size_hw = description.input_size_hw
     if images is not None:
-        return calibration_crops(images, size_hw, description.skeleton)
+        return calibration_crops(images, description)
     # Speed and size do not depend on what the crops show.
-    return np.random.default_rng(0).integers(0, 256, (NOISE_CROPS, *size_hw, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (NOISE_CROPS, *description.input_size_hw, 3), dtype=np.uint8)
 
 
 def _megabytes(address: str | Path) -> float:

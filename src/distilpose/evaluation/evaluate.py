@@ -138,13 +138,10 @@ def evaluate_model(
     people = EvaluationSet.load(
         annotations,
         images,
-        input_size_hw=description.input_size_hw,
+        description,
         detections=detections,
         detector=detector,
-        skeleton=description.skeleton,
         mapping=mapping,
-        padding=description.padding,
-        udp=description.udp,
     )
     evaluated = partial(
         evaluate_set,
@@ -259,16 +256,13 @@ def _backend(options: EvaluateOptions) -> InferenceBackend:
 
 
 def _check_fits(backend: InferenceBackend, evaluation_set: EvaluationSet) -> None:
-    description, skeleton = backend.description, evaluation_set.ground_truth.people.skeleton
-    if description.input_size_hw != evaluation_set.input_size_hw:
+    (size_hw, skeleton), (own_hw, own) = (
+        (known.input_size_hw, known.skeleton) for known in (backend.description, evaluation_set.description)
+    )
+    if size_hw != own_hw or skeleton.keypoint_names != own.keypoint_names:
         raise ConfigError(
-            f"the model reads crops of (H, W) {description.input_size_hw}, the evaluation set was loaded for "
-            f"{evaluation_set.input_size_hw}: load it for this model"
-        )
-    if description.skeleton.keypoint_names != skeleton.keypoint_names:
-        raise ConfigError(
-            f"the model has the keypoints of {description.skeleton.name}, the evaluation set those of "
-            f"{skeleton.name}: load it for this model"
+            f"the model reads crops of (H, W) {size_hw} and has the keypoints of {skeleton.name}, the evaluation set "
+            f"was loaded for {own_hw} and {own.name}: load it for this model"
         )
 
 

@@ -28,7 +28,6 @@ from distilpose.export.rewrite import ExportForm
 from distilpose.files import disk_errors
 from distilpose.geometry import CropTransform
 from distilpose.models.base import PoseModel
-from distilpose.skeletons import Skeleton
 from distilpose.types import Float32Array, ImageArray, Size
 
 BATCH_SIZES = (1, 3, 8)  # none is the one that is traced
@@ -148,10 +147,9 @@ def export_file(options: ExportOptions) -> ExportReport:
     """`export_model` from files, as the command line has it; raises the same, and `DatasetError` for calibration."""
     check_export_packages(format_of(Path(options.out), options.format), options.precision)
     model = torch_model(options.model)
-    inside = describe(model)
     crops = None
     if options.calibration is not None:
-        crops = calibration_crops(options.calibration, inside.input_size_hw, inside.skeleton, images=options.images)
+        crops = calibration_crops(options.calibration, describe(model), images=options.images)
     return export_model(
         model,
         options.out,
@@ -246,8 +244,7 @@ FEWEST_CROPS = 8
 
 def calibration_crops(
     source: str | Path,
-    input_size_hw: tuple[int, int],
-    skeleton: Skeleton,
+    description: ModelDescription,
     *,
     images: str | Path | None = None,
     count: int = CALIBRATION_CROPS,
@@ -256,8 +253,7 @@ def calibration_crops(
 
     Args:
         source: a folder of images of one person each, or a COCO keypoint file.
-        input_size_hw: (H, W) of a crop.
-        skeleton: of the model.
+        description: of the model that the crops are for.
         images: folder of a COCO file's images; ``images`` beside it when None.
         count: how many crops, or all there are if they are fewer.
 
@@ -270,10 +266,10 @@ def calibration_crops(
     if count < FEWEST_CROPS:
         raise ConfigError(f"calibration needs at least {FEWEST_CROPS} crops, got {count}")
     if source.is_dir():
-        crops = _from_folder(source, input_size_hw, count)
+        crops = _from_folder(source, description.input_size_hw, count)
     elif source.is_file():
         folder = source.parent / "images" if images is None else Path(images)
-        people = EvaluationSet.load(source, folder, input_size_hw=input_size_hw, skeleton=skeleton)
+        people = EvaluationSet.load(source, folder, description)
         crops = list(people.crops(_spread(len(people), count)))
     else:
         raise ConfigError(

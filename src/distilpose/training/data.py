@@ -153,8 +153,7 @@ def load_validation_set(
     return EvaluationSet.load(
         root / dataset.annotations,
         root / dataset.images,
-        input_size_hw=description.input_size_hw,
-        skeleton=description.skeleton,
+        description,
         mapping=_mapping(dataset, description.skeleton, config.data.root),
         keep_crops=True,
         check_images=check_images,
