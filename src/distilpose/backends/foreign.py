@@ -26,11 +26,20 @@ _MAX_UNPACKED = 2**31
 PIXELS = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # mean and std of a network that reads 0..255
 
 
-def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: int, name: str = "foreign") -> Skeleton:
-    """The keypoints of a network that returns so many: a skeleton's name, its file, or names, in a list or with commas.
+def foreign_skeleton(
+    file: str, keypoints: str | Sequence[str] | None, count: int | None, name: str = "foreign", only_labels: bool = True
+) -> Skeleton:
+    """The keypoints of a network: a skeleton's name, its file, or names, in a list or with commas.
+
+    Args:
+        file: of the network, the start of the errors.
+        keypoints: of the network; None for those that are known by their number.
+        count: how many it returns; None where that is not known.
+        name: of a skeleton that is made of names.
+        only_labels: nothing is said of what the skeleton leaves out, see `find_skeleton`.
 
     Raises:
-        ConfigError: they are not known by their number, or not as many as are named.
+        ConfigError: they are not known by their number, there is no such skeleton, or it has another number.
     """
     if keypoints is None:
         if count in _BY_COUNT:
@@ -39,12 +48,15 @@ def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: in
             f"{file} gives {count} keypoints; known by their number are {', '.join(map(str, _BY_COUNT))}: name them in "
             "order, FILE?keypoints=NAME,NAME,... or a skeleton's file"
         )
-    if isinstance(keypoints, str) and "," not in keypoints:
-        skeleton = find_skeleton(keypoints, only_labels=True)
-    else:
-        names = keypoints.split(",") if isinstance(keypoints, str) else list(keypoints)
-        skeleton = skeleton_from_category({"name": name, "keypoints": names}, only_labels=True)
-    if skeleton.num_keypoints != count:
+    try:
+        if isinstance(keypoints, str) and "," not in keypoints:
+            skeleton = find_skeleton(keypoints, only_labels=only_labels)
+        else:
+            names = keypoints.split(",") if isinstance(keypoints, str) else list(keypoints)
+            skeleton = skeleton_from_category({"name": name, "keypoints": names}, only_labels=only_labels)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: keypoints: {error}") from error
+    if count not in (None, skeleton.num_keypoints):
         named = keypoints if isinstance(keypoints, str) else repr(keypoints)
         raise ConfigError(f"{file} gives {count} keypoints, keypoints={named[:100]} has {skeleton.num_keypoints}")
     return skeleton

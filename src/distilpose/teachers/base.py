@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,8 +16,7 @@ from distilpose.data.preprocess import Normalization
 from distilpose.errors import ConfigError
 from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton, find_skeleton, map_keypoints, name_key
-from distilpose.skeletons.reading import skeleton_from_category
+from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton, map_keypoints, name_key
 from distilpose.types import Size
 
 
@@ -81,22 +80,6 @@ class Teacher(Protocol):
 
 
 logger = logging.getLogger(__name__)
-
-
-def teacher_skeleton(keypoints: str | Sequence[str], what: str, *, only_labels: bool = True) -> Skeleton:
-    """The keypoints of a teacher's heatmaps: a built-in skeleton, a skeleton's file, or the names in their order.
-
-    Heatmaps are found by their names alone, so with ``only_labels`` nothing is said of what else is left out.
-
-    Raises:
-        ConfigError: the skeleton is unknown, or a name is doubled; the text begins with ``what``.
-    """
-    try:
-        if isinstance(keypoints, str):
-            return find_skeleton(keypoints, only_labels=only_labels)
-        return skeleton_from_category({"name": "teacher", "keypoints": list(keypoints)}, only_labels=only_labels)
-    except ConfigError as error:
-        raise ConfigError(f"{what}: keypoints: {error}") from error
 
 
 def unnamed_skeleton(count: int) -> Skeleton:

@@ -23,7 +23,7 @@ from distilpose.models.base import HeatmapModel
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import Skeleton
 from distilpose.teachers.adapter import Sampling, resample
-from distilpose.teachers.base import SourceSpec, teacher_skeleton, unnamed_skeleton
+from distilpose.teachers.base import SourceSpec, unnamed_skeleton
 from distilpose.teachers.config import OnnxTeacher, SimccTeacher, VitPoseTeacher
 from distilpose.types import Size
 
@@ -187,7 +187,7 @@ def _check_own_words(config: OnnxTeacher, known: ModelDescription) -> None:
             )
     if config.keypoints is None:
         return
-    names = teacher_skeleton(config.keypoints, f"teacher {config.file}").keypoint_names
+    names = foreign_skeleton(f"teacher {config.file}", config.keypoints, None).keypoint_names
     if not known.skeleton.has_keypoints(names):
         raise ConfigError(
             f"teacher {config.file} says of itself that its keypoints are {', '.join(known.skeleton.keypoint_names)}, "

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from distilpose.backends.foreign import foreign_skeleton
 from distilpose.data.coco import PersonSample
 from distilpose.data.dataset import Batch
 from distilpose.data.files import finite_numbers, read_json, shortened
@@ -39,7 +40,7 @@ from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import Skeleton
 from distilpose.teachers.adapter import Placement
-from distilpose.teachers.base import CropSpec, match_keypoints, teacher_skeleton
+from distilpose.teachers.base import CropSpec, match_keypoints
 from distilpose.types import Float32Array, Size
 
 logger = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ class HeatmapFiles:
                 f"teacher: all folders of heatmaps must have the same keypoints in one order, got "
                 f"{shortened(keypoints)} in {folders[0]} and {shortened(self._manifests[other].keypoints)} in {other}"
             )
-        skeleton = teacher_skeleton(keypoints, str(folders[0] / MANIFEST))
+        skeleton = foreign_skeleton(str(folders[0] / MANIFEST), keypoints, None, "teacher")
         self._num_keypoints = skeleton.num_keypoints
         mapped = match_keypoints(crops.skeleton, skeleton, mapping or {}, f"teacher {named}")
         self._index = torch.from_numpy(mapped.index)
