@@ -314,7 +314,7 @@ def test_options_that_do_not_fit_together_are_refused(annotations: Path, options
 
 
 def test_an_unusable_out_is_refused_before_the_work(annotations: Path) -> None:
-    with pytest.raises(InputError, match="expected a folder to write to"):
+    with pytest.raises(InputError, match=r"cannot be written .*: expected a folder that can be written to"):
         evaluate_files(EvaluateOptions(annotations="not read yet", predictions="nor this", out=annotations))
 
 

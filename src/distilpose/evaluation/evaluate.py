@@ -33,7 +33,8 @@ from distilpose.evaluation.metrics.coco_ap import coco_keypoint_curves
 from distilpose.evaluation.metrics.pck import check_measurable, default_metrics, measure_protocols, pck
 from distilpose.evaluation.options import EvaluateOptions
 from distilpose.evaluation.report.report import write_report
-from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, make_folder, metrics_table, write_evaluation
+from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, metrics_table, write_evaluation
+from distilpose.files import make_folder
 from distilpose.geometry.oks import OKS_NMS_THRESHOLD, oks_nms
 from distilpose.inference.decoding import (
     KEYPOINT_SCORE_THRESHOLD,
@@ -80,21 +81,20 @@ def evaluate_files(options: EvaluateOptions, *, progress: bool = False) -> Evalu
         DatasetError: the annotations or results are unusable, or do not belong together.
         InputError: the boxes, an image or the output folder are unusable.
     """
-    for folder, option in ((options.out, "--out"), (options.report, "--report")):
+    for folder in (options.out, options.report):
         if folder is not None:
-            make_folder(Path(folder), option)
-    images = None if options.images is None else Path(options.images)
-    is_model = options.predictions is None  # then there are images, as the options have checked
+            make_folder(folder)
+    annotations, images = Path(options.annotations), None if options.images is None else Path(options.images)
+    is_model = options.predictions is None
     skeleton = None if options.skeleton is None else find_skeleton(options.skeleton, only_labels=is_model)
-    if not is_model or images is None:
-        predictions = Path(str(options.predictions))
-        result = evaluate_predictions(
-            predictions, Path(options.annotations), skeleton=skeleton, metrics=options.metrics
-        )
+    if options.predictions is not None:
+        file = Path(options.predictions)
+        result = evaluate_predictions(file, annotations, skeleton=skeleton, metrics=options.metrics)
     else:
+        assert images is not None  # the options have checked it
         result = evaluate_model(
             _backend(options),
-            Path(options.annotations),
+            annotations,
             images,
             detections=None if options.detections is None else Path(options.detections),
             detector=options.detector,

@@ -57,15 +57,12 @@ class TrainingData:
         config: of the run.
         description: of the model to train: crop size, normalization, keypoints.
         skip_invalid: report invalid annotations and images and go on without them.
-        check_images: decode every image now, so that all broken ones are found before training.
 
     Raises:
-        DatasetError: an annotation file or, with ``check_images``, an image is unusable.
+        DatasetError: an annotation file or, with ``data.check_images``, an image is unusable.
     """
 
-    def __init__(
-        self, config: TrainConfig, description: ModelDescription, skip_invalid: bool = False, check_images: bool = False
-    ) -> None:
+    def __init__(self, config: TrainConfig, description: ModelDescription, skip_invalid: bool = False) -> None:
         self._config = config
         samples: list[PersonSample] = []
         self.set_sizes: list[int] = []
@@ -88,7 +85,7 @@ class TrainingData:
                 zero_means_unknown=dataset.zero_means_unknown,
                 category=dataset.category,
                 keep_unlabeled=dataset.unlabeled,
-                check_images=check_images,
+                check_images=config.data.check_images,
                 skip_invalid=skip_invalid,
             )
             for problem in loaded.problems:
@@ -143,7 +140,7 @@ class TrainingData:
 
 
 def load_validation_set(
-    config: TrainConfig, description: ModelDescription, skip_invalid: bool = False, check_images: bool = False
+    config: TrainConfig, description: ModelDescription, skip_invalid: bool = False
 ) -> EvaluationSet | None:
     """The validation people, cut once and kept; None when the run has none. Options are those of `TrainingData`."""
     dataset = config.data.validation
@@ -156,7 +153,7 @@ def load_validation_set(
         description,
         mapping=_mapping(dataset, description.skeleton, config.data.root),
         keep_crops=True,
-        check_images=check_images,
+        check_images=config.data.check_images,
         skip_invalid=skip_invalid,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -22,16 +21,6 @@ _DIMMED = 0.4  # brightness of a crop under a heatmap
 
 
 def draw_view(crops: ImageArray, view: BatchView, skeleton: Skeleton) -> ImageArray:
-    """(N, H, W, 3) uint8 RGB crops and what was made of them -> one image of `draw_heatmap_columns`."""
-    heatmaps = {title: maps.float().cpu().numpy() for title, maps in view.heatmaps.items()}
-    size_wh = np.array([crops.shape[2], crops.shape[1]], dtype=np.float32)
-    xy_crop = None if view.xy_norm is None else view.xy_norm.float().cpu().numpy() * size_wh
-    return draw_heatmap_columns(crops, xy_crop, heatmaps, skeleton)
-
-
-def draw_heatmap_columns(
-    crops: ImageArray, xy_crop: Float32Array | None, heatmaps: Mapping[str, Float32Array], skeleton: Skeleton
-) -> ImageArray:
     """One row per crop: the crop with its keypoints, then one titled column per set of heatmaps laid over it.
 
     A heatmap column shows the highest value over all keypoints, clipped to [0, 1]; cell c of W lies at c / W of
@@ -39,8 +28,7 @@ def draw_heatmap_columns(
 
     Args:
         crops: (N, H, W, 3) uint8 RGB.
-        xy_crop: (N, K, 2) keypoints in crop pixels; None draws none.
-        heatmaps: by title, each (N, K, h, w) of any size.
+        view: what was made of them.
         skeleton: of the keypoints.
 
     Returns:
@@ -50,12 +38,13 @@ def draw_heatmap_columns(
     zoom = -(-_MIN_HEIGHT // height)
     size_hw = (zoom * height, zoom * width)
     large = [_stretch(crop, size_hw) for crop in crops]
-    first = large
-    if xy_crop is not None:
-        people = [PoseResult.from_keypoints(zoom * xy[None], skeleton) for xy in xy_crop]
-        first = [each.draw(crop) for each, crop in zip(people, large, strict=True)]
-    columns = [_column("crop" if xy_crop is None else "keypoints", first)]
-    for title, maps in heatmaps.items():
+    columns = [_column("crop", large)]
+    if view.xy_norm is not None:
+        xy_large = view.xy_norm.float().cpu().numpy() * np.array(size_hw[::-1], dtype=np.float32)
+        people = [PoseResult.from_keypoints(xy[None], skeleton) for xy in xy_large]
+        columns = [_column("keypoints", [each.draw(crop) for each, crop in zip(people, large, strict=True)])]
+    for title, tensor in view.heatmaps.items():
+        maps = tensor.float().cpu().numpy()
         overlaid = [_overlay(crop, _stretch(m.max(0), size_hw)) for crop, m in zip(large, maps, strict=True)]
         columns.append(_column(title, overlaid))
     return np.concatenate(columns, axis=1)

@@ -137,10 +137,7 @@ def label_people(options: LabelOptions, *, progress: bool = False) -> LabelRepor
     _check_heatmap_folder(options)
     values, _ = read_teacher_file(options.teacher)
     teacher = TeacherBackend(values, device=options.device, threads=options.threads)
-    out = Path(options.out)
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with OutputLock(out, "distilpose label"), disk_errors(out / _PART_FILE):
+    with OutputLock(options.out, "distilpose label"), disk_errors(Path(options.out) / _PART_FILE):
         return _label(options, teacher, progress)
 
 
