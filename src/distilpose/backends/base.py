@@ -165,31 +165,26 @@ def described(description: ModelDescription) -> str:
 def stamp_digest(files: Sequence[Path]) -> None:
     """Put the digest of a model's files into their description, which is in the first of them."""
     content = files[0].read_bytes()
-    digest = file_digest([content, *(file.read_bytes() for file in files[1:])])
-    files[0].write_bytes(content.replace(_BLANK.encode(), f"sha256:{digest}".encode()))
+    files[0].write_bytes(content.replace(_BLANK.encode(), f"sha256:{file_digest(files[1:], content)}".encode()))
 
 
 def check_digest(text: str | None, files: Sequence[Path]) -> None:
-    """Refuse files that changed after they were written; files of earlier versions have no digest and pass.
+    """Refuse files that changed after they were written by a `CheckpointError`; those of earlier versions pass.
 
-    Args:
-        text: description inside the first file.
-        files: of the model, the one with the description first.
-
-    Raises:
-        CheckpointError: a bit is not as it was written.
+    ``text`` is the description inside the first of the files.
     """
     known = _DIGEST.search(text or "")
     if known is None:
         return
     content = files[0].read_bytes().replace(known.group(1).encode(), _BLANK.encode())
-    if f"sha256:{file_digest([content, *(file.read_bytes() for file in files[1:])])}" != known.group(1):
+    if f"sha256:{file_digest(files[1:], content)}" != known.group(1):
         raise CheckpointError(f"{files[0]} is damaged: its content is not what was written; copy or export it again")
 
 
-def file_digest(parts: Iterable[bytes]) -> str:
-    """SHA-256 of bytes, one after the other."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+def file_digest(files: Iterable[Path], before: bytes = b"") -> str:
+    """SHA-256 of what files hold, one after the other, behind other bytes."""
+    digest = hashlib.sha256(before)
+    for path in files:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)  # in blocks: weights may be larger than what memory is left
     return digest.hexdigest()

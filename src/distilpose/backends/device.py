@@ -135,6 +135,12 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def run_threads(threads: int | None, compute: str = "float32") -> int:
+    """Threads of one run on the CPU, `default_threads` for None; refuses what `check_settings` does."""
+    check_settings(threads, compute)
+    return threads or default_threads()
+
+
 def default_threads() -> int:
     """Threads of one run on the CPU: one for each physical core that this process may use, at most four."""
     cores = usable_cores()

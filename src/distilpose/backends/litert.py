@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,7 @@ import numpy as np
 
 from distilpose.backends.base import INPUT_NAME, ExportedBackend, existing_file, unreadable
 from distilpose.backends.description import METADATA_KEY
-from distilpose.backends.device import (
-    AUTO,
-    RuntimeInfo,
-    check_settings,
-    default_threads,
-    log_runtime,
-    not_there,
-    parse_device,
-)
+from distilpose.backends.device import AUTO, RuntimeInfo, log_runtime, not_there, parse_device, run_threads
 from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import require_package
 
@@ -40,8 +33,7 @@ class LiteRtBackend(ExportedBackend):
         require_package("ai_edge_litert", str(path))
         from ai_edge_litert.interpreter import Interpreter
 
-        check_settings(threads)
-        wanted, used = parse_device(device), threads or default_threads()
+        wanted, used = parse_device(device), run_threads(threads)
         if wanted.kind not in (AUTO, "cpu"):
             raise not_there(wanted, "LiteRT", ["cpu"])
         try:
@@ -50,7 +42,7 @@ class LiteRtBackend(ExportedBackend):
             names = list(self._run_one.get_output_details())
         except Exception as error:  # of flatbuffers, struct and LiteRT
             raise unreadable(path, "LiteRT", error) from error
-        runtime = RuntimeInfo(f"LiteRT {_version()}", "cpu", used, "float32")
+        runtime = RuntimeInfo(f"LiteRT {version('ai-edge-litert')}", "cpu", used, "float32")
         super().__init__([path], text, names, log_runtime(path, runtime))
 
     def _run(self, images: NetworkInput) -> Any:
@@ -66,9 +58,3 @@ def description_text(content: bytes) -> str | None:
     entries = [model.Metadata(index) for index in range(model.MetadataLength())]
     buffers = [entry.Buffer() for entry in entries if entry.Name() == METADATA_KEY.encode()]
     return model.Buffers(buffers[0]).DataAsNumpy().tobytes().decode() if buffers else None
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("ai-edge-litert")

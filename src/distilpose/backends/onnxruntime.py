@@ -16,11 +16,10 @@ from distilpose.backends.device import (
     AUTO,
     PROVIDERS,
     RuntimeInfo,
-    check_settings,
-    default_threads,
     log_runtime,
     onnx_provider,
     parse_device,
+    run_threads,
 )
 from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import ConfigError, require_package
@@ -78,11 +77,11 @@ def open_onnx_session(
     require_package("onnxruntime", str(path))
     import onnxruntime
 
-    check_settings(threads)
+    threads = run_threads(threads)
     wanted = parse_device(device)
     kind = onnx_provider(wanted, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or default_threads()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors come as exceptions; warnings are about its own optimizer
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [PROVIDERS["cpu"]]

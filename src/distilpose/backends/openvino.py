@@ -8,16 +8,7 @@ from typing import Any
 
 from distilpose.backends.base import INPUT_NAME, ExportedBackend, existing_file, unreadable
 from distilpose.backends.description import METADATA_KEY
-from distilpose.backends.device import (
-    AUTO,
-    Compute,
-    RuntimeInfo,
-    check_settings,
-    default_threads,
-    log_runtime,
-    not_there,
-    parse_device,
-)
+from distilpose.backends.device import AUTO, Compute, RuntimeInfo, log_runtime, not_there, parse_device, run_threads
 from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import CheckpointError, require_package
 
@@ -48,12 +39,12 @@ class OpenVinoBackend(ExportedBackend):
                 raise CheckpointError(f"{path} needs its weights beside it: expected {weights}, which is not there")
             files.append(weights)
         openvino = import_openvino(str(path))
-        check_settings(threads, compute)
+        threads = run_threads(threads, compute)
         core = openvino.Core()
         name = _device_name(device, core.available_devices)
         # Left to itself, OpenVINO rounds to bfloat16 wherever the processor can.
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[compute]}
-        used = (threads or default_threads()) if name == "CPU" else None
+        used = threads if name == "CPU" else None
         if used is not None:
             settings["INFERENCE_NUM_THREADS"] = used
         try:

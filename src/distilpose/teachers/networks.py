@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distilpose.backends.address import ForeignOptions
+from distilpose.backends.base import file_digest
 from distilpose.backends.checkpoint import load_checkpoint
 from distilpose.backends.description import ModelDescription
 from distilpose.backends.device import AUTO
@@ -58,7 +57,7 @@ def load_checkpoint_source(file: str | Path) -> NetworkSource:
             f"teacher must be a heatmap model, such as tokenpose_*, got the {type(model).__name__} in {file}: name the "
             "teacher's checkpoint"
         )
-    return model_source(model, file_hash([Path(file)]))
+    return model_source(model, file_digest([Path(file)]))
 
 
 def load_vitpose_source(config: VitPoseTeacher) -> NetworkSource:
@@ -72,7 +71,7 @@ def load_vitpose_source(config: VitPoseTeacher) -> NetworkSource:
     except ConfigError as error:
         raise ConfigError(f"teacher {error}") from error
     known = loaded.description
-    description = {"kind": "vitpose", "weights": file_hash(loaded.files), "dataset_index": config.dataset_index}
+    description = {"kind": "vitpose", "weights": file_digest(loaded.files), "dataset_index": config.dataset_index}
     normalization = known.normalization or Normalization()
     spec = SourceSpec(known.input_size_hw, known.skeleton, normalization, udp=known.udp, description=description)
     return NetworkSource(loaded.module, spec)
@@ -87,15 +86,6 @@ def model_source(model: HeatmapModel, weights: str | None = None) -> NetworkSour
     description = {"kind": "checkpoint", "weights": weights}
     spec = SourceSpec(model.input_size_hw, skeleton, normalization, tokens=model.token_layout, description=description)
     return NetworkSource(model, spec)
-
-
-def file_hash(files: Iterable[Path]) -> str:
-    """SHA-256 of what the files hold, one after the other."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)  # in blocks: weights may be larger than what memory is left
-    return digest.hexdigest()
 
 
 class OnnxSource:
@@ -135,7 +125,7 @@ class OnnxSource:
         udp = isinstance(config, OnnxTeacher) and bool(config.udp)
         color = config.color or "rgb"
         description = {
-            "kind": "onnx" if isinstance(config, OnnxTeacher) else "simcc", "weights": file_hash([path]),
+            "kind": "onnx" if isinstance(config, OnnxTeacher) else "simcc", "weights": file_digest([path]),
             "mean": list(normalization.mean), "std": list(normalization.std), "color": color, "udp": udp, **more,
         }  # fmt: skip
         self.spec = SourceSpec(size_hw, skeleton, normalization, color == "bgr", udp, description=description)

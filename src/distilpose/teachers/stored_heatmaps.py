@@ -1,16 +1,6 @@
-"""Heatmaps on disk, one array for each annotation, as a teacher; `distilpose label --heatmaps` writes such a folder.
+"""Heatmaps on disk, ``heatmaps.json`` and ``ID.npy`` for each annotation, as a teacher (docs/teachers.md).
 
-It holds
-
-- ``heatmaps.json``: ``{"format": 1, "keypoints": NAMES, "udp": false, "boxes": {"ID": [x1, y1, x2, y2], ...}}``, where
-  ``keypoints`` is a known set or a list of names, and ``udp`` and ``boxes`` may be left out;
-- ``ID.npy`` for each annotation id of a training set: (K, h, w), float16 or float32.
-
-One folder serves several training sets if no id stands for two people in them; else each set has its own.
-
-A heatmap covers its entry of ``boxes``, in image pixels: x1 is cell 0 and x2 is cell w. Without an entry it covers the
-person's box (`PersonSample.box_xyxy`) grown to the heatmap's aspect and padded 1.25 times, the crop that the package
-itself would cut.
+`distilpose label --heatmaps` writes such a folder.
 """
 
 from __future__ import annotations
@@ -55,7 +45,9 @@ class Manifest(NamedTuple):
 
     keypoints: str | list[str]  # of the arrays, in their order: a known set or the names
     udp: bool  # cells are counted from center to center of the outermost ones (`SourceSpec.udp`)
-    boxes: Mapping[str, Sequence[float]]  # by annotation id, x1, y1, x2, y2 in image pixels that its heatmaps cover
+    # by annotation id, x1, y1, x2, y2 in image pixels that its heatmaps cover, x1 at cell 0 and x2 at cell w; others
+    # cover the crop that the package itself would cut of `PersonSample.box_xyxy` in the heatmap's aspect
+    boxes: Mapping[str, Sequence[float]]
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -123,7 +115,7 @@ class HeatmapFiles:
     none. All headers are read at once, so that broken files are found before training.
 
     Args:
-        folder: of all training people, or a folder for each training set.
+        folders: one of all training people, or one for each training set.
         crops: of the student.
         samples: the training people in the order of `Batch.sample_index`.
         mapping: student's keypoint -> the files', where their names differ.
@@ -137,13 +129,12 @@ class HeatmapFiles:
 
     def __init__(
         self,
-        folder: Path | Sequence[Path],
+        folders: Sequence[Path],
         crops: CropSpec,
         samples: Sequence[PersonSample],
         mapping: Mapping[str, str] | None = None,
         set_sizes: Sequence[int] = (),
     ) -> None:
-        folders = [folder] if isinstance(folder, Path) else list(folder)
         named = " and ".join(map(str, folders))
         if not samples:
             raise ConfigError(
