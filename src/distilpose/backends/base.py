@@ -49,11 +49,8 @@ class InferenceBackend(Protocol):
 class ExportedBackend:
     """A file of ``distilpose export`` as an `InferenceBackend`; a subclass opens it for its runtime and runs it.
 
-    Args:
-        files: of the model, the one with the description first.
-        text: description inside the file; None when there is none.
-        names: of the outputs, in the order in which `_run` returns them.
-        runtime: what runs it.
+    Of the model's ``files`` the one with the description, whose ``text`` is given, is the first; ``names`` are those of
+    the outputs in the order in which `_run` returns them.
 
     Attributes:
         description: what the model expects and returns.

@@ -252,13 +252,7 @@ def fill_model(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> P
 
 
 def check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not exactly the expected ones, by name and shape.
-
-    Args:
-        path: where they come from, for the error.
-        what: they should be, likewise.
-        expected: shapes by name.
-        tensors: by name.
+    """Refuse tensors of a file that are not exactly those expected of ``what``, by name and shape.
 
     Raises:
         CheckpointError: names what is missing, extra or misshaped.

@@ -31,12 +31,8 @@ def foreign_skeleton(
 ) -> Skeleton:
     """The keypoints of a network: a skeleton's name, its file, or names, in a list or with commas.
 
-    Args:
-        file: of the network, the start of the errors.
-        keypoints: of the network; None for those that are known by their number.
-        count: how many it returns; None where that is not known.
-        name: of a skeleton that is made of names.
-        only_labels: nothing is said of what the skeleton leaves out, see `find_skeleton`.
+    None are those known by their ``count``, which is None where nobody knows it. The errors begin with ``file``; with
+    ``only_labels`` nothing is said of what the skeleton leaves out; ``name`` is that of a skeleton made of names.
 
     Raises:
         ConfigError: they are not known by their number, there is no such skeleton, or it has another number.
@@ -65,11 +61,8 @@ def foreign_skeleton(
 class OnnxNetwork:
     """Any ONNX file with one input of images, tried out by whoever opens it.
 
-    Args:
-        path: ``.onnx``, or ``.zip`` with one ``.onnx`` inside.
-        size_hw: (H, W) of the input, for a file that leaves it free.
-        threads: see `open_onnx_session`.
-        device: likewise.
+    ``path`` is a ``.onnx``, or a ``.zip`` with one inside; ``size_hw`` (H, W) is for a file that leaves its input's
+    size free; ``threads`` and ``device`` are those of `open_onnx_session`.
 
     Attributes:
         outputs: names, in the file's order.
@@ -166,19 +159,12 @@ def _input_size(path: Path, own: Sequence[Any], declared: Size | None) -> Size:
 
 
 class Layout(NamedTuple):
-    """What the outputs of a file are.
-
-    Attributes:
-        kind: two classified axes, or heatmaps.
-        outputs: names: x and y axis, or the heatmaps.
-        num_keypoints: of either.
-        heatmap_size_hw: of heatmaps; of two axes the input in cells of `CELL` pixels.
-    """
+    """What the outputs of a file are: two classified axes, or heatmaps."""
 
     kind: Literal["simcc", "heatmaps"]
-    outputs: tuple[str, ...]
+    outputs: tuple[str, ...]  # names: x and y axis, or the heatmaps
     num_keypoints: int
-    heatmap_size_hw: Size
+    heatmap_size_hw: Size  # of two axes, the input in cells of `CELL` pixels
 
 
 def recognize(network: OnnxNetwork, outputs: Sequence[str] | None = None) -> Layout:
@@ -211,14 +197,8 @@ def recognize(network: OnnxNetwork, outputs: Sequence[str] | None = None) -> Lay
 class ForeignBackend:
     """A foreign ONNX pose network as an `InferenceBackend`: SimCC read by `decode_simcc`, heatmaps by DARK.
 
-    Args:
-        path: ``.onnx``, or ``.zip`` with one inside.
-        options: how it is fed and read.
-        threads: see `open_onnx_session`.
-        device: likewise.
-
-    Attributes:
-        description: what the model expects and returns; colors are RGB here, whatever the network reads.
+    ``path``, ``threads`` and ``device`` are those of `OnnxNetwork`. ``description`` is in RGB, whatever the network
+    reads.
 
     Raises:
         ConfigError: the options do not fit, or are missing for what cannot be recognized.

@@ -18,14 +18,7 @@ from distilpose.errors import require_package
 class LiteRtBackend(ExportedBackend):
     """An exported ``.tflite`` file in LiteRT on the CPU; it holds one crop, so that a batch is run one by one.
 
-    Args:
-        path: written by ``distilpose export``.
-        threads: of one run; see `default_threads` when None.
-        device: ``auto`` or ``cpu``.
-
-    Raises:
-        ConfigError: ai-edge-litert is not installed, or the device is another one.
-        CheckpointError: the file is missing, broken, damaged, foreign or newer, or does not run.
+    ``threads`` and errors are those of `OnnxRuntimeBackend`; ``device`` is ``auto`` or ``cpu``.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None, *, device: str = AUTO) -> None:

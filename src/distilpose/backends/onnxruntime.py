@@ -62,11 +62,7 @@ def open_onnx_session(
 ) -> Any:
     """Any ONNX file as a session of ONNX Runtime. Its threads sleep while they wait, to leave the machine to others.
 
-    Args:
-        file: its path, or its content.
-        threads: of one run on the CPU; see `default_threads` when None.
-        device: see `OnnxRuntimeBackend`.
-        name: of the file in errors, for content.
+    ``file`` is a path, or content whose ``name`` stands in errors; the rest is that of `OnnxRuntimeBackend`.
 
     Raises:
         ConfigError: onnxruntime is not installed, or lacks the device.

@@ -18,15 +18,9 @@ _HINTS: dict[Compute, str] = {"float32": "f32", "bfloat16": "bf16", "float16": "
 class OpenVinoBackend(ExportedBackend):
     """An exported file in OpenVINO: ``.xml`` with its ``.bin`` beside it, or ``.onnx``.
 
-    Args:
-        path: written by ``distilpose export``.
-        threads: of one run on the CPU; see `default_threads` when None.
-        device: ``auto`` and ``cpu`` are the CPU; ``openvino:GPU``, ``openvino:GPU.1``, ``openvino:NPU``.
-        compute: ``"bfloat16"`` and ``"float16"`` are faster where the processor can, and not the same numbers.
-
-    Raises:
-        ConfigError: openvino is not installed, or lacks the device.
-        CheckpointError: a file is missing, broken, damaged, foreign or newer, or does not run.
+    ``threads`` and errors are those of `OnnxRuntimeBackend`. ``device`` is ``auto`` or ``cpu`` for the CPU, or
+    ``openvino:GPU``, ``openvino:GPU.1``, ``openvino:NPU``. ``compute`` of ``"bfloat16"`` and ``"float16"`` is faster
+    where the processor can, and not the same numbers.
     """
 
     def __init__(

@@ -62,12 +62,7 @@ def draw_crop_transform(
 ) -> CropTransform:
     """Draw one training crop (H, W) of a person: half body or shifted box, then mirror, turn and scale.
 
-    Args:
-        sample: the person.
-        size_hw: of the crop in pixels.
-        skeleton: says which keypoints are upper and lower body.
-        options: probabilities and strengths.
-        rng: the number of draws taken from it depends on what is drawn.
+    How many draws are taken from ``rng`` depends on what is drawn.
 
     Source:
         The augmentation of DistilPose (arXiv:2303.02455) and the COCO top-down baselines. They move the box once,

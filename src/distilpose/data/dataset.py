@@ -236,14 +236,10 @@ def build_loader(
     num_workers: int = 0,
     drop_last: bool = False,
 ) -> DataLoader[TrainingItem]:
-    """Batches (`Batch`) of a dataset.
+    """Batches (`Batch`) of a dataset, which do not depend on the number of loading processes, 0 for this one.
 
-    Args:
-        dataset: what to crop and how.
-        batch_size: crops per batch and rank.
-        sampler: which crops; None gives every sample once, in order. Call its ``set_epoch`` before each epoch.
-        num_workers: processes that load; 0 loads in the caller's. The batches do not depend on it.
-        drop_last: leave an incomplete last batch out.
+    Without a ``sampler``, whose ``set_epoch`` is called before each epoch, every sample comes once, in order. With
+    ``drop_last`` an incomplete last batch is left out.
     """
     keys = [SampleKey(index, 0, index) for index in range(len(dataset))] if sampler is None else sampler
     return DataLoader(

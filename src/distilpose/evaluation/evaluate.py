@@ -36,16 +36,8 @@ from distilpose.evaluation.report.report import write_report
 from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, metrics_table, write_evaluation
 from distilpose.files import make_folder
 from distilpose.geometry.oks import OKS_NMS_THRESHOLD, oks_nms
-from distilpose.inference.decoding import (
-    KEYPOINT_SCORE_THRESHOLD,
-    FlipTest,
-    check_flip_test,
-    decode,
-    join_keypoints,
-    keypoints_to_image,
-    pose_score,
-    run_with_flip,
-)
+from distilpose.inference import decoding
+from distilpose.inference.decoding import FlipTest
 from distilpose.inference.result import PoseResult
 from distilpose.skeletons import COCO_17, Skeleton, find_skeleton, map_keypoints
 
@@ -58,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 # How the numbers came about, as ``metrics.json`` puts it.
 BOX_SCORE = "box score"
-RESCORED = f"box score x mean keypoint score above {KEYPOINT_SCORE_THRESHOLD}"
+RESCORED = f"box score x mean keypoint score above {decoding.KEYPOINT_SCORE_THRESHOLD}"
 OWN_BOX = "prediction in the person's own box"
 MOST_SIMILAR = "most similar result of the image"
 
@@ -186,7 +178,7 @@ def evaluate_set(
         DatasetError: an image does not fit its annotations.
         InputError: an image cannot be read, or the model returns numbers that are not finite.
     """
-    check_flip_test(flip_test)
+    decoding.check_flip_test(flip_test)
     _check_fits(backend, evaluation_set)
     boxes, truth = evaluation_set.boxes, evaluation_set.ground_truth
     check_measurable(metrics or (), truth.people)
@@ -281,13 +273,15 @@ def _predict(
         disable=not progress,
     )
     udp, map_hw = backend.description.udp, backend.description.heatmap_size_hw
-    keypoints = join_keypoints([decode(run_with_flip(backend, images, flip_test), udp=udp) for images in batches])
-    xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, map_hw)
+    keypoints = decoding.join_keypoints(
+        [decoding.decode(decoding.run_with_flip(backend, images, flip_test), udp=udp) for images in batches]
+    )
+    xy_img, sigma_img = decoding.keypoints_to_image(keypoints, evaluation_set.transforms, map_hw)
     return PoseResult(
         xy=xy_img,
         box=boxes.xyxy,
         box_score=boxes.score,
-        pose_score=pose_score(boxes.score, keypoints.raw_score),
+        pose_score=decoding.pose_score(boxes.score, keypoints.raw_score),
         raw_score=keypoints.raw_score,
         sigma=sigma_img,
         skeleton=skeleton,

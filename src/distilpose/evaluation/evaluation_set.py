@@ -53,16 +53,12 @@ class EvaluationBoxes(NamedTuple):
 class EvaluationSet:
     """Ground truth, person boxes and the images they lie in. Build one with `EvaluationSet.load`.
 
-    Args:
-        ground_truth: what results are compared with.
-        paths: file of each image by id.
-        boxes: whose crops to take.
-        description: of the model that the crops are for.
-        keep_crops: hold the crops in memory after the first pass (144 KiB each at 256 x 192).
-
     Attributes:
-        ground_truth, boxes, description: as above.
-        transforms: N crops in the order of ``boxes``.
+        ground_truth: what results are compared with.
+        boxes: whose crops are taken.
+        description: of the model that the crops are for.
+        transforms: N crops in the order of ``boxes``; kept in memory after the first pass with ``keep_crops`` (144 KiB
+            each at 256 x 192).
 
     Raises:
         DatasetError: an image that holds boxes does not exist.

@@ -38,32 +38,20 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 2e-2, "int8": 0
 
 
 class OutputError(NamedTuple):
-    """How far an exported file is from its model in one output and batch.
-
-    Attributes:
-        output: name of the output.
-        batch: number of crops.
-        largest: largest absolute difference, as a share of the output's largest absolute value.
-        mean: mean absolute difference, likewise.
-    """
+    """How far an exported file is from its model in one output and batch."""
 
     output: str
-    batch: int
-    largest: float
-    mean: float
+    batch: int  # crops
+    largest: float  # absolute difference, as a share of the output's largest absolute value
+    mean: float  # likewise
 
 
 class ExportReport(NamedTuple):
-    """What `export_model` wrote.
+    """What `export_model` wrote."""
 
-    Attributes:
-        files: one, or for OpenVINO graph and weights.
-        description: what the file says about itself.
-        errors: every output of the file against torch, on several batch sizes; none of Core ML, which needs a Mac.
-    """
-
-    files: tuple[Path, ...]
-    description: ModelDescription
+    files: tuple[Path, ...]  # one, or for OpenVINO graph and weights
+    description: ModelDescription  # what the file says about itself
+    # every output of the file against torch, on several batch sizes; none of Core ML, which needs a Mac
     errors: tuple[OutputError, ...]
 
     @property
@@ -249,13 +237,10 @@ def calibration_crops(
     images: str | Path | None = None,
     count: int = CALIBRATION_CROPS,
 ) -> ImageArray:
-    """Person crops (N, H, W, 3) uint8, spread evenly over a data set.
+    """``count`` person crops (N, H, W, 3) uint8 for a model, or all there are, spread evenly over a data set.
 
-    Args:
-        source: a folder of images of one person each, or a COCO keypoint file.
-        description: of the model that the crops are for.
-        images: folder of a COCO file's images; ``images`` beside it when None.
-        count: how many crops, or all there are if they are fewer.
+    ``source`` is a folder of images of one person each, or a COCO keypoint file, whose ``images`` are in a folder of
+    that name beside it when None.
 
     Raises:
         ConfigError: ``source`` is neither file nor folder, or ``count`` is too small.

@@ -30,16 +30,9 @@ _SMALLEST_HALVED = 64  # numbers; shorter constants stay as they are
 
 
 def write(form: ExportForm, path: Path, description: ModelDescription, crops: ImageArray | None) -> list[Path]:
-    """Write a file, as every module of a format does.
+    """Write a file, as every module of a format does; returns its files, the one with the description first.
 
-    Args:
-        form: of the model.
-        path: the file to write.
-        description: of the file; it says the precision.
-        crops: (N, H, W, 3) uint8 to calibrate with, for int8.
-
-    Returns:
-        The files, the one with the description first.
+    The ``description`` says the precision; int8 is calibrated with ``crops`` (N, H, W, 3) uint8.
     """
     export_onnx(form, description.input_size_hw, path)
     if crops is not None:

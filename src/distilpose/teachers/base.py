@@ -91,13 +91,10 @@ def unnamed_skeleton(count: int) -> Skeleton:
 
 
 def match_keypoints(student: Skeleton, teacher: Skeleton, mapping: Mapping[str, str], what: str) -> KeypointMapping:
-    """Find each of the student's keypoints among the teacher's, and warn of those that it lacks.
+    """Find each of the student's keypoints among those of the teacher's heatmaps, and warn of those that it lacks.
 
-    Args:
-        student: its keypoints.
-        teacher: those of the heatmaps.
-        mapping: student's name -> teacher's name, ``""`` for none; the others are found by name.
-        what: the teacher, for the messages.
+    ``mapping`` leads from the student's name to the teacher's, ``""`` for none; the others are found by name. Messages
+    name the teacher by ``what``.
 
     Raises:
         ConfigError: the mapping names an unknown keypoint or changes sides, or no keypoint is taught.

@@ -194,22 +194,12 @@ def simcc_heatmaps(
     sharpness: float = 10.0,
     peak: Literal["value", "one"] = "value",
 ) -> Tensor:
-    """The outer product of two axes, thinned out to a heatmap's cells and raised to a heatmap's height.
+    """The outer product of two axes, (B, K, Wx) and (B, K, Hy), thinned out to (B, K, h, w) float32 heatmaps in [0, 1].
 
-    Each axis becomes positive (``activation``), its bins are averaged into cells (bin b of Wx lies at b / Wx of the
-    crop, cell c of w at c / w), and it is divided by its largest cell; so the product has height 1 at the product of
-    the two peaks. It is multiplied by the keypoint's score (``peak``).
-
-    Args:
-        along_x: (B, K, Wx) logits or heights.
-        along_y: (B, K, Hy) likewise.
-        size_hw: (h, w) of the heatmaps.
-        activation: see `SimccTeacher`; ``"none"`` cuts negative values off.
-        sharpness: likewise. What a network was trained with keeps its widths.
-        peak: likewise; ``"value"`` is cut to 0..1.
-
-    Returns:
-        (B, K, h, w) float32 heatmaps in [0, 1].
+    Each axis becomes positive, its bins are averaged into cells (bin b of Wx lies at b / Wx of the crop, cell c of w at
+    c / w), and it is divided by its largest cell; so the product has height 1 at the product of the two peaks. It is
+    multiplied by the keypoint's score. For the options see `SimccTeacher`: ``activation`` ``"none"`` cuts negative
+    values off, the ``sharpness`` that a network was trained with keeps its widths, ``peak`` ``"value"`` is cut to 0..1.
 
     Source:
         SimCC (arXiv:2107.03332): the axes; RTMPose (arXiv:2303.07399): the score of a keypoint. The product is ours.

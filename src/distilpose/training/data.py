@@ -165,13 +165,9 @@ Files = Iterable[tuple[Path, str]]  # each with what it is used for
 
 
 def check_files(runs: Mapping[str, Files], made: Path | None = None) -> None:
-    """Refuse runs that need files which are not there.
+    """Refuse runs, by name, that need files which are not there; those below ``made`` they write themselves.
 
     A file that one run of several needs is left to that run: it fails, and the others are done.
-
-    Args:
-        runs: files by the name of the run.
-        made: folder whose files the runs write themselves.
 
     Raises:
         ConfigError: a file is missing for the only run or for several; the text says which, and what to run first.

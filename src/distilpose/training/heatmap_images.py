@@ -21,18 +21,11 @@ _DIMMED = 0.4  # brightness of a crop under a heatmap
 
 
 def draw_view(crops: ImageArray, view: BatchView, skeleton: Skeleton) -> ImageArray:
-    """One row per crop: the crop with its keypoints, then one titled column per set of heatmaps laid over it.
+    """(N, H, W, 3) uint8 RGB crops and what was made of them -> one (rows, columns, 3) uint8 RGB image.
 
-    A heatmap column shows the highest value over all keypoints, clipped to [0, 1]; cell c of W lies at c / W of
-    the crop. Small crops are enlarged to at least 256 rows.
-
-    Args:
-        crops: (N, H, W, 3) uint8 RGB.
-        view: what was made of them.
-        skeleton: of the keypoints.
-
-    Returns:
-        (rows, columns, 3) uint8 RGB.
+    One row per crop: the crop with its keypoints, then one titled column per set of heatmaps laid over it, the highest
+    value over all keypoints, clipped to [0, 1]; cell c of W lies at c / W of the crop. Small crops are enlarged to at
+    least 256 rows.
     """
     height, width = crops.shape[1:3]
     zoom = -(-_MIN_HEIGHT // height)

@@ -22,6 +22,7 @@ from distilpose.evaluation.evaluate import EvaluationSet, evaluate_set
 from distilpose.files import write_file_atomically
 from distilpose.inference.decoding import FlipTest
 from distilpose.models import PoseModel
+from distilpose.training.config import TrainConfig
 from distilpose.types import ImageArray
 
 EVALUATED = ("AP", "AP50", "AP75", "AR")
@@ -31,28 +32,18 @@ class Records:
     """Write every loss term by name and every AP, and show how far the run is; on other ranks than 0, do nothing.
 
     A resumed run continues the files; rows of steps that are done again are replaced. On something that is no terminal,
-    one line per evaluated epoch stands for the bar.
-
-    Args:
-        out: folder of the run.
-        console: where the bar is drawn.
-        every: steps between rows; a row holds the mean since the last one.
-        epochs: of the run.
-        steps_per_epoch: batches of one process.
-        steps: that are done already.
-        processes: of the run.
-        active: False on other ranks than 0.
+    one line per evaluated epoch stands for the bar. A row holds the mean since the last one. ``steps_per_epoch`` are
+    the batches of one process, ``steps`` those that are done already; ``active`` is False on other ranks than 0.
 
     Raises:
         ConfigError: tensorboard is not installed.
     """
 
     def __init__(
-        self, out: Path, console: Console, *, every: int, epochs: int, steps_per_epoch: int, steps: int,
-        processes: int, active: bool = True,
-    ) -> None:  # fmt: skip
+        self, config: TrainConfig, console: Console, *, steps_per_epoch: int, steps: int, processes: int, active: bool
+    ) -> None:
         self._active, self._console, self._processes = active, console, processes
-        self._every, self._epochs, self._steps_per_epoch = every, epochs, steps_per_epoch
+        self._every, self._epochs, self._steps_per_epoch = config.log_every, config.epochs, steps_per_epoch
         self._sums: dict[str, Tensor] = {}
         self._count = self._crops = self._seen = 0
         self._since = self._seen_since = time.monotonic()
@@ -63,6 +54,7 @@ class Records:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise missing_package("tensorboard", "training") from error
+        out = Path(config.out)
         self._losses, self._evaluation = out / "losses.csv", out / "evaluation.csv"
         for file in (self._losses, self._evaluation):
             _keep_rows(file, steps)
@@ -71,7 +63,9 @@ class Records:
             "{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[speed]} samples/s",
             TimeRemainingColumn(), console=console, disable=not console.is_terminal,
         )  # fmt: skip
-        self._bar = self._progress.add_task("training", total=epochs * steps_per_epoch, completed=steps, speed="-")
+        self._bar = self._progress.add_task(
+            "training", total=config.epochs * steps_per_epoch, completed=steps, speed="-"
+        )
 
     def __enter__(self) -> Self:
         if self._active:

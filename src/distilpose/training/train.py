@@ -146,10 +146,12 @@ def _train(
         training.load_state(state)
     processes.check_same_start(training.epoch)
     crops, shown = data.first(NUM_CROPS)
-    with OutputLock(out, "distilpose train") if is_first else nullcontext(), Records(
-        out, console, every=config.log_every, epochs=config.epochs, steps_per_epoch=len(loader), steps=training.steps,
-        processes=spread.total, active=is_first,
-    ) as records:  # fmt: skip
+    with (
+        OutputLock(out, "distilpose train") if is_first else nullcontext(),
+        Records(
+            config, console, steps_per_epoch=len(loader), steps=training.steps, processes=spread.total, active=is_first
+        ) as records,
+    ):
         while training.epoch < config.epochs:
             loader.sampler.set_epoch(training.epoch)  # type: ignore[attr-defined]  # it is a MixedSampler
             records.begin_epoch()
