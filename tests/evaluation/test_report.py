@@ -21,7 +21,7 @@ from distilpose.evaluation.evaluate import (
     evaluate_predictions,
 )
 from distilpose.evaluation.metrics.diagnosis import diagnose
-from distilpose.evaluation.report.people import best_and_worst
+from distilpose.evaluation.report.charts import best_and_worst
 from distilpose.evaluation.report.report import report_page, write_report
 from distilpose.models import create_model
 from synthetic_people import write_synthetic_dataset

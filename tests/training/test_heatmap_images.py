@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distilpose.losses import DistillationOptions, render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17
-from distilpose.training.heatmap_images import TAG, draw_view
+from distilpose.training.records import TAG, draw_view
 from distilpose.training.step import BatchView, TrainingStep
 from distilpose.training.train import train
 

@@ -55,11 +55,7 @@ class ComparedPeople:
         return replace(self, **{name: array[rows] for name, array in arrays.items() if array is not None})
 
     def compared(
-        self,
-        rows: Rows,
-        xy_img: FloatArray,
-        raw_score: FloatArray | None = None,
-        sigma_img: FloatArray | None = None,
+        self, rows: Rows, xy_img: FloatArray, raw_score: FloatArray | None = None, sigma_img: FloatArray | None = None
     ) -> ComparedPeople:
         """The same people beside N predictions: ``rows`` (P,) says which each is compared with, or `NOBODY`.
 

@@ -128,12 +128,7 @@ def evaluate_model(
     if mapping is not None and mapping.missing_names:
         logger.warning("%s does not label %s: not compared", annotations, ", ".join(mapping.missing_names))
     people = EvaluationSet.load(
-        annotations,
-        images,
-        description,
-        detections=detections,
-        detector=detector,
-        mapping=mapping,
+        annotations, images, description, detections=detections, detector=detector, mapping=mapping
     )
     evaluated = partial(
         evaluate_set,
@@ -205,11 +200,7 @@ def evaluate_set(
 
 
 def evaluate_predictions(
-    predictions: Path,
-    annotations: Path,
-    *,
-    skeleton: Skeleton | None = None,
-    metrics: Sequence[str] | None = None,
+    predictions: Path, annotations: Path, *, skeleton: Skeleton | None = None, metrics: Sequence[str] | None = None
 ) -> EvaluationResult:
     """Evaluate a COCO results file alone, as it is: no new scores, no suppression.
 

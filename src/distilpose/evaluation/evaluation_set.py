@@ -162,11 +162,7 @@ class EvaluationSet:
 
 
 def _without_bad_images(truth: GroundTruth, paths: Mapping[int, Path], skip_invalid: bool) -> GroundTruth:
-    """The ground truth without the images that cannot be used.
-
-    Raises:
-        DatasetError: there are some, and none is to be skipped, or no other has people.
-    """
+    """The ground truth without unusable images; a `DatasetError` if none is to be skipped, or no other is left."""
     labeled = {paths[image_id]: truth.image_hw(image_id) for image_id in np.unique(truth.people.image_id).tolist()}
     bad = find_bad_images(labeled)
     problems = "\n  ".join(bad.values())
@@ -178,10 +174,7 @@ def _without_bad_images(truth: GroundTruth, paths: Mapping[int, Path], skip_inva
 
 
 def _true_boxes(ground_truth: GroundTruth) -> EvaluationBoxes:
-    """One box for each labeled person, clipped as the COCO top-down baselines do.
-
-    A person whose box has no area inside the image gets none, and so counts as missed.
-    """
+    """One box for each labeled person, clipped as the COCO top-down baselines do; none without area in the image."""
     people = ground_truth.people
     sizes_hw = [ground_truth.image_hw(image_id) for image_id in people.image_id.tolist()]
     boxes = np.stack([clip_boxes_xyxy(box, hw)[0] for box, hw in zip(people.box_xyxy, sizes_hw, strict=True)])

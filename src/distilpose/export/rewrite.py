@@ -19,11 +19,9 @@ from distilpose.models.token_encoder import TokenEncoder, TransformerBlock
 
 
 class ExportForm(nn.Module):
-    """A model that returns a tuple of arrays, tokens left out; it shares the model's weights.
+    """A model, in evaluation mode, that returns a tuple of arrays, tokens left out; it shares the model's weights.
 
-    Args:
-        model: in evaluation mode.
-        pixels: the model's normalization, to read (B, 3, H, W) uint8; None to read what the model reads.
+    With the model's normalization as ``pixels`` it reads (B, 3, H, W) uint8, else what the model reads.
 
     Attributes:
         output_names: of the tuple's arrays.
@@ -161,10 +159,7 @@ def _heads(values: Tensor, count: int) -> Tensor:
 
 
 class _Pixels(nn.Module):
-    """(B, 3, H, W) uint8 -> what `preprocess.normalize` makes of it.
-
-    A factor and an offset beside the first convolution, not inside: its border is zero after normalizing.
-    """
+    """(B, 3, H, W) uint8 -> `preprocess.normalize`, not inside the first convolution: its border is zero after it."""
 
     def __init__(self, normalization: Normalization) -> None:
         super().__init__()

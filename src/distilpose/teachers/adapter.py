@@ -156,10 +156,6 @@ class SourceTeacher:
             return HeatmapOutput(heatmaps)
         return HeatmapOutput(heatmaps, self._in_order(output.keypoint_tokens), output.visual_tokens)
 
-    def to(self, device: torch.device) -> None:
-        """Move the source."""
-        self._source.to(device)
-
     def _feed(self, images: Tensor) -> Tensor:
         spec = self._source.spec
         mean, std = _columns(self._crops.normalization, images)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from distilpose.backends.description import ModelDescription
@@ -60,9 +59,6 @@ class HeatmapSource(Protocol):
     def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) its own input -> heatmaps (B, K, h, w) of its own keypoints, and tokens or None."""
 
-    def to(self, device: torch.device) -> None:
-        """Move it."""
-
 
 class Teacher(Protocol):
     """Gives heatmaps of a student's crops, in the student's keypoints: cell c of w lies at c / w of the crop."""
@@ -73,10 +69,7 @@ class Teacher(Protocol):
     reads_images: bool  # whether its answer depends on the pixels, so that mirrored crops say something new
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
-        """B crops -> heatmaps (B, K, h, w) and tokens or None. Run it in inference mode."""
-
-    def to(self, device: torch.device) -> None:
-        """Move it."""
+        """B crops -> heatmaps (B, K, h, w) and tokens or None, on their device. Run it in inference mode."""
 
 
 logger = logging.getLogger(__name__)

@@ -40,15 +40,11 @@ def open_teacher(
     flip: bool = False,
     load: Callable[[_Network], HeatmapSource] | None = None,
 ) -> Teacher:
-    """The teacher that stands under ``teacher`` in a configuration.
+    """The teacher that stands under ``teacher`` in a configuration, for the ``crops`` of a student.
 
-    Args:
-        values: what stands there.
-        crops: of the student.
-        samples: the training people, for heatmaps on disk.
-        set_sizes: how many of them belong to each training set, for heatmaps in a folder for each set.
-        flip: average its heatmaps with those of the mirrored crops.
-        load: a network, in the order in which they are named; `load_source` when None.
+    Heatmaps on disk need the training people, and in a folder for each training set how many of them belong to each.
+    ``flip`` averages its heatmaps with those of the mirrored crops. ``load`` gives the networks, in the order in which
+    they are named; `load_source` does when None.
 
     Raises:
         DistilPoseError: it contradicts itself, does not fit the student, or a file or folder is unusable.
@@ -108,7 +104,6 @@ class TeacherBackend:
         first = [load(network)]
         crops = _own_crops(network, first[0].spec)
         self._teacher = open_teacher(values, crops, flip=flip, load=lambda each: first.pop() if first else load(each))
-        self._teacher.to(self._device)
         if isinstance(network, kinds.CheckpointTeacher | kinds.VitPoseTeacher):  # ONNX Runtime says it of itself
             log_runtime(_what(network), torch_runtime(self._device))
         if not all(self._teacher.keypoint_mask):

@@ -50,10 +50,6 @@ class FlipAverage:
         both = (keypoint_mask & keypoint_mask[self._flip_index]).to(back.device).view(1, -1, 1, 1)
         return plain._replace(heatmaps=torch.where(both, (plain.heatmaps + back) / 2, plain.heatmaps))
 
-    def to(self, device: torch.device) -> None:
-        """Move the teacher."""
-        self._teacher.to(device)
-
 
 def unmirror_heatmaps(heatmaps: Tensor, flip_index: Tensor, crop_width: int) -> Tensor:
     """Put (B, K, h, w) heatmaps of mirrored crops back: sides changed, mirrored, and moved to where they belong.
@@ -94,8 +90,3 @@ class Ensemble:
         for heatmaps, weight in zip(others, share[1:], strict=True):
             mean = mean + resize(heatmaps, size_hw) * weight
         return HeatmapOutput(mean)
-
-    def to(self, device: torch.device) -> None:
-        """Move the members."""
-        for member in self._members:
-            member.to(device)

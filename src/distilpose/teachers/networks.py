@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,10 @@ from distilpose.types import Size
 
 
 class NetworkSource:
-    """A torch module (images -> `HeatmapOutput`) as a source: frozen, in evaluation mode, channels last."""
+    """A torch module (images -> `HeatmapOutput`) as a source: frozen, in evaluation mode, channels last.
+
+    It follows its images to their device.
+    """
 
     def __init__(self, module: nn.Module, spec: SourceSpec) -> None:
         self._module = module.eval().requires_grad_(False)
@@ -37,12 +41,10 @@ class NetworkSource:
 
     def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) -> what the module says."""
+        if any(value.device != images.device for value in islice(self._module.parameters(), 1)):
+            self._module.to(images.device)
         output: HeatmapOutput[Tensor] = self._module(images)
         return output
-
-    def to(self, device: torch.device) -> None:
-        """Move the module."""
-        self._module.to(device)
 
 
 def load_checkpoint_source(file: str | Path) -> NetworkSource:
@@ -137,9 +139,6 @@ class OnnxSource:
             array = array.round().clip(0, 255).astype("uint8")
         outputs = [torch.from_numpy(values).to(images.device) for values in self._run(array)]
         return HeatmapOutput(self._to_heatmaps(*outputs))
-
-    def to(self, device: torch.device) -> None:
-        """ONNX Runtime stays where it is: on its GPU, if it has one, else on the CPU."""
 
 
 def _open(

@@ -169,18 +169,11 @@ class HeatmapFiles:
         self.reads_images = False
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
-        """B crops -> heatmaps (B, K, h, w), in cells of about the files' size.
-
-        Raises:
-            InputError: an array is broken.
-        """
+        """B crops -> heatmaps (B, K, h, w), in cells of about the files' size; an `InputError` for a broken array."""
         assert batch.image_to_crop is not None
         matrices = batch.image_to_crop.double().cpu()
         rows = [self._warp(int(index), matrix) for index, matrix in zip(batch.sample_index, matrices, strict=True)]
         return HeatmapOutput(torch.stack(rows).to(batch.images.device))
-
-    def to(self, device: torch.device) -> None:
-        """Files stay where they are."""
 
     def _fingerprint(self) -> str:
         """Of the manifests, and names and sizes of the files: what is in the arrays is not read for it."""
@@ -267,10 +260,7 @@ def _people_of_folders(
 
 
 def _cells_of_crop(crop_hw: Size, sizes_hw: Iterable[Size]) -> Size:
-    """(h, w) for all crops: those of the finest heatmaps, less what lies beside a crop of another aspect.
-
-    A plain crop then has the cells of the files, as a network's answer has its own: coarser ones would miss the peaks.
-    """
+    """(h, w) for all crops: those of the finest heatmaps, as coarser ones miss peaks, less what lies beside a crop."""
     height, width = max(sizes_hw, key=lambda size: (size[0] * size[1], size))
     down, across = Placement.fit(crop_hw, (height, width)).share_hw
     return max(1, round(down * height)), max(1, round(across * width))
@@ -295,11 +285,7 @@ def _square(matrix: Tensor) -> Tensor:
 
 
 def _check_sides(what: str, skeleton: Skeleton, known: Tensor) -> Tensor:
-    """(K,) mask of the keypoints that are taught: those that are known on both sides.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """(K,) mask of the keypoints that are taught, those known on both sides; a `ConfigError` if there is none."""
     mask = known & known[torch.from_numpy(skeleton.flip_index)]
     one_sided = ", ".join(skeleton.keypoint_names[at] for at in (known & ~mask).nonzero().flatten().tolist())
     if not mask.any():

@@ -118,12 +118,7 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
 
     Finished runs are kept and unfinished ones go on where they stopped, so a stopped ablation is simply
     started again. A run that fails is reported and the next one begins. The table is written anew after every run,
-    from all runs in the folder.
-
-    Args:
-        config: the comparison.
-        only: names of the variants to train now, such as one per machine; all when empty.
-        console: where progress is shown.
+    from all runs in the folder. ``only`` names the variants to train now, such as one per machine; all when empty.
 
     Raises:
         ConfigError: the configuration contradicts itself, a file is missing, or a folder holds another run.

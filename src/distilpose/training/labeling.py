@@ -111,16 +111,12 @@ class _Task(NamedTuple):
 
 
 def label_people(options: LabelOptions, *, progress: bool = False) -> LabelReport:
-    """Label the people of images with a teacher, as training data.
+    """Label the people of images with a teacher, as training data; ``progress`` shows a bar on the error stream.
 
     Each person's crop and its mirror image are shown to the teacher. A keypoint is trusted (visibility 2) where both
     peaks are higher than ``min_score`` and not farther apart than ``max_distance``; else its visibility is 0, which
     means "unknown" (``zero_means_unknown: true`` in training). ``keypoint_scores`` holds the heights of all peaks.
     An interrupted run goes on where it was when it is called again.
-
-    Args:
-        options: what to label, and how.
-        progress: show a bar on the standard error stream.
 
     Raises:
         ConfigError: the teacher is no network, or a folder holds the labels or heatmaps of another run.

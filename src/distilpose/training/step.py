@@ -103,12 +103,6 @@ class TrainingStep(nn.Module):
                 frozen = freeze_batchnorm or not any(value.requires_grad for value in part.parameters())
                 part.train(not frozen)
 
-    def to_device(self, device: torch.device) -> None:
-        """Move everything, the teacher included."""
-        self.to(device)
-        if self._teacher is not None:
-            self._teacher.to(device)
-
     def ask_teacher(self, batch: Batch) -> HeatmapOutput[Tensor] | None:
         """What the teacher says of a batch, from its cache where there is one; None without a teacher."""
         if self._teacher is None:

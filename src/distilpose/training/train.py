@@ -25,10 +25,20 @@ from distilpose.teachers.build import open_teacher
 from distilpose.training import processes
 from distilpose.training.config import TrainConfig
 from distilpose.training.data import TrainingData, find_model_skeleton, load_validation_set
-from distilpose.training.heatmap_images import NUM_CROPS, TAG, draw_view
 from distilpose.training.initialization import initialize_pointer, load_start_weights
 from distilpose.training.loop import Training, choose_device, to_device
-from distilpose.training.records import BEST_NAME, LAST_NAME, STATE_NAME, Checkpoints, Records, read_state, write_state
+from distilpose.training.records import (
+    BEST_NAME,
+    LAST_NAME,
+    NUM_CROPS,
+    STATE_NAME,
+    TAG,
+    Checkpoints,
+    Records,
+    draw_view,
+    read_state,
+    write_state,
+)
 from distilpose.training.step import TrainingStep
 from distilpose.training.teacher_cache import TeacherCache, hash_people
 

@@ -12,8 +12,15 @@ from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.metrics import diagnosis as measures
 from distilpose.evaluation.metrics.coco_ap import COCO_METRICS, OKS_THRESHOLDS, RECALL_THRESHOLDS
 from distilpose.evaluation.metrics.pck import ALL_JOINTS
-from distilpose.evaluation.report.charts import BLUE, KIND_COLORS, Curve, bar_chart, curve_chart
-from distilpose.evaluation.report.people import best_and_worst, figures
+from distilpose.evaluation.report.charts import (
+    BLUE,
+    KIND_COLORS,
+    Curve,
+    bar_chart,
+    best_and_worst,
+    curve_chart,
+    figures,
+)
 from distilpose.evaluation.result import EvaluationResult, write_text
 from distilpose.types import FloatArray
 
