@@ -21,7 +21,6 @@ from distilpose.inference.people import open_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving.access_log import JsonFormatter, is_loopback
 from distilpose.serving.app import create_app, model_card
-from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import MAX_CONNECTIONS, MAX_HEAD_BYTES, ServeOptions, check_api_key, read_api_key
 from distilpose.serving.service import PoseService
 
@@ -53,7 +52,6 @@ class PoseServer:
             skeleton = backend.description.skeleton
             predictor = PosePredictor(_OneAtATime(backend), batch_size=options.batch_size)
             named = options.detector or ("auto" if skeleton.is_person else "whole-image")
-            metrics = Metrics()
             detector = open_detector(
                 named,
                 predictor,
@@ -61,11 +59,10 @@ class PoseServer:
                 threads=options.threads,
                 tile=options.tile,
             )
-            self.service = PoseService(predictor, detector, options, metrics)
+            self.service = PoseService(predictor, detector, options)
             bound, number = self._socket.getsockname()[:2]
             self.hosts = options.allow_host or (() if api_key is None and is_loopback(bound) else None)
-            card = model_card(backend, options)
-            app = create_app(self.service, card, options, metrics, api_key=api_key, hosts=self.hosts)
+            app = create_app(self.service, model_card(backend, options), api_key=api_key, hosts=self.hosts)
         except BaseException:
             self._socket.close()
             raise
