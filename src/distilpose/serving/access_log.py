@@ -84,11 +84,8 @@ def is_loopback(host: str) -> bool:
 class AccessLog:
     """The middleware. It also reads what a client still sends when it was answered early.
 
-    Args:
-        app: what answers.
-        metrics: counts.
-        routes: whose paths label the counts; others are ``other``, so that clients cannot invent labels.
-        hosts: names that the Host header may give besides loopback names; None for any.
+    The paths of ``routes`` label the counts, others are ``other``, so that clients cannot invent labels. ``hosts`` are
+    names that the Host header may give besides loopback names; None for any.
     """
 
     def __init__(

@@ -66,12 +66,8 @@ def create_app(
 ) -> ASGIApp:
     """Build the server as an ASGI application, which warms the service up and closes it.
 
-    Args:
-        service: that finds poses.
-        card: what ``/v1/model`` says.
-        api_key: that requests to ``/v1`` must carry; None for an open server.
-        hosts: see `AccessLog`.
-        static: folder of the page at ``/``; without its ``index.html`` there is none.
+    ``/v1/model`` says what stands in ``card``; requests to ``/v1`` must carry ``api_key``, None is an open server; for
+    ``hosts`` see `AccessLog`. ``static`` is the folder of the page at ``/``; without its ``index.html`` there is none.
     """
 
     @asynccontextmanager
@@ -239,8 +235,12 @@ def _json_response(request: Request, card: Mapping[str, Any], found: dict[str, A
 
 async def _unless_left(request: Request, work: Awaitable[T]) -> T:
     """Wait for the work; drop it as soon as nobody waits for its answer any more."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -249,11 +249,6 @@ async def _unless_left(request: Request, work: Awaitable[T]) -> T:
     finally:
         working.cancel()
         gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _attempt(service: PoseService, upload: Upload | HTTPError, due: float) -> Answer | HTTPError:

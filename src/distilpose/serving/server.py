@@ -199,11 +199,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
-    """Run a server in this process, its log as lines of JSON on the standard error stream.
-
-    Args:
-        options: of the server.
-        announce: told the address.
+    """Run a server in this process, its log as lines of JSON on the standard error stream; announces its address.
 
     Raises:
         CheckpointError: the model failed on its first crops.

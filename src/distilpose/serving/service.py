@@ -21,10 +21,9 @@ from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.serving.batcher import Batcher
 from distilpose.serving.errors import HTTPError, about_to_end, busy, unusable
-from distilpose.serving.images import decode_image
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import DECODERS, ServeOptions
-from distilpose.serving.uploads import Upload, UploadReader
+from distilpose.serving.uploads import Upload, UploadReader, decode_image
 from distilpose.types import ImageArray
 
 logger = logging.getLogger(__name__)
@@ -145,11 +144,7 @@ class PoseService:
             raise busy(f"{self.accepted} of {self.options.queue} places are taken: try again a little later")
 
     async def predict(self, upload: Upload, due: float) -> Answer:
-        """Poses of one accepted image.
-
-        Args:
-            upload: the image.
-            due: see `accept`.
+        """Poses of one accepted image; for ``due`` see `accept`.
 
         Raises:
             HTTPError: 413 or 422 for the image, 504 when it is too late, 500 when model or detector failed.
