@@ -1,9 +1,4 @@
-"""Shards shared out among worker processes by Ray Data, on this machine or a cluster.
-
-A shard is one block: a worker takes it whole, reads its images itself and writes its results itself, so that no
-image passes through Ray's object store, and the driver hears one row per shard. Ray Data gives a worker its next
-shard when it has finished one, starts killed workers again, and gives their shards to others.
-"""
+"""Shards shared out among worker processes by Ray Data, on this machine or a cluster: one block, one report each."""
 
 from __future__ import annotations
 
@@ -53,11 +48,8 @@ def check_address(address: str | None) -> None:
 def ray_session(address: str | None) -> Generator[None]:
     """Connect to Ray, and leave nothing behind.
 
-    A cluster of this machine listens on loopback addresses only, and its token file is this user's alone.
-
-    Args:
-        address: of a cluster, see `check_address`; None starts one on this machine. A program that is connected
-            already stays so, whatever ``address`` says.
+    A cluster of this machine, for an ``address`` of None, listens on loopback addresses only, and its token file is
+    this user's alone. A program that is connected already stays so, whatever ``address`` says.
 
     Raises:
         InputError: there is no cluster at ``address``, or it does not let this user in.
@@ -163,16 +155,11 @@ def _check_answers(address: str | None) -> None:
 def work_in_ray(
     options: BulkOptions, id_type: str, shards: list[tuple[int, pyarrow.Table]], workers: int
 ) -> Iterator[ShardReport]:
-    """Do every shard; reports come as shards are finished, in any order.
+    """Do every shard, given by its number and rows; reports come as shards are finished, in any order.
 
-    A killed worker is started again, and its shard done again, as often as it takes: it is `ShardWorker` that finds the
-    image that kills its workers. One that dies while it starts is not started for ever.
-
-    Args:
-        options: what `ShardWorker` takes.
-        id_type: likewise.
-        shards: number and rows of each.
-        workers: processes, each with ``options.threads`` cores to itself.
+    A worker reads images and writes results itself, so that none passes through Ray's object store. A killed worker is
+    started again, and its shard done again, as often as it takes: it is `ShardWorker` that finds the image that kills
+    its workers. One that dies while it starts is not started for ever. Each has ``options.threads`` cores to itself.
 
     Raises:
         InputError: Ray cannot go on, because a machine lacks a package, for instance.

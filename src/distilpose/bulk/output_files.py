@@ -100,9 +100,7 @@ class RunFolder:
     def finished(self, num_shards: int, *, retry_failed: bool = False) -> set[int]:
         """Numbers of the finished shards, when a run starts: what killed workers of an earlier one left is deleted.
 
-        Args:
-            num_shards: of the run.
-            retry_failed: shards with failed images are made unfinished.
+        With ``retry_failed`` shards with failed images are made unfinished.
 
         Raises:
             InputError: a file of a finished shard is broken.
@@ -148,14 +146,7 @@ class RunFolder:
         return self.path / IMAGES_NAME / f".{shard_name(shard)}{_NOTE_SUFFIX}"
 
     def write_shard(self, shard: int, images: Sequence[BulkImage], keypoint_names: Sequence[str], id_type: str) -> None:
-        """Write the two files of a shard.
-
-        Args:
-            shard: its number.
-            images: its images, in order.
-            keypoint_names: of the model.
-            id_type: "int64" or "string", of ``image_id``.
-        """
+        """Write the two files of a shard; ``id_type`` of ``image_id`` is "int64" or "string"."""
         import pyarrow as pa
 
         rows, people = [], []
