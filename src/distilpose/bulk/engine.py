@@ -68,7 +68,7 @@ def ray_session(address: str | None) -> Generator[None]:
     try:
         if address is None:
             options |= {"num_cpus": usable_cores(), "object_store_memory": _OBJECT_STORE_BYTES}
-            with _private_token(), _no_dashboard():
+            with _quiet_start():
                 ray.init("local", include_dashboard=False, **options)
         else:
             ray.init(address, **options)
@@ -97,28 +97,21 @@ def _own_node() -> Any:
 
 
 @contextmanager
-def _private_token() -> Generator[None]:
-    """Keep the token that Ray writes for its processes from other users: Ray leaves it readable by all."""
-    folder = Path.home() / ".ray"
+def _quiet_start() -> Generator[None]:
+    """Keep Ray's token from other users, and its dashboard's process, which asks servers in the network, away."""
+    from ray._private.node import Node
+
+    folder, start = Path.home() / ".ray", Node.start_api_server
     with suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
-    yield
-    with suppress(OSError):
-        (folder / "auth_token").chmod(0o600)
-
-
-@contextmanager
-def _no_dashboard() -> Generator[None]:
-    """Start Ray without its dashboard's process, which asks servers in the network whose cloud this machine is in."""
-    from ray._private.node import Node
-
-    start = Node.start_api_server
     Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:
         Node.start_api_server = start  # type: ignore[method-assign]
+        with suppress(OSError):
+            (folder / "auth_token").chmod(0o600)  # Ray leaves it readable by all
 
 
 def max_workers(threads: int) -> int:

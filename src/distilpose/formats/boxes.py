@@ -89,31 +89,26 @@ class _Files:
         self._parts = {path: tuple(map(utf8_text, path.resolve().parts)) for path in paths}
         self._by_key: dict[tuple[str, str | int | None], list[Path]] = defaultdict(list)
         for path in paths:
-            whole = utf8_text(path.as_posix())
-            for key in (
-                ("path", whole),
-                ("name", utf8_text(path.name)),
-                ("stem", path.stem),
-                ("number", stem_number(path)),
-            ):
+            texts = {"path": utf8_text(path.as_posix()), "name": utf8_text(path.name), "stem": path.stem}
+            for key in (*texts.items(), ("number", stem_number(path))):
                 self._by_key[key].append(path)
 
     def named(self, name: str) -> Path | None:
         """The file whose path ends with ``name``, or is written exactly so."""
-        exact = self._by_key.get(("path", utf8_text(name)), [])
+        exact = self._by_key["path", utf8_text(name)]
         parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", ".."))
-        candidates = self._by_key.get(("name", parts[-1]), []) if parts else []
+        candidates = self._by_key["name", parts[-1]] if parts else []
         fitting = [path for path in candidates if self._parts[path][-len(parts) :] == parts]
         return _only(exact or fitting, f"the image name {name!r}", "give it more of the path")
 
     def stemmed(self, stem: str) -> Path | None:
         """The file with this name, whatever its suffix."""
-        return _only(self._by_key.get(("stem", stem), []), f"the labels {stem}.txt", "give images names of their own")
+        return _only(self._by_key["stem", stem], f"the labels {stem}.txt", "give images names of their own")
 
     def numbered(self, number: int) -> Path | None:
         """The file whose stem is ``number``."""
-        found = self._by_key.get(("number", number), [])
-        return _only(found, f"image_id {number}", "pass the COCO file with --annotations, or write an image field")
+        remedy = "pass the COCO file with --annotations, or write an image field"
+        return _only(self._by_key["number", number], f"image_id {number}", remedy)
 
 
 def _only(found: Sequence[Path], what: str, remedy: str) -> Path | None:

@@ -179,7 +179,7 @@ def _add_predictions(app: FastAPI, service: PoseService, card: Mapping[str, Any]
         "/v1/predict",
         response_model=schemas.Poses,
         responses=schemas.faults(),
-        openapi_extra=schemas.one_request(),
+        openapi_extra=schemas.ONE_REQUEST,
         **common,
     )
     async def predict(request: Request) -> Response:
@@ -194,7 +194,7 @@ def _add_predictions(app: FastAPI, service: PoseService, card: Mapping[str, Any]
         "/v1/predict/batch",
         response_model=schemas.SeveralPoses,
         responses=schemas.faults(),
-        openapi_extra=schemas.several_request(),
+        openapi_extra=schemas.SEVERAL_REQUEST,
         **common,
     )
     async def predict_batch(request: Request) -> Response:

@@ -156,7 +156,9 @@ class PoseService:
             text = f"no answer within {self.options.deadline:g} seconds: the server has too much to do, or it is stuck"
             raise HTTPError(504, "deadline", text) from None
         except DistilPoseError as error:
-            raise _model_failed(error) from error
+            logger.error("the model failed: %s", error, exc_info=error if isinstance(error, UnforeseenError) else None)
+            text = f"the model failed on this image: {' '.join(str(error).split())[:500]}"
+            raise HTTPError(500, "model", text) from error
         self.metrics.images.inc()
         self.metrics.people.inc(len(answer.result))
         return answer
@@ -185,9 +187,3 @@ class PoseService:
         (found,) = self._detector([image])
         kept = best_rows(found.box_score, max_people)
         return PersonBoxes(found.boxes_xyxy[kept], found.box_score[kept])
-
-
-def _model_failed(error: DistilPoseError) -> HTTPError:
-    expected = not isinstance(error, UnforeseenError)
-    logger.error("the model failed: %s", error, exc_info=None if expected else error)
-    return HTTPError(500, "model", f"the model failed on this image: {' '.join(str(error).split())[:500]}")
