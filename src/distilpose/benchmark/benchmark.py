@@ -32,8 +32,7 @@ from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.errors import DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_set
 from distilpose.evaluation.evaluation_set import EvaluationSet
-from distilpose.export.calibration import calibration_crops
-from distilpose.export.export import SUFFIXES, Format, check_export_packages, export_model
+from distilpose.export.export import SUFFIXES, Format, calibration_crops, check_export_packages, export_model
 from distilpose.files import write_file_atomically
 from distilpose.models import PoseModel, create_model, list_models
 from distilpose.types import ImageArray
