@@ -13,7 +13,7 @@ from distilpose.data.preprocess import Normalization
 from distilpose.detection.onnx import parse_source
 from distilpose.errors import ConfigError
 from distilpose.teachers.config import OnnxTeacher, teacher_config_from
-from distilpose.training import prerequisites
+from distilpose.training import data
 from distilpose.training import train as training
 from distilpose.training.config import TrainConfig, train_config_from
 
@@ -66,7 +66,7 @@ def test_the_command_line_reads_old_files_and_options(tmp_path, monkeypatch) -> 
         raise ConfigError("stop")
 
     monkeypatch.setattr(training, "train", train)
-    monkeypatch.setattr(prerequisites, "check_files", lambda _: None)  # its data are not there
+    monkeypatch.setattr(data, "check_files", lambda _: None)  # its data are not there
     file = tmp_path / "old.yaml"
     file.write_text(json.dumps(OLD))
     assert cli.main(["train", str(file), "--optimiser.gamma", "0.7", "--augment.colour_jitter=0.5"]) == 1

@@ -23,8 +23,7 @@ sys.path.insert(0, str(REFERENCE))
 
 import make_checkpoint  # noqa: E402
 
-from distilpose.backends.checkpoint import describe  # noqa: E402
-from distilpose.backends.released import convert_released  # noqa: E402
+from distilpose.backends.checkpoint import convert_released, describe  # noqa: E402
 from distilpose.backends.torch import TorchBackend  # noqa: E402
 from distilpose.data.images import read_image  # noqa: E402
 from distilpose.evaluation.metrics.coco_ap import coco_keypoint_ap  # noqa: E402

@@ -6,10 +6,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from distilpose.backends.checkpoint import HubModel, describe, load_checkpoint, read_description, save_checkpoint
+from distilpose.backends.checkpoint import (
+    HubModel,
+    convert_released,
+    describe,
+    load_checkpoint,
+    read_description,
+    save_checkpoint,
+)
 from distilpose.backends.description import METADATA_KEY
 from distilpose.backends.loading import as_backend, load_model
-from distilpose.backends.released import convert_released
 from distilpose.cli import main as cli
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models import create_model

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from distilpose.data.annotations import find_images
-from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import load_person_samples
 from distilpose.data.files import read_flag, shortened
+from distilpose.data.labels import skeleton_of_file
 from distilpose.errors import DatasetError, printable
-from distilpose.evaluation.ground_truth import load_ground_truth
+from distilpose.evaluation.comparison import load_ground_truth
 from distilpose.skeletons import COCO_17, LSP_14
 
 Document = dict[str, Any]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import load_person_samples
+from distilpose.data.labels import skeleton_of_file
 from distilpose.errors import ConfigError, DatasetError
-from distilpose.evaluation.ground_truth import load_ground_truth
+from distilpose.evaluation.comparison import load_ground_truth
 from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pycocotools_ap import pycocotools_ap
 
-from distilpose.evaluation.ground_truth import load_ground_truth
+from distilpose.evaluation.comparison import load_ground_truth
 from distilpose.evaluation.metrics.coco_ap import (
     COCO_METRICS,
     OKS_THRESHOLDS,

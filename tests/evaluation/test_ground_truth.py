@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distilpose.errors import DatasetError
-from distilpose.evaluation.ground_truth import load_ground_truth
+from distilpose.evaluation.comparison import load_ground_truth
 from distilpose.skeletons import COCO_17
 
 Document = dict[str, Any]

@@ -13,10 +13,9 @@ from labeled_people import arms, labeled_people
 
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError, DatasetError
-from distilpose.evaluation.comparison import ComparedPeople
+from distilpose.evaluation.comparison import ComparedPeople, head_sizes, load_ground_truth
 from distilpose.evaluation.evaluate import evaluate_predictions
-from distilpose.evaluation.ground_truth import head_sizes, load_ground_truth
-from distilpose.evaluation.metrics.protocols import crowdpose_ap, default_metrics, measure_protocols, pck_torso, pckh
+from distilpose.evaluation.metrics.pck import crowdpose_ap, default_metrics, measure_protocols, pck_torso, pckh
 from distilpose.skeletons import COCO_17, CROWDPOSE_14, LSP_14, MPII_16, Skeleton, map_keypoints
 
 

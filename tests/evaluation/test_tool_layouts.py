@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pycocotools_ap import pycocotools_ap
 
-from distilpose.evaluation.ground_truth import load_ground_truth
+from distilpose.evaluation.comparison import load_ground_truth
 from distilpose.evaluation.metrics.coco_ap import coco_keypoint_ap
 from distilpose.skeletons import COCO_17
 

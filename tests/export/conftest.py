@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.export import onnx_file, openvino_file
-from distilpose.export.calibration import calibration_crops
-from distilpose.export.export import SUFFIXES, export_model
+from distilpose.export.export import SUFFIXES, calibration_crops, export_model
 from distilpose.export.rewrite import ExportForm
 from distilpose.models import PoseModel, create_model
 from distilpose.skeletons import COCO_17

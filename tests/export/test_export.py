@@ -26,8 +26,7 @@ from distilpose.data.images import write_image
 from distilpose.data.preprocess import network_input
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.export import export
-from distilpose.export.calibration import calibration_crops
-from distilpose.export.export import export_model
+from distilpose.export.export import calibration_crops, export_model
 from distilpose.models import PoseModel, create_model
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.skeletons import COCO_17, Skeleton

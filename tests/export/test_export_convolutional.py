@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 import distilpose
 from distilpose.backends.loading import as_backend
 from distilpose.data.preprocess import network_input
-from distilpose.export.calibration import calibration_crops
-from distilpose.export.export import SUFFIXES, export_model
+from distilpose.export.export import SUFFIXES, calibration_crops, export_model
 from distilpose.models import PoseModel, create_model
 from distilpose.skeletons import COCO_17
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distilpose.backends.released import convert_released
+from distilpose.backends.checkpoint import convert_released
 from distilpose.errors import ConfigError
 from distilpose.losses import (
     DistillationCriterion,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distilpose.backends.released import convert_released
+from distilpose.backends.checkpoint import convert_released
 from distilpose.benchmark.complexity import measure_complexity
 from distilpose.errors import ConfigError
 from distilpose.models import MODEL_CARDS, create_model, list_models

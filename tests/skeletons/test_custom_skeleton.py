@@ -16,8 +16,8 @@ import draw_beetles
 from distilpose import PosePredictor, PoseResult, load_model
 from distilpose.backends.checkpoint import describe, read_description, save_checkpoint
 from distilpose.cli import main as cli
-from distilpose.data.categories import skeleton_of_file
 from distilpose.data.images import read_image, write_image
+from distilpose.data.labels import skeleton_of_file
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.evaluation.evaluate import EvaluateOptions, evaluate_files
 from distilpose.models import create_model

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import load_person_samples
 from distilpose.data.images import write_image
+from distilpose.data.labels import skeleton_of_file
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.skeletons import (
     COCO_17,

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from distilpose.data.preprocess import Normalization, normalize
 from distilpose.losses import render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17, Skeleton
-from distilpose.teachers.adapter import SourceTeacher
+from distilpose.teachers.adapter import Placement, Sampling, SourceTeacher, resample, resize
 from distilpose.teachers.base import CropSpec, SourceSpec
-from distilpose.teachers.resampling import Placement, Sampling, resample, resize
 
 POINTS = torch.tensor([[[0.3, 0.4], [0.62, 0.71], [0.5, 0.5]]])
 THREE = Skeleton("three", ("a", "b", "c"), (), (), (), (), (1.0, 1.0, 1.0))

@@ -27,7 +27,7 @@ from distilpose.teachers import build
 from distilpose.teachers.base import CropSpec
 from distilpose.teachers.build import TeacherBackend, load_source, open_teacher
 from distilpose.teachers.config import teacher_config_from
-from distilpose.teachers.onnx import simcc_heatmaps
+from distilpose.teachers.networks import simcc_heatmaps
 from onnx_text import save_onnx, tensor
 
 CROPS = CropSpec((64, 48), COCO_17)

@@ -19,7 +19,7 @@ from distilpose.losses import DistillationOptions
 from distilpose.models import create_model
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.teachers.config import KINDS, teacher_config_from
-from distilpose.teachers.onnx import OnnxSource
+from distilpose.teachers.networks import OnnxSource
 from distilpose.training.config import train_config_from
 from distilpose.training.train import train
 

@@ -8,7 +8,7 @@ from distilpose.cli import main as cli
 from distilpose.errors import ConfigError
 from distilpose.training.ablation import AblationConfig, Variant, ablate
 from distilpose.training.config import train_config_from
-from distilpose.training.prerequisites import check_files, files_of
+from distilpose.training.data import check_files, files_of
 from synthetic_people import write_synthetic_dataset
 
 ROOT = Path(__file__).parents[2]

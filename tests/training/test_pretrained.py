@@ -14,8 +14,7 @@ from distilpose.backends.checkpoint import describe, save_checkpoint
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models import create_model
 from distilpose.models.backbones.mobilenet_fpn import MobileNetFPN
-from distilpose.training.initialization import load_start_weights
-from distilpose.training.pretrained import load_pretrained
+from distilpose.training.initialization import load_pretrained, load_start_weights
 
 ALL = ("backbone", "encoder", "head")
 SIZE = {"input_size_hw": (64, 64)}

@@ -32,8 +32,7 @@ from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.errors import DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_set
 from distilpose.evaluation.evaluation_set import EvaluationSet
-from distilpose.export.calibration import calibration_crops
-from distilpose.export.export import SUFFIXES, Format, check_export_packages, export_model
+from distilpose.export.export import SUFFIXES, Format, calibration_crops, check_export_packages, export_model
 from distilpose.files import write_file_atomically
 from distilpose.models import PoseModel, create_model, list_models
 from distilpose.types import ImageArray
@@ -145,10 +144,7 @@ def measure(
 ) -> Iterator[list[Measurement]]:
     """Measure each model in its turn, several times, so that a slow minute meets all of them; then evaluate them.
 
-    Args:
-        options: what to measure.
-        say: told what is being done.
-        batches: numbers of crops at once.
+    ``say`` is told what is being done; ``batches`` are numbers of crops at once.
 
     Yields:
         All rows so far, after every turn.
@@ -169,26 +165,19 @@ def measure(
                 say(f"{job} ({lap + 1}/{options.rounds})")
                 rows[number] = job.measure(batches, peak, options)
                 yield _written(rows, options)
-        people_of = cache(partial(_people, options))
+        people_of = cache(partial(EvaluationSet.load, keep_crops=True))
         for number, job in enumerate(jobs):
-            if options.annotations is None or not job.trained:
+            if options.annotations is None or options.images is None or not job.trained:
                 continue
             if job.row.numbers == "int8" and not options.calibration:
                 continue
             say(f"accuracy of {job}")
             inside = job.description
-            people = people_of(inside.input_size_hw, inside.skeleton, inside.padding, inside.udp)
+            crops = {"input_size_hw": inside.input_size_hw, "padding": inside.padding, "udp": inside.udp}
+            files = Path(options.annotations), Path(options.images)
+            people = people_of(*files, skeleton=inside.skeleton, **crops)
             rows[number] = replace(rows[number], accuracy=job.evaluate(people, options))
             yield _written(rows, options)
-
-
-def _people(
-    options: BenchmarkOptions, size_hw: tuple[int, int], skeleton: Any, padding: Any, udp: Any
-) -> EvaluationSet:
-    assert options.annotations is not None
-    assert options.images is not None
-    crops = {"input_size_hw": size_hw, "skeleton": skeleton, "keep_crops": True, "padding": padding, "udp": udp}
-    return EvaluationSet.load(Path(options.annotations), Path(options.images), **crops)
 
 
 def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[_Job]:

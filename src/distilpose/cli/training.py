@@ -32,7 +32,7 @@ def _read_train(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
 def _train(args: Namespace) -> int:
     from rich.console import Console
 
-    from distilpose.training.prerequisites import check_files, files_of
+    from distilpose.training.data import check_files, files_of
     from distilpose.training.processes import LAUNCHED
     from distilpose.training.train import train
 

@@ -16,14 +16,21 @@ from rich.progress import track
 
 from distilpose.backends.base import InferenceBackend
 from distilpose.backends.loading import DEFAULT_MODEL, as_backend
-from distilpose.data.categories import skeleton_of_file
+from distilpose.data.labels import skeleton_of_file
 from distilpose.errors import ConfigError
-from distilpose.evaluation.comparison import NOBODY, ComparedPeople, Rows, match_people, rows_by_image
+from distilpose.evaluation.comparison import (
+    NOBODY,
+    ComparedPeople,
+    GroundTruth,
+    Rows,
+    load_ground_truth,
+    load_results,
+    match_people,
+    rows_by_image,
+)
 from distilpose.evaluation.evaluation_set import EvaluationSet
-from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth, load_results
 from distilpose.evaluation.metrics.coco_ap import coco_keypoint_curves
-from distilpose.evaluation.metrics.pck import pck
-from distilpose.evaluation.metrics.protocols import check_measurable, default_metrics, measure_protocols
+from distilpose.evaluation.metrics.pck import check_measurable, default_metrics, measure_protocols, pck
 from distilpose.evaluation.options import EvaluateOptions
 from distilpose.evaluation.report.report import write_report
 from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, make_folder, metrics_table, write_evaluation
@@ -173,7 +180,7 @@ def evaluate_set(
         evaluation_set: built for the model's input size and skeleton.
         flip_test: see `run_with_flip`.
         nms_threshold: see `oks_nms`.
-        metrics: names of `protocols.METRICS`; those usual for the skeleton without it.
+        metrics: names of `pck.METRICS`; those usual for the skeleton without it.
         batch_size: crops per run of the model.
         progress: show a progress bar on the error stream.
 
@@ -221,7 +228,7 @@ def evaluate_predictions(
         predictions: results of any model.
         annotations: COCO keypoint file.
         skeleton: of both; what the annotation file says of its keypoints without it, else COCO's.
-        metrics: names of `protocols.METRICS`; those usual for the skeleton without it.
+        metrics: names of `pck.METRICS`; those usual for the skeleton without it.
 
     Raises:
         ConfigError: a metric is unknown or impossible.

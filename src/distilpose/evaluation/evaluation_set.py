@@ -16,7 +16,7 @@ from distilpose.data.check import find_bad_images, size_conflict
 from distilpose.data.images import read_image
 from distilpose.data.preprocess import NetworkInput, Normalization, crop_image, network_input
 from distilpose.errors import DatasetError
-from distilpose.evaluation.ground_truth import GroundTruth, load_ground_truth
+from distilpose.evaluation.comparison import GroundTruth, load_ground_truth
 from distilpose.formats.boxes import PersonBoxes, match_boxes
 from distilpose.geometry import CROP_PADDING, box_iou_xyxy, clip_boxes_xyxy, crops_from_boxes
 from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton

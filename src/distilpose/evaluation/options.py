@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from distilpose.errors import ConfigError
-from distilpose.evaluation.metrics.protocols import Metric
+from distilpose.evaluation.metrics.pck import Metric
 from distilpose.inference.decoding import FlipTest
 from distilpose.inference.options import DetectorSource, ModelSource
 from distilpose.options import PositiveInt, check_options, option

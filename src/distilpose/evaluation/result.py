@@ -14,8 +14,7 @@ from distilpose.errors import InputError
 from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.metrics.coco_ap import COCO_METRICS
 from distilpose.evaluation.metrics.diagnosis import calibrate
-from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy
-from distilpose.evaluation.metrics.protocols import ProtocolResult
+from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy, ProtocolResult
 from distilpose.files import utf8_text, write_whole
 from distilpose.types import FloatArray
 
@@ -39,7 +38,7 @@ class EvaluationResult:
     results: tuple[Mapping[str, Any], ...]  # people found, in COCO's results layout
     precision: FloatArray  # (10, 101) precision by OKS threshold and recall (`KeypointAP`)
     people: ComparedPeople  # every labeled person beside the prediction it is compared with
-    # measures of other data sets by name (`protocols.METRICS`), those that were asked for
+    # measures of other data sets by name (`pck.METRICS`), those that were asked for
     protocols: Mapping[str, ProtocolResult] = field(default_factory=dict)
     with_coco: bool = True  # whether COCO's numbers were asked for; they are always there
     # the same model in the boxes of the ground truth, where a detector gave those of this result

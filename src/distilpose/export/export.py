@@ -19,13 +19,16 @@ from distilpose.backends.description import ModelDescription, Precision
 from distilpose.backends.device import AUTO
 from distilpose.backends.loading import FILE_BACKENDS, as_backend, load_model
 from distilpose.backends.torch import TorchBackend
-from distilpose.data.preprocess import network_input
+from distilpose.data.images import list_images, read_image
+from distilpose.data.preprocess import crop_image, network_input
 from distilpose.errors import CheckpointError, ConfigError, InputError, require_package
-from distilpose.export.calibration import calibration_crops
+from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.export.options import CALIBRATION_RULE, FORMATS, SUFFIXES, ExportOptions, Format, format_of
 from distilpose.export.rewrite import ExportForm
 from distilpose.files import disk_errors
+from distilpose.geometry import CropTransform
 from distilpose.models.base import PoseModel
+from distilpose.skeletons import Skeleton
 from distilpose.types import Float32Array, ImageArray, Size
 
 BATCH_SIZES = (1, 3, 8)  # none is the one that is traced
@@ -101,7 +104,7 @@ def export_model(
         precision: of the weights. ``"float16"`` halves the file and computes in float32; ``"int8"`` computes in
             int8, the head apart.
         calibration: (N, H, W, 3) uint8 crops of people as the model will see them, for int8;
-            see `calibration.calibration_crops`.
+            see `calibration_crops`.
         uint8_input: read (B, 3, H, W) uint8 pixels and normalize inside the file.
         device: where the file runs to be compared; see `as_backend`.
         threads: likewise.
@@ -235,3 +238,61 @@ def _random_crops(input_size_hw: Size) -> ImageArray:
 
 
 __all__ = ["SUFFIXES", "ExportReport", "Format", "export_file", "export_model", "torch_model"]
+
+
+CALIBRATION_CROPS = 300
+FEWEST_CROPS = 8
+
+
+def calibration_crops(
+    source: str | Path,
+    input_size_hw: tuple[int, int],
+    skeleton: Skeleton,
+    *,
+    images: str | Path | None = None,
+    count: int = CALIBRATION_CROPS,
+) -> ImageArray:
+    """Person crops (N, H, W, 3) uint8, spread evenly over a data set.
+
+    Args:
+        source: a folder of images of one person each, or a COCO keypoint file.
+        input_size_hw: (H, W) of a crop.
+        skeleton: of the model.
+        images: folder of a COCO file's images; ``images`` beside it when None.
+        count: how many crops, or all there are if they are fewer.
+
+    Raises:
+        ConfigError: ``source`` is neither file nor folder, or ``count`` is too small.
+        InputError: there are too few crops, or an image cannot be read.
+        DatasetError: the annotations or their images are unusable.
+    """
+    source = Path(source)
+    if count < FEWEST_CROPS:
+        raise ConfigError(f"calibration needs at least {FEWEST_CROPS} crops, got {count}")
+    if source.is_dir():
+        crops = _from_folder(source, input_size_hw, count)
+    elif source.is_file():
+        folder = source.parent / "images" if images is None else Path(images)
+        people = EvaluationSet.load(source, folder, input_size_hw=input_size_hw, skeleton=skeleton)
+        crops = list(people.crops(_spread(len(people), count)))
+    else:
+        raise ConfigError(
+            f"{source} is neither a folder nor a file: calibrate with a folder of images of one person each, or "
+            "with a COCO keypoint file"
+        )
+    if len(crops) < FEWEST_CROPS:
+        raise InputError(f"{source} gives {len(crops)} crops, calibration needs at least {FEWEST_CROPS}: add images")
+    return np.stack(crops)
+
+
+def _from_folder(folder: Path, input_size_hw: tuple[int, int], count: int) -> list[ImageArray]:
+    paths = list_images([folder])
+    images = (read_image(paths[index]) for index in _spread(len(paths), count))
+    return [
+        crop_image(image, CropTransform.from_box((0, 0, image.shape[1], image.shape[0]), input_size_hw))
+        for image in images
+    ]
+
+
+def _spread(total: int, count: int) -> list[int]:
+    return sorted({int(index) for index in np.linspace(0, total - 1, min(count, total)).round()})

@@ -1,11 +1,11 @@
-"""A source of heatmaps as a teacher: the student's crops in, the student's keypoints out."""
+"""A source of heatmaps as a teacher: crops and heatmaps resampled, the student's crops in, its keypoints out."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,9 +13,101 @@ from torch import Tensor
 from distilpose.data.dataset import Batch
 from distilpose.data.preprocess import Normalization
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.teachers.base import CropSpec, HeatmapSource
-from distilpose.teachers.keypoints import match_keypoints
-from distilpose.teachers.resampling import Placement
+from distilpose.teachers.base import CropSpec, HeatmapSource, match_keypoints
+from distilpose.types import Size
+
+SAME_ASPECT = 0.01  # sides that differ by less are stretched rather than padded: under two pixels of 192
+_ROUNDING = 1e-6  # of a position, in samples
+
+
+class Sampling(NamedTuple):
+    """Where along one axis new samples are read: sample j at position ``start + j * step`` of the old ones."""
+
+    size: int  # number of new samples
+    step: float = 1.0  # above 1 the old ones are averaged
+    start: float = 0.0
+
+
+def resample(planes: Tensor, rows: Sampling, columns: Sampling) -> Tensor:
+    """Read planes (..., H, W) at other places: linear between samples, averaged where thinned out, 0 outside.
+
+    From the last sample to the edge after it, position H or W, that sample is repeated; so is the first one.
+
+    Returns:
+        (..., h, w) float32; ``planes`` itself where nothing changes.
+    """
+    height, width = planes.shape[-2:]
+    if rows == Sampling(height) and columns == Sampling(width):
+        return planes
+    with torch.autocast(planes.device.type, enabled=False):
+        along_y, along_x = _weights(height, rows, planes.device), _weights(width, columns, planes.device)
+        return along_y @ planes.float() @ along_x.T
+
+
+def _weights(size: int, sampling: Sampling, device: torch.device) -> Tensor:
+    """(new, old) weights: a triangle around each position, at least one old sample to each side; rows sum to 1 or 0."""
+    position = sampling.start + sampling.step * torch.arange(sampling.size, dtype=torch.float64, device=device)
+    # The edge itself is inside: unbiased data processing reads its last pixel exactly there.
+    inside = (position > -1) & (position < size + _ROUNDING)
+    old = torch.arange(size, dtype=torch.float64, device=device)
+    distance = (old - position.clamp(0, size - 1)[:, None]).abs() / max(1.0, sampling.step)
+    triangle = (1 - distance).clamp(min=0)
+    return (triangle / triangle.sum(1, keepdim=True) * inside[:, None]).float()
+
+
+def resize(planes: Tensor, size_hw: Size) -> Tensor:
+    """(..., H, W) -> (..., h, w), cell c of w read at c / w of the old width, as our heatmaps lie in the crop."""
+    height, width = planes.shape[-2:]
+    return resample(planes, Sampling(size_hw[0], height / size_hw[0]), Sampling(size_hw[1], width / size_hw[1]))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the crop lies in a teacher's input: it fills one axis and is centered, between black, along the other.
+
+    Attributes:
+        share_hw: part of the input's height and width that the crop fills, in (0, 1].
+        udp: how the teacher counts pixels and cells (`SourceSpec.udp`).
+    """
+
+    share_hw: tuple[float, float]
+    udp: bool = False
+
+    @classmethod
+    def fit(cls, crop_hw: Size, input_hw: Size, udp: bool = False) -> Placement:
+        """The largest place of the crop's own aspect."""
+        ratio = (crop_hw[1] / crop_hw[0]) / (input_hw[1] / input_hw[0])
+        if abs(ratio - 1) < SAME_ASPECT:
+            return cls((1.0, 1.0), udp)
+        return cls((1 / ratio, 1.0) if ratio > 1 else (1.0, ratio), udp)
+
+    @property
+    def padded(self) -> bool:
+        """Whether there is black beside the crop."""
+        return min(self.share_hw) < 1
+
+    def to_input(self, pixels: Tensor, input_hw: Size) -> Tensor:
+        """(..., H, W) crops, black is 0 -> (..., H', W') input of the teacher."""
+        sides = zip(pixels.shape[-2:], input_hw, self.share_hw, strict=True)
+        return resample(pixels, *(self._read_crop(crop, size, share) for crop, size, share in sides))
+
+    def to_crop(self, heatmaps: Tensor) -> Tensor:
+        """(..., h, w) heatmaps of the teacher's input -> those of the crop alone, in cells of about the same size."""
+        sides = zip(heatmaps.shape[-2:], self.share_hw, strict=True)
+        return resample(heatmaps, *(self._read_heatmap(cells, share) for cells, share in sides))
+
+    def _read_crop(self, crop: int, size: int, share: float) -> Sampling:
+        margin = (1 - share) / 2
+        return Sampling(size, crop / (share * self._extent(size)), -margin * crop / share)
+
+    def _read_heatmap(self, cells: int, share: float) -> Sampling:
+        margin, size = (1 - share) / 2, max(1, round(share * cells))
+        return Sampling(size, share * self._extent(cells) / size, margin * self._extent(cells))
+
+    def _extent(self, size: int) -> int:
+        """Pixels or cells from one edge of the input to the other."""
+        return size - 1 if self.udp else size
+
 
 logger = logging.getLogger(__name__)
 

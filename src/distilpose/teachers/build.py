@@ -19,8 +19,7 @@ from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import COCO_17, name_key
 from distilpose.teachers.adapter import SourceTeacher
-from distilpose.teachers.base import CropSpec, HeatmapSource, SourceSpec, Teacher
-from distilpose.teachers.checkpoint import load_checkpoint_source, load_vitpose_source
+from distilpose.teachers.base import CropSpec, HeatmapSource, SourceSpec, Teacher, teacher_skeleton
 from distilpose.teachers.config import (
     CheckpointTeacher,
     EnsembleTeacher,
@@ -32,8 +31,7 @@ from distilpose.teachers.config import (
     teacher_config_from,
 )
 from distilpose.teachers.ensemble import Ensemble, FlipAverage
-from distilpose.teachers.keypoints import teacher_skeleton
-from distilpose.teachers.onnx import OnnxSource
+from distilpose.teachers.networks import OnnxSource, load_checkpoint_source, load_vitpose_source
 from distilpose.teachers.stored_heatmaps import HeatmapFiles
 from distilpose.types import Float32Array
 

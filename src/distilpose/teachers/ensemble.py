@@ -14,8 +14,8 @@ from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
 from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
+from distilpose.teachers.adapter import Sampling, resample, resize
 from distilpose.teachers.base import Teacher
-from distilpose.teachers.resampling import Sampling, resample, resize
 
 
 class FlipAverage:

@@ -38,9 +38,8 @@ from distilpose.geometry import CropTransform
 from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import Skeleton
-from distilpose.teachers.base import CropSpec
-from distilpose.teachers.keypoints import match_keypoints, teacher_skeleton
-from distilpose.teachers.resampling import Placement
+from distilpose.teachers.adapter import Placement
+from distilpose.teachers.base import CropSpec, match_keypoints, teacher_skeleton
 from distilpose.types import Float32Array, Size
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from distilpose.evaluation.result import METRICS_FILE
 from distilpose.files import OutputLock, disk_errors, write_file_atomically
 from distilpose.inference.decoding import FlipTest
 from distilpose.training.config import TrainConfig, train_config_from
-from distilpose.training.prerequisites import check_files, files_of
-from distilpose.training.state import LAST_NAME, STATE_NAME
+from distilpose.training.data import check_files, files_of
+from distilpose.training.records import LAST_NAME, STATE_NAME
 from distilpose.training.train import train
 
 METRICS = ("AP", "AP50", "AR", "PCK@0.2")

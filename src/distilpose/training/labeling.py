@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from distilpose.data.categories import skeleton_of_file
 from distilpose.data.coco import PersonSample, load_person_samples
 from distilpose.data.images import list_images, read_image
-from distilpose.data.labels import AREA_SHARE_OF_BOX
+from distilpose.data.labels import AREA_SHARE_OF_BOX, skeleton_of_file
 from distilpose.data.prefetch import map_in_threads
 from distilpose.data.preprocess import preprocess
 from distilpose.detection.detectors import create_detector

@@ -23,11 +23,9 @@ from distilpose.losses.distillation import label_heatmap_loss
 from distilpose.models import PoseModel
 from distilpose.models.base import HeatmapModel, RegressionModel
 from distilpose.models.outputs import CELL, HeatmapOutput
-from distilpose.teachers.adapter import SourceTeacher
-from distilpose.teachers.base import CropSpec, Teacher
-from distilpose.teachers.checkpoint import model_source
-from distilpose.teachers.keypoints import unnamed_skeleton
-from distilpose.teachers.resampling import resize
+from distilpose.teachers.adapter import SourceTeacher, resize
+from distilpose.teachers.base import CropSpec, Teacher, unnamed_skeleton
+from distilpose.teachers.networks import model_source
 from distilpose.training.processes import mean_over_ranks
 from distilpose.training.teacher_cache import TeacherCache
 

@@ -37,8 +37,7 @@ from distilpose.training.processes import (
     wait_for_all,
     was_launched,
 )
-from distilpose.training.records import Records
-from distilpose.training.state import BEST_NAME, LAST_NAME, STATE_NAME, Checkpoints, read_state, write_state
+from distilpose.training.records import BEST_NAME, LAST_NAME, STATE_NAME, Checkpoints, Records, read_state, write_state
 from distilpose.training.step import TrainingStep
 from distilpose.training.teacher_cache import TeacherCache, hash_people
 
