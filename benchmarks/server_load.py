@@ -34,7 +34,7 @@ from distilpose.export.export import SUFFIXES, Format, export_model
 from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.predictor import PosePredictor
-from distilpose.serving.images import decode_image
+from distilpose.serving.uploads import decode_image
 from distilpose.types import FloatArray
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))

@@ -12,7 +12,6 @@ from bulk_files import write_list, write_tar
 
 from distilpose.bulk import tar_files
 from distilpose.bulk.inputs import check_apart, fingerprint, items_of, list_inputs
-from distilpose.bulk.lists import ListColumns
 from distilpose.errors import ConfigError, InputError
 
 
@@ -44,19 +43,19 @@ def test_a_list_gives_paths_ids_and_boxes(tmp_path: Path) -> None:
     boxes = [[[1, 2, 3, 4], [5, 6, 7, 8.5]], [], None]
     file = write_list(tmp_path / "list.parquet", p=["x/a.jpg", "/b.jpg", "a.jpg"], id=[7, 8, None], boxes=boxes,
                       scores=[[0.5, 0.25], [], None])  # fmt: skip
-    columns = ListColumns("p", "id", "boxes", "scores")
-    first, second, third = items_of(list_inputs(file, columns))
+    columns = {"paths": "p", "ids": "id", "boxes": "boxes", "box_scores": "scores"}
+    first, second, third = items_of(list_inputs(file, **columns))
     assert (first.source, first.file, first.image_id) == ("x/a.jpg", str(tmp_path / "x/a.jpg"), 7)
     assert first.boxes == [[1, 2, 3, 4], [5, 6, 7, 8.5]]
     assert first.box_scores == [0.5, 0.25]
     assert (second.file, second.boxes, third.boxes, third.image_id) == ("/b.jpg", [], None, None)
-    assert items_of(list_inputs(file, columns, root="/photos"))[0].file == "/photos/x/a.jpg"
+    assert items_of(list_inputs(file, "/photos", **columns))[0].file == "/photos/x/a.jpg"
 
 
 def test_ids_may_be_texts_and_boxes_of_fixed_length(tmp_path: Path) -> None:
     boxes = pa.array([[[1, 2, 3, 4]]], pa.list_(pa.list_(pa.float32(), 4)))
     file = write_list(tmp_path / "list.parquet", path=["a.jpg"], key=["k1"], boxes=boxes)
-    item = items_of(list_inputs(file, ListColumns(image_id="key", boxes="boxes")))[0]
+    item = items_of(list_inputs(file, ids="key", boxes="boxes"))[0]
     assert (item.image_id, item.boxes) == ("k1", [[1, 2, 3, 4]])
 
 
@@ -183,20 +182,18 @@ def test_links_and_hidden_and_sparse_members_of_tar_files(tmp_path: Path) -> Non
 def test_ids_of_several_lists_are_of_one_type_and_may_be_missing(tmp_path: Path) -> None:
     write_list(tmp_path / "1.parquet", path=["a"], id=pa.nulls(1))
     write_list(tmp_path / "2.parquet", path=["b"], id=pa.array([None], pa.float64()))  # as pandas writes such a column
-    columns = ListColumns(image_id="id")
-    assert [item.image_id for item in items_of(list_inputs(tmp_path, columns))] == [None, None]
+    assert [item.image_id for item in items_of(list_inputs(tmp_path, ids="id"))] == [None, None]
     write_list(tmp_path / "3.parquet", path=["c"], id=["k"])
-    assert [item.image_id for item in items_of(list_inputs(tmp_path, columns))] == [None, None, "k"]
+    assert [item.image_id for item in items_of(list_inputs(tmp_path, ids="id"))] == [None, None, "k"]
     write_list(tmp_path / "4.parquet", path=["d"], id=[4])
     with pytest.raises(InputError, match=r"4\.parquet: column 'id' holds int64, that of the lists before it string"):
-        list_inputs(tmp_path, columns)
+        list_inputs(tmp_path, ids="id")
 
 
 def test_the_fingerprint_tells_lists_apart_but_not_mount_points(tmp_path: Path) -> None:
     def of(**columns: object) -> str:
         file = write_list(tmp_path / "list.parquet", **columns)
-        named = {"boxes": "boxes"} if "boxes" in columns else {}
-        return fingerprint(list_inputs(file, ListColumns(**named)))
+        return fingerprint(list_inputs(file, boxes="boxes" if "boxes" in columns else None))
 
     digests = {
         of(path=["a", "b"]), of(path=["b", "a"]), of(path=["a", "c"]), of(path=["a"]),
@@ -298,9 +295,9 @@ def test_results_beside_the_source_are_fine(source: str, out: str, tmp_path: Pat
 
 def test_columns_belong_to_lists(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="belong to a list"):
-        list_inputs(images, ListColumns(boxes="boxes"))
+        list_inputs(images, boxes="boxes")
     with pytest.raises(ConfigError, match="belong to a list"):
         list_inputs(images, root="/photos")
     file = write_list(tmp_path / "list.parquet", path=["a"], boxes=[[1.0, 2.0]])
     with pytest.raises(InputError, match="'boxes' must hold"):
-        list_inputs(file, ListColumns(boxes="boxes"))
+        list_inputs(file, boxes="boxes")

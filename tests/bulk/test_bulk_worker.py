@@ -17,7 +17,6 @@ from PIL import Image
 
 from distilpose.backends.loading import as_backend
 from distilpose.bulk.inputs import BulkItem, items_of, list_inputs
-from distilpose.bulk.lists import ListColumns
 from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.output_files import RunFolder, poses_schema, shard_name
 from distilpose.bulk.worker import ALIKE, ATTEMPTS, ATTEMPTS_ALONE, ShardWorker
@@ -72,7 +71,7 @@ def test_boxes_of_the_list_and_images_without_people(job, folder, images, tmp_pa
              [[1, 1, 9, 9]], [[1, 1, None, 9]], [None], [[1, 1, 9, 9]]]  # fmt: skip
     scores = [[0.2, 0.9, 0.5], [], None, [1.0], [1.0], [1.0], [1.0, 0.5], [1.0], [1.0], [None]]
     file = write_list(tmp_path / "list.parquet", path=names, n=list(range(10)), boxes=boxes, scores=scores)
-    items = items_of(list_inputs(file, ListColumns(image_id="n", boxes="boxes", box_scores="scores"), images))
+    items = items_of(list_inputs(file, images, ids="n", boxes="boxes", box_scores="scores"))
     ShardWorker(replace(job, detector=None, max_people=2, detection_threshold=0.3)).work(0, items)
     rows, poses = table_rows(folder.path / "images"), table_rows(folder.path / "poses")
     assert [row["people"] for row in rows] == [2, 0, 0, *[None] * 7]
@@ -192,7 +191,7 @@ def test_a_shard_of_missing_images_looks_like_a_missing_mount(job, folder, image
 @pytest.mark.slow
 def test_an_image_that_kills_its_worker_is_a_row_and_the_others_are_predicted(job, folder, images) -> None:
     poisoned = """
-from distilpose.bulk import reading
+from distilpose.bulk import worker as reading
 read = reading.read_image
 def poisoned(path):
     if str(path).endswith("06.jpg"):

@@ -242,14 +242,14 @@ def test_mot_boxes_are_of_a_video_or_of_numbered_images(tmp_path: Path) -> None:
     boxes = write(
         tmp_path, "1,3,1,2,30,40,1,1,0.8\n2,3,5,2,30,40,1,1,1\n2,4,6,2,9,9,1,3,1\n2,5,7,2,9,9,0,1,1\n", "gt.txt"
     )
-    frames = match_boxes(boxes, [Path("street.mp4")]).frames[Path("street.mp4")]
-    assert {number: people.boxes_xyxy.tolist() for number, people in frames.items()} == {
-        0: [[1, 2, 31, 42]],
-        1: [[5, 2, 35, 42]],
+    frames = match_boxes(boxes, [Path("street.mp4")]).frames
+    assert {key: people.boxes_xyxy.tolist() for key, people in frames.items()} == {
+        (Path("street.mp4"), 0): [[1, 2, 31, 42]],
+        (Path("street.mp4"), 1): [[5, 2, 35, 42]],
     }
     assert lefts(boxes, [Path("img1/000001.jpg"), Path("img1/000002.jpg")]) == [[1], [5]]
     detected = write(tmp_path, "1,-1,1,2,30,40,0.25,-1,-1,-1\n", "det.txt")
-    assert match_boxes(detected, [Path("a.mp4")]).frames[Path("a.mp4")][0].box_score.tolist() == [0.25]
+    assert match_boxes(detected, [Path("a.mp4")]).frames[Path("a.mp4"), 0].box_score.tolist() == [0.25]
 
 
 def test_yolo_labels_are_shares_of_the_upright_image(tmp_path: Path) -> None:

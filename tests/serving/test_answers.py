@@ -33,7 +33,6 @@ from distilpose.formats.writers import PoseRecord, prediction_rows
 from distilpose.inference.people import open_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving.app import create_app, model_card
-from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import ServeOptions
 from distilpose.serving.server import PoseServer
 from distilpose.serving.service import PoseService
@@ -312,11 +311,11 @@ async def _ask_app(app: Any, path: str, method: str = "GET") -> tuple[int, dict[
 def test_the_page_is_isolated_and_takes_no_path_of_the_api(tmp_path: Path, page: bool) -> None:
     if page:
         (tmp_path / "index.html").write_text("<p>hello")
-    metrics, options = Metrics(), ServeOptions()
+    options = ServeOptions()
 
     async def check() -> None:
-        service = PoseService(PosePredictor(Telltale()), Crowd(), options, metrics)
-        app = create_app(service, model_card(Telltale(), options), options, metrics, static=tmp_path)
+        service = PoseService(PosePredictor(Telltale()), Crowd(), options)
+        app = create_app(service, model_card(Telltale(), options), static=tmp_path)
         status, headers = await _ask_app(app, "/")
         assert status == 200
         assert (headers.get(b"cross-origin-embedder-policy") == b"require-corp") == page

@@ -144,10 +144,7 @@ def measure(
 ) -> Iterator[list[Measurement]]:
     """Measure each model in its turn, several times, so that a slow minute meets all of them; then evaluate them.
 
-    Args:
-        options: what to measure.
-        say: told what is being done.
-        batches: numbers of crops at once.
+    ``say`` is told what is being done; ``batches`` are numbers of crops at once.
 
     Yields:
         All rows so far, after every turn.
@@ -170,7 +167,7 @@ def measure(
                 yield _written(rows, options)
         sets: dict[Any, EvaluationSet] = {}
         for number, job in enumerate(jobs):
-            if options.annotations is None or not job.trained:
+            if options.annotations is None or options.images is None or not job.trained:
                 continue
             if job.row.numbers == "int8" and not options.calibration:
                 continue
@@ -178,7 +175,7 @@ def measure(
             inside = job.description
             key = inside.input_size_hw, inside.skeleton, inside.padding, inside.udp
             if key not in sets:
-                files = Path(options.annotations), Path(str(options.images))
+                files = Path(options.annotations), Path(options.images)
                 sets[key] = EvaluationSet.load(*files, inside, keep_crops=True)
             rows[number] = replace(rows[number], accuracy=job.evaluate(sets[key], options))
             yield _written(rows, options)

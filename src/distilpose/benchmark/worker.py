@@ -1,7 +1,4 @@
-"""One model in one runtime, timed in a process of its own so that memory and threads are its own.
-
-Started by `benchmark.run_worker`: ``python -m distilpose.benchmark.worker JSON``, answers with JSON on standard output.
-"""
+"""One model in one runtime, timed by `benchmark.run_worker` in a process with memory and threads of its own."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Shards shared out among worker processes by Ray Data, on this machine or a cluster.
-
-A shard is one block: a worker takes it whole, reads its images itself and writes its results itself, so that no
-image passes through Ray's object store, and the driver hears one row per shard. Ray Data gives a worker its next
-shard when it has finished one, starts killed workers again, and gives their shards to others.
-"""
+"""Shards shared out among worker processes by Ray Data, on this machine or a cluster: one block, one report each."""
 
 from __future__ import annotations
 
@@ -53,11 +48,8 @@ def check_address(address: str | None) -> None:
 def ray_session(address: str | None) -> Generator[None]:
     """Connect to Ray, and leave nothing behind.
 
-    A cluster of this machine listens on loopback addresses only, and its token file is this user's alone.
-
-    Args:
-        address: of a cluster, see `check_address`; None starts one on this machine. A program that is connected
-            already stays so, whatever ``address`` says.
+    A cluster of this machine, for an ``address`` of None, listens on loopback addresses only, and its token file is
+    this user's alone. A program that is connected already stays so, whatever ``address`` says.
 
     Raises:
         InputError: there is no cluster at ``address``, or it does not let this user in.
@@ -76,7 +68,7 @@ def ray_session(address: str | None) -> Generator[None]:
     try:
         if address is None:
             options |= {"num_cpus": usable_cores(), "object_store_memory": _OBJECT_STORE_BYTES}
-            with _private_token(), _no_dashboard():
+            with _quiet_start():
                 ray.init("local", include_dashboard=False, **options)
         else:
             ray.init(address, **options)
@@ -105,28 +97,21 @@ def _own_node() -> Any:
 
 
 @contextmanager
-def _private_token() -> Generator[None]:
-    """Keep the token that Ray writes for its processes from other users: Ray leaves it readable by all."""
-    folder = Path.home() / ".ray"
+def _quiet_start() -> Generator[None]:
+    """Keep Ray's token from other users, and its dashboard's process, which asks servers in the network, away."""
+    from ray._private.node import Node
+
+    folder, start = Path.home() / ".ray", Node.start_api_server
     with suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
-    yield
-    with suppress(OSError):
-        (folder / "auth_token").chmod(0o600)
-
-
-@contextmanager
-def _no_dashboard() -> Generator[None]:
-    """Start Ray without its dashboard's process, which asks servers in the network whose cloud this machine is in."""
-    from ray._private.node import Node
-
-    start = Node.start_api_server
     Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:
         Node.start_api_server = start  # type: ignore[method-assign]
+        with suppress(OSError):
+            (folder / "auth_token").chmod(0o600)  # Ray leaves it readable by all
 
 
 def max_workers(threads: int) -> int:
@@ -163,16 +148,11 @@ def _check_answers(address: str | None) -> None:
 def work_in_ray(
     options: BulkOptions, id_type: str, shards: list[tuple[int, pyarrow.Table]], workers: int
 ) -> Iterator[ShardReport]:
-    """Do every shard; reports come as shards are finished, in any order.
+    """Do every shard, given by its number and rows; reports come as shards are finished, in any order.
 
-    A killed worker is started again, and its shard done again, as often as it takes: it is `ShardWorker` that finds the
-    image that kills its workers. One that dies while it starts is not started for ever.
-
-    Args:
-        options: what `ShardWorker` takes.
-        id_type: likewise.
-        shards: number and rows of each.
-        workers: processes, each with ``options.threads`` cores to itself.
+    A worker reads images and writes results itself, so that none passes through Ray's object store. A killed worker is
+    started again, and its shard done again, as often as it takes: it is `ShardWorker` that finds the image that kills
+    its workers. One that dies while it starts is not started for ever. Each has ``options.threads`` cores to itself.
 
     Raises:
         InputError: Ray cannot go on, because a machine lacks a package, for instance.

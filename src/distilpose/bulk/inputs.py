@@ -9,9 +9,8 @@ import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from distilpose.bulk.lists import LIST_SUFFIX, ListColumns, read_lists
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, shard_name
 from distilpose.bulk.tar_files import TAR_SUFFIX, list_members
 from distilpose.data.images import IMAGE_SUFFIXES
@@ -21,8 +20,10 @@ from distilpose.files import utf8_text
 if TYPE_CHECKING:
     import pyarrow
 
+LIST_SUFFIX = ".parquet"
 _PACKED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _FORMS = "a folder of images, a list of them (.parquet), tar shards (.tar), or a pattern such as 'shards/*.tar'"
+_Columns = dict[str, str | None]  # of a list, by the field of a `BulkItem` that they give
 
 
 class BulkItem(NamedTuple):
@@ -40,15 +41,26 @@ class BulkItem(NamedTuple):
 
 
 def list_inputs(
-    source: str | Path, columns: ListColumns | None = None, root: str | Path | None = None
+    source: str | Path,
+    root: str | Path | None = None,
+    *,
+    paths: str = "path",
+    ids: str | None = None,
+    boxes: str | None = None,
+    box_scores: str | None = None,
 ) -> pyarrow.Table:
     """Every image of ``source`` once, in an order that depends on nothing but ``source``.
 
     Args:
         source: a folder, with all folders below it; ``.parquet`` files; ``.tar`` files, not compressed; or a pattern.
             A folder holds images, ``.tar`` or ``.parquet`` files, of one kind.
-        columns: of Parquet lists; a column that is named must be there, and only lists have any.
         root: folder that relative paths of a list start from; where the list lies when None.
+        paths: column of Parquet lists with the path of each image. A column that is named must be there, and only lists
+            have any.
+        ids: column of whole numbers or texts; None: the images have no ids.
+        boxes: column with the people of each image as a list of (x1, y1, x2, y2) in image pixels; null is nobody. None:
+            a detector finds them.
+        box_scores: column with a list of numbers; 1 each when None.
 
     Returns:
         A table of `BulkItem` rows.
@@ -61,17 +73,16 @@ def list_inputs(
 
     files = _find(source)
     kind = files[0].suffix.lower()
+    columns: _Columns = {"path": paths, "image_id": ids, "boxes": boxes, "box_scores": box_scores}
     if kind == LIST_SUFFIX:
-        table = read_lists(files, columns or ListColumns(), root)
-    elif columns not in (None, ListColumns()) or root is not None:
+        table = _read_lists(files, columns, root)
+    elif (paths, ids, boxes, box_scores, root) != ("path", None, None, None, None):
         raise ConfigError(f"columns and a root belong to a list ({LIST_SUFFIX}), got {source}: leave them out")
     else:
         rows = [row for file in files for row in (list_members(file) if kind == TAR_SUFFIX else [_own_file(file)])]
-        numbers, nothing = pa.int64(), pa.null()
-        columns_of_files = [("source", pa.string()), ("file", pa.string()), ("offset", numbers), ("size", numbers)]
-        columns_of_lists = [(name, nothing) for name in ("image_id", "boxes", "box_scores")]
-        schema = pa.schema([*columns_of_files, *columns_of_lists, ("problem", pa.string())])
-        table = pa.Table.from_pylist(rows, schema=schema)
+        kinds = {"source": pa.string(), "file": pa.string(), "offset": pa.int64(), "size": pa.int64()}
+        kinds |= dict.fromkeys(("image_id", "boxes", "box_scores"), pa.null()) | {"problem": pa.string()}
+        table = pa.Table.from_pylist(rows, schema=pa.schema(kinds))
     if not len(table):
         raise InputError(f"{source} lists no image: expected {_FORMS}")
     return table.add_column(0, "row", pa.array(range(len(table)), pa.int64()))
@@ -176,3 +187,72 @@ def _refuse(error: OSError) -> NoReturn:
 def _own_file(file: Path) -> dict[str, object]:
     named: dict[str, object] = {"source": utf8_text(file.as_posix()), "file": utf8_text(file.absolute())}
     return named if named["file"] == str(file.absolute()) else {**named, "problem": "its name is no UTF-8: rename it"}
+
+
+def _read_lists(files: Sequence[Path], columns: _Columns, root: str | Path | None) -> pyarrow.Table:
+    """The rows of all lists, one after the other; the type of ``image_id`` is null where no list gives an id."""
+    import pyarrow as pa
+
+    table: Any = None
+    for file in files:
+        more = _read_list(file, columns, root)
+        try:
+            table = more if table is None else pa.concat_tables([table, more], promote_options="default")
+        except pa.ArrowException as error:
+            was, found = (one.schema.field("image_id").type for one in (table, more))
+            raise InputError(
+                f"{file}: column {columns['image_id']!r} holds {found}, that of the lists before it {was}: "
+                "give ids of one type"
+            ) from error
+    return table
+
+
+def _read_list(file: Path, columns: _Columns, root: str | Path | None) -> pyarrow.Table:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    named = [name for name in columns.values() if name is not None]
+    try:
+        known = pyarrow.parquet.read_schema(file).names
+        missing = [name for name in named if name not in known]
+        if missing:
+            raise InputError(f"{file} has no column {missing[0]!r}: expected one of its columns {', '.join(known)}")
+        table = pyarrow.parquet.read_table(file, columns=named, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file} cannot be read as Parquet: {error}") from error
+
+    def column(name: str | None, kind: pyarrow.DataType | None = None) -> Any:
+        """Of this type; null without a name. Ids (no type): numbers, texts, or nulls without a type if all are null."""
+        found = None if name is None else table.column(name)
+        if found is None or (kind is None and found.null_count == len(found)):
+            return pa.nulls(len(table))
+        if kind is None:
+            kind = pa.int64() if pa.types.is_integer(found.type) else pa.string()
+        if pa.types.is_dictionary(found.type):
+            found = found.cast(found.type.value_type)
+        try:
+            if pa.types.is_string(kind) != (pa.types.is_string(found.type) or pa.types.is_large_string(found.type)):
+                raise pa.ArrowInvalid("numbers and texts are not turned into each other")
+            return found.cast(kind)
+        except pa.ArrowException as error:
+            raise InputError(f"{file}: column {name!r} must hold {kind}, got {found.type}") from error
+
+    base = (file.parent if root is None else Path(root)).absolute()
+    paths = column(columns["path"], pa.string()).to_pylist()
+    if None in paths:
+        raise InputError(
+            f"{file}: column {columns['path']!r} must name an image in each row, got null in row {paths.index(None)}"
+        )
+    numbers = pa.list_(pa.float64())
+    return pa.table(
+        {
+            "source": pa.array(paths, pa.string()),
+            "file": pa.array([os.path.join(base, path) for path in paths], pa.string()),
+            "offset": pa.nulls(len(table), pa.int64()),
+            "size": pa.nulls(len(table), pa.int64()),
+            "image_id": column(columns["image_id"]),
+            "boxes": column(columns["boxes"], pa.list_(numbers)),
+            "box_scores": column(columns["box_scores"], numbers),
+            "problem": pa.nulls(len(table), pa.string()),
+        }
+    )

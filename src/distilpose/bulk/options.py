@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distilpose.backends.loading import DEFAULT_MODEL
-from distilpose.bulk.lists import ListColumns
 from distilpose.errors import ConfigError
 from distilpose.inference.decoding import FlipTest
 from distilpose.options import PositiveInt, check_options, option
@@ -78,8 +77,3 @@ class BulkOptions:
             raise ConfigError(f"expected a boxes column or a detector, got both: {self.boxes} and {self.detector}")
         if self.box_scores is not None and self.boxes is None:
             raise ConfigError(f"the scores in {self.box_scores!r} need boxes: name their column as well")
-
-    @property
-    def columns(self) -> ListColumns:
-        """Of a Parquet list."""
-        return ListColumns(self.paths, self.ids, self.boxes, self.box_scores)

@@ -100,9 +100,7 @@ class RunFolder:
     def finished(self, num_shards: int, *, retry_failed: bool = False) -> set[int]:
         """Numbers of the finished shards, when a run starts: what killed workers of an earlier one left is deleted.
 
-        Args:
-            num_shards: of the run.
-            retry_failed: shards with failed images are made unfinished.
+        With ``retry_failed`` shards with failed images are made unfinished.
 
         Raises:
             InputError: a file of a finished shard is broken.
@@ -148,14 +146,7 @@ class RunFolder:
         return self.path / IMAGES_NAME / f".{shard_name(shard)}{_NOTE_SUFFIX}"
 
     def write_shard(self, shard: int, images: Sequence[BulkImage], keypoint_names: Sequence[str], id_type: str) -> None:
-        """Write the two files of a shard.
-
-        Args:
-            shard: its number.
-            images: its images, in order.
-            keypoint_names: of the model.
-            id_type: "int64" or "string", of ``image_id``.
-        """
+        """Write the two files of a shard; ``id_type`` of ``image_id`` is "int64" or "string"."""
         import pyarrow as pa
 
         rows, people = [], []
@@ -172,10 +163,12 @@ class RunFolder:
             rows.append({**place, **values})
         counts = {"people": str(len(people)), "failed": str(sum(image.result is None for image in images))}
         names = {"keypoint_names": json.dumps(list(keypoint_names))}
+        kinds = {"row": pa.int64(), "source": pa.string(), "image_id": id_type}
+        kinds |= dict.fromkeys(("height", "width", "people"), pa.int32()) | {"error": pa.string()}
         self._append(shard, _WRITE)
         for name, entries, schema in (
             (POSES_NAME, people, poses_schema(id_type).with_metadata(names)),
-            (IMAGES_NAME, rows, images_schema(id_type).with_metadata(counts)),
+            (IMAGES_NAME, rows, pa.schema(kinds).with_metadata(counts)),
         ):
             self._write(name, shard, pa.Table.from_pylist(entries, schema=schema))
         self._note(shard).unlink(missing_ok=True)
@@ -223,12 +216,3 @@ def poses_schema(id_type: str) -> pyarrow.Schema:
     columns = parquet_schema()
     ids = columns.get_field_index("image_id")
     return columns.set(ids, pa.field("image_id", id_type)).insert(0, pa.field("row", pa.int64()))
-
-
-def images_schema(id_type: str) -> pyarrow.Schema:
-    """A row per image, whatever became of it: its size in pixels, how many people, and the error if it failed."""
-    import pyarrow as pa
-
-    numbers = [(name, pa.int32()) for name in ("height", "width", "people")]
-    texts = [("source", pa.string()), ("image_id", id_type)]
-    return pa.schema([("row", pa.int64()), *texts, *numbers, ("error", pa.string())])

@@ -53,10 +53,7 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
     ``width``, ``people``, and ``error``, which is null for all that were predicted. ``poses/`` has a row for every
     person, see `output_files.poses_schema`. The list is cut into shards, a file in either folder each. Shards that a
     run before has finished are not done again; so a run that was killed is gone on with by the same command.
-
-    Args:
-        options: what to predict, with what, where, and by how many processes.
-        progress: show a bar on the standard error stream.
+    ``progress`` shows a bar on the standard error stream.
 
     Raises:
         InputError: ``source`` is unusable, ``out`` holds another run, is in use by one or cannot be written, or shards
@@ -79,7 +76,8 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
             f"{options.model} is not a file: expected a model written by distilpose export, a checkpoint, a foreign "
             f"network, or one of {', '.join(SHIPPED_MODELS)}"
         )
-    table = list_inputs(source, options.columns, root)
+    columns = {"ids": options.ids, "boxes": options.boxes, "box_scores": options.box_scores}
+    table = list_inputs(source, root, paths=options.paths, **columns)
     id_type = "string" if str(table.schema.field("image_id").type) == "string" else "int64"
     named = options.detector or (None if options.boxes else "auto")
     detector = None if named is None else _same_everywhere(named)

@@ -39,10 +39,7 @@ def list_members(file: Path) -> Iterator[dict[str, object]]:
     """Every image of a tar file, in its order; hidden ones (``._name.jpg``) are left out.
 
     A hard link stands for the bytes of its target. Symbolic links, sparse files and images beyond `MAX_MEMBER_BYTES`
-    are listed with the reason, and become failures.
-
-    Args:
-        file: not compressed.
+    are listed with the reason, and become failures. The file is not compressed.
 
     Yields:
         Fields of `BulkItem`, without ``row``.

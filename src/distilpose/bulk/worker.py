@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from distilpose.backends.loading import as_backend
 from distilpose.bulk.inputs import BulkItem
 from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.output_files import Attempts, BulkImage, RunFolder
-from distilpose.bulk.reading import TransientError, is_absent, read_item
+from distilpose.data.images import NamedBytes, read_image
 from distilpose.data.prefetch import map_in_threads
 from distilpose.errors import DistilPoseError, InputError, UnforeseenError
 from distilpose.files import disk_errors
@@ -22,13 +24,19 @@ from distilpose.geometry import check_boxes_xyxy
 from distilpose.inference.batching import LocatedImage, predict_stream
 from distilpose.inference.people import Frame, FrameId, best_rows, locate, open_detector, people_by_detector
 from distilpose.inference.predictor import PosePredictor
-from distilpose.types import FloatArray
+from distilpose.types import FloatArray, ImageArray
 
 READERS = 1  # threads that read ahead; the cores are shared out among the workers already
 IMAGES_AHEAD = 4
 ATTEMPTS = 3  # at a shard that kills its worker; after them it is done image by image
 ATTEMPTS_ALONE = 2  # at an image that kills its worker
 ALIKE = 10  # images: that so many fail together, all of a shard, is no chance
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM})
+_OF_THE_IMAGE = _ABSENT | {errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+
+
+class TransientError(Exception):
+    """An image could not be read for a reason outside of it, such as storage or memory: later it may go well."""
 
 
 class ShardReport(NamedTuple):
@@ -43,10 +51,8 @@ class ShardReport(NamedTuple):
 class ShardWorker:
     """Holds model and detector, and predicts shards with them.
 
-    Args:
-        options: what to do; ``out`` and ``model`` are paths that mean the same on every machine, and without a
-            detector the boxes of the list are taken.
-        id_type: "int64" or "string", of the ids.
+    ``out`` and ``model`` of the options are paths that mean the same on every machine; without a detector the boxes of
+    the list are taken. ``id_type`` is "int64" or "string", of the ids.
 
     Raises:
         ConfigError: an option is out of range, or a package is missing.
@@ -170,3 +176,47 @@ def _people_of(item: BulkItem) -> tuple[FloatArray, FloatArray]:
     if not np.isfinite(score).all():
         raise InputError(f"{item.source}: box scores must be finite, got {list(item.box_scores or ())}")
     return np.asarray(boxes, dtype=np.float64).reshape(-1, 4), score
+
+
+def read_item(item: BulkItem, *, accept_failures: bool = False) -> Frame:
+    """The image, or why there is none; with ``accept_failures`` every error is taken for one of the image.
+
+    Raises:
+        TransientError: storage or memory failed.
+    """
+    frame_id = FrameId(Path(item.source))
+    try:
+        image = _read(item)
+    except InputError as error:
+        if not accept_failures and _is_transient(error.__cause__):
+            raise TransientError(str(error)) from error
+        return frame_id, error
+    return frame_id._replace(size_hw=(image.shape[0], image.shape[1])), image
+
+
+def is_absent(error: DistilPoseError | None) -> bool:
+    """Whether an image was not there or not to be opened, as all of them are when a folder is not mounted."""
+    cause = None if error is None else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _ABSENT
+
+
+def _is_transient(cause: BaseException | None) -> bool:
+    if isinstance(cause, OSError):  # decoders raise some without a number
+        return cause.errno is not None and cause.errno not in _OF_THE_IMAGE
+    return isinstance(cause, MemoryError)
+
+
+def _read(item: BulkItem) -> ImageArray:
+    if item.problem is not None:
+        raise InputError(f"{item.source}: {item.problem}")
+    if item.offset is None:
+        return read_image(item.file)
+    try:
+        with open(item.file, "rb") as archive:
+            archive.seek(item.offset)
+            content = archive.read(item.size)
+    except OSError as error:
+        raise InputError(f"{item.source}: {item.file} cannot be read: {error.strerror or error}") from error
+    if len(content) != item.size:
+        raise InputError(f"{item.source}: {item.file} was cut off after it was listed")
+    return read_image(NamedBytes(content, item.source))

@@ -12,8 +12,6 @@ from distilpose.errors import ConfigError, printable, require_package
 from distilpose.options import option
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from distilpose.benchmark.options import BenchmarkOptions
     from distilpose.bulk.options import BulkOptions
     from distilpose.evaluation.options import EvaluateOptions
@@ -108,11 +106,6 @@ def _web(options: WebOptions) -> int:
 
 
 def _models(_: NoOptions) -> int:
-    table_console().print(_models_table())
-    return 0
-
-
-def _models_table() -> Table:
     from rich.table import Table
 
     from distilpose.backends.loading import SHIPPED_MODELS
@@ -130,7 +123,8 @@ def _models_table() -> Table:
         f"{name}: {card.source}" for name, card in sorted(MODEL_CARDS.items()) if card.published_ap is not None
     )
     table.caption += f"\nshipped weights, for --model: {', '.join(SHIPPED_MODELS)}"
-    return table
+    table_console().print(table)
+    return 0
 
 
 def _convert(options: ConvertOptions) -> int:

@@ -54,10 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] == "--version":
         print(f"distilpose {__version__}")
         return 0
-    if args[0] == "--completion":
-        return _print_completion(args[1:])
     name = args[0]
-    if name not in COMMANDS:
+    if name not in (*COMMANDS, "--completion"):
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
         print(f"error: {printable(repr(name))} is no command of distilpose; {hint}", file=sys.stderr)
@@ -67,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(handlers=[handler])
     _end_on_hang_up()
     try:
-        return _run(name, args[1:])
+        return _print_completion(args[1:]) if name == "--completion" else _run(name, args[1:])
     except DistilPoseError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 1
@@ -110,11 +108,7 @@ def _print_completion(args: Sequence[str]) -> int:
     if len(args) != 1 or args[0] not in shells:
         print(f"error: expected --completion and one of {', '.join(shells)}", file=sys.stderr)
         return 2
-    try:
-        print(completion_script(COMMANDS, args[0]))
-    except DistilPoseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    print(completion_script(COMMANDS, args[0]))
     return 0
 
 

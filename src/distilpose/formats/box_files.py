@@ -1,14 +1,11 @@
-"""Files of person boxes as rows: COCO results and annotations, CSV, MOT, YOLO.
-
-People are selected first; a row that cannot be read is then left out with a warning.
-"""
+"""Files of person boxes as rows: COCO results and annotations, CSV, MOT, YOLO; broken ones are left out."""
 
 from __future__ import annotations
 
 import csv
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,14 +66,18 @@ def read_box_rows(file: Path, coco: CocoImages | None) -> tuple[list[BoxRow], Co
         read = _csv_rows if file.suffix.lower() == ".csv" else _mot_rows
         return read(read_text(file, "person boxes", InputError), file), coco
     document = read_json(file, "person boxes", InputError)
-    if not isinstance(document, dict):
-        return _result_rows(document, frozenset({"1"}) if coco is None else coco.person_ids, file), coco
-    own = read_coco_images(document, file)
-    if isinstance(document.get("annotations"), list):
-        check_meaning(document, file)
-    rows = _read_rows(document.get("annotations"), lambda entry: _read_annotation(entry, own), file)
-    _check_anybody(rows, document["annotations"], own.person_ids, file)
-    return rows, coco or own
+    if isinstance(document, dict):
+        own = read_coco_images(document, file)
+        entries, person_ids, coco = document.get("annotations"), own.person_ids, coco or own
+        if isinstance(entries, list):
+            check_meaning(document, file)
+        rows = _read_rows(entries, lambda entry: _read_annotation(entry, own), file)
+    else:
+        entries, person_ids = document, frozenset({"1"}) if coco is None else coco.person_ids
+        rows = _read_rows(entries, lambda entry: _read_row(entry) if _is_person(entry, person_ids) else None, file)
+    if entries and not rows:
+        raise InputError(f"{file}: expected person boxes, got none: {_why_nobody(entries, person_ids)}")
+    return rows, coco
 
 
 def read_coco_images(document: Any, file: Path) -> CocoImages:
@@ -117,23 +118,12 @@ def _read_annotation(entry: Any, coco: CocoImages) -> BoxRow | None:
     return row._replace(box_xyxy=clipped)
 
 
-def _result_rows(document: Any, person_ids: frozenset[str] | None, file: Path) -> list[BoxRow]:
-    rows = _read_rows(document, lambda entry: _read_row(entry) if _is_person(entry, person_ids) else None, file)
-    _check_anybody(rows, document, person_ids, file)
-    return rows
-
-
-def _check_anybody(rows: Sequence[BoxRow], entries: Any, person_ids: frozenset[str] | None, file: Path) -> None:
-    """Refuse entries none of which is a person, with the cause."""
-    if rows or not entries:
-        return
+def _why_nobody(entries: Any, person_ids: frozenset[str] | None) -> str:
     found = sorted({str(entry.get("category_id")) for entry in entries})
     if person_ids is None or person_ids.intersection(found):
-        cause = f"its {len(entries)} annotations are crowds, unlabeled or of other categories"
-    else:
-        people = ", ".join(sorted(person_ids)) or "not among the categories: one must be called person"
-        cause = f"its categories are {', '.join(found)[:_SHOWN]}, people are {people}"
-    raise InputError(f"{file}: expected person boxes, got none: {cause}")
+        return f"its {len(entries)} annotations are crowds, unlabeled or of other categories"
+    people = ", ".join(sorted(person_ids)) or "not among the categories: one must be called person"
+    return f"its categories are {', '.join(found)[:_SHOWN]}, people are {people}"
 
 
 def _read_rows(entries: Any, read: Callable[[Any], BoxRow | None], file: Path) -> list[BoxRow]:
@@ -215,15 +205,12 @@ def _csv_rows(text: str, file: Path) -> list[BoxRow]:
 
 
 def _mot_rows(text: str, file: Path) -> list[BoxRow]:
-    """MOT Challenge: frame (from 1), id, left, top, width, height, confidence, class, visibility.
-
-    In ground truth, with nine columns, a confidence of 0 says "leave out", and class 1 is a person.
-    """
+    """MOT Challenge: frame (from 1), id, left, top, width, height, confidence, class, visibility."""
 
     def read(entry: list[str]) -> BoxRow | None:
         if len(entry) < 6:
             raise InputError(f"expected frame, id, left, top, width, height, ..., got {','.join(entry)[:_SHOWN]}")
-        frame, is_truth = int(float(entry[0])), len(entry) == 9
+        frame, is_truth = int(float(entry[0])), len(entry) == 9  # ground truth: confidence 0 says "leave out"
         box = xywh_to_xyxy([float(value) for value in entry[2:6]])[0]
         if is_truth and (float(entry[6]) == 0 or entry[7].strip() != _MOT_PERSON):
             return None

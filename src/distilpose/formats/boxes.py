@@ -30,8 +30,7 @@ class MatchedBoxes(NamedTuple):
 
     people: dict[Path, PersonBoxes]  # of every image; an image that the file does not mention has nobody
     image_ids: dict[Path, int]  # of every image, as `match_image_ids` defines them
-    # of the videos among the images, by the number of the frame; others have nobody
-    frames: dict[Path, dict[int, PersonBoxes]]
+    frames: dict[tuple[Path, int], PersonBoxes]  # of videos among the images and their frames; others have nobody
 
 
 def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = None) -> MatchedBoxes:
@@ -52,26 +51,18 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
     coco = None if annotations is None else _read_images(annotations)
     rows, coco = read_box_rows(boxes, coco)
     files = _Files(paths)
-    grouped: dict[Path, list[BoxRow]] = defaultdict(list)
+    grouped: dict[tuple[Path, int | None], list[BoxRow]] = defaultdict(list)
+    named: list[tuple[Path, int | None]] = []
     for row in rows:
         row, path = _find(row, files, None if coco is None else coco.file_names)
         if path is not None:
-            grouped[path].append(_in_pixels(row, path))
+            grouped[path, row.frame].append(_in_pixels(row, path))
+            named += [] if row.image is None else [(path, row.image_id)]
     if not grouped:
         raise InputError(_no_match_text(boxes, rows, paths))
-    named = [(path, row.image_id) for path, found in grouped.items() for row in found if row.image is not None]
-    image_ids = _image_ids(files, coco, named)
-    frames: dict[Path, dict[int | None, list[BoxRow]]] = {path: defaultdict(list) for path in paths}
-    for path, found in grouped.items():
-        for row in found:
-            frames[path][row.frame].append(row)
-    people = {path: _person_boxes(of_frame.pop(None, ())) for path, of_frame in frames.items()}
-    moving = {
-        path: {frame: _person_boxes(found) for frame, found in of_frame.items() if frame is not None}
-        for path, of_frame in frames.items()
-        if of_frame
-    }
-    return MatchedBoxes(people, image_ids, moving)
+    people = {path: _person_boxes(grouped.get((path, None), ())) for path in paths}
+    frames = {(path, frame): _person_boxes(found) for (path, frame), found in grouped.items() if frame is not None}
+    return MatchedBoxes(people, _image_ids(files, coco, named), frames)
 
 
 def match_image_ids(paths: Sequence[Path], annotations: Path | None = None) -> dict[Path, int]:
@@ -98,31 +89,26 @@ class _Files:
         self._parts = {path: tuple(map(utf8_text, path.resolve().parts)) for path in paths}
         self._by_key: dict[tuple[str, str | int | None], list[Path]] = defaultdict(list)
         for path in paths:
-            whole = utf8_text(path.as_posix())
-            for key in (
-                ("path", whole),
-                ("name", utf8_text(path.name)),
-                ("stem", path.stem),
-                ("number", stem_number(path)),
-            ):
+            texts = {"path": utf8_text(path.as_posix()), "name": utf8_text(path.name), "stem": path.stem}
+            for key in (*texts.items(), ("number", stem_number(path))):
                 self._by_key[key].append(path)
 
     def named(self, name: str) -> Path | None:
         """The file whose path ends with ``name``, or is written exactly so."""
-        exact = self._by_key.get(("path", utf8_text(name)), [])
+        exact = self._by_key["path", utf8_text(name)]
         parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", ".."))
-        candidates = self._by_key.get(("name", parts[-1]), []) if parts else []
+        candidates = self._by_key["name", parts[-1]] if parts else []
         fitting = [path for path in candidates if self._parts[path][-len(parts) :] == parts]
         return _only(exact or fitting, f"the image name {name!r}", "give it more of the path")
 
     def stemmed(self, stem: str) -> Path | None:
         """The file with this name, whatever its suffix."""
-        return _only(self._by_key.get(("stem", stem), []), f"the labels {stem}.txt", "give images names of their own")
+        return _only(self._by_key["stem", stem], f"the labels {stem}.txt", "give images names of their own")
 
     def numbered(self, number: int) -> Path | None:
         """The file whose stem is ``number``."""
-        found = self._by_key.get(("number", number), [])
-        return _only(found, f"image_id {number}", "pass the COCO file with --annotations, or write an image field")
+        remedy = "pass the COCO file with --annotations, or write an image field"
+        return _only(self._by_key["number", number], f"image_id {number}", remedy)
 
 
 def _only(found: Sequence[Path], what: str, remedy: str) -> Path | None:

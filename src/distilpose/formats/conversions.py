@@ -1,7 +1,4 @@
-"""People in the forms of other tools: COCO rows, tables, supervision, and skeletons with other keypoints.
-
-`PoseResult` has a method for each.
-"""
+"""`PoseResult` in the forms of other tools: COCO rows, tables, supervision, skeletons with other keypoints."""
 
 from __future__ import annotations
 

@@ -35,9 +35,7 @@ _NOT_OURS = ("face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoint
 def openpose_people(result: PoseResult, order: Order = "body_25") -> dict[str, Any]:
     """One image's people as OpenPose writes them: 25 (or 18) times x, y, score each; zeros for a missing keypoint.
 
-    Args:
-        result: the people. ``neck`` and the middle of the hips are computed where the skeleton has none.
-        order: of the keypoints.
+    ``neck`` and the middle of the hips are computed where the skeleton has none.
 
     Raises:
         ConfigError: the skeleton has none of these keypoints.

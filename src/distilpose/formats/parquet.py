@@ -26,7 +26,6 @@ class ParquetFolder:
         self._rows: list[dict[str, Any]] = []
         self._names: tuple[str, ...] = ()
         self._written = 0
-        self._closed = False
 
     def write(self, record: PoseRecord) -> None:
         """See `PoseWriter`."""
@@ -37,10 +36,8 @@ class ParquetFolder:
 
     def close(self) -> None:
         """See `PoseWriter`."""
-        if not self._closed:
-            self._closed = True
-            if self._rows or self._written == 0:
-                self._flush()
+        if self._rows or self._written == 0:
+            self._flush()
 
     def _flush(self) -> None:
         if self._written == 0:

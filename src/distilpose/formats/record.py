@@ -43,11 +43,8 @@ class PoseWriter(Protocol):
 class GrowingFile:
     """Writes a file that only ever ends with a whole entry: what cannot be written whole is taken back.
 
-    Args:
-        path: the name it gets when it is closed.
-        entry: text of a record; it is told whether it is the first that is written.
-        head: text that always stands before the first entry.
-        tail: text that always stands behind the last.
+    ``entry`` gives the text of a record; it is told whether it is the first that is written. ``head`` always stands
+    before the first, ``tail`` behind the last.
     """
 
     def __init__(self, path: Path, entry: Callable[[PoseRecord, bool], str], head: str = "", tail: str = "") -> None:
@@ -92,12 +89,8 @@ class ComposedFile:
     """Writes a file whose beginning depends on what comes later, composed from entries kept beside it on disk.
 
     It is composed under its own name when it is closed, and before whenever there are a quarter more entries: an
-    interrupted run has at least four fifths of them.
-
-    Args:
-        path: of the file.
-        entry: a record as a JSON-ready value.
-        compose: writes the file from all entries, which it may read more than once.
+    interrupted run has at least four fifths of them. ``entry`` makes a JSON-ready value of a record; ``compose`` writes
+    the file from all of them, which it may read more than once.
     """
 
     def __init__(
@@ -139,12 +132,7 @@ class ComposedFile:
 
 
 class FilePerRecord:
-    """Writes a folder with a file for each record.
-
-    Args:
-        path: of the folder.
-        files: content of the files of a record by name; it is told whether it is the first.
-    """
+    """Writes a folder; ``files`` gives the content of a record's files by name, told whether it is the first."""
 
     def __init__(self, path: Path, files: Callable[[PoseRecord, bool], Mapping[str, str]]) -> None:
         path.mkdir(exist_ok=True)

@@ -135,8 +135,8 @@ def people_by_file(
     for video in videos:
         if len(matched.people[video].box_score):
             raise InputError(f"{boxes}: boxes of the video {video} need a frame field, the number of the frame from 0")
-    for image in images:
-        if image in matched.frames:
+    for image, _ in matched.frames:
+        if image not in videos:
             raise InputError(f"{boxes}: boxes of the image {image} have a frame field, which only videos have")
 
     def find(frames: Sequence[tuple[FrameId, ImageArray]]) -> list[PersonBoxes]:
@@ -145,7 +145,7 @@ def people_by_file(
             if frame_id.frame is None:
                 people = matched.people[frame_id.source]
             else:
-                people = matched.frames.get(frame_id.source, {}).get(frame_id.frame, NOBODY)
+                people = matched.frames.get((frame_id.source, frame_id.frame), NOBODY)
             good = people.box_score >= threshold
             inside = overlaps_image(people.boxes_xyxy, image.shape[:2])
             if (good & ~inside).any():

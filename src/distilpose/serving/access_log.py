@@ -68,7 +68,7 @@ class JsonFormatter(logging.Formatter):
 def error_response(http_error: HTTPError, entry: Entry, metrics: Metrics) -> JSONResponse:
     """The JSON answer of an error, which is counted and logged."""
     entry.error = http_error.code
-    metrics.rejected(http_error.code)
+    metrics.rejected.labels(http_error.code).inc()
     content = {"error": http_error.code, "message": http_error.message, "request_id": entry.request_id}
     return JSONResponse(content, http_error.status, http_error.headers)
 
@@ -84,11 +84,8 @@ def is_loopback(host: str) -> bool:
 class AccessLog:
     """The middleware. It also reads what a client still sends when it was answered early.
 
-    Args:
-        app: what answers.
-        metrics: counts.
-        routes: whose paths label the counts; others are ``other``, so that clients cannot invent labels.
-        hosts: names that the Host header may give besides loopback names; None for any.
+    The paths of ``routes`` label the counts, others are ``other``, so that clients cannot invent labels. ``hosts`` are
+    names that the Host header may give besides loopback names; None for any.
     """
 
     def __init__(
@@ -136,7 +133,9 @@ class AccessLog:
             logger.exception("a request failed", extra={"fields": {"id": entry.request_id}})
         finally:
             seconds = time.perf_counter() - start
-            self._metrics.request(scope["path"] if scope["path"] in self._paths else "other", status, seconds)
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._metrics.requests.labels(path, str(status)).inc()
+            self._metrics.seconds.labels(path).observe(seconds)
             _log(scope, entry, status, seconds)
 
     def _refusal(self, scope: Scope, headers: Headers) -> HTTPError | None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -59,8 +59,6 @@ DESCRIPTION = "Send an image, get the people in it with their keypoints. Coordin
 def create_app(
     service: PoseService,
     card: Mapping[str, Any],
-    options: ServeOptions,
-    metrics: Metrics,
     *,
     api_key: str | None = None,
     hosts: tuple[str, ...] | None = None,
@@ -68,14 +66,8 @@ def create_app(
 ) -> ASGIApp:
     """Build the server as an ASGI application, which warms the service up and closes it.
 
-    Args:
-        service: that finds poses.
-        card: what ``/v1/model`` says.
-        options: limits and policies.
-        metrics: counts.
-        api_key: that requests to ``/v1`` must carry; None for an open server.
-        hosts: see `AccessLog`.
-        static: folder of the page at ``/``; without its ``index.html`` there is none.
+    ``/v1/model`` says what stands in ``card``; requests to ``/v1`` must carry ``api_key``, None is an open server; for
+    ``hosts`` see `AccessLog`. ``static`` is the folder of the page at ``/``; without its ``index.html`` there is none.
     """
 
     @asynccontextmanager
@@ -95,17 +87,17 @@ def create_app(
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
-    _answer_errors(app, metrics)
-    _add_state(app, service, metrics)
-    _add_predictions(app, service, card, options, metrics, api_key)
+    _answer_errors(app, service.metrics)
+    _add_state(app, service)
+    _add_predictions(app, service, card, api_key)
     _add_page(app, static)
     wrapped: ASGIApp = app
-    if options.cors:
+    if service.options.cors:
         headers = (API_KEY_HEADER, REQUEST_ID_HEADER)
         wrapped = CORSMiddleware(
-            app, options.cors, allow_methods=("GET", "POST"), allow_headers=headers, expose_headers=headers[1:]
+            app, service.options.cors, allow_methods=("GET", "POST"), allow_headers=headers, expose_headers=headers[1:]
         )
-    return AccessLog(wrapped, metrics, list(app.routes), hosts)
+    return AccessLog(wrapped, service.metrics, list(app.routes), hosts)
 
 
 def model_card(backend: InferenceBackend, options: ServeOptions) -> dict[str, Any]:
@@ -148,7 +140,7 @@ def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
         app.add_exception_handler(kind, answer)
 
 
-def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
+def _add_state(app: FastAPI, service: PoseService) -> None:
     @app.get("/healthz", response_model=schemas.State, tags=["state"])
     async def healthz() -> Response:
         """The process lives."""
@@ -164,17 +156,10 @@ def _add_state(app: FastAPI, service: PoseService, metrics: Metrics) -> None:
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["state"])
     async def prometheus() -> Response:
         """Counts and times, for Prometheus."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_predictions(
-    app: FastAPI,
-    service: PoseService,
-    card: Mapping[str, Any],
-    options: ServeOptions,
-    metrics: Metrics,
-    api_key: str | None,
-) -> None:
+def _add_predictions(app: FastAPI, service: PoseService, card: Mapping[str, Any], api_key: str | None) -> None:
     key = APIKeyHeader(name=API_KEY_HEADER, auto_error=False)
 
     async def check_key(given: str | None = Depends(key)) -> None:
@@ -194,13 +179,13 @@ def _add_predictions(
         "/v1/predict",
         response_model=schemas.Poses,
         responses=schemas.faults(),
-        openapi_extra=schemas.one_request(),
+        openapi_extra=schemas.ONE_REQUEST,
         **common,
     )
     async def predict(request: Request) -> Response:
         """Find the people of an image, or the poses of the people in given boxes."""
         async with _received(request, service) as parts:
-            upload = one_image(parts, options)
+            upload = one_image(parts, service.options)
             with service.accept(1) as due:
                 answer = await _unless_left(request, service.predict(upload, due))
         return _json_response(request, card, _poses(request, upload, answer, *image_ids([upload.filename])))
@@ -209,13 +194,13 @@ def _add_predictions(
         "/v1/predict/batch",
         response_model=schemas.SeveralPoses,
         responses=schemas.faults(),
-        openapi_extra=schemas.several_request(),
+        openapi_extra=schemas.SEVERAL_REQUEST,
         **common,
     )
     async def predict_batch(request: Request) -> Response:
         """The same for several images; one that cannot be used does not spoil the others."""
         async with _received(request, service) as parts:
-            uploads = several_images(parts, options, MAX_IMAGES)
+            uploads = several_images(parts, service.options, MAX_IMAGES)
             with service.accept(len(uploads)) as due:
                 work = asyncio.gather(*(_attempt(service, upload, due) for upload in uploads))
                 answers = await _unless_left(request, work)
@@ -225,7 +210,7 @@ def _add_predictions(
         for name, image_id, upload, answer in zip(names, image_ids(names), uploads, answers, strict=True):
             if isinstance(answer, HTTPError):
                 entry.failed.append(answer.code)
-                metrics.rejected(answer.code)
+                service.metrics.rejected.labels(answer.code).inc()
                 found = {"status": answer.status, "error": answer.code, "message": answer.message}
             else:
                 assert isinstance(upload, Upload)
@@ -250,8 +235,12 @@ def _json_response(request: Request, card: Mapping[str, Any], found: dict[str, A
 
 async def _unless_left(request: Request, work: Awaitable[T]) -> T:
     """Wait for the work; drop it as soon as nobody waits for its answer any more."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -260,11 +249,6 @@ async def _unless_left(request: Request, work: Awaitable[T]) -> T:
     finally:
         working.cancel()
         gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _attempt(service: PoseService, upload: Upload | HTTPError, due: float) -> Answer | HTTPError:

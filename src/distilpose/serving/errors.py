@@ -4,14 +4,7 @@ from __future__ import annotations
 
 
 class HTTPError(Exception):  # what HTTP's own standard calls it
-    """Ends a request, or one image of it.
-
-    Args:
-        status: HTTP status.
-        code: short name, which stays the same between versions.
-        message: what was expected, what came, what to do.
-        headers: of the answer.
-    """
+    """Ends a request, or one image of it; ``code`` is a short name, which stays the same between versions."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)

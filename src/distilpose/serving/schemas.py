@@ -127,6 +127,7 @@ def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 _IMAGE = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, TIFF, BMP or GIF"}
 _MAX_PEOPLE = {"type": "integer", "minimum": 1, "description": "of detected people, so many of the best"}
+_SEVERAL_BOXES = "a JSON list with an entry for each image: its boxes, or null"
 _BOXES_TEXT = "person boxes as JSON, [[x1, y1, x2, y2], ...] in image pixels; without it the server looks for people"
 
 
@@ -136,20 +137,16 @@ def _form(name: str, image: dict[str, Any], boxes: str, example: str) -> dict[st
     return {"schema": {"type": "object", "required": [name], "properties": properties, "additionalProperties": False}}
 
 
-def one_request() -> dict[str, Any]:
-    """The body and parameters of ``/v1/predict``."""
-    form = _form("image", _IMAGE, _BOXES_TEXT, "[[200, 100, 300, 400]]")
-    raw = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in RAW_TYPES}
-    parameters = [
+_ONE_FORM = _form("image", _IMAGE, _BOXES_TEXT, "[[200, 100, 300, 400]]")
+_RAW = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in RAW_TYPES}
+_IMAGES = {"type": "array", "items": _IMAGE, "minItems": 1}
+# Body and parameters of /v1/predict, and the body of /v1/predict/batch
+ONE_REQUEST = {
+    "requestBody": {"required": True, "content": {MULTIPART: _ONE_FORM, **_RAW}},
+    "parameters": [
         {"name": "boxes", "in": "query", "schema": {"type": "string"}, "description": f"without a form: {_BOXES_TEXT}"},
         {"name": "max_people", "in": "query", "schema": _MAX_PEOPLE, "description": "without a form"},
-    ]
-    return {"requestBody": {"required": True, "content": {MULTIPART: form, **raw}}, "parameters": parameters}
-
-
-def several_request() -> dict[str, Any]:
-    """The body of ``/v1/predict/batch``."""
-    images = {"type": "array", "items": _IMAGE, "minItems": 1}
-    text = "a JSON list with an entry for each image: its boxes, or null"
-    form = _form("images", images, text, "[[[200, 100, 300, 400]], null]")
-    return {"requestBody": {"required": True, "content": {MULTIPART: form}}}
+    ],
+}
+_SEVERAL_FORM = _form("images", _IMAGES, _SEVERAL_BOXES, "[[[200, 100, 300, 400]], null]")
+SEVERAL_REQUEST = {"requestBody": {"required": True, "content": {MULTIPART: _SEVERAL_FORM}}}

@@ -21,7 +21,6 @@ from distilpose.inference.people import open_detector
 from distilpose.inference.predictor import PosePredictor
 from distilpose.serving.access_log import JsonFormatter, is_loopback
 from distilpose.serving.app import create_app, model_card
-from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import MAX_CONNECTIONS, MAX_HEAD_BYTES, ServeOptions, check_api_key, read_api_key
 from distilpose.serving.service import PoseService
 
@@ -32,10 +31,11 @@ CLOSING_SECONDS = 3  # that connections get to take their last answer
 STUCK_SECONDS = 10  # beyond all limits: a model that never returns must not keep the process
 
 
-class PoseServer:
+class PoseServer(uvicorn.Server):
     """A server that is bound to its port and has its model; `run` serves until it is told to end.
 
-    Requests to ``/v1`` must carry ``api_key``; None is an open server. `serve` alone reads ``options.api_key_file``.
+    It goes on listening while it finishes, so that whoever comes late is told to ask elsewhere. Requests to ``/v1``
+    must carry ``api_key``; None is an open server. `serve` alone reads ``options.api_key_file``.
 
     Raises:
         InputError: the port is in use.
@@ -46,14 +46,12 @@ class PoseServer:
     def __init__(self, options: ServeOptions, api_key: str | None = None) -> None:
         if api_key is not None:
             check_api_key(api_key)
-        self._options = options
         self._socket = _listen(options.host, options.port)  # first: it fails fast
         try:
             backend = as_backend(options.model, options.device, threads=options.threads)
             skeleton = backend.description.skeleton
             predictor = PosePredictor(_OneAtATime(backend), batch_size=options.batch_size)
             named = options.detector or ("auto" if skeleton.is_person else "whole-image")
-            metrics = Metrics()
             detector = open_detector(
                 named,
                 predictor,
@@ -61,11 +59,10 @@ class PoseServer:
                 threads=options.threads,
                 tile=options.tile,
             )
-            self.service = PoseService(predictor, detector, options, metrics)
+            self.service = PoseService(predictor, detector, options)
             bound, number = self._socket.getsockname()[:2]
             self.hosts = options.allow_host or (() if api_key is None and is_loopback(bound) else None)
-            card = model_card(backend, options)
-            app = create_app(self.service, card, options, metrics, api_key=api_key, hosts=self.hosts)
+            app = create_app(self.service, model_card(backend, options), api_key=api_key, hosts=self.hosts)
         except BaseException:
             self._socket.close()
             raise
@@ -86,18 +83,23 @@ class PoseServer:
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             timeout_graceful_shutdown=CLOSING_SECONDS,
         )
-        self._server = _DrainingServer(config, self.service, options.deadline + CLOSING_SECONDS)
+        super().__init__(config)
+        self._drain_seconds = options.deadline + CLOSING_SECONDS
+        self._drain_until: float | None = None  # time.monotonic()
+        self._last_resort: threading.Timer | None = None
+        self._ending = False
 
-    def run(self) -> None:
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until SIGTERM, SIGINT or `end`; then finish what was accepted, and return within a bounded time.
 
         Raises:
             CheckpointError: the model failed on its first crops.
         """
         try:
-            self._server.run(sockets=[self._socket])
+            super().run(sockets or [self._socket])
         finally:
-            self._server.forget_last_resort()
+            if self._last_resort is not None:  # the process may go on with something else
+                self._last_resort.cancel()
         failure = self.service.failure
         if failure is not None:
             text = " ".join(str(failure).split())[:500]
@@ -105,24 +107,39 @@ class PoseServer:
 
     def end(self) -> None:
         """Ask for the end, from any thread."""
-        self._server.ending = True
+        self._ending = True
 
     def close(self) -> None:
         """Give port and threads back without having run; `run` does so by itself."""
         self._socket.close()
         self.service.close()
 
-    @property
-    def started(self) -> bool:
-        """Whether it answers."""
-        return self._server.started
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal. The base class would raise it again in the end, and so end with another exit code than 0."""
+        if self.service.draining and sig == signal.SIGINT:  # twice: at once
+            self.force_exit = self.should_exit = True
+            return
+        if self._last_resort is None:
+            seconds = self._drain_seconds + CLOSING_SECONDS + STUCK_SECONDS
+            self._last_resort = threading.Timer(seconds, _give_up, [seconds])
+            self._last_resort.daemon = True
+            self._last_resort.start()
+        self._ending = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to end."""
+        if self._ending and self._drain_until is None:
+            self.service.drain()
+            logger.info("ending: %d images in work", self.service.accepted)
+            self._drain_until = time.monotonic() + self._drain_seconds
+        drained = self._drain_until is not None and (
+            not self.service.in_flight or time.monotonic() >= self._drain_until
+        )
+        return await super().on_tick(counter) or drained or self.service.failure is not None
 
 
 class _OneAtATime:
-    """An `InferenceBackend` for two threads, that of the batches and that in which ``whole-image`` fits its box.
-
-    Whatever the runtime raises becomes an error of ours.
-    """
+    """An `InferenceBackend` for two threads, that of the batches and that in which ``whole-image`` fits its box."""
 
     def __init__(self, backend: InferenceBackend) -> None:
         self.description = backend.description
@@ -136,45 +153,6 @@ class _OneAtATime:
                 raise
             except Exception as error:  # each runtime has exceptions of its own
                 raise as_failure(error) from error
-
-
-class _DrainingServer(uvicorn.Server):
-    """Goes on listening while it finishes, so that whoever comes late is told to ask elsewhere."""
-
-    def __init__(self, config: uvicorn.Config, service: PoseService, drain_seconds: float) -> None:
-        super().__init__(config)
-        self._service, self._drain_seconds = service, drain_seconds
-        self._drain_until: float | None = None  # time.monotonic()
-        self._last_resort: threading.Timer | None = None
-        self.ending = False
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal. The base class would raise it again in the end, and so end with another exit code than 0."""
-        if self._service.draining and sig == signal.SIGINT:  # twice: at once
-            self.force_exit = self.should_exit = True
-            return
-        if self._last_resort is None:
-            seconds = self._drain_seconds + CLOSING_SECONDS + STUCK_SECONDS
-            self._last_resort = threading.Timer(seconds, _give_up, [seconds])
-            self._last_resort.daemon = True
-            self._last_resort.start()
-        self.ending = True
-
-    def forget_last_resort(self) -> None:
-        """The end came by itself: the process may go on with something else."""
-        if self._last_resort is not None:
-            self._last_resort.cancel()
-
-    async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to end."""
-        if self.ending and self._drain_until is None:
-            self._service.drain()
-            logger.info("ending: %d images in work", self._service.accepted)
-            self._drain_until = time.monotonic() + self._drain_seconds
-        drained = self._drain_until is not None and (
-            not self._service.in_flight or time.monotonic() >= self._drain_until
-        )
-        return await super().on_tick(counter) or drained or self._service.failure is not None
 
 
 def _give_up(seconds: float) -> None:
@@ -202,11 +180,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
-    """Run a server in this process, its log as lines of JSON on the standard error stream.
-
-    Args:
-        options: of the server.
-        announce: told the address.
+    """Run a server in this process, its log as lines of JSON on the standard error stream; announces its address.
 
     Raises:
         CheckpointError: the model failed on its first crops.

@@ -21,10 +21,9 @@ from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.serving.batcher import Batcher
 from distilpose.serving.errors import HTTPError, about_to_end, busy, unusable
-from distilpose.serving.images import decode_image
 from distilpose.serving.metrics import Metrics
 from distilpose.serving.options import DECODERS, ServeOptions
-from distilpose.serving.uploads import Upload, UploadReader
+from distilpose.serving.uploads import Upload, UploadReader, decode_image
 from distilpose.types import ImageArray
 
 logger = logging.getLogger(__name__)
@@ -48,14 +47,14 @@ class PoseService:
     a time.
     """
 
-    def __init__(self, predictor: PosePredictor, detector: Detector, options: ServeOptions, metrics: Metrics) -> None:
-        self.predictor = predictor
+    def __init__(self, predictor: PosePredictor, detector: Detector, options: ServeOptions) -> None:
+        self.predictor, self.options, self.metrics = predictor, options, Metrics()
         self.draining = False  # nothing new is accepted
         self.accepted = 0  # images accepted and not answered yet
         self.in_flight = 0  # requests in work, from their headers to their answer
         self.failure: Exception | None = None  # why the model could not even be warmed up
         self.upload_reader = UploadReader(options)
-        self._detector, self._options, self._metrics = detector, options, metrics
+        self._detector = detector
         threads = max(2, min(DECODERS, usable_cores()))
         self._cutters = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._finders = ThreadPoolExecutor(1, thread_name_prefix="detect")
@@ -67,14 +66,20 @@ class PoseService:
             batch_size=predictor.batch_size,
             max_wait=options.max_wait_ms / 1000,
             more_to_come=lambda: self._preparing > 0,
-            on_batch=metrics.batch,
+            on_batch=self._count_batch,
         )
-        metrics.watch(lambda: self.accepted, lambda: self.upload_reader.held, lambda: self.ready)
+        self.metrics.queue.set_function(lambda: self.accepted)
+        self.metrics.held.set_function(lambda: self.upload_reader.held)
+        self.metrics.ready.set_function(lambda: self.ready)
 
     @property
     def ready(self) -> bool:
         """Warm, and not about to end."""
         return self._warm and not self.draining
+
+    def _count_batch(self, crops: int, seconds: float) -> None:
+        self.metrics.crops.observe(crops)
+        self.metrics.model_seconds.observe(seconds)
 
     async def warm_up(self) -> None:
         """Run the model once with one crop and once with a full batch: the first runs are slow.
@@ -130,20 +135,16 @@ class PoseService:
         self._check_room(images)
         self.accepted += images
         try:
-            yield asyncio.get_running_loop().time() + self._options.deadline
+            yield asyncio.get_running_loop().time() + self.options.deadline
         finally:
             self.accepted -= images
 
     def _check_room(self, images: int) -> None:
-        if self.accepted + images > self._options.queue:
-            raise busy(f"{self.accepted} of {self._options.queue} places are taken: try again a little later")
+        if self.accepted + images > self.options.queue:
+            raise busy(f"{self.accepted} of {self.options.queue} places are taken: try again a little later")
 
     async def predict(self, upload: Upload, due: float) -> Answer:
-        """Poses of one accepted image.
-
-        Args:
-            upload: the image.
-            due: see `accept`.
+        """Poses of one accepted image; for ``due`` see `accept`.
 
         Raises:
             HTTPError: 413 or 422 for the image, 504 when it is too late, 500 when model or detector failed.
@@ -152,11 +153,14 @@ class PoseService:
             async with asyncio.timeout_at(due):
                 answer = await self._predict(upload)
         except TimeoutError:
-            text = f"no answer within {self._options.deadline:g} seconds: the server has too much to do, or it is stuck"
+            text = f"no answer within {self.options.deadline:g} seconds: the server has too much to do, or it is stuck"
             raise HTTPError(504, "deadline", text) from None
         except DistilPoseError as error:
-            raise _model_failed(error) from error
-        self._metrics.image(len(answer.result))
+            logger.error("the model failed: %s", error, exc_info=error if isinstance(error, UnforeseenError) else None)
+            text = f"the model failed on this image: {' '.join(str(error).split())[:500]}"
+            raise HTTPError(500, "model", text) from error
+        self.metrics.images.inc()
+        self.metrics.people.inc(len(answer.result))
         return answer
 
     async def _predict(self, upload: Upload) -> Answer:
@@ -165,7 +169,7 @@ class PoseService:
             await self._batcher.room()
             self._preparing += 1
             try:
-                image = await in_thread(self._cutters, decode_image, upload.content, self._options.max_pixels)
+                image = await in_thread(self._cutters, decode_image, upload.content, self.options.max_pixels)
                 if upload.boxes_xyxy is None:
                     people = await in_thread(self._finders, self._find, image, upload.max_people)
                 else:
@@ -183,9 +187,3 @@ class PoseService:
         (found,) = self._detector([image])
         kept = best_rows(found.box_score, max_people)
         return PersonBoxes(found.boxes_xyxy[kept], found.box_score[kept])
-
-
-def _model_failed(error: DistilPoseError) -> HTTPError:
-    expected = not isinstance(error, UnforeseenError)
-    logger.error("the model failed: %s", error, exc_info=None if expected else error)
-    return HTTPError(500, "model", f"the model failed on this image: {' '.join(str(error).split())[:500]}")

@@ -1,28 +1,35 @@
-"""Request bodies read within limits, and their images, boxes and parameters checked."""
+"""Request bodies read within limits, their boxes and parameters checked, their images decoded."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import Annotated, Any, NamedTuple
 
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from distilpose.data.images import NamedBytes, read_image
 from distilpose.errors import InputError
 from distilpose.geometry import check_boxes_xyxy
 from distilpose.serving.errors import HTTPError, about_to_end, busy, malformed, too_large, unusable
 from distilpose.serving.options import UPLOADS_AT_ONCE, ServeOptions
-from distilpose.types import FloatArray
+from distilpose.types import FloatArray, ImageArray
 
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 MULTIPART = "multipart/form-data"
 _MAX_PARTS = 64
 _MAX_TEXT = 2**18  # bytes of a field that is no image
+# Those of `read_image` but AVIF, whose container may name another size than the image in it has.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of a TIFF, whose tiles are decoded whole, however small the image is
 _BOXES = TypeAdapter(list[Annotated[list[float], Field(min_length=4, max_length=4)]])
 
 
@@ -254,3 +261,37 @@ def _max_people(fields: Mapping[str, Part], options: ServeOptions) -> int:
         got = repr(text[:100].decode("utf-8", "replace"))
         raise unusable("max-people", f"max_people must be a whole number from 1 to {options.max_people}, got {got}")
     return int(text)
+
+
+def decode_image(content: bytes, max_pixels: int) -> ImageArray:
+    """Decode an uploaded image, (H, W, 3) uint8 RGB, as `read_image` does a file.
+
+    More pixels than ``max_pixels`` are refused before any is decoded.
+
+    Raises:
+        HTTPError: 413 for too many pixels, 422 for anything that is no whole image.
+    """
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            sizes = {"": image.size}
+            if isinstance(image, TiffImageFile):
+                tile = (int(image.tag_v2.get(tag, 0)) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+                sizes["tiles of "] = (next(tile), next(tile))
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(str(error), max_pixels) from error
+    except Exception as error:  # decoders answer broken bytes with exceptions of a dozen types
+        expected = f"expected an image ({', '.join(FORMATS)})"
+        raise unusable("image", f"{expected}, got {len(content)} bytes that are none or are broken") from error
+    for what, (width, height) in sizes.items():
+        if width * height > max_pixels:
+            raise _too_many_pixels(f"{what}{width} x {height}", max_pixels)
+    try:
+        return read_image(NamedBytes(content, "the image"))
+    except InputError as error:
+        raise unusable("image", f"{str(error)[:300]}: send a whole JPEG, PNG or WebP image") from error
+    except MemoryError as error:
+        raise too_large("the image needs more memory than there is: send a smaller one", "too-many-pixels") from error
+
+
+def _too_many_pixels(got: str, max_pixels: int) -> HTTPError:
+    return too_large(f"expected at most {max_pixels} pixels, got {got}: send a smaller image", "too-many-pixels")

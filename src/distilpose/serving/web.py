@@ -1,16 +1,11 @@
-"""The browser page as a folder: its own files, ONNX Runtime Web, and models, for `serve` or any static host.
-
-The page's own files lie in ``serving/static``. What `build_page` adds to them is no part of the repository: the
-runtime, from npm, in ``vendor/``; models as ONNX files in ``models/``; and ``manifest.json``, from which the page
-knows both and every number that it shares with the rest of the package.
-"""
+"""The browser page as a folder for `serve` or any static host: to its own files come runtime, models and a manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,6 +71,9 @@ class WebOptions:
 def build_page(options: WebOptions) -> PageReport:
     """Write everything the page needs into one folder; files of an earlier build are replaced.
 
+    To the page's own files in ``serving/static`` come the runtime, from npm, in ``vendor/``, models in ``models/``, and
+    ``manifest.json``, from which the page knows both and every number that it shares with the package.
+
     Raises:
         ConfigError: the runtime is not there or another version, a model predicts heatmaps, or two have one name.
         CheckpointError: a model file is unusable.
@@ -83,31 +81,27 @@ def build_page(options: WebOptions) -> PageReport:
     """
     out = STATIC if options.out is None else Path(options.out)
     files = find_runtime(options.runtime)
-    with disk_errors(out):
-        return _build(out, options.models, files)
-
-
-def _build(out: Path, named: Sequence[str | Path], files: Mapping[str, Path]) -> PageReport:
     models, vendor = out / MODELS_NAME, out / VENDOR_NAME
-    models.mkdir(parents=True, exist_ok=True)
-    vendor.mkdir(exist_ok=True)
-    for path in own_files():
-        _copy(path, out / path.name)
-    for name, source in files.items():
-        _copy(source, vendor / name)
-    (vendor / "NOTICE.txt").write_text(
-        f"{RUNTIME_PACKAGE} {RUNTIME_VERSION} from npm, unchanged, files renamed. "
-        "Copyright (c) Microsoft Corporation. MIT license.\n"
-    )
-    written = tuple(_write_models(named, models))
-    detector = models / nanodet.WEIGHTS.name
-    for name in (detector.name, "NOTICE_DETECTOR.md"):
-        _copy(nanodet.WEIGHTS.with_name(name), models / name)
-    content = json.dumps(manifest(written, detector), indent=1) + "\n"
-    for old in set(models.glob("*.onnx")) - {*written, detector}:
-        old.unlink()
-    (out / MANIFEST_NAME).write_text(content)
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    with disk_errors(out):
+        models.mkdir(parents=True, exist_ok=True)
+        vendor.mkdir(exist_ok=True)
+        for path in own_files():
+            _copy(path, out / path.name)
+        for name, source in files.items():
+            _copy(source, vendor / name)
+        (vendor / "NOTICE.txt").write_text(
+            f"{RUNTIME_PACKAGE} {RUNTIME_VERSION} from npm, unchanged, files renamed. "
+            "Copyright (c) Microsoft Corporation. MIT license.\n"
+        )
+        written = tuple(_write_models(options.models, models))
+        detector = models / nanodet.WEIGHTS.name
+        for name in (detector.name, "NOTICE_DETECTOR.md"):
+            _copy(nanodet.WEIGHTS.with_name(name), models / name)
+        content = json.dumps(manifest(written, detector), indent=1) + "\n"
+        for old in set(models.glob("*.onnx")) - {*written, detector}:
+            old.unlink()
+        (out / MANIFEST_NAME).write_text(content)
+        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return PageReport(out, written, size / 1e6)
 
 
@@ -124,8 +118,7 @@ def own_files() -> list[Path]:
 def find_runtime(package: str | Path | None = None) -> dict[str, Path]:
     """The files of ONNX Runtime Web by the names that they have in ``vendor/``.
 
-    Args:
-        package: folder of the npm package; None looks where ``make web`` puts it, and into an earlier build.
+    Without the folder ``package`` of the npm package it looks where ``make web`` puts it, and into an earlier build.
 
     Raises:
         ConfigError: they are not there, or of another version.
@@ -151,10 +144,6 @@ def find_runtime(package: str | Path | None = None) -> dict[str, Path]:
 
 def manifest(models: Sequence[Path], detector: Path) -> dict[str, Any]:
     """What the page knows: where runtime and models are, what each model is, and the rules around them.
-
-    Args:
-        models: ``.onnx`` files beside each other in ``models/``.
-        detector: likewise.
 
     Raises:
         ConfigError: a model predicts heatmaps.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty, Queue
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,21 +27,8 @@ from distilpose.video.smoothing import OneEuroSmoother
 LATENCIES_KEPT = 100  # frames over which latency is summed up
 
 
-class Camera(Protocol):
-    """Gives image after image."""
-
-    def read(self) -> ImageArray | None:
-        """Wait for the next image, (H, W, 3) uint8 RGB; None when there will be no more."""
-
-    def close(self) -> None:
-        """Let go of the device."""
-
-
 class Webcam:
-    """A camera of this machine, through OpenCV.
-
-    Args:
-        number: 0 is the first.
+    """A camera of this machine, through OpenCV; 0 is the first.
 
     Raises:
         InputError: it cannot be opened.
@@ -62,12 +49,12 @@ class Webcam:
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # older images are of no use
 
     def read(self) -> ImageArray | None:
-        """See `Camera`."""
+        """Wait for the next image, (H, W, 3) uint8 RGB; None when there will be no more."""
         good, image = self._capture.read()
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8) if good else None
 
     def close(self) -> None:
-        """See `Camera`."""
+        """Let go of the device."""
         self._capture.release()
 
 
@@ -85,7 +72,7 @@ class Latency(NamedTuple):
 class NewestFrame:
     """Reads a camera in a thread and keeps the newest image alone."""
 
-    def __init__(self, camera: Camera) -> None:
+    def __init__(self, camera: Webcam) -> None:
         self._camera = camera
         self._newest: Queue[tuple[int, float, ImageArray]] = Queue(1)
         self._error: BaseException | None = None
@@ -128,7 +115,7 @@ class NewestFrame:
 
 
 def watch_camera(
-    camera: Camera,
+    camera: Webcam,
     name: str,
     predictor: PosePredictor,
     find: Finder,
@@ -141,17 +128,8 @@ def watch_camera(
     """Predict what a camera sees, until it ends, ``options.end`` seconds are over or the user stops it.
 
     Times are those of arrival, in seconds since the first image; numbers count all images of the camera, so that
-    gaps show what was passed over.
-
-    Args:
-        camera: closed in the end.
-        name: of it, as outputs call it.
-        predictor: of the poses.
-        find: the boxes of frames.
-        options: how people are followed, without ``every`` and ``start``.
-        max_people: people of a frame that are kept.
-        interruption: ends it.
-        show: is told how long frames take.
+    gaps show what was passed over. Outputs call the camera ``name``; it is closed in the end. Of the options ``every``
+    and ``start`` do not count. ``show`` is told how long frames take.
     """
     newest = NewestFrame(camera)
     arrived = first = 0.0

@@ -54,16 +54,10 @@ def watch_video(
     keep_images: bool,
     interruption: Interruption,
 ) -> Generator[FrameResult]:
-    """Predict a video frame by frame.
+    """Predict a video frame by frame; after an interruption what was read until then is finished.
 
-    Args:
-        reader: of the video.
-        predictor: of the poses.
-        find: the boxes of frames.
-        options: ``detect_every`` and ``smooth``; the reader knows the rest.
-        max_people: people of a frame that are kept.
-        keep_images: hand the frames on.
-        interruption: ends the video early; what was read until then is finished.
+    Of the options ``detect_every`` and ``smooth`` count here, the reader knows the rest. ``max_people`` of a frame are
+    kept; ``keep_images`` hands the frames on.
     """
     ahead = prefetch(_frames(reader, interruption), FRAMES_AHEAD)
     located_images: Generator[Any]
@@ -134,13 +128,8 @@ def follow(
 ) -> Generator[FrameResult]:
     """Predict frame by frame; where the detector did not look, or missed somebody, boxes follow the tracked poses.
 
-    One frame needs the poses of the one before, so there are no batches across frames.
-
-    Args:
-        frames: of `detect_some`.
-        predictor: of the poses.
-        max_people: people of a frame that are kept.
-        keep_images: hand the frames on.
+    One frame needs the poses of the one before, so there are no batches across frames. The frames come from
+    `detect_some`; the rest is as in `watch_video`.
     """
     tracker = PoseTracker()
     for frame_id, image, detected in frames:
@@ -151,7 +140,9 @@ def follow(
         assert frame_id.time is not None
         assert not isinstance(image, DistilPoseError)
         try:
-            people, is_detected = joined(error, _inside(tracker.expected(frame_id.time), image), max_people)
+            boxes, scores = tracker.expected(frame_id.time)
+            inside = overlaps_image(boxes, image.shape[:2])  # others have left the image
+            people, is_detected = joined(error, PersonBoxes(boxes[inside], scores[inside]), max_people)
             result = predictor(image, *people)
             single = ~find_duplicates(result)
             result = tracker.update(result.filter(single), frame_id.time, detected=is_detected[single])
@@ -159,12 +150,6 @@ def follow(
             yield FrameResult(frame_id, None, None, as_failure(failure))
             continue
         yield FrameResult(frame_id, image if keep_images else None, result, None)
-
-
-def _inside(people: PersonBoxes, image: ImageArray) -> PersonBoxes:
-    """Without those who have left the image."""
-    inside = overlaps_image(people.boxes_xyxy, image.shape[:2])
-    return PersonBoxes(people.boxes_xyxy[inside], people.box_score[inside])
 
 
 def joined(

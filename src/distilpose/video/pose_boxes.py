@@ -27,9 +27,7 @@ MIN_KEYPOINTS = 3  # with fewer confident ones, all keypoints span the box
 def find_duplicates(result: PoseResult, threshold: float = DUPLICATE_OKS) -> NDArray[np.bool_]:
     """Find the poses that are the same person as an earlier row, such as after two tracks have run onto one.
 
-    Args:
-        result: N people of one frame.
-        threshold: poses more similar than this (OKS at the area of the smaller padded box) are one person.
+    Poses more similar than ``threshold`` (OKS at the area of the smaller padded box) are one person.
 
     Returns:
         (N,) True for the rows to leave out before `PoseTracker.update`. Of each group the first stays:

@@ -21,13 +21,8 @@ _PAGE = b"""<!doctype html><title>distilpose</title><meta name="viewport" conten
 class Preview:
     """Serves a page that shows the frame given last; on this machine alone.
 
-    The address has a random part, which other users of the machine and pages in the browser cannot guess.
-
-    Args:
-        port: of the page; 0 takes a free one.
-
-    Attributes:
-        address: of the page.
+    Its ``address`` has a random part, which other users of the machine and pages in the browser cannot guess. Port 0
+    takes a free one.
 
     Raises:
         InputError: the port is in use.

@@ -75,11 +75,14 @@ class VideoReader:
             self._stream = image_stream(self._container, self.path)
             self._zero = self._stream.start_time or 0
             self._period = 1 / float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_RATE)
-            first = self._first_image()
+            first = next((frame for _, frame, _ in self._decoded() if frame is not None), None)
+            if first is None:
+                raise InputError(f"{self.path}: none of its frames can be decoded")
+            height, width, _ = _upright_rgb(first, self._stream.sample_aspect_ratio).shape
         except BaseException:
             self.close()
             raise
-        self.size_hw: tuple[int, int] = (first.shape[0], first.shape[1])
+        self.size_hw: tuple[int, int] = (height, width)
         self.rate = 1 / self._period / every
         self.num_frames = self._count_frames()
 
@@ -120,12 +123,6 @@ class VideoReader:
                 yield VideoFrame(number, time, _upright_rgb(frame, self._stream.sample_aspect_ratio))
             number += 1
 
-    def _first_image(self) -> ImageArray:
-        for _, frame, _ in self._decoded():
-            if frame is not None:
-                return _upright_rgb(frame, self._stream.sample_aspect_ratio)
-        raise InputError(f"{self.path}: none of its frames can be decoded")
-
     def _count_frames(self) -> int | None:
         if not self.duration:
             return None
@@ -135,14 +132,11 @@ class VideoReader:
         return max(1, -(-round(total * share) // self._every))
 
     def _seek(self) -> int | None:
-        """Go to the last key frame before the start: how many frames lie before the start.
-
-        None where the format has no index that can be trusted: then the video is decoded from its beginning.
-        """
+        """Go to the last key frame before the start, and count the frames before that; None without a sure index."""
         import av
 
         if not _INDEXED & set(self._container.format.name.split(",")):
-            return None
+            return None  # the video is decoded from its beginning
         assert self._stream.time_base is not None
         limit = self._zero + (self._start - _EPSILON) / float(self._stream.time_base)
         before = 0

@@ -94,9 +94,6 @@ class PoseTracker:
     One who was not yet seen with confidence twice is forgotten as soon as a frame misses them; the others are
     remembered for ``max_lost`` seconds and looked for ever further around. `expected` names nobody who was only weak.
 
-    Args:
-        options: how people are recognized.
-
     Example:
         >>> tracker = PoseTracker()
         >>> tracker.update(PoseResult.empty(), time=0.0).track_id

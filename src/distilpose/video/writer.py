@@ -158,11 +158,7 @@ class VideoWriter:
 
 
 class _Sound:
-    """Brings the sound of a video into another, keeping step with its images.
-
-    Sound that MP4 holds is copied packet by packet, other sound is encoded anew as AAC. What FFmpeg cannot do ends
-    the sound, with a warning, not the video.
-    """
+    """Brings the sound of a video into another; what FFmpeg cannot do ends the sound, with a warning, not the video."""
 
     def __init__(self, path: Path, source: InputContainer, stream: AudioStream, out: Any, start: float) -> None:
         import av

@@ -1,11 +1,11 @@
 // What the visitor saves: predictions.json as `distilpose predict` writes it, and the image as PNG.
 
 import { drawPeople } from './draw.js';
-import { imageId } from './image_ids.js';
 import { keypointScores } from './pose.js';
 
 export const MAX_ROWS = 20_000; // people kept of a video or camera; the oldest frames go first
 const PERSON_CATEGORY = 1; // COCO's id of "person"
+const ID_LIMIT = 2n ** 63n; // ids are below
 
 /** The people of every frame seen so far. */
 export class Recorder {
@@ -39,6 +39,15 @@ export class Recorder {
     const lines = frames.flatMap(([, frame]) => frame.lines);
     return lines.length ? `[\n${lines.join(',\n')}\n]\n` : '[\n]\n';
   }
+}
+
+/**
+ * The id of an image alone, as distilpose.formats.image_ids has it: the number that its file's name without suffix is
+ * (`000000000785.jpg`: 785), else 1. A number of JavaScript would be exact below 2^53 only.
+ */
+function imageId(name) {
+  const digits = name.split(/[/\\]/).at(-1).match(/^([0-9]+)(\.[^.]*)?$/)?.[1];
+  return digits && BigInt(digits) < ID_LIMIT ? BigInt(digits) : 1n;
 }
 
 /** One person as JSON. */

@@ -32,34 +32,21 @@ export async function predictOnServer(image, name, boxes, key) {
   const answer = await response.json().catch(() => null);
   if (!response.ok) throw new ServerError(reason(response.status, answer));
   if (!Array.isArray(answer?.people)) throw new ServerError('the server gave an answer without a list "people"');
-  return { poses: answer.people.map((person, row) => readPerson(person, boxes[row])), milliseconds };
+  return { poses: answer.people.map(readPerson), milliseconds };
 }
 
 function reason(status, answer) {
-  const said = answer?.error?.message ?? answer?.message ?? answer?.detail ?? answer?.error;
   if (status === 404 || status === 405 || status === 501) {
     return 'this host has no server part: start distilpose serve and open its page';
   }
   if (status === 401 || status === 403) return 'the server asks for a key: enter it under "Server key"';
-  return `the server answered ${status}${said ? `: ${typeof said === 'string' ? said : JSON.stringify(said)}` : ''}`;
+  return `the server answered ${status}${answer?.message ? `: ${answer.message}` : ''}`;
 }
 
-function readPerson(person, box) {
-  const flat = person.keypoints.flat();
+function readPerson({ keypoints, raw_score: rawScore, sigma, box_xyxy: box, box_score: boxScore, score: poseScore }) {
   const xy = [];
-  const scores = [];
-  for (let at = 0; at < flat.length; at += 3) {
-    xy.push([flat[at], flat[at + 1]]);
-    scores.push(flat[at + 2]);
-  }
-  return {
-    xy,
-    rawScore: person.raw_score === null ? null : (person.raw_score ?? scores),
-    sigma: person.sigma ?? null,
-    box: person.box_xyxy ?? box,
-    boxScore: person.box_score ?? 1,
-    poseScore: person.score ?? person.pose_score ?? 0,
-  };
+  for (let at = 0; at < keypoints.length; at += 3) xy.push(keypoints.slice(at, at + 2)); // x, y, score each
+  return { xy, rawScore, sigma, box, boxScore, poseScore };
 }
 
 /**
