@@ -19,9 +19,8 @@ import distilpose
 from distilpose.backends.base import runtime_of
 from distilpose.backends.checkpoint import describe
 from distilpose.backends.description import ModelDescription
+from distilpose.backends.exported import OnnxRuntimeBackend, OpenVinoBackend
 from distilpose.backends.loading import as_backend, load_model
-from distilpose.backends.onnxruntime import OnnxRuntimeBackend
-from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.cli import main as cli
 from distilpose.data.images import write_image
 from distilpose.data.preprocess import network_input

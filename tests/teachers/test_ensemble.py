@@ -17,10 +17,9 @@ from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CropTransform
 from distilpose.losses import render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17, Skeleton
-from distilpose.teachers.adapter import SourceTeacher
+from distilpose.teachers.adapter import Ensemble, FlipAverage, SourceTeacher
 from distilpose.teachers.base import CropSpec, SourceSpec
 from distilpose.teachers.build import open_teacher
-from distilpose.teachers.ensemble import Ensemble, FlipAverage
 from distilpose.teachers.stored_heatmaps import HeatmapFiles, read_manifest
 
 DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"

@@ -13,7 +13,7 @@ from distilpose.backends.address import ForeignOptions
 from distilpose.backends.base import MAX_BATCH, NumpyOutput, check_network_input, first_line, run_failed
 from distilpose.backends.description import MAX_SIDE, ModelDescription, Triple, triple
 from distilpose.backends.device import AUTO, RuntimeInfo
-from distilpose.backends.onnxruntime import open_onnx_session, run_session, session_runtime
+from distilpose.backends.exported import open_onnx_session, run_session, session_runtime
 from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, NetworkInput, Normalization
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models.outputs import CELL, HeatmapOutput, PoseOutput

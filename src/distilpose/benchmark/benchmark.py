@@ -23,9 +23,8 @@ from distilpose.backends.address import split_address
 from distilpose.backends.checkpoint import describe, save_checkpoint
 from distilpose.backends.description import ModelDescription, Precision
 from distilpose.backends.device import Compute
-from distilpose.backends.litert import LiteRtBackend
+from distilpose.backends.exported import LiteRtBackend, OpenVinoBackend
 from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
-from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.complexity import Complexity, measure_complexity
 from distilpose.benchmark.measure import highest_peak
 from distilpose.benchmark.options import BenchmarkOptions

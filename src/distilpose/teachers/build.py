@@ -20,9 +20,8 @@ from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import COCO_17, name_key
 from distilpose.teachers import config as kinds
-from distilpose.teachers.adapter import SourceTeacher
+from distilpose.teachers.adapter import Ensemble, FlipAverage, SourceTeacher
 from distilpose.teachers.base import CropSpec, HeatmapSource, SourceSpec, Teacher
-from distilpose.teachers.ensemble import Ensemble, FlipAverage
 from distilpose.teachers.networks import OnnxSource, load_checkpoint_source, load_vitpose_source
 from distilpose.teachers.stored_heatmaps import HeatmapFiles
 from distilpose.types import Float32Array

@@ -15,8 +15,8 @@ from distilpose.backends.base import file_digest
 from distilpose.backends.checkpoint import load_checkpoint
 from distilpose.backends.description import ModelDescription
 from distilpose.backends.device import AUTO
+from distilpose.backends.exported import OnnxRuntimeBackend, is_exported
 from distilpose.backends.foreign import PIXELS, OnnxNetwork, foreign_skeleton, recognize, usual_scale
-from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
 from distilpose.data.preprocess import Normalization
 from distilpose.errors import ConfigError
 from distilpose.models.base import HeatmapModel

@@ -29,9 +29,9 @@ from distilpose.inference.decoding import decode
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.options import ClosedUnitInterval, PositiveFloat, PositiveInt, check_options, option
 from distilpose.skeletons import COCO_17
+from distilpose.teachers.adapter import unmirror_heatmaps
 from distilpose.teachers.build import TeacherBackend
 from distilpose.teachers.config import read_teacher_file
-from distilpose.teachers.ensemble import unmirror_heatmaps
 from distilpose.teachers.stored_heatmaps import write_heatmaps, write_manifest
 from distilpose.types import Float32Array, FloatArray, ImageArray
 
