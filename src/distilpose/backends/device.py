@@ -109,12 +109,7 @@ def torch_device(device: str) -> str:
 
 
 def onnx_provider(wanted: Device, providers: Sequence[str]) -> str:
-    """The device, a key of `PROVIDERS`, that ONNX Runtime is to use; ``auto`` takes CUDA if it is there, else the CPU.
-
-    Args:
-        wanted: by the user.
-        providers: of this build of ONNX Runtime; a `ConfigError` says that none fits.
-    """
+    """The device, a key of `PROVIDERS`, for a build of ONNX Runtime; ``auto`` takes CUDA if it is there, else the CPU."""
     there = [kind for kind, provider in PROVIDERS.items() if provider in providers]
     if wanted.kind == AUTO:
         return "cuda" if "cuda" in there else "cpu"

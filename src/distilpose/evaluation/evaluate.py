@@ -202,13 +202,10 @@ def evaluate_set(
 def evaluate_predictions(
     predictions: Path, annotations: Path, *, skeleton: Skeleton | None = None, metrics: Sequence[str] | None = None
 ) -> EvaluationResult:
-    """Evaluate a COCO results file alone, as it is: no new scores, no suppression.
+    """Evaluate a COCO results file of any model alone, as it is: no new scores, no suppression.
 
-    Args:
-        predictions: results of any model.
-        annotations: COCO keypoint file.
-        skeleton: of both; what the annotation file says of its keypoints without it, else COCO's.
-        metrics: names of `pck.METRICS`; those usual for the skeleton without it.
+    Without a ``skeleton`` both files have the keypoints that the annotation file names, else COCO's. ``metrics`` are
+    names of `pck.METRICS`, those usual for the skeleton when None.
 
     Raises:
         ConfigError: a metric is unknown or impossible.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -165,11 +164,15 @@ def verify(exported: InferenceBackend, model: InferenceBackend, crops: ImageArra
         CheckpointError: an output differs by more than rounding.
     """
     precision = exported.description.precision
-    errors = [
-        error
-        for batch in BATCH_SIZES
-        for error in _differences(_arrays(exported, crops[:batch]), _arrays(model, crops[:batch]))
-    ]
+    errors = []
+    for batch in BATCH_SIZES:
+        found, expected = _arrays(exported, crops[:batch]), _arrays(model, crops[:batch])
+        ours, theirs = ({name: value.shape for name, value in each.items()} for each in (found, expected))
+        if ours != theirs:
+            raise CheckpointError(f"the exported file returns arrays of shapes {ours}, the model {theirs}")
+        for name, values in expected.items():
+            error = np.abs(found[name].astype(np.float64) - values) / max(float(np.abs(values).max()), 1e-12)
+            errors.append(OutputError(name, batch, float(error.max()), float(error.mean())))
 
     def judged(error: OutputError) -> float:
         return error.mean if precision == "int8" else error.largest
@@ -188,15 +191,6 @@ def _arrays(backend: InferenceBackend, crops: ImageArray) -> dict[str, Float32Ar
     output = backend(network_input(crops, backend.description.normalization))
     values = {name: getattr(output, name, None) for name in (*POSE_OUTPUTS, HEATMAP_OUTPUT)}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _differences(exported: dict[str, Float32Array], model: dict[str, Float32Array]) -> Iterator[OutputError]:
-    ours, theirs = ({name: value.shape for name, value in found.items()} for found in (exported, model))
-    if ours != theirs:
-        raise CheckpointError(f"the exported file returns arrays of shapes {ours}, the model {theirs}")
-    for name, expected in model.items():
-        error = np.abs(exported[name].astype(np.float64) - expected) / max(float(np.abs(expected).max()), 1e-12)
-        yield OutputError(name, len(expected), float(error.max()), float(error.mean()))
 
 
 def check_export_packages(format: Format, precision: str) -> None:

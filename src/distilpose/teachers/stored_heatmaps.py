@@ -114,12 +114,9 @@ class HeatmapFiles:
     shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are taught or
     none. All headers are read at once, so that broken files are found before training.
 
-    Args:
-        folders: one of all training people, or one for each training set.
-        crops: of the student.
-        samples: the training people in the order of `Batch.sample_index`.
-        mapping: student's keypoint -> the files', where their names differ.
-        set_sizes: how many of ``samples``, which follow each other, belong to each training set; for several folders.
+    ``folders`` are one of all training people, the ``samples`` in the order of `Batch.sample_index`, or one for each
+    training set, of which ``set_sizes`` says how many samples belong to it. ``mapping`` leads from the student's
+    keypoint to the files', where their names differ.
 
     Raises:
         ConfigError: the keypoints do not fit, there are no people, there are not as many folders as training sets, or

@@ -82,11 +82,7 @@ class TrainingStep(nn.Module):
         self._target_sigma, self._areas = target_sigma, areas
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The weighted loss terms of a batch by name; their sum is minimized.
-
-        Args:
-            batch: on the device of the model.
-        """
+        """The weighted loss terms of a batch on the device of the model, by name; their sum is minimized."""
         output, features = self._run_model(batch.images.contiguous(memory_format=torch.channels_last))
         labels = self._labels(batch)
         terms: dict[str, Tensor] = self.criterion(output, self.ask_teacher(batch), labels)
