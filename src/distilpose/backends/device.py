@@ -109,7 +109,7 @@ def torch_device(device: str) -> str:
 
 
 def onnx_provider(wanted: Device, providers: Sequence[str]) -> str:
-    """The device, a key of `PROVIDERS`, for a build of ONNX Runtime; ``auto`` takes CUDA if it is there, else the CPU."""
+    """The device, a key of `PROVIDERS`, for ONNX Runtime; ``auto`` takes CUDA if it is there, else the CPU."""
     there = [kind for kind, provider in PROVIDERS.items() if provider in providers]
     if wanted.kind == AUTO:
         return "cuda" if "cuda" in there else "cpu"
