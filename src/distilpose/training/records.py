@@ -123,9 +123,9 @@ class Records:
         if not self._console.is_terminal:
             self._console.print(f"epoch {epoch}/{self._epochs}: AP {metrics['AP'] * 100:.1f}{best}")
 
-    def add_image(self, tag: str, image: ImageArray, steps: int) -> None:
-        """Show an (H, W, 3) uint8 RGB image in TensorBoard."""
-        self._board.add_image(tag, image, steps, dataformats="HWC")
+    def add_view(self, crops: ImageArray, view: BatchView, skeleton: Skeleton, steps: int) -> None:
+        """Show in TensorBoard what was made of crops; see `draw_view`."""
+        self._board.add_image(TAG, draw_view(crops, view, skeleton), steps, dataformats="HWC")
 
     def _log(self, values: Mapping[str, Any], steps: int) -> None:
         for name, value in values.items():
@@ -240,7 +240,6 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-NUM_CROPS = 4  # the same ones each time, so that heatmaps can be watched growing
 TAG = "heatmaps"
 _MIN_HEIGHT = 256  # of a crop in the image; smaller ones are enlarged
 _TITLE_HEIGHT = 24
