@@ -144,7 +144,7 @@ def open_onnx_session(
     providers: list[Any] = [devices.PROVIDERS["cpu"]]
     if kind != "cpu":
         numbered = kind in ("cuda", "tensorrt", "directml")
-        providers.insert(0, (devices.PROVIDERS[kind], {"device_id": str(wanted.index)} if numbered else {}))
+        providers.insert(0, (devices.PROVIDERS[kind], {"device_id": str(wanted.number)} if numbered else {}))
     try:
         source = file if isinstance(file, bytes) else os.fspath(file)
         session = onnxruntime.InferenceSession(source, options, providers=providers)

@@ -16,7 +16,7 @@ from distilpose.backends.base import HEATMAP_OUTPUT, POSE_OUTPUTS, InferenceBack
 from distilpose.backends.checkpoint import describe
 from distilpose.backends.description import ModelDescription, Precision
 from distilpose.backends.device import AUTO
-from distilpose.backends.loading import FILE_BACKENDS, as_backend, load_model
+from distilpose.backends.loading import EXPORTED_SUFFIXES, as_backend, load_model
 from distilpose.backends.torch import TorchBackend
 from distilpose.data.images import list_images, read_image
 from distilpose.data.preprocess import crop_image, network_input
@@ -119,7 +119,7 @@ def export_model(
             part = Path(folder) / out.name
             files = import_module(f"distilpose.export.{format}_file").write(form, part, description, calibration)
             errors: tuple[OutputError, ...] = ()
-            if part.suffix in FILE_BACKENDS:  # Core ML runs on macOS alone
+            if part.suffix in EXPORTED_SUFFIXES:  # Core ML runs on macOS alone
                 stamp_digest(files)
                 crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
                 errors = verify(as_backend(part, device, threads=threads), backend, crops[: max(BATCH_SIZES)])

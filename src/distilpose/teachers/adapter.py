@@ -67,15 +67,10 @@ def resize(planes: Tensor, size_hw: Size) -> Tensor:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the crop lies in a teacher's input: it fills one axis and is centered, between black, along the other.
+    """Where the crop lies in a teacher's input: it fills one axis and is centered, between black, along the other."""
 
-    Attributes:
-        share_hw: part of the input's height and width that the crop fills, in (0, 1].
-        udp: how the teacher counts pixels and cells (`SourceSpec.udp`).
-    """
-
-    share_hw: tuple[float, float]
-    udp: bool = False
+    share_hw: tuple[float, float]  # part of the input's height and width that the crop fills, in (0, 1]
+    udp: bool = False  # how the teacher counts pixels and cells (`SourceSpec.udp`)
 
     @classmethod
     def fit(cls, crop_hw: Size, input_hw: Size, udp: bool = False) -> Placement:
