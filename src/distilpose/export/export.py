@@ -34,6 +34,8 @@ BATCH_SIZES = (1, 3, 8)  # none is the one that is traced
 # Error allowed in any number of float files, as a share of the output's largest; of int8 files, whose single numbers
 # may stray, in the mean: a wrong graph is off by more, and what int8 costs in accuracy `distilpose evaluate` says.
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 2e-2, "int8": 0.15}
+CALIBRATION_CROPS = 300
+FEWEST_CROPS = 8
 
 
 class OutputError(NamedTuple):
@@ -217,13 +219,6 @@ def _random_crops(input_size_hw: Size) -> ImageArray:
     return np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), *input_size_hw, 3), dtype=np.uint8)
 
 
-__all__ = ["SUFFIXES", "ExportReport", "Format", "export_file", "export_model", "torch_model"]
-
-
-CALIBRATION_CROPS = 300
-FEWEST_CROPS = 8
-
-
 def calibration_crops(
     source: str | Path,
     description: ModelDescription,
@@ -271,3 +266,6 @@ def _from_folder(folder: Path, input_size_hw: tuple[int, int], count: int) -> li
 
 def _spread(total: int, count: int) -> list[int]:
     return sorted({int(index) for index in np.linspace(0, total - 1, min(count, total)).round()})
+
+
+__all__ = ["SUFFIXES", "ExportReport", "Format", "export_file", "export_model", "torch_model"]

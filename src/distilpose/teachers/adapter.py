@@ -20,6 +20,8 @@ from distilpose.models.outputs import HeatmapOutput
 from distilpose.teachers.base import CropSpec, HeatmapSource, Teacher, match_keypoints
 from distilpose.types import Size
 
+logger = logging.getLogger(__name__)
+
 SAME_ASPECT = 0.01  # sides that differ by less are stretched rather than padded: under two pixels of 192
 _ROUNDING = 1e-6  # of a position, in samples
 
@@ -106,9 +108,6 @@ class Placement:
     def _extent(self, size: int) -> int:
         """Pixels or cells from one edge of the input to the other."""
         return size - 1 if self.udp else size
-
-
-logger = logging.getLogger(__name__)
 
 
 class SourceTeacher:

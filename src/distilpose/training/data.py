@@ -26,6 +26,8 @@ from distilpose.types import ImageArray
 logger = logging.getLogger(__name__)
 
 _SHOWN = 4  # crops that are drawn, the same ones each time, so that heatmaps can be watched growing
+CONFIGS = Path("configs")  # where commands that write a missing file are looked for
+Files = Iterable[tuple[Path, str]]  # each with what it is used for
 
 
 def find_model_skeleton(data: DataConfig) -> Skeleton:
@@ -155,12 +157,6 @@ def load_validation_set(
         check_images=config.data.check_images,
         skip_invalid=skip_invalid,
     )
-
-
-CONFIGS = Path("configs")  # where commands that write a missing file are looked for
-
-
-Files = Iterable[tuple[Path, str]]  # each with what it is used for
 
 
 def check_files(runs: Mapping[str, Files], made: Path | None = None) -> None:

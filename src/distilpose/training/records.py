@@ -32,6 +32,13 @@ from distilpose.training.step import BatchView
 from distilpose.types import Float32Array, ImageArray
 
 EVALUATED = ("AP", "AP50", "AP75", "AR")
+STATE_NAME = "state.ckpt"
+LAST_NAME, BEST_NAME = "last.safetensors", "best.safetensors"
+_FORMAT = 1
+TAG = "heatmaps"
+_MIN_HEIGHT = 256  # of a crop in the image; smaller ones are enlarged
+_TITLE_HEIGHT = 24
+_DIMMED = 0.4  # brightness of a crop under a heatmap
 
 
 class Records:
@@ -150,11 +157,6 @@ def _keep_rows(path: Path, steps: int) -> None:
         csv.writer(file).writerows([header, *kept])
 
 
-STATE_NAME = "state.ckpt"
-LAST_NAME, BEST_NAME = "last.safetensors", "best.safetensors"
-_FORMAT = 1
-
-
 class Checkpoints:
     """Measure AP and write ``best.safetensors`` and ``last.safetensors`` into the folder of a run.
 
@@ -238,12 +240,6 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path} was written by another version or program: {again}")
     return state
-
-
-TAG = "heatmaps"
-_MIN_HEIGHT = 256  # of a crop in the image; smaller ones are enlarged
-_TITLE_HEIGHT = 24
-_DIMMED = 0.4  # brightness of a crop under a heatmap
 
 
 def draw_view(crops: ImageArray, view: BatchView, skeleton: Skeleton) -> ImageArray:
