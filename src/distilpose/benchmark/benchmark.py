@@ -26,8 +26,7 @@ from distilpose.backends.device import Compute
 from distilpose.backends.litert import LiteRtBackend
 from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
 from distilpose.backends.openvino import OpenVinoBackend
-from distilpose.benchmark.complexity import Complexity, measure_complexity
-from distilpose.benchmark.measure import highest_peak
+from distilpose.benchmark.measure import Complexity, highest_peak, measure_complexity
 from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.errors import DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_set
