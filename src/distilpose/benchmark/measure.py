@@ -21,18 +21,11 @@ aten = torch.ops.aten
 
 
 class Complexity(NamedTuple):
-    """What one crop costs.
+    """What one crop costs, in 1e9 multiply-accumulates: convolutions, linear and norm layers, and more."""
 
-    Attributes:
-        parameters: trainable numbers.
-        gmacs_published: 1e9 multiply-accumulates as the paper's counter has them: convolutions, linear and norm
-            layers, one per rectified value, no attention products.
-        gmacs: convolutions, linear and norm layers, and the two matrix products of every attention.
-    """
-
-    parameters: int
-    gmacs_published: float
-    gmacs: float
+    parameters: int  # trainable numbers
+    gmacs_published: float  # as the paper's counter has them: one per rectified value, no attention products
+    gmacs: float  # with the two matrix products of every attention
 
 
 BATCH_NORMS = (aten.native_batch_norm, aten._native_batch_norm_legit_no_training)
