@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distilpose.backends.device import usable_cores
-from distilpose.backends.openvino import OpenVinoBackend
+from distilpose.backends.exported import OpenVinoBackend
 from distilpose.benchmark.measure import highest_peak
 from distilpose.bulk.engine import max_workers, ray_session
 from distilpose.bulk.inputs import BulkItem, fingerprint, items_of, list_inputs

@@ -135,8 +135,9 @@ def test_public_surface() -> None:
     assert set(dir(distilpose)) == set(distilpose.__all__)
     assert distilpose.list_models() == [
         "deeppose_r18", "deeppose_r50", "distilpose_l", "distilpose_lite0", "distilpose_m", "distilpose_mobilenet",
-        "distilpose_p", "distilpose_s", "distilpose_t", "hrnet_w32", "hrnet_w48", "simplebaseline_r18",
-        "simplebaseline_r50", "tokenpose_l", "tokenpose_lite2", "tokenpose_m", "tokenpose_mobilenet", "tokenpose_s",
+        "distilpose_p", "distilpose_s", "distilpose_t", "heatmap_mobilenet", "hrnet_w32", "hrnet_w48",
+        "simplebaseline_r18", "simplebaseline_r50", "tokenpose_l", "tokenpose_lite2", "tokenpose_m",
+        "tokenpose_mobilenet", "tokenpose_s",
     ]  # fmt: skip
     with pytest.raises(AttributeError, match="nothing_like_it"):
         _ = distilpose.nothing_like_it

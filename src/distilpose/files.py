@@ -77,6 +77,13 @@ def write_file_atomically(path: str | Path) -> Iterator[Path]:
             yield part
 
 
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder for results, where it is not there yet; errors as of `disk_errors`."""
+    with disk_errors(Path(folder)):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says while a file is written into an `InputError` that names the file."""
@@ -192,11 +199,11 @@ class OutputLock:
     """Keeps a second process out of a folder of results; released when the block or the process ends.
 
     Args:
-        folder: it exists.
+        folder: it is made if needed.
         work: what this process does there, as the other one is told.
 
     Raises:
-        InputError: on entry, another process holds the folder, and the text says which; or it cannot be written to.
+        InputError: on entry, another process holds the folder, as the text says, or it cannot be made or written to.
     """
 
     def __init__(self, folder: str | Path, work: str) -> None:
@@ -204,6 +211,7 @@ class OutputLock:
         self._file: int | None = None
 
     def __enter__(self) -> Self:
+        make_folder(self._path.parent)
         if sys.platform == "win32":  # without flock; two processes there are not told apart
             return self
         import fcntl

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -17,20 +17,23 @@ from distilpose.errors import ConfigError
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number; with ``above_low``, ``low`` itself is out."""
+    """Bounds of a finite number; with ``above_low`` and ``below_high`` these themselves are out."""
 
     low: float = -math.inf
     high: float = math.inf
     above_low: bool = False
+    below_high: bool = False
 
     def __str__(self) -> str:
         low = f"above {self.low:g}" if self.above_low else f"at least {self.low:g}"
-        return low if self.high == math.inf else f"{low} and at most {self.high:g}"
+        high = f"below {self.high:g}" if self.below_high else f"at most {self.high:g}"
+        return low if self.high == math.inf else f"{low} and {high}"
 
     def __contains__(self, value: object) -> bool:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not -math.inf < value < math.inf:
             return False
-        return self.low <= value <= self.high and not (self.above_low and value == self.low)
+        outside = (self.above_low and value == self.low) or (self.below_high and value == self.high)
+        return self.low <= value <= self.high and not outside
 
 
 @dataclass(frozen=True)
@@ -123,16 +126,21 @@ def _option_type(hint: Any) -> OptionType:
     return OptionType(hint)
 
 
-def check_options(options: Any) -> None:
-    """Refuse values outside their declared range or choices by a `ConfigError`; call it in ``__post_init__``."""
+def check_options(options: Any, prefix: str = "") -> None:
+    """Refuse values outside their declared range or choices by a `ConfigError`, options inside options too.
+
+    ``prefix`` stands before the names; an options class calls it in ``__post_init__``.
+    """
     for name, kind in option_types(type(options)).items():
         value = getattr(options, name)
         if value is None and kind.optional:
             continue
         for one in value if kind.several is not None and isinstance(value, list | tuple) else (value,):
+            if is_dataclass(one):
+                check_options(one, f"{prefix}{name}.")
             if kind.choices and one not in kind.choices:
-                raise ConfigError(f"{name} must be one of {', '.join(map(str, kind.choices))}, got {one!r}")
+                raise ConfigError(f"{prefix}{name} must be one of {', '.join(map(str, kind.choices))}, got {one!r}")
             whole = kind.base is not int or hasattr(one, "__index__")
             if kind.range is not None and not (whole and one in kind.range):
                 sort = "a whole number" if kind.base is int else "a number"
-                raise ConfigError(f"{name} must be {sort} of {kind.range}, got {one!r}")
+                raise ConfigError(f"{prefix}{name} must be {sort} of {kind.range}, got {one!r}")

@@ -13,8 +13,8 @@ import torch
 from distilpose.backends import device as devices
 from distilpose.backends.base import runtime_of
 from distilpose.backends.device import default_threads, onnx_provider, parse_device, torch_device
+from distilpose.backends.exported import open_onnx_session
 from distilpose.backends.loading import as_backend, load_model
-from distilpose.backends.onnxruntime import open_onnx_session
 from distilpose.errors import ConfigError
 from distilpose.models import create_model
 from foreign_files import simcc
@@ -152,7 +152,7 @@ import socket, sys
 def refuse(*args, **kwargs):
     raise SystemExit("a socket was opened")
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
-from distilpose.backends.openvino import import_openvino
+from distilpose.backends.exported import import_openvino
 import_openvino("the test")
 import distilpose.export.openvino_file
 from openvino.tools.ovc import telemetry_utils

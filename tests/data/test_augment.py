@@ -127,10 +127,10 @@ def test_no_jitter_changes_and_draws_nothing():
 @pytest.mark.parametrize(
     ("change", "limit"),
     [
-        ({"flip_prob": 1.1}, r"in \[0, 1\]"),
-        ({"scale_std": 1.0}, r"in \[0, 1\)"),
-        ({"color_jitter": -0.1}, r"in \[0, 1\)"),
-        ({"rotation_deg": float("nan")}, ">= 0"),
+        ({"flip_prob": 1.1}, "a number of at least 0 and at most 1"),
+        ({"scale_std": 1.0}, "a number of at least 0 and below 1"),
+        ({"color_jitter": -0.1}, "a number of at least 0 and below 1"),
+        ({"rotation_deg": float("nan")}, "a number of at least 0"),
     ],
 )
 def test_options_out_of_range(change, limit):

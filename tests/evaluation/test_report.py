@@ -21,7 +21,7 @@ from distilpose.evaluation.evaluate import (
     evaluate_predictions,
 )
 from distilpose.evaluation.metrics.diagnosis import diagnose
-from distilpose.evaluation.report.people import best_and_worst
+from distilpose.evaluation.report.charts import best_and_worst
 from distilpose.evaluation.report.report import report_page, write_report
 from distilpose.models import create_model
 from synthetic_people import write_synthetic_dataset
@@ -210,12 +210,12 @@ def _keypoints(person: dict[str, Any]) -> np.ndarray:
 
 
 def test_an_unusable_folder_is_refused(result: EvaluationResult, annotations: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a folder to write to .* choose another --report"):
+    with pytest.raises(InputError, match=r"cannot be written .*: expected a folder that can be written to"):
         evaluate_files(EvaluateOptions(annotations="not read yet", predictions="nor this", report=annotations))
-    with pytest.raises(InputError, match=r"expected a folder to write to .* choose another --report"):
+    with pytest.raises(InputError, match=r"cannot be written .*: expected a folder that can be written to"):
         write_report(result, annotations)
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(InputError, match=r"expected a file to write to .* choose another --report"):
+    with pytest.raises(InputError, match=r"report.html cannot be written \(Is a directory\)"):
         write_report(result, tmp_path)
 
 

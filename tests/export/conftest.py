@@ -12,11 +12,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from distilpose.backends.checkpoint import save_checkpoint
+from distilpose.backends.description import ModelDescription
 from distilpose.export import onnx_file, openvino_file
 from distilpose.export.export import SUFFIXES, calibration_crops, export_model
 from distilpose.export.rewrite import ExportForm
 from distilpose.models import PoseModel, create_model
-from distilpose.skeletons import COCO_17
 from distilpose.types import Size
 from synthetic_people import write_synthetic_dataset
 
@@ -60,7 +60,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def crops(people: Path) -> NDArray[np.uint8]:
-    return calibration_crops(people, SIZE_HW, COCO_17)
+    return calibration_crops(people, ModelDescription("any", "regression", SIZE_HW, SIZE_HW))
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 import distilpose
 from distilpose.backends.base import runtime_of
 from distilpose.backends.checkpoint import describe
+from distilpose.backends.description import ModelDescription
+from distilpose.backends.exported import OnnxRuntimeBackend, OpenVinoBackend
 from distilpose.backends.loading import as_backend, load_model
-from distilpose.backends.onnxruntime import OnnxRuntimeBackend
-from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.cli import main as cli
 from distilpose.data.images import write_image
 from distilpose.data.preprocess import network_input
@@ -29,7 +29,7 @@ from distilpose.export import export
 from distilpose.export.export import calibration_crops, export_model
 from distilpose.models import PoseModel, create_model
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
-from distilpose.skeletons import COCO_17, Skeleton
+from distilpose.skeletons import Skeleton
 
 Exported = Callable[..., Path]
 FORMATS = ("onnx", "openvino")
@@ -300,19 +300,20 @@ def test_options_that_do_not_fit(
 
 
 def test_calibration_crops(people: Path, tmp_path: Path) -> None:
-    every = calibration_crops(people, (64, 48), COCO_17, count=1000)
-    some = calibration_crops(people, (64, 48), COCO_17, count=8)
+    small = ModelDescription("any", "regression", (64, 48), (16, 12))
+    every = calibration_crops(people, small, count=1000)
+    some = calibration_crops(people, small, count=8)
     assert some.shape == (8, 64, 48, 3)
     assert np.array_equal(some[0], every[0])
     assert np.array_equal(some[-1], every[-1])
-    assert calibration_crops(people.parent / "images", (64, 48), COCO_17, count=9).shape == (9, 64, 48, 3)
+    assert calibration_crops(people.parent / "images", small, count=9).shape == (9, 64, 48, 3)
     write_image(tmp_path / "one.png", np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(InputError, match="gives 1 crops, calibration needs at least 8"):
-        calibration_crops(tmp_path, (64, 48), COCO_17)
+        calibration_crops(tmp_path, small)
     with pytest.raises(ConfigError, match="neither a folder nor a file"):
-        calibration_crops(tmp_path / "nowhere", (64, 48), COCO_17)
+        calibration_crops(tmp_path / "nowhere", small)
     with pytest.raises(ConfigError, match="at least 8 crops, got 2"):
-        calibration_crops(people, (64, 48), COCO_17, count=2)
+        calibration_crops(people, small, count=2)
 
 
 def test_command(checkpoint: Path, people: Path, traced_once: Any, tmp_path: Path, capsys: Any) -> None:

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 import distilpose
+from distilpose.backends.description import ModelDescription
 from distilpose.backends.loading import as_backend
 from distilpose.data.preprocess import network_input
 from distilpose.export.export import SUFFIXES, calibration_crops, export_model
 from distilpose.models import PoseModel, create_model
-from distilpose.skeletons import COCO_17
 
 SIZE_HW = (64, 64)
 
@@ -27,7 +27,7 @@ def model(request: pytest.FixtureRequest, shaken: Callable[[PoseModel], PoseMode
 
 @pytest.fixture(scope="module")
 def crops(people: Path) -> NDArray[np.uint8]:
-    return calibration_crops(people, SIZE_HW, COCO_17)
+    return calibration_crops(people, ModelDescription("any", "regression", SIZE_HW, SIZE_HW))
 
 
 def test_onnx_file_predicts_what_the_model_predicts(model: PoseModel, tmp_path: Path) -> None:

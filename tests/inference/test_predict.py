@@ -136,6 +136,14 @@ def test_an_unreadable_file_does_not_lose_the_rest(folder: Path, tmp_path: Path,
     assert [Path(row["image"]).name for row in load(tmp_path / "out")] == ["7.png", "garden.png"]
 
 
+def test_a_misspelled_name_does_not_replace_earlier_predictions(folder: Path, tmp_path: Path, backend: Any) -> None:
+    run(backend, tmp_path / "out", folder / "7.png", output=NO_IMAGES)
+    before = load(tmp_path / "out")
+    with pytest.raises(InputError, match=r"typo\.png does not exist"):
+        run(backend, tmp_path / "out", folder / "typo.png", output=NO_IMAGES)
+    assert load(tmp_path / "out") == before != []
+
+
 def test_a_failing_model_names_the_image(folder: Path, tmp_path: Path, backend: Any) -> None:
     class Broken:
         description = backend.description

@@ -203,7 +203,7 @@ def test_export_serve_and_browser_manifest(lamps: Lamps, tmp_path: Path) -> None
     from urllib.request import Request, urlopen
 
     from background_server import BackgroundServer
-    from distilpose.backends.onnxruntime import OnnxRuntimeBackend
+    from distilpose.backends.exported import OnnxRuntimeBackend
     from distilpose.export.export import export_model
     from distilpose.serving.options import ServeOptions
     from distilpose.serving.server import PoseServer

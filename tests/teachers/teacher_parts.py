@@ -24,9 +24,6 @@ class Source:
         self.fed = images
         return HeatmapOutput(self.function(images))
 
-    def to(self, device: torch.device) -> None:
-        pass
-
 
 def batch_of(images: Tensor, num_keypoints: int = K) -> Batch:
     """Images without labels."""

@@ -17,10 +17,9 @@ from distilpose.errors import ConfigError, InputError
 from distilpose.geometry import CropTransform
 from distilpose.losses import render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17, Skeleton
-from distilpose.teachers.adapter import SourceTeacher
+from distilpose.teachers.adapter import Ensemble, FlipAverage, SourceTeacher
 from distilpose.teachers.base import CropSpec, SourceSpec
 from distilpose.teachers.build import open_teacher
-from distilpose.teachers.ensemble import Ensemble, FlipAverage
 from distilpose.teachers.stored_heatmaps import HeatmapFiles, read_manifest
 
 DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"
@@ -143,7 +142,7 @@ def test_folders_that_do_not_fit(people, tmp_path: Path) -> None:
 
     def refused(kind: type[Exception], message: str, people: tuple[PersonSample, ...] = people) -> None:
         with pytest.raises(kind, match=message):
-            HeatmapFiles(folder, CROPS, people)
+            HeatmapFiles([folder], CROPS, people)
 
     refused(InputError, r"heatmaps\.json: expected .*format")
     write_heatmaps(folder, people, "npy")
@@ -196,7 +195,7 @@ def test_broken_arrays_are_found_before_training(content, message: str, place: i
     else:
         np.save(file, content)
     with pytest.raises(InputError, match=rf"{name}\.npy: the heatmaps of annotation {name} .*{message}"):
-        HeatmapFiles(tmp_path / "maps", CROPS, people)
+        HeatmapFiles([tmp_path / "maps"], CROPS, people)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
@@ -204,7 +203,7 @@ def test_heatmaps_that_are_not_finite_are_refused(number: float, people, tmp_pat
     (tmp_path / "heatmaps.json").write_text('{"format": 1, "keypoints": "coco_17"}')
     for person in people:
         np.save(tmp_path / f"{person.annotation_id}.npy", np.full((K, 8, 6), number, np.float16))
-    teacher = HeatmapFiles(tmp_path, CROPS, people)
+    teacher = HeatmapFiles([tmp_path], CROPS, people)
     with pytest.raises(InputError, match=rf"annotation {people[0].annotation_id} must be finite"):
         teacher(plain_crops(people, (64, 48)))
 
@@ -213,7 +212,7 @@ def test_heatmaps_that_are_not_finite_are_refused(number: float, people, tmp_pat
 def test_heatmaps_on_disk_keep_their_cells(crop_hw: tuple[int, int], people, tmp_path: Path) -> None:
     """A plain crop is answered with the very array, whatever the student's size."""
     write_heatmaps(tmp_path / "maps", people, "npy")
-    heatmaps = HeatmapFiles(tmp_path / "maps", CropSpec(crop_hw, COCO_17), people)(plain_crops(people, crop_hw))
+    heatmaps = HeatmapFiles([tmp_path / "maps"], CropSpec(crop_hw, COCO_17), people)(plain_crops(people, crop_hw))
     written = [np.load(tmp_path / "maps" / f"{person.annotation_id}.npy") for person in people]
     # The batch's transforms are float32: a thousandth of a cell.
     torch.testing.assert_close(heatmaps.heatmaps, torch.from_numpy(np.stack(written)).float(), atol=1e-3, rtol=0)
@@ -221,14 +220,14 @@ def test_heatmaps_on_disk_keep_their_cells(crop_hw: tuple[int, int], people, tmp
 
 def test_crops_of_another_aspect_have_cells_of_about_the_files_size(people, tmp_path: Path) -> None:
     write_heatmaps(tmp_path / "maps", people, "npy")
-    heatmaps = HeatmapFiles(tmp_path / "maps", CropSpec((128, 64), COCO_17), people)(plain_crops(people, (128, 64)))
+    heatmaps = HeatmapFiles([tmp_path / "maps"], CropSpec((128, 64), COCO_17), people)(plain_crops(people, (128, 64)))
     assert heatmaps.heatmaps.shape == (len(people), K, 96, 48)
 
 
 def test_of_a_pair_both_sides_are_taught_or_none(people, tmp_path: Path, caplog) -> None:
     """In a mirrored crop the left hip's heatmap would be the right hip's, which is not known."""
     write_heatmaps(tmp_path / "maps", people, "npy")
-    teacher = HeatmapFiles(tmp_path / "maps", CROPS, people, {"right_hip": ""})
+    teacher = HeatmapFiles([tmp_path / "maps"], CROPS, people, {"right_hip": ""})
     hips = [COCO_17.keypoint_names.index(name) for name in ("left_hip", "right_hip")]
     assert [at for at, keypoint_mask in enumerate(teacher.keypoint_mask) if not keypoint_mask] == hips
     assert "does not know right_hip" in caplog.text
@@ -238,7 +237,7 @@ def test_of_a_pair_both_sides_are_taught_or_none(people, tmp_path: Path, caplog)
     assert heatmaps.sum((0, 2, 3)).count_nonzero() == K - 2
     nothing = {name: "" for name in COCO_17.keypoint_names if name != "left_hip"}
     with pytest.raises(ConfigError, match="knows only one side of left_hip"):
-        HeatmapFiles(tmp_path / "maps", CROPS, people, nothing)
+        HeatmapFiles([tmp_path / "maps"], CROPS, people, nothing)
 
 
 def test_the_example_of_the_docs(people, drawn_data: Path, tmp_path: Path, monkeypatch) -> None:

@@ -89,7 +89,7 @@ def test_labels_lie_on_the_discs_and_sides_that_the_mirror_contradicts_are_unkno
     samples = load_person_samples(report.file, report.images, skeleton=skeleton, zero_means_unknown=True).samples
     assert len(samples) == 4
     crops = CropSpec((64, 48), skeleton)
-    teacher = HeatmapFiles(photos.parent / "maps", crops, samples)
+    teacher = HeatmapFiles([photos.parent / "maps"], crops, samples)
     dataset = PersonDataset(samples, (64, 48), skeleton=skeleton)
     batch = dataset.collate([dataset[SampleKey(index, 0, index)] for index in range(4)])
     peak = teacher(batch).heatmaps.flatten(2).argmax(-1)

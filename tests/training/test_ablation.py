@@ -90,7 +90,10 @@ def test_any_error_is_one_of_its_run_and_broken_files_are_named(
         ({"seeds": []}, "seeds must name at least one"),
         ({"variants": [Variant("plain"), Variant("Plain")]}, "different names"),
         ({"variants": [Variant("plain", {"adam": {"lr": 1}})]}, "variant 'plain': not a training configuration"),
-        ({"variants": [Variant("plain", {"epochs": 0})]}, "variant 'plain': epochs must be at least 1"),
+        (
+            {"variants": [Variant("plain", {"epochs": 0})]},
+            "variant 'plain': epochs must be a whole number of at least 1",
+        ),
     ],
 )
 def test_wrong_sweeps(sweep: AblationConfig, changes: dict[str, object], message: str) -> None:

@@ -10,24 +10,23 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distilpose.losses import DistillationOptions, render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17
-from distilpose.training.heatmap_images import TAG, draw_heatmap_columns
-from distilpose.training.step import TrainingStep
+from distilpose.training.records import TAG, draw_view
+from distilpose.training.step import BatchView, TrainingStep
 from distilpose.training.train import train
 
 TITLE = 24
 
 
-def heatmaps_at(x_norm: float, y_norm: float) -> np.ndarray:
+def heatmaps_at(x_norm: float, y_norm: float) -> torch.Tensor:
     xy = torch.tensor([x_norm, y_norm]).expand(2, 17, 2)
-    return render_gaussian_heatmaps(xy, torch.ones(2, 17, 2), (16, 12)).numpy()
+    return render_gaussian_heatmaps(xy, torch.ones(2, 17, 2), (16, 12))
 
 
 def test_columns_and_rows() -> None:
     crops = np.full((2, 64, 48, 3), 90, dtype=np.uint8)
     before = crops.copy()
     heatmaps = {"teacher": heatmaps_at(0.25, 0.5), "simulated": heatmaps_at(0.75, 0.25)}
-    xy_crop = np.tile(np.float32([24, 32]), (2, 17, 1))
-    image = draw_heatmap_columns(crops, xy_crop, heatmaps, COCO_17)
+    image = draw_view(crops, BatchView(torch.full((2, 17, 2), 0.5), heatmaps), COCO_17)
     assert image.dtype == np.uint8
     assert image.shape == (TITLE + 2 * 256, 3 * 192, 3)  # four times as large
     assert np.array_equal(crops, before)
@@ -35,7 +34,7 @@ def test_columns_and_rows() -> None:
         panel = image[TITLE : TITLE + 256, 192 * column : 192 * (column + 1)].sum(-1, dtype=np.int64)
         row, col = np.unravel_index(panel.argmax(), panel.shape)
         assert (row, col) == (y * 256, x * 192)  # where it was drawn, not half a cell beside it
-    assert draw_heatmap_columns(crops, None, {}, COCO_17).shape == (TITLE + 2 * 256, 192, 3)
+    assert draw_view(crops, BatchView(None, {}), COCO_17).shape == (TITLE + 2 * 256, 192, 3)
 
 
 def logged_images(out: str) -> list[np.ndarray]:

@@ -73,8 +73,7 @@ def test_torchrun_tells_how_many_processes_there_are(monkeypatch) -> None:
     assert find_processes(3) == Processes(3, 1)
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "12"}.items():
         monkeypatch.setenv(name, value)
-    assert find_processes(1) == find_processes(4) == Processes(4, 3)
-    assert find_processes(1).total == 12
+    assert find_processes(1) == find_processes(4) == Processes(12, 3)
     with pytest.raises(ConfigError, match=r"started 4 processes .* devices is 2: leave devices out"):
         find_processes(2)
 

@@ -18,7 +18,7 @@ from distilpose.models.backbones.hrnet import HRNet
 from distilpose.models.base import HeatmapModel
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.models.simple_baseline import HeatmapNet, PointwiseHead
-from distilpose.teachers.ensemble import FlipAverage, unmirror_heatmaps
+from distilpose.teachers.adapter import FlipAverage, unmirror_heatmaps
 from distilpose.training.initialization import initialize_pointer
 from distilpose.training.step import TrainingStep, teacher_of_model
 from synthetic_people import write_synthetic_dataset

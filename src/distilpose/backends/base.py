@@ -11,9 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from distilpose.backends.description import ModelDescription, parse_description
+from distilpose.backends.description import ModelDescription
 from distilpose.backends.device import RuntimeInfo
-from distilpose.data.preprocess import NetworkInput, network_input
+from distilpose.data.preprocess import NetworkInput
 from distilpose.errors import CheckpointError, InputError
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.types import Float32Array
@@ -44,72 +44,6 @@ class InferenceBackend(Protocol):
     def __call__(self, images: NetworkInput) -> NumpyOutput:
         """(B, 3, H, W) crops, as `preprocess.network_input` makes them -> the model's output, B >= 1."""
         ...
-
-
-class ExportedBackend:
-    """A file of ``distilpose export`` as an `InferenceBackend`; a subclass opens it for its runtime and runs it.
-
-    Args:
-        files: of the model, the one with the description first.
-        text: description inside the file; None when there is none.
-        names: of the outputs, in the order in which `_run` returns them.
-        runtime: what runs it.
-
-    Attributes:
-        description: what the model expects and returns.
-
-    Raises:
-        CheckpointError: the file is damaged, foreign or newer, does not run, or does not do what it says of itself.
-    """
-
-    def __init__(self, files: Sequence[Path], text: str | None, names: Sequence[str], runtime: RuntimeInfo) -> None:
-        self._path, self._names, self._runtime = files[0], names, runtime
-        self.description = parse_description(self._path, text)
-        check_digest(text, files)
-        needed = HEATMAP_OUTPUT if self.description.output == "heatmap" else POSE_OUTPUTS[0]
-        if needed not in names:
-            raise CheckpointError(
-                f"{self._path} must have an output {needed!r}, got {', '.join(names)[:300]}: export it again"
-            )
-        self._try_out()
-
-    def describe(self) -> RuntimeInfo:
-        """What runs it."""
-        return self._runtime
-
-    def __call__(self, images: NetworkInput) -> NumpyOutput:
-        """(B, 3, H, W) crops -> the model's output, without tokens."""
-        check_network_input(images, self.description)
-        try:
-            values = dict(zip(self._names, self._run(images), strict=True))
-        except Exception as error:  # exceptions of runtimes share no base class
-            raise run_failed(self._path, self._runtime.backend.rsplit(" ", 1)[0], error) from error
-        if HEATMAP_OUTPUT in values:
-            return HeatmapOutput(values[HEATMAP_OUTPUT])
-        return PoseOutput(values["xy_norm"], values.get("sigma"), values.get("score"))
-
-    def _run(self, images: NetworkInput) -> Iterable[Float32Array]:
-        """The outputs in the order of their names."""
-        raise NotImplementedError
-
-    def _try_out(self) -> None:
-        """Run two black crops, and hold the answer against the description."""
-        batch, count = 2, self.description.skeleton.num_keypoints
-        crops = np.zeros((batch, *self.description.input_size_hw, 3), np.uint8)
-        output = self(network_input(crops, self.description.normalization))
-        heatmaps = (batch, count, *self.description.heatmap_size_hw)
-        point = (batch, count, 2)
-        shapes = {"xy_norm": point, "sigma": point, "score": (batch, count), HEATMAP_OUTPUT: heatmaps}
-        for name, values in output._asdict().items():
-            if values is None or name not in shapes:
-                continue
-            if values.shape != shapes[name] or values.dtype != np.float32 or not np.isfinite(values).all():
-                same = values.shape == shapes[name]
-                fault = "numbers that are not finite" if same else f"{values.dtype} {values.shape}"
-                raise CheckpointError(
-                    f"{self._path} does not do what it says of itself: output {name!r} must be float32 of shape "
-                    f"{shapes[name]} and finite on black crops, got {fault}: export it again"
-                )
 
 
 def runtime_of(backend: InferenceBackend) -> RuntimeInfo:
@@ -165,31 +99,26 @@ def described(description: ModelDescription) -> str:
 def stamp_digest(files: Sequence[Path]) -> None:
     """Put the digest of a model's files into their description, which is in the first of them."""
     content = files[0].read_bytes()
-    digest = file_digest([content, *(file.read_bytes() for file in files[1:])])
-    files[0].write_bytes(content.replace(_BLANK.encode(), f"sha256:{digest}".encode()))
+    files[0].write_bytes(content.replace(_BLANK.encode(), f"sha256:{file_digest(files[1:], content)}".encode()))
 
 
 def check_digest(text: str | None, files: Sequence[Path]) -> None:
-    """Refuse files that changed after they were written; files of earlier versions have no digest and pass.
+    """Refuse files that changed after they were written by a `CheckpointError`; those of earlier versions pass.
 
-    Args:
-        text: description inside the first file.
-        files: of the model, the one with the description first.
-
-    Raises:
-        CheckpointError: a bit is not as it was written.
+    ``text`` is the description inside the first of the files.
     """
     known = _DIGEST.search(text or "")
     if known is None:
         return
     content = files[0].read_bytes().replace(known.group(1).encode(), _BLANK.encode())
-    if f"sha256:{file_digest([content, *(file.read_bytes() for file in files[1:])])}" != known.group(1):
+    if f"sha256:{file_digest(files[1:], content)}" != known.group(1):
         raise CheckpointError(f"{files[0]} is damaged: its content is not what was written; copy or export it again")
 
 
-def file_digest(parts: Iterable[bytes]) -> str:
-    """SHA-256 of bytes, one after the other."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+def file_digest(files: Iterable[Path], before: bytes = b"") -> str:
+    """SHA-256 of what files hold, one after the other, behind other bytes."""
+    digest = hashlib.sha256(before)
+    for path in files:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)  # in blocks: weights may be larger than what memory is left
     return digest.hexdigest()

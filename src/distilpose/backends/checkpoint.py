@@ -33,14 +33,9 @@ HUB_CONFIG_NAME = "config.json"
 def describe(
     model: nn.Module, *, skeleton: Skeleton | None = None, training: Mapping[str, Any] | None = None
 ) -> ModelDescription:
-    """What a model expects and returns.
+    """What a model expects and returns, and the keypoints (COCO's when None) and facts of its training.
 
     A model that was loaded keeps the description of its file; one from `create_model` gets the defaults.
-
-    Args:
-        model: from `create_model` or `load_checkpoint`.
-        skeleton: the keypoints it was trained on, when they are not COCO's.
-        training: what is worth knowing of the training run.
 
     Raises:
         ConfigError: the model did not come from `create_model`, or the skeleton does not fit it.
@@ -252,13 +247,7 @@ def fill_model(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> P
 
 
 def check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not exactly the expected ones, by name and shape.
-
-    Args:
-        path: where they come from, for the error.
-        what: they should be, likewise.
-        expected: shapes by name.
-        tensors: by name.
+    """Refuse tensors of a file that are not exactly those expected of ``what``, by name and shape.
 
     Raises:
         CheckpointError: names what is missing, extra or misshaped.

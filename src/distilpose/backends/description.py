@@ -112,11 +112,7 @@ class ModelDescription:
 
 
 def parse_description(path: Path, text: str | None) -> ModelDescription:
-    """The description in the metadata of a file.
-
-    Args:
-        path: of the file, for the errors.
-        text: under `METADATA_KEY`; None when there is none.
+    """The description in a file's metadata, the text under `METADATA_KEY`; None when there is none.
 
     Raises:
         CheckpointError: there is no description, or it is broken, out of bounds or newer than this package.

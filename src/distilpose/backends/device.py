@@ -109,12 +109,7 @@ def torch_device(device: str) -> str:
 
 
 def onnx_provider(wanted: Device, providers: Sequence[str]) -> str:
-    """The device, a key of `PROVIDERS`, that ONNX Runtime is to use; ``auto`` takes CUDA if it is there, else the CPU.
-
-    Args:
-        wanted: by the user.
-        providers: of this build of ONNX Runtime; a `ConfigError` says that none fits.
-    """
+    """The device, a key of `PROVIDERS`, for ONNX Runtime; ``auto`` takes CUDA if it is there, else the CPU."""
     there = [kind for kind, provider in PROVIDERS.items() if provider in providers]
     if wanted.kind == AUTO:
         return "cuda" if "cuda" in there else "cpu"
@@ -133,6 +128,12 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def run_threads(threads: int | None, compute: str = "float32") -> int:
+    """Threads of one run on the CPU, `default_threads` for None; refuses what `check_settings` does."""
+    check_settings(threads, compute)
+    return threads or default_threads()
 
 
 def default_threads() -> int:

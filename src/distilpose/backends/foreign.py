@@ -13,7 +13,7 @@ from distilpose.backends.address import ForeignOptions
 from distilpose.backends.base import MAX_BATCH, NumpyOutput, check_network_input, first_line, run_failed
 from distilpose.backends.description import MAX_SIDE, ModelDescription, Triple, triple
 from distilpose.backends.device import AUTO, RuntimeInfo
-from distilpose.backends.onnxruntime import open_onnx_session, run_session, session_runtime
+from distilpose.backends.exported import open_onnx_session, run_session, session_runtime
 from distilpose.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, NetworkInput, Normalization
 from distilpose.errors import CheckpointError, ConfigError
 from distilpose.models.outputs import CELL, HeatmapOutput, PoseOutput
@@ -26,11 +26,16 @@ _MAX_UNPACKED = 2**31
 PIXELS = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # mean and std of a network that reads 0..255
 
 
-def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: int, name: str = "foreign") -> Skeleton:
-    """The keypoints of a network that returns so many: a skeleton's name, its file, or names, in a list or with commas.
+def foreign_skeleton(
+    file: str, keypoints: str | Sequence[str] | None, count: int | None, name: str = "foreign", only_labels: bool = True
+) -> Skeleton:
+    """The keypoints of a network: a skeleton's name, its file, or names, in a list or with commas.
+
+    None are those known by their ``count``, which is None where nobody knows it. The errors begin with ``file``; with
+    ``only_labels`` nothing is said of what the skeleton leaves out; ``name`` is that of a skeleton made of names.
 
     Raises:
-        ConfigError: they are not known by their number, or not as many as are named.
+        ConfigError: they are not known by their number, there is no such skeleton, or it has another number.
     """
     if keypoints is None:
         if count in _BY_COUNT:
@@ -39,12 +44,15 @@ def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: in
             f"{file} gives {count} keypoints; known by their number are {', '.join(map(str, _BY_COUNT))}: name them in "
             "order, FILE?keypoints=NAME,NAME,... or a skeleton's file"
         )
-    if isinstance(keypoints, str) and "," not in keypoints:
-        skeleton = find_skeleton(keypoints, only_labels=True)
-    else:
-        names = keypoints.split(",") if isinstance(keypoints, str) else list(keypoints)
-        skeleton = skeleton_from_category({"name": name, "keypoints": names}, only_labels=True)
-    if skeleton.num_keypoints != count:
+    try:
+        if isinstance(keypoints, str) and "," not in keypoints:
+            skeleton = find_skeleton(keypoints, only_labels=only_labels)
+        else:
+            names = keypoints.split(",") if isinstance(keypoints, str) else list(keypoints)
+            skeleton = skeleton_from_category({"name": name, "keypoints": names}, only_labels=only_labels)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: keypoints: {error}") from error
+    if count not in (None, skeleton.num_keypoints):
         named = keypoints if isinstance(keypoints, str) else repr(keypoints)
         raise ConfigError(f"{file} gives {count} keypoints, keypoints={named[:100]} has {skeleton.num_keypoints}")
     return skeleton
@@ -53,11 +61,8 @@ def foreign_skeleton(file: str, keypoints: str | Sequence[str] | None, count: in
 class OnnxNetwork:
     """Any ONNX file with one input of images, tried out by whoever opens it.
 
-    Args:
-        path: ``.onnx``, or ``.zip`` with one ``.onnx`` inside.
-        size_hw: (H, W) of the input, for a file that leaves it free.
-        threads: see `open_onnx_session`.
-        device: likewise.
+    ``path`` is a ``.onnx``, or a ``.zip`` with one inside; ``size_hw`` (H, W) is for a file that leaves its input's
+    size free; ``threads`` and ``device`` are those of `open_onnx_session`.
 
     Attributes:
         outputs: names, in the file's order.
@@ -154,19 +159,12 @@ def _input_size(path: Path, own: Sequence[Any], declared: Size | None) -> Size:
 
 
 class Layout(NamedTuple):
-    """What the outputs of a file are.
-
-    Attributes:
-        kind: two classified axes, or heatmaps.
-        outputs: names: x and y axis, or the heatmaps.
-        num_keypoints: of either.
-        heatmap_size_hw: of heatmaps; of two axes the input in cells of `CELL` pixels.
-    """
+    """What the outputs of a file are: two classified axes, or heatmaps."""
 
     kind: Literal["simcc", "heatmaps"]
-    outputs: tuple[str, ...]
+    outputs: tuple[str, ...]  # names: x and y axis, or the heatmaps
     num_keypoints: int
-    heatmap_size_hw: Size
+    heatmap_size_hw: Size  # of two axes, the input in cells of `CELL` pixels
 
 
 def recognize(network: OnnxNetwork, outputs: Sequence[str] | None = None) -> Layout:
@@ -199,14 +197,8 @@ def recognize(network: OnnxNetwork, outputs: Sequence[str] | None = None) -> Lay
 class ForeignBackend:
     """A foreign ONNX pose network as an `InferenceBackend`: SimCC read by `decode_simcc`, heatmaps by DARK.
 
-    Args:
-        path: ``.onnx``, or ``.zip`` with one inside.
-        options: how it is fed and read.
-        threads: see `open_onnx_session`.
-        device: likewise.
-
-    Attributes:
-        description: what the model expects and returns; colors are RGB here, whatever the network reads.
+    ``path``, ``threads`` and ``device`` are those of `OnnxNetwork`. ``description`` is in RGB, whatever the network
+    reads.
 
     Raises:
         ConfigError: the options do not fit, or are missing for what cannot be recognized.

@@ -17,10 +17,7 @@ _FILES = (MODEL_CONFIG, PROCESSOR_CONFIG, "model*.safetensors", "model.safetenso
 def find_model_folder(id_or_folder: str, what: str, example: str) -> Path:
     """The folder of a model: itself, or the hub's files in the local cache, downloaded if they are not there.
 
-    Args:
-        id_or_folder: of the model.
-        what: it is for, the start of the errors.
-        example: a hub id of such a model.
+    ``what`` it is for starts the errors; ``example`` is a hub id of such a model.
 
     Raises:
         InputError: it is neither a folder nor a hub id whose files can be had; a silent hub is given up after seconds.
@@ -53,12 +50,8 @@ def check_complete(folder: Path, kind: str, failure: type[DistilPoseError]) -> N
 def load_whole(architecture: Any, folder: Path, kind: str, failure: type[DistilPoseError], **options: Any) -> Any:
     """A model of transformers with all of its weights in float32, whatever they are kept in, from a folder alone.
 
-    Args:
-        architecture: class with ``from_pretrained``.
-        folder: of the model.
-        kind: of model that is expected, with its article.
-        failure: raised when it cannot be read, or lacks weights.
-        **options: of ``from_pretrained``.
+    ``architecture`` is a class with ``from_pretrained``, which ``options`` go to. ``failure`` is raised when the folder
+    cannot be read as a model of ``kind`` (with its article), or lacks weights.
     """
     from transformers.utils import logging
 

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, cast
 from distilpose.backends.address import ForeignOptions, read_options, split_address
 from distilpose.backends.base import InferenceBackend, existing_file
 from distilpose.backends.device import AUTO, Compute, parse_device
+from distilpose.backends.exported import LiteRtBackend, OnnxRuntimeBackend, OpenVinoBackend, is_exported
 from distilpose.backends.foreign import ForeignBackend
 from distilpose.backends.hub import CONNECT_SECONDS, MODEL_CONFIG
-from distilpose.backends.litert import LiteRtBackend
-from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
-from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.backends.torch import TorchBackend
 from distilpose.errors import ConfigError, InputError, require_package
 

@@ -16,14 +16,11 @@ if TYPE_CHECKING:
 
 
 class TorchBackend:
-    """A torch model as an `InferenceBackend`: evaluation mode, no gradients.
+    """A torch model as an `InferenceBackend`: evaluation mode, into which it is put, and no gradients.
 
-    Args:
-        model: a module returning `PoseOutput` or `HeatmapOutput`. It is put into evaluation mode.
-        description: of the model; also an attribute.
-        device: where to run, see `torch_device`; where the weights are when None.
-        threads: of torch on the CPU, for the whole process; torch's own choice when None.
-        compute: ``"bfloat16"`` and ``"float16"`` run under autocast: faster on GPUs, and not the same numbers.
+    The model returns `PoseOutput` or `HeatmapOutput`. It runs on ``device``, see `torch_device`, or where its weights
+    are when None. ``threads`` are those of torch on the CPU, for the whole process. ``compute`` of ``"bfloat16"`` and
+    ``"float16"`` runs under autocast: faster on GPUs, and not the same numbers.
 
     Raises:
         ConfigError: the device is not there, or ``compute`` does not run on it.

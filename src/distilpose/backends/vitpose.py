@@ -34,9 +34,8 @@ class VitPose(NamedTuple):
 def load_vitpose(id_or_folder: str, options: ForeignOptions | None = None) -> VitPose:
     """Load a ViTPose model with its own input size and normalization; torchvision is not needed.
 
-    Args:
-        id_or_folder: folder written by ``save_pretrained`` (model and image processor), or a hub id.
-        options: ``keypoints``, ``padding`` and ``dataset_index`` are read; models with several experts need the last.
+    It is a folder written by ``save_pretrained`` (model and image processor), or a hub id. Of the options
+    ``keypoints``, ``padding`` and ``dataset_index`` are read; models with several experts need the last.
 
     Raises:
         ConfigError: transformers is not installed, or the options do not fit the model.

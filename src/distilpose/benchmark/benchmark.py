@@ -23,9 +23,8 @@ from distilpose.backends.address import split_address
 from distilpose.backends.checkpoint import describe, save_checkpoint
 from distilpose.backends.description import ModelDescription, Precision
 from distilpose.backends.device import Compute
-from distilpose.backends.litert import LiteRtBackend
+from distilpose.backends.exported import LiteRtBackend, OpenVinoBackend
 from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
-from distilpose.backends.openvino import OpenVinoBackend
 from distilpose.benchmark.measure import Complexity, highest_peak, measure_complexity
 from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.errors import DistilPoseError
@@ -154,7 +153,7 @@ def measure(
                 say(f"{job} ({lap + 1}/{options.rounds})")
                 rows[number] = job.measure(batches, peak, options)
                 yield _written(rows, options)
-        people_of = cache(partial(EvaluationSet.load, keep_crops=True))
+        sets: dict[Any, EvaluationSet] = {}
         for number, job in enumerate(jobs):
             if options.annotations is None or options.images is None or not job.trained:
                 continue
@@ -162,10 +161,11 @@ def measure(
                 continue
             say(f"accuracy of {job}")
             inside = job.description
-            crops = {"input_size_hw": inside.input_size_hw, "padding": inside.padding, "udp": inside.udp}
-            files = Path(options.annotations), Path(options.images)
-            people = people_of(*files, skeleton=inside.skeleton, **crops)
-            rows[number] = replace(rows[number], accuracy=job.evaluate(people, options))
+            key = inside.input_size_hw, inside.skeleton, inside.padding, inside.udp
+            if key not in sets:
+                files = Path(options.annotations), Path(options.images)
+                sets[key] = EvaluationSet.load(*files, inside, keep_crops=True)
+            rows[number] = replace(rows[number], accuracy=job.evaluate(sets[key], options))
             yield _written(rows, options)
 
 
@@ -213,11 +213,10 @@ def _precision(numbers: str) -> Precision:
 
 
 def _calibration_crops(description: ModelDescription, images: str | Path | None) -> ImageArray:
-    size_hw = description.input_size_hw
     if images is not None:
-        return calibration_crops(images, size_hw, description.skeleton)
+        return calibration_crops(images, description)
     # Speed and size do not depend on what the crops show.
-    return np.random.default_rng(0).integers(0, 256, (NOISE_CROPS, *size_hw, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (NOISE_CROPS, *description.input_size_hw, 3), dtype=np.uint8)
 
 
 def run_worker(path: str | Path, batches: Sequence[int], **settings: Any) -> dict[str, Any]:

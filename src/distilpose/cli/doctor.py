@@ -71,7 +71,7 @@ def _onnxruntime() -> list[str]:
 
 
 def _openvino() -> list[str]:
-    from distilpose.backends.openvino import import_openvino
+    from distilpose.backends.exported import import_openvino
 
     return [f"openvino:{device}" for device in import_openvino("doctor").Core().available_devices]
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import cv2
 import numpy as np
 
 from distilpose.data.coco import PersonSample
-from distilpose.errors import ConfigError
 from distilpose.geometry import CropTransform
+from distilpose.options import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, Range, check_options
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, ImageArray
 
 HALF_BODY_PADDING = 1.5  # the COCO top-down baselines
+_BelowOne = Annotated[float, Range(0, 1, below_high=True)]
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 gray of RGB
 
 
@@ -37,23 +39,18 @@ class AugmentOptions:
         ConfigError: a value is out of range.
     """
 
-    flip_prob: float = 0.5
-    half_body_prob: float = 0.3
-    half_body_min_keypoints: int = 8
-    rotation_deg: float = 45.0
-    rotation_prob: float = 0.6
-    scale_std: float = 0.35
-    shift_prob: float = 0.3
-    shift_fraction: float = 0.2
-    color_jitter: float = 0.0
+    flip_prob: ClosedUnitInterval = 0.5
+    half_body_prob: ClosedUnitInterval = 0.3
+    half_body_min_keypoints: NonNegativeInt = 8
+    rotation_deg: NonNegativeFloat = 45.0
+    rotation_prob: ClosedUnitInterval = 0.6
+    scale_std: _BelowOne = 0.35
+    shift_prob: ClosedUnitInterval = 0.3
+    shift_fraction: NonNegativeFloat = 0.2
+    color_jitter: _BelowOne = 0.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            below_one = field.name in ("scale_std", "color_jitter")
-            if not 0 <= value < np.inf or (field.name.endswith("_prob") and value > 1) or (below_one and value >= 1):
-                limit = "in [0, 1]" if field.name.endswith("_prob") else "in [0, 1)" if below_one else ">= 0"
-                raise ConfigError(f"{field.name} must be {limit}, got {value}")
+        check_options(self)
 
 
 def draw_crop_transform(
@@ -65,12 +62,7 @@ def draw_crop_transform(
 ) -> CropTransform:
     """Draw one training crop (H, W) of a person: half body or shifted box, then mirror, turn and scale.
 
-    Args:
-        sample: the person.
-        size_hw: of the crop in pixels.
-        skeleton: says which keypoints are upper and lower body.
-        options: probabilities and strengths.
-        rng: the number of draws taken from it depends on what is drawn.
+    How many draws are taken from ``rng`` depends on what is drawn.
 
     Source:
         The augmentation of DistilPose (arXiv:2303.02455) and the COCO top-down baselines. They move the box once,

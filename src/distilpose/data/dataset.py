@@ -70,19 +70,11 @@ class Batch(NamedTuple):
 
 
 class PersonDataset(Dataset[TrainingItem]):
-    """People as crops with targets; several sets are joined by joining their samples.
+    """People as crops (H, W) with targets; several sets are joined by joining their samples, at least one.
 
-    Args:
-        samples: at least one person; `MixedSampler` knows where each set begins by the sets' sizes.
-        size_hw: (H, W) of a crop in pixels.
-        skeleton: of the samples.
-        augment: None gives each person's plain evaluation crop.
-        normalization: of the batches' pixels.
-        seed: of the augmentation, >= 0.
-        variants: draw only this many augmented crops of each sample, the same for every seed, and go through them
-            from epoch to epoch; None draws anew each time.
-        cache_images: decode every image now and keep it, shared with forked workers.
-        cache_limit_bytes: of the kept images; the ones beyond it are read when needed.
+    Without ``augment`` a person has the plain evaluation crop. With ``variants`` only this many augmented crops of each
+    sample are drawn, the same for every seed, and epochs go through them; None draws anew each time. ``cache_images``
+    decodes every image now and keeps it, shared with forked workers, up to ``cache_limit_bytes``.
 
     Raises:
         DatasetError: there are no samples, their keypoints do not fit the skeleton, or an image is unreadable.
@@ -121,11 +113,7 @@ class PersonDataset(Dataset[TrainingItem]):
         return len(self.samples)
 
     def __getitem__(self, key: SampleKey) -> TrainingItem:
-        """The crop that ``key`` stands for: equal keys give equal items.
-
-        Raises:
-            DatasetError: the image is unreadable or has not the size that the annotation file says.
-        """
+        """The crop of a key, equal for equal keys; a `DatasetError` for an unreadable image or one of another size."""
         sample = self.samples[key.sample_index]
         image = self._cache[sample.image_path] if sample.image_path in self._cache else _read(sample)
         if self.augment is None:
@@ -170,14 +158,9 @@ class MixedSampler(Sampler[SampleKey]):
     epoch: no sample comes again before the rest of its set has come. Rank r takes positions r, r + world_size, ...
     of the epoch, so the ranks' batches together are the one-process batch of their joint size.
 
-    Args:
-        sizes: number of samples of each set, in the order in which the dataset joins them.
-        weights: share of each set, in any unit, > 0; by size when None, so that an epoch sees everything once.
-        samples_per_epoch: over all ranks; all samples once when None. What does not divide by ``world_size`` is
-            left out at the end.
-        seed: of the order, >= 0.
-        rank: of this process, one of ``world_size``.
-        world_size: number of processes.
+    ``sizes`` are those of the sets, in the order in which the dataset joins them; ``weights`` (> 0, in any unit) their
+    shares, by size when None. An epoch has ``samples_per_epoch`` over all ranks, all samples once when None; what does
+    not divide by ``world_size`` is left out at the end.
 
     Raises:
         ConfigError: sizes, weights and samples_per_epoch do not fit together.
@@ -236,14 +219,10 @@ def build_loader(
     num_workers: int = 0,
     drop_last: bool = False,
 ) -> DataLoader[TrainingItem]:
-    """Batches (`Batch`) of a dataset.
+    """Batches (`Batch`) of a dataset, which do not depend on the number of loading processes, 0 for this one.
 
-    Args:
-        dataset: what to crop and how.
-        batch_size: crops per batch and rank.
-        sampler: which crops; None gives every sample once, in order. Call its ``set_epoch`` before each epoch.
-        num_workers: processes that load; 0 loads in the caller's. The batches do not depend on it.
-        drop_last: leave an incomplete last batch out.
+    Without a ``sampler``, whose ``set_epoch`` is called before each epoch, every sample comes once, in order. With
+    ``drop_last`` an incomplete last batch is left out.
     """
     keys = [SampleKey(index, 0, index) for index in range(len(dataset))] if sampler is None else sampler
     return DataLoader(

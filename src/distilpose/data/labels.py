@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,14 +95,6 @@ def skeleton_of_file(file: Path, category: str | None = None) -> Skeleton | None
                 file, skeletons[0].name, other.name, skeletons[0].name,
             )  # fmt: skip
     return skeletons[0] if skeletons else None
-
-
-def seen_categories(entries: Sequence[Any], wanted: Collection[int]) -> str:
-    """For an error about a file in which nobody counts: whose annotations these are, if of other categories."""
-    seen = sorted({str(entry.get("category_id")) for entry in entries if isinstance(entry, dict)})
-    if not wanted or set(seen) & {str(number) for number in wanted}:
-        return ""
-    return f" (their category_id: {', '.join(seen[:5])}; the keypoints are of {', '.join(map(str, sorted(wanted)))})"
 
 
 def assumed_keypoints(document: Mapping[str, Any], skeleton: Skeleton) -> str:
@@ -202,10 +194,14 @@ class LabelFile(NamedTuple):
 
     def nobody(self, expected: str) -> DatasetError:
         """The error about a file in which nobody counts."""
-        entries = self.document["annotations"]
+        entries, others = self.document["annotations"], ""
+        seen = sorted({str(entry.get("category_id")) for entry in entries if isinstance(entry, dict)})
+        if self.categories and not set(seen) & {str(number) for number in self.categories}:
+            wanted = ", ".join(map(str, sorted(self.categories)))
+            others = f" (their category_id: {', '.join(seen[:5])}; the keypoints are of {wanted})"
         return DatasetError(
             f"{self.file}: expected {expected}, got none among {len(entries)} annotations ({len(self.problems)} of "
-            f"them invalid){seen_categories(entries, self.categories)}: check that this is a COCO keypoint file, not "
+            f"them invalid){others}: check that this is a COCO keypoint file, not "
             f"one of boxes only. {assumed_keypoints(self.document, self.mapping.source)}".rstrip()
         )
 

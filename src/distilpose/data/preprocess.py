@@ -30,14 +30,7 @@ class Normalization:
 
 
 def crop_image(image: ImageArray, transform: CropTransform) -> ImageArray:
-    """Cut one crop out of an image, bilinear, black outside.
-
-    Args:
-        image: (H, W, 3) uint8.
-        transform: where the crop lies.
-
-    Returns:
-        (h, w, 3) uint8 with (h, w) = ``transform.size_hw``.
+    """One crop of an (H, W, 3) uint8 image, bilinear, black outside -> (h, w, 3) uint8 of ``transform.size_hw``.
 
     Raises:
         InputError: OpenCV cannot cut it.

@@ -19,15 +19,12 @@ _FARTHEST = 1.5  # of the image: labels may lie a little outside
 
 
 def read_yolo(file: Path, split: str | None) -> dict[str, Any]:
-    """Read one split of a YOLO-pose data set.
+    """Read one split of a YOLO-pose data set; None reads the categories alone.
 
-    Each line of a label file is a person: class, box center and size, then ``kpt_shape[0]`` times x, y and, where
-    ``kpt_shape[1]`` is 3, visibility, all as fractions of the image. Without visibility (0, 0) is unlabeled. A line of
-    five numbers is a person without labels. Images without a label file show nobody.
-
-    Args:
-        file: ``data.yaml`` with ``kpt_shape``, the split, and perhaps ``path``, ``names``, ``flip_idx``, ``kpt_names``.
-        split: ``train``, ``val`` or ``test``; None reads the categories alone.
+    ``file`` is a ``data.yaml`` with ``kpt_shape``, the split, and perhaps ``path``, ``names``, ``flip_idx``,
+    ``kpt_names``. Each line of a label file is a person: class, box center and size, then ``kpt_shape[0]`` times x, y
+    and, where ``kpt_shape[1]`` is 3, visibility, all as fractions of the image. Without visibility (0, 0) is unlabeled.
+    A line of five numbers is a person without labels. Images without a label file show nobody.
 
     Returns:
         COCO document; its ``file_name`` entries are whole paths. Without ``kpt_names``, 17 keypoints are COCO's.

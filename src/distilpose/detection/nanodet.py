@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from distilpose.backends.onnxruntime import open_onnx_session
+from distilpose.backends.exported import open_onnx_session
 from distilpose.detection.filtering import keep_people
 from distilpose.errors import ConfigError
 from distilpose.formats.boxes import PersonBoxes

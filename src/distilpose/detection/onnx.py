@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distilpose.backends.base import MAX_BATCH, existing_file, first_line
-from distilpose.backends.onnxruntime import open_onnx_session, run_session
+from distilpose.backends.exported import open_onnx_session, run_session
 from distilpose.compat import current_names
 from distilpose.data.preprocess import Normalization, normalize
 from distilpose.detection.filtering import keep_people

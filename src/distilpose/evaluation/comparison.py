@@ -55,11 +55,7 @@ class ComparedPeople:
         return replace(self, **{name: array[rows] for name, array in arrays.items() if array is not None})
 
     def compared(
-        self,
-        rows: Rows,
-        xy_img: FloatArray,
-        raw_score: FloatArray | None = None,
-        sigma_img: FloatArray | None = None,
+        self, rows: Rows, xy_img: FloatArray, raw_score: FloatArray | None = None, sigma_img: FloatArray | None = None
     ) -> ComparedPeople:
         """The same people beside N predictions: ``rows`` (P,) says which each is compared with, or `NOBODY`.
 
@@ -164,17 +160,13 @@ class GroundTruth:
 def load_ground_truth(
     file: Path, skeleton: Skeleton, mapping: KeypointMapping | None = None, *, skip_invalid: bool = False
 ) -> GroundTruth:
-    """Read and check the labels to evaluate against; see `read_label_file`.
+    """Read and check the labels to evaluate against, of ``skeleton``; see `read_label_file`.
 
     Unlike training (`load_person_samples`), an evaluation keeps images without people, crowds and people without
     keypoints, which COCO neither rewards nor punishes, and labels a little outside the image. People with neither
-    labels nor a box are left out. ``head_box`` (x, y, width, height) is read where it is given.
-
-    Args:
-        file: json with ``images`` and ``annotations``.
-        skeleton: keypoints and order of the ground truth, and of the file without ``mapping``.
-        mapping: of a file with other keypoints to ``skeleton``; what the file lacks is not labeled.
-        skip_invalid: leave invalid annotations out with a warning.
+    labels nor a box are left out, and so are invalid annotations with ``skip_invalid``, with a warning. ``head_box``
+    (x, y, width, height) is read where it is given. With the ``mapping`` of a file with other keypoints to
+    ``skeleton``, what the file lacks is not labeled.
 
     Raises:
         DatasetError: the file is unusable, an annotation is invalid, or nobody is labeled.

@@ -33,18 +33,11 @@ from distilpose.evaluation.metrics.coco_ap import coco_keypoint_curves
 from distilpose.evaluation.metrics.pck import check_measurable, default_metrics, measure_protocols, pck
 from distilpose.evaluation.options import EvaluateOptions
 from distilpose.evaluation.report.report import write_report
-from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, make_folder, metrics_table, write_evaluation
+from distilpose.evaluation.result import SIZE_CLASSES, EvaluationResult, metrics_table, write_evaluation
+from distilpose.files import make_folder
 from distilpose.geometry.oks import OKS_NMS_THRESHOLD, oks_nms
-from distilpose.inference.decoding import (
-    KEYPOINT_SCORE_THRESHOLD,
-    FlipTest,
-    check_flip_test,
-    decode,
-    join_keypoints,
-    keypoints_to_image,
-    pose_score,
-    run_with_flip,
-)
+from distilpose.inference import decoding
+from distilpose.inference.decoding import FlipTest
 from distilpose.inference.result import PoseResult
 from distilpose.skeletons import COCO_17, Skeleton, find_skeleton, map_keypoints
 
@@ -57,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 # How the numbers came about, as ``metrics.json`` puts it.
 BOX_SCORE = "box score"
-RESCORED = f"box score x mean keypoint score above {KEYPOINT_SCORE_THRESHOLD}"
+RESCORED = f"box score x mean keypoint score above {decoding.KEYPOINT_SCORE_THRESHOLD}"
 OWN_BOX = "prediction in the person's own box"
 MOST_SIMILAR = "most similar result of the image"
 
@@ -80,21 +73,20 @@ def evaluate_files(options: EvaluateOptions, *, progress: bool = False) -> Evalu
         DatasetError: the annotations or results are unusable, or do not belong together.
         InputError: the boxes, an image or the output folder are unusable.
     """
-    for folder, option in ((options.out, "--out"), (options.report, "--report")):
+    for folder in (options.out, options.report):
         if folder is not None:
-            make_folder(Path(folder), option)
-    images = None if options.images is None else Path(options.images)
-    is_model = options.predictions is None  # then there are images, as the options have checked
+            make_folder(folder)
+    annotations, images = Path(options.annotations), None if options.images is None else Path(options.images)
+    is_model = options.predictions is None
     skeleton = None if options.skeleton is None else find_skeleton(options.skeleton, only_labels=is_model)
-    if not is_model or images is None:
-        predictions = Path(str(options.predictions))
-        result = evaluate_predictions(
-            predictions, Path(options.annotations), skeleton=skeleton, metrics=options.metrics
-        )
+    if options.predictions is not None:
+        file = Path(options.predictions)
+        result = evaluate_predictions(file, annotations, skeleton=skeleton, metrics=options.metrics)
     else:
+        assert images is not None  # the options have checked it
         result = evaluate_model(
             _backend(options),
-            Path(options.annotations),
+            annotations,
             images,
             detections=None if options.detections is None else Path(options.detections),
             detector=options.detector,
@@ -136,15 +128,7 @@ def evaluate_model(
     if mapping is not None and mapping.missing_names:
         logger.warning("%s does not label %s: not compared", annotations, ", ".join(mapping.missing_names))
     people = EvaluationSet.load(
-        annotations,
-        images,
-        input_size_hw=description.input_size_hw,
-        detections=detections,
-        detector=detector,
-        skeleton=description.skeleton,
-        mapping=mapping,
-        padding=description.padding,
-        udp=description.udp,
+        annotations, images, description, detections=detections, detector=detector, mapping=mapping
     )
     evaluated = partial(
         evaluate_set,
@@ -189,7 +173,7 @@ def evaluate_set(
         DatasetError: an image does not fit its annotations.
         InputError: an image cannot be read, or the model returns numbers that are not finite.
     """
-    check_flip_test(flip_test)
+    decoding.check_flip_test(flip_test)
     _check_fits(backend, evaluation_set)
     boxes, truth = evaluation_set.boxes, evaluation_set.ground_truth
     check_measurable(metrics or (), truth.people)
@@ -216,19 +200,12 @@ def evaluate_set(
 
 
 def evaluate_predictions(
-    predictions: Path,
-    annotations: Path,
-    *,
-    skeleton: Skeleton | None = None,
-    metrics: Sequence[str] | None = None,
+    predictions: Path, annotations: Path, *, skeleton: Skeleton | None = None, metrics: Sequence[str] | None = None
 ) -> EvaluationResult:
-    """Evaluate a COCO results file alone, as it is: no new scores, no suppression.
+    """Evaluate a COCO results file of any model alone, as it is: no new scores, no suppression.
 
-    Args:
-        predictions: results of any model.
-        annotations: COCO keypoint file.
-        skeleton: of both; what the annotation file says of its keypoints without it, else COCO's.
-        metrics: names of `pck.METRICS`; those usual for the skeleton without it.
+    Without a ``skeleton`` both files have the keypoints that the annotation file names, else COCO's. ``metrics`` are
+    names of `pck.METRICS`, those usual for the skeleton when None.
 
     Raises:
         ConfigError: a metric is unknown or impossible.
@@ -259,16 +236,13 @@ def _backend(options: EvaluateOptions) -> InferenceBackend:
 
 
 def _check_fits(backend: InferenceBackend, evaluation_set: EvaluationSet) -> None:
-    description, skeleton = backend.description, evaluation_set.ground_truth.people.skeleton
-    if description.input_size_hw != evaluation_set.input_size_hw:
+    (size_hw, skeleton), (own_hw, own) = (
+        (known.input_size_hw, known.skeleton) for known in (backend.description, evaluation_set.description)
+    )
+    if size_hw != own_hw or skeleton.keypoint_names != own.keypoint_names:
         raise ConfigError(
-            f"the model reads crops of (H, W) {description.input_size_hw}, the evaluation set was loaded for "
-            f"{evaluation_set.input_size_hw}: load it for this model"
-        )
-    if description.skeleton.keypoint_names != skeleton.keypoint_names:
-        raise ConfigError(
-            f"the model has the keypoints of {description.skeleton.name}, the evaluation set those of "
-            f"{skeleton.name}: load it for this model"
+            f"the model reads crops of (H, W) {size_hw} and has the keypoints of {skeleton.name}, the evaluation set "
+            f"was loaded for {own_hw} and {own.name}: load it for this model"
         )
 
 
@@ -287,13 +261,15 @@ def _predict(
         disable=not progress,
     )
     udp, map_hw = backend.description.udp, backend.description.heatmap_size_hw
-    keypoints = join_keypoints([decode(run_with_flip(backend, images, flip_test), udp=udp) for images in batches])
-    xy_img, sigma_img = keypoints_to_image(keypoints, evaluation_set.transforms, map_hw)
+    keypoints = decoding.join_keypoints(
+        [decoding.decode(decoding.run_with_flip(backend, images, flip_test), udp=udp) for images in batches]
+    )
+    xy_img, sigma_img = decoding.keypoints_to_image(keypoints, evaluation_set.transforms, map_hw)
     return PoseResult(
         xy=xy_img,
         box=boxes.xyxy,
         box_score=boxes.score,
-        pose_score=pose_score(boxes.score, keypoints.raw_score),
+        pose_score=decoding.pose_score(boxes.score, keypoints.raw_score),
         raw_score=keypoints.raw_score,
         sigma=sigma_img,
         skeleton=skeleton,

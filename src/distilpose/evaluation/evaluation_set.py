@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose.backends.description import ModelDescription
 from distilpose.data.check import find_bad_images, size_conflict
 from distilpose.data.images import read_image
 from distilpose.data.preprocess import NetworkInput, Normalization, crop_image, network_input
 from distilpose.errors import DatasetError
 from distilpose.evaluation.comparison import GroundTruth, load_ground_truth
 from distilpose.formats.boxes import PersonBoxes, match_boxes
-from distilpose.geometry import CROP_PADDING, box_iou_xyxy, clip_boxes_xyxy, crops_from_boxes
-from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton
+from distilpose.geometry import box_iou_xyxy, clip_boxes_xyxy
+from distilpose.skeletons import KeypointMapping, Skeleton
 from distilpose.types import FloatArray, ImageArray, IntArray
 
 if TYPE_CHECKING:
@@ -52,18 +53,12 @@ class EvaluationBoxes(NamedTuple):
 class EvaluationSet:
     """Ground truth, person boxes and the images they lie in. Build one with `EvaluationSet.load`.
 
-    Args:
-        ground_truth: what results are compared with.
-        paths: file of each image by id.
-        boxes: whose crops to take.
-        input_size_hw: (H, W) of a crop in pixels.
-        keep_crops: hold the crops in memory after the first pass (144 KiB each at 256 x 192).
-        padding: see `ModelDescription`.
-        udp: likewise.
-
     Attributes:
-        ground_truth, boxes, input_size_hw: as above.
-        transforms: N crops in the order of ``boxes``.
+        ground_truth: what results are compared with.
+        boxes: whose crops are taken.
+        description: of the model that the crops are for.
+        transforms: N crops in the order of ``boxes``; kept in memory after the first pass with ``keep_crops`` (144 KiB
+            each at 256 x 192).
 
     Raises:
         DatasetError: an image that holds boxes does not exist.
@@ -74,14 +69,11 @@ class EvaluationSet:
         ground_truth: GroundTruth,
         paths: Mapping[int, Path],
         boxes: EvaluationBoxes,
-        input_size_hw: tuple[int, int],
+        description: ModelDescription,
         keep_crops: bool = False,
-        padding: float = CROP_PADDING,
-        udp: bool = False,
     ) -> None:
-        self.ground_truth, self.boxes, self.input_size_hw = ground_truth, boxes, input_size_hw
-        self.transforms = crops_from_boxes(boxes.xyxy, input_size_hw, padding, udp=udp)
-        self._geometry, self._paths = (padding, udp), paths
+        self.ground_truth, self.boxes, self.description = ground_truth, boxes, description
+        self.transforms, self._paths = description.crops(boxes.xyxy), paths
         _check_exist([paths[image_id] for image_id in np.unique(boxes.image_id).tolist()], ground_truth)
         self._keep_crops = keep_crops
         self._kept: list[ImageArray] | None = None
@@ -91,15 +83,12 @@ class EvaluationSet:
         cls,
         annotations: Path,
         images: Path,
+        description: ModelDescription,
         *,
-        input_size_hw: tuple[int, int],
         detections: Path | None = None,
         detector: Detector | str | None = None,
-        skeleton: Skeleton = COCO_17,
         mapping: KeypointMapping | None = None,
         keep_crops: bool = False,
-        padding: float = CROP_PADDING,
-        udp: bool = False,
         check_images: bool = False,
         skip_invalid: bool = False,
     ) -> EvaluationSet:
@@ -107,7 +96,7 @@ class EvaluationSet:
 
         Crops are those of ``detections``, a boxes file (`match_boxes`): not clipped, with any score; those of other
         images are left out. Or those of a ``detector``, at its own threshold. Or of every labeled person's own box.
-        ``mapping`` is that of a file with other keypoints to ``skeleton``; more is said of `EvaluationSet`. With
+        ``mapping`` is that of a file with other keypoints to the model's; more is said of `EvaluationSet`. With
         ``check_images`` the images of labeled people are decoded now; with ``skip_invalid`` broken annotations and
         images are left out with a warning.
 
@@ -116,25 +105,25 @@ class EvaluationSet:
             InputError: the detections are unusable, or in other images; with a detector, an image cannot be read.
             ConfigError: there is no such detector, or it finds something else than the model's skeleton has.
         """
-        ground_truth = load_ground_truth(annotations, skeleton, mapping, skip_invalid=skip_invalid)
+        ground_truth = load_ground_truth(annotations, description.skeleton, mapping, skip_invalid=skip_invalid)
         paths = ground_truth.paths(images)
         if check_images:
             ground_truth = _without_bad_images(ground_truth, paths, skip_invalid)
             paths = {image_id: paths[image_id] for image_id in ground_truth.images}
         if detector is not None:
             _check_exist(list(paths.values()), ground_truth)
-            boxes = _found_boxes(detector, paths, skeleton)
+            boxes = _found_boxes(detector, paths, description.skeleton)
         elif detections is not None:
             people = match_boxes(detections, list(paths.values()), annotations).people
             boxes = _joined(detections.name, list(paths), [people[path] for path in paths.values()])
         else:
             boxes = _true_boxes(ground_truth)
-        return cls(ground_truth, paths, boxes, input_size_hw, keep_crops, padding, udp)
+        return cls(ground_truth, paths, boxes, description, keep_crops)
 
     def with_true_boxes(self) -> EvaluationSet:
         """The same people in the boxes of the ground truth."""
         truth = self.ground_truth
-        return EvaluationSet(truth, self._paths, _true_boxes(truth), self.input_size_hw, False, *self._geometry)
+        return EvaluationSet(truth, self._paths, _true_boxes(truth), self.description)
 
     def __len__(self) -> int:
         return len(self.transforms)
@@ -173,11 +162,7 @@ class EvaluationSet:
 
 
 def _without_bad_images(truth: GroundTruth, paths: Mapping[int, Path], skip_invalid: bool) -> GroundTruth:
-    """The ground truth without the images that cannot be used.
-
-    Raises:
-        DatasetError: there are some, and none is to be skipped, or no other has people.
-    """
+    """The ground truth without unusable images; a `DatasetError` if none is to be skipped, or no other is left."""
     labeled = {paths[image_id]: truth.image_hw(image_id) for image_id in np.unique(truth.people.image_id).tolist()}
     bad = find_bad_images(labeled)
     problems = "\n  ".join(bad.values())
@@ -189,10 +174,7 @@ def _without_bad_images(truth: GroundTruth, paths: Mapping[int, Path], skip_inva
 
 
 def _true_boxes(ground_truth: GroundTruth) -> EvaluationBoxes:
-    """One box for each labeled person, clipped as the COCO top-down baselines do.
-
-    A person whose box has no area inside the image gets none, and so counts as missed.
-    """
+    """One box for each labeled person, clipped as the COCO top-down baselines do; none without area in the image."""
     people = ground_truth.people
     sizes_hw = [ground_truth.image_hw(image_id) for image_id in people.image_id.tolist()]
     boxes = np.stack([clip_boxes_xyxy(box, hw)[0] for box, hw in zip(people.box_xyxy, sizes_hw, strict=True)])

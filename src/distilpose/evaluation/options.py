@@ -61,18 +61,15 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         check_options(self)
         if self.predictions is not None:
-            self._refuse_model_options()
+            names = ["model", "teacher", "detections", "detector", *(["images"] if self.report is None else [])]
+            given = [name for name in names if getattr(self, name) is not None]
+            given += [] if self.flip_test == "off" else ["flip-test"]
+            if given:
+                raise ConfigError(
+                    f"--predictions is evaluated alone, got --{', --'.join(given)} as well: leave one or the other out"
+                )
         elif self.images is None:
             raise ConfigError("expected --images, or --predictions alone, to evaluate: pass one or the other")
         for one, other in (("teacher", "model"), ("detector", "detections")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ConfigError(f"--{one} and --{other} stand for the same thing: pass one of them")
-
-    def _refuse_model_options(self) -> None:
-        names = ["model", "teacher", "detections", "detector", *(["images"] if self.report is None else [])]
-        given = [name for name in names if getattr(self, name) is not None]
-        given += [] if self.flip_test == "off" else ["flip-test"]
-        if given:
-            raise ConfigError(
-                f"--predictions is evaluated alone, got --{', --'.join(given)} as well: leave one or the other out"
-            )

@@ -10,12 +10,11 @@ from typing import Any
 
 from rich.table import Table
 
-from distilpose.errors import InputError
 from distilpose.evaluation.comparison import ComparedPeople
 from distilpose.evaluation.metrics.coco_ap import COCO_METRICS
 from distilpose.evaluation.metrics.diagnosis import calibrate
 from distilpose.evaluation.metrics.pck import ALL_JOINTS, JointAccuracy, ProtocolResult
-from distilpose.files import utf8_text, write_whole
+from distilpose.files import utf8_text, write_file_atomically
 from distilpose.types import FloatArray
 
 METRICS_FILE = "metrics.json"
@@ -69,18 +68,6 @@ class EvaluationResult:
         }
 
 
-def make_folder(out: Path, option: str = "--out") -> None:
-    """Make a folder that results go to, given with ``option``; an evaluation calls this before the long work.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: expected a folder to write to ({error}): choose another {option}") from error
-
-
 def write_evaluation(result: EvaluationResult, out: Path) -> None:
     """Write ``metrics.json`` and ``results_keypoints.json``, which can be submitted to COCO as it is.
 
@@ -89,17 +76,14 @@ def write_evaluation(result: EvaluationResult, out: Path) -> None:
     Raises:
         InputError: the folder cannot be made or written to.
     """
-    make_folder(out)
     write_text(out / METRICS_FILE, json.dumps(result.to_dict(), indent=2) + "\n")
     write_text(out / RESULTS_FILE, json.dumps(list(result.results)))
 
 
-def write_text(file: Path, text: str, option: str = "--out") -> None:
-    """Write a file whole or not at all; an `InputError` names the ``option`` of its folder."""
-    try:
-        write_whole(file, utf8_text(text).encode())
-    except OSError as error:
-        raise InputError(f"{file}: expected a file to write to ({error}): choose another {option}") from error
+def write_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all; see `write_file_atomically`."""
+    with write_file_atomically(file) as part:
+        part.write_bytes(utf8_text(text).encode())
 
 
 def metrics_table(result: EvaluationResult) -> Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +27,6 @@ from distilpose.export.rewrite import ExportForm
 from distilpose.files import disk_errors
 from distilpose.geometry import CropTransform
 from distilpose.models.base import PoseModel
-from distilpose.skeletons import Skeleton
 from distilpose.types import Float32Array, ImageArray, Size
 
 BATCH_SIZES = (1, 3, 8)  # none is the one that is traced
@@ -39,32 +37,20 @@ TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 2e-2, "int8": 0
 
 
 class OutputError(NamedTuple):
-    """How far an exported file is from its model in one output and batch.
-
-    Attributes:
-        output: name of the output.
-        batch: number of crops.
-        largest: largest absolute difference, as a share of the output's largest absolute value.
-        mean: mean absolute difference, likewise.
-    """
+    """How far an exported file is from its model in one output and batch."""
 
     output: str
-    batch: int
-    largest: float
-    mean: float
+    batch: int  # crops
+    largest: float  # absolute difference, as a share of the output's largest absolute value
+    mean: float  # likewise
 
 
 class ExportReport(NamedTuple):
-    """What `export_model` wrote.
+    """What `export_model` wrote."""
 
-    Attributes:
-        files: one, or for OpenVINO graph and weights.
-        description: what the file says about itself.
-        errors: every output of the file against torch, on several batch sizes; none of Core ML, which needs a Mac.
-    """
-
-    files: tuple[Path, ...]
-    description: ModelDescription
+    files: tuple[Path, ...]  # one, or for OpenVINO graph and weights
+    description: ModelDescription  # what the file says about itself
+    # every output of the file against torch, on several batch sizes; none of Core ML, which needs a Mac
     errors: tuple[OutputError, ...]
 
     @property
@@ -148,10 +134,9 @@ def export_file(options: ExportOptions) -> ExportReport:
     """`export_model` from files, as the command line has it; raises the same, and `DatasetError` for calibration."""
     check_export_packages(format_of(Path(options.out), options.format), options.precision)
     model = torch_model(options.model)
-    inside = describe(model)
     crops = None
     if options.calibration is not None:
-        crops = calibration_crops(options.calibration, inside.input_size_hw, inside.skeleton, images=options.images)
+        crops = calibration_crops(options.calibration, describe(model), images=options.images)
     return export_model(
         model,
         options.out,
@@ -179,11 +164,15 @@ def verify(exported: InferenceBackend, model: InferenceBackend, crops: ImageArra
         CheckpointError: an output differs by more than rounding.
     """
     precision = exported.description.precision
-    errors = [
-        error
-        for batch in BATCH_SIZES
-        for error in _differences(_arrays(exported, crops[:batch]), _arrays(model, crops[:batch]))
-    ]
+    errors = []
+    for batch in BATCH_SIZES:
+        found, expected = _arrays(exported, crops[:batch]), _arrays(model, crops[:batch])
+        ours, theirs = ({name: value.shape for name, value in each.items()} for each in (found, expected))
+        if ours != theirs:
+            raise CheckpointError(f"the exported file returns arrays of shapes {ours}, the model {theirs}")
+        for name, values in expected.items():
+            error = np.abs(found[name].astype(np.float64) - values) / max(float(np.abs(values).max()), 1e-12)
+            errors.append(OutputError(name, batch, float(error.max()), float(error.mean())))
 
     def judged(error: OutputError) -> float:
         return error.mean if precision == "int8" else error.largest
@@ -202,15 +191,6 @@ def _arrays(backend: InferenceBackend, crops: ImageArray) -> dict[str, Float32Ar
     output = backend(network_input(crops, backend.description.normalization))
     values = {name: getattr(output, name, None) for name in (*POSE_OUTPUTS, HEATMAP_OUTPUT)}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _differences(exported: dict[str, Float32Array], model: dict[str, Float32Array]) -> Iterator[OutputError]:
-    ours, theirs = ({name: value.shape for name, value in found.items()} for found in (exported, model))
-    if ours != theirs:
-        raise CheckpointError(f"the exported file returns arrays of shapes {ours}, the model {theirs}")
-    for name, expected in model.items():
-        error = np.abs(exported[name].astype(np.float64) - expected) / max(float(np.abs(expected).max()), 1e-12)
-        yield OutputError(name, len(expected), float(error.max()), float(error.mean()))
 
 
 def check_export_packages(format: Format, precision: str) -> None:
@@ -246,20 +226,15 @@ FEWEST_CROPS = 8
 
 def calibration_crops(
     source: str | Path,
-    input_size_hw: tuple[int, int],
-    skeleton: Skeleton,
+    description: ModelDescription,
     *,
     images: str | Path | None = None,
     count: int = CALIBRATION_CROPS,
 ) -> ImageArray:
-    """Person crops (N, H, W, 3) uint8, spread evenly over a data set.
+    """``count`` person crops (N, H, W, 3) uint8 for a model, or all there are, spread evenly over a data set.
 
-    Args:
-        source: a folder of images of one person each, or a COCO keypoint file.
-        input_size_hw: (H, W) of a crop.
-        skeleton: of the model.
-        images: folder of a COCO file's images; ``images`` beside it when None.
-        count: how many crops, or all there are if they are fewer.
+    ``source`` is a folder of images of one person each, or a COCO keypoint file, whose ``images`` are in a folder of
+    that name beside it when None.
 
     Raises:
         ConfigError: ``source`` is neither file nor folder, or ``count`` is too small.
@@ -270,10 +245,10 @@ def calibration_crops(
     if count < FEWEST_CROPS:
         raise ConfigError(f"calibration needs at least {FEWEST_CROPS} crops, got {count}")
     if source.is_dir():
-        crops = _from_folder(source, input_size_hw, count)
+        crops = _from_folder(source, description.input_size_hw, count)
     elif source.is_file():
         folder = source.parent / "images" if images is None else Path(images)
-        people = EvaluationSet.load(source, folder, input_size_hw=input_size_hw, skeleton=skeleton)
+        people = EvaluationSet.load(source, folder, description)
         crops = list(people.crops(_spread(len(people), count)))
     else:
         raise ConfigError(

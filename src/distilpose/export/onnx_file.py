@@ -30,16 +30,9 @@ _SMALLEST_HALVED = 64  # numbers; shorter constants stay as they are
 
 
 def write(form: ExportForm, path: Path, description: ModelDescription, crops: ImageArray | None) -> list[Path]:
-    """Write a file, as every module of a format does.
+    """Write a file, as every module of a format does; returns its files, the one with the description first.
 
-    Args:
-        form: of the model.
-        path: the file to write.
-        description: of the file; it says the precision.
-        crops: (N, H, W, 3) uint8 to calibrate with, for int8.
-
-    Returns:
-        The files, the one with the description first.
+    The ``description`` says the precision; int8 is calibrated with ``crops`` (N, H, W, 3) uint8.
     """
     export_onnx(form, description.input_size_hw, path)
     if crops is not None:
@@ -167,10 +160,7 @@ def _first_convolutions(graph: onnx.GraphProto) -> Sequence[str]:
 
 
 def _last_convolutions(graph: onnx.GraphProto) -> Sequence[str]:
-    """Those on the finest map of a top-down path, behind its last upsampling; the patches' convolution is not one.
-
-    They are cheap, and in 8 bits they moved the shipped student's keypoints by a hundredth of the crop: 12 AP.
-    """
+    """Those on the finest map, behind the last upsampling of a top-down path: cheap, and in 8 bits they cost 12 AP."""
     nodes = graph.node
     upsampled = max((at for at, node in enumerate(nodes) if node.op_type == "Resize"), default=len(nodes))
     return [node.name for node in nodes[upsampled:] if node.op_type == "Conv" and not _is_strided(node)]

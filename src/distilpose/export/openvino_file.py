@@ -13,7 +13,7 @@ import onnx
 
 from distilpose.backends.base import described
 from distilpose.backends.description import METADATA_KEY, ModelDescription
-from distilpose.backends.openvino import import_openvino
+from distilpose.backends.exported import import_openvino
 from distilpose.data.preprocess import network_input
 from distilpose.export.onnx_file import export_onnx, float_nodes
 from distilpose.export.rewrite import ExportForm

@@ -15,17 +15,11 @@ Format = Literal["onnx", "openvino", "litert", "coreml"]
 
 
 class FileFormat(NamedTuple):
-    """A format, written by ``export/NAME_file.py``.
-
-    Attributes:
-        suffix: of the file.
-        packages: imports that write it and run it for comparison.
-        int8: those that int8 needs beside them; None where the format has none.
-    """
+    """A format, written by ``export/NAME_file.py``."""
 
     suffix: str
-    packages: tuple[str, ...]
-    int8: tuple[str, ...] | None = ()
+    packages: tuple[str, ...]  # imports that write it and run it for comparison
+    int8: tuple[str, ...] | None = ()  # those that int8 needs beside them; None where the format has none
 
 
 FORMATS: dict[Format, FileFormat] = {

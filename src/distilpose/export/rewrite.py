@@ -1,13 +1,5 @@
 """A model in the form that inference runtimes run fastest. Every rewrite is exact but for rounding.
 
-- Queries, keys and values come from three products instead of one: no slicing and moving of a (B, T, 3 D) array
-  afterwards, and OpenVINO recognizes the attention as one operation, moves included.
-- The scale of the attention is in the weights of the queries.
-- Patches are embedded by one strided convolution instead of a copy of the feature map and a product.
-- The position code is padded once.
-- The last block updates keypoint tokens alone, as nothing reads its visual tokens. Such blocks read the visual tokens
-  as they are: no keys and values are computed of them (`ReadingBlock`).
-
 Batch norms are folded by the exporter.
 """
 
@@ -27,11 +19,9 @@ from distilpose.models.token_encoder import TokenEncoder, TransformerBlock
 
 
 class ExportForm(nn.Module):
-    """A model that returns a tuple of arrays, tokens left out; it shares the model's weights.
+    """A model, in evaluation mode, that returns a tuple of arrays, tokens left out; it shares the model's weights.
 
-    Args:
-        model: in evaluation mode.
-        pixels: the model's normalization, to read (B, 3, H, W) uint8; None to read what the model reads.
+    With the model's normalization as ``pixels`` it reads (B, 3, H, W) uint8, else what the model reads.
 
     Attributes:
         output_names: of the tuple's arrays.
@@ -60,10 +50,10 @@ class ExportForm(nn.Module):
 
 
 class FlatEncoder(nn.Module):
-    """A `TokenEncoder` that returns its keypoint tokens alone.
+    """A `TokenEncoder`, whose weights it uses, that returns its keypoint tokens alone.
 
-    Args:
-        encoder: whose weights to use.
+    Patches are embedded by one strided convolution instead of a copy of the feature map and a product. The last block
+    updates keypoint tokens alone, as nothing reads its visual tokens.
     """
 
     def __init__(self, encoder: TokenEncoder) -> None:
@@ -95,10 +85,9 @@ class FlatEncoder(nn.Module):
 
 
 class FlatBlock(nn.Module):
-    """A `TransformerBlock` with separate queries, keys and values.
+    """A `TransformerBlock`, whose weights it uses, with separate queries, keys and values, the scale in the queries'.
 
-    Args:
-        block: whose weights to use.
+    No (B, T, 3 D) array is sliced and moved, and OpenVINO recognizes the attention as one operation, moves included.
     """
 
     def __init__(self, block: TransformerBlock) -> None:
@@ -123,15 +112,12 @@ class FlatBlock(nn.Module):
 
 
 class ReadingBlock(nn.Module):
-    """A `TransformerBlock` that updates the keypoint tokens alone: few rows of queries, many of keys and values.
+    """A `TransformerBlock`, whose weights it uses, that updates the keypoint tokens alone: few queries, many keys.
 
     With s the scale, W the weights of one head and n the normed tokens, (s Wq n)' (Wk n) is (s Wk' Wq n)' n, and the
     values' product may follow the mixing: keys and values of the many visual tokens are never computed. The norm's own
     factor goes into the weights. Its offset moves all keys alike, which a softmax does not see; through queries and
     values, whose mixing weights sum to one, it becomes a bias.
-
-    Args:
-        block: whose weights to use.
     """
 
     def __init__(self, block: TransformerBlock) -> None:
@@ -173,10 +159,7 @@ def _heads(values: Tensor, count: int) -> Tensor:
 
 
 class _Pixels(nn.Module):
-    """(B, 3, H, W) uint8 -> what `preprocess.normalize` makes of it.
-
-    A factor and an offset beside the first convolution, not inside: its border is zero after normalizing.
-    """
+    """(B, 3, H, W) uint8 -> `preprocess.normalize`, not inside the first convolution: its border is zero after it."""
 
     def __init__(self, normalization: Normalization) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 from itertools import chain, count
@@ -129,8 +130,14 @@ def _people(found: Sources, options: PredictOptions, predictor: PosePredictor) -
 
 
 def _prepare_folder(found: Sources, options: PredictOptions) -> None:
-    """Make the folder; refuse one where results or drawn namesakes would take the place of an input."""
-    out, sources = Path(options.out), {path.resolve() for path in (*found.images, *found.videos)}
+    """Make the folder; refuse one where results or drawn namesakes would take the place of an input.
+
+    Names of which none exists are refused too: an empty result would replace that of an earlier run.
+    """
+    named = (*found.images, *found.videos)
+    if named and not found.cameras and not any(path == STDIN or os.path.lexists(path) for path in named):
+        raise InputError(f"{named[0]} does not exist: expected an image, a video or a folder of them")
+    out, sources = Path(options.out), {path.resolve() for path in named}
     files = [file for file in (options.boxes, options.annotations) if file is not None and len(str(file)) < 4096]
     if (out / PREDICTIONS_NAME).resolve() in sources | {Path(file).resolve() for file in files}:
         raise InputError(f"{out} would get a file in place of the input {PREDICTIONS_NAME}: choose another folder")

@@ -76,6 +76,7 @@ MODELS: dict[str, ModelConfig] = {
         "distilpose", "movenet_lightning", _SMALL, depth=4, num_heads=6, visual_depth=1
     ),
     "tokenpose_mobilenet": ModelConfig("tokenpose", "movenet_thunder", _SMALL, depth=4, num_heads=6),
+    "heatmap_mobilenet": ModelConfig("heatmap", "movenet_thunder", _SMALL),
     "distilpose_lite0": ModelConfig("distilpose", "efficientnet_lite0", _SMALL, depth=4, num_heads=6, visual_depth=1),
     "tokenpose_lite2": ModelConfig("tokenpose", "efficientnet_lite2", _SMALL, depth=4, num_heads=6),
     # Without tokens.
@@ -112,6 +113,7 @@ MODEL_CARDS: dict[str, ModelCard] = {
     "tokenpose_m": ModelCard(10_888_416, 2.34, 2.456),
     "distilpose_mobilenet": ModelCard(4_009_245, 0.32, 0.336),
     "tokenpose_mobilenet": ModelCard(8_656_512, 0.78, 0.823),
+    "heatmap_mobilenet": ModelCard(6_211_505, 0.50, 0.503),
     "distilpose_lite0": ModelCard(4_661_573, 0.42, 0.429),
     "tokenpose_lite2": ModelCard(6_940_352, 0.76, 0.799),
     "deeppose_r18": ModelCard(11_220_117, 1.78, 1.781, source=_DEEPPOSE),

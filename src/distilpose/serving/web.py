@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distilpose.backends.base import INPUT_NAME
 from distilpose.backends.description import ModelDescription
+from distilpose.backends.exported import OnnxRuntimeBackend
 from distilpose.backends.loading import DEFAULT_MODEL, SHIPPED_WEIGHTS
-from distilpose.backends.onnxruntime import OnnxRuntimeBackend
 from distilpose.detection import nanodet
 from distilpose.errors import ConfigError, InputError
 from distilpose.files import disk_errors

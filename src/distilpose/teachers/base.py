@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from distilpose.backends.description import ModelDescription
@@ -16,8 +15,7 @@ from distilpose.data.preprocess import Normalization
 from distilpose.errors import ConfigError
 from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
-from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton, find_skeleton, map_keypoints, name_key
-from distilpose.skeletons.reading import skeleton_from_category
+from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton, map_keypoints, name_key
 from distilpose.types import Size
 
 
@@ -61,9 +59,6 @@ class HeatmapSource(Protocol):
     def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) its own input -> heatmaps (B, K, h, w) of its own keypoints, and tokens or None."""
 
-    def to(self, device: torch.device) -> None:
-        """Move it."""
-
 
 class Teacher(Protocol):
     """Gives heatmaps of a student's crops, in the student's keypoints: cell c of w lies at c / w of the crop."""
@@ -74,29 +69,10 @@ class Teacher(Protocol):
     reads_images: bool  # whether its answer depends on the pixels, so that mirrored crops say something new
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
-        """B crops -> heatmaps (B, K, h, w) and tokens or None. Run it in inference mode."""
-
-    def to(self, device: torch.device) -> None:
-        """Move it."""
+        """B crops -> heatmaps (B, K, h, w) and tokens or None, on their device. Run it in inference mode."""
 
 
 logger = logging.getLogger(__name__)
-
-
-def teacher_skeleton(keypoints: str | Sequence[str], what: str, *, only_labels: bool = True) -> Skeleton:
-    """The keypoints of a teacher's heatmaps: a built-in skeleton, a skeleton's file, or the names in their order.
-
-    Heatmaps are found by their names alone, so with ``only_labels`` nothing is said of what else is left out.
-
-    Raises:
-        ConfigError: the skeleton is unknown, or a name is doubled; the text begins with ``what``.
-    """
-    try:
-        if isinstance(keypoints, str):
-            return find_skeleton(keypoints, only_labels=only_labels)
-        return skeleton_from_category({"name": "teacher", "keypoints": list(keypoints)}, only_labels=only_labels)
-    except ConfigError as error:
-        raise ConfigError(f"{what}: keypoints: {error}") from error
 
 
 def unnamed_skeleton(count: int) -> Skeleton:
@@ -108,13 +84,10 @@ def unnamed_skeleton(count: int) -> Skeleton:
 
 
 def match_keypoints(student: Skeleton, teacher: Skeleton, mapping: Mapping[str, str], what: str) -> KeypointMapping:
-    """Find each of the student's keypoints among the teacher's, and warn of those that it lacks.
+    """Find each of the student's keypoints among those of the teacher's heatmaps, and warn of those that it lacks.
 
-    Args:
-        student: its keypoints.
-        teacher: those of the heatmaps.
-        mapping: student's name -> teacher's name, ``""`` for none; the others are found by name.
-        what: the teacher, for the messages.
+    ``mapping`` leads from the student's name to the teacher's, ``""`` for none; the others are found by name. Messages
+    name the teacher by ``what``.
 
     Raises:
         ConfigError: the mapping names an unknown keypoint or changes sides, or no keypoint is taught.

@@ -11,6 +11,7 @@ import torch
 
 from distilpose.backends.description import ModelDescription
 from distilpose.backends.device import AUTO, check_settings, log_runtime, torch_device
+from distilpose.backends.foreign import foreign_skeleton
 from distilpose.backends.torch import torch_runtime
 from distilpose.data.coco import PersonSample
 from distilpose.data.dataset import Batch
@@ -18,25 +19,15 @@ from distilpose.data.preprocess import NetworkInput, Normalization
 from distilpose.errors import ConfigError
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import COCO_17, name_key
-from distilpose.teachers.adapter import SourceTeacher
-from distilpose.teachers.base import CropSpec, HeatmapSource, SourceSpec, Teacher, teacher_skeleton
-from distilpose.teachers.config import (
-    CheckpointTeacher,
-    EnsembleTeacher,
-    HeatmapFilesTeacher,
-    OnnxTeacher,
-    SimccTeacher,
-    TeacherConfig,
-    VitPoseTeacher,
-    teacher_config_from,
-)
-from distilpose.teachers.ensemble import Ensemble, FlipAverage
+from distilpose.teachers import config as kinds
+from distilpose.teachers.adapter import Ensemble, FlipAverage, SourceTeacher
+from distilpose.teachers.base import CropSpec, HeatmapSource, SourceSpec, Teacher
 from distilpose.teachers.networks import OnnxSource, load_checkpoint_source, load_vitpose_source
 from distilpose.teachers.stored_heatmaps import HeatmapFiles
 from distilpose.types import Float32Array
 
 TeacherValues = str | Mapping[str, Any]
-_NETWORKS = CheckpointTeacher | VitPoseTeacher | OnnxTeacher | SimccTeacher
+_Network = kinds.CheckpointTeacher | kinds.VitPoseTeacher | kinds.OnnxTeacher | kinds.SimccTeacher
 
 
 def open_teacher(
@@ -46,64 +37,46 @@ def open_teacher(
     *,
     set_sizes: Sequence[int] = (),
     flip: bool = False,
+    load: Callable[[_Network], HeatmapSource] | None = None,
 ) -> Teacher:
-    """The teacher that stands under ``teacher`` in a configuration.
+    """The teacher that stands under ``teacher`` in a configuration, for the ``crops`` of a student.
 
-    Args:
-        values: what stands there.
-        crops: of the student.
-        samples: the training people, for heatmaps on disk.
-        set_sizes: how many of them belong to each training set, for heatmaps in a folder for each set.
-        flip: average its heatmaps with those of the mirrored crops.
+    Heatmaps on disk need the training people, and in a folder for each training set how many of them belong to each.
+    ``flip`` averages its heatmaps with those of the mirrored crops. ``load`` gives the networks, in the order in which
+    they are named; `load_source` does when None.
 
     Raises:
         DistilPoseError: it contradicts itself, does not fit the student, or a file or folder is unusable.
     """
-    return _open(teacher_config_from(values), crops, samples, set_sizes, flip)
-
-
-def _open(
-    config: TeacherConfig,
-    crops: CropSpec,
-    samples: Sequence[PersonSample],
-    set_sizes: Sequence[int],
-    flip: bool,
-    first: HeatmapSource | None = None,
-    load: Callable[[_NETWORKS], HeatmapSource] | None = None,
-) -> Teacher:
-    """See `open_teacher`; ``first`` is the source of its first network, where that is loaded already."""
-    load = load or load_source
+    config = kinds.teacher_config_from(values)
     teacher: Teacher
-    if isinstance(config, EnsembleTeacher):
-        members = [teacher_config_from(member) for member in config.members]
-        firsts = [first, *[None] * (len(members) - 1)]
-        opened = [
-            _open(member, crops, samples, set_sizes, False, one, load)
-            for member, one in zip(members, firsts, strict=True)
-        ]
-        teacher = Ensemble(opened, config.weights)
-    elif isinstance(config, HeatmapFilesTeacher):
+    if isinstance(config, kinds.EnsembleTeacher):
+        members = [open_teacher(each, crops, samples, set_sizes=set_sizes, load=load) for each in config.members]
+        teacher = Ensemble(members, config.weights)
+    elif isinstance(config, kinds.HeatmapFilesTeacher):
         folders = [config.folder] if isinstance(config.folder, str) else config.folder
         teacher = HeatmapFiles(list(map(Path, folders)), crops, samples, config.mapping, set_sizes)
     else:
-        teacher = SourceTeacher(first or load(config), crops, config.mapping, _what(config))
+        teacher = SourceTeacher((load or load_source)(config), crops, config.mapping, _what(config))
         flip |= config.flip
     return FlipAverage(teacher, crops.skeleton.flip_index) if flip else teacher
 
 
-def load_source(config: _NETWORKS, *, device: str = AUTO, threads: int | None = None) -> HeatmapSource:
+def load_source(config: _Network, *, device: str = AUTO, threads: int | None = None) -> HeatmapSource:
     """The network of a teacher, in its own terms; ``device`` and ``threads`` are of ONNX files, see `as_backend`.
 
     Raises:
         DistilPoseError: what is declared does not fit it, or its file is unusable.
     """
-    if isinstance(config, CheckpointTeacher):
+    if isinstance(config, kinds.CheckpointTeacher):
         return load_checkpoint_source(config.file)
-    return load_vitpose_source(config) if isinstance(config, VitPoseTeacher) else OnnxSource(config, device, threads)
+    if isinstance(config, kinds.VitPoseTeacher):
+        return load_vitpose_source(config)
+    return OnnxSource(config, device, threads)
 
 
-def _what(config: _NETWORKS) -> str:
-    return f"teacher {config.model if isinstance(config, VitPoseTeacher) else config.file}"
+def _what(config: _Network) -> str:
+    return f"teacher {config.model if isinstance(config, kinds.VitPoseTeacher) else config.file}"
 
 
 class TeacherBackend:
@@ -121,18 +94,16 @@ class TeacherBackend:
     def __init__(
         self, values: TeacherValues, *, flip: bool = False, device: str | None = None, threads: int | None = None
     ) -> None:
-        config = teacher_config_from(values)
-        network = _first_network(config)
+        network = _first_network(kinds.teacher_config_from(values))
         check_settings(threads)
         self._device = torch.device(torch_device(device or AUTO))
         if threads is not None:
             torch.set_num_threads(threads)
         load = partial(load_source, device=device or AUTO, threads=threads)
-        source = load(network)
-        crops = _own_crops(network, source.spec)
-        self._teacher = _open(config, crops, (), (), flip, source, load)
-        self._teacher.to(self._device)
-        if isinstance(network, CheckpointTeacher | VitPoseTeacher):  # ONNX Runtime says it of itself
+        first = [load(network)]
+        crops = _own_crops(network, first[0].spec)
+        self._teacher = open_teacher(values, crops, flip=flip, load=lambda each: first.pop() if first else load(each))
+        if isinstance(network, kinds.CheckpointTeacher | kinds.VitPoseTeacher):  # ONNX Runtime says it of itself
             log_runtime(_what(network), torch_runtime(self._device))
         if not all(self._teacher.keypoint_mask):
             raise ConfigError(
@@ -163,21 +134,21 @@ class TeacherBackend:
             return self._teacher(batch).heatmaps.cpu()
 
 
-def _first_network(config: TeacherConfig) -> _NETWORKS:
+def _first_network(config: kinds.TeacherConfig) -> _Network:
     """Of a teacher or of an ensemble, perhaps of ensembles, all of whose members must be networks."""
-    if isinstance(config, HeatmapFilesTeacher):
+    if isinstance(config, kinds.HeatmapFilesTeacher):
         raise ConfigError("heatmaps on disk belong to training people: there is no network to evaluate")
-    if isinstance(config, EnsembleTeacher):
-        first, *_ = [_first_network(teacher_config_from(member)) for member in config.members]
+    if isinstance(config, kinds.EnsembleTeacher):
+        first, *_ = [_first_network(kinds.teacher_config_from(member)) for member in config.members]
         return first
     return config
 
 
-def _own_crops(config: _NETWORKS, spec: SourceSpec) -> CropSpec:
+def _own_crops(config: _Network, spec: SourceSpec) -> CropSpec:
     own = {name_key(name) for name in spec.skeleton.keypoint_names}
     if all(name in config.mapping or name_key(name) in own for name in COCO_17.keypoint_names):
         return CropSpec(spec.input_size_hw, COCO_17, Normalization())
-    if not isinstance(config, CheckpointTeacher) and config.keypoints is not None:
+    if not isinstance(config, kinds.CheckpointTeacher) and config.keypoints is not None:
         # It is measured with what its keypoints leave out: now that is said.
-        teacher_skeleton(config.keypoints, _what(config), only_labels=False)
+        foreign_skeleton(_what(config), config.keypoints, None, only_labels=False)
     return CropSpec(spec.input_size_hw, spec.skeleton, Normalization())

@@ -13,10 +13,12 @@ from distilpose.compat import current_names
 from distilpose.errors import ConfigError
 from distilpose.files import read_yaml
 from distilpose.models import MODELS
-from distilpose.types import Size
+from distilpose.options import PositiveFloat, PositiveInt, check_options
 
 Keypoints = str | list[str]
 Triple = tuple[float, float, float]
+_Scale = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+_Sides = tuple[PositiveInt, PositiveInt]  # height, width
 ONNX_SUFFIX = ".onnx"
 _MODEL_SUFFIXES = (ONNX_SUFFIX, ".safetensors", ".pth", ".pt", ".ckpt")
 
@@ -66,9 +68,9 @@ class OnnxFileTeacher(NetworkTeacher):
     """
 
     file: str
-    input_size_hw: Size | None = None
+    input_size_hw: _Sides | None = None
     mean: Triple | None = None
-    std: Triple | None = None
+    std: _Scale | None = None
     color: Literal["rgb", "bgr"] | None = None
     keypoints: Keypoints | None = None
 
@@ -103,9 +105,9 @@ class SimccTeacher(OnnxFileTeacher):
 
     outputs: tuple[str, str] | None = None
     activation: Literal["softmax", "none"] = "softmax"
-    sharpness: float = 10.0
+    sharpness: PositiveFloat = 10.0
     peak: Literal["value", "one"] = "value"
-    heatmap_size_hw: Size | None = None
+    heatmap_size_hw: _Sides | None = None
 
 
 @dataclass
@@ -121,7 +123,7 @@ class EnsembleTeacher:
     """The weighted mean of the heatmaps of several teachers of any kind, at least two."""
 
     members: list[str | dict[str, Any]]
-    weights: list[float] | None = None  # one for each, above 0; equal when not given
+    weights: list[PositiveFloat] | None = None  # one for each; equal when not given
 
 
 TeacherConfig = CheckpointTeacher | VitPoseTeacher | OnnxTeacher | SimccTeacher | HeatmapFilesTeacher | EnsembleTeacher
@@ -153,12 +155,12 @@ def teacher_config_from(values: str | Mapping[str, Any]) -> TeacherConfig:
     parser.add_argument("--teacher", type=KINDS[kind])
     try:
         config: TeacherConfig = parser.instantiate(parser.parse_object({"teacher": fields})).teacher
-    except ArgumentError as error:
+        check_options(config)
+        _check(config)
+    except (ArgumentError, ConfigError) as error:
         raise ConfigError(f"teacher ({kind}): {error}") from error
-    if isinstance(config, EnsembleTeacher):
-        _check_ensemble(config)
-    if isinstance(config, OnnxFileTeacher):
-        _check_onnx(kind, config)
+    for member in config.members if isinstance(config, EnsembleTeacher) else ():
+        teacher_config_from(member)
     return config
 
 
@@ -191,33 +193,13 @@ def read_teacher_file(path: str | Path) -> tuple[str | dict[str, Any], bool]:
     return teacher, flip
 
 
-def _check_onnx(kind: str, config: OnnxFileTeacher) -> None:
-    wrong = ""
-    sizes = {"input_size_hw": config.input_size_hw, "heatmap_size_hw": getattr(config, "heatmap_size_hw", None)}
-    if config.std is not None and not all(0 < value < math.inf for value in config.std):
-        wrong = f"std must be greater than 0 and finite, got {config.std}"
-    elif config.mean is not None and not all(map(math.isfinite, config.mean)):
-        wrong = f"mean must be finite, got {config.mean}"
-    for name, size_hw in sizes.items():
-        if size_hw is not None and min(size_hw) < 1:
-            wrong = f"{name} must be (height, width), each at least 1, got {size_hw}"
-    if isinstance(config, SimccTeacher):
-        if not 0 < config.sharpness < math.inf:
-            wrong = f"sharpness must be greater than 0 and finite, got {config.sharpness}"
-        if config.outputs is not None and config.outputs[0] == config.outputs[1]:
-            wrong = f"outputs must be two, x and y axis, got {config.outputs[0]!r} twice"
-    if wrong:
-        raise ConfigError(f"teacher ({kind}): {wrong}")
-
-
-def _check_ensemble(config: EnsembleTeacher) -> None:
-    if len(config.members) < 2:
-        raise ConfigError(f"teacher (ensemble): members must be at least two, got {len(config.members)}")
-    weights = config.weights
-    if weights is not None and (len(weights) != len(config.members) or not all(0 < w < math.inf for w in weights)):
-        raise ConfigError(
-            f"teacher (ensemble): weights must be {len(config.members)} finite numbers above 0, one per member, got "
-            f"{weights}"
-        )
-    for member in config.members:
-        teacher_config_from(member)
+def _check(config: TeacherConfig) -> None:
+    """Refuse by a `ConfigError` what the types of the fields allow."""
+    if isinstance(config, OnnxFileTeacher) and not all(map(math.isfinite, config.mean or ())):
+        raise ConfigError(f"mean must be finite, got {config.mean}")
+    if isinstance(config, SimccTeacher) and config.outputs is not None and len(set(config.outputs)) < 2:
+        raise ConfigError(f"outputs must be two, x and y axis, got {config.outputs[0]!r} twice")
+    if isinstance(config, EnsembleTeacher):
+        count, weights = len(config.members), config.weights
+        if count < 2 or (weights is not None and len(weights) != count):
+            raise ConfigError(f"members must be at least two, with a weight each or none, got {count} and {weights}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,24 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from distilpose.backends.address import ForeignOptions
+from distilpose.backends.base import file_digest
 from distilpose.backends.checkpoint import load_checkpoint
 from distilpose.backends.description import ModelDescription
 from distilpose.backends.device import AUTO
+from distilpose.backends.exported import OnnxRuntimeBackend, is_exported
 from distilpose.backends.foreign import PIXELS, OnnxNetwork, foreign_skeleton, recognize, usual_scale
-from distilpose.backends.onnxruntime import OnnxRuntimeBackend, is_exported
 from distilpose.data.preprocess import Normalization
 from distilpose.errors import ConfigError
 from distilpose.models.base import HeatmapModel
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import Skeleton
 from distilpose.teachers.adapter import Sampling, resample
-from distilpose.teachers.base import SourceSpec, teacher_skeleton, unnamed_skeleton
+from distilpose.teachers.base import SourceSpec, unnamed_skeleton
 from distilpose.teachers.config import OnnxTeacher, SimccTeacher, VitPoseTeacher
 from distilpose.types import Size
 
 
 class NetworkSource:
-    """A torch module (images -> `HeatmapOutput`) as a source: frozen, in evaluation mode, channels last."""
+    """A torch module (images -> `HeatmapOutput`) as a source: frozen, in evaluation mode, channels last.
+
+    It follows its images to their device.
+    """
 
     def __init__(self, module: nn.Module, spec: SourceSpec) -> None:
         self._module = module.eval().requires_grad_(False)
@@ -38,12 +41,10 @@ class NetworkSource:
 
     def __call__(self, images: Tensor) -> HeatmapOutput[Tensor]:
         """(B, 3, H, W) -> what the module says."""
+        if any(value.device != images.device for value in islice(self._module.parameters(), 1)):
+            self._module.to(images.device)
         output: HeatmapOutput[Tensor] = self._module(images)
         return output
-
-    def to(self, device: torch.device) -> None:
-        """Move the module."""
-        self._module.to(device)
 
 
 def load_checkpoint_source(file: str | Path) -> NetworkSource:
@@ -58,7 +59,7 @@ def load_checkpoint_source(file: str | Path) -> NetworkSource:
             f"teacher must be a heatmap model, such as tokenpose_*, got the {type(model).__name__} in {file}: name the "
             "teacher's checkpoint"
         )
-    return model_source(model, file_hash([Path(file)]))
+    return model_source(model, file_digest([Path(file)]))
 
 
 def load_vitpose_source(config: VitPoseTeacher) -> NetworkSource:
@@ -72,7 +73,7 @@ def load_vitpose_source(config: VitPoseTeacher) -> NetworkSource:
     except ConfigError as error:
         raise ConfigError(f"teacher {error}") from error
     known = loaded.description
-    description = {"kind": "vitpose", "weights": file_hash(loaded.files), "dataset_index": config.dataset_index}
+    description = {"kind": "vitpose", "weights": file_digest(loaded.files), "dataset_index": config.dataset_index}
     normalization = known.normalization or Normalization()
     spec = SourceSpec(known.input_size_hw, known.skeleton, normalization, udp=known.udp, description=description)
     return NetworkSource(loaded.module, spec)
@@ -87,15 +88,6 @@ def model_source(model: HeatmapModel, weights: str | None = None) -> NetworkSour
     description = {"kind": "checkpoint", "weights": weights}
     spec = SourceSpec(model.input_size_hw, skeleton, normalization, tokens=model.token_layout, description=description)
     return NetworkSource(model, spec)
-
-
-def file_hash(files: Iterable[Path]) -> str:
-    """SHA-256 of what the files hold, one after the other."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)  # in blocks: weights may be larger than what memory is left
-    return digest.hexdigest()
 
 
 class OnnxSource:
@@ -135,7 +127,7 @@ class OnnxSource:
         udp = isinstance(config, OnnxTeacher) and bool(config.udp)
         color = config.color or "rgb"
         description = {
-            "kind": "onnx" if isinstance(config, OnnxTeacher) else "simcc", "weights": file_hash([path]),
+            "kind": "onnx" if isinstance(config, OnnxTeacher) else "simcc", "weights": file_digest([path]),
             "mean": list(normalization.mean), "std": list(normalization.std), "color": color, "udp": udp, **more,
         }  # fmt: skip
         self.spec = SourceSpec(size_hw, skeleton, normalization, color == "bgr", udp, description=description)
@@ -147,9 +139,6 @@ class OnnxSource:
             array = array.round().clip(0, 255).astype("uint8")
         outputs = [torch.from_numpy(values).to(images.device) for values in self._run(array)]
         return HeatmapOutput(self._to_heatmaps(*outputs))
-
-    def to(self, device: torch.device) -> None:
-        """ONNX Runtime stays where it is: on its GPU, if it has one, else on the CPU."""
 
 
 def _open(
@@ -187,7 +176,7 @@ def _check_own_words(config: OnnxTeacher, known: ModelDescription) -> None:
             )
     if config.keypoints is None:
         return
-    names = teacher_skeleton(config.keypoints, f"teacher {config.file}").keypoint_names
+    names = foreign_skeleton(f"teacher {config.file}", config.keypoints, None).keypoint_names
     if not known.skeleton.has_keypoints(names):
         raise ConfigError(
             f"teacher {config.file} says of itself that its keypoints are {', '.join(known.skeleton.keypoint_names)}, "
@@ -204,22 +193,12 @@ def simcc_heatmaps(
     sharpness: float = 10.0,
     peak: Literal["value", "one"] = "value",
 ) -> Tensor:
-    """The outer product of two axes, thinned out to a heatmap's cells and raised to a heatmap's height.
+    """The outer product of two axes, (B, K, Wx) and (B, K, Hy), thinned out to (B, K, h, w) float32 heatmaps in [0, 1].
 
-    Each axis becomes positive (``activation``), its bins are averaged into cells (bin b of Wx lies at b / Wx of the
-    crop, cell c of w at c / w), and it is divided by its largest cell; so the product has height 1 at the product of
-    the two peaks. It is multiplied by the keypoint's score (``peak``).
-
-    Args:
-        along_x: (B, K, Wx) logits or heights.
-        along_y: (B, K, Hy) likewise.
-        size_hw: (h, w) of the heatmaps.
-        activation: see `SimccTeacher`; ``"none"`` cuts negative values off.
-        sharpness: likewise. What a network was trained with keeps its widths.
-        peak: likewise; ``"value"`` is cut to 0..1.
-
-    Returns:
-        (B, K, h, w) float32 heatmaps in [0, 1].
+    Each axis becomes positive, its bins are averaged into cells (bin b of Wx lies at b / Wx of the crop, cell c of w at
+    c / w), and it is divided by its largest cell; so the product has height 1 at the product of the two peaks. It is
+    multiplied by the keypoint's score. For the options see `SimccTeacher`: ``activation`` ``"none"`` cuts negative
+    values off, the ``sharpness`` that a network was trained with keeps its widths, ``peak`` ``"value"`` is cut to 0..1.
 
     Source:
         SimCC (arXiv:2107.03332): the axes; RTMPose (arXiv:2303.07399): the score of a keypoint. The product is ours.

@@ -1,16 +1,6 @@
-"""Heatmaps on disk, one array for each annotation, as a teacher; `distilpose label --heatmaps` writes such a folder.
+"""Heatmaps on disk, ``heatmaps.json`` and ``ID.npy`` for each annotation, as a teacher (docs/teachers.md).
 
-It holds
-
-- ``heatmaps.json``: ``{"format": 1, "keypoints": NAMES, "udp": false, "boxes": {"ID": [x1, y1, x2, y2], ...}}``, where
-  ``keypoints`` is a known set or a list of names, and ``udp`` and ``boxes`` may be left out;
-- ``ID.npy`` for each annotation id of a training set: (K, h, w), float16 or float32.
-
-One folder serves several training sets if no id stands for two people in them; else each set has its own.
-
-A heatmap covers its entry of ``boxes``, in image pixels: x1 is cell 0 and x2 is cell w. Without an entry it covers the
-person's box (`PersonSample.box_xyxy`) grown to the heatmap's aspect and padded 1.25 times, the crop that the package
-itself would cut.
+`distilpose label --heatmaps` writes such a folder.
 """
 
 from __future__ import annotations
@@ -29,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from distilpose.backends.foreign import foreign_skeleton
 from distilpose.data.coco import PersonSample
 from distilpose.data.dataset import Batch
 from distilpose.data.files import finite_numbers, read_json, shortened
@@ -39,7 +30,7 @@ from distilpose.models.base import TokenLayout
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import Skeleton
 from distilpose.teachers.adapter import Placement
-from distilpose.teachers.base import CropSpec, match_keypoints, teacher_skeleton
+from distilpose.teachers.base import CropSpec, match_keypoints
 from distilpose.types import Float32Array, Size
 
 logger = logging.getLogger(__name__)
@@ -54,7 +45,9 @@ class Manifest(NamedTuple):
 
     keypoints: str | list[str]  # of the arrays, in their order: a known set or the names
     udp: bool  # cells are counted from center to center of the outermost ones (`SourceSpec.udp`)
-    boxes: Mapping[str, Sequence[float]]  # by annotation id, x1, y1, x2, y2 in image pixels that its heatmaps cover
+    # by annotation id, x1, y1, x2, y2 in image pixels that its heatmaps cover, x1 at cell 0 and x2 at cell w; others
+    # cover the crop that the package itself would cut of `PersonSample.box_xyxy` in the heatmap's aspect
+    boxes: Mapping[str, Sequence[float]]
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -121,12 +114,9 @@ class HeatmapFiles:
     shrink with the person in the crop. A mirrored crop reads the other side's heatmaps, so of a pair both are taught or
     none. All headers are read at once, so that broken files are found before training.
 
-    Args:
-        folder: of all training people, or a folder for each training set.
-        crops: of the student.
-        samples: the training people in the order of `Batch.sample_index`.
-        mapping: student's keypoint -> the files', where their names differ.
-        set_sizes: how many of ``samples``, which follow each other, belong to each training set; for several folders.
+    ``folders`` are one of all training people, the ``samples`` in the order of `Batch.sample_index`, or one for each
+    training set, of which ``set_sizes`` says how many samples belong to it. ``mapping`` leads from the student's
+    keypoint to the files', where their names differ.
 
     Raises:
         ConfigError: the keypoints do not fit, there are no people, there are not as many folders as training sets, or
@@ -136,13 +126,12 @@ class HeatmapFiles:
 
     def __init__(
         self,
-        folder: Path | Sequence[Path],
+        folders: Sequence[Path],
         crops: CropSpec,
         samples: Sequence[PersonSample],
         mapping: Mapping[str, str] | None = None,
         set_sizes: Sequence[int] = (),
     ) -> None:
-        folders = [folder] if isinstance(folder, Path) else list(folder)
         named = " and ".join(map(str, folders))
         if not samples:
             raise ConfigError(
@@ -157,7 +146,7 @@ class HeatmapFiles:
                 f"teacher: all folders of heatmaps must have the same keypoints in one order, got "
                 f"{shortened(keypoints)} in {folders[0]} and {shortened(self._manifests[other].keypoints)} in {other}"
             )
-        skeleton = teacher_skeleton(keypoints, str(folders[0] / MANIFEST))
+        skeleton = foreign_skeleton(str(folders[0] / MANIFEST), keypoints, None, "teacher")
         self._num_keypoints = skeleton.num_keypoints
         mapped = match_keypoints(crops.skeleton, skeleton, mapping or {}, f"teacher {named}")
         self._index = torch.from_numpy(mapped.index)
@@ -177,18 +166,11 @@ class HeatmapFiles:
         self.reads_images = False
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
-        """B crops -> heatmaps (B, K, h, w), in cells of about the files' size.
-
-        Raises:
-            InputError: an array is broken.
-        """
+        """B crops -> heatmaps (B, K, h, w), in cells of about the files' size; an `InputError` for a broken array."""
         assert batch.image_to_crop is not None
         matrices = batch.image_to_crop.double().cpu()
         rows = [self._warp(int(index), matrix) for index, matrix in zip(batch.sample_index, matrices, strict=True)]
         return HeatmapOutput(torch.stack(rows).to(batch.images.device))
-
-    def to(self, device: torch.device) -> None:
-        """Files stay where they are."""
 
     def _fingerprint(self) -> str:
         """Of the manifests, and names and sizes of the files: what is in the arrays is not read for it."""
@@ -275,10 +257,7 @@ def _people_of_folders(
 
 
 def _cells_of_crop(crop_hw: Size, sizes_hw: Iterable[Size]) -> Size:
-    """(h, w) for all crops: those of the finest heatmaps, less what lies beside a crop of another aspect.
-
-    A plain crop then has the cells of the files, as a network's answer has its own: coarser ones would miss the peaks.
-    """
+    """(h, w) for all crops: those of the finest heatmaps, as coarser ones miss peaks, less what lies beside a crop."""
     height, width = max(sizes_hw, key=lambda size: (size[0] * size[1], size))
     down, across = Placement.fit(crop_hw, (height, width)).share_hw
     return max(1, round(down * height)), max(1, round(across * width))
@@ -303,11 +282,7 @@ def _square(matrix: Tensor) -> Tensor:
 
 
 def _check_sides(what: str, skeleton: Skeleton, known: Tensor) -> Tensor:
-    """(K,) mask of the keypoints that are taught: those that are known on both sides.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """(K,) mask of the keypoints that are taught, those known on both sides; a `ConfigError` if there is none."""
     mask = known & known[torch.from_numpy(skeleton.flip_index)]
     one_sided = ", ".join(skeleton.keypoint_names[at] for at in (known & ~mask).nonzero().flatten().tolist())
     if not mask.any():

@@ -21,7 +21,7 @@ from distilpose.data.files import read_json
 from distilpose.errors import ConfigError, as_failure, printable
 from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
-from distilpose.files import OutputLock, disk_errors, write_file_atomically
+from distilpose.files import OutputLock, disk_errors, make_folder, write_file_atomically
 from distilpose.inference.decoding import FlipTest
 from distilpose.training.config import TrainConfig, train_config_from
 from distilpose.training.data import check_files, files_of
@@ -118,12 +118,7 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
 
     Finished runs are kept and unfinished ones go on where they stopped, so a stopped ablation is simply
     started again. A run that fails is reported and the next one begins. The table is written anew after every run,
-    from all runs in the folder.
-
-    Args:
-        config: the comparison.
-        only: names of the variants to train now, such as one per machine; all when empty.
-        console: where progress is shown.
+    from all runs in the folder. ``only`` names the variants to train now, such as one per machine; all when empty.
 
     Raises:
         ConfigError: the configuration contradicts itself, a file is missing, or a folder holds another run.
@@ -139,7 +134,7 @@ def ablate(config: AblationConfig, *, only: Sequence[str] = (), console: Console
     todo = [(name, run) for name in only or names for run in runs[name] if run.metrics() is None]
     needed = {f"{name}, seed {run.settings.seed}": files_of(run.settings, run.checkpoint) for name, run in todo}
     check_files(needed, made=Path(config.out))
-    Path(config.out).mkdir(parents=True, exist_ok=True)
+    make_folder(config.out)
     with nullcontext() if only else OutputLock(config.out, "distilpose ablate"):
         result = _write(config, runs)
         for name, run in todo:

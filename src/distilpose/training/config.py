@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, reduce
-from typing import Any, Literal, cast
+from functools import cache
+from typing import Annotated, Any, Literal
 
 import torch
 
@@ -14,6 +14,7 @@ from distilpose.compat import current_names, refuse_deleted
 from distilpose.data.augment import AugmentOptions
 from distilpose.errors import ConfigError
 from distilpose.losses import TARGET_SIGMA, DistillationOptions
+from distilpose.options import NonNegativeFloat, PositiveFloat, Range, check_options
 from distilpose.teachers.config import teacher_config_from
 
 Part = Literal["backbone", "encoder", "head"]
@@ -22,7 +23,9 @@ PRECISIONS = {
     "16-mixed": torch.float16, "16": torch.float16,
 }  # fmt: skip
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
-_MOST_WORKERS = 256
+_MOST = 2**63 - 1  # seeds and counts of torch end there
+Count = Annotated[int, Range(1, _MOST)]
+CountFromZero = Annotated[int, Range(0, _MOST)]
 
 
 @dataclass
@@ -75,10 +78,10 @@ class DataConfig:
     validation: DatasetConfig | None = None
     root: str = "."
     skeleton: str | None = None
-    batch_size: int = 32
-    workers: int = 2
-    samples_per_epoch: int | None = None
-    variants: int | None = None
+    batch_size: Count = 32
+    workers: Annotated[int, Range(0, 256)] = 2
+    samples_per_epoch: Count | None = None
+    variants: Count | None = None
     check_images: bool = True
     cache_images: bool = False
 
@@ -100,13 +103,13 @@ class OptimizerConfig:
         Defaults: DistilPose (arXiv:2303.02455), 8 GPUs x 32 crops, 300 epochs.
     """
 
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    warmup_steps: int = 500
-    warmup_factor: float = 1e-3
+    lr: NonNegativeFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.0
+    warmup_steps: CountFromZero = 500
+    warmup_factor: NonNegativeFloat = 1e-3
     schedule: Literal["step", "cosine"] = "step"
     milestones: list[int] = field(default_factory=lambda: [200, 260])
-    gamma: float = 0.1
+    gamma: NonNegativeFloat = 0.1
 
 
 @dataclass
@@ -161,21 +164,21 @@ class TrainConfig:
     init_parts: list[Part] = field(default_factory=lambda: ["backbone", "encoder", "head"])
     start: Literal["plain", "pointer"] = "plain"
     freeze: list[str] = field(default_factory=list)
-    backbone_lr: float = 1.0
-    epochs: int = 300
-    seed: int = 0
+    backbone_lr: NonNegativeFloat = 1.0
+    epochs: Count = 300
+    seed: CountFromZero = 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     losses: DistillationOptions = field(default_factory=DistillationOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
-    target_sigma: float = TARGET_SIGMA
-    ema_decay: float | None = None
-    evaluate_every: int = 10
+    target_sigma: PositiveFloat = TARGET_SIGMA
+    ema_decay: Annotated[float, Range(0, 1, above_low=True, below_high=True)] | None = None
+    evaluate_every: Count = 10
     flip_test: Literal["off", "aligned", "reference"] = "off"
-    log_every: int = 50
+    log_every: Count = 50
     freeze_batchnorm: bool = False
     sync_batchnorm: bool = False
     accelerator: str = "auto"
-    devices: int = 1
+    devices: Count = 1
     precision: str = "32-true"
 
     def check(self) -> None:
@@ -184,24 +187,8 @@ class TrainConfig:
         Raises:
             ConfigError: with the field, the value and what is allowed.
         """
+        check_options(self)
         data = self.data
-        at_least = {
-            1: ("epochs", "evaluate_every", "log_every", "devices", "data.batch_size", "data.variants",
-                "data.samples_per_epoch"),
-            0: ("seed", "data.workers", "backbone_lr", "optimizer.lr", "optimizer.weight_decay", "optimizer.gamma",
-                "optimizer.warmup_factor", "optimizer.warmup_steps"),
-        }  # fmt: skip
-        for least, names in at_least.items():
-            for name in names:
-                value: Any = reduce(getattr, name.split("."), cast(Any, self))
-                if value is not None and not least <= value < 2**63:  # seeds and counts of torch end there
-                    raise ConfigError(f"{name} must be at least {least} and finite, got {value}")
-        if data.workers > _MOST_WORKERS:
-            raise ConfigError(f"data.workers must be at most {_MOST_WORKERS}, got {data.workers}")
-        if not 0 < self.target_sigma < math.inf:
-            raise ConfigError(f"target_sigma must be greater than 0 and finite, got {self.target_sigma}")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
         for name, choices in (("precision", tuple(PRECISIONS)), ("accelerator", ACCELERATORS)):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")

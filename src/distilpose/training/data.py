@@ -51,21 +51,15 @@ def _mapping(dataset: DatasetConfig, skeleton: Skeleton, root: str) -> KeypointM
 
 
 class TrainingData:
-    """Training people, read and checked once.
+    """Training people of a run, read and checked once, for the model of a description.
 
-    Args:
-        config: of the run.
-        description: of the model to train: crop size, normalization, keypoints.
-        skip_invalid: report invalid annotations and images and go on without them.
-        check_images: decode every image now, so that all broken ones are found before training.
+    ``skip_invalid`` reports invalid annotations and images and goes on without them.
 
     Raises:
-        DatasetError: an annotation file or, with ``check_images``, an image is unusable.
+        DatasetError: an annotation file or, with ``data.check_images``, an image is unusable.
     """
 
-    def __init__(
-        self, config: TrainConfig, description: ModelDescription, skip_invalid: bool = False, check_images: bool = False
-    ) -> None:
+    def __init__(self, config: TrainConfig, description: ModelDescription, skip_invalid: bool = False) -> None:
         self._config = config
         samples: list[PersonSample] = []
         self.set_sizes: list[int] = []
@@ -88,7 +82,7 @@ class TrainingData:
                 zero_means_unknown=dataset.zero_means_unknown,
                 category=dataset.category,
                 keep_unlabeled=dataset.unlabeled,
-                check_images=check_images,
+                check_images=config.data.check_images,
                 skip_invalid=skip_invalid,
             )
             for problem in loaded.problems:
@@ -143,7 +137,7 @@ class TrainingData:
 
 
 def load_validation_set(
-    config: TrainConfig, description: ModelDescription, skip_invalid: bool = False, check_images: bool = False
+    config: TrainConfig, description: ModelDescription, skip_invalid: bool = False
 ) -> EvaluationSet | None:
     """The validation people, cut once and kept; None when the run has none. Options are those of `TrainingData`."""
     dataset = config.data.validation
@@ -153,11 +147,10 @@ def load_validation_set(
     return EvaluationSet.load(
         root / dataset.annotations,
         root / dataset.images,
-        input_size_hw=description.input_size_hw,
-        skeleton=description.skeleton,
+        description,
         mapping=_mapping(dataset, description.skeleton, config.data.root),
         keep_crops=True,
-        check_images=check_images,
+        check_images=config.data.check_images,
         skip_invalid=skip_invalid,
     )
 
@@ -169,13 +162,9 @@ Files = Iterable[tuple[Path, str]]  # each with what it is used for
 
 
 def check_files(runs: Mapping[str, Files], made: Path | None = None) -> None:
-    """Refuse runs that need files which are not there.
+    """Refuse runs, by name, that need files which are not there; those below ``made`` they write themselves.
 
     A file that one run of several needs is left to that run: it fails, and the others are done.
-
-    Args:
-        runs: files by the name of the run.
-        made: folder whose files the runs write themselves.
 
     Raises:
         ConfigError: a file is missing for the only run or for several; the text says which, and what to run first.

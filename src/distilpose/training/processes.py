@@ -27,13 +27,8 @@ LAUNCHED = "DISTILPOSE_LAUNCHED"  # set in the processes that `launch` starts
 class Processes(NamedTuple):
     """How a run is spread."""
 
-    of_machine: int
+    total: int
     machines: int
-
-    @property
-    def total(self) -> int:
-        """Processes of the run."""
-        return self.of_machine * self.machines
 
 
 def find_processes(devices: int) -> Processes:
@@ -49,7 +44,7 @@ def find_processes(devices: int) -> Processes:
         raise ConfigError(
             f"torchrun has started {of_machine} processes on a machine, devices is {devices}: leave devices out"
         )
-    return Processes(of_machine, total // of_machine)
+    return Processes(total, total // of_machine)
 
 
 def was_launched() -> bool:

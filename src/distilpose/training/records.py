@@ -1,4 +1,4 @@
-"""What a run writes: tables, TensorBoard and a progress bar; its weights, and the state to resume from."""
+"""What a run writes: tables, images and a progress bar; its weights, and the state to resume from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
@@ -21,8 +24,12 @@ from distilpose.errors import CheckpointError, ConfigError, missing_package
 from distilpose.evaluation.evaluate import EvaluationSet, evaluate_set
 from distilpose.files import write_file_atomically
 from distilpose.inference.decoding import FlipTest
+from distilpose.inference.result import PoseResult
 from distilpose.models import PoseModel
-from distilpose.types import ImageArray
+from distilpose.skeletons import Skeleton
+from distilpose.training.config import TrainConfig
+from distilpose.training.step import BatchView
+from distilpose.types import Float32Array, ImageArray
 
 EVALUATED = ("AP", "AP50", "AP75", "AR")
 
@@ -31,28 +38,18 @@ class Records:
     """Write every loss term by name and every AP, and show how far the run is; on other ranks than 0, do nothing.
 
     A resumed run continues the files; rows of steps that are done again are replaced. On something that is no terminal,
-    one line per evaluated epoch stands for the bar.
-
-    Args:
-        out: folder of the run.
-        console: where the bar is drawn.
-        every: steps between rows; a row holds the mean since the last one.
-        epochs: of the run.
-        steps_per_epoch: batches of one process.
-        steps: that are done already.
-        processes: of the run.
-        active: False on other ranks than 0.
+    one line per evaluated epoch stands for the bar. A row holds the mean since the last one. ``steps_per_epoch`` are
+    the batches of one process, ``steps`` those that are done already; ``active`` is False on other ranks than 0.
 
     Raises:
         ConfigError: tensorboard is not installed.
     """
 
     def __init__(
-        self, out: Path, console: Console, *, every: int, epochs: int, steps_per_epoch: int, steps: int,
-        processes: int, active: bool = True,
-    ) -> None:  # fmt: skip
+        self, config: TrainConfig, console: Console, *, steps_per_epoch: int, steps: int, processes: int, active: bool
+    ) -> None:
         self._active, self._console, self._processes = active, console, processes
-        self._every, self._epochs, self._steps_per_epoch = every, epochs, steps_per_epoch
+        self._every, self._epochs, self._steps_per_epoch = config.log_every, config.epochs, steps_per_epoch
         self._sums: dict[str, Tensor] = {}
         self._count = self._crops = self._seen = 0
         self._since = self._seen_since = time.monotonic()
@@ -63,6 +60,7 @@ class Records:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise missing_package("tensorboard", "training") from error
+        out = Path(config.out)
         self._losses, self._evaluation = out / "losses.csv", out / "evaluation.csv"
         for file in (self._losses, self._evaluation):
             _keep_rows(file, steps)
@@ -71,7 +69,9 @@ class Records:
             "{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[speed]} samples/s",
             TimeRemainingColumn(), console=console, disable=not console.is_terminal,
         )  # fmt: skip
-        self._bar = self._progress.add_task("training", total=epochs * steps_per_epoch, completed=steps, speed="-")
+        self._bar = self._progress.add_task(
+            "training", total=config.epochs * steps_per_epoch, completed=steps, speed="-"
+        )
 
     def __enter__(self) -> Self:
         if self._active:
@@ -158,11 +158,8 @@ _FORMAT = 1
 class Checkpoints:
     """Measure AP and write ``best.safetensors`` and ``last.safetensors`` into the folder of a run.
 
-    Without ``validation`` there is no best file. ``summary`` is what the files say about the run.
-
-    Attributes:
-        best_ap: the best AP so far as a fraction; None before the first.
-        best_epoch: when it was reached.
+    Without ``validation`` there is no best file, and ``best_ap`` (a fraction) and ``best_epoch`` stay None. ``summary``
+    is what the files say about the run.
     """
 
     def __init__(
@@ -241,3 +238,53 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path} was written by another version or program: {again}")
     return state
+
+
+NUM_CROPS = 4  # the same ones each time, so that heatmaps can be watched growing
+TAG = "heatmaps"
+_MIN_HEIGHT = 256  # of a crop in the image; smaller ones are enlarged
+_TITLE_HEIGHT = 24
+_DIMMED = 0.4  # brightness of a crop under a heatmap
+
+
+def draw_view(crops: ImageArray, view: BatchView, skeleton: Skeleton) -> ImageArray:
+    """(N, H, W, 3) uint8 RGB crops and what was made of them -> one (rows, columns, 3) uint8 RGB image.
+
+    One row per crop: the crop with its keypoints, then one titled column per set of heatmaps laid over it, the highest
+    value over all keypoints, clipped to [0, 1]; cell c of W lies at c / W of the crop. Small crops are enlarged to at
+    least 256 rows.
+    """
+    height, width = crops.shape[1:3]
+    zoom = -(-_MIN_HEIGHT // height)
+    size_hw = (zoom * height, zoom * width)
+    large = [_stretch(crop, size_hw) for crop in crops]
+    columns = [_column("crop", large)]
+    if view.xy_norm is not None:
+        xy_large = view.xy_norm.float().cpu().numpy() * np.array(size_hw[::-1], dtype=np.float32)
+        people = [PoseResult.from_keypoints(xy[None], skeleton) for xy in xy_large]
+        columns = [_column("keypoints", [each.draw(crop) for each, crop in zip(people, large, strict=True)])]
+    for title, tensor in view.heatmaps.items():
+        maps = tensor.float().cpu().numpy()
+        overlaid = [_overlay(crop, _stretch(m.max(0), size_hw)) for crop, m in zip(large, maps, strict=True)]
+        columns.append(_column(title, overlaid))
+    return np.concatenate(columns, axis=1)
+
+
+def _stretch(plane: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
+    """Enlarge so that cell c of W lands at c / W of the new width; half-pixel rules would shift a heatmap."""
+    height, width = size_hw
+    matrix = np.array([[width / plane.shape[1], 0, 0], [0, height / plane.shape[0], 0]])
+    return cv2.warpAffine(plane, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _overlay(crop: ImageArray, heatmap: Float32Array) -> ImageArray:
+    heat = np.clip(heatmap, 0, 1)
+    colors = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]  # OpenCV's are BGR
+    mixed = heat[..., None] * colors + (1 - heat[..., None]) * _DIMMED * crop
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _column(title: str, rows: list[ImageArray]) -> ImageArray:
+    strip = np.zeros((_TITLE_HEIGHT, rows[0].shape[1], 3), dtype=np.uint8)
+    cv2.putText(strip, title, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.concatenate([strip, *rows])

@@ -10,16 +10,9 @@ from torch import Tensor, nn
 
 from distilpose.data.dataset import Batch
 from distilpose.errors import ConfigError
-from distilpose.losses import (
-    TARGET_SIGMA,
-    DistillationCriterion,
-    DistillationOptions,
-    HeatmapCriterion,
-    Labels,
-    simulate_heatmaps,
-    target_heatmaps,
-)
-from distilpose.losses.distillation import label_heatmap_loss
+from distilpose.losses import TARGET_SIGMA, DistillationOptions
+from distilpose.losses.distillation import DistillationCriterion, HeatmapCriterion, Labels, label_heatmap_loss
+from distilpose.losses.simulated_heatmap import simulate_heatmaps, target_heatmaps
 from distilpose.models import PoseModel
 from distilpose.models.base import HeatmapModel, RegressionModel
 from distilpose.models.outputs import CELL, HeatmapOutput
@@ -40,14 +33,9 @@ class BatchView(NamedTuple):
 class TrainingStep(nn.Module):
     """Model, criterion and frozen teacher: what a batch costs. The teacher is no part of its state.
 
-    Args:
-        model: to train.
-        options: weights and variants of the loss terms.
-        teacher: of the model; a heatmap model of our own is asked on the model's crops and keypoints.
-        cache: of the teacher's outputs.
-        target_sigma: of the heatmaps that a heatmap model is trained on, in cells.
-        oks_sigmas: K constants of OKS, where the score learns OKS.
-        areas: of the training people in square image pixels by `Batch.sample_index`, likewise.
+    A heatmap model of our own as ``teacher`` is asked on the model's crops and keypoints. ``target_sigma`` is in cells.
+    Where the score learns OKS, ``oks_sigmas`` are its K constants and ``areas`` those of the training people in square
+    image pixels, by `Batch.sample_index`.
 
     Raises:
         ConfigError: model, teacher and options do not fit together.
@@ -94,11 +82,7 @@ class TrainingStep(nn.Module):
         self._target_sigma, self._areas = target_sigma, areas
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The weighted loss terms of a batch by name; their sum is minimized.
-
-        Args:
-            batch: on the device of the model.
-        """
+        """The weighted loss terms of a batch on the device of the model, by name; their sum is minimized."""
         output, features = self._run_model(batch.images.contiguous(memory_format=torch.channels_last))
         labels = self._labels(batch)
         terms: dict[str, Tensor] = self.criterion(output, self.ask_teacher(batch), labels)
@@ -114,12 +98,6 @@ class TrainingStep(nn.Module):
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 frozen = freeze_batchnorm or not any(value.requires_grad for value in part.parameters())
                 part.train(not frozen)
-
-    def to_device(self, device: torch.device) -> None:
-        """Move everything, the teacher included."""
-        self.to(device)
-        if self._teacher is not None:
-            self._teacher.to(device)
 
     def ask_teacher(self, batch: Batch) -> HeatmapOutput[Tensor] | None:
         """What the teacher says of a batch, from its cache where there is one; None without a teacher."""

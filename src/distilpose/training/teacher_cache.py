@@ -61,11 +61,6 @@ class TeacherCache:
             self._known[place[new]] = True
         return HeatmapOutput(*(self._read(name, place, batch.images.device) for name in HeatmapOutput._fields))
 
-    @property
-    def known(self) -> int:
-        """Crops whose outputs are kept."""
-        return int(self._known.sum())
-
     def _read(self, name: str, place: IntArray, device: torch.device) -> Any:
         """(B, ...) float32, or None for what this teacher does not return."""
         path = self._folder / f"{name}.npy"

@@ -22,22 +22,23 @@ from distilpose.models.base import RegressionModel
 from distilpose.skeletons import COCO_17, Skeleton
 from distilpose.teachers.base import CropSpec, Teacher
 from distilpose.teachers.build import open_teacher
+from distilpose.training import processes
 from distilpose.training.config import TrainConfig
 from distilpose.training.data import TrainingData, find_model_skeleton, load_validation_set
-from distilpose.training.heatmap_images import NUM_CROPS, TAG, draw_view
 from distilpose.training.initialization import initialize_pointer, load_start_weights
 from distilpose.training.loop import Training, choose_device, to_device
-from distilpose.training.processes import (
-    Processes,
-    check_same_start,
-    find_processes,
-    joined,
-    launch,
-    rank,
-    wait_for_all,
-    was_launched,
+from distilpose.training.records import (
+    BEST_NAME,
+    LAST_NAME,
+    NUM_CROPS,
+    STATE_NAME,
+    TAG,
+    Checkpoints,
+    Records,
+    draw_view,
+    read_state,
+    write_state,
 )
-from distilpose.training.records import BEST_NAME, LAST_NAME, STATE_NAME, Checkpoints, Records, read_state, write_state
 from distilpose.training.step import TrainingStep
 from distilpose.training.teacher_cache import TeacherCache, hash_people
 
@@ -72,10 +73,10 @@ def train(
         DistilPoseError: a file is unusable, or another process of the run has ended.
     """
     config.check()
-    processes = find_processes(config.devices)
-    if processes.machines > 1 and config.teacher_cache is not None:
+    spread = processes.find_processes(config.devices)
+    if spread.machines > 1 and config.teacher_cache is not None:
         raise ConfigError(
-            f"a teacher_cache serves the processes of one machine, got {processes.machines} machines: leave it out"
+            f"a teacher_cache serves the processes of one machine, got {spread.machines} machines: leave it out"
         )
     device = choose_device(config.accelerator)
     most = torch.cuda.device_count() if device.type == "cuda" else max(2, os.cpu_count() or 1)
@@ -85,12 +86,12 @@ def train(
         raise ConfigError(f"sync_batchnorm works on GPUs, this run is on {device.type}: set it to false")
     out = Path(config.out)
     state = _find_state(out, resume)
-    if processes.total > 1 and not was_launched():
-        launch(processes.total, out)
+    if spread.total > 1 and not processes.was_launched():
+        processes.launch(spread.total, out)
         return _result(out, read_state(out / STATE_NAME))
-    with nullcontext() if was_launched() else terminated_as_interrupted(), joined(processes, device):
+    with nullcontext() if processes.was_launched() else terminated_as_interrupted(), processes.joined(spread, device):
         try:
-            return _train(config, processes, device, state, skip_invalid, console or Console(stderr=True))
+            return _train(config, spread, device, state, skip_invalid, console or Console(stderr=True))
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"{error}\n{_where_to_go_on(out / STATE_NAME)}") from error
         except RuntimeError as error:
@@ -103,28 +104,24 @@ def train(
 
 
 def _train(
-    config: TrainConfig, processes: Processes, device: torch.device, state: dict[str, Any] | None, skip_invalid: bool,
-    console: Console,
+    config: TrainConfig, spread: processes.Processes, device: torch.device, state: dict[str, Any] | None,
+    skip_invalid: bool, console: Console,
 ) -> TrainResult:  # fmt: skip
     torch.manual_seed(config.seed)
     skeleton = find_model_skeleton(config.data)
     model = _build_model(config, skeleton)
     description = describe(model, skeleton=skeleton)
-    data = TrainingData(config, description, skip_invalid, config.data.check_images)
-    loader = data.train_loader(rank(), processes.total)
+    data = TrainingData(config, description, skip_invalid)
+    loader = data.train_loader(processes.rank(), spread.total)
     if len(loader) == 0:
         raise ConfigError(
             f"an epoch has {len(data)} people or data.samples_per_epoch, fewer than one batch of "
-            f"{config.data.batch_size} on {processes.total} devices: lower data.batch_size"
+            f"{config.data.batch_size} on {spread.total} devices: lower data.batch_size"
         )
     teacher = None
     if config.teacher is not None:
         teacher = open_teacher(
-            config.teacher,
-            CropSpec.of(description),
-            data.samples,
-            set_sizes=data.set_sizes,
-            flip=config.teacher_flip,
+            config.teacher, CropSpec.of(description), data.samples, set_sizes=data.set_sizes, flip=config.teacher_flip
         )
     step = TrainingStep(
         model,
@@ -148,22 +145,23 @@ def _train(
         "distilpose": __version__, "teacher": config.teacher,
         "teacher_description": None if teacher is None else dict(teacher.description),
         "people": len(data), "epochs": config.epochs,
-        "batch_size": config.data.batch_size, "devices": processes.total, "seed": config.seed,
+        "batch_size": config.data.batch_size, "devices": spread.total, "seed": config.seed,
         "losses": asdict(config.losses), "data": [dataset.annotations for dataset in config.data.train],
     }  # fmt: skip
-    out, is_first = Path(config.out), rank() == 0
-    checks = (skip_invalid, config.data.check_images)
-    validation = load_validation_set(config, description, *checks) if is_first else None
+    out, is_first = Path(config.out), processes.rank() == 0
+    validation = load_validation_set(config, description, skip_invalid) if is_first else None
     checkpoints = Checkpoints(out, description, validation, config.flip_test, summary)
     if state is not None:
         checkpoints.load_state(state)
         training.load_state(state)
-    check_same_start(training.epoch)
+    processes.check_same_start(training.epoch)
     crops, shown = data.first(NUM_CROPS)
-    with _output_lock(out) if is_first else nullcontext(), Records(
-        out, console, every=config.log_every, epochs=config.epochs, steps_per_epoch=len(loader), steps=training.steps,
-        processes=processes.total, active=is_first,
-    ) as records:  # fmt: skip
+    with (
+        OutputLock(out, "distilpose train") if is_first else nullcontext(),
+        Records(
+            config, console, steps_per_epoch=len(loader), steps=training.steps, processes=spread.total, active=is_first
+        ) as records,
+    ):
         while training.epoch < config.epochs:
             loader.sampler.set_epoch(training.epoch)  # type: ignore[attr-defined]  # it is a MixedSampler
             records.begin_epoch()
@@ -179,7 +177,7 @@ def _train(
                     view = step.view(to_device(shown, device), weights)
                     records.add_image(TAG, draw_view(crops, view, skeleton), training.steps)
                 write_state(out, {**training.state(), **checkpoints.state()})
-            wait_for_all()
+            processes.wait_for_all()
     return _result(out, checkpoints.state())
 
 
@@ -197,14 +195,6 @@ def _find_state(out: Path, resume: bool) -> dict[str, Any] | None:
     elif file.exists() or (out / LAST_NAME).exists():
         raise ConfigError(f"{out} already holds a run: pass --resume to go on with it, or another --out")
     return None
-
-
-def _output_lock(out: Path) -> OutputLock:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"out must be a folder to write to, got {out}: {error.strerror}") from error
-    return OutputLock(out, "distilpose train")
 
 
 def _build_model(config: TrainConfig, skeleton: Skeleton) -> PoseModel:

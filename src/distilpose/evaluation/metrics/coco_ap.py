@@ -21,15 +21,11 @@ RESULT_FIELDS = ("image_id", "category_id", "keypoints", "score")
 
 
 class KeypointAP(NamedTuple):
-    """The ten numbers and the curves that AP is the mean of.
+    """The ten numbers and the curves that AP is the mean of."""
 
-    Attributes:
-        metrics: fractions by the names of `COCO_METRICS`; -1, as everywhere in COCO: nobody of that size is labeled.
-        precision: (10, 101) precision over people of all sizes at `OKS_THRESHOLDS` x `RECALL_THRESHOLDS`; 0 at a
-            recall that is not reached, -1 throughout where the metrics are undefined.
-    """
-
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # fractions by the names of `COCO_METRICS`; -1: nobody of that size is labeled
+    # (10, 101) over people of all sizes at `OKS_THRESHOLDS` x `RECALL_THRESHOLDS`; 0 at a recall that is not reached,
+    # -1 throughout where the metrics are undefined
     precision: FloatArray
 
 

@@ -168,10 +168,7 @@ def _rank_correlation(a: FloatArray, b: FloatArray) -> float | None:
 def _near_any(people: ComparedPeople, person: int, rows: Rows, labels: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(K,) True where a predicted keypoint is near any of its ``labels`` (K, K) of the people in ``rows``."""
     similarity = keypoint_similarity(  # (K predicted, R people, K labels)
-        people.xy_img[person][:, None, None],
-        people.true_xy_img[rows],
-        people.area[rows],
-        people.skeleton.oks_sigmas,
+        people.xy_img[person][:, None, None], people.true_xy_img[rows], people.area[rows], people.skeleton.oks_sigmas
     )
     return np.asarray(((similarity >= NEAR_SIMILARITY) & people.labeled[rows] & labels[:, None]).any((1, 2)))
 

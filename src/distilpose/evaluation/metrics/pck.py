@@ -35,15 +35,10 @@ def pck(people: ComparedPeople) -> dict[str, JointAccuracy]:
 def share_within(
     people: ComparedPeople, reach: FloatArray, *, not_in_all: Sequence[str] = ()
 ) -> dict[str, JointAccuracy]:
-    """How many labeled keypoints lie within each person's own reach; those of a person without a prediction do not.
+    """How many labeled keypoints lie within each person's reach, (P,) in image pixels; without a prediction, none do.
 
-    Args:
-        people: P people.
-        reach: (P,) in image pixels.
-        not_in_all: names of keypoints that do not count in `ALL_JOINTS`.
-
-    Returns:
-        Accuracy by keypoint name, in skeleton order, and last `ALL_JOINTS` over all labeled keypoints together.
+    Accuracy by keypoint name, in skeleton order, and last `ALL_JOINTS` over all labeled keypoints together but those
+    that ``not_in_all`` names.
     """
     labeled, names = people.labeled, people.skeleton.keypoint_names
     found = labeled & (np.linalg.norm(people.xy_img - people.true_xy_img, axis=-1) <= reach[:, None])

@@ -9,32 +9,27 @@ import numpy as np
 
 from distilpose.errors import require_package
 from distilpose.evaluation.comparison import ComparedPeople
+from distilpose.evaluation.metrics import diagnosis as measures
 from distilpose.evaluation.metrics.coco_ap import COCO_METRICS, OKS_THRESHOLDS, RECALL_THRESHOLDS
-from distilpose.evaluation.metrics.diagnosis import (
-    ERROR_KINDS,
-    GAUSSIAN_WITHIN,
-    GOOD_SIMILARITY,
-    NEAR_SIMILARITY,
-    SCORE_BINS,
-    Diagnosis,
-    ScoreCalibration,
-    SigmaCoverage,
-    calibrate,
-    count_kinds,
-    diagnose,
-)
 from distilpose.evaluation.metrics.pck import ALL_JOINTS
-from distilpose.evaluation.report.charts import BLUE, KIND_COLORS, Curve, bar_chart, curve_chart
-from distilpose.evaluation.report.people import best_and_worst, figures
-from distilpose.evaluation.result import EvaluationResult, make_folder, write_text
+from distilpose.evaluation.report.charts import (
+    BLUE,
+    KIND_COLORS,
+    Curve,
+    bar_chart,
+    best_and_worst,
+    curve_chart,
+    figures,
+)
+from distilpose.evaluation.result import EvaluationResult, write_text
 from distilpose.types import FloatArray
 
 REPORT_FILE = "report.html"
 _SHOWN_PEOPLE = 8  # of the best and of the worst
 _NO_PREDICTION = "no labeled keypoint has a prediction"
 _KINDS = {
-    "good": f"similarity of at least {GOOD_SIMILARITY:g}",
-    "jitter": f"at least {NEAR_SIMILARITY:g}",
+    "good": f"similarity of at least {measures.GOOD_SIMILARITY:g}",
+    "jitter": f"at least {measures.NEAR_SIMILARITY:g}",
     "inversion": "at its mirror joint of the same person",
     "swap": "at a joint of another person",
     "miss": "near no label",
@@ -49,8 +44,7 @@ def write_report(result: EvaluationResult, folder: Path, images: Path | None = N
     Raises:
         InputError: the folder cannot be made or written to, or an image cannot be read.
     """
-    make_folder(folder, "--report")
-    write_text(folder / REPORT_FILE, report_page(result, images), "--report")
+    write_text(folder / REPORT_FILE, report_page(result, images))
     return folder / REPORT_FILE
 
 
@@ -64,8 +58,8 @@ def report_page(result: EvaluationResult, images: Path | None = None) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     environment.filters |= {"percent": _percent, "number": _number, "words": _words}
-    people, diagnosis = result.people, diagnose(result.people)
-    calibration = calibrate(people)
+    people, diagnosis = result.people, measures.diagnose(result.people)
+    calibration = measures.calibrate(people)
     return environment.get_template(REPORT_FILE).render(
         name=str(result.protocol.get("model", result.protocol.get("predictions", "a model"))),
         result=result,
@@ -76,10 +70,10 @@ def report_page(result: EvaluationResult, images: Path | None = None) -> str:
         metrics=COCO_METRICS,
         by_boxes={str(result.protocol.get("boxes", "results")): result, "true boxes": result.with_true_boxes},
         precision_chart=_precision_chart(result.precision),
-        near=NEAR_SIMILARITY,
+        near=measures.NEAR_SIMILARITY,
         **_score(people, calibration.keypoint_score, calibration.person_score),
         sigma_missing=_missing(calibration.sigma, people, "these predictions carry no sigma"),
-        sigma={"a Gaussian": SigmaCoverage(*GAUSSIAN_WITHIN, 1.0, 0), **(calibration.sigma or {})},
+        sigma={"a Gaussian": measures.SigmaCoverage(*measures.GAUSSIAN_WITHIN, 1.0, 0), **(calibration.sigma or {})},
         sigma_rank=calibration.sigma_rank_correlation,
         **_images(people, diagnosis, images),
     )
@@ -97,8 +91,8 @@ def _joint_chart(result: EvaluationResult) -> str:
     return bar_chart(list(map(_words, names)), bars, [BLUE], list(map(_percent, shares)))
 
 
-def _kinds(people: ComparedPeople, diagnosis: Diagnosis) -> dict[str, Any]:
-    per_joint = count_kinds(diagnosis)
+def _kinds(people: ComparedPeople, diagnosis: measures.Diagnosis) -> dict[str, Any]:
+    per_joint = measures.count_kinds(diagnosis)
     counts = np.concatenate([per_joint.sum(0, keepdims=True), per_joint])
     total = counts.sum(1)
     shares = counts / np.maximum(1, total)[:, None]
@@ -106,7 +100,7 @@ def _kinds(people: ComparedPeople, diagnosis: Diagnosis) -> dict[str, Any]:
     texts = [[_percent(share) if n else "-" for share in row] for row, n in zip(shares.tolist(), total, strict=True)]
     return {
         "kind_chart": bar_chart(labels, shares, list(KIND_COLORS.values()), [row[0] for row in texts]),
-        "kind_header": ("joint", *ERROR_KINDS, "keypoints"),
+        "kind_header": ("joint", *measures.ERROR_KINDS, "keypoints"),
         "kind_rows": [(label, *row, f"{n:,}") for label, row, n in zip(labels, texts, total, strict=True)],
     }
 
@@ -127,7 +121,7 @@ def _precision_chart(precision: FloatArray) -> str | None:
 
 
 def _score(
-    people: ComparedPeople, keypoints: ScoreCalibration | None, persons: ScoreCalibration | None
+    people: ComparedPeople, keypoints: measures.ScoreCalibration | None, persons: measures.ScoreCalibration | None
 ) -> dict[str, Any]:
     missing = _missing(keypoints, people, "these predictions carry no keypoint scores")
     if missing or keypoints is None or persons is None:
@@ -138,7 +132,7 @@ def _score(
         points = np.column_stack([score.mean_score[filled], score.mean_truth[filled]])
         curves.append(Curve(name, color, points, score.numbers[filled].astype(np.float64)))
         for b, (x, y) in zip(filled.tolist(), points.tolist(), strict=True):
-            title = f"{name} {b / SCORE_BINS:.1f} to {(b + 1) / SCORE_BINS:.1f}"
+            title = f"{name} {b / measures.SCORE_BINS:.1f} to {(b + 1) / measures.SCORE_BINS:.1f}"
             rows.append((title, _number(x), _number(y), f"{score.numbers[b]:,}"))
     return {
         "score_missing": "",
@@ -148,7 +142,7 @@ def _score(
     }
 
 
-def _images(people: ComparedPeople, diagnosis: Diagnosis, images: Path | None) -> dict[str, Any]:
+def _images(people: ComparedPeople, diagnosis: measures.Diagnosis, images: Path | None) -> dict[str, Any]:
     if images is None:
         return {"images_missing": "the evaluation was run without --images"}
     best, worst = best_and_worst(people, diagnosis, _SHOWN_PEOPLE)
