@@ -22,8 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from distilpose.benchmark.complexity import measure_complexity
-from distilpose.benchmark.measure import measure_peak
+from distilpose.benchmark.measure import measure_complexity, measure_peak
 from distilpose.data.augment import AugmentOptions
 from distilpose.data.coco import load_person_samples
 from distilpose.data.dataset import MixedSampler, PersonDataset, build_loader

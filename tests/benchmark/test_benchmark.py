@@ -18,8 +18,7 @@ from distilpose.benchmark.benchmark import (
     measurements_table,
     run_worker,
 )
-from distilpose.benchmark.complexity import Complexity, measure_complexity
-from distilpose.benchmark.measure import _product, highest_peak, measure_peak
+from distilpose.benchmark.measure import Complexity, _product, highest_peak, measure_complexity, measure_peak
 from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError, DistilPoseError

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distilpose.backends.checkpoint import describe, load_checkpoint, save_checkpoint
-from distilpose.benchmark.complexity import measure_complexity
+from distilpose.benchmark.measure import measure_complexity
 from distilpose.data.preprocess import IMAGENET_MEAN
 from distilpose.errors import ConfigError
 from distilpose.export.rewrite import ExportForm

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distilpose.backends.description import FORMAT_VERSION, ModelDescription
 from distilpose.backends.loading import DEFAULT_MODEL, load_model
-from distilpose.benchmark.complexity import measure_complexity
+from distilpose.benchmark.measure import measure_complexity
 from distilpose.errors import ConfigError
 from distilpose.models import create_model
 from distilpose.models.token_encoder import TokenEncoder

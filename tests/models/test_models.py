@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distilpose.backends.checkpoint import convert_released
-from distilpose.benchmark.complexity import measure_complexity
+from distilpose.benchmark.measure import measure_complexity
 from distilpose.errors import ConfigError
 from distilpose.models import MODEL_CARDS, create_model, list_models
 from distilpose.models.token_encoder import patchify, sine_position_code

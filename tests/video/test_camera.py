@@ -20,8 +20,7 @@ from distilpose.inference.options import OutputOptions, PredictOptions, VideoOpt
 from distilpose.inference.people import people_by_detector
 from distilpose.inference.predict import predict_files
 from distilpose.inference.predictor import PosePredictor
-from distilpose.video.camera import Latency, NewestFrame, Webcam, watch_camera
-from distilpose.video.preview import Preview
+from distilpose.video.camera import Latency, NewestFrame, Preview, Webcam, watch_camera
 from distilpose.video.reader import VideoReader
 
 Image = NDArray[np.uint8]

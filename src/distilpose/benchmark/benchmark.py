@@ -25,8 +25,7 @@ from distilpose.backends.description import ModelDescription, Precision
 from distilpose.backends.device import Compute
 from distilpose.backends.exported import LiteRtBackend, OpenVinoBackend
 from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
-from distilpose.benchmark.complexity import Complexity, measure_complexity
-from distilpose.benchmark.measure import highest_peak
+from distilpose.benchmark.measure import Complexity, highest_peak, measure_complexity
 from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.errors import DistilPoseError
 from distilpose.evaluation.evaluate import evaluate_set
@@ -54,29 +53,17 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Measurement:
-    """One model in one backend and precision.
+    """One model in one backend and precision."""
 
-    Attributes:
-        model: name or file.
-        backend: "torch", "onnxruntime" or "openvino".
-        numbers: "float32", "float16" (of the weights), "int8", or "bfloat16" (of the arithmetic).
-        complexity: of the model; None for a file of another origin.
-        file_megabytes: size of the file in 1e6 bytes.
-        peak_megabytes: most memory its process held; None where the system does not say.
-        seconds: median of a run by batch size.
-        peak: GFLOP/s of a float32 matrix product in the same turn, in the library where it is fastest; median.
-        accuracy: AP, AR and PCK@0.2 as fractions; empty without evaluation.
-    """
-
-    model: str
-    backend: str
-    numbers: str
-    complexity: Complexity | None
-    file_megabytes: float = 0
-    peak_megabytes: float | None = None
-    seconds: dict[int, float] = field(default_factory=dict)
-    peak: float = 0
-    accuracy: dict[str, float | None] = field(default_factory=dict)
+    model: str  # name or file
+    backend: str  # "torch", "onnxruntime", "openvino" or "litert"
+    numbers: str  # "float32", "float16" (of the weights), "int8", or "bfloat16" (of the arithmetic)
+    complexity: Complexity | None  # of the model; None for a file of another origin
+    file_megabytes: float = 0  # size of the file in 1e6 bytes
+    peak_megabytes: float | None = None  # most memory its process held; None where the system does not say
+    seconds: dict[int, float] = field(default_factory=dict)  # median of a run by batch size
+    peak: float = 0  # GFLOP/s of a float32 matrix product in the same turn, in the fastest library; median
+    accuracy: dict[str, float | None] = field(default_factory=dict)  # AP, AR, PCK@0.2 as fractions, if evaluated
 
     def milliseconds_per_crop(self, batch: int) -> float:
         """Of one crop in a batch."""
@@ -123,9 +110,11 @@ class _Job:
             logger.info("%s runs in %s", self.file(), answer["runtime"])
         self.turns.append((peak, answer))
         answers = [answer for _, answer in self.turns]
+        path = Path(split_address(str(self.file()))[0])
+        files = (path, path.with_suffix(".bin"))  # OpenVINO's weights lie beside the graph
         return replace(
             self.row,
-            file_megabytes=_megabytes(self.file()),
+            file_megabytes=sum(file.stat().st_size for file in files if file.is_file()) / 1e6,
             peak_megabytes=answers[0]["peak_megabytes"],
             seconds={batch: median(answer["seconds"][str(batch)] for answer in answers) for batch in batches},
             peak=median(peak for peak, _ in self.turns),
@@ -228,12 +217,6 @@ def _calibration_crops(description: ModelDescription, images: str | Path | None)
         return calibration_crops(images, description)
     # Speed and size do not depend on what the crops show.
     return np.random.default_rng(0).integers(0, 256, (NOISE_CROPS, *description.input_size_hw, 3), dtype=np.uint8)
-
-
-def _megabytes(address: str | Path) -> float:
-    """Size of a model's file in 1e6 bytes, OpenVINO's weights beside it included."""
-    path = Path(split_address(str(address))[0])
-    return sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file()) / 1e6
 
 
 def run_worker(path: str | Path, batches: Sequence[int], **settings: Any) -> dict[str, Any]:

@@ -42,28 +42,18 @@ class BulkItem(NamedTuple):
 
 def list_inputs(
     source: str | Path,
-    root: str | Path | None = None,
+    root: str | Path | None = None,  # that relative paths of a list start from; where the list lies when None
     *,
     paths: str = "path",
-    ids: str | None = None,
-    boxes: str | None = None,
-    box_scores: str | None = None,
+    ids: str | None = None,  # whole numbers or texts; None: the images have no ids
+    boxes: str | None = None,  # a list of (x1, y1, x2, y2) in image pixels each, null is nobody; None: of a detector
+    box_scores: str | None = None,  # a list of numbers each; 1 when None
 ) -> pyarrow.Table:
-    """Every image of ``source`` once, in an order that depends on nothing but ``source``.
+    """Every image of ``source`` once, as `BulkItem` rows in an order that depends on nothing but ``source``.
 
-    Args:
-        source: a folder, with all folders below it; ``.parquet`` files; ``.tar`` files, not compressed; or a pattern.
-            A folder holds images, ``.tar`` or ``.parquet`` files, of one kind.
-        root: folder that relative paths of a list start from; where the list lies when None.
-        paths: column of Parquet lists with the path of each image. A column that is named must be there, and only lists
-            have any.
-        ids: column of whole numbers or texts; None: the images have no ids.
-        boxes: column with the people of each image as a list of (x1, y1, x2, y2) in image pixels; null is nobody. None:
-            a detector finds them.
-        box_scores: column with a list of numbers; 1 each when None.
-
-    Returns:
-        A table of `BulkItem` rows.
+    That is a folder, with all folders below it; ``.parquet`` lists; ``.tar`` files, not compressed; or a pattern. A
+    folder holds images, ``.tar`` or ``.parquet`` files, of one kind. Columns are those of lists; one that is named must
+    be there.
 
     Raises:
         InputError: there is nothing, a file is unreadable or broken, or kinds are mixed.

@@ -188,7 +188,9 @@ def read_item(item: BulkItem, *, accept_failures: bool = False) -> Frame:
     try:
         image = _read(item)
     except InputError as error:
-        if not accept_failures and _is_transient(error.__cause__):
+        cause = error.__cause__  # decoders raise an OSError without a number
+        of_storage = isinstance(cause, OSError) and cause.errno is not None and cause.errno not in _OF_THE_IMAGE
+        if not accept_failures and (of_storage or isinstance(cause, MemoryError)):
             raise TransientError(str(error)) from error
         return frame_id, error
     return frame_id._replace(size_hw=(image.shape[0], image.shape[1])), image
@@ -198,12 +200,6 @@ def is_absent(error: DistilPoseError | None) -> bool:
     """Whether an image was not there or not to be opened, as all of them are when a folder is not mounted."""
     cause = None if error is None else error.__cause__
     return isinstance(cause, OSError) and cause.errno in _ABSENT
-
-
-def _is_transient(cause: BaseException | None) -> bool:
-    if isinstance(cause, OSError):  # decoders raise some without a number
-        return cause.errno is not None and cause.errno not in _OF_THE_IMAGE
-    return isinstance(cause, MemoryError)
 
 
 def _read(item: BulkItem) -> ImageArray:

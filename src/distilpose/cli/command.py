@@ -25,18 +25,14 @@ _METAVARS = {int: "N", float: "X"}
 class Command(NamedTuple):
     """One subcommand.
 
-    Attributes:
-        summary: what it does, in one line.
-        examples: its arguments, the simplest first.
-        options: ``module:Class`` of the frozen dataclass that ``run`` takes, imported when the command is called;
-            or a function (jsonargparse parser, words) that adds arguments and parses; ``run`` takes its namespace.
-        run: does it and returns the exit code.
+    ``options`` is ``module:Class`` of the frozen dataclass that ``run`` takes, imported when the command is called;
+    or a function (jsonargparse parser, words) that adds arguments and parses; ``run`` takes its namespace.
     """
 
-    summary: str
-    examples: tuple[str, ...]
+    summary: str  # what it does, in one line
+    examples: tuple[str, ...]  # its arguments, the simplest first
     options: str | Callable[[jsonargparse.ArgumentParser, Sequence[str]], jsonargparse.Namespace]
-    run: Callable[[Any], int]
+    run: Callable[[Any], int]  # does it and returns the exit code
 
 
 def table_console() -> Console:

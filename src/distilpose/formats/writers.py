@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distilpose.errors import ConfigError
-from distilpose.formats.coco import coco_results, json_lines, prediction_rows
-from distilpose.formats.coco_dataset import coco_dataset
+from distilpose.formats.coco import coco_dataset, coco_results, json_lines, prediction_rows
 from distilpose.formats.csv import DeepLabCutFolder, long_csv, wide_csv
 from distilpose.formats.image_ids import image_ids
 from distilpose.formats.labelstudio import label_studio_tasks

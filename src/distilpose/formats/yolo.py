@@ -10,7 +10,6 @@ import numpy as np
 from distilpose.formats.record import FilePerRecord, ImageNames, PoseRecord, image_size
 from distilpose.geometry import clip_boxes_xyxy
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
-from distilpose.skeletons import Skeleton
 
 
 def yolo_folder(path: Path) -> FilePerRecord:
@@ -24,7 +23,15 @@ def yolo_folder(path: Path) -> FilePerRecord:
     def files(record: PoseRecord, first: bool) -> dict[str, str]:
         lines = _lines(record)
         labels = {f"labels/{Path(names.of(record)).with_suffix('.txt')}": lines}
-        return {"data.yaml": _data_yaml(record.result.skeleton), **labels} if first else labels
+        if not first:
+            return labels
+        keypoints, flip = list(record.result.skeleton.keypoint_names), record.result.skeleton.flip_index.tolist()
+        data = (
+            "# Put the images into images/ beside labels/\npath: .\ntrain: images\nval: images\n"
+            f"kpt_shape: [{len(keypoints)}, 3]\nflip_idx: {flip}\nnames:\n  0: person\n"
+            f"kpt_names:\n  0: {json.dumps(keypoints)}\n"
+        )
+        return {"data.yaml": data, **labels}
 
     return FilePerRecord(path, files)
 
@@ -43,11 +50,3 @@ def _lines(record: PoseRecord) -> str:
         numbers = [*center[person], *extent[person], *points[person].ravel()]
         lines.append(" ".join(["0", *(f"{number:.6g}" for number in numbers)]) + "\n")
     return "".join(lines)
-
-
-def _data_yaml(skeleton: Skeleton) -> str:
-    names, flip = list(skeleton.keypoint_names), skeleton.flip_index.tolist()
-    return (
-        "# Put the images into images/ beside labels/\npath: .\ntrain: images\nval: images\n"
-        f"kpt_shape: [{len(names)}, 3]\nflip_idx: {flip}\nnames:\n  0: person\nkpt_names:\n  0: {json.dumps(names)}\n"
-    )

@@ -26,9 +26,8 @@ from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.progress import Meter
 from distilpose.inference.result import PoseResult
 from distilpose.inference.sources import CAMERA_PREFIX, STDIN, Sources
-from distilpose.video.camera import Webcam, watch_camera
+from distilpose.video.camera import Preview, Webcam, watch_camera
 from distilpose.video.pipeline import FrameResult, watch_video
-from distilpose.video.preview import Preview
 from distilpose.video.reader import VideoReader
 from distilpose.video.writer import VideoWriter
 from distilpose.visualization.annotators import AnnotatedWriter, Annotator, FrameWriter, is_drawn

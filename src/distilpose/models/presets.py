@@ -91,7 +91,7 @@ MODELS: dict[str, ModelConfig] = {
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Figures of a preset; a test compares size and cost with the model (`benchmark.complexity`)."""
+    """Figures of a preset; a test compares size and cost with the model (`benchmark.measure`)."""
 
     parameters: int  # trainable numbers
     gmacs_published: float  # 1e9 multiply-accumulates of a crop as the paper counts them, without attention products

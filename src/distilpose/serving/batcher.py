@@ -31,23 +31,16 @@ class Batcher:
 
     A full batch goes at once. A smaller one goes when the worker is idle and either nothing more is on its way or
     its oldest crop has waited for ``max_wait``.
-
-    Args:
-        run: 1 to ``batch_size`` crops to their keypoints; never called twice at the same time.
-        batch_size: most crops of a run.
-        max_wait: seconds.
-        more_to_come: whether images are being prepared right now.
-        on_batch: told the crops and seconds of each run.
     """
 
     def __init__(
         self,
-        run: Callable[[NetworkInput], Keypoints],
+        run: Callable[[NetworkInput], Keypoints],  # of 1 to ``batch_size`` crops; never called twice at the same time
         *,
         batch_size: int,
-        max_wait: float,
-        more_to_come: Callable[[], bool],
-        on_batch: Callable[[int, float], None],
+        max_wait: float,  # seconds
+        more_to_come: Callable[[], bool],  # whether images are being prepared right now
+        on_batch: Callable[[int, float], None],  # told the crops and seconds of each run
     ) -> None:
         self._run, self._batch_size, self._max_wait = run, batch_size, max_wait
         self._more_to_come, self._on_batch = more_to_come, on_batch
@@ -59,15 +52,9 @@ class Batcher:
         self._room.set()
 
     async def __call__(self, images: NetworkInput) -> tuple[Keypoints, list[int]]:
-        """Wait for the keypoints of one image.
+        """Wait for the keypoints of one image, (N, 3, H, W) crops, and how many crops their batches had; N >= 1.
 
         When the caller is cancelled, its crops that have not been run are dropped.
-
-        Args:
-            images: (N, 3, H, W) crops, N >= 1.
-
-        Returns:
-            Keypoints of the N crops, and how many crops the batches had that they were in.
         """
         loop = asyncio.get_running_loop()
         crops = [_Crop(images[row : row + 1], loop.create_future(), loop.time()) for row in range(len(images))]

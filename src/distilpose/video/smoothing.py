@@ -46,19 +46,12 @@ def relative_spread(result: PoseResult, size: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class OneEuroOptions:
-    """Strength of the live smoother; chosen on generated motion (``benchmarks/tracking_and_smoothing.py``).
+    """Strength of the live smoother; chosen on generated motion (``benchmarks/tracking_and_smoothing.py``)."""
 
-    Attributes:
-        min_cutoff: cut-off frequency in Hz of a keypoint at rest: lower is calmer.
-        beta: by how many Hz the cut-off rises for each size of the person per second: higher follows quicker.
-        speed_cutoff: cut-off frequency in Hz of the speed's own filter.
-        max_gap: seconds out of sight after which smoothing starts anew.
-    """
-
-    min_cutoff: PositiveFloat = 1.0
-    beta: NonNegativeFloat = 6.0
-    speed_cutoff: PositiveFloat = 1.5
-    max_gap: NonNegativeFloat = 0.5
+    min_cutoff: PositiveFloat = 1.0  # cut-off frequency in Hz of a keypoint at rest: lower is calmer
+    beta: NonNegativeFloat = 6.0  # Hz of cut-off for each size of the person per second: higher follows quicker
+    speed_cutoff: PositiveFloat = 1.5  # cut-off frequency in Hz of the speed's own filter
+    max_gap: NonNegativeFloat = 0.5  # seconds out of sight after which smoothing starts anew
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -37,29 +37,17 @@ _SMALLEST_STEP = 1e-3  # seconds; files with repeated time stamps exist
 
 @dataclass(frozen=True)
 class TrackingOptions:
-    """How people are recognized again; the defaults do best in ``benchmarks/tracking_and_smoothing.py``.
+    """How people are recognized again; the defaults do best in ``benchmarks/tracking_and_smoothing.py``."""
 
-    Attributes:
-        oks_weight: share of pose similarity in [0, 1]; the rest is box overlap.
-        confident: pose score from which a person starts a track that lives on, and is matched first.
-        keep: pose score below which a pose has fallen apart, and `PoseTracker.expected` no longer follows it.
-        min_similarity: a person less similar than this to where a track is expected is somebody else.
-        max_lost: seconds for which a person out of sight is remembered.
-        max_unconfirmed: seconds for which `PoseTracker.expected` names a person whom no detector sees.
-        velocity_time: seconds over which velocity is averaged.
-        damping_time: seconds after which a person out of sight is expected to have slowed down to 1 / e.
-        doubt_time: seconds out of sight after which a person is looked for twice as far around.
-    """
-
-    oks_weight: ClosedUnitInterval = 0.7
-    confident: ClosedUnitInterval = 0.3
-    keep: ClosedUnitInterval = 0.2
-    min_similarity: ClosedUnitInterval = 0.2
-    max_lost: NonNegativeFloat = 1.5
-    max_unconfirmed: NonNegativeFloat = 5.0
-    velocity_time: PositiveFloat = 0.3
-    damping_time: PositiveFloat = 1.0
-    doubt_time: PositiveFloat = 0.5
+    oks_weight: ClosedUnitInterval = 0.7  # share of pose similarity; the rest is box overlap
+    confident: ClosedUnitInterval = 0.3  # pose score from which a track lives on, and people are matched first
+    keep: ClosedUnitInterval = 0.2  # pose score below which a pose has fallen apart; `expected` no longer follows it
+    min_similarity: ClosedUnitInterval = 0.2  # somebody less similar to where a track is expected is somebody else
+    max_lost: NonNegativeFloat = 1.5  # seconds for which a person out of sight is remembered
+    max_unconfirmed: NonNegativeFloat = 5.0  # seconds for which `expected` names a person whom no detector sees
+    velocity_time: PositiveFloat = 0.3  # seconds over which velocity is averaged
+    damping_time: PositiveFloat = 1.0  # seconds until a person out of sight should have slowed down to 1 / e
+    doubt_time: PositiveFloat = 0.5  # seconds out of sight after which people are looked for twice as far around
 
     def __post_init__(self) -> None:
         check_options(self)
