@@ -231,11 +231,7 @@ def _create(description: ModelDescription) -> PoseModel:
 
 
 def fill_model(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> PoseModel:
-    """Put a file's weights into a model, which is returned in evaluation mode.
-
-    Raises:
-        CheckpointError: tensors are extra, missing, misshaped or not finite.
-    """
+    """Put exactly a file's weights into a model, then in evaluation mode; a `CheckpointError` if they do not fit."""
     check_tensors(path, f"a {model.preset}", {k: v.shape for k, v in model.state_dict().items()}, tensors)
     for name, values in tensors.items():
         if not torch.isfinite(values).all():
@@ -245,11 +241,7 @@ def fill_model(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> P
 
 
 def check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of a file that are not exactly those expected of ``what``, by name and shape.
-
-    Raises:
-        CheckpointError: names what is missing, extra or misshaped.
-    """
+    """Refuse tensors of a file, by a `CheckpointError`, that are not exactly those of ``what``, by name and shape."""
     faults = [f"missing {name}" for name in expected if name not in tensors]
     faults += [f"extra {name}" for name in tensors if name not in expected]
     faults += [
@@ -263,11 +255,7 @@ def check_tensors(path: Path, what: str, expected: Mapping[str, torch.Size], ten
 
 
 def convert_released(path: str | Path) -> PoseModel:
-    """Build a model from a released checkpoint; which of the four presets it is follows from its tensors.
-
-    Raises:
-        CheckpointError: the file is not such a checkpoint, or tensors are extra, missing or misshaped.
-    """
+    """A model from a released checkpoint, whose tensors tell the preset; a `CheckpointError` for any other file."""
     path = Path(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -31,8 +31,8 @@ def foreign_skeleton(
 ) -> Skeleton:
     """The keypoints of a network: a skeleton's name, its file, or names, in a list or with commas.
 
-    None are those known by their ``count``, which is None where nobody knows it. The errors begin with ``file``; with
-    ``only_labels`` nothing is said of what the skeleton leaves out; ``name`` is that of a skeleton made of names.
+    Without them they are known by their ``count``, which is None where nobody knows it. The errors begin with ``file``;
+    with ``only_labels`` nothing is said of what the skeleton leaves out; ``name`` is that of a skeleton made of names.
 
     Raises:
         ConfigError: they are not known by their number, there is no such skeleton, or it has another number.
@@ -117,11 +117,7 @@ class OnnxNetwork:
             raise run_failed(self.path, "ONNX Runtime", error) from error
 
     def try_out(self, outputs: Sequence[str]) -> dict[str, tuple[int, ...]]:
-        """Shapes of the named outputs on two black images, without the batch.
-
-        Raises:
-            CheckpointError: it does not run, an output does not begin with the batch, or is not finite.
-        """
+        """Shapes of named outputs without the batch, on two black images; a `CheckpointError` if one is unusable."""
         if unknown := [name for name in outputs if name not in self.outputs]:
             raise ConfigError(f"{self.path} has no output {unknown[0]!r}; it has {', '.join(self.outputs)[:300]}")
         values = dict(zip(outputs, self.run(np.zeros((2, 3, *self.input_size_hw), np.float32), outputs), strict=True))

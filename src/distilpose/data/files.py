@@ -21,11 +21,7 @@ _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", "null", "none", ""}
 
 
 def read_json(file: Path, expected: str, error: type[DistilPoseError] = DatasetError) -> Any:
-    """Read a json file in UTF-8, with or without a byte order mark, UTF-16 or UTF-32.
-
-    Raises:
-        DistilPoseError: of class ``error``: the file cannot be read or is not json, as ``expected`` says.
-    """
+    """Read a json file in UTF-8, -16 or -32; the ``error`` of a broken one says what was ``expected``."""
     try:
         return json.loads(file.read_bytes())
     except OSError as problem:

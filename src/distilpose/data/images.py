@@ -230,11 +230,7 @@ def write_image(path: str | os.PathLike[str], image: ImageArray) -> None:
 
 
 def check_image(image: ImageArray) -> None:
-    """Refuse anything but an RGB image.
-
-    Raises:
-        InputError: ``image`` is not an (H, W, 3) uint8 array with H, W >= 1.
-    """
+    """Refuse anything but an (H, W, 3) uint8 array with H, W >= 1 by an `InputError`."""
     if not isinstance(image, np.ndarray):
         raise InputError(f"image must be an (H, W, 3) uint8 RGB array, got {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:

@@ -153,11 +153,7 @@ class LabelFile(NamedTuple):
                 yield where, entry if box_xywh is None else {**entry, "bbox": box_xywh}
 
     def read(self, entry: Mapping[str, Any], where: str) -> Label:
-        """Check one of `entries`.
-
-        Raises:
-            DatasetError: it is invalid; the text names the annotation, not the file.
-        """
+        """Check one of `entries`; the `DatasetError` of an invalid one names the annotation, not the file."""
         image_id, crowd = entry.get("image_id"), read_flag(entry.get("iscrowd"))
         if crowd is None:
             raise DatasetError(f"{where}: iscrowd must be 0 or 1, got {shortened(entry['iscrowd'])}")

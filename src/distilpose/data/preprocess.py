@@ -30,11 +30,7 @@ class Normalization:
 
 
 def crop_image(image: ImageArray, transform: CropTransform) -> ImageArray:
-    """One crop of an (H, W, 3) uint8 image, bilinear, black outside -> (h, w, 3) uint8 of ``transform.size_hw``.
-
-    Raises:
-        InputError: OpenCV cannot cut it.
-    """
+    """A crop of an (H, W, 3) uint8 image, bilinear, black outside -> (h, w, 3); an `InputError` if it cannot be cut."""
     height, width = transform.size_hw
     matrix = transform.matrix
     if max(image.shape[:2]) > _LONGEST_SIDE:

@@ -160,11 +160,7 @@ def torch_model(model: PoseModel | str | Path) -> PoseModel:
 
 
 def verify(exported: InferenceBackend, model: InferenceBackend, crops: ImageArray) -> tuple[OutputError, ...]:
-    """Run a file and what it was made from on the same (B, H, W, 3) uint8 crops in batches of `BATCH_SIZES`.
-
-    Raises:
-        CheckpointError: an output differs by more than rounding.
-    """
+    """Run a file and its model on (B, H, W, 3) uint8 crops in `BATCH_SIZES`; a `CheckpointError` if they differ."""
     precision = exported.description.precision
     errors = []
     for batch in BATCH_SIZES:

@@ -63,11 +63,7 @@ def open_teacher(
 
 
 def load_source(config: _Network, *, device: str = AUTO, threads: int | None = None) -> HeatmapSource:
-    """The network of a teacher, in its own terms; ``device`` and ``threads`` are of ONNX files, see `as_backend`.
-
-    Raises:
-        DistilPoseError: what is declared does not fit it, or its file is unusable.
-    """
+    """The network of a teacher, in its own terms (device, threads: of ONNX files); a `DistilPoseError` if unusable."""
     if isinstance(config, kinds.CheckpointTeacher):
         return load_checkpoint_source(config.file)
     if isinstance(config, kinds.VitPoseTeacher):

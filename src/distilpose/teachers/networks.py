@@ -48,11 +48,7 @@ class NetworkSource:
 
 
 def load_checkpoint_source(file: str | Path) -> NetworkSource:
-    """A heatmap model of our own.
-
-    Raises:
-        DistilPoseError: the file is unusable, or holds a student.
-    """
+    """A heatmap model of our own; a `DistilPoseError` if the file is unusable, or holds a student."""
     model = load_checkpoint(file)
     if not isinstance(model, HeatmapModel):
         raise ConfigError(

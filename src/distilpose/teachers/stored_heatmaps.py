@@ -51,11 +51,7 @@ class Manifest(NamedTuple):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what the folder says of itself.
-
-    Raises:
-        InputError: ``heatmaps.json`` is missing or broken, or says something that we do not know.
-    """
+    """What a folder says of itself; an `InputError` if ``heatmaps.json`` is missing, broken or unknown to us."""
     file = folder / MANIFEST
     expected = (
         f'{{"format": {FORMAT_VERSION}, "keypoints": set or names, "udp": true or false, "boxes": {{id: [x1, y1, x2, '

@@ -72,11 +72,7 @@ class AblationConfig:
     flip_test: FlipTest = "off"
 
     def check(self) -> None:
-        """Look for values that cannot work.
-
-        Raises:
-            ConfigError: with the field, the value and what is allowed.
-        """
+        """Look for values that cannot work; a `ConfigError` has the field, the value and what is allowed."""
         names = [variant.name for variant in self.variants]
         if len({folder_name(name) for name in names}) < len(names):
             raise ConfigError(f"variants must have different names, got {names}")

@@ -182,11 +182,7 @@ class TrainConfig:
     precision: str = "32-true"
 
     def check(self) -> None:
-        """Look for values that cannot work.
-
-        Raises:
-            ConfigError: with the field, the value and what is allowed.
-        """
+        """Look for values that cannot work; a `ConfigError` has the field, the value and what is allowed."""
         check_options(self)
         data = self.data
         for name, choices in (("precision", tuple(PRECISIONS)), ("accelerator", ACCELERATORS)):

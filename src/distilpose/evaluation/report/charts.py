@@ -141,11 +141,7 @@ def best_and_worst(people: ComparedPeople, diagnosis: Diagnosis, count: int) -> 
 
 
 def figures(people: ComparedPeople, diagnosis: Diagnosis, rows: Rows, images: Path) -> list[PersonFigure]:
-    """Draw the people of some rows, who all have a prediction, from a folder of images.
-
-    Raises:
-        InputError: an image cannot be read.
-    """
+    """Draw people of some rows, who all have a prediction; an `InputError` if an image of the folder cannot be read."""
     paths = find_images({int(row): str(people.file_name[row]) for row in rows}, images)
     return [_figure(people, diagnosis, row, read_image(path)) for row, path in paths.items()]
 
