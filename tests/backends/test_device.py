@@ -25,7 +25,7 @@ SMALL = {"input_size_hw": (64, 48), "dim": 32, "depth": 1, "num_heads": 4}
 @pytest.mark.parametrize("text", ["gpu", "cuda:", "cuda:x", "cuda:-1", "tpu", "", "openvino:", "cpu:0", "cuda:1 "])
 def test_what_is_no_device_is_refused(text: str) -> None:
     if text.strip() != text:
-        assert parse_device(text).index == 1
+        assert parse_device(text).number == 1
         return
     with pytest.raises(ConfigError, match="device must be auto, cpu, cuda"):
         parse_device(text)

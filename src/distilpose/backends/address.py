@@ -17,30 +17,19 @@ from distilpose.types import Size
 
 @dataclass(frozen=True)
 class ForeignOptions:
-    """How a foreign network is fed and read; None: as its kind usually is.
+    """How a foreign network is fed and read; None: as its kind usually is."""
 
-    Attributes:
-        keypoints: name of a built-in skeleton, a skeleton's file, or names with commas. COCO-17, Halpe-26 and
-            COCO-WholeBody-133 are recognized by their number.
-        mean: of each color, in pixel values 0 to 255; one number stands for all three.
-        std: likewise.
-        color: order of the colors, and of ``mean`` and ``std``.
-        padding: factor on both sides of a person box.
-        udp: trained with "unbiased data processing".
-        size: (H, W) of the input, for a file that leaves it free; written HxW.
-        outputs: names of the heatmaps, or of the x and the y axis.
-        dataset_index: which expert of a ViTPose+ model answers.
-    """
-
+    # name of a built-in skeleton, a skeleton's file, or names with commas; COCO-17, Halpe-26 and COCO-WholeBody-133 are
+    # recognized by their number
     keypoints: str | None = None
-    mean: Triple | None = None
-    std: Triple | None = None
-    color: Literal["rgb", "bgr"] = "rgb"
-    padding: float = CROP_PADDING
-    udp: bool | None = None
-    size: Size | None = None
-    outputs: tuple[str, ...] | None = None
-    dataset_index: int | None = None
+    mean: Triple | None = None  # of each color, in pixel values 0 to 255; one number stands for all three
+    std: Triple | None = None  # likewise
+    color: Literal["rgb", "bgr"] = "rgb"  # order of the colors, and of ``mean`` and ``std``
+    padding: float = CROP_PADDING  # factor on both sides of a person box
+    udp: bool | None = None  # trained with "unbiased data processing"
+    size: Size | None = None  # (H, W) of the input, for a file that leaves it free; written HxW
+    outputs: tuple[str, ...] | None = None  # names of the heatmaps, or of the x and the y axis
+    dataset_index: int | None = None  # which expert of a ViTPose+ model answers
 
 
 def split_address(name: str) -> tuple[str, dict[str, str]]:

@@ -28,6 +28,26 @@ from distilpose.skeletons import COCO_17, Skeleton
 
 HUB_WEIGHTS_NAME = "model.safetensors"
 HUB_CONFIG_NAME = "config.json"
+_MAX_LISTED = 12
+# Released name -> own name.
+_RELEASED_NAMES = [
+    (r"^keypoint_head\.tokenpose\.mlp_head\.1\.", "head.up."),
+    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.", ""),
+    (r"^keypoint_token$", "encoder.keypoint_tokens"),
+    (r"^pos_embedding$", "encoder.position"),
+    (r"^patch_to_embedding\.", "encoder.patch_embedding."),
+    (r"^transformer\.layers\.(\d+)\.", r"encoder.blocks.\1."),
+    (r"\.0\.fn\.norm\.", ".attention_norm."),
+    (r"\.0\.fn\.fn\.to_qkv\.", ".qkv."),
+    (r"\.0\.fn\.fn\.to_out\.0\.", ".attention_out."),
+    (r"\.1\.fn\.norm\.", ".mlp_norm."),
+    (r"\.1\.fn\.fn\.net\.0\.", ".mlp_up."),
+    (r"\.1\.fn\.fn\.net\.3\.", ".mlp_down."),
+    (r"^mlp_head\.0\.", "head.norm."),
+    (r"^mlp_head\.1\.", "head.linear."),
+    (r"^mlp_head\.2\.", "head.hidden_norm."),
+    (r"^mlp_head\.3\.", "head.out."),
+]
 
 
 def describe(
@@ -208,28 +228,6 @@ def _build(path: Path, description: ModelDescription, tensors: Mapping[str, Tens
 
 def _create(description: ModelDescription) -> PoseModel:
     return create_model(description.model, **description.options)
-
-
-_MAX_LISTED = 12
-# Released name -> own name.
-_RELEASED_NAMES = [
-    (r"^keypoint_head\.tokenpose\.mlp_head\.1\.", "head.up."),
-    (r"^keypoint_head\.(?:tokenhead|tokenpose)\.", ""),
-    (r"^keypoint_token$", "encoder.keypoint_tokens"),
-    (r"^pos_embedding$", "encoder.position"),
-    (r"^patch_to_embedding\.", "encoder.patch_embedding."),
-    (r"^transformer\.layers\.(\d+)\.", r"encoder.blocks.\1."),
-    (r"\.0\.fn\.norm\.", ".attention_norm."),
-    (r"\.0\.fn\.fn\.to_qkv\.", ".qkv."),
-    (r"\.0\.fn\.fn\.to_out\.0\.", ".attention_out."),
-    (r"\.1\.fn\.norm\.", ".mlp_norm."),
-    (r"\.1\.fn\.fn\.net\.0\.", ".mlp_up."),
-    (r"\.1\.fn\.fn\.net\.3\.", ".mlp_down."),
-    (r"^mlp_head\.0\.", "head.norm."),
-    (r"^mlp_head\.1\.", "head.linear."),
-    (r"^mlp_head\.2\.", "head.hidden_norm."),
-    (r"^mlp_head\.3\.", "head.out."),
-]
 
 
 def fill_model(path: Path, model: PoseModel, tensors: Mapping[str, Tensor]) -> PoseModel:

@@ -33,33 +33,21 @@ _MAX_TEXT = 1_000_000
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """Everything needed to feed a model and to read its output.
+    """Everything needed to feed a model and to read its output."""
 
-    Attributes:
-        model: preset name, such as ``"distilpose_s"``.
-        options: the preset's keyword arguments that differ from its defaults, JSON values only.
-        output: ``"regression"`` (`PoseOutput`) or ``"heatmap"`` (`HeatmapOutput`).
-        input_size_hw: (H, W) of a crop in pixels.
-        heatmap_size_hw: (H, W) of the grid in whose cells sigma is measured and heatmaps are drawn.
-        normalization: of the input pixels; None for a file that takes uint8 pixels and normalizes by itself.
-        skeleton: the keypoints and their order.
-        training: what is known of the training run, free-form JSON values.
-        precision: of an exported file's weights; a checkpoint is ``"float32"`` once it is loaded.
-        padding: factor on both sides of a person box before the crop is cut.
-        udp: the crop and the heatmaps are counted from center to center of their outermost pixels and cells
-            ("unbiased data processing", arXiv:1911.07524); see `CropTransform`.
-    """
-
-    model: str
-    output: OutputKind
-    input_size_hw: tuple[int, int]
-    heatmap_size_hw: tuple[int, int]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    model: str  # preset name, such as ``"distilpose_s"``
+    output: OutputKind  # `PoseOutput` or `HeatmapOutput`
+    input_size_hw: tuple[int, int]  # (H, W) of a crop in pixels
+    heatmap_size_hw: tuple[int, int]  # (H, W) of the grid in whose cells sigma is measured and heatmaps are drawn
+    options: Mapping[str, Any] = field(default_factory=dict)  # the preset's that differ from its defaults; JSON values
+    # of the input pixels; None for a file that takes uint8 pixels and normalizes by itself
     normalization: Normalization | None = field(default_factory=Normalization)
-    skeleton: Skeleton = COCO_17
-    training: Mapping[str, Any] = field(default_factory=dict)
-    precision: Precision = "float32"
-    padding: float = CROP_PADDING
+    skeleton: Skeleton = COCO_17  # the keypoints and their order
+    training: Mapping[str, Any] = field(default_factory=dict)  # what is known of the training run; JSON values
+    precision: Precision = "float32"  # of an exported file's weights; a checkpoint is float32 once it is loaded
+    padding: float = CROP_PADDING  # factor on both sides of a person box before the crop is cut
+    # the crop and the heatmaps are counted from center to center of their outermost pixels and cells ("unbiased data
+    # processing", arXiv:1911.07524); see `CropTransform`
     udp: bool = False
 
     def crops(self, boxes_xyxy: ArrayLike) -> Sequence[CropTransform]:

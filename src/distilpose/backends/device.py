@@ -7,7 +7,6 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -31,20 +30,14 @@ _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 _MAX_THREADS = 4  # more gain little on networks of this size
 
 
-@dataclass(frozen=True)
-class Device:
-    """A device by kind and number.
+class Device(NamedTuple):
+    """A device by kind and number."""
 
-    Attributes:
-        kind: ``auto``, ``cpu``, ``cuda``, ``mps``, ``tensorrt``, ``coreml``, ``directml`` or ``openvino``.
-        which: behind the colon: a number, or for OpenVINO a name such as ``GPU``; "" without one.
-    """
-
-    kind: str
-    which: str
+    kind: str  # auto, cpu, cuda, mps, tensorrt, coreml, directml or openvino
+    which: str  # behind the colon: a number, or for OpenVINO a name such as GPU; "" without one
 
     @property
-    def index(self) -> int:
+    def number(self) -> int:
         """Number of a GPU: the named one, else that of this process in a run of several (``LOCAL_RANK``)."""
         return int(self.which or os.environ.get("LOCAL_RANK", "0"))
 
@@ -99,11 +92,11 @@ def torch_device(device: str) -> str:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = torch.backends.mps.is_available()
     if wanted.kind == AUTO:
-        return f"cuda:{wanted.index % gpus}" if gpus else "mps" if mps else "cpu"
+        return f"cuda:{wanted.number % gpus}" if gpus else "mps" if mps else "cpu"
     if wanted.kind == "cpu" or (wanted.kind == "mps" and mps):
         return wanted.kind
-    if wanted.kind == "cuda" and wanted.index < gpus:
-        return f"cuda:{wanted.index}"
+    if wanted.kind == "cuda" and wanted.number < gpus:
+        return f"cuda:{wanted.number}"
     there = ["cpu", *(f"cuda:{i}" for i in range(gpus)), *(["mps"] if mps else [])]
     raise not_there(wanted, f"torch {torch.__version__}", there)
 

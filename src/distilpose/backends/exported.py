@@ -20,6 +20,8 @@ from distilpose.errors import CheckpointError, ConfigError, require_package
 from distilpose.models.outputs import HeatmapOutput, PoseOutput
 from distilpose.types import Float32Array
 
+_HINTS: dict[devices.Compute, str] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
 
 class ExportedBackend:
     """A file of ``distilpose export`` as an `InferenceBackend`; a subclass opens it for its runtime and runs it.
@@ -144,7 +146,7 @@ def open_onnx_session(
     providers: list[Any] = [devices.PROVIDERS["cpu"]]
     if kind != "cpu":
         numbered = kind in ("cuda", "tensorrt", "directml")
-        providers.insert(0, (devices.PROVIDERS[kind], {"device_id": str(wanted.index)} if numbered else {}))
+        providers.insert(0, (devices.PROVIDERS[kind], {"device_id": str(wanted.number)} if numbered else {}))
     try:
         source = file if isinstance(file, bytes) else os.fspath(file)
         session = onnxruntime.InferenceSession(source, options, providers=providers)
@@ -179,9 +181,6 @@ def session_runtime(session: Any) -> devices.RuntimeInfo:
     threads = session.get_session_options().intra_op_num_threads if kind == "cpu" else None
     device = kind if number is None else f"{kind}:{number}"
     return devices.RuntimeInfo(f"ONNX Runtime {onnxruntime.__version__}", device, threads, "float32")
-
-
-_HINTS: dict[devices.Compute, str] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 class OpenVinoBackend(ExportedBackend):

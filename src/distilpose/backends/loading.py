@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -33,12 +32,7 @@ SHIPPED_WEIGHTS: dict[str, Path] = {
     FAST_MODEL: _FOLDER / f"{FAST_MODEL}.onnx",
     "distilpose_s_demo": _FOLDER / f"{DEFAULT_MODEL}.safetensors",  # its name in version 0.1
 }
-# What reads an exported file, by its suffix.
-FILE_BACKENDS: dict[str, Callable[[str | Path], InferenceBackend]] = {
-    ".onnx": OnnxRuntimeBackend,
-    ".xml": OpenVinoBackend,
-    ".tflite": LiteRtBackend,
-}
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".tflite")  # of files that run on every system
 
 
 def shipped_file(name_or_path: str | Path, *, exported: bool = True) -> str:
@@ -81,7 +75,7 @@ def load_model(
     """
     file, values = split_address(shipped_file(name_or_path, exported=exported))
     path, options = Path(file), read_options(file, values)
-    if path.suffix in (*FILE_BACKENDS, ".zip"):
+    if path.suffix in (*EXPORTED_SUFFIXES, ".zip"):
         return _open_file(path, options if values else None, device, threads, compute)
     if _is_vitpose(path):
         from distilpose.backends.vitpose import load_vitpose

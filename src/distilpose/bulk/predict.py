@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distilpose import __version__
 from distilpose.backends.address import split_address
-from distilpose.backends.loading import FILE_BACKENDS, SHIPPED_MODELS, shipped_file
+from distilpose.backends.loading import EXPORTED_SUFFIXES, SHIPPED_MODELS, shipped_file
 from distilpose.bulk.engine import check_address, max_workers, ray_session, work_in_ray
 from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
 from distilpose.bulk.options import BulkOptions
@@ -138,7 +138,7 @@ def _digest(files: Sequence[Path]) -> str | None:
 
 def _ready_model(model: Path, out: Path) -> Path:
     """A file that workers load: exported files as they are, checkpoints exported, or themselves if that cannot be."""
-    if model.suffix in (*FILE_BACKENDS, ".zip"):
+    if model.suffix in (*EXPORTED_SUFFIXES, ".zip"):
         return model
     exported = out / _MODEL_NAME / "model.xml"
     if exported.is_file():  # the manifest says that it is of the same model

@@ -18,7 +18,15 @@ from distilpose.geometry import BOX_GROWTH, box_of_keypoints
 from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133, KeypointMapping, Skeleton, skeleton_from_category
 from distilpose.types import FloatArray
 
+logger = logging.getLogger(__name__)
+
 _PEOPLE = ("person", "people", "human")
+# An annotation without a segment's area gets this share of its box, as is usual for people (MPII, CrowdPose tools).
+AREA_SHARE_OF_BOX = 0.53
+_PROBLEMS_SHOWN = 20
+_NO_BOX = "no bbox, and none can be made of its keypoints, for which two in different places must be labeled: add bbox"
+# Lists of a COCO-WholeBody annotation beside ``keypoints``, in the order of the skeleton, and how many points each has.
+_PARTS = {"foot": 6, "face": 68, "lefthand": 21, "righthand": 21}
 
 
 def keypoint_category_ids(
@@ -107,16 +115,6 @@ def assumed_keypoints(document: Mapping[str, Any], skeleton: Skeleton) -> str:
         f"The file names no keypoints, so those of {skeleton.name} are assumed: name the skeleton (data.skeleton in "
         "training, --skeleton in evaluate), or write categories with keypoints."
     )
-
-
-logger = logging.getLogger(__name__)
-
-# An annotation without a segment's area gets this share of its box, as is usual for people (MPII, CrowdPose tools).
-AREA_SHARE_OF_BOX = 0.53
-_PROBLEMS_SHOWN = 20
-_NO_BOX = "no bbox, and none can be made of its keypoints, for which two in different places must be labeled: add bbox"
-# Lists of a COCO-WholeBody annotation beside ``keypoints``, in the order of the skeleton, and how many points each has.
-_PARTS = {"foot": 6, "face": 68, "lefthand": 21, "righthand": 21}
 
 
 class Label(NamedTuple):

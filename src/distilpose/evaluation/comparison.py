@@ -23,8 +23,12 @@ from distilpose.inference.result import PERSON_CATEGORY_ID
 from distilpose.skeletons import KeypointMapping, Skeleton, map_keypoints
 from distilpose.types import FloatArray, IntArray
 
+logger = logging.getLogger(__name__)
+
 Rows = NDArray[np.intp]
 NOBODY = -1
+# Head size is this share of the head box's diagonal: MPII's evaluation, http://human-pose.mpi-inf.mpg.de
+HEAD_SHARE_OF_DIAGONAL = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +111,6 @@ def _take(values: FloatArray, rows: Rows) -> FloatArray:
     taken = np.full((len(rows), *values.shape[1:]), np.nan)
     taken[rows != NOBODY] = values[rows[rows != NOBODY]]
     return taken
-
-
-logger = logging.getLogger(__name__)
-
-# Head size is this share of the head box's diagonal: MPII's evaluation, http://human-pose.mpi-inf.mpg.de
-HEAD_SHARE_OF_DIAGONAL = 0.6
 
 
 @dataclass(frozen=True, eq=False)

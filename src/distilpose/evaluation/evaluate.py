@@ -18,16 +18,7 @@ from distilpose.backends.base import InferenceBackend
 from distilpose.backends.loading import DEFAULT_MODEL, as_backend
 from distilpose.data.labels import skeleton_of_file
 from distilpose.errors import ConfigError
-from distilpose.evaluation.comparison import (
-    NOBODY,
-    ComparedPeople,
-    GroundTruth,
-    Rows,
-    load_ground_truth,
-    load_results,
-    match_people,
-    rows_by_image,
-)
+from distilpose.evaluation import comparison
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.evaluation.metrics.coco_ap import coco_keypoint_curves
 from distilpose.evaluation.metrics.pck import check_measurable, default_metrics, measure_protocols, pck
@@ -181,10 +172,10 @@ def evaluate_set(
     kept, results = _suppress(everybody, evaluation_set, nms_threshold)
     if boxes.person is None:
         predicted = everybody.filter(kept)
-        rows = match_people(truth.people, boxes.image_id[kept], predicted.xy)
+        rows = comparison.match_people(truth.people, boxes.image_id[kept], predicted.xy)
     else:
         predicted = everybody
-        rows = np.full(len(truth.people), NOBODY, dtype=np.intp)
+        rows = np.full(len(truth.people), comparison.NOBODY, dtype=np.intp)
         rows[boxes.person] = np.arange(len(boxes.person))
     people = truth.people.compared(rows, predicted.xy, predicted.raw_score, predicted.sigma)
     protocol = {
@@ -212,15 +203,15 @@ def evaluate_predictions(
         DatasetError: a file is unusable, or they do not belong together.
     """
     skeleton = skeleton or skeleton_of_file(annotations) or COCO_17
-    truth = load_ground_truth(annotations, skeleton)
+    truth = comparison.load_ground_truth(annotations, skeleton)
     check_measurable(metrics or (), truth.people)
-    results = load_results(predictions, truth)
+    results = comparison.load_results(predictions, truth)
     image_id = np.array([result["image_id"] for result in results], dtype=np.int64)
     keypoints = np.array([result["keypoints"] for result in results]).reshape(-1, skeleton.num_keypoints, 3)
     xy_img, score = keypoints[..., :2], keypoints[..., 2]
     # The layout asks for a score: a model without one writes the same number everywhere.
     raw_score = score if len(np.unique(score)) > 1 else None
-    people = truth.people.compared(match_people(truth.people, image_id, xy_img), xy_img, raw_score)
+    people = truth.people.compared(comparison.match_people(truth.people, image_id, xy_img), xy_img, raw_score)
     protocol = {"predictions": predictions.name, "pck_compares": MOST_SIMILAR}
     return _summarize(truth, results, people, protocol, metrics)
 
@@ -278,12 +269,12 @@ def _predict(
 
 def _suppress(
     everybody: PoseResult, evaluation_set: EvaluationSet, threshold: float
-) -> tuple[Rows, list[dict[str, Any]]]:
+) -> tuple[comparison.Rows, list[dict[str, Any]]]:
     """Rows and COCO results of the people left after suppression, image by image, best first."""
     area = np.array([math.prod(transform.box_wh) for transform in evaluation_set.transforms])
     left: list[int] = []
     results: list[dict[str, Any]] = []
-    for image_id, rows in rows_by_image(evaluation_set.boxes.image_id):
+    for image_id, rows in comparison.rows_by_image(evaluation_set.boxes.image_id):
         people = everybody.filter(rows)
         kept = oks_nms(people.xy, people.pose_score, area[rows], everybody.skeleton.oks_sigmas, threshold)
         left += rows[kept].tolist()
@@ -292,9 +283,9 @@ def _suppress(
 
 
 def _summarize(
-    truth: GroundTruth,
+    truth: comparison.GroundTruth,
     results: list[dict[str, Any]],
-    people: ComparedPeople,
+    people: comparison.ComparedPeople,
     protocol: Mapping[str, Any],
     metrics: Sequence[str] | None,
 ) -> EvaluationResult:

@@ -16,7 +16,7 @@ from distilpose.backends.base import HEATMAP_OUTPUT, POSE_OUTPUTS, InferenceBack
 from distilpose.backends.checkpoint import describe
 from distilpose.backends.description import ModelDescription, Precision
 from distilpose.backends.device import AUTO
-from distilpose.backends.loading import FILE_BACKENDS, as_backend, load_model
+from distilpose.backends.loading import EXPORTED_SUFFIXES, as_backend, load_model
 from distilpose.backends.torch import TorchBackend
 from distilpose.data.images import list_images, read_image
 from distilpose.data.preprocess import crop_image, network_input
@@ -34,6 +34,8 @@ BATCH_SIZES = (1, 3, 8)  # none is the one that is traced
 # Error allowed in any number of float files, as a share of the output's largest; of int8 files, whose single numbers
 # may stray, in the mean: a wrong graph is off by more, and what int8 costs in accuracy `distilpose evaluate` says.
 TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 2e-2, "int8": 0.15}
+CALIBRATION_CROPS = 300
+FEWEST_CROPS = 8
 
 
 class OutputError(NamedTuple):
@@ -119,7 +121,7 @@ def export_model(
             part = Path(folder) / out.name
             files = import_module(f"distilpose.export.{format}_file").write(form, part, description, calibration)
             errors: tuple[OutputError, ...] = ()
-            if part.suffix in FILE_BACKENDS:  # Core ML runs on macOS alone
+            if part.suffix in EXPORTED_SUFFIXES:  # Core ML runs on macOS alone
                 stamp_digest(files)
                 crops = _random_crops(inside.input_size_hw) if calibration is None else calibration
                 errors = verify(as_backend(part, device, threads=threads), backend, crops[: max(BATCH_SIZES)])
@@ -217,13 +219,6 @@ def _random_crops(input_size_hw: Size) -> ImageArray:
     return np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), *input_size_hw, 3), dtype=np.uint8)
 
 
-__all__ = ["SUFFIXES", "ExportReport", "Format", "export_file", "export_model", "torch_model"]
-
-
-CALIBRATION_CROPS = 300
-FEWEST_CROPS = 8
-
-
 def calibration_crops(
     source: str | Path,
     description: ModelDescription,
@@ -271,3 +266,6 @@ def _from_folder(folder: Path, input_size_hw: tuple[int, int], count: int) -> li
 
 def _spread(total: int, count: int) -> list[int]:
     return sorted({int(index) for index in np.linspace(0, total - 1, min(count, total)).round()})
+
+
+__all__ = ["SUFFIXES", "ExportReport", "Format", "export_file", "export_model", "torch_model"]

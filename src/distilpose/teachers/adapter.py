@@ -20,6 +20,8 @@ from distilpose.models.outputs import HeatmapOutput
 from distilpose.teachers.base import CropSpec, HeatmapSource, Teacher, match_keypoints
 from distilpose.types import Size
 
+logger = logging.getLogger(__name__)
+
 SAME_ASPECT = 0.01  # sides that differ by less are stretched rather than padded: under two pixels of 192
 _ROUNDING = 1e-6  # of a position, in samples
 
@@ -67,15 +69,10 @@ def resize(planes: Tensor, size_hw: Size) -> Tensor:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the crop lies in a teacher's input: it fills one axis and is centered, between black, along the other.
+    """Where the crop lies in a teacher's input: it fills one axis and is centered, between black, along the other."""
 
-    Attributes:
-        share_hw: part of the input's height and width that the crop fills, in (0, 1].
-        udp: how the teacher counts pixels and cells (`SourceSpec.udp`).
-    """
-
-    share_hw: tuple[float, float]
-    udp: bool = False
+    share_hw: tuple[float, float]  # part of the input's height and width that the crop fills, in (0, 1]
+    udp: bool = False  # how the teacher counts pixels and cells (`SourceSpec.udp`)
 
     @classmethod
     def fit(cls, crop_hw: Size, input_hw: Size, udp: bool = False) -> Placement:
@@ -111,9 +108,6 @@ class Placement:
     def _extent(self, size: int) -> int:
         """Pixels or cells from one edge of the input to the other."""
         return size - 1 if self.udp else size
-
-
-logger = logging.getLogger(__name__)
 
 
 class SourceTeacher:

@@ -18,6 +18,8 @@ from distilpose.models.outputs import HeatmapOutput
 from distilpose.skeletons import COCO_17, KeypointMapping, Skeleton, map_keypoints, name_key
 from distilpose.types import Size
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class CropSpec:
@@ -70,9 +72,6 @@ class Teacher(Protocol):
 
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
         """B crops -> heatmaps (B, K, h, w) and tokens or None, on their device. Run it in inference mode."""
-
-
-logger = logging.getLogger(__name__)
 
 
 def unnamed_skeleton(count: int) -> Skeleton:

@@ -41,73 +41,47 @@ class CheckpointTeacher(NetworkTeacher):
 
 @dataclass
 class VitPoseTeacher(NetworkTeacher):
-    """ViTPose in the layout of transformers.
+    """ViTPose in the layout of transformers."""
 
-    Attributes:
-        model: folder written by ``save_pretrained`` (model and image processor), or a hub id.
-        dataset_index: which expert of a mixture-of-experts model (ViTPose+) answers; 0 is COCO's.
-        keypoints: of its heatmaps: a known set or names in order.
-    """
-
-    model: str
-    dataset_index: int | None = None
-    keypoints: Keypoints = "coco_17"
+    model: str  # folder written by ``save_pretrained`` (model and image processor), or a hub id
+    dataset_index: int | None = None  # which expert of a mixture-of-experts model (ViTPose+) answers; 0 is COCO's
+    keypoints: Keypoints = "coco_17"  # of its heatmaps: a known set or names in order
 
 
 @dataclass
 class OnnxFileTeacher(NetworkTeacher):
-    """What the two kinds of ONNX files share; a file of ``distilpose export`` says all of this itself.
+    """What the two kinds of ONNX files share; a file of ``distilpose export`` says all of this itself."""
 
-    Attributes:
-        file: with one input of images.
-        input_size_hw: (H, W) in pixels, where the file leaves them free.
-        mean: of each color in units of pixel / 255, in the order of the input's colors; ImageNet's when not given.
-        std: likewise. A network that reads 0..255 has mean 0 and std 1/255.
-        color: order of the input's colors; rgb when not given.
-        keypoints: of the outputs: a known set or names in order; by their number when not given.
-    """
-
-    file: str
-    input_size_hw: _Sides | None = None
+    file: str  # with one input of images
+    input_size_hw: _Sides | None = None  # (H, W) in pixels, where the file leaves them free
+    # of each color in units of pixel / 255, in the order of the input's colors; ImageNet's when not given. A network
+    # that reads 0..255 has mean 0 and std 1/255.
     mean: Triple | None = None
     std: _Scale | None = None
-    color: Literal["rgb", "bgr"] | None = None
-    keypoints: Keypoints | None = None
+    color: Literal["rgb", "bgr"] | None = None  # order of the input's colors; rgb when not given
+    keypoints: Keypoints | None = None  # of the outputs: a known set or names in order; by their number when not given
 
 
 @dataclass
 class OnnxTeacher(OnnxFileTeacher):
-    """An ONNX file that gives heatmaps.
+    """An ONNX file that gives heatmaps."""
 
-    Attributes:
-        output: name of the heatmaps (B, K, h, w); the only output of that form when not given.
-        udp: pixels and cells are counted between the centers of the outermost ones ("unbiased data processing"); no
-            when not given.
-    """
-
-    output: str | None = None
-    udp: bool | None = None
+    output: str | None = None  # name of the heatmaps (B, K, h, w); the only output of that form when not given
+    udp: bool | None = None  # counted between the centers of the outermost pixels and cells; no when not given
 
 
 @dataclass
 class SimccTeacher(OnnxFileTeacher):
-    """An ONNX file that classifies x and y apart (SimCC, RTMPose): heatmaps are the product of its two axes.
+    """An ONNX file that classifies x and y apart (SimCC, RTMPose): heatmaps are the product of its two axes."""
 
-    Attributes:
-        outputs: names of the x axis (B, K, Wx) and the y axis (B, K, Hy); the file's two outputs when not given.
-        activation: what makes an axis positive: ``"softmax"`` of its values times ``sharpness``, or ``"none"`` for
-            values that already are probabilities or heights.
-        sharpness: factor before the softmax; RTMPose is trained with 10, plain logits have 1.
-        peak: height of a heatmap: ``"value"``, the smaller of the two axes' raw maxima, in 0..1, which RTMPose calls
-            the keypoint's score, or ``"one"``.
-        heatmap_size_hw: (h, w) of the heatmaps; a quarter of the input when not given.
-    """
-
-    outputs: tuple[str, str] | None = None
+    outputs: tuple[str, str] | None = None  # x axis (B, K, Wx), y axis (B, K, Hy); the file's two when not given
+    # what makes an axis positive: softmax of its values times ``sharpness``, or none, as they are probabilities or
+    # heights
     activation: Literal["softmax", "none"] = "softmax"
-    sharpness: PositiveFloat = 10.0
+    sharpness: PositiveFloat = 10.0  # factor before the softmax; RTMPose is trained with 10, plain logits have 1
+    # height of a heatmap: one, or the smaller of the two axes' raw maxima, in 0..1, which RTMPose calls the score
     peak: Literal["value", "one"] = "value"
-    heatmap_size_hw: _Sides | None = None
+    heatmap_size_hw: _Sides | None = None  # of the heatmaps; a quarter of the input when not given
 
 
 @dataclass

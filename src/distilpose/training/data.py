@@ -25,6 +25,10 @@ from distilpose.types import ImageArray
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 4  # crops that are drawn, the same ones each time, so that heatmaps can be watched growing
+CONFIGS = Path("configs")  # where commands that write a missing file are looked for
+Files = Iterable[tuple[Path, str]]  # each with what it is used for
+
 
 def find_model_skeleton(data: DataConfig) -> Skeleton:
     """The keypoints of the model to train: named in the configuration, or what the first training set says it has.
@@ -119,7 +123,7 @@ class TrainingData:
             drop_last=True,
         )
 
-    def first(self, count: int) -> tuple[ImageArray, Batch]:
+    def first(self, count: int = _SHOWN) -> tuple[ImageArray, Batch]:
         """The run's first ``count`` crops, (N, H, W, 3) uint8, and the same as a batch."""
         items = [self._dataset[key] for key in islice(self._sampler(rank=0, world_size=1), count)]
         return np.stack([item.crop for item in items]), self._dataset.collate(items)
@@ -153,12 +157,6 @@ def load_validation_set(
         check_images=config.data.check_images,
         skip_invalid=skip_invalid,
     )
-
-
-CONFIGS = Path("configs")  # where commands that write a missing file are looked for
-
-
-Files = Iterable[tuple[Path, str]]  # each with what it is used for
 
 
 def check_files(runs: Mapping[str, Files], made: Path | None = None) -> None:

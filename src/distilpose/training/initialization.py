@@ -28,6 +28,14 @@ from distilpose.models.tokenpose import TokenPose
 
 logger = logging.getLogger(__name__)
 
+SHARPNESS = 8.0  # factor on the query and key weights of the last block
+HEAD_STEPS = 200
+HEAD_BATCH = 128
+HEAD_LEARNING_RATE = 3e-3
+TokenModel = DistilPose | TokenPose
+_KEYPOINT_HEAD = "kpt_heatmap_0/separable_conv2d"  # in the names of the head's first two convolutions
+IMAGENET = "imagenet"  # instead of a file: the weights in an installed package
+
 
 def load_start_weights(model: PoseModel, source: str | Path, parts: Sequence[str]) -> None:
     """Copy weights into a fresh model, in place.
@@ -76,14 +84,6 @@ def _copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
     target.load_state_dict(own)
     level = logging.INFO if len(shared) == len(own) else logging.WARNING
     logger.log(level, "init: %d of %d tensors from the %s", len(shared), len(own), name)
-
-
-SHARPNESS = 8.0  # factor on the query and key weights of the last block
-HEAD_STEPS = 200
-HEAD_BATCH = 128
-HEAD_LEARNING_RATE = 3e-3
-
-TokenModel = DistilPose | TokenPose
 
 
 def initialize_pointer(model: PoseModel, images: Tensor, seed: int, target_sigma: float = TARGET_SIGMA) -> float:
@@ -161,10 +161,6 @@ def _reading_error(
     places = centers.unsqueeze(0)
     of_patches = render_gaussian_heatmaps(places, torch.full_like(places, target_sigma), (height, width), 0.0)[0]
     return F.mse_loss(heatmaps, torch.einsum("np,phw->nhw", blend, of_patches))
-
-
-_KEYPOINT_HEAD = "kpt_heatmap_0/separable_conv2d"  # in the names of the head's first two convolutions
-IMAGENET = "imagenet"  # instead of a file: the weights in an installed package
 
 
 class _Layout(NamedTuple):

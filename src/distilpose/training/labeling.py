@@ -220,27 +220,23 @@ def _label_image(
     ids = iter(task.annotation_ids)
     for start in range(0, len(task.boxes_xyxy), options.batch_size):
         boxes = task.boxes_xyxy[start : start + options.batch_size]
-        transforms = teacher.description.crops(boxes)
-        answers = zip(boxes, transforms, *_ask(teacher, image, boxes, transforms, options), strict=True)
-        for box_xyxy, transform, xy_img, score, trusted, heatmaps in answers:
+        answers = zip(boxes, *_ask(teacher, image, boxes, options), strict=True)
+        for box_xyxy, xy_img, score, trusted, heatmaps, crop_xyxy in answers:
             annotation_id = next(ids)
             if options.heatmaps is not None:
                 write_heatmaps(Path(options.heatmaps), annotation_id, heatmaps)
-            covered[annotation_id] = transform.norm_to_img([[0, 0], [1, 1]]).ravel().tolist()
+            covered[annotation_id] = crop_xyxy.tolist()
             person = _to_coco(box_xyxy, xy_img, score, trusted, from_annotations=options.annotations is not None)
             annotations.append({"id": annotation_id, "image_id": task.image_id, **person})
     return {"image": entry, "annotations": annotations, "covered": covered}
 
 
 def _ask(
-    teacher: TeacherBackend,
-    image: ImageArray,
-    boxes_xyxy: FloatArray,
-    transforms: Sequence[CropTransform],
-    options: LabelOptions,
-) -> tuple[FloatArray, FloatArray, NDArray[np.bool_], Float32Array]:
-    """(N, K, 2) keypoints in the image, (N, K) scores, (N, K) whether they are trusted, (N, K, h, w) mean heatmaps."""
+    teacher: TeacherBackend, image: ImageArray, boxes_xyxy: FloatArray, options: LabelOptions
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_], Float32Array, FloatArray]:
+    """(N, K, 2) keypoints, (N, K) scores, (N, K) trusted or not, (N, K, h, w) mean heatmaps, (N, 4) what they cover."""
     description = teacher.description
+    transforms = description.crops(boxes_xyxy)
     crops = preprocess(image, transforms, description.normalization)
     plain = teacher(crops).heatmaps
     mirrored = torch.from_numpy(teacher(crops[..., ::-1].copy()).heatmaps)
@@ -251,7 +247,9 @@ def _ask(
     longer = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1)
     near = np.linalg.norm(once_img - again_img, axis=-1) <= options.max_distance * longer[:, None]
     inside = ((xy_img >= 0) & (xy_img < image.shape[1::-1])).all(axis=-1)
-    return (xy_img, score, near & inside & (np.minimum(once, again) > options.min_score), mean)
+    trusted = near & inside & (np.minimum(once, again) > options.min_score)
+    covered = np.stack([crop.norm_to_img([[0, 0], [1, 1]]).ravel() for crop in transforms])
+    return xy_img, score, trusted, mean, covered
 
 
 def _peaks(heatmaps: Float32Array, transforms: Sequence[CropTransform]) -> tuple[FloatArray, FloatArray]:

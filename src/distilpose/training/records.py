@@ -32,6 +32,13 @@ from distilpose.training.step import BatchView
 from distilpose.types import Float32Array, ImageArray
 
 EVALUATED = ("AP", "AP50", "AP75", "AR")
+STATE_NAME = "state.ckpt"
+LAST_NAME, BEST_NAME = "last.safetensors", "best.safetensors"
+_FORMAT = 1
+TAG = "heatmaps"
+_MIN_HEIGHT = 256  # of a crop in the image; smaller ones are enlarged
+_TITLE_HEIGHT = 24
+_DIMMED = 0.4  # brightness of a crop under a heatmap
 
 
 class Records:
@@ -123,9 +130,9 @@ class Records:
         if not self._console.is_terminal:
             self._console.print(f"epoch {epoch}/{self._epochs}: AP {metrics['AP'] * 100:.1f}{best}")
 
-    def add_image(self, tag: str, image: ImageArray, steps: int) -> None:
-        """Show an (H, W, 3) uint8 RGB image in TensorBoard."""
-        self._board.add_image(tag, image, steps, dataformats="HWC")
+    def add_view(self, crops: ImageArray, view: BatchView, skeleton: Skeleton, steps: int) -> None:
+        """Show in TensorBoard what was made of crops; see `draw_view`."""
+        self._board.add_image(TAG, draw_view(crops, view, skeleton), steps, dataformats="HWC")
 
     def _log(self, values: Mapping[str, Any], steps: int) -> None:
         for name, value in values.items():
@@ -148,11 +155,6 @@ def _keep_rows(path: Path, steps: int) -> None:
     kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= steps]
     with write_file_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *kept])
-
-
-STATE_NAME = "state.ckpt"
-LAST_NAME, BEST_NAME = "last.safetensors", "best.safetensors"
-_FORMAT = 1
 
 
 class Checkpoints:
@@ -238,13 +240,6 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path} was written by another version or program: {again}")
     return state
-
-
-NUM_CROPS = 4  # the same ones each time, so that heatmaps can be watched growing
-TAG = "heatmaps"
-_MIN_HEIGHT = 256  # of a crop in the image; smaller ones are enlarged
-_TITLE_HEIGHT = 24
-_DIMMED = 0.4  # brightness of a crop under a heatmap
 
 
 def draw_view(crops: ImageArray, view: BatchView, skeleton: Skeleton) -> ImageArray:

@@ -27,18 +27,7 @@ from distilpose.training.config import TrainConfig
 from distilpose.training.data import TrainingData, find_model_skeleton, load_validation_set
 from distilpose.training.initialization import initialize_pointer, load_start_weights
 from distilpose.training.loop import Training, choose_device, to_device
-from distilpose.training.records import (
-    BEST_NAME,
-    LAST_NAME,
-    NUM_CROPS,
-    STATE_NAME,
-    TAG,
-    Checkpoints,
-    Records,
-    draw_view,
-    read_state,
-    write_state,
-)
+from distilpose.training.records import BEST_NAME, LAST_NAME, STATE_NAME, Checkpoints, Records, read_state, write_state
 from distilpose.training.step import TrainingStep
 from distilpose.training.teacher_cache import TeacherCache, hash_people
 
@@ -155,7 +144,7 @@ def _train(
         checkpoints.load_state(state)
         training.load_state(state)
     processes.check_same_start(training.epoch)
-    crops, shown = data.first(NUM_CROPS)
+    crops, shown = data.first()
     with (
         OutputLock(out, "distilpose train") if is_first else nullcontext(),
         Records(
@@ -175,7 +164,7 @@ def _train(
                     records.add_evaluation(training.epoch, training.steps, metrics, best)
                 if is_due:
                     view = step.view(to_device(shown, device), weights)
-                    records.add_image(TAG, draw_view(crops, view, skeleton), training.steps)
+                    records.add_view(crops, view, skeleton, training.steps)
                 write_state(out, {**training.state(), **checkpoints.state()})
             processes.wait_for_all()
     return _result(out, checkpoints.state())

@@ -16,8 +16,19 @@ from distilpose.evaluation.metrics.coco_ap import coco_keypoint_ap
 from distilpose.skeletons import CROWDPOSE_14, LSP_14, MPII_16, Skeleton, name_key
 from distilpose.types import FloatArray
 
+logger = logging.getLogger(__name__)
+
 PCK_THRESHOLD = 0.2
 ALL_JOINTS = "all"
+Metric = Literal["coco", "pckh", "pck_torso", "crowdpose"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+PCKH_SHARE, TORSO_SHARE = 0.5, 0.2
+_TORSOS = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
+_NOT_IN_MEAN = ("pelvis", "thorax")  # of MPII
+# Crowd index from which on an image is no longer easy, and from which on it is hard: the evaluation code of CrowdPose
+# (https://github.com/Jeff-sjtu/CrowdPose). The text of the paper (arXiv:1812.00324) has 0.1 in place of 0.2.
+CROWD_LEVELS = (("AP_easy", -np.inf, 0.2), ("AP_medium", 0.2, 0.8), ("AP_hard", 0.8, np.inf))
+_CROWDPOSE_NUMBERS = ("AP", "AP50", "AP75", "AR", "AR50", "AR75")
 
 
 class JointAccuracy(NamedTuple):
@@ -50,20 +61,6 @@ def share_within(
 def _share(found: NDArray[np.bool_], labeled: NDArray[np.bool_]) -> JointAccuracy:
     count = int(labeled.sum())
     return JointAccuracy(float(found.sum() / count) if count else None, count)
-
-
-logger = logging.getLogger(__name__)
-
-Metric = Literal["coco", "pckh", "pck_torso", "crowdpose"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-
-PCKH_SHARE, TORSO_SHARE = 0.5, 0.2
-_TORSOS = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
-_NOT_IN_MEAN = ("pelvis", "thorax")  # of MPII
-# Crowd index from which on an image is no longer easy, and from which on it is hard: the evaluation code of CrowdPose
-# (https://github.com/Jeff-sjtu/CrowdPose). The text of the paper (arXiv:1812.00324) has 0.1 in place of 0.2.
-CROWD_LEVELS = (("AP_easy", -np.inf, 0.2), ("AP_medium", 0.2, 0.8), ("AP_hard", 0.8, np.inf))
-_CROWDPOSE_NUMBERS = ("AP", "AP50", "AP75", "AR", "AR50", "AR75")
 
 
 class ProtocolResult(NamedTuple):

@@ -49,6 +49,11 @@ _SETTINGS: Any = {
     "grid.color": _INK,
     "grid.alpha": 0.25,
 }
+MIN_LABELED_SHARE = 1 / 3  # of a person's keypoints: similarity to one or two labels says little about a pose
+_CROP_HW = (240, 240)
+_GAP = 4  # pixels between label and prediction
+_JPEG_QUALITY = 80
+_SHIFT = 4  # binary digits of a pixel that OpenCV draws to
 
 
 class Curve(NamedTuple):
@@ -111,13 +116,6 @@ def _chart(size: tuple[float, float], draw: Callable[[Axes], None]) -> str:
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(content, format="svg", metadata=nothing, transparent=True)
     return f"data:image/svg+xml;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-MIN_LABELED_SHARE = 1 / 3  # of a person's keypoints: similarity to one or two labels says little about a pose
-_CROP_HW = (240, 240)
-_GAP = 4  # pixels between label and prediction
-_JPEG_QUALITY = 80
-_SHIFT = 4  # binary digits of a pixel that OpenCV draws to
 
 
 class PersonFigure(NamedTuple):
