@@ -19,6 +19,7 @@ from distilpose.backends.base import InferenceBackend
 from distilpose.backends.loading import DEFAULT_MODEL, as_backend
 from distilpose.benchmark.measure import highest_peak
 from distilpose.detection.detectors import create_detector
+from distilpose.errors import DistilPoseError
 from distilpose.export.export import SUFFIXES, export_model
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import OutputOptions, PredictOptions, VideoOptions
@@ -125,8 +126,8 @@ def _stages(video: Path, detector_name: str, backend: InferenceBackend, folder: 
         next(frames)
         taken, decoding = _timed(lambda: [frame for frame, _ in zip(frames, range(STAGE_FRAMES), strict=False)])
         rate, size_hw = reader.rate, reader.size_hw
-    images = [frame.image for frame in taken if frame.image is not None]
-    times = [frame.time for frame in taken if frame.image is not None]
+    good = [(frame_id, image) for frame_id, image in taken if not isinstance(image, DistilPoseError)]
+    images, times = [image for _, image in good], [frame_id.time or 0.0 for frame_id, _ in good]
     detector = create_detector(detector_name)
     predictor = PosePredictor(backend)
     detector(images[:1])

@@ -18,8 +18,8 @@ from serving_client import BOX, Telltale, ask, encoded, form, metric, number_of,
 from distilpose.errors import ConfigError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.inference.predictor import PosePredictor
-from distilpose.serving.batcher import Batcher
 from distilpose.serving.options import PILLOW_MAX_PIXELS, ServeOptions, check_api_key
+from distilpose.serving.service import Batcher
 
 RAW_HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from test_pipeline import SpotDetector, SpotPose, spot_image, spot_xy
+from videos import shown
 
 from distilpose.errors import ConfigError, InputError
 from distilpose.inference import run
@@ -161,7 +162,7 @@ def test_predict_from_a_camera_writes_all_that_a_video_gets(tmp_path: Path, back
     assert 1 <= report.num_frames == len(rows)
     assert {row["image"] for row in rows} == {"webcam:0"}
     with VideoReader(tmp_path / "webcam_0.mp4") as reader:
-        times = [frame.time for frame in reader.frames()]
+        times = [frame.time for frame in shown(reader.frames())]
     np.testing.assert_allclose(times, [row["time"] for row in rows], atol=2e-3)
     assert len((tmp_path / "poses.jsonl").read_text().splitlines()) == report.num_frames
 

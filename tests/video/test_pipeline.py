@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from videos import set_display_matrix, sound_seconds, write_video
+from videos import set_display_matrix, shown, sound_seconds, write_video
 
 from distilpose.data.images import read_image, write_image
 from distilpose.errors import ConfigError, InputError
@@ -111,7 +111,7 @@ def test_a_video_becomes_rows_lines_tables_and_a_video(video: Path, tmp_path: Pa
     assert list(pd.read_parquet(tmp_path / "poses.parquet").frame) == list(range(40))
     assert len(list((tmp_path / "crops").glob("walk_*_track1.jpg"))) == 40
     with VideoReader(tmp_path / "walk.mp4") as reader:
-        frames = list(reader.frames())
+        frames = shown(reader.frames())
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(40) / 10, atol=1e-3)
     drawn = np.abs(frames[20].image.astype(int) - spot_image(spot_xy(20))).max()
     assert drawn > 60
@@ -130,7 +130,7 @@ def test_part_of_a_video(video: Path, tmp_path: Path, backend: Any) -> None:
     run(backend, tmp_path, video, video=options)
     assert [row["frame"] for row in rows_of(tmp_path)] == [10, 13, 16, 19, 22]
     with VideoReader(tmp_path / "walk.mp4") as reader:
-        np.testing.assert_allclose([frame.time for frame in reader.frames()], [0, 0.3, 0.6, 0.9, 1.2], atol=1e-3)
+        np.testing.assert_allclose([frame.time for frame in shown(reader.frames())], [0, 0.3, 0.6, 0.9, 1.2], atol=1e-3)
 
 
 def test_between_detections_people_are_followed_by_their_pose(video: Path, tmp_path: Path, backend: Any) -> None:
@@ -212,7 +212,7 @@ def test_broken_frames_are_reported_and_left_out(tmp_path: Path, backend: Any) -
     assert "noise.mp4: frame " in report.failures[0]
     assert 20 < report.num_frames < 60
     with VideoReader(tmp_path / "out" / "noise.mp4") as reader:
-        assert len(list(reader.frames())) == report.num_frames
+        assert len(shown(reader.frames())) == report.num_frames
 
 
 def test_a_video_without_frames_in_the_part_asked_for_is_a_failure(video: Path, tmp_path: Path, backend: Any) -> None:
@@ -305,7 +305,7 @@ except PredictInterruptedError as stop:
     done = len(rows_of(tmp_path))
     assert 8 <= done < 40
     with VideoReader(tmp_path / "walk.mp4") as reader:
-        frames = list(reader.frames())
+        frames = shown(reader.frames())
     assert len(frames) == done
     assert all(frame.error is None for frame in frames)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.json", "walk.mp4"]

@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from videos import frame_number, numbered_frame, set_display_matrix, sound_seconds, top_boxes, write_video
+from videos import Shown, frame_number, numbered_frame, set_display_matrix, shown, sound_seconds, top_boxes, write_video
 
 from distilpose.errors import ConfigError, InputError
 from distilpose.video import reader as reader_module
@@ -19,12 +19,12 @@ from distilpose.video.reader import VideoReader
 from distilpose.video.writer import VideoWriter
 
 
-def read(path: Path, **options: Any) -> list[reader_module.VideoFrame]:
+def read(path: Path, **options: Any) -> list[Shown]:
     with VideoReader(path, **options) as reader:
-        return list(reader.frames())
+        return shown(reader.frames())
 
 
-def write(path: Path, frames: Iterable[reader_module.VideoFrame], size_hw: Any = (48, 64), **options: Any) -> Path:
+def write(path: Path, frames: Iterable[Shown], size_hw: Any = (48, 64), **options: Any) -> Path:
     with VideoWriter(path, size_hw, **options) as writer:
         for frame in frames:
             writer.write(frame.image, frame.time)
@@ -165,7 +165,7 @@ def test_sound_is_kept_and_cut_like_the_images(tmp_path: Path, name: str, codec:
         VideoReader(video, start=1.0, end=3.0) as reader,
         VideoWriter(out, reader.size_hw, rate=reader.rate, sound_of=video, start=1.0) as writer,
     ):
-        for frame in reader.frames():
+        for frame in shown(reader.frames()):
             writer.write(frame.image, frame.time)
     assert len(read(out)) == 20
     sound = sound_seconds(out)

@@ -1,15 +1,39 @@
 """Videos for tests, written with PyAV and known frame by frame."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
+from distilpose.errors import DistilPoseError
+from distilpose.inference.people import Frame
+
 Image = NDArray[np.uint8]
+
+
+class Shown(NamedTuple):
+    """A frame that was read: its image, or the error in its place."""
+
+    number: int | None
+    time: float
+    size_hw: tuple[int, int]
+    image: Any
+    error: DistilPoseError | None
+
+
+def shown(frames: Iterable[Frame]) -> list[Shown]:
+    """What a `VideoReader` gives, part by part."""
+    found = []
+    for frame_id, image in frames:
+        parts = (None, image) if isinstance(image, DistilPoseError) else (image, None)
+        assert frame_id.time is not None
+        found.append(Shown(frame_id.frame, frame_id.time, frame_id.size_hw, *parts))
+    return found
 
 
 def numbered_frame(number: int, size_hw: tuple[int, int] = (48, 64)) -> Image:

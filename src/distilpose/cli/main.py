@@ -15,13 +15,12 @@ from distilpose import __version__
 from distilpose.cli import commands, training
 from distilpose.cli.command import Command, completion_script, examples_text, read_options
 from distilpose.cli.doctor import DOCTOR
-from distilpose.cli.predict import PREDICT
 from distilpose.compat import current_options
 from distilpose.errors import ConfigError, DistilPoseError, missing_package, printable
 from distilpose.files import DISK_ERRORS
 
 COMMANDS: dict[str, Command] = {
-    "predict": PREDICT,
+    "predict": commands.PREDICT,
     "predict-bulk": commands.PREDICT_BULK,
     "train": training.TRAIN,
     "ablate": training.ABLATE,

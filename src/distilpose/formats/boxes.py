@@ -95,20 +95,20 @@ class _Files:
 
     def named(self, name: str) -> Path | None:
         """The file whose path ends with ``name``, or is written exactly so."""
-        exact = self._by_key["path", utf8_text(name)]
+        exact = self._by_key.get(("path", utf8_text(name)), [])
         parts = tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", ".."))
-        candidates = self._by_key["name", parts[-1]] if parts else []
+        candidates = self._by_key.get(("name", parts[-1]), []) if parts else []
         fitting = [path for path in candidates if self._parts[path][-len(parts) :] == parts]
         return _only(exact or fitting, f"the image name {name!r}", "give it more of the path")
 
     def stemmed(self, stem: str) -> Path | None:
         """The file with this name, whatever its suffix."""
-        return _only(self._by_key["stem", stem], f"the labels {stem}.txt", "give images names of their own")
+        return _only(self._by_key.get(("stem", stem), []), f"the labels {stem}.txt", "give images names of their own")
 
     def numbered(self, number: int) -> Path | None:
         """The file whose stem is ``number``."""
         remedy = "pass the COCO file with --annotations, or write an image field"
-        return _only(self._by_key["number", number], f"image_id {number}", remedy)
+        return _only(self._by_key.get(("number", number), []), f"image_id {number}", remedy)
 
 
 def _only(found: Sequence[Path], what: str, remedy: str) -> Path | None:

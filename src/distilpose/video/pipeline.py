@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from distilpose.video.reader import VideoReader
 from distilpose.video.smoothing import smooth_zero_lag
 from distilpose.video.tracking import PoseTracker
 
-DetectedFrame = tuple[FrameId, ImageArray | DistilPoseError, PersonBoxes | DistilPoseError]
+DetectedFrame = tuple[FrameId, tuple[ImageArray, PersonBoxes] | DistilPoseError]
 
 FRAMES_AHEAD = 4
 # At 30 frames a second each third frame halves the CPU time, and no person or track is lost; at 5 to 10, where people
@@ -59,7 +60,7 @@ def watch_video(
     Of the options ``detect_every`` and ``smooth`` count here, the reader knows the rest. ``max_people`` of a frame are
     kept; ``keep_images`` hands the frames on.
     """
-    ahead = prefetch(_frames(reader, interruption), FRAMES_AHEAD)
+    ahead = prefetch(takewhile(lambda _: not interruption.requested, reader.frames()), FRAMES_AHEAD)
     located_images: Generator[Any]
     detect_every = options.detect_every or max(1, round(reader.rate / DETECTIONS_PER_SECOND))
     if detect_every == 1:
@@ -85,17 +86,6 @@ def _timed(frame_results: Iterable[FrameResult]) -> Iterator[tuple[FrameResult, 
         yield item, item.result, time
 
 
-def _frames(reader: VideoReader, interruption: Interruption) -> Iterator[Frame]:
-    for number, time, image, error in reader.frames():
-        if interruption.requested:
-            return
-        if image is None:
-            assert error is not None
-            yield FrameId(reader.path, number, time), error
-        else:
-            yield FrameId(reader.path, number, time, (image.shape[0], image.shape[1])), image
-
-
 def _tracked(stream: Iterable[Predicted[FrameId]]) -> Generator[FrameResult]:
     tracker = PoseTracker()
     for frame_id, image, result, error in stream:
@@ -110,13 +100,17 @@ def detect_some(frames: Iterable[Frame], find: Finder, detect_every: int) -> Gen
     since_detection = detect_every
     for frame_id, image in frames:
         since_detection += 1
-        found: PersonBoxes | DistilPoseError = NOBODY
-        if not isinstance(image, DistilPoseError) and since_detection >= detect_every:
+        if isinstance(image, DistilPoseError):
+            yield frame_id, image
+        elif since_detection < detect_every:
+            yield frame_id, (image, NOBODY)
+        else:
             try:
-                found, since_detection = find([(frame_id, image)])[0], 0
+                people, since_detection = find([(frame_id, image)])[0], 0
             except DistilPoseError as error:
-                found = error
-        yield frame_id, image, found
+                yield frame_id, error
+            else:
+                yield frame_id, (image, people)
 
 
 def follow(
@@ -132,17 +126,16 @@ def follow(
     `detect_some`; the rest is as in `watch_video`.
     """
     tracker = PoseTracker()
-    for frame_id, image, detected in frames:
-        error = image if isinstance(image, DistilPoseError) else detected
-        if isinstance(error, DistilPoseError):
-            yield FrameResult(frame_id, None, None, error)
+    for frame_id, found in frames:
+        if isinstance(found, DistilPoseError):
+            yield FrameResult(frame_id, None, None, found)
             continue
+        image, detected = found
         assert frame_id.time is not None
-        assert not isinstance(image, DistilPoseError)
         try:
             boxes, scores = tracker.expected(frame_id.time)
             inside = overlaps_image(boxes, image.shape[:2])  # others have left the image
-            people, is_detected = joined(error, PersonBoxes(boxes[inside], scores[inside]), max_people)
+            people, is_detected = joined(detected, PersonBoxes(boxes[inside], scores[inside]), max_people)
             result = predictor(image, *people)
             single = ~find_duplicates(result)
             result = tracker.update(result.filter(single), frame_id.time, detected=is_detected[single])

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
 
-from distilpose.errors import ConfigError, DistilPoseError, InputError, require_package
+from distilpose.errors import ConfigError, InputError, require_package
+from distilpose.inference.people import Frame, FrameId
 from distilpose.types import ImageArray
 
 if TYPE_CHECKING:
@@ -29,15 +30,6 @@ DEFAULT_RATE = 30.0
 _EPSILON = 1e-6  # seconds: times are fractions
 _JUMP_PERIODS = 3  # a time that steps back by more frames begins a new video in the file
 _INDEXED = {"mov", "mp4", "matroska", "webm"}  # formats that find a time surely, and time every frame
-
-
-class VideoFrame(NamedTuple):
-    """One frame of a video, or the place where one is missing."""
-
-    number: int  # of the frame in its video, from 0, skipped ones counted
-    time: float  # seconds since the video began; it never steps back, but from a broken frame, whose time is estimated
-    image: ImageArray | None  # (H, W, 3) uint8 RGB, upright, with square pixels; None if it is broken
-    error: DistilPoseError | None = None  # why it is broken
 
 
 class VideoReader:
@@ -103,8 +95,12 @@ class VideoReader:
             return float(self._stream.duration * self._stream.time_base)
         return None if self._container.duration is None else self._container.duration / 1e6
 
-    def frames(self) -> Iterator[VideoFrame]:
-        """Decode from the start; a frame that cannot be decoded comes with its error, and the next ones follow."""
+    def frames(self) -> Iterator[Frame]:
+        """Decode from the start; a frame that cannot be decoded comes with its error, and the next ones follow.
+
+        Images are (H, W, 3) uint8 RGB, upright, with square pixels. Numbers count skipped frames. The time never steps
+        back, but from a broken frame, whose time is estimated.
+        """
         self._rewind()
         number, first = 0, (0 if self._start == 0 else None)
         before = self._seek() if self._start > 0 else None
@@ -117,10 +113,11 @@ class VideoReader:
             if self._end is not None and time >= self._end - _EPSILON:
                 return
             if error is not None:
-                yield VideoFrame(number, time, None, InputError(f"frame {number} at {time:.2f} s: {error}"))
+                yield FrameId(self.path, number, time), InputError(f"frame {number} at {time:.2f} s: {error}")
             elif (number - first) % self._every == 0:
                 assert frame is not None
-                yield VideoFrame(number, time, _upright_rgb(frame, self._stream.sample_aspect_ratio))
+                image = _upright_rgb(frame, self._stream.sample_aspect_ratio)
+                yield FrameId(self.path, number, time, (image.shape[0], image.shape[1])), image
             number += 1
 
     def _count_frames(self) -> int | None:
