@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
+from numbers import Real  # numpy's numbers are, too
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -30,7 +31,7 @@ class Range:
         return low if self.high == math.inf else f"{low} and {high}"
 
     def __contains__(self, value: object) -> bool:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not -math.inf < value < math.inf:
+        if not isinstance(value, Real) or isinstance(value, bool) or not -math.inf < value < math.inf:
             return False
         outside = (self.above_low and value == self.low) or (self.below_high and value == self.high)
         return self.low <= value <= self.high and not outside

@@ -252,6 +252,13 @@ def test_the_longest_names_are_predicted_in_every_format(folder: Path, tmp_path:
     assert (len(drawn), written) == (2, [3, 3, 3])
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert PredictOptions(["a.jpg"], batch_size=np.int64(4)).batch_size == 4
+    for wrong in (np.int64(0), np.float32(2.5), np.bool_(True)):
+        with pytest.raises(ConfigError, match="batch_size must be a whole number of at least 1"):
+            PredictOptions(["a.jpg"], batch_size=wrong)
+
+
 def test_boxes_and_a_detector_exclude_each_other(folder: Path, boxes: Path, tmp_path: Path, backend: Any) -> None:
     with pytest.raises(ConfigError, match="both"):
         run(backend, tmp_path / "out", folder, boxes=boxes, detector="whole-image")

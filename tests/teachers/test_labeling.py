@@ -149,7 +149,11 @@ def test_the_command(disc_teacher, photos, capsys) -> None:
     place = photos.parent
     command = ["label", str(photos), "--teacher", "bird.pth", "--boxes", str(place / "boxes.json"), "--out", str(place)]
     assert cli(command) == 0
-    assert "2 images, 4 people" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "2 images, 4 people" in told.out
+    assert "few keypoints are trusted" not in told.err
+    assert cli([*command[:-1], str(place / "strict"), "--min-score", "1"]) == 0
+    assert "peaks may be lower than --min-score 1;" in capsys.readouterr().err
     assert cli(["label", str(photos)]) == 1
     assert "pass --teacher FILE" in capsys.readouterr().err
     assert cli(["label", "people.json", "--teacher", "bird.pth"]) == 1

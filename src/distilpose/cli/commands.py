@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from distilpose.serving.web import WebOptions
     from distilpose.training.labeling import LabelOptions
 LISTED = 20  # images whose people are told one by one
+FEW_TRUSTED = 0.2  # share of keypoints that a teacher trusts, below which advice is given
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,12 @@ def _label(options: LabelOptions) -> int:
     report = label_people(options, progress=True)
     for failure in report.failures:
         print(printable(f"failed: {failure}"), file=sys.stderr)
+    if report.num_people and report.trusted < FEW_TRUSTED:
+        print(
+            f"few keypoints are trusted: this teacher's peaks may be lower than --min-score {options.min_score:g}; the "
+            "field keypoint_scores has them: choose a lower one, and another --out",
+            file=sys.stderr,
+        )
     done = f"{report.num_images} images, {report.num_people} people, {report.trusted:.0%} of their keypoints trusted, "
     print(printable(f"{done}{len(report.failures)} failed -> {report.file} (images: {report.images})"))
     return 1 if report.failures else 0
