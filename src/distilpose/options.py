@@ -6,8 +6,9 @@ A range stands in the type (``batch_size: PositiveInt = 8``), the help text in t
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from numbers import Real  # numpy's numbers are, too
 from types import UnionType
@@ -145,3 +146,20 @@ def check_options(options: Any, prefix: str = "") -> None:
             if kind.range is not None and not (whole and one in kind.range):
                 sort = "a whole number" if kind.base is int else "a number"
                 raise ConfigError(f"{prefix}{name} must be {sort} of {kind.range}, got {one!r}")
+
+
+def refuse_unknown_names(values: Mapping[Any, Any], options: type, prefix: str = "") -> None:
+    """Refuse plain values whose names are no fields, options inside options too: a `ConfigError` has the nearest name.
+
+    Dotted names are left to the parser.
+    """
+    kinds = option_types(options)
+    for name, value in values.items():
+        if name not in kinds and "." not in str(name):
+            near = difflib.get_close_matches(str(name), kinds, 1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"expected one of {', '.join(kinds)}"
+            raise ConfigError(f"there is no option {prefix}{name}: {hint}")
+        if name in kinds and is_dataclass(kinds[name].base):
+            for one in value if isinstance(value, list) else (value,):
+                if isinstance(one, Mapping):
+                    refuse_unknown_names(one, kinds[name].base, f"{prefix}{name}.")

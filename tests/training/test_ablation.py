@@ -89,7 +89,7 @@ def test_any_error_is_one_of_its_run_and_broken_files_are_named(
         ({"reference": "nothing"}, "reference must name one of the variants"),
         ({"seeds": []}, "seeds must name at least one"),
         ({"variants": [Variant("plain"), Variant("Plain")]}, "different names"),
-        ({"variants": [Variant("plain", {"adam": {"lr": 1}})]}, "variant 'plain': not a training configuration"),
+        ({"variants": [Variant("plain", {"adam": {"lr": 1}})]}, "variant 'plain': there is no option adam"),
         (
             {"variants": [Variant("plain", {"epochs": 0})]},
             "variant 'plain': epochs must be a whole number of at least 1",

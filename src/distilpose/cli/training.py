@@ -13,9 +13,12 @@ from distilpose.cli.command import Command, table_console
 from distilpose.compat import current_names, refuse_deleted
 from distilpose.errors import ConfigError, printable
 from distilpose.files import load_yaml, read_yaml
+from distilpose.options import refuse_unknown_names
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
+
+_FLAGS = ("resume", "skip_invalid", "only")  # options that a file may hold beside the configuration's own
 
 
 def _read_train(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
@@ -26,7 +29,7 @@ def _read_train(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--skip-invalid", action="store_true", help="report invalid annotations and go on without them")
     parser.add_class_arguments(TrainConfig, as_group=False)
-    return parser.parse_args(_with_config(parser, words))
+    return parser.parse_args(_with_config(parser, words, TrainConfig))
 
 
 def _train(args: Namespace) -> int:
@@ -61,7 +64,7 @@ def _read_ablate(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     parser.add_argument("--config", action="config", metavar="CONFIG", help="configuration file (first argument)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="train these variants now, not all")
     parser.add_class_arguments(AblationConfig, as_group=False)
-    words, changes = _take_base_changes(_with_config(parser, words))
+    words, changes = _take_base_changes(_with_config(parser, words, AblationConfig))
     args = parser.parse_args(words)
     args.base_changes = changes
     return args
@@ -83,7 +86,7 @@ def _ablate(args: Namespace) -> int:
     return 1 if result.failures else 0
 
 
-def _with_config(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
+def _with_config(parser: ArgumentParser, words: Sequence[str], options: type) -> list[str]:
     """A leading configuration file as ``--config``; with names of an earlier version, its content in those of this."""
     import yaml
 
@@ -97,6 +100,10 @@ def _with_config(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
             )
         current = current_names(content)
         refuse_deleted(current)
+        try:
+            refuse_unknown_names({name: value for name, value in current.items() if name not in _FLAGS}, options)
+        except ConfigError as error:
+            raise ConfigError(f"{words[0]}: {error}") from error
         config = words[0] if current == content else yaml.safe_dump(current, sort_keys=False)
         return ["--config", config, *words[1:]]
     if not any(word.startswith(("-h", "--help", "--config", "--out", "--print_config")) for word in words):

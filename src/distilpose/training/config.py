@@ -14,7 +14,7 @@ from distilpose.compat import current_names, refuse_deleted
 from distilpose.data.augment import AugmentOptions
 from distilpose.errors import ConfigError
 from distilpose.losses import TARGET_SIGMA, DistillationOptions
-from distilpose.options import NonNegativeFloat, PositiveFloat, Range, check_options
+from distilpose.options import NonNegativeFloat, PositiveFloat, Range, check_options, refuse_unknown_names
 from distilpose.teachers.config import teacher_config_from
 
 Part = Literal["backbone", "encoder", "head"]
@@ -235,6 +235,7 @@ def train_config_from(values: Mapping[str, Any]) -> TrainConfig:
 
     values = dict(current_names(values))
     refuse_deleted(values)
+    refuse_unknown_names(values, TrainConfig)
     if values.get("flip_test") is False:
         values["flip_test"] = "off"  # YAML reads a bare off as False
     parser = _parser()
