@@ -32,10 +32,11 @@ class Range:
         return low if self.high == math.inf else f"{low} and {high}"
 
     def __contains__(self, value: object) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool) or not -math.inf < value < math.inf:
+        if not isinstance(value, Real) or isinstance(value, bool):
             return False
-        outside = (self.above_low and value == self.low) or (self.below_high and value == self.high)
-        return self.low <= value <= self.high and not outside
+        number: Any = value  # whose order with floats is not in the types of Real
+        outside = (self.above_low and number == self.low) or (self.below_high and number == self.high)
+        return -math.inf < number < math.inf and self.low <= number <= self.high and not outside
 
 
 @dataclass(frozen=True)
