@@ -128,7 +128,7 @@ def _option_type(hint: Any) -> OptionType:
 
 
 def check_options(options: Any, prefix: str = "") -> None:
-    """Refuse values outside their declared range or choices by a `ConfigError`, options inside options too.
+    """Refuse None and values outside their declared range or choices by a `ConfigError`, options inside options too.
 
     ``prefix`` stands before the names; an options class calls it in ``__post_init__``.
     """
@@ -137,7 +137,9 @@ def check_options(options: Any, prefix: str = "") -> None:
         if value is None and kind.optional:
             continue
         for one in value if kind.several is not None and isinstance(value, list | tuple) else (value,):
-            if is_dataclass(one):
+            if is_dataclass(kind.base):
+                if not isinstance(one, kind.base):
+                    raise ConfigError(f"{prefix}{name} must be {kind.base.__name__}, got {one!r}")
                 check_options(one, f"{prefix}{name}.")
             if kind.choices and one not in kind.choices:
                 raise ConfigError(f"{prefix}{name} must be one of {', '.join(map(str, kind.choices))}, got {one!r}")
@@ -145,3 +147,5 @@ def check_options(options: Any, prefix: str = "") -> None:
             if kind.range is not None and not (whole and one in kind.range):
                 sort = "a whole number" if kind.base is int else "a number"
                 raise ConfigError(f"{prefix}{name} must be {sort} of {kind.range}, got {one!r}")
+        if value is None:
+            raise ConfigError(f"{prefix}{name} must have a value, got None: leave it out for its default")

@@ -17,7 +17,7 @@ from distilpose.compat import current_options
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.losses import DistillationOptions
 from distilpose.models import create_model
-from distilpose.training.config import OptimizerConfig, learning_rate_factor, train_config_from
+from distilpose.training.config import DataConfig, OptimizerConfig, TrainConfig, learning_rate_factor, train_config_from
 from distilpose.training.train import train
 
 
@@ -104,6 +104,11 @@ def test_a_student_alone_and_one_with_a_teacher_learn_by_every_keypoint_form(
         ({"accelerator": "tpu"}, "accelerator must be one of auto, cpu, gpu, mps"),
         ({"accelerator": "gpu"}, "device cuda:0 is not there for torch"),
         ({"precision": "bf17"}, "precision must be one of 32-true"),
+        ({"model": None}, "model must have a value, got None"),
+        ({"freeze": None}, "freeze must have a value, got None"),
+        ({"data.train": None}, "data.train must be DatasetConfig, got None"),
+        ({"losses": {"keypoint": 1}}, "losses must be DistillationOptions, got {'keypoint': 1}"),
+        ({"optimizer": OptimizerConfig(milestones=[-3])}, "optimizer.milestones must be a whole number of at least 0"),
         ({"sync_batchnorm": True}, "sync_batchnorm works on GPUs"),
         ({"out": "/dev/null"}, "/dev/null cannot be written .*: expected a folder"),
         ({"freeze": ["backbome"]}, "the model has backbone, encoder, head"),
@@ -251,3 +256,7 @@ def test_two_processes_equal_one_on_the_joined_batch(write_config, tmp_path) -> 
 def test_a_plain_value_where_a_mapping_belongs_is_named() -> None:
     with pytest.raises(ConfigError, match=r"losses must be a mapping"):
         train_config_from({"out": "x", "data": {"train": []}, "losses": 5})
+    with pytest.raises(ConfigError, match="a training configuration must be a mapping of names to values, got list"):
+        train_config_from([1])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="teacher must be a path, or a mapping with a kind, got 5"):
+        TrainConfig("run", DataConfig([]), teacher=5).check()  # type: ignore[arg-type]
