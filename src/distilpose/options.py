@@ -130,7 +130,8 @@ def _option_type(hint: Any) -> OptionType:
 def check_options(options: Any, prefix: str = "") -> None:
     """Refuse None and values outside their declared range or choices by a `ConfigError`, options inside options too.
 
-    ``prefix`` stands before the names; an options class calls it in ``__post_init__``.
+    Numbers of numpy become plain ones. ``prefix`` stands before the names; an options class calls it in
+    ``__post_init__``.
     """
     for name, kind in option_types(type(options)).items():
         value = getattr(options, name)
@@ -147,5 +148,7 @@ def check_options(options: Any, prefix: str = "") -> None:
             if kind.range is not None and not (whole and one in kind.range):
                 sort = "a whole number" if kind.base is int else "a number"
                 raise ConfigError(f"{prefix}{name} must be {sort} of {kind.range}, got {one!r}")
+        if isinstance(value, Real) and kind.base in (int, float) and type(value) not in (int, float):
+            object.__setattr__(options, name, kind.base(value))  # torch and json take no numbers of numpy
         if value is None:
             raise ConfigError(f"{prefix}{name} must have a value, got None: leave it out for its default")

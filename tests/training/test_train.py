@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -126,6 +127,16 @@ def test_contradictions_are_found_before_training(changes, named, make_config, r
         config.model_options["num_sigmas"] = 0
     with pytest.raises((ConfigError, InputError), match=named):
         train(config)
+
+
+def test_numbers_of_numpy_train_as_plain_ones_do(make_config) -> None:
+    options = {"losses": DistillationOptions(keypoint=np.float32(1)), "optimizer": OptimizerConfig(lr=np.float32(1e-3))}
+    config = make_config("run", epochs=np.int64(1), seed=np.int64(0), **options)
+    config.data.batch_size = np.int64(config.data.batch_size)
+    train(config)
+    config.epochs = np.int64(2)
+    train(config, resume=True)
+    assert len(rows(Path(config.out) / "evaluation.csv")) == 2
 
 
 def test_start_weights(make_config, trained_teacher) -> None:
