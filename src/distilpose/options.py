@@ -138,7 +138,7 @@ def check_options(options: Any, prefix: str = "") -> None:
         if value is None and kind.optional:
             continue
         for one in value if kind.several is not None and isinstance(value, list | tuple) else (value,):
-            if is_dataclass(kind.base):
+            if isinstance(kind.base, type) and is_dataclass(kind.base):
                 if not isinstance(one, kind.base):
                     raise ConfigError(f"{prefix}{name} must be {kind.base.__name__}, got {one!r}")
                 check_options(one, f"{prefix}{name}.")
@@ -148,7 +148,7 @@ def check_options(options: Any, prefix: str = "") -> None:
             if kind.range is not None and not (whole and one in kind.range):
                 sort = "a whole number" if kind.base is int else "a number"
                 raise ConfigError(f"{prefix}{name} must be {sort} of {kind.range}, got {one!r}")
-        if isinstance(value, Real) and kind.base in (int, float) and type(value) not in (int, float):
+        if kind.base in (int, float) and isinstance(value, Real) and type(value).__module__ != "builtins":
             object.__setattr__(options, name, kind.base(value))  # torch and json take no numbers of numpy
         if value is None:
             raise ConfigError(f"{prefix}{name} must have a value, got None: leave it out for its default")
