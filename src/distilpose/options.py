@@ -130,16 +130,19 @@ def _option_type(hint: Any) -> OptionType:
 
 
 def check_options(options: Any, prefix: str = "") -> None:
-    """Refuse values outside their declared range or choices by a `ConfigError`, options inside options too.
+    """Refuse None and values outside their declared range or choices by a `ConfigError`, options inside options too.
 
-    ``prefix`` stands before the names; an options class calls it in ``__post_init__``.
+    Numbers of numpy become plain ones. ``prefix`` stands before the names; an options class calls it in
+    ``__post_init__``.
     """
     for name, kind in option_types(type(options)).items():
         value = getattr(options, name)
         if value is None and kind.optional:
             continue
         for one in value if kind.several is not None and isinstance(value, list | tuple) else (value,):
-            if is_dataclass(one):
+            if isinstance(kind.base, type) and is_dataclass(kind.base):
+                if not isinstance(one, kind.base):
+                    raise ConfigError(f"{prefix}{name} must be {kind.base.__name__}, got {one!r}")
                 check_options(one, f"{prefix}{name}.")
             if kind.choices and one not in kind.choices:
                 raise ConfigError(f"{prefix}{name} must be one of {', '.join(map(str, kind.choices))}, got {one!r}")
@@ -147,6 +150,10 @@ def check_options(options: Any, prefix: str = "") -> None:
             if kind.range is not None and not (whole and one in kind.range):
                 sort = "a whole number" if kind.base is int else "a number"
                 raise ConfigError(f"{prefix}{name} must be {sort} of {kind.range}, got {one!r}")
+        if kind.base in (int, float) and isinstance(value, Real) and type(value).__module__ != "builtins":
+            object.__setattr__(options, name, kind.base(value))  # torch and json take no numbers of numpy
+        if value is None:
+            raise ConfigError(f"{prefix}{name} must have a value, got None: leave it out for its default")
 
 
 def refuse_unknown_names(values: Mapping[Any, Any], options: type, prefix: str = "") -> None:

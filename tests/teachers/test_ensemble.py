@@ -260,3 +260,9 @@ def test_heatmaps_on_disk_are_not_mirrored(people, tmp_path: Path) -> None:
     values = {"kind": "heatmaps", "folder": str(tmp_path / "maps")}
     with pytest.raises(ConfigError, match="leave the flip out"):
         open_teacher(values, CROPS, people, flip=True)
+
+
+def test_a_folder_without_a_manifest_says_what_belongs_there(tmp_path) -> None:
+    with pytest.raises(InputError) as error:
+        read_manifest(tmp_path)
+    assert str(error.value).count("{") == str(error.value).count("}") == 2

@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,7 +18,7 @@ from distilpose.compat import current_options
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.losses import DistillationOptions
 from distilpose.models import create_model
-from distilpose.training.config import OptimizerConfig, learning_rate_factor, train_config_from
+from distilpose.training.config import DataConfig, OptimizerConfig, TrainConfig, learning_rate_factor, train_config_from
 from distilpose.training.train import train
 
 
@@ -104,6 +105,11 @@ def test_a_student_alone_and_one_with_a_teacher_learn_by_every_keypoint_form(
         ({"accelerator": "tpu"}, "accelerator must be one of auto, cpu, gpu, mps"),
         ({"accelerator": "gpu"}, "device cuda:0 is not there for torch"),
         ({"precision": "bf17"}, "precision must be one of 32-true"),
+        ({"model": None}, "model must have a value, got None"),
+        ({"freeze": None}, "freeze must have a value, got None"),
+        ({"data.train": None}, "data.train must be DatasetConfig, got None"),
+        ({"losses": {"keypoint": 1}}, "losses must be DistillationOptions, got {'keypoint': 1}"),
+        ({"optimizer": OptimizerConfig(milestones=[-3])}, "optimizer.milestones must be a whole number of at least 0"),
         ({"sync_batchnorm": True}, "sync_batchnorm works on GPUs"),
         ({"out": "/dev/null"}, "/dev/null cannot be written .*: expected a folder"),
         ({"freeze": ["backbome"]}, "the model has backbone, encoder, head"),
@@ -121,6 +127,16 @@ def test_contradictions_are_found_before_training(changes, named, make_config, r
         config.model_options["num_sigmas"] = 0
     with pytest.raises((ConfigError, InputError), match=named):
         train(config)
+
+
+def test_numbers_of_numpy_train_as_plain_ones_do(make_config) -> None:
+    options = {"losses": DistillationOptions(keypoint=np.float32(1)), "optimizer": OptimizerConfig(lr=np.float32(1e-3))}
+    config = make_config("run", epochs=np.int64(1), seed=np.int64(0), **options)
+    config.data.batch_size = np.int64(config.data.batch_size)
+    train(config)
+    config.epochs = np.int64(2)
+    train(config, resume=True)
+    assert len(rows(Path(config.out) / "evaluation.csv")) == 2
 
 
 def test_start_weights(make_config, trained_teacher) -> None:
@@ -251,3 +267,7 @@ def test_two_processes_equal_one_on_the_joined_batch(write_config, tmp_path) -> 
 def test_a_plain_value_where_a_mapping_belongs_is_named() -> None:
     with pytest.raises(ConfigError, match=r"losses must be a mapping"):
         train_config_from({"out": "x", "data": {"train": []}, "losses": 5})
+    with pytest.raises(ConfigError, match="a training configuration must be a mapping of names to values, got list"):
+        train_config_from([1])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="teacher must be a path, or a mapping with a kind, got 5"):
+        TrainConfig("run", DataConfig([]), teacher=5).check()  # type: ignore[arg-type]

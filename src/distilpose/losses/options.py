@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from distilpose.errors import ConfigError
 from distilpose.losses.simulated_heatmap import SIGMA_FLOOR, ScoreReading
+from distilpose.options import NonNegativeFloat, check_options
 
 Mask = Literal["visible", "all", "reference"]
 KeypointForm = Literal["smooth_l1", "pixels", "rle"]
@@ -48,29 +48,22 @@ class DistillationOptions:
         Weights of the first four terms: DistilPose (arXiv:2303.02455).
     """
 
-    keypoint: float = 1.0
+    keypoint: NonNegativeFloat = 1.0
     keypoint_form: KeypointForm = "smooth_l1"
-    token: float | None = None
-    simulated_heatmap: float = 1.0
-    score: float = 1e-2
+    token: NonNegativeFloat | None = None
+    simulated_heatmap: NonNegativeFloat = 1.0
+    score: NonNegativeFloat = 1e-2
     score_target: Literal["heatmap", "oks"] = "heatmap"
     score_mask: Literal["same", "all"] = "same"
     mask: Mask = "visible"
     distil_unannotated: bool = False
     score_reading: ScoreReading = "bilinear"
-    sigma_floor: float = SIGMA_FLOOR
-    teacher_heatmap: float = 1.0
-    backbone_heatmap: float = 0.0
+    sigma_floor: NonNegativeFloat = SIGMA_FLOOR
+    teacher_heatmap: NonNegativeFloat = 1.0
+    backbone_heatmap: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("keypoint", "token", "simulated_heatmap", "score", "sigma_floor", "teacher_heatmap",
-                     "backbone_heatmap"):  # fmt: skip
-            value = getattr(self, name)
-            if not 0 <= (value or 0.0) < math.inf:
-                raise ConfigError(f"losses.{name} must be finite and not negative, got {value}")
-        for name, choices in (("mask", get_args(Mask)), ("keypoint_form", get_args(KeypointForm))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"losses.{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        check_options(self, "losses.")
         if self.keypoint_form == "rle" and self.sigma_floor == 0:
             raise ConfigError("keypoint_form 'rle' divides by sigma: set sigma_floor greater than 0")
 

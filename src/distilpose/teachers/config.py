@@ -13,7 +13,7 @@ from distilpose.compat import current_names
 from distilpose.errors import ConfigError
 from distilpose.files import read_yaml
 from distilpose.models import MODELS
-from distilpose.options import PositiveFloat, PositiveInt, check_options
+from distilpose.options import NonNegativeInt, PositiveFloat, PositiveInt, check_options
 
 Keypoints = str | list[str]
 Triple = tuple[float, float, float]
@@ -44,7 +44,8 @@ class VitPoseTeacher(NetworkTeacher):
     """ViTPose in the layout of transformers."""
 
     model: str  # folder written by ``save_pretrained`` (model and image processor), or a hub id
-    dataset_index: int | None = None  # which expert of a mixture-of-experts model (ViTPose+) answers; 0 is COCO's
+    # Which expert of a mixture-of-experts model (ViTPose+) answers; 0 is COCO's.
+    dataset_index: NonNegativeInt | None = None
     keypoints: Keypoints = "coco_17"  # of its heatmaps: a known set or names in order
 
 
@@ -121,6 +122,8 @@ def teacher_config_from(values: str | Mapping[str, Any]) -> TeacherConfig:
         return OnnxTeacher(values) if values.endswith(ONNX_SUFFIX) else CheckpointTeacher(values)
     from jsonargparse import ArgumentError, ArgumentParser
 
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"teacher must be a path, or a mapping with a kind, got {values!r}")
     fields = current_names(values)
     kind = fields.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:

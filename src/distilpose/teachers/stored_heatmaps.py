@@ -55,7 +55,7 @@ def read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST
     expected = (
         f'{{"format": {FORMAT_VERSION}, "keypoints": set or names, "udp": true or false, "boxes": {{id: [x1, y1, x2, '
-        "y2]}}}, the last two if needed (docs/teachers.md)"
+        "y2]}}, the last two if needed (docs/teachers.md)"
     )
     values = read_json(file, expected, InputError)
     if not isinstance(values, dict):

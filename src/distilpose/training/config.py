@@ -47,7 +47,7 @@ class DatasetConfig:
 
     annotations: str
     images: str
-    weight: float | None = None
+    weight: PositiveFloat | None = None
     unannotated: list[str] = field(default_factory=list)
     zero_means_unknown: bool = False
     skeleton: str | None = None
@@ -108,7 +108,7 @@ class OptimizerConfig:
     warmup_steps: CountFromZero = 500
     warmup_factor: NonNegativeFloat = 1e-3
     schedule: Literal["step", "cosine"] = "step"
-    milestones: list[int] = field(default_factory=lambda: [200, 260])
+    milestones: list[CountFromZero] = field(default_factory=lambda: [200, 260])
     gamma: NonNegativeFloat = 0.1
 
 
@@ -233,6 +233,8 @@ def train_config_from(values: Mapping[str, Any]) -> TrainConfig:
     """
     from jsonargparse import ArgumentError
 
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"a training configuration must be a mapping of names to values, got {type(values).__name__}")
     values = dict(current_names(values))
     refuse_deleted(values)
     refuse_unknown_names(values, TrainConfig)
