@@ -101,7 +101,7 @@ def test_labels_lie_on_the_discs_and_sides_that_the_mirror_contradicts_are_unkno
 def test_heatmaps_of_another_run_are_not_overwritten(disc_teacher, photos) -> None:
     label_people(options(photos))
     before = {path: path.read_bytes() for path in (photos.parent / "maps").iterdir()}
-    with pytest.raises(ConfigError, match=r"expected a new folder, got .* holds heatmaps of another run"):
+    with pytest.raises(ConfigError, match=r"expected a new folder, got .* holds heatmaps of an earlier run"):
         label_people(options(photos, out=str(photos.parent / "other")))
     assert {path: path.read_bytes() for path in (photos.parent / "maps").iterdir()} == before
 

@@ -166,7 +166,7 @@ def _check_heatmap_folder(options: LabelOptions) -> None:
         return
     if next(Path(options.heatmaps).glob("*.npy"), None) is not None:
         raise ConfigError(
-            f"--heatmaps: expected a new folder, got {options.heatmaps}, which holds heatmaps of another run: give "
+            f"--heatmaps: expected a new folder, got {options.heatmaps}, which holds heatmaps of an earlier run: give "
             "each set a folder of its own, or delete it"
         )
 
