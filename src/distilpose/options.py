@@ -139,17 +139,22 @@ def check_options(options: Any, prefix: str = "") -> None:
         value = getattr(options, name)
         if value is None and kind.optional:
             continue
-        for one in value if kind.several is not None and isinstance(value, list | tuple) else (value,):
+        if kind.several is not None and not isinstance(value, list | tuple | None):
+            raise ConfigError(f"{prefix}{name} must be a list, got {value!r}")
+        for one in value if isinstance(value, list | tuple) else (value,):
             if isinstance(kind.base, type) and is_dataclass(kind.base):
                 if not isinstance(one, kind.base):
                     raise ConfigError(f"{prefix}{name} must be {kind.base.__name__}, got {one!r}")
                 check_options(one, f"{prefix}{name}.")
+            if kind.base is bool and not isinstance(one, bool | None):
+                raise ConfigError(f"{prefix}{name} must be true or false, got {one!r}")
             if kind.choices and one not in kind.choices:
                 raise ConfigError(f"{prefix}{name} must be one of {', '.join(map(str, kind.choices))}, got {one!r}")
             whole = kind.base is not int or hasattr(one, "__index__")
             if kind.range is not None and not (whole and one in kind.range):
                 sort = "a whole number" if kind.base is int else "a number"
-                raise ConfigError(f"{prefix}{name} must be {sort} of {kind.range}, got {one!r}")
+                of = "" if kind.range.above_low else "of "
+                raise ConfigError(f"{prefix}{name} must be {sort} {of}{kind.range}, got {one!r}")
         if kind.base in (int, float) and isinstance(value, Real) and type(value).__module__ != "builtins":
             object.__setattr__(options, name, kind.base(value))  # torch and json take no numbers of numpy
         if value is None:

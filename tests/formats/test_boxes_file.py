@@ -40,7 +40,7 @@ def lefts(boxes: Path, paths: list[Path], annotations: Path | None = None) -> li
     return [matched.people[path].boxes_xyxy[:, 0].tolist() for path in paths]
 
 
-def test_without_annotations_a_numeric_stem_is_the_image_id(tmp_path: Path) -> None:
+def test_without_annotations_a_numeric_stem_is_the_image_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     boxes = write(tmp_path, [row(785, x=1, score=0.5), row(12, x=2), row(785, x=3), row(99, x=4)])
     matched = match_boxes(boxes, PATHS)
     people = matched.people[PATHS[0]]
@@ -49,6 +49,7 @@ def test_without_annotations_a_numeric_stem_is_the_image_id(tmp_path: Path) -> N
     assert len(matched.people[PATHS[1]].boxes_xyxy) == 0
     assert matched.people[PATHS[1]].boxes_xyxy.shape == (0, 4)
     assert matched.image_ids == {PATHS[0]: 785, PATHS[1]: 1, PATHS[2]: 12}
+    assert "1 of 4 boxes are of other images, the first of image_id 99" in caplog.text
 
 
 def test_a_number_beyond_64_bits_finds_its_image_but_is_not_its_id(tmp_path: Path) -> None:

@@ -254,8 +254,8 @@ def test_crops_wait_no_longer_than_they_may_also_behind_a_run() -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
-        ({"deadline": 0}, "deadline must be a number of above 0"),
-        ({"max_megabytes": float("inf")}, "max_megabytes must be a number of above 0, got inf"),
+        ({"deadline": 0}, "deadline must be a number above 0"),
+        ({"max_megabytes": float("inf")}, "max_megabytes must be a number above 0, got inf"),
         ({"max_wait_ms": -1}, "max_wait_ms"),
         ({"cors": ("example.org",)}, "origin"),
         ({"cors": ("https://example.org/",)}, "without a path"),

@@ -175,7 +175,7 @@ def test_an_unusable_teacher_leaves_no_folder(make_config) -> None:
 
 @pytest.mark.parametrize("second", [float("nan"), float("inf"), 0])
 def test_weights_of_an_ensemble_are_finite(second: float, teachers) -> None:
-    with pytest.raises(ConfigError, match="weights must be a number of above 0, got"):
+    with pytest.raises(ConfigError, match="weights must be a number above 0, got"):
         teacher_config_from(teachers["ensemble"] | {"weights": [1, second]})
 
 

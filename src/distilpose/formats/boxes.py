@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,8 @@ from distilpose.files import utf8_text
 from distilpose.formats.box_files import BoxRow, CocoImages, read_box_rows, read_coco_images
 from distilpose.formats.image_ids import fill_ids, stem_number
 from distilpose.types import FloatArray
+
+logger = logging.getLogger(__name__)
 
 
 class PersonBoxes(NamedTuple):
@@ -43,7 +46,7 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
     A row belongs to the image that ``annotations`` names for its ``image_id``, unless its ``image`` field says another
     file name; without ``annotations``, to the one its ``image`` field names; without that, to the one whose stem is the
     number ``image_id`` (``000000000785.jpg``: 785). A name matches a path that ends with it. Rows of other images are
-    left unused.
+    left unused, with a warning.
 
     Raises:
         InputError: a file is unreadable or broken, a name fits several images, or no row matches any of the images.
@@ -53,13 +56,19 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
     files = _Files(paths)
     grouped: dict[tuple[Path, int | None], list[BoxRow]] = defaultdict(list)
     named: list[tuple[Path, int | None]] = []
+    unused: list[BoxRow] = []
     for row in rows:
         row, path = _find(row, files, None if coco is None else coco.file_names)
-        if path is not None:
-            grouped[path, row.frame].append(_in_pixels(row, path))
-            named += [] if row.image is None else [(path, row.image_id)]
+        if path is None:
+            unused.append(row)
+            continue
+        grouped[path, row.frame].append(_in_pixels(row, path))
+        named += [] if row.image is None else [(path, row.image_id)]
     if not grouped:
         raise InputError(_no_match_text(boxes, rows, paths))
+    if unused:
+        first = _image_name(unused[0])
+        logger.warning("%s: %d of %d boxes are of other images, the first of %s", boxes, len(unused), len(rows), first)
     people = {path: _person_boxes(grouped.get((path, None), ())) for path in paths}
     frames = {(path, frame): _person_boxes(found) for (path, frame), found in grouped.items() if frame is not None}
     return MatchedBoxes(people, _image_ids(files, coco, named), frames)
@@ -166,12 +175,15 @@ def _person_boxes(rows: Sequence[BoxRow]) -> PersonBoxes:
     return PersonBoxes(boxes, np.array([row.score for row in rows], dtype=np.float64))
 
 
+def _image_name(row: BoxRow) -> str:
+    return row.image if row.image is not None else f"image_id {row.image_id}"
+
+
 def _no_match_text(boxes: Path, rows: Sequence[BoxRow], paths: Sequence[Path]) -> str:
     if not rows:
         return f"{boxes}: expected person boxes, got none"
-    first = rows[0].image if rows[0].image is not None else f"image_id {rows[0].image_id}"
     return (
         f"{boxes}: none of its {len(rows)} boxes belongs to any of the {len(paths)} images (the first box is of "
-        f"{first}, the first image is {paths[0]}): pass the COCO file that names the images with --annotations, or "
-        "give each row an image field"
+        f"{_image_name(rows[0])}, the first image is {paths[0]}): pass the COCO file that names the images with "
+        "--annotations, or give each row an image field"
     )
