@@ -18,7 +18,7 @@ from distilpose.formats.boxes import PersonBoxes
 from distilpose.inference import estimator as module
 from distilpose.inference.estimator import PoseEstimator, predict
 from distilpose.inference.options import VideoOptions
-from distilpose.inference.people import FittedWholeImage
+from distilpose.inference.people import ConfirmedDetector, FittedWholeImage
 from distilpose.inference.predictor import PosePredictor
 from known_model import BrightestPixel
 
@@ -184,6 +184,46 @@ def test_whole_image_fits_its_box_to_the_pose(backend: BrightestPixel) -> None:
         score=np.zeros(unsure_call(self, images).xy_norm.shape[:2], np.float32)
     )
     assert FittedWholeImage(PosePredictor(unsure))([image])[0].boxes_xyxy.tolist() == [[0, 0, 300, 400]]
+
+
+@pytest.mark.parametrize(
+    ("score", "bare", "people"),
+    [(0.75, False, [[0.9, 0], [0.75, 210]]), (0.3, False, [[0.9, 0]]), (0.75, True, [[0.9, 0]])],
+)
+def test_poses_confirm_weak_boxes(
+    score: float, bare: bool, people: list[list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the sure box, a part of it, one around it, a small one, and two of one more person, who stays."""
+    boxes = [
+        [0, 0, 80, 100],
+        [5, 5, 60, 90],
+        [0, 0, 150, 180],
+        [380, 0, 395, 60],
+        [210, 0, 300, 190],
+        [250, 20, 390, 199],
+    ]
+    scores = np.array([0.9, 0.3, 0.3, 0.3, 0.25, 0.2])
+    monkeypatch.setattr(
+        "distilpose.inference.people.NanodetDetector",
+        lambda **_: lambda images: [PersonBoxes(np.array(boxes, dtype=float), scores) for _ in images],
+    )
+
+    class Model(BrightestPixel):
+        def __call__(self, images):
+            output = super().__call__(images)
+            return output if bare else output._replace(score=np.full(output.xy_norm.shape[:2], score, np.float32))
+
+    model = Model(bare=bare)
+    image = np.zeros((200, 400, 3), np.uint8)
+    image[80, 270] = 255
+    (found,) = ConfirmedDetector(PosePredictor(model))([image])
+    assert np.c_[found.box_score, found.boxes_xyxy[:, 0]].tolist() == pytest.approx(np.array(people))
+    assert model.batches == [2]  # the weak boxes that were looked at
+
+
+def test_the_shipped_model_confirms_whom_the_detector_doubts() -> None:
+    photo = read_image(Path(__file__).parents[2] / "docs" / "images" / "photos" / "000000283520.jpg")
+    assert [len(PoseEstimator(detection_threshold=threshold)(photo)) for threshold in (None, 0.35)] == [2, 1]
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ class NanodetDetector:
     Images are run one by one: on a CPU a batch is no faster.
 
     Args:
-        threshold: least score.
+        threshold: least score of a person who counts as found.
+        weak_threshold: least score of the boxes that are given; ``threshold`` when None.
         nms_iou: of two boxes that overlap by more, the weaker one goes.
         size: longer side of the network's input in pixels, a multiple of 32.
         tile: also search overlapping square tiles with sides of so many image pixels, for large images with small
@@ -55,6 +56,7 @@ class NanodetDetector:
         self,
         *,
         threshold: float = NANODET_THRESHOLD,
+        weak_threshold: float | None = None,
         nms_iou: float = NANODET_NMS_IOU,
         size: int = INPUT_SIZE,
         tile: int | None = None,
@@ -65,6 +67,7 @@ class NanodetDetector:
         if tile is not None and tile < CELL:
             raise ConfigError(f"tile must be at least {CELL} pixels, got {tile}: 640 is a good start")
         self._threshold = threshold
+        self._least = threshold if weak_threshold is None else weak_threshold
         self._nms_iou = nms_iou
         self._size = size
         self._tile = tile
@@ -76,19 +79,19 @@ class NanodetDetector:
 
     def _find(self, image: ImageArray) -> PersonBoxes:
         found = [self._search(image, self._size)]
-        if not len(found[0][1]):
+        if not (found[0][1] >= self._threshold).any():
             found.append(self._search(image, max(1, round(SECOND_LOOK * self._size / CELL)) * CELL))
         if self._tile is not None:
             found += [self._search_tile(image, left_top) for left_top in place_tiles(image.shape[:2], self._tile)]
         boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return keep_people(boxes, scores, image.shape[:2], threshold=self._threshold, nms_iou=self._nms_iou)
+        return keep_people(boxes, scores, image.shape[:2], threshold=self._least, nms_iou=self._nms_iou)
 
     def _search(self, image: ImageArray, size: int) -> tuple[FloatArray, FloatArray]:
-        """Boxes (N, 4) in the image's pixels and scores (N,) from the threshold on, overlapping ones included."""
+        """Boxes (N, 4) in the image's pixels and scores (N,) from the least on, overlapping ones included."""
         pixels, scale_xy = fit_image(image, size)
         boxes, scores = self._session.run(["boxes", "scores"], {"images": pixels[None]})
-        sure = scores[0] >= self._threshold  # a few out of thousands of cells
-        return boxes[0, sure].astype(np.float64) / [*scale_xy, *scale_xy], scores[0, sure].astype(np.float64)
+        likely = scores[0] >= self._least  # a few out of thousands of cells
+        return boxes[0, likely].astype(np.float64) / [*scale_xy, *scale_xy], scores[0, likely].astype(np.float64)
 
     def _search_tile(self, image: ImageArray, left_top: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
         """Likewise in one tile, without people whom an edge of the tile inside the image may have cut."""

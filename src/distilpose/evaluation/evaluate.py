@@ -29,6 +29,8 @@ from distilpose.files import make_folder
 from distilpose.geometry.oks import OKS_NMS_THRESHOLD, oks_nms
 from distilpose.inference import decoding
 from distilpose.inference.decoding import FlipTest
+from distilpose.inference.people import open_detector
+from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.skeletons import COCO_17, Skeleton, find_skeleton, map_keypoints
 
@@ -118,8 +120,15 @@ def evaluate_model(
     mapping = None if skeleton is None else map_keypoints(skeleton, description.skeleton)
     if mapping is not None and mapping.missing_names:
         logger.warning("%s does not label %s: not compared", annotations, ", ".join(mapping.missing_names))
+    finder = None if detector is None else open_detector(detector, PosePredictor(backend))
     people = EvaluationSet.load(
-        annotations, images, description, detections=detections, detector=detector, mapping=mapping
+        annotations,
+        images,
+        description,
+        detections=detections,
+        detector=finder,
+        detector_name=detector if isinstance(detector, str) else None,
+        mapping=mapping,
     )
     evaluated = partial(
         evaluate_set,

@@ -20,7 +20,7 @@ from distilpose.errors import DatasetError
 from distilpose.evaluation.comparison import GroundTruth, load_ground_truth
 from distilpose.formats.boxes import PersonBoxes, match_boxes
 from distilpose.geometry import box_iou_xyxy, clip_boxes_xyxy
-from distilpose.skeletons import KeypointMapping, Skeleton
+from distilpose.skeletons import KeypointMapping
 from distilpose.types import FloatArray, ImageArray, IntArray
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class EvaluationSet:
         description: ModelDescription,
         *,
         detections: Path | None = None,
-        detector: Detector | str | None = None,
+        detector: Detector | None = None,
+        detector_name: str | None = None,
         mapping: KeypointMapping | None = None,
         keep_crops: bool = False,
         check_images: bool = False,
@@ -95,7 +96,7 @@ class EvaluationSet:
         """Read and check the files of an evaluation; images themselves are read when crops are asked for.
 
         Crops are those of ``detections``, a boxes file (`match_boxes`): not clipped, with any score; those of other
-        images are left out. Or those of a ``detector``, at its own threshold. Or of every labeled person's own box.
+        images are left out. Or those of a ``detector``, named in the result. Or of every labeled person's own box.
         ``mapping`` is that of a file with other keypoints to the model's; more is said of `EvaluationSet`. With
         ``check_images`` the images of labeled people are decoded now; with ``skip_invalid`` broken annotations and
         images are left out with a warning.
@@ -103,7 +104,6 @@ class EvaluationSet:
         Raises:
             DatasetError: the annotations are unusable, or an image is missing.
             InputError: the detections are unusable, or in other images; with a detector, an image cannot be read.
-            ConfigError: there is no such detector, or it finds something else than the model's skeleton has.
         """
         ground_truth = load_ground_truth(annotations, description.skeleton, mapping, skip_invalid=skip_invalid)
         paths = ground_truth.paths(images)
@@ -112,7 +112,8 @@ class EvaluationSet:
             paths = {image_id: paths[image_id] for image_id in ground_truth.images}
         if detector is not None:
             _check_exist(list(paths.values()), ground_truth)
-            boxes = _found_boxes(detector, paths, description.skeleton)
+            found = [detector([read_image(path)])[0] for path in paths.values()]
+            boxes = _joined(f"detector {detector_name or type(detector).__name__}", list(paths), found)
         elif detections is not None:
             people = match_boxes(detections, list(paths.values()), annotations).people
             boxes = _joined(detections.name, list(paths), [people[path] for path in paths.values()])
@@ -184,17 +185,6 @@ def _true_boxes(ground_truth: GroundTruth) -> EvaluationBoxes:
     order = np.argsort(people.image_id, kind="stable")
     order = order[usable[order]]
     return EvaluationBoxes("ground truth", people.image_id[order], boxes[order], np.ones(len(order)), order)
-
-
-def _found_boxes(detector: Detector | str, paths: Mapping[int, Path], skeleton: Skeleton) -> EvaluationBoxes:
-    from distilpose.detection.detectors import check_detector_fits, create_detector
-
-    name = detector if isinstance(detector, str) else type(detector).__name__
-    if isinstance(detector, str):
-        check_detector_fits(detector, skeleton)
-        detector = create_detector(detector)
-    found = [detector([read_image(path)])[0] for path in paths.values()]
-    return _joined(f"detector {name}", list(paths), found)
 
 
 def _joined(source: str, image_ids: Sequence[int], found: Sequence[PersonBoxes]) -> EvaluationBoxes:

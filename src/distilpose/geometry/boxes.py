@@ -135,10 +135,24 @@ def box_iou_xyxy(boxes_a_xyxy: ArrayLike, boxes_b_xyxy: ArrayLike) -> FloatArray
 
     It is 0 where neither box has an area.
     """
+    intersection, area_a, area_b = _intersection(boxes_a_xyxy, boxes_b_xyxy)
+    return _share(intersection, area_a + area_b - intersection)
+
+
+def box_share_xyxy(boxes_a_xyxy: ArrayLike, boxes_b_xyxy: ArrayLike) -> FloatArray:
+    """How much of each of (N, 4) boxes lies inside each of (M, 4): (N, M) in [0, 1], 0 for a box without an area."""
+    intersection, area_a, _ = _intersection(boxes_a_xyxy, boxes_b_xyxy)
+    return _share(intersection, np.broadcast_to(area_a, intersection.shape))
+
+
+def _intersection(boxes_a_xyxy: ArrayLike, boxes_b_xyxy: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Areas of the (N, M) overlaps, and those of the boxes, (N, 1) and (1, M)."""
     a = np.asarray(boxes_a_xyxy, dtype=np.float64).reshape(-1, 1, 4)
     b = np.asarray(boxes_b_xyxy, dtype=np.float64).reshape(1, -1, 4)
     overlap_wh = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    intersection = np.maximum(overlap_wh, 0).prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - intersection
-    iou: FloatArray = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
-    return iou
+    return np.maximum(overlap_wh, 0).prod(-1), (a[..., 2:] - a[..., :2]).prod(-1), (b[..., 2:] - b[..., :2]).prod(-1)
+
+
+def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
+    share: FloatArray = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return share

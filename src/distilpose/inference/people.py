@@ -11,16 +11,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distilpose.detection.detectors import Detector, WholeImage, check_detector_fits, create_detector
+from distilpose.detection.detectors import (
+    DEFAULT_DETECTOR,
+    Detector,
+    WholeImage,
+    check_detector_fits,
+    create_detector,
+)
+from distilpose.detection.nanodet import NANODET_THRESHOLD, NanodetDetector
 from distilpose.errors import DistilPoseError, InputError, as_failure
 from distilpose.formats.boxes import PersonBoxes, match_boxes, match_image_ids
 from distilpose.geometry import check_boxes_xyxy
-from distilpose.geometry.boxes import overlaps_image
+from distilpose.geometry.boxes import box_share_xyxy, overlaps_image
 from distilpose.inference.batching import LocatedImage
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
 from distilpose.inference.predictor import PosePredictor
 from distilpose.types import FloatArray, ImageArray
-from distilpose.video.pose_boxes import boxes_around
+from distilpose.video.pose_boxes import boxes_around, find_duplicates
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +35,10 @@ NOBODY = PersonBoxes(np.zeros((0, 4)), np.zeros(0))
 DETECTION_BATCH = 4  # images that a detector sees at once
 _FIT_KEYPOINTS = 5  # confident ones of a first pose, by which a box is fitted
 _FIT_PIXELS = 8  # least side of a fitted box
+WEAK_SCORE = 0.2  # least one of a box that a pose may confirm
+WEAK_SIDE = 0.2  # least longer side of such a box, in longer sides of the image
+SAME_PERSON_SHARE = 0.7  # overlap with a sure box, in areas of the smaller one, from which it is that person's
+CONFIRMING_SCORE = 0.35  # least mean keypoint score of a pose that confirms its box
 
 
 class FrameId(NamedTuple):
@@ -70,6 +81,36 @@ class FittedWholeImage:
         return PersonBoxes(box, whole.box_score) if is_box else whole
 
 
+class ConfirmedDetector:
+    """Finds people with the built-in detector, and those of whom it is unsure where the pose model sees a person.
+
+    A weak box is looked at if it is large in the image and neither a part of a sure one nor around it. It stays if the
+    mean score of its keypoints is high enough, which becomes its score.
+    """
+
+    def __init__(self, predictor: PosePredictor, *, threads: int | None = None, tile: int | None = None) -> None:
+        self._predictor = predictor
+        self._detector = NanodetDetector(weak_threshold=WEAK_SCORE, threads=threads, tile=tile)
+
+    def __call__(self, images: Sequence[ImageArray]) -> list[PersonBoxes]:
+        """(H, W, 3) uint8 RGB each -> for each N >= 0 boxes in its pixels, best score first."""
+        return [self._confirm(image, found) for image, found in zip(images, self._detector(images), strict=True)]
+
+    def _confirm(self, image: ImageArray, found: PersonBoxes) -> PersonBoxes:
+        boxes, scores = found.boxes_xyxy, found.box_score.copy()
+        sure = scores >= NANODET_THRESHOLD
+        large = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) >= WEAK_SIDE * max(image.shape[:2])
+        shared = np.maximum(box_share_xyxy(boxes, boxes[sure]), box_share_xyxy(boxes[sure], boxes).T)
+        weak = ~sure & large & ~(shared > SAME_PERSON_SHARE).any(1)
+        if weak.any():
+            poses = self._predictor(image, boxes[weak])
+            if poses.score is not None:
+                scores[weak] = poses.score.mean(1)
+                sure[weak] = (scores[weak] >= CONFIRMING_SCORE) & ~find_duplicates(poses)
+        order = np.flatnonzero(sure)[np.argsort(-scores[sure], kind="stable")]
+        return PersonBoxes(boxes[order], scores[order])
+
+
 def open_detector(
     detector: str | Detector,
     predictor: PosePredictor,
@@ -78,7 +119,9 @@ def open_detector(
     threads: int | None = None,
     tile: int | None = None,
 ) -> Detector:
-    """The detector of a prediction, by name as `create_detector` takes it; ``whole-image`` fits its box to the pose.
+    """The detector of a prediction, by name as `create_detector` takes it.
+
+    ``whole-image`` fits its box to the pose; the built-in one, without a ``threshold``, is a `ConfirmedDetector`.
 
     Raises:
         ConfigError: there is no such detector, or it finds people for a model of something else.
@@ -86,6 +129,8 @@ def open_detector(
     if not isinstance(detector, str):
         return detector
     check_detector_fits(detector, predictor.skeleton)
+    if detector == DEFAULT_DETECTOR and threshold is None:
+        return ConfirmedDetector(predictor, threads=threads, tile=tile)
     found = create_detector(detector, threshold=threshold, threads=threads, tile=tile)
     return FittedWholeImage(predictor) if isinstance(found, WholeImage) else found
 
