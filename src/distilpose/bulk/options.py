@@ -27,7 +27,8 @@ class BulkOptions:
         address: Ray cluster: auto on one of its machines, or HOST:6379; without it, work on this machine
         detector: as of predict: auto, hf:FOLDER, onnx:FILE, whole-image; auto without --boxes
         tile: also look for people in tiles with sides of so many pixels: small people in large images
-        detection_threshold: leave out boxes with a lower score; by default it depends on the detector
+        detection_threshold: leave out boxes with a lower score; by default it depends on the detector, and a sure pose
+            keeps a weak box of the built-in one
         boxes: column of a list with the people of each image, a list of x1, y1, x2, y2 in image pixels, null for
             nobody; in place of a detector
         box_scores: column of a list with the scores of --boxes; 1 each by default

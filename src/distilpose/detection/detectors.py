@@ -2,7 +2,8 @@
 
 What ``--detector`` takes, with the defaults of ``threshold`` (least score) and ``nms_iou`` (overlap):
 
-- ``auto``: the detector inside the package, NanoDet-g. 0.35, 0.55. See `NanodetDetector`;
+- ``auto``: the detector inside the package, NanoDet-g. 0.35, 0.55. See `NanodetDetector`. Prediction and evaluation
+  also keep weaker boxes whose pose is sure (`ConfirmedDetector`); ``nanodet`` goes by the score of the box alone;
 - ``hf:ID_OR_FOLDER``: an object detection model of transformers. 0.5, 0.7. See `HfDetector`;
 - ``onnx:FILE`` or ``onnx:FILE?key=value&...``: a detector in an ONNX file. 0.5 for the DETR layouts, else 0.3; 0.7. See
   `distilpose.detection.onnx` for the layouts and keys;

@@ -50,7 +50,8 @@ class PoseEstimator:
         threads: of one run on the CPU; a thread per physical core, at most four, when None.
         flip_test: see `PosePredictor`.
         batch_size: crops that the model sees at once.
-        detection_threshold: least score of a person box; the detector's own when None.
+        detection_threshold: least score of a person box; the detector's own when None, and a sure pose keeps a weak box
+            of the built-in one.
         max_people: of an image, those with the best boxes; all when None.
         tile: side in pixels of tiles in which the built-in detector also looks, for small people in large images.
 

@@ -109,7 +109,8 @@ class PredictOptions:
             one person fills the image, and the box is fitted to the pose; onnx:FILE; hf:FOLDER or hf:ID: a detector
             of the transformers library. Default: auto
         tile: also look for people in tiles with sides of so many pixels: small people in large images
-        detection_threshold: leave out boxes with a lower score; by default it depends on the detector
+        detection_threshold: leave out boxes with a lower score; by default it depends on the detector, and a sure pose
+            keeps a weak box of the built-in one
         max_people: of each image, those with the best boxes
         flip_test: average with the mirrored crop: half as fast, a little more accurate ('reference': as published)
         batch_size: crops per run of the model, of one or several images

@@ -34,7 +34,8 @@ class ServeOptions:
         detector: finds the people of images that come without boxes, see distilpose predict --help; auto by default,
             whole-image for a model of something else than people
         tile: also look for people in tiles with sides of so many pixels: small people in large images
-        detection_threshold: leave out boxes with a lower score; by default it depends on the detector
+        detection_threshold: leave out boxes with a lower score; by default it depends on the detector, and a sure pose
+            keeps a weak box of the built-in one
         batch_size: crops per run of the model, of any requests
         max_wait_ms: wait so long for a fuller batch; a lone request never waits
         queue: images accepted and not answered yet, then 503; so do uploads that together would hold more than 8 times
