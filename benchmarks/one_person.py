@@ -19,9 +19,9 @@ from rich.table import Table
 from distilpose import PosePredictor
 from distilpose.data.files import read_json
 from distilpose.data.images import read_image
-from distilpose.detection.detectors import WholeImage, create_detector
+from distilpose.detection.detectors import WholeImage
 from distilpose.geometry.oks import oks
-from distilpose.inference.people import FittedWholeImage
+from distilpose.inference.people import FittedWholeImage, open_detector
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     detectors = {
         "whole image": WholeImage(),
         "whole image, fitted": FittedWholeImage(predictor),
-        "built-in detector": create_detector("auto"),
+        "built-in detector": open_detector("auto", predictor),
     }
     similarity: dict[str, list[float]] = {name: [] for name in detectors}
     for entry in document["images"]:
