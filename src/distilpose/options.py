@@ -14,6 +14,8 @@ from numbers import Real  # numpy's numbers are, too
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from distilpose.errors import ConfigError
 
 
@@ -141,12 +143,12 @@ def check_options(options: Any, prefix: str = "") -> None:
             continue
         if kind.several is not None and not isinstance(value, list | tuple | None):
             raise ConfigError(f"{prefix}{name} must be a list, got {value!r}")
-        for one in value if isinstance(value, list | tuple) else (value,):
+        for one in (value,) if kind.several is None or value is None else value:
             if isinstance(kind.base, type) and is_dataclass(kind.base):
                 if not isinstance(one, kind.base):
                     raise ConfigError(f"{prefix}{name} must be {kind.base.__name__}, got {one!r}")
                 check_options(one, f"{prefix}{name}.")
-            if kind.base is bool and not isinstance(one, bool | None):
+            if kind.base is bool and not isinstance(one, bool | np.bool_ | None):
                 raise ConfigError(f"{prefix}{name} must be true or false, got {one!r}")
             if kind.choices and one not in kind.choices:
                 raise ConfigError(f"{prefix}{name} must be one of {', '.join(map(str, kind.choices))}, got {one!r}")

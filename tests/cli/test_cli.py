@@ -100,6 +100,8 @@ def test_a_command_line_becomes_the_options_of_the_python_function() -> None:
     ("make", "told"),
     [
         (lambda: VideoOptions(every=0), "every must be a whole number of at least 1, got 0"),
+        (lambda: VideoOptions(every=[2]), r"every must be a whole number of at least 1, got \[2\]"),
+        (lambda: VideoOptions(smooth=[True]), r"smooth must be true or false, got \[True\]"),
         (lambda: VideoOptions(detect_every=1.5), "detect_every must be a whole number"),
         (lambda: VideoOptions(start=math.inf), "start must be a number of at least 0, got inf"),
         (lambda: VideoOptions(start=3.0, end=1.0), "start < end"),

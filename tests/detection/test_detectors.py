@@ -82,7 +82,7 @@ def test_boxes_are_clipped_sorted_and_cleared_of_what_is_none() -> None:
 
 @pytest.mark.parametrize("name", ["cat", "hf", "hf:", "onnx:", "auto:fast", "", ":", "hog"])
 def test_unknown_names(name: str) -> None:
-    known = "auto, whole-image, hf:ID_OR_FOLDER, onnx:FILE"
+    known = "auto, nanodet, whole-image, hf:ID_OR_FOLDER, onnx:FILE"
     with pytest.raises(ConfigError, match=f"detector must be one of {known}, got '{name}'"):
         create_detector(name)
 

@@ -23,7 +23,7 @@ from distilpose.skeletons import Skeleton
 from distilpose.types import ImageArray
 
 DEFAULT_DETECTOR = "auto"
-DETECTORS = ("auto", "whole-image", "hf:ID_OR_FOLDER", "onnx:FILE")  # forms of a name, for messages and help
+DETECTORS = ("auto", "nanodet", "whole-image", "hf:ID_OR_FOLDER", "onnx:FILE")  # forms of a name, for messages and help
 _OF_PEOPLE = ("auto", "nanodet", "hf")
 
 

@@ -120,7 +120,7 @@ def evaluate_model(
     mapping = None if skeleton is None else map_keypoints(skeleton, description.skeleton)
     if mapping is not None and mapping.missing_names:
         logger.warning("%s does not label %s: not compared", annotations, ", ".join(mapping.missing_names))
-    finder = None if detector is None else open_detector(detector, PosePredictor(backend))
+    finder = None if detector is None else open_detector(detector, PosePredictor(backend, flip_test=flip_test))
     people = EvaluationSet.load(
         annotations,
         images,

@@ -12,7 +12,7 @@ import numpy as np
 
 from distilpose.data.files import read_json
 from distilpose.data.images import read_image_size
-from distilpose.errors import InputError
+from distilpose.errors import InputError, printable
 from distilpose.files import utf8_text
 from distilpose.formats.box_files import BoxRow, CocoImages, read_box_rows, read_coco_images
 from distilpose.formats.image_ids import fill_ids, stem_number
@@ -67,7 +67,7 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
     if not grouped:
         raise InputError(_no_match_text(boxes, rows, paths))
     if unused:
-        first = _image_name(unused[0])
+        first = printable(_image_name(unused[0])).replace("\n", "\\n")
         logger.warning("%s: %d of %d boxes are of other images, the first of %s", boxes, len(unused), len(rows), first)
     people = {path: _person_boxes(grouped.get((path, None), ())) for path in paths}
     frames = {(path, frame): _person_boxes(found) for (path, frame), found in grouped.items() if frame is not None}

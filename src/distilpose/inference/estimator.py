@@ -17,7 +17,7 @@ from distilpose.backends.device import AUTO
 from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.data.images import as_image
 from distilpose.detection.detectors import DEFAULT_DETECTOR, Detector
-from distilpose.errors import DistilPoseError, InputError, naming
+from distilpose.errors import ConfigError, DistilPoseError, InputError, naming
 from distilpose.geometry import check_boxes_xyxy
 from distilpose.inference.batching import predict_stream
 from distilpose.inference.decoding import FlipTest
@@ -82,6 +82,8 @@ class PoseEstimator:
         max_people: int | None = None,
         tile: int | None = None,
     ) -> None:
+        if max_people is not None and max_people < 1:
+            raise ConfigError(f"max_people must be at least 1, got {max_people}")
         self.predictor = PosePredictor(
             model,
             flip_test=flip_test,

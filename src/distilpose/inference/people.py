@@ -37,8 +37,8 @@ _FIT_KEYPOINTS = 5  # confident ones of a first pose, by which a box is fitted
 _FIT_PIXELS = 8  # least side of a fitted box
 WEAK_SCORE = 0.2  # least one of a box that a pose may confirm
 WEAK_SIDE = 0.2  # least longer side of such a box, in longer sides of the image
-SAME_PERSON_SHARE = 0.7  # overlap with a sure box, in areas of the smaller one, from which it is that person's
-CONFIRMING_SCORE = 0.35  # least mean keypoint score of a pose that confirms its box
+SAME_PERSON_SHARE = 0.5  # overlap with a sure box, in areas of the smaller one, from which it is that person's
+CONFIRMING_SCORE = 0.4  # least mean keypoint score of a pose that confirms its box
 
 
 class FrameId(NamedTuple):
@@ -84,8 +84,8 @@ class FittedWholeImage:
 class ConfirmedDetector:
     """Finds people with the built-in detector, and those of whom it is unsure where the pose model sees a person.
 
-    A weak box is looked at if it is large in the image and neither a part of a sure one nor around it. It stays if the
-    mean score of its keypoints is high enough, which becomes its score.
+    A weak box is looked at if it is large in the image and overlaps no sure one by much. It stays, with the least score
+    of a sure box, if the mean score of its keypoints is high enough and no better box has the same pose.
     """
 
     def __init__(self, predictor: PosePredictor, *, threads: int | None = None, tile: int | None = None) -> None:
@@ -105,10 +105,10 @@ class ConfirmedDetector:
         if weak.any():
             poses = self._predictor(image, boxes[weak])
             if poses.score is not None:
-                scores[weak] = poses.score.mean(1)
-                sure[weak] = (scores[weak] >= CONFIRMING_SCORE) & ~find_duplicates(poses)
-        order = np.flatnonzero(sure)[np.argsort(-scores[sure], kind="stable")]
-        return PersonBoxes(boxes[order], scores[order])
+                is_pose = poses.score.mean(1) >= CONFIRMING_SCORE
+                rows = np.flatnonzero(weak)[is_pose][~find_duplicates(poses.filter(is_pose))]
+                scores[rows], sure[rows] = NANODET_THRESHOLD, True
+        return PersonBoxes(boxes[sure], scores[sure])
 
 
 def open_detector(
