@@ -46,7 +46,7 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
     A row belongs to the image that ``annotations`` names for its ``image_id``, unless its ``image`` field says another
     file name; without ``annotations``, to the one its ``image`` field names; without that, to the one whose stem is the
     number ``image_id`` (``000000000785.jpg``: 785). A name matches a path that ends with it. Rows of other images are
-    left unused, with a warning.
+    left unused, with a warning unless they come from or with an annotation file.
 
     Raises:
         InputError: a file is unreadable or broken, a name fits several images, or no row matches any of the images.
@@ -66,7 +66,7 @@ def match_boxes(boxes: Path, paths: Sequence[Path], annotations: Path | None = N
         named += [] if row.image is None else [(path, row.image_id)]
     if not grouped:
         raise InputError(_no_match_text(boxes, rows, paths))
-    if unused:
+    if unused and coco is None:  # an annotation file usually has more images than are predicted
         first = printable(_image_name(unused[0])).replace("\n", "\\n")
         logger.warning("%s: %d of %d boxes are of other images, the first of %s", boxes, len(unused), len(rows), first)
     people = {path: _person_boxes(grouped.get((path, None), ())) for path in paths}
