@@ -79,7 +79,10 @@ def test_the_other_commands_take_them_too(command: str, capsys: Any) -> None:
         ),
         (["train", "text.txt"], "text.txt is no configuration: expected a YAML mapping of names to values.*, got str"),
         (["train", "empty.yaml"], "empty.yaml is no configuration: .*, got nothing"),
-        (["predict", "a.jpg", "--detector", "cat"], "one of auto, nanodet, whole-image, hf:ID_OR_FOLDER, onnx:FILE, got 'cat'"),
+        (
+            ["predict", "a.jpg", "--detector", "cat"],
+            "one of auto, nanodet, whole-image, hf:ID_OR_FOLDER, onnx:FILE, got 'cat'",
+        ),
     ],
 )
 def test_what_is_meant_otherwise_is_told(
