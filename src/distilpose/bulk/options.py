@@ -25,7 +25,7 @@ class BulkOptions:
             comes with the package; a checkpoint is exported first where that is possible
         device: where the pose model runs: auto, cpu, cuda, cuda:1, mps, openvino:GPU
         address: Ray cluster: auto on one of its machines, or HOST:6379; without it, work on this machine
-        detector: as of predict: auto, hf:FOLDER, onnx:FILE, whole-image; auto without --boxes
+        detector: as of predict: auto, nanodet, hf:FOLDER, onnx:FILE, whole-image; auto without --boxes
         tile: also look for people in tiles with sides of so many pixels: small people in large images
         detection_threshold: leave out boxes with a lower score; by default it depends on the detector, and a sure pose
             keeps a weak box of the built-in one

@@ -87,7 +87,7 @@ class NanodetDetector:
         return keep_people(boxes, scores, image.shape[:2], threshold=self._least, nms_iou=self._nms_iou)
 
     def _search(self, image: ImageArray, size: int) -> tuple[FloatArray, FloatArray]:
-        """Boxes (N, 4) in the image's pixels and scores (N,) from the least on, overlapping ones included."""
+        """Boxes (N, 4) in the image's pixels and scores (N,) from the least score on, overlapping ones included."""
         pixels, scale_xy = fit_image(image, size)
         boxes, scores = self._session.run(["boxes", "scores"], {"images": pixels[None]})
         likely = scores[0] >= self._least  # a few out of thousands of cells
