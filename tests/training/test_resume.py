@@ -1,10 +1,12 @@
 """Runs that end early: killed, interrupted, diverged; what they leave, and what they go on from."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,10 +110,42 @@ def test_a_state_runs_no_code_and_a_broken_or_foreign_one_is_refused(make_config
     torch.save({"epoch": 1, "pytorch-lightning_version": "2.6"}, file)
     with pytest.raises(CheckpointError, match="written by another version"):
         train(config, resume=True)
-    file.write_bytes(whole)
+    state = torch.load(io.BytesIO(whole), weights_only=True)
+    for name in ("settings", "crops_per_step"):  # as an earlier version wrote it
+        del state[name]
+    torch.save(state, file)
     config.model_options["dim"] = 32
     with pytest.raises(CheckpointError, match="does not fit its configuration"):
         train(config, resume=True)
+
+
+def test_a_run_is_resumed_with_the_settings_it_was_started_with(make_config) -> None:
+    config = make_config("run", epochs=1, ema_decay=0.9)
+    train(config)
+    file = Path(config.out) / "state.ckpt"
+    before = file.read_bytes()
+    data = config.data
+    for changes, message in (
+        ({"losses": replace(config.losses, score=0.5)}, "losses.score changed"),
+        ({"optimizer": replace(config.optimizer, weight_decay=0.1)}, "optimizer.weight_decay changed"),
+        ({"ema_decay": None, "seed": 3}, "seed, ema_decay changed"),
+        ({"model_options": {**config.model_options, "dim": 32}}, "model_options changed"),
+        ({"data": replace(data, batch_size=4)}, r"data.batch_size times devices \(8 before, 4 now\) changed"),
+        ({"data": replace(data, train=[replace(data.train[0], zero_means_unknown=True)])}, "data.train.zero_means"),
+        ({"data": replace(data, train=[*data.train] * 2)}, "data.train changed"),
+    ):
+        with pytest.raises(ConfigError, match=rf"other settings: {message}[\s\S]*init: .*last.safetensors"):
+            train(replace(config, **changes), resume=True)
+    assert file.read_bytes() == before
+    elsewhere = replace(data, root=f"{data.root}/.", validation=None, cache_images=True)
+    slower = replace(config.optimizer, lr=config.optimizer.lr / 2)
+    train(replace(config, epochs=2, optimizer=slower, log_every=9, data=elsewhere), resume=True)
+    assert rows(Path(config.out) / "losses.csv")[-1]["epoch"] == "2"
+    state = torch.load(file, weights_only=True)
+    for name in ("settings", "crops_per_step"):  # as an earlier version wrote it
+        del state[name]
+    torch.save(state, file)
+    train(replace(config, epochs=3), resume=True)
 
 
 def test_one_training_writes_to_a_folder(make_config) -> None:

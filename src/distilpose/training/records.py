@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +37,15 @@ EVALUATED = ("AP", "AP50", "AP75", "AR")
 STATE_NAME = "state.ckpt"
 LAST_NAME, BEST_NAME = "last.safetensors", "best.safetensors"
 _FORMAT = 1
+# What may differ when a run is resumed: how long and where it runs, what it writes, where its files lie. Rates may, as
+# they are lowered after a divergence. `Checkpoints.load_state` compares the teachers themselves; of devices and
+# data.batch_size the product counts.
+_FREE = frozenset((
+    "out", "epochs", "evaluate_every", "flip_test", "log_every", "accelerator", "precision", "devices",
+    "sync_batchnorm", "teacher", "teacher_cache", "data.root", "data.workers", "data.check_images", "data.cache_images",
+    "data.validation", "data.batch_size", "data.train.images", "optimizer.lr", "optimizer.warmup_steps",
+    "optimizer.warmup_factor", "optimizer.schedule", "optimizer.milestones", "optimizer.gamma",
+))  # fmt: skip
 TAG = "heatmaps"
 _MIN_HEIGHT = 256  # of a crop in the image; smaller ones are enlarged
 _TITLE_HEIGHT = 24
@@ -228,6 +239,50 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path} was written by another version or program: {again}")
     return state
+
+
+def settings_state(config: TrainConfig, processes: int) -> dict[str, Any]:
+    """What `check_same_settings` compares when the run is resumed, as plain values."""
+    return {"settings": _plain(asdict(config)), "crops_per_step": processes * int(config.data.batch_size)}
+
+
+def check_same_settings(state: Mapping[str, Any], config: TrainConfig, processes: int) -> None:
+    """Refuse to resume with settings under which the run would be another one; states of earlier versions hold none.
+
+    Raises:
+        ConfigError: some differ; the text names them.
+    """
+    changed = list(dict.fromkeys(_changed(current_names(state.get("settings", {})), config)))
+    crops = processes * config.data.batch_size
+    if crops != state.get("crops_per_step", crops):
+        changed.append(f"data.batch_size times devices ({state['crops_per_step']} before, {crops} now)")
+    if changed:
+        raise ConfigError(
+            f"{config.out} holds a run with other settings: {', '.join(changed)} changed. Resume it with those it was "
+            f"started with, or start another run from its weights: 'init: {Path(config.out) / LAST_NAME}' and another "
+            "out"
+        )
+
+
+def _changed(before: Mapping[str, Any], now: Any, prefix: str = "") -> Iterator[str]:
+    """Names of the fields of a dataclass whose values differ, as far as both versions of the program know them."""
+    for item in fields(now):
+        name, value = f"{prefix}{item.name}", getattr(now, item.name)
+        if name in _FREE or item.name not in before:
+            continue
+        old = before[item.name]
+        parts = value if isinstance(value, list) else [value]
+        olds = old if isinstance(value, list) else [old]
+        if parts and all(map(is_dataclass, parts)) and len(parts) == len(olds):
+            for one, other in zip(parts, olds, strict=True):
+                yield from _changed(other, one, f"{name}.")
+        elif _plain(value) != old:
+            yield name
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back, which a state can hold and which compares alike on both sides."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def draw_view(crops: ImageArray, view: BatchView, skeleton: Skeleton) -> ImageArray:

@@ -27,7 +27,17 @@ from distilpose.training.config import TrainConfig
 from distilpose.training.data import TrainingData, find_model_skeleton, load_validation_set
 from distilpose.training.initialization import initialize_pointer, load_start_weights
 from distilpose.training.loop import Training, choose_device, to_device
-from distilpose.training.records import BEST_NAME, LAST_NAME, STATE_NAME, Checkpoints, Records, read_state, write_state
+from distilpose.training.records import (
+    BEST_NAME,
+    LAST_NAME,
+    STATE_NAME,
+    Checkpoints,
+    Records,
+    check_same_settings,
+    read_state,
+    settings_state,
+    write_state,
+)
 from distilpose.training.step import TrainingStep
 from distilpose.training.teacher_cache import TeacherCache, hash_people
 
@@ -96,6 +106,9 @@ def _train(
     config: TrainConfig, spread: processes.Processes, device: torch.device, state: dict[str, Any] | None,
     skip_invalid: bool, console: Console,
 ) -> TrainResult:  # fmt: skip
+    processes.check_same_start(0 if state is None else state.get("epoch", 0))
+    if state is not None:
+        check_same_settings(state, config, spread.total)
     torch.manual_seed(config.seed)
     skeleton = find_model_skeleton(config.data)
     model = _build_model(config, skeleton)
@@ -143,7 +156,6 @@ def _train(
     if state is not None:
         checkpoints.load_state(state)
         training.load_state(state)
-    processes.check_same_start(training.epoch)
     crops, shown = data.first()
     with (
         OutputLock(out, "distilpose train") if is_first else nullcontext(),
@@ -165,7 +177,7 @@ def _train(
                 if is_due:
                     view = step.view(to_device(shown, device), weights)
                     records.add_view(crops, view, skeleton, training.steps)
-                write_state(out, {**training.state(), **checkpoints.state()})
+                write_state(out, {**training.state(), **checkpoints.state(), **settings_state(config, spread.total)})
             processes.wait_for_all()
     return _result(out, checkpoints.state())
 
