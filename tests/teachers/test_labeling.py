@@ -1,6 +1,8 @@
 """Pseudo-labels: a teacher that sees colored discs labels images whose discs are known."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -131,6 +133,56 @@ def test_an_interrupted_run_goes_on(disc_teacher, photos, monkeypatch) -> None:
     whole = label_people(options(photos, **again))
     assert json.loads(report.file.read_text()) == json.loads(whole.file.read_text())
     assert not part.exists()
+
+
+def test_labels_of_an_interrupted_run_stay_with_their_images_when_the_list_changes(disc_teacher, photos) -> None:
+    broken, maps = photos / "0.png", photos.parent / "maps"
+    shutil.copy(broken, photos / "2.png")
+    broken.write_text("no image")
+    changed = {"boxes": None, "detector": "whole-image"}
+    assert label_people(options(photos, **changed)).num_images == 2  # numbers 2 and 3 of the list
+    before = {path.name: path.read_bytes() for path in maps.glob("*.npy")}
+    broken.unlink()
+    shutil.copy(photos / "2.png", photos / "3.png")
+    seen = len(disc_teacher)
+    report = label_people(options(photos, **changed))
+    assert len(disc_teacher) - seen == 1 + 2  # the try-out of the teacher, the new image and its mirror image
+    document = json.loads(report.file.read_text())
+    assert [image["file_name"] for image in document["images"]] == ["1.png", "2.png", "3.png"]
+    ids = [image["id"] for image in document["images"]]
+    assert ids[:2] == [2, 3]
+    assert len({*ids}) == 3
+    assert [annotation["image_id"] for annotation in document["annotations"]] == ids
+    same, again = (annotation["keypoints"] for annotation in document["annotations"][1:])
+    assert same == again
+    assert {name: (maps / name).read_bytes() for name in before} == before
+
+
+def test_an_interrupted_run_does_not_go_on_with_another_teacher_or_other_boxes(
+    disc_teacher, photos, monkeypatch
+) -> None:
+    (photos / "0.png").write_text("no image")
+    label_people(options(photos))
+    part = photos.parent / "out" / "labels.part.jsonl"
+    boxes = json.loads((photos.parent / "boxes.json").read_text())
+    boxes[-1]["bbox"][0] += 5
+    (photos.parent / "boxes.json").write_text(json.dumps(boxes))
+    (annotation,) = json.loads(label_people(options(photos)).file.read_text())["annotations"][1:]
+    assert annotation["bbox"] == boxes[-1]["bbox"]
+    load = build.load_source
+
+    def retrained(*args, **kwargs):
+        source = load(*args, **kwargs)
+        source.spec = replace(source.spec, description={"weights": "others"})
+        return source
+
+    monkeypatch.setattr(build, "load_source", retrained)
+    with pytest.raises(ConfigError, match="labels of a run with another teacher"):
+        label_people(options(photos))
+    first, rest = part.read_text().split("\n", 1)
+    earlier = {"options": json.loads(first)["options"]}  # which noted no teacher
+    part.write_text(f"{json.dumps(earlier)}\n{rest}")
+    label_people(options(photos))
 
 
 def test_people_of_an_annotation_file_are_labeled_anew(disc_teacher, photos) -> None:

@@ -24,7 +24,7 @@ from distilpose.detection.detectors import create_detector
 from distilpose.errors import ConfigError
 from distilpose.files import OutputLock, disk_errors, write_file_atomically
 from distilpose.formats.boxes import match_boxes
-from distilpose.geometry import CropTransform, check_boxes_xyxy, xyxy_to_xywh
+from distilpose.geometry import CropTransform, check_boxes_xyxy
 from distilpose.inference.decoding import decode
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.options import ClosedUnitInterval, PositiveFloat, PositiveInt, check_options, option
@@ -33,11 +33,19 @@ from distilpose.teachers.adapter import unmirror_heatmaps
 from distilpose.teachers.build import TeacherBackend
 from distilpose.teachers.config import read_teacher_file
 from distilpose.teachers.stored_heatmaps import write_heatmaps, write_manifest
+from distilpose.training.label_records import (
+    PEOPLE_PER_IMAGE,
+    LabelTask,
+    box_as_labeled,
+    match_records,
+    name_in_folder,
+    people_ids,
+    read_records,
+)
 from distilpose.types import Float32Array, FloatArray, ImageArray
 
 LABEL_FILE = "person_keypoints.json"
 _PART_FILE = "labels.part.jsonl"
-_PEOPLE_PER_IMAGE = 1000  # annotation ids of an image: number of the image times this, and on
 _AHEAD = 4  # images read before they are needed
 
 
@@ -103,13 +111,6 @@ class LabelReport(NamedTuple):
     failures: tuple[str, ...]  # what went wrong, a line for each image
 
 
-class _Task(NamedTuple):
-    image_id: int
-    path: Path
-    boxes_xyxy: FloatArray | None  # None: the detector finds them
-    annotation_ids: Sequence[int]
-
-
 def label_people(options: LabelOptions, *, progress: bool = False) -> LabelReport:
     """Label the people of images with a teacher, as training data; ``progress`` shows a bar on the error stream.
 
@@ -132,8 +133,10 @@ def label_people(options: LabelOptions, *, progress: bool = False) -> LabelRepor
 
 def _label(options: LabelOptions, teacher: TeacherBackend, progress: bool) -> LabelReport:
     part = Path(options.out) / _PART_FILE
-    done = _read_part(part, options)
+    asked = {key: value for key, value in asdict(options).items() if key != "batch_size"}
+    records = read_records(part, asked, teacher.teacher_description)
     folder, tasks, failures = _find_tasks(options)
+    tasks, done = match_records(tasks, records, folder, from_annotations=options.annotations is not None)
     find = (
         create_detector(options.detector, threads=options.threads)
         if any(task.boxes_xyxy is None for task in tasks)
@@ -148,8 +151,8 @@ def _label(options: LabelOptions, teacher: TeacherBackend, progress: bool) -> La
                 if isinstance(image, Exception):
                     raise image
                 if task.boxes_xyxy is None and find is not None:
-                    boxes = check_boxes_xyxy(find([image])[0].boxes_xyxy)[: _PEOPLE_PER_IMAGE - 1]
-                    task = task._replace(boxes_xyxy=boxes, annotation_ids=_ids(task.image_id, len(boxes)))
+                    boxes = check_boxes_xyxy(find([image])[0].boxes_xyxy)[: PEOPLE_PER_IMAGE - 1]
+                    task = task._replace(boxes_xyxy=boxes, annotation_ids=people_ids(task.image_id, len(boxes)))
                 record = _label_image(task, image, folder, teacher, options)
             except Exception as error:  # one image never ends a run
                 failures.append(f"{task.path}: {str(error)[:300] or type(error).__name__}")
@@ -171,7 +174,7 @@ def _check_heatmap_folder(options: LabelOptions) -> None:
         )
 
 
-def _find_tasks(options: LabelOptions) -> tuple[Path, list[_Task], list[str]]:
+def _find_tasks(options: LabelOptions) -> tuple[Path, list[LabelTask], list[str]]:
     """The folder of the images, each image with its people, and what is wrong with an annotation file."""
     if options.annotations is not None and options.images is not None:
         folder = Path(options.images)
@@ -185,21 +188,16 @@ def _find_tasks(options: LabelOptions) -> tuple[Path, list[_Task], list[str]]:
         tasks = []
         for image_id, people in by_image.items():
             boxes = np.stack([sample.box_xyxy for sample in people])
-            tasks.append(_Task(image_id, people[0].image_path, boxes, [sample.annotation_id for sample in people]))
+            tasks.append(LabelTask(image_id, people[0].image_path, boxes, [sample.annotation_id for sample in people]))
         return folder, tasks, list(loaded.problems)
     paths = [path.absolute() for path in list_images(options.sources)]
     folder = Path(os.path.commonpath([path.parent for path in paths]))
     matched = None if options.boxes is None else match_boxes(Path(options.boxes), paths).people
     tasks = []
     for number, path in enumerate(paths, start=1):
-        found = None if matched is None else matched[path].boxes_xyxy[: _PEOPLE_PER_IMAGE - 1]
-        tasks.append(_Task(number, path, found, _ids(number, 0 if found is None else len(found))))
+        found = None if matched is None else matched[path].boxes_xyxy[: PEOPLE_PER_IMAGE - 1]
+        tasks.append(LabelTask(number, path, found, people_ids(number, 0 if found is None else len(found))))
     return folder, tasks, []
-
-
-def _ids(image_id: int, count: int) -> Sequence[int]:
-    """Annotation ids of the people in an image, the same in every run."""
-    return range(image_id * _PEOPLE_PER_IMAGE, image_id * _PEOPLE_PER_IMAGE + count)
 
 
 def _read(path: Path) -> ImageArray | Exception:
@@ -210,12 +208,12 @@ def _read(path: Path) -> ImageArray | Exception:
 
 
 def _label_image(
-    task: _Task, image: ImageArray, folder: Path, teacher: TeacherBackend, options: LabelOptions
+    task: LabelTask, image: ImageArray, folder: Path, teacher: TeacherBackend, options: LabelOptions
 ) -> dict[str, Any]:
     """The entries of one image and its people; writes their heatmaps."""
     assert task.boxes_xyxy is not None
-    name = task.path.relative_to(folder) if task.path.is_relative_to(folder) else task.path
-    entry = {"id": task.image_id, "file_name": name.as_posix(), "height": image.shape[0], "width": image.shape[1]}
+    name = name_in_folder(task.path, folder)
+    entry = {"id": task.image_id, "file_name": name, "height": image.shape[0], "width": image.shape[1]}
     annotations, covered = [], {}
     ids = iter(task.annotation_ids)
     for start in range(0, len(task.boxes_xyxy), options.batch_size):
@@ -265,34 +263,16 @@ def _to_coco(
 ) -> dict[str, Any]:
     known = trusted[:, None]
     keypoints = np.concatenate([np.where(known, xy_img, 0).round(2), 2 * known], axis=1)
-    box_xywh = xyxy_to_xywh(box_xyxy)[0]
-    if from_annotations:
-        box_xywh[2:] += 1  # reading annotations took one pixel off, see `clip_boxes_xyxy`
+    box_xywh = box_as_labeled(box_xyxy, from_annotations)
     return {
         "category_id": 1,
         "iscrowd": 0,
-        "bbox": box_xywh.round(2).tolist(),
-        "area": round(float(AREA_SHARE_OF_BOX * box_xywh[2] * box_xywh[3]), 2),
+        "bbox": box_xywh,
+        "area": round(AREA_SHARE_OF_BOX * box_xywh[2] * box_xywh[3], 2),
         "num_keypoints": int(trusted.sum()),
         "keypoints": keypoints.ravel().tolist(),
         "keypoint_scores": score.round(4).tolist(),
     }
-
-
-def _read_part(file: Path, options: LabelOptions) -> dict[int, dict[str, Any]]:
-    """What an interrupted run has labeled, by image id; notes the options in a new file."""
-    own = {"options": {key: value for key, value in asdict(options).items() if key != "batch_size"}}
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    whole = text[: text.rfind("\n") + 1] or json.dumps(own) + "\n"  # a last line may be cut off
-    if whole != text:
-        file.write_text(whole, encoding="utf-8")
-    try:
-        first, *records = map(json.loads, whole.splitlines())
-    except ValueError as error:
-        raise ConfigError(f"{file} is damaged ({error}): delete it") from error
-    if first != own:
-        raise ConfigError(f"{file} holds labels of a run with other options: choose another --out, or delete it")
-    return {record["image"]["id"]: record for record in records}
 
 
 def _finish(
