@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from distilpose.backends.checkpoint import save_checkpoint
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError
+from distilpose.models import PoseModel
+from distilpose.skeletons import COCO_17
 from distilpose.training import ablation
+from distilpose.training import train as training
 from distilpose.training.ablation import AblationConfig, AblationResult, Row, Variant, ablate, ablation_table
 
 
@@ -83,12 +87,59 @@ def test_any_error_is_one_of_its_run_and_broken_files_are_named(
             ablate(sweep)
 
 
+def test_a_run_that_stopped_before_its_first_state_starts_anew(
+    sweep: AblationConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    sweep.base["epochs"] = 2
+    monkeypatch.setattr(training, "write_state", fail)
+    assert len(ablate(sweep, only=["Slow & low"]).failures) == 1
+    run = Path(sweep.out) / "slow_low" / "seed0"
+    assert (run / "last.safetensors").exists()
+    assert not (run / "state.ckpt").exists()
+    monkeypatch.undo()
+    result = ablate(sweep, only=["Slow & low"])
+    assert not result.failures
+    assert result.rows[0].samples == 2 * 16
+
+
+def test_runs_are_measured_on_the_keypoints_that_validation_names(
+    sweep: AblationConfig, small_model: PoseModel, drawn_data: Path, tmp_path: Path
+) -> None:
+    names = [f"point {number}" for number in range(17)]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "keypoints": names}))
+    document = json.loads((drawn_data / "person_keypoints.json").read_text())
+    document["categories"][0]["keypoints"] = names
+    (tmp_path / "renamed.json").write_text(json.dumps(document))
+    mapping = dict(zip(COCO_17.keypoint_names, names, strict=True))
+    renamed = {"annotations": str(tmp_path / "renamed.json"), "skeleton": str(tmp_path / "mine.yaml")}
+    save_checkpoint(small_model, tmp_path / "weights.safetensors")
+    changes = [{}, {"data": {"validation": renamed | {"mapping": mapping}}}]
+    weights = str(tmp_path / "weights.safetensors")
+    sweep.variants = [Variant(name, each, checkpoint=weights) for name, each in zip("ab", changes, strict=True)]
+    sweep.reference = "a"
+    plain, mapped = ablate(sweep).rows
+    assert plain.metrics == mapped.metrics
+    assert plain.metrics[0]["PCK@0.2"] > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"reference": "nothing"}, "reference must name one of the variants"),
-        ({"seeds": []}, "seeds must name at least one"),
+        ({"seeds": []}, "seeds must name at least one, each once, got none"),
+        ({"seeds": [1, 2, 1]}, r"^seeds must name at least one, each once, got \[1, 2, 1\]"),
+        ({"variants": [Variant("plain", seeds=[])]}, "variant 'plain': seeds must name at least one"),
+        ({"variants": [Variant("plain", seeds=[0, 0])]}, r"variant 'plain': seeds .* each once, got \[0, 0\]"),
         ({"variants": [Variant("plain"), Variant("Plain")]}, "different names"),
+        ({"variants": [Variant("plain"), Variant("+ plain")]}, "different names in the letters a-z and digits"),
+        ({"variants": [Variant("plain"), Variant("评分")]}, "different names in the letters a-z and digits"),
+        (
+            {"variants": [Variant("plain", {"data": {"validation": None}})]},
+            "variant 'plain': expected data.validation, the people that all variants are measured on",
+        ),
         ({"variants": [Variant("plain", {"adam": {"lr": 1}})]}, "variant 'plain': there is no option adam"),
         (
             {"variants": [Variant("plain", {"epochs": 0})]},

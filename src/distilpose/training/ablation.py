@@ -17,15 +17,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from distilpose.backends.checkpoint import load_checkpoint, read_description
+from distilpose.backends.loading import as_backend
 from distilpose.data.files import read_json
 from distilpose.errors import ConfigError, as_failure, printable
-from distilpose.evaluation.evaluate import evaluate_model, write_evaluation
+from distilpose.evaluation.evaluate import evaluate_set, write_evaluation
 from distilpose.evaluation.result import METRICS_FILE
 from distilpose.files import OutputLock, disk_errors, make_folder, write_file_atomically
 from distilpose.inference.decoding import FlipTest
 from distilpose.training.config import TrainConfig, train_config_from
-from distilpose.training.data import check_files, files_of
-from distilpose.training.records import LAST_NAME, STATE_NAME
+from distilpose.training.data import check_files, files_of, load_validation_set
+from distilpose.training.records import LAST_NAME
 from distilpose.training.train import train
 
 METRICS = ("AP", "AP50", "AR", "PCK@0.2")
@@ -74,12 +75,16 @@ class AblationConfig:
     def check(self) -> None:
         """Look for values that cannot work; a `ConfigError` has the field, the value and what is allowed."""
         names = [variant.name for variant in self.variants]
-        if len({folder_name(name) for name in names}) < len(names):
-            raise ConfigError(f"variants must have different names, got {names}")
+        if len({folder_name(name) for name in names} - {""}) < len(names):
+            raise ConfigError(
+                f"variants must have different names in the letters a-z and digits, of which their folders' names are "
+                f"made, got {names}"
+            )
         if self.reference not in names:
             raise ConfigError(f"reference must name one of the variants {names}, got {self.reference!r}")
-        if not self.seeds:
-            raise ConfigError("seeds must name at least one, got none")
+        for where, seeds in (("", self.seeds), *((f"variant {each.name!r}: ", each.seeds) for each in self.variants)):
+            if seeds is not None and not 0 < len(seeds) == len({*seeds}):
+                raise ConfigError(f"{where}seeds must name at least one, each once, got {seeds or 'none'}")
 
 
 class Row(NamedTuple):
@@ -163,12 +168,10 @@ class _Run(NamedTuple):
 
     def work(self, flip_test: FlipTest, console: Console) -> None:
         """Train what is missing, then measure the last weights."""
-        weights, data = self.checkpoint or self._train(console), self.settings.data
-        if data.validation is None:
-            raise ConfigError("expected base.data.validation, the people that all variants are measured on, got none")
-        annotations, images = (Path(data.root) / path for path in (data.validation.annotations, data.validation.images))
-        result = evaluate_model(load_checkpoint(weights), annotations, images, flip_test=flip_test)
-        write_evaluation(result, self.out)
+        backend = as_backend(load_checkpoint(self.checkpoint or self._train(console)))
+        people = load_validation_set(self.settings, backend.description)
+        assert people is not None  # `_plan` has looked for it
+        write_evaluation(evaluate_set(backend, people, flip_test=flip_test), self.out)
 
     def effort(self) -> tuple[int, float] | None:
         """Crops seen and minutes of training, from the record of losses: sittings add up, evaluation is left out."""
@@ -186,7 +189,8 @@ class _Run(NamedTuple):
     def _train(self, console: Console) -> Path:
         """Train, unless that is done; the settings of a run are written down, and compared when it goes on."""
         file, values = self.out / SETTINGS_FILE, asdict(self.settings)
-        if file.exists():
+        was_begun = file.exists()
+        if was_begun:
             before = asdict(train_config_from(read_json(file, "the settings of a run", ConfigError)))
             if changed := sorted(key for key in values if values[key] != before.get(key)):
                 raise ConfigError(
@@ -198,7 +202,7 @@ class _Run(NamedTuple):
                 part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         last = self.out / LAST_NAME
         if not last.exists() or read_description(last).training.get("epoch") != self.settings.epochs:
-            train(self.settings, resume=(self.out / STATE_NAME).exists(), console=console)
+            train(self.settings, resume=was_begun, console=console)
         return last
 
 
@@ -213,6 +217,8 @@ def _plan(config: AblationConfig, variant: Variant) -> list[_Run]:
         try:
             settings = train_config_from(values)
             settings.check()
+            if settings.data.validation is None:
+                raise ConfigError("expected data.validation, the people that all variants are measured on, got none")
         except ConfigError as error:
             raise ConfigError(f"variant {variant.name!r}: {error}") from error
         runs.append(_Run(settings, checkpoint, out))

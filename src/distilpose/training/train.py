@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from distilpose import __version__
-from distilpose.backends.checkpoint import describe
+from distilpose.backends.checkpoint import describe, read_description
 from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.files import OutputLock
 from distilpose.inference.interruption import terminated_as_interrupted
@@ -191,6 +191,11 @@ def _find_state(out: Path, resume: bool) -> dict[str, Any] | None:
     file = out / STATE_NAME
     if resume and file.exists():
         return read_state(file)
+    if resume and (out / LAST_NAME).exists() and read_description(out / LAST_NAME).training.get("epoch") != 1:
+        raise ConfigError(
+            f"{out} holds weights, but not {STATE_NAME}, from which the run could go on: set 'init: {out / LAST_NAME}' "
+            "and another out"
+        )
     if resume:
         logger.warning("nothing to resume in %s: starting from the beginning", out)
     elif file.exists() or (out / LAST_NAME).exists():
