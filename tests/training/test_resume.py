@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import assert_same_run, die_at, rows, weights
 
 from distilpose.errors import CheckpointError, ConfigError, InputError, TrainingDivergedError
 from distilpose.files import OutputLock
 from distilpose.losses import DistillationOptions
+from distilpose.training.config import TrainConfig
 from distilpose.training.loop import Training
+from distilpose.training.records import Records, _append_row
 from distilpose.training.train import train
 
 
@@ -55,6 +59,13 @@ def test_a_killed_run_resumes_with_the_numbers_of_an_uninterrupted_one(make_conf
     evaluations = rows(Path(cut.out) / "evaluation.csv")
     assert evaluations == rows(Path(whole.out) / "evaluation.csv")
 
+    (Path(cut.out) / "state.ckpt").unlink()
+    last = Path(cut.out) / "last.safetensors"
+    before = last.read_bytes()
+    with pytest.raises(ConfigError, match=r"holds weights, but not state.ckpt, .*'init: .*last.safetensors'"):
+        train(cut, resume=True)
+    assert last.read_bytes() == before
+
 
 def test_a_finished_run_is_not_overwritten_and_resuming_it_changes_nothing(make_config) -> None:
     config = make_config("run", epochs=1)
@@ -77,7 +88,7 @@ def test_divergence_names_the_term_and_keeps_the_last_good_state(make_config, mo
         return step(self, batch, index)
 
     monkeypatch.setattr(Training, "_train_step", poisoned)
-    with pytest.raises(TrainingDivergedError, match=r"keypoint = nan in batch 0 of epoch 1[\s\S]*state.ckpt"):
+    with pytest.raises(TrainingDivergedError, match=r"keypoint = nan in batch 0 of epoch 2[\s\S]*state.ckpt"):
         train(config)
     assert all(tensor.isfinite().all() for tensor in weights(Path(config.out) / "last.safetensors").values())
     monkeypatch.undo()
@@ -146,6 +157,39 @@ def test_a_run_is_resumed_with_the_settings_it_was_started_with(make_config) -> 
         del state[name]
     torch.save(state, file)
     train(replace(config, epochs=3), resume=True)
+
+
+def record(config: TrainConfig, *steps: int) -> None:
+    """Steps of a run that is started, or resumed, before them."""
+    values = {"steps_per_epoch": 1, "steps": steps[0] - 1, "processes": 1, "active": True}
+    with Records(config, Console(file=io.StringIO()), **values) as records:
+        records.begin_epoch()
+        for step in steps:
+            records.add_step(step, step, 8, 0.1, {"total": torch.tensor(1.0)})
+
+
+def test_a_table_that_a_full_disk_left_empty_is_begun_again(make_config) -> None:
+    config = make_config("run")
+    Path(config.out).mkdir()
+    table = Path(config.out) / "losses.csv"
+    for content in ("", "\r\n"):
+        table.write_text(content)
+        record(config, 1, 2)
+        assert [row["step"] for row in rows(table)] == ["1", "2"]
+    record(config, 3)
+    assert [row["step"] for row in rows(table)] == ["1", "2", "3"]
+    table.unlink()
+    table.touch()
+    _append_row(table, {"step": 1})
+    assert rows(table) == [{"step": "1"}]
+
+
+def test_tensorboard_shows_the_last_step_before_a_resumption_once(make_config) -> None:
+    config = make_config("run")
+    record(config, 1, 2, 3)
+    record(config, 3, 4)
+    events = EventAccumulator(str(Path(config.out) / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/total")] == [1, 2, 3, 4]
 
 
 def test_one_training_writes_to_a_folder(make_config) -> None:

@@ -118,7 +118,7 @@ class Training:
         bad = [f"{name} = {value.item()}" for name, value in terms.items() if name != "total" and not value.isfinite()]
         advice = self.step.find_fault(batch) or "lower optimizer.lr or lengthen the warm-up"
         return TrainingDivergedError(
-            f"{', '.join(bad)} in batch {index} of epoch {self.epoch} (step {self.steps}; samples "
+            f"{', '.join(bad)} in batch {index} of epoch {self.epoch + 1} (step {self.steps}; samples "
             f"{batch.sample_index.tolist()[:8]}...): {advice}"
         )
 

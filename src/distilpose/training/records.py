@@ -82,7 +82,7 @@ class Records:
         self._losses, self._evaluation = out / "losses.csv", out / "evaluation.csv"
         for file in (self._losses, self._evaluation):
             _keep_rows(file, steps)
-        self._board = SummaryWriter(out / "tensorboard", purge_step=steps or None)
+        self._board = SummaryWriter(out / "tensorboard", purge_step=steps + 1)
         self._progress = Progress(
             "{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[speed]} samples/s",
             TimeRemainingColumn(), console=console, disable=not console.is_terminal,
@@ -152,17 +152,20 @@ class Records:
 
 def _append_row(path: Path, row: Mapping[str, object]) -> None:
     """Add a row to a table; the first one also writes the header."""
-    new = not path.exists()
+    new = not path.exists() or path.stat().st_size == 0
     with path.open("a", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([row, row.values()] if new else [row.values()])
 
 
 def _keep_rows(path: Path, steps: int) -> None:
-    """Drop the rows of later steps, and a last one that was cut."""
+    """Drop the rows of later steps, and a last one that was cut; delete a file without a header, as of a full disk."""
     if not path.exists():
         return
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file)) or [[]]
+    if not header:
+        path.unlink()
+        return
     kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= steps]
     with write_file_atomically(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *kept])
