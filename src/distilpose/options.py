@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from numbers import Real  # numpy's numbers are, too
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -166,7 +166,8 @@ def check_options(options: Any, prefix: str = "") -> None:
 def refuse_unknown_names(values: Mapping[Any, Any], options: type, prefix: str = "") -> None:
     """Refuse plain values whose names are no fields, options inside options too: a `ConfigError` has the nearest name.
 
-    Dotted names are left to the parser.
+    Dotted names are left to the parser. Plain values in place of options are refused where the parser would take a text
+    for the name of a class, and import its module.
     """
     kinds = option_types(options)
     for name, value in values.items():
@@ -175,6 +176,15 @@ def refuse_unknown_names(values: Mapping[Any, Any], options: type, prefix: str =
             hint = f"did you mean {prefix}{near[0]}?" if near else f"expected one of {', '.join(kinds)}"
             raise ConfigError(f"there is no option {prefix}{name}: {hint}")
         if name in kinds and is_dataclass(kinds[name].base):
+            kind = kinds[name]
             for one in value if isinstance(value, list) else (value,):
                 if isinstance(one, Mapping):
-                    refuse_unknown_names(one, kinds[name].base, f"{prefix}{name}.")
+                    refuse_unknown_names(one, kind.base, f"{prefix}{name}.")
+                elif (kind.several or kind.optional) and isinstance(one, str | int | float | list):
+                    needed = " and ".join(each.name for each in fields(kind.base) if _is_required(each))
+                    form = "hold mappings" if kind.several else "be a mapping"
+                    raise ConfigError(f"{prefix}{name} must {form} with {needed}, got {one!r}")
+
+
+def _is_required(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING

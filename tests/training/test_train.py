@@ -14,6 +14,7 @@ from safetensors import safe_open
 from training_runs import rows, weights
 
 from distilpose.backends.checkpoint import describe, load_checkpoint, save_checkpoint
+from distilpose.cli import main as cli
 from distilpose.compat import current_options
 from distilpose.errors import CheckpointError, ConfigError, InputError
 from distilpose.losses import DistillationOptions
@@ -273,3 +274,22 @@ def test_a_plain_value_where_a_mapping_belongs_is_named() -> None:
         train_config_from([1])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="teacher must be a path, or a mapping with a kind, got 5"):
         TrainConfig("run", DataConfig([]), teacher=5).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"train": ["planted.json"]}, "data.train must hold mappings with annotations and images, got 'planted.json'"),
+        ({"train": [], "validation": "planted.json"}, "data.validation must be a mapping with annotations and images"),
+    ],
+)
+def test_a_text_in_place_of_a_data_set_imports_no_module(data, message, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("planted.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    with pytest.raises(ConfigError, match=message):
+        train_config_from({"out": "x", "data": data})
+    Path("run.json").write_text(json.dumps({"out": "x", "data": data}))
+    assert cli.main(["train", "run.json"]) == 1
+    assert message in capsys.readouterr().err
+    assert not Path("ran").exists()
