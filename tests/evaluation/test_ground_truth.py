@@ -67,6 +67,15 @@ def test_other_categories_are_left_out(document: Document, write: Write) -> None
     assert len(load_ground_truth(write("gt.json", document), COCO_17).coco["annotations"]) == 6
 
 
+def test_a_category_is_chosen_by_name(document: Document, write: Write) -> None:
+    other = {"id": 2, "name": "statue", "keypoints": list(COCO_17.keypoint_names)}
+    document["categories"].append(other)
+    document["annotations"][0]["category_id"] = 2
+    file = write("gt.json", document)
+    assert len(load_ground_truth(file, COCO_17).people) == 4
+    assert len(load_ground_truth(file, COCO_17, category="person").people) == 3
+
+
 # What is wrong with single annotations is found as in training: tests/data/test_coco.py.
 BROKEN: dict[str, tuple[Callable[[Document], Any], str]] = {
     "no images": (lambda d: d.pop("images"), "no list of images"),

@@ -1,14 +1,18 @@
 """What a run needs is looked for before it starts."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from distilpose.backends.checkpoint import describe
 from distilpose.cli import main as cli
 from distilpose.errors import ConfigError
+from distilpose.models import create_model
+from distilpose.skeletons import COCO_17
 from distilpose.training.ablation import AblationConfig, Variant, ablate
 from distilpose.training.config import train_config_from
-from distilpose.training.data import check_files, files_of
+from distilpose.training.data import check_files, files_of, find_model_skeleton, load_validation_set
 from synthetic_people import write_synthetic_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +40,26 @@ def test_teachers_in_mappings_and_ensembles_count_and_hub_ids_do_not(tmp_path) -
     )
     missing = [str(path) for path, _ in files_of(run) if not path.exists()]
     assert missing == ["a.onnx", "b.safetensors"]
+
+
+def test_of_a_file_with_several_categories_the_named_one_is_trained_and_measured(tmp_path) -> None:
+    write_synthetic_dataset(tmp_path, 4)
+    file = tmp_path / "person_keypoints.json"
+    document = json.loads(file.read_text())
+    document["categories"].append({"id": 2, "name": "lamp", "keypoints": ["bulb"], "skeleton": []})
+    statue = document["categories"][0] | {"id": 3, "name": "statue"}
+    document["categories"].append(statue)
+    document["annotations"][0]["category_id"] = 3
+    file.write_text(json.dumps(document))
+    values = config(tmp_path, out="run")
+    for name in ("train", "validation"):
+        values["data"][name] = values["data"]["validation"] | {"category": "person"}
+    values["data"]["train"] = [values["data"]["train"]]
+    run = train_config_from(values)
+    skeleton = find_model_skeleton(run.data)
+    assert skeleton is COCO_17
+    people = load_validation_set(run, describe(create_model("distilpose_s"), skeleton=skeleton))
+    assert len(people.ground_truth.people) == len(document["annotations"]) - 1
 
 
 def test_a_sweep_without_its_teacher_stops_at_once(tmp_path) -> None:

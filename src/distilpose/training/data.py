@@ -40,7 +40,7 @@ def find_model_skeleton(data: DataConfig) -> Skeleton:
     first = data.train[0]
     if named := data.skeleton or first.skeleton:
         return find_skeleton(named, data.root)
-    return skeleton_of_file(Path(data.root) / first.annotations) or COCO_17
+    return skeleton_of_file(Path(data.root) / first.annotations, first.category) or COCO_17
 
 
 def _mapping(dataset: DatasetConfig, skeleton: Skeleton, root: str) -> KeypointMapping | None:
@@ -153,6 +153,7 @@ def load_validation_set(
         root / dataset.images,
         description,
         mapping=_mapping(dataset, description.skeleton, config.data.root),
+        category=dataset.category,
         keep_crops=True,
         check_images=config.data.check_images,
         skip_invalid=skip_invalid,
