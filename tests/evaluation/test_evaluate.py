@@ -275,8 +275,41 @@ def test_broken_images_are_found_before_and_left_out_if_asked_for(
     result = evaluate_set(AnswerKey(true_answers(left)), left)
     assert (result.metrics["AP"], result.counts["people"]) == (pytest.approx(1), 1)
     document["annotations"].pop()
-    with pytest.raises(DatasetError, match=r"1 of 2 images cannot be used:\n.*image_9.png cannot be read"):
+    message = r"1 of 2 images cannot be used:\n.*image_9.png cannot be read.*\nReplace them, or pass --skip-invalid"
+    with pytest.raises(DatasetError, match=message):
         EvaluationSet.load(write("gt.json", document), images, **options)
+    cut.unlink()
+    with pytest.raises(DatasetError, match=r"image_9.png does not exist \(1 of 2 images .*data.validation.images"):
+        EvaluationSet.load(write("gt.json", document), images, **options)
+
+
+def test_of_many_broken_images_twenty_are_named(document: Document, images: Path, write: Write) -> None:
+    for number in range(100, 130):
+        name = f"broken_{number}.png"
+        (images / name).write_text("no image")
+        document["images"].append({"id": number, "file_name": name, "height": 200, "width": 300})
+        document["annotations"].append(document["annotations"][0] | {"id": number, "image_id": number})
+    with pytest.raises(DatasetError) as found:
+        EvaluationSet.load(write("gt.json", document), images, MODEL, check_images=True)
+    first, *shown, more, remedy = str(found.value).splitlines()
+    assert "30 of 32 images cannot be used" in first
+    assert len(shown) == 20
+    assert (more, remedy[:12]) == ("  ... and 10 more", "Replace them")
+
+
+def test_images_without_name_or_size_are_left_out_if_asked_for(
+    document: Document, images: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    del document["images"][0]["height"]
+    del document["images"][2]["file_name"]  # which shows nobody
+    file = write("gt.json", document)
+    with pytest.raises(DatasetError, match="image 5 has no file_name"):
+        EvaluationSet.load(file, images, MODEL)
+    left = EvaluationSet.load(file, images, MODEL, skip_invalid=True)
+    assert left.ground_truth.people.image_id.tolist() == [3, 3]
+    assert {entry["image_id"] for entry in left.ground_truth.coco["annotations"]} == {3}
+    assert "image 9 needs a positive whole height and width" in caplog.text
+    assert "not among the images" not in caplog.text
 
 
 def test_detections_of_other_images_are_refused(annotations: Path, images: Path, write: Write) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from distilpose.data.annotations import find_images
 from distilpose.data.files import finite_numbers, read_json, shortened
-from distilpose.data.labels import Label, image_size_hw, is_unlabeled, read_label_file
+from distilpose.data.labels import Label, LabelFile, image_size_hw, is_unlabeled, read_label_file
 from distilpose.errors import DatasetError
 from distilpose.evaluation.metrics.coco_ap import RESULT_FIELDS
 from distilpose.geometry import xywh_to_xyxy
@@ -156,25 +156,34 @@ class GroundTruth:
 
 
 def load_ground_truth(
-    file: Path, skeleton: Skeleton, mapping: KeypointMapping | None = None, *, skip_invalid: bool = False
+    file: Path,
+    skeleton: Skeleton,
+    mapping: KeypointMapping | None = None,
+    *,
+    category: str | None = None,
+    skip_invalid: bool = False,
 ) -> GroundTruth:
     """Read and check the labels to evaluate against, of ``skeleton``; see `read_label_file`.
 
     Unlike training (`load_person_samples`), an evaluation keeps images without people, crowds and people without
     keypoints, which COCO neither rewards nor punishes, and labels a little outside the image. People with neither
-    labels nor a box are left out, and so are invalid annotations with ``skip_invalid``, with a warning. ``head_box``
-    (x, y, width, height) is read where it is given. With the ``mapping`` of a file with other keypoints to
-    ``skeleton``, what the file lacks is not labeled.
+    labels nor a box are left out. With ``skip_invalid`` so are, with a warning, invalid annotations and images without
+    a name or size. ``head_box`` (x, y, width, height) is read where it is given. With the ``mapping`` of a file with
+    other keypoints to ``skeleton``, what the file lacks is not labeled. ``category`` is the name of the one to read of
+    a file with several.
 
     Raises:
         DatasetError: the file is unusable, an annotation is invalid, or nobody is labeled.
     """
-    labels = read_label_file(file, mapping or map_keypoints(skeleton, skeleton), split="val")
+    labels = read_label_file(file, mapping or map_keypoints(skeleton, skeleton), split="val", category=category)
+    left_out = _drop_unusable_images(labels) if skip_invalid else set()
     people: list[Label] = []
     heads: list[tuple[float, float]] = []
     annotations: list[dict[str, Any]] = []
     for where, entry in labels.entries():
         if "bbox" not in entry and is_unlabeled(entry):
+            continue
+        if isinstance(entry.get("image_id"), int) and entry["image_id"] in left_out:
             continue
         try:
             label = labels.read(entry, where)
@@ -212,6 +221,25 @@ def load_ground_truth(
     images = [{"id": image_id} for image_id in labels.images]
     coco = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": [category]}
     return GroundTruth(file, labels.images, everybody, coco, labels.categories)
+
+
+def _drop_unusable_images(labels: LabelFile) -> set[int]:
+    """Take images without a name or size out of a file and note them as problems; their ids."""
+    dropped = set()
+    for image_id, entry in list(labels.images.items()):
+        name, problem = entry.get("file_name"), None
+        if not isinstance(name, str) or not name:
+            problem = f"image {image_id} has no file_name"
+        else:
+            try:
+                image_size_hw(entry)
+            except DatasetError as error:
+                problem = str(error)
+        if problem is not None:
+            labels.problems.append(problem)
+            dropped.add(image_id)
+            del labels.images[image_id]
+    return dropped
 
 
 def _annotation(label: Label, number: int, count: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_PROBLEMS_SHOWN = 20
 BOX_IOU = 0.5  # overlap from which on a box is that person's
 
 
@@ -89,6 +90,7 @@ class EvaluationSet:
         detector: Detector | None = None,
         detector_name: str | None = None,
         mapping: KeypointMapping | None = None,
+        category: str | None = None,
         keep_crops: bool = False,
         check_images: bool = False,
         skip_invalid: bool = False,
@@ -97,7 +99,8 @@ class EvaluationSet:
 
         Crops are those of ``detections``, a boxes file (`match_boxes`): not clipped, with any score; those of other
         images are left out. Or those of a ``detector``, named in the result. Or of every labeled person's own box.
-        ``mapping`` is that of a file with other keypoints to the model's; more is said of `EvaluationSet`. With
+        ``mapping`` is that of a file with other keypoints to the model's, ``category`` the name of the one to read of a
+        file with several; more is said of `EvaluationSet`. With
         ``check_images`` the images of labeled people are decoded now; with ``skip_invalid`` broken annotations and
         images are left out with a warning.
 
@@ -105,7 +108,9 @@ class EvaluationSet:
             DatasetError: the annotations are unusable, or an image is missing.
             InputError: the detections are unusable, or in other images; with a detector, an image cannot be read.
         """
-        ground_truth = load_ground_truth(annotations, description.skeleton, mapping, skip_invalid=skip_invalid)
+        ground_truth = load_ground_truth(
+            annotations, description.skeleton, mapping, category=category, skip_invalid=skip_invalid
+        )
         paths = ground_truth.paths(images)
         if check_images:
             ground_truth = _without_bad_images(ground_truth, paths, skip_invalid)
@@ -165,10 +170,15 @@ class EvaluationSet:
 def _without_bad_images(truth: GroundTruth, paths: Mapping[int, Path], skip_invalid: bool) -> GroundTruth:
     """The ground truth without unusable images; a `DatasetError` if none is to be skipped, or no other is left."""
     labeled = {paths[image_id]: truth.image_hw(image_id) for image_id in np.unique(truth.people.image_id).tolist()}
+    if not skip_invalid:
+        _check_exist(labeled, truth)
     bad = find_bad_images(labeled)
-    problems = "\n  ".join(bad.values())
     if bad and (not skip_invalid or len(bad) == len(labeled)):
-        raise DatasetError(f"{truth.file}: {len(bad)} of {len(labeled)} images cannot be used:\n  {problems}")
+        lines = [f"{truth.file}: {len(bad)} of {len(labeled)} images cannot be used:"]
+        lines += [f"  {problem}" for problem in islice(bad.values(), _PROBLEMS_SHOWN)]
+        lines += [f"  ... and {len(bad) - _PROBLEMS_SHOWN} more"] if len(bad) > _PROBLEMS_SHOWN else []
+        remedy = "Replace them, or pass --skip-invalid to report them and go on without them."
+        raise DatasetError("\n".join([*lines, remedy if len(bad) < len(labeled) else "Replace them."]))
     for problem in bad.values():
         logger.warning("skipped: %s: %s", truth.file, problem)
     return truth.without_images({image_id for image_id, path in paths.items() if path in bad})
@@ -202,5 +212,5 @@ def _check_exist(paths: Collection[Path], ground_truth: GroundTruth) -> None:
     if missing:
         raise DatasetError(
             f"{missing[0]} does not exist ({len(missing)} of {len(paths)} images of {ground_truth.file} are "
-            "missing): pass the folder that holds them as --images"
+            "missing): pass the folder that holds them as --images, in training as data.validation.images"
         )
