@@ -1,10 +1,11 @@
 """Whole runs: teacher, student, distillation, what is refused, and two processes."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from training_runs import rows, weights
 from distilpose.backends.checkpoint import describe, load_checkpoint, save_checkpoint
 from distilpose.cli import main as cli
 from distilpose.compat import current_options
-from distilpose.errors import CheckpointError, ConfigError, InputError
+from distilpose.errors import CheckpointError, ConfigError, DatasetError, InputError
 from distilpose.losses import DistillationOptions
 from distilpose.models import create_model
 from distilpose.training.config import DataConfig, OptimizerConfig, TrainConfig, learning_rate_factor, train_config_from
+from distilpose.training.records import Records
 from distilpose.training.train import train
+from synthetic_people import write_synthetic_dataset
 
 
 def test_teacher_then_distilled_student(make_config) -> None:
@@ -140,6 +143,24 @@ def test_numbers_of_numpy_train_as_plain_ones_do(make_config) -> None:
     config.epochs = np.int64(2)
     train(config, resume=True)
     assert len(rows(Path(config.out) / "evaluation.csv")) == 2
+
+
+def test_an_image_that_a_loading_process_cannot_read_is_told_without_a_traceback(
+    make_config, tmp_path, monkeypatch
+) -> None:
+    def break_images(*_: object) -> None:
+        for file in (tmp_path / "images").iterdir():
+            file.write_text("no image")
+
+    write_synthetic_dataset(tmp_path, 8)
+    monkeypatch.setattr(Records, "begin_epoch", break_images)
+    config = make_config("run", epochs=1)
+    config.data = replace(config.data, root=str(tmp_path), validation=None, workers=1, check_images=False)
+    with pytest.raises(
+        DatasetError, match=r"^annotation \d+: .*: replace the file or take its annotations out$"
+    ) as kept:
+        train(config)
+    assert not multiprocessing.active_children(), f"this process could not end while {kept.type} is kept"
 
 
 def test_start_weights(make_config, trained_teacher) -> None:

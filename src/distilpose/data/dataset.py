@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from distilpose.data.coco import PersonSample
 from distilpose.data.images import read_image
 from distilpose.data.prefetch import map_in_threads
 from distilpose.data.preprocess import Normalization, crop_image, normalize
-from distilpose.errors import ConfigError, DatasetError, InputError
+from distilpose.errors import ConfigError, DatasetError, DistilPoseError, InputError
 from distilpose.geometry import CropTransform
 from distilpose.skeletons import COCO_17, Skeleton
 from distilpose.types import Float32Array, ImageArray, IntArray
@@ -235,6 +236,26 @@ def build_loader(
         worker_init_fn=_begin_worker,
         persistent_workers=num_workers > 0,
     )
+
+
+@contextmanager
+def ended_workers(loader: DataLoader[TrainingItem]) -> Iterator[None]:
+    """End the loading processes of a loader, after an error too.
+
+    The traceback of an error that somebody keeps would keep them, and at its end this process would wait for them.
+    """
+    try:
+        yield
+    finally:
+        if loader._iterator is not None:  # of `persistent_workers`
+            loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def error_of_worker(error: DistilPoseError) -> DistilPoseError:
+    """What a loading process raised, without the traceback that torch writes before its message."""
+    kind = type(error)
+    before, _, message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")
+    return kind(message.strip()) if "in DataLoader worker process" in before else error
 
 
 def _begin_worker(worker: int) -> None:

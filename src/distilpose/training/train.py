@@ -14,6 +14,7 @@ from rich.console import Console
 
 from distilpose import __version__
 from distilpose.backends.checkpoint import describe, read_description
+from distilpose.data.dataset import ended_workers, error_of_worker
 from distilpose.errors import ConfigError, DistilPoseError, TrainingDivergedError
 from distilpose.files import OutputLock
 from distilpose.inference.interruption import terminated_as_interrupted
@@ -93,6 +94,8 @@ def train(
             return _train(config, spread, device, state, skip_invalid, console or Console(stderr=True))
         except TrainingDivergedError as error:
             raise TrainingDivergedError(f"{error}\n{_where_to_go_on(out / STATE_NAME)}") from error
+        except DistilPoseError as error:
+            raise error_of_worker(error) from error.__cause__
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -140,7 +143,7 @@ def _train(
             "losses.score_target to oks, model_options.with_score to false, or name a teacher."
         )
     if config.start == "pointer" and state is None:
-        first = next(iter(data.train_loader(rank=0, world_size=1)))
+        _, first = data.first(config.data.batch_size)
         initialize_pointer(model, first.images, config.seed, config.target_sigma)
     training = Training(step, config, device, len(loader))
     summary = {
@@ -159,6 +162,7 @@ def _train(
     crops, shown = data.first()
     with (
         OutputLock(out, "distilpose train") if is_first else nullcontext(),
+        ended_workers(loader),
         Records(
             config, console, steps_per_epoch=len(loader), steps=training.steps, processes=spread.total, active=is_first
         ) as records,
