@@ -42,6 +42,26 @@ def test_teachers_in_mappings_and_ensembles_count_and_hub_ids_do_not(tmp_path) -
     assert missing == ["a.onnx", "b.safetensors"]
 
 
+def test_files_of_other_programs_among_the_configurations_are_passed_over(monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_synthetic_dataset(tmp_path, 2)
+    for name, content in (("a.yaml", "größe: 1\n".encode("latin-1")), ("c.yaml", b"out: runs/teacher\n")):
+        (tmp_path / "configs").mkdir(exist_ok=True)
+        (tmp_path / "configs" / name).write_bytes(content)
+    (tmp_path / "configs" / "b.yaml").mkdir()
+    run = train_config_from(config(tmp_path, out="run", teacher="runs/teacher/last.safetensors"))
+    with pytest.raises(ConfigError, match=r"\(teacher\): run first  distilpose train configs/c.yaml"):
+        check_files({"run": files_of(run)})
+
+
+def test_members_of_an_ensemble_that_are_no_list_are_left_to_the_check(tmp_path) -> None:
+    write_synthetic_dataset(tmp_path, 2)
+    run = train_config_from(config(tmp_path, out="run", teacher={"kind": "ensemble", "members": 3}))
+    check_files({"run": files_of(run)})
+    with pytest.raises(ConfigError, match=r"teacher \(ensemble\)"):
+        run.check()
+
+
 def test_of_a_file_with_several_categories_the_named_one_is_trained_and_measured(tmp_path) -> None:
     write_synthetic_dataset(tmp_path, 4)
     file = tmp_path / "person_keypoints.json"

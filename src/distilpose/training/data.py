@@ -215,14 +215,18 @@ def _teacher_files(teacher: str | Mapping[str, Any] | None) -> Iterator[Path]:
         for key in ("file", "folder"):
             if isinstance(teacher.get(key), str):
                 yield Path(teacher[key])
-        for member in teacher.get("members") or ():
+        members = teacher.get("members")
+        for member in members if isinstance(members, list) else ():
             yield from _teacher_files(member)
 
 
 def _command(path: Path) -> str:
     """What writes the weights of a run, if a configuration below ``configs`` has its folder as ``out``."""
     for config in sorted(CONFIGS.rglob("*.yaml")):
-        lines = config.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = config.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:  # of another program
+            continue
         if f"out: {path.parent.as_posix()}" in lines:
             return f": run first  distilpose train {config.as_posix()}"
     return ""
