@@ -154,11 +154,20 @@ def test_other_sizes_keypoints_depth_and_width(name) -> None:
         ({"num_sigmas": 3}, "num_sigmas"),
         ({"widht": 3}, "widht"),
         ({"input_size_hw": (256,)}, "input_size_hw"),
+        ({"mlp_ratio": -1}, "mlp_ratio must be a number above 0, got -1"),
+        ({"mlp_ratio": float("inf")}, "mlp_ratio must be a number above 0, got inf"),
+        ({"dim": 8 * 10**15}, "cannot be built from"),
+        ({"with_score": 7}, "with_score must be true or false, got 7"),
     ],
 )
 def test_impossible_options_name_themselves(options, named) -> None:
     with pytest.raises(ConfigError, match=named):
         create_model("distilpose_s", **options)
+
+
+def test_a_head_without_width_is_refused() -> None:
+    with pytest.raises(ConfigError, match="head_hidden must be at least 1, got -5"):
+        create_model("tokenpose_s", head_hidden=-5)
 
 
 def test_unknown_model_lists_the_known_ones() -> None:

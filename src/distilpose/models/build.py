@@ -24,6 +24,7 @@ from distilpose.models.presets import MODELS, OPTIONS, ModelConfig, list_models
 from distilpose.models.simple_baseline import HeatmapNet
 from distilpose.models.token_encoder import TokenEncoder
 from distilpose.models.tokenpose import TokenPose
+from distilpose.options import Range
 from distilpose.types import Size
 
 
@@ -50,10 +51,10 @@ def create_model(name: str, **options: Any) -> PoseModel:
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     hints = get_type_hints(ModelConfig)
     for key, value in given.items():
-        _check_whole(f"{name}: {key}", value, hints[key])
+        _check_option(f"{name}: {key}", value, hints[key])
     try:
         model = build_model(replace(preset, **given))
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # torch refuses sizes that are too large
         raise ConfigError(f"{name} cannot be built from {options}: {error}") from error
     model.preset = name
     model.preset_options = {key: value for key, value in given.items() if value != getattr(preset, key)}
@@ -74,8 +75,9 @@ def build_model(config: ModelConfig) -> PoseModel:
         raise ConfigError(
             f"input_size_hw must be (height, width), both multiples of {stride} (the lowest stride), got {size_hw}"
         )
-    if num_keypoints < 1:
-        raise ConfigError(f"num_keypoints must be at least 1, got {num_keypoints}")
+    for key in ("num_keypoints", "head_hidden"):
+        if (value := getattr(config, key)) < 1:
+            raise ConfigError(f"{key} must be at least 1, got {value}")
     if pools:
         pooled = PooledRegressionHead(backbone.out_channels, num_keypoints, config.num_sigmas, config.with_score)
         return DeepPose(backbone, pooled, size_hw)
@@ -106,13 +108,17 @@ def _divide(size_hw: Size, stride: int) -> Size:
     return size_hw[0] // stride, size_hw[1] // stride
 
 
-def _check_whole(what: str, value: Any, hint: Any) -> None:
-    """Refuse numbers and sizes of a configuration that are not whole, where they can still be named."""
+def _check_option(what: str, value: Any, hint: Any) -> None:
+    """Refuse values of a configuration that are not what the option takes, where they can still be named."""
     if hint == Size:
         if not isinstance(value, tuple) or len(value) != 2 or not all(map(_is_whole, value)):
             raise ConfigError(f"{what} must be two whole numbers, (height, width), got {value!r}")
     elif hint in (int, int | None) and not _is_whole(value) and (hint is int or value is not None):
         raise ConfigError(f"{what} must be a whole number, got {value!r}")
+    elif hint is bool and not isinstance(value, bool):
+        raise ConfigError(f"{what} must be true or false, got {value!r}")
+    elif hint is float and value not in Range(0, above_low=True):
+        raise ConfigError(f"{what} must be a number above 0, got {value!r}")
 
 
 def _is_whole(value: Any) -> bool:
