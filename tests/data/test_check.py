@@ -1,5 +1,6 @@
 """Images are decoded once, what was right is remembered, and a wrong size is told with its likely cause."""
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_only_new_changed_and_bad_images_are_decoded_again(tmp_path: Path, monke
     cache_file(sizes).write_text("no json")
     assert list(find_bad_images(sizes)) == [cut]
     assert sorted(decoded) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_checked_and_remembered(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"fotos \xe4")  # in Latin-1
+    folder.mkdir()
+    sizes = {photo(folder / "a.jpg"): (20, 30)}
+    assert find_bad_images(sizes) == {}
+    assert str(folder / "a.jpg") in json.loads(cache_file(sizes).read_text())
 
 
 def test_turned_images_are_told_of_each_time_and_no_cache_is_no_error(

@@ -6,11 +6,12 @@ import pytest
 import torch
 from teacher_parts import Source, batch_of
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distilpose.data.preprocess import Normalization, normalize
 from distilpose.losses import render_gaussian_heatmaps
 from distilpose.skeletons import COCO_17, Skeleton
-from distilpose.teachers.adapter import Placement, Sampling, SourceTeacher, resample, resize
+from distilpose.teachers.adapter import Placement, Sampling, SourceTeacher, _weights, resample, resize
 from distilpose.teachers.base import CropSpec, SourceSpec
 
 POINTS = torch.tensor([[[0.3, 0.4], [0.62, 0.71], [0.5, 0.5]]])
@@ -119,3 +120,24 @@ def test_smaller_input_is_the_antialiased_image() -> None:
     error = np.abs(ours - area)[inner].max()
     assert error < 0.01 * np.ptp(image)
     assert error < 0.5 * np.abs(ours - unshifted)[inner].max()
+
+
+class SeenTypes(TorchDispatchMode):
+    """Keeps the types of the numbers that are made on a device, as one without float64 would see them."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device, self.seen = device, set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.device.type == self.device:
+            self.seen.add(made.dtype)
+        return made
+
+
+def test_weights_are_made_without_float64_on_the_device() -> None:
+    with SeenTypes("meta") as types:
+        weights = _weights(8, Sampling(4, 2.0), torch.device("meta"))
+    assert weights.shape == (4, 8)
+    assert types.seen == {torch.float32}

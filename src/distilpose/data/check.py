@@ -79,7 +79,8 @@ def cache_file(paths: Mapping[Path, object]) -> Path:
     """Where it is kept which of these images were right: in the user's cache folder (``XDG_CACHE_HOME``)."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folders = "\n".join(sorted({os.path.abspath(path.parent) for path in paths}))
-    return Path(root, "distilpose", f"images-{hashlib.sha256(folders.encode()).hexdigest()[:16]}.json")
+    digest = hashlib.sha256(folders.encode(errors="surrogateescape")).hexdigest()
+    return Path(root, "distilpose", f"images-{digest[:16]}.json")
 
 
 def _read_cache(file: Path) -> dict[str, _State]:

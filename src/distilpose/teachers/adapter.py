@@ -51,14 +51,17 @@ def resample(planes: Tensor, rows: Sampling, columns: Sampling) -> Tensor:
 
 
 def _weights(size: int, sampling: Sampling, device: torch.device) -> Tensor:
-    """(new, old) weights: a triangle around each position, at least one old sample to each side; rows sum to 1 or 0."""
-    position = sampling.start + sampling.step * torch.arange(sampling.size, dtype=torch.float64, device=device)
+    """(new, old) weights: a triangle around each position, at least one old sample to each side; rows sum to 1 or 0.
+
+    They are made on the CPU: Apple's GPUs have no float64.
+    """
+    position = sampling.start + sampling.step * torch.arange(sampling.size, dtype=torch.float64)
     # The edge itself is inside: unbiased data processing reads its last pixel exactly there.
     inside = (position > -1) & (position < size + _ROUNDING)
-    old = torch.arange(size, dtype=torch.float64, device=device)
+    old = torch.arange(size, dtype=torch.float64)
     distance = (old - position.clamp(0, size - 1)[:, None]).abs() / max(1.0, sampling.step)
     triangle = (1 - distance).clamp(min=0)
-    return (triangle / triangle.sum(1, keepdim=True) * inside[:, None]).float()
+    return (triangle / triangle.sum(1, keepdim=True) * inside[:, None]).float().to(device)
 
 
 def resize(planes: Tensor, size_hw: Size) -> Tensor:

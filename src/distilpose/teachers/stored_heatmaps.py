@@ -164,7 +164,7 @@ class HeatmapFiles:
     def __call__(self, batch: Batch) -> HeatmapOutput[Tensor]:
         """B crops -> heatmaps (B, K, h, w), in cells of about the files' size; an `InputError` for a broken array."""
         assert batch.image_to_crop is not None
-        matrices = batch.image_to_crop.double().cpu()
+        matrices = batch.image_to_crop.cpu().double()  # Apple's GPUs have no float64
         rows = [self._warp(int(index), matrix) for index, matrix in zip(batch.sample_index, matrices, strict=True)]
         return HeatmapOutput(torch.stack(rows).to(batch.images.device))
 
