@@ -100,6 +100,11 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def resolved(path: str | Path) -> Path:
+    """The absolute path without links; those that lead in a circle stay, reading the file tells of them."""
+    return Path(os.path.realpath(path))
+
+
 def utf8_text(name: object) -> str:
     """A name as text that every file can hold: bytes that are no UTF-8 are written as escapes, as in a terminal."""
     return str(name).encode(errors="backslashreplace").decode()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from numbers import Real  # numpy's numbers are, too
+from operator import index
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -161,6 +162,14 @@ def check_options(options: Any, prefix: str = "") -> None:
             object.__setattr__(options, name, kind.base(value))  # torch and json take no numbers of numpy
         if value is None:
             raise ConfigError(f"{prefix}{name} must have a value, got None: leave it out for its default")
+
+
+def check_count(value: object, name: str, low: int = 1, high: float = math.inf) -> int:
+    """A whole number within bounds, as a plain one; a `ConfigError` that names it if it is none."""
+    bounds = Range(low, high)
+    if not (hasattr(value, "__index__") and value in bounds):
+        raise ConfigError(f"{name} must be a whole number of {bounds}, got {value!r}")
+    return index(value)
 
 
 def refuse_unknown_names(values: Mapping[Any, Any], options: type, prefix: str = "") -> None:

@@ -158,7 +158,17 @@ def test_unusable_files(tmp_path: Path) -> None:
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 nothing")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    for name, message in (("broken.zip", "cannot be read as a zip"), ("empty.zip", "must hold one .onnx file")):
+    with zipfile.ZipFile(tmp_path / "damaged.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.onnx", bytes(range(256)) * 40)
+    content = bytearray((tmp_path / "damaged.zip").read_bytes())
+    content[36:60] = b"\xff" * 24
+    (tmp_path / "damaged.zip").write_bytes(content)
+    unreadable = "cannot be read as a zip"
+    for name, message in (
+        ("broken.zip", unreadable),
+        ("damaged.zip", unreadable),
+        ("empty.zip", "must hold one .onnx file"),
+    ):
         with pytest.raises(CheckpointError, match=message):
             load_model(tmp_path / name)
     endless = np.full((3 * 8 * 6, 17 * 16 * 12), np.nan, np.float32)

@@ -192,6 +192,22 @@ def test_the_default_model_and_foreign_ones_run_as_they_are(images, tmp_path, mo
         predict_bulk(replace(foreign, model="network.onnx?mean=0"))
 
 
+def test_a_run_that_never_began_leaves_its_folder_to_another(images, model_file, tmp_path, monkeypatch) -> None:
+    def work_here(options: BulkOptions, id_type: str, shards: list[Any], workers: int) -> list[ShardReport]:
+        worker = ShardWorker(options, id_type)
+        return [worker.work(shard, items_of(table)) for shard, table in shards]
+
+    monkeypatch.setattr(bulk, "ray_session", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(bulk, "work_in_ray", work_here)
+    monkeypatch.setattr("ray.nodes", lambda: nodes(1))
+    options = BulkOptions(images, tmp_path / "out", model=model_file, detector="whole-image")
+    with pytest.raises(CheckpointError, match=r"none\.onnx is not a file"):
+        predict_bulk(replace(options, detector="onnx:none.onnx"))
+    assert predict_bulk(options).num_failed == 1
+    with pytest.raises(InputError, match="another run"):
+        predict_bulk(replace(options, flip_test="aligned"))
+
+
 def test_a_folder_that_another_run_writes_to_is_refused(images, model_file, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     options = BulkOptions(images, tmp_path / "out", model=model_file, detector="whole-image")

@@ -308,6 +308,12 @@ def test_a_layout_that_cannot_be_meant(graph: Callable[..., str], outputs, query
         create_detector(graph(outputs) + f"?layout={query}")
 
 
+def test_outputs_of_another_shape_do_not_fit_by_their_names(graph: Callable[..., str]) -> None:
+    source = graph({"dets": np.ones((1, 9, 5), np.float32), "labels": np.ones((1, 9), np.float32)})
+    with pytest.raises(ConfigError, match=r"layout rf-detr expects dets \(B, Q, 4\), labels \(B, Q, C\), got dets"):
+        create_detector(f"{source}?layout=rf-detr")
+
+
 def test_what_the_network_sees(tmp_path: Path) -> None:
     """A graph that returns the first pixel as a score tells channel order and range."""
     arrays = {"starts": [0, 0, 0], "ends": [1, 1, 1], "axes": [1, 2, 3], "flat": [0, 1, 1]}

@@ -249,7 +249,11 @@ def test_image_is_fitted_in_its_own_shape(image_hw: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     ("options", "text"),
-    [({"size": 400}, "multiple of 32"), ({"size": 0}, "multiple of 32"), ({"tile": 10}, "tile must be at least 32")],
+    [
+        ({"size": 400}, "multiple of 32"),
+        ({"size": 0}, "size must be a whole number of at least 32"),
+        ({"tile": 10}, "tile must be a whole number of"),
+    ],
 )
 def test_options_out_of_range(options: dict[str, int], text: str) -> None:
     with pytest.raises(ConfigError, match=text):

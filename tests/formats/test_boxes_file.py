@@ -237,6 +237,10 @@ def test_csv_boxes(tmp_path: Path, text: str) -> None:
     assert (people.boxes_xyxy.tolist(), people.box_score.tolist()) == ([[1, 2, 31, 42]], [0.5])
     with pytest.raises(InputError, match="expected a header with x1"):
         match_boxes(write(tmp_path, "a,b\n1,2\n", "boxes.csv"), PATHS)
+    open_quote = '"' + "garden.jpg,1,2,31,42\n" * 10_000
+    for name, head in (("boxes.csv", "image,x1,y1,x2,y2\n"), ("header.csv", ""), ("mot.txt", "1,1,1,2,30,40\n")):
+        with pytest.raises(InputError, match=f"{name} is no CSV .*quotation mark"):
+            match_boxes(write(tmp_path, head + open_quote, name), PATHS)
 
 
 def test_mot_boxes_are_of_a_video_or_of_numbered_images(tmp_path: Path) -> None:

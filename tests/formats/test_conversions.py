@@ -164,6 +164,7 @@ def test_broken_coco_rows_are_refused(result: PoseResult) -> None:
         ([rows[0], {**rows[1], "image_id": 4}], "rows of one image, got rows of 2"),
         ([{**rows[0], "keypoints": [1, 2, 3]}], "row 0: expected keypoints as 17 times x, y, score"),
         ([{"image_id": 3}], "row 0: expected keypoints"),
+        ([rows[0], 2], "row 1: expected an entry of COCO keypoint results, got 2"),
         ([{**rows[0], "sigma": [[1, 1]] * 17}, rows[1]], "sigma in every row or in none, row 1 has none"),
         ([{**rows[0], "box_xyxy": [1, 2]}], "expected box_xyxy as 4 numbers"),
         ([{**rows[0], "score": "good"}], "pose_score must be an array of numbers"),

@@ -126,6 +126,13 @@ def test_deeplabcut_csv_has_four_header_rows(tmp_path: Path) -> None:
             np.testing.assert_allclose(cells[:, 2], score(record)[row], rtol=1e-12)
 
 
+def test_a_video_named_images_has_a_file_of_its_own(tmp_path: Path) -> None:
+    records = [record._replace(source="images.mp4") for record in VIDEO]
+    folder = written(tmp_path, "csv-dlc", [IMAGES[0], *records])
+    assert sorted(path.name for path in folder.iterdir()) == ["images.csv", "images_video.csv"]
+    assert len(pd.read_csv(folder / "images.csv", header=[0, 1, 2, 3], index_col=0)) == 1
+
+
 BODY_25 = [
     "Nose", "Neck", "RShoulder", "RElbow", "RWrist", "LShoulder", "LElbow", "LWrist", "MidHip", "RHip", "RKnee",
     "RAnkle", "LHip", "LKnee", "LAnkle", "REye", "LEye", "REar", "LEar", "LBigToe", "LSmallToe", "LHeel", "RBigToe",

@@ -114,6 +114,43 @@ def test_one_call_says_what_it_takes(backend: BrightestPixel, bad: object, messa
         predict([spot(9, 9), bad], **options)
 
 
+def test_one_image_and_several_are_not_mixed_up(estimator: PoseEstimator, backend: BrightestPixel) -> None:
+    image = spot(30, 40)
+    with pytest.raises(InputError, match="boxes_xyxy with one image, got several"):
+        predict([image], boxes_xyxy=[[10, 10, 60, 70]], model=backend, detector=Halves())
+    for one, got in (
+        (image, r"an array of shape \(80, 120, 3\)"),
+        ("photo.jpg", "str"),
+        (Image.fromarray(image), "Image"),
+    ):
+        with pytest.raises(InputError, match=f"expected several images, got {got}.*call the estimator itself"):
+            list(estimator.predict(one))  # type: ignore[arg-type]
+
+
+def test_a_pillow_image_that_is_cut_short_is_refused(estimator: PoseEstimator, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:9000])
+    with pytest.raises(InputError, match="Pillow image that cannot be decoded"):
+        estimator(Image.open(tmp_path / "cut.png"))
+
+
+def test_answers_of_a_detector_are_checked(backend: BrightestPixel) -> None:
+    good = PersonBoxes(np.array([[0.0, 0, 60, 80]]), np.ones(1))
+    plain = PersonBoxes([[0, 0, 60, 80], [60, 0, 120, 80]], [0.5, 0.9])  # type: ignore[arg-type]
+    image = spot(30, 40)
+    short = PoseEstimator(backend, lambda images: [good])
+    assert len(short(image)) == 1
+    results = list(short.predict([image, image]))  # one by one it has an answer for each
+    assert [len(result) for result in results] == [1, 1]
+    none = PoseEstimator(backend, lambda images: [])
+    for call in (none, lambda image: list(none.predict([image]))):
+        with pytest.raises(InputError, match="detector's boxes for each of 1 images, got 0"):
+            call(image)
+    best = PoseEstimator(backend, lambda images: [plain] * len(images), max_people=1)
+    assert best(image).box.tolist() == [[60, 0, 120, 80]]
+    assert next(best.predict([image])).box_score.tolist() == [0.9]
+
+
 def test_a_list_stops_at_its_first_bad_image_and_says_which(estimator: PoseEstimator, tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", spot(9, 9))
     (tmp_path / "b.png").write_bytes(b"no image")
@@ -279,6 +316,16 @@ def test_wrong_options_are_told() -> None:
         predict(spot(9, 9), detecto="auto")
     with pytest.raises(ConfigError, match="detector must be one of"):
         predict(spot(9, 9), detector="cat")
+    for wrong, message in (
+        ({"batch_size": "8"}, "batch_size must be a whole number of at least 1, got '8'"),
+        ({"batch_size": [8]}, "batch_size must be a whole number"),
+        ({"max_people": "3"}, "max_people must be a whole number"),
+        ({"tile": "640"}, "tile must be a whole number of at least 32"),
+        ({"threads": 2.5}, "threads must be a whole number of at least 1 and at most 1024"),
+        ({"detector": None}, "detector must be a name or a function of images, got None"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            PoseEstimator(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_package_predicts_in_one_call(shared_data: Path) -> None:

@@ -219,6 +219,20 @@ def test_inputs_are_never_overwritten(folder: Path, boxes: Path, tmp_path: Path,
     own = boxes.rename(tmp_path / "predictions.json")
     with pytest.raises(InputError, match=r"predictions\.json: choose another"):
         run(backend, tmp_path, folder, boxes=own)
+    table = tmp_path / "poses.csv"
+    table.write_text("image,x1,y1,x2,y2\n7.png,1,2,31,42\n")
+    with pytest.raises(InputError, match=r"place of the input poses\.csv: choose another"):
+        run(backend, tmp_path, folder, boxes=table, output=OutputOptions(format=["csv"]))
+    labels = tmp_path / "yolo" / "labels"
+    labels.mkdir(parents=True)
+    (labels / "7.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(InputError, match="place of the input yolo: choose another"):
+        run(backend, tmp_path, folder, boxes=labels, output=OutputOptions(format=["yolo"]))
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    write_image(crops / "a.jpg", read_image(folder / "7.png"))
+    with pytest.raises(InputError, match="place of the input crops: choose another"):
+        run(backend, tmp_path, crops, output=OutputOptions(images=False, crops=True))
     with pytest.raises(InputError, match="cannot be made a folder"):
         run(backend, own, folder, output=NO_IMAGES)
     assert backend.batches == []

@@ -92,7 +92,7 @@ def test_unusable_arguments_are_refused(backend: Any, image: NDArray[np.uint8]) 
             predictor(image, BOXES, box_score=scores)
     with pytest.raises(ConfigError, match="flip_test must be one of"):
         PosePredictor(backend, flip_test="on")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="batch_size must be a whole number of at least 1, got 0"):
         PosePredictor(backend, batch_size=0)
     with pytest.raises(InputError, match="model must be"):
         PosePredictor(3)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -137,6 +138,29 @@ def test_the_image_is_carried_along_but_not_written(result: PoseResult) -> None:
     for broken in (image[..., 0], image.astype(float), "photo.jpg"):
         with pytest.raises(InputError, match="image must be an"):
             replace(result, image=broken)
+
+
+def test_a_failed_save_keeps_the_file_that_was_there(result: PoseResult, tmp_path: Path) -> None:
+    for name, format, message in (
+        ("annotations.json", "coco-dataset", r"needs the size of the image .*pass size_hw=\(H, W\)"),
+        ("tasks.json", "labelstudio", "needs the size of the image"),
+    ):
+        (tmp_path / name).write_text("good")
+        with pytest.raises(InputError, match=message):
+            result.save(tmp_path / name, format)
+        assert (tmp_path / name).read_text() == "good"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["annotations.json", "tasks.json"]
+    result.save(tmp_path / "annotations.json", "coco-dataset", size_hw=(40, 50))
+    assert json.loads((tmp_path / "annotations.json").read_text())["images"][0]["width"] == 50
+
+
+def test_what_cannot_be_saved_is_an_error_of_ours(result: PoseResult, tmp_path: Path) -> None:
+    for name in ("folder.png", "folder.csv"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(InputError, match=f"{name} cannot be written"):
+            result.save(tmp_path / name)
+    replace(result, source="a\udcff.jpg").save(tmp_path / "poses.csv")
+    assert (tmp_path / "poses.csv").read_text().splitlines()[1].startswith("a\\udcff.jpg,")
 
 
 def test_without_an_image_people_are_drawn_on_a_canvas_with_room_for_them(result: PoseResult) -> None:

@@ -1,6 +1,8 @@
 """What a user points at."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,8 +42,27 @@ def test_patterns_and_addresses(folder: Path) -> None:
 def test_cameras(folder: Path) -> None:
     assert find_sources(["webcam:0", "webcam:12", "webcam:0"]) == ([], [], [0, 12], 0)
     assert find_sources(["webcam:1", str(folder / "a.jpg")]) == ([folder / "a.jpg"], [], [1], 0)
-    with pytest.raises(InputError, match="webcam:NUMBER"):
-        find_sources(["webcam:front"])
+    for odd in ("webcam:front", "webcam:99999999999"):
+        with pytest.raises(InputError, match="webcam:NUMBER"):
+            find_sources([odd])
+
+
+def test_what_cannot_be_opened_is_told_when_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    found = find_sources([folder / "a.jpg", folder / "loop.jpg", f"{folder}/l*.jpg"])
+    assert names(found.images) == ["a.jpg", "loop.jpg"]
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert names(find_sources([folder]).images) == ["a.jpg", "b.PNG", "sub"]
+    for odd in (5, None):
+        with pytest.raises(InputError, match=f"expected paths .*got {odd}"):
+            find_sources([odd])  # type: ignore[list-item]
 
 
 def test_each_source_once_and_missing_files_taken_at_their_word(folder: Path) -> None:

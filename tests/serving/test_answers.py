@@ -108,6 +108,11 @@ def test_a_detector_looks_for_people_unless_boxes_came(start: Any) -> None:
     assert [row["box_xyxy"] for row in send_image(address, 5, BOX).json["people"]] == BOX
 
 
+def test_a_crowd_of_more_people_than_are_cut_at_once_is_answered(start: Any) -> None:
+    address = start(max_people=300).address
+    assert len(send_image(address, 5, BOX * 257).json["people"]) == 257
+
+
 def test_of_several_images_one_that_fails_does_not_spoil_the_others(address: str) -> None:
     good = encoded(plain(300))
     fields = [("images", good, "a.png"), ("images", b"no image", "b.png"), ("images", encoded(plain(400)), "c.png")]

@@ -131,6 +131,10 @@ def bad_fields() -> list[Bad]:
     }
     for name, fields in forms.items():
         cases.append(Bad(name, *form(*fields), (400, 422)))
+    for charset in ("unicode_escape", "undefined", "nonsense"):
+        body, headers = form(("image", GOOD, "x.png"), ("boxes", "\\ud800"))
+        kind = f"{headers['Content-Type']}; charset={charset}"
+        cases.append(Bad(f"charset {charset}", body, {**headers, "Content-Type": kind}, (400, 422)))
     long = form(("image", GOOD, "x.png"), ("boxes", " " * 300_000))
     cases.append(Bad("boxes of 300 kB", *long, (413,)))
     cases.append(Bad("100 fields", *form(*[(f"f{number}", "1") for number in range(100)]), (413, 422)))

@@ -202,6 +202,7 @@ def test_numbers_out_of_range_are_wrong_usage(
     ("arguments", "message"),
     [
         (["--host", "no.such.host.invalid"], "host must be"),
+        (["--host", "pose..local"], "host must be"),
         (["--detection-threshold", "2"], "detection_threshold must be a number from 0 to 1"),
         (["--detector", "whole-image", "--tile", "300"], "tiles are searched by the built-in detector"),
         (["--api-key-file", "missing.txt"], "missing.txt must be a text file"),

@@ -257,6 +257,25 @@ def test_a_failed_detection_is_made_up_for_in_the_next_frame(tmp_path: Path, bac
     assert all(len(item.result) == 1 for item in frame_results if item.result is not None)
 
 
+def test_an_error_of_the_detector_costs_one_frame(tmp_path: Path, backend: Any) -> None:
+    calls = []
+
+    def find(frames: Sequence[Any]) -> list[PersonBoxes]:
+        calls.append(frames[0][0].frame)
+        if len(calls) == 2:
+            raise RuntimeError("CUDA out of memory")
+        return [] if len(calls) == 3 else SpotDetector()([frames[0][1]])
+
+    frames = [(FrameId(Path("x"), n, n / 10, SIZE_HW), spot_image(spot_xy(n))) for n in range(8)]
+    frame_results = list(follow(detect_some(frames, find, 3), PosePredictor(SpotPose(backend)), keep_images=False))
+    assert calls == [0, 3, 4, 5]
+    errors = {item.frame_id.frame: str(item.error) for item in frame_results if item.error is not None}
+    assert errors == {
+        3: "failed with RuntimeError: CUDA out of memory",
+        4: "expected a detector's boxes for each of 1 images, got 0 answers",
+    }
+
+
 def test_an_earlier_run_stays_when_a_file_cannot_be_opened(video: Path, tmp_path: Path, backend: Any) -> None:
     run(backend, tmp_path, video, output=OutputOptions(images=False))
     before = (tmp_path / "predictions.json").read_bytes()

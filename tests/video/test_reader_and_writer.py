@@ -62,6 +62,20 @@ def test_a_part_has_the_numbers_and_times_of_the_whole(
         assert abs(reader.num_frames - len(expected)) <= 1
 
 
+@pytest.mark.parametrize("rate", [25, 60])
+def test_a_recording_without_a_rate_has_that_of_its_times(tmp_path: Path, rate: int) -> None:
+    """Browsers record WebM without the element DefaultDuration, for which FFmpeg takes the clock's 1000 a second."""
+    video = write_video(tmp_path / "video.mkv", [numbered_frame(n) for n in range(50)], rate=rate)
+    content = video.read_bytes()
+    start = content.index(bytes.fromhex("23E383"))
+    size = content[start + 3] - 0x80
+    void = bytes([0xEC, 0x80 + 2 + size]) + bytes(2 + size)  # an element that says nothing, of the same length
+    video.write_bytes(content[:start] + void + content[start + 4 + size :])
+    with VideoReader(video) as reader:
+        assert reader.rate == pytest.approx(rate, rel=0.03)
+        assert len(shown(reader.frames())) == 50
+
+
 def test_variable_frame_rate_keeps_true_times(tmp_path: Path) -> None:
     times = [0, 0.1, 0.15, 0.9, 1.0, 2.5]
     video = write_video(tmp_path / "video.mkv", [numbered_frame(n) for n in range(6)], times=times)

@@ -106,6 +106,9 @@ def test_a_missing_or_other_runtime_is_said(tmp_path: Path, package: Path, monke
     (package / "package.json").write_text('{"version": "0.1.0"}')
     with pytest.raises(ConfigError, match=r"got 0\.1\.0"):
         find_runtime(package)
+    (package / "package.json").unlink()
+    with pytest.raises(ConfigError, match=r"package\.json is not there"):
+        find_runtime(package)
 
 
 def test_unusable_models_are_refused(tmp_path: Path, package: Path) -> None:

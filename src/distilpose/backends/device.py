@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from distilpose.errors import ConfigError
+from distilpose.options import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +79,8 @@ def parse_device(device: str) -> Device:
 
 def check_settings(threads: int | None, compute: str = "float32") -> None:
     """Refuse a number of threads that no run can have, and an unknown number format, by a `ConfigError`."""
-    if threads is not None and not 1 <= threads <= 1024:
-        raise ConfigError(f"threads must lie in 1..1024, got {threads}")
+    if threads is not None:
+        check_count(threads, "threads", high=1024)
     if compute not in get_args(Compute):
         raise ConfigError(f"compute must be one of {', '.join(get_args(Compute))}, got {compute!r}")
 

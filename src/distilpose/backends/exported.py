@@ -116,8 +116,16 @@ class OnnxRuntimeBackend(ExportedBackend):
 
 
 def is_exported(path: Path) -> bool:
-    """Whether ``distilpose export`` wrote an ONNX file: its metadata have our key, in protobuf's encoding."""
-    return b"\n%c%s\x12" % (len(METADATA_KEY), METADATA_KEY.encode()) in path.read_bytes()
+    """Whether ``distilpose export`` wrote an ONNX file: its metadata have our key, in protobuf's encoding.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): expected an ONNX file") from error
+    return b"\n%c%s\x12" % (len(METADATA_KEY), METADATA_KEY.encode()) in content
 
 
 def open_onnx_session(

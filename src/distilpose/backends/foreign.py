@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -138,7 +140,7 @@ def _unpack(path: Path) -> bytes:
             if len(files) != 1 or files[0].file_size > _MAX_UNPACKED:
                 raise CheckpointError(f"{path} must hold one .onnx file of at most 2 GiB, got {len(files)}")
             return archive.read(files[0])
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path} cannot be read as a zip archive ({first_line(error)})") from error
 
 

@@ -25,6 +25,7 @@ from distilpose.backends.description import ModelDescription, Precision
 from distilpose.backends.device import Compute
 from distilpose.backends.exported import LiteRtBackend, OpenVinoBackend
 from distilpose.backends.loading import SHIPPED_WEIGHTS, as_backend, load_model
+from distilpose.backends.torch import TorchBackend
 from distilpose.benchmark.measure import Complexity, highest_peak, measure_complexity
 from distilpose.benchmark.options import BenchmarkOptions
 from distilpose.errors import DistilPoseError
@@ -41,7 +42,7 @@ BATCHES = (1, 8)
 DEFAULT_BACKENDS = ("torch", "onnxruntime", "openvino")
 NOISE_CROPS = 48  # that int8 is calibrated with where no images are given
 FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino", "litert": "litert"}
-_BACKENDS: dict[type, str] = {OpenVinoBackend: "openvino", LiteRtBackend: "litert"}
+_BACKENDS: dict[type, str] = {OpenVinoBackend: "openvino", LiteRtBackend: "litert", TorchBackend: "torch"}
 # Backend and numbers of what is exported here; the first needs no export and so is there at once.
 VARIANTS = (
     ("torch", "float32"),
@@ -93,6 +94,7 @@ class _Job:
     description: ModelDescription
     file: Callable[[], str | Path]
     trained: bool = True
+    exported_here: bool = True
     turns: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -121,7 +123,7 @@ class _Job:
         )
 
     def evaluate(self, people: EvaluationSet, options: BenchmarkOptions) -> dict[str, float | None]:
-        """AP, AR and PCK@0.2, in true boxes, without flip test."""
+        """AP, AR and PCK@0.2, in ground-truth boxes, without flip test."""
         backend = as_backend(self.file(), options.device, threads=options.threads, compute=self.compute)
         result = evaluate_set(backend, people)
         return {"AP": result.metrics["AP"], "AR": result.metrics["AR"], "PCK@0.2": result.per_joint["all"].pck}
@@ -157,8 +159,8 @@ def measure(
         for number, job in enumerate(jobs):
             if options.annotations is None or options.images is None or not job.trained:
                 continue
-            if job.row.numbers == "int8" and not options.calibration:
-                continue
+            if job.row.numbers == "int8" and job.exported_here and not options.calibration:
+                continue  # it is calibrated on noise
             say(f"accuracy of {job}")
             inside = job.description
             key = inside.input_size_hw, inside.skeleton, inside.padding, inside.udp
@@ -178,7 +180,7 @@ def _jobs(name: str, options: BenchmarkOptions, folder: Path) -> list[_Job]:
         inside, backend = model.description, _BACKENDS.get(type(model), "onnxruntime")
         listed = inside.model in list_models()
         cost = measure_complexity(create_model(inside.model, **inside.options)) if listed else None
-        return [_Job(Measurement(name, backend, inside.precision, cost), inside, lambda: name)]
+        return [_Job(Measurement(name, backend, inside.precision, cost), inside, lambda: name, exported_here=False)]
     variants = [variant for variant in VARIANTS if variant[0] in (options.backends or DEFAULT_BACKENDS)]
     for backend, numbers in variants:
         if backend in FORMATS:  # told now, not after minutes of measuring
@@ -253,7 +255,7 @@ def measurements_table(rows: Sequence[Measurement]) -> Table:
     table = Table(
         title=f"float32 matrix product of this run {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s",
         caption="b: crops in a batch; ms of one crop; peak: share of the highest product of any library here, float32 "
-        "only; MB: of the file, and most memory of the process; accuracy x 100, true boxes, no flip test",
+        "only; MB: of the file, and most memory of the process; accuracy x 100, ground-truth boxes, no flip test",
     )
     table.add_column("model and backend", no_wrap=True)
     headings = [f"{unit}\nb {batch}" for batch in batches for unit in ("ms", "peak")]

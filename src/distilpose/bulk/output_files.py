@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -82,6 +83,13 @@ class RunFolder:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         with write_file_atomically(file) as part:
             part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    def abandon(self) -> None:
+        """Forget a run of which no shard is finished: another one, with other arguments, may take its folder."""
+        (self.path / MANIFEST_NAME).unlink(missing_ok=True)
+        for name in (POSES_NAME, IMAGES_NAME):
+            with contextlib.suppress(OSError):
+                (self.path / name).rmdir()
 
     def _compare(self, values: Mapping[str, Any], file: Path) -> None:
         try:

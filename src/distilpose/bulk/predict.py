@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -19,7 +20,7 @@ from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
 from distilpose.bulk.options import BulkOptions
 from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
 from distilpose.bulk.worker import ShardReport, ShardWorker
-from distilpose.errors import CheckpointError, ConfigError, InputError, require_package
+from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, InputError, require_package
 from distilpose.files import OutputLock
 from distilpose.formats.image_ids import image_ids
 from distilpose.inference.progress import Meter
@@ -108,10 +109,16 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
         finished = folder.finished(num_shards, retry_failed=options.retry_failed)
         left = {k: table.slice(k * shard_size, shard_size) for k in range(num_shards) if k not in finished}
         if left:
-            ready = f"{_ready_model(Path(file).absolute(), folder.path)}{address.removeprefix(file)}"
-            boxes = options.boxes if detector is None else None
-            job = replace(options, out=folder.path, model=ready, detector=detector, boxes=boxes)
-            ShardWorker(job, id_type)  # what is wrong with model or detector is told here, once and in plain words
+            try:
+                ready = f"{_ready_model(Path(file).absolute(), folder.path)}{address.removeprefix(file)}"
+                boxes = options.boxes if detector is None else None
+                job = replace(options, out=folder.path, model=ready, detector=detector, boxes=boxes)
+                ShardWorker(job, id_type)  # what is wrong with model or detector is told here, once and in plain words
+            except DistilPoseError:
+                if not finished:
+                    shutil.rmtree(folder.path / _MODEL_NAME, ignore_errors=True)
+                    folder.abandon()
+                raise
             with ray_session(options.address):
                 most = max_workers(options.threads)
                 reports = work_in_ray(job, id_type, [*left.items()], min(len(left), most, options.workers or most))

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from distilpose.errors import InputError
-from distilpose.files import write_whole
+from distilpose.files import resolved, write_whole
 from distilpose.types import ImageArray
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,11 @@ def as_image(source: object, *, bgr: bool = False) -> ImageArray:
     if isinstance(source, str | os.PathLike):
         return read_image(source)
     if isinstance(source, Image.Image):
-        _check_scans(source)
-        return _to_rgb(ImageOps.exif_transpose(source))
+        try:
+            _check_scans(source)
+            return _to_rgb(ImageOps.exif_transpose(source))
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow decodes a file when its pixels are needed
+            raise InputError(f"expected an image, got a Pillow image that cannot be decoded ({error})") from error
     if not hasattr(source, "__array__"):
         is_content = isinstance(source, bytes | bytearray | memoryview)
         remedy = ": open it with PIL.Image.open(io.BytesIO(content))" if is_content else ""
@@ -255,7 +258,7 @@ def list_images(sources: Iterable[str | os.PathLike[str]]) -> list[Path]:
             if not found:
                 raise InputError(f"{source} holds no image: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
         for path in found:
-            files.setdefault(path.resolve(), path)
+            files.setdefault(resolved(path), path)
     if not files:
         raise InputError("expected at least one image or folder of images, got none")
     return list(files.values())

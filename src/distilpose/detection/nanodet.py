@@ -13,6 +13,7 @@ from distilpose.backends.exported import open_onnx_session
 from distilpose.detection.filtering import keep_people
 from distilpose.errors import ConfigError
 from distilpose.formats.boxes import PersonBoxes
+from distilpose.options import check_count
 from distilpose.types import FloatArray, ImageArray
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "nanodet_g_person.onnx"
@@ -62,10 +63,10 @@ class NanodetDetector:
         tile: int | None = None,
         threads: int | None = None,
     ) -> None:
-        if size < CELL or size % CELL:
+        if check_count(size, "size", CELL) % CELL:
             raise ConfigError(f"size must be a multiple of {CELL} pixels, got {size}: {INPUT_SIZE} suits most images")
-        if tile is not None and tile < CELL:
-            raise ConfigError(f"tile must be at least {CELL} pixels, got {tile}: 640 is a good start")
+        if tile is not None:
+            check_count(tile, "tile", CELL)
         self._threshold = threshold
         self._least = threshold if weak_threshold is None else weak_threshold
         self._nms_iou = nms_iou

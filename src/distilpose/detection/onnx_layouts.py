@@ -45,6 +45,10 @@ class Wanted(NamedTuple):
     sides: int  # number of its sides
     last: int | None = None  # length of its last side; None: any
 
+    def fits(self, output: TensorSpec) -> bool:
+        """Whether an output has these sides."""
+        return len(output.shape) == self.sides and (self.last is None or output.shape[-1] in (self.last, None))
+
 
 class Layout(NamedTuple):
     """A form of outputs and the preprocessing that models of this form were trained with.
@@ -64,18 +68,13 @@ class Layout(NamedTuple):
 
     def pick(self, outputs: Sequence[TensorSpec]) -> list[str] | None:
         """The file's names of the wanted outputs, by their usual names or else by shape; None if they do not fit."""
-        names = {output.name for output in outputs}
-        if len(self.wanted) > 1 and names >= {wanted.name for wanted in self.wanted}:
-            return [wanted.name for wanted in self.wanted]
+        named = {output.name: output for output in outputs}
+        if len(self.wanted) > 1 and named.keys() >= {wanted.name for wanted in self.wanted}:
+            fit = all(wanted.fits(named[wanted.name]) for wanted in self.wanted)
+            return [wanted.name for wanted in self.wanted] if fit else None
         picked: list[str] = []
         for wanted in self.wanted:
-            fitting = [
-                output.name
-                for output in outputs
-                if output.name not in picked
-                and len(output.shape) == wanted.sides
-                and (wanted.last is None or output.shape[-1] in (wanted.last, None))
-            ]
+            fitting = [output.name for output in outputs if output.name not in picked and wanted.fits(output)]
             if len(fitting) != 1:
                 return None
             picked += fitting

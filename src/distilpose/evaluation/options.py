@@ -23,7 +23,8 @@ class EvaluateOptions:
             save_pretrained, hub id, or the name of one that comes with the package, which is the default
         teacher: evaluate a teacher instead of a model: that of this training configuration, a checkpoint, an ONNX file
         detections: COCO detections to use instead of ground-truth boxes
-        detector: evaluate with the boxes that this detector finds (names as in predict), and with true boxes beside
+        detector: evaluate with the boxes that this detector finds (names as in predict), and with ground-truth boxes
+            beside
         predictions: evaluate this COCO results file; no model is run
         flip_test: average with the mirrored crop: half as fast, a little more accurate ('reference': as published)
         metrics: coco (AP, PCK by the box), pckh (MPII), pck_torso (LSP), crowdpose, one or several. Default: coco and

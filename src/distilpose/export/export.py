@@ -106,6 +106,9 @@ def export_model(
     out = Path(out)
     format = format_of(out, format)
     check_export_packages(format, precision)
+    for place in (out, out.with_suffix(".bin")) if format == "openvino" else (out,):
+        if place.is_dir() and not (format == "coreml" and (place / "Manifest.json").is_file()):
+            raise InputError(f"{place} is a folder: expected the name of a file to write, choose another")
     if (precision == "int8") != (calibration is not None):
         raise ConfigError(CALIBRATION_RULE.format("none" if calibration is None else f"{len(calibration)} crops"))
     model = copy.deepcopy(torch_model(model)).float().cpu()  # the caller's stays as and where it is

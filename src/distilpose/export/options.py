@@ -41,7 +41,7 @@ class ExportOptions:
             come with the package
         format: of the file; by default its ending says it
         fp16: store weights in 16 bits: half the size, equally fast
-        int8: compute in 8 bits: a quarter of the size, twice as fast
+        int8: compute in 8 bits: a quarter to a third of the size, 1.2 to 2 times as fast
         calibration: for int8: COCO keypoint json of people like those to come, or a folder of images of one person each
         images: images of a calibration file (default: images/ beside it)
         device: where the written file is compared with torch: auto, cpu, cuda, openvino:GPU

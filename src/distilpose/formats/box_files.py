@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,8 +181,9 @@ def _is_person(entry: Any, person_ids: frozenset[str] | None) -> bool:
 
 def _csv_rows(text: str, file: Path) -> list[BoxRow]:
     """A box a line; consecutive lines of one box, as in our ``poses.csv``, are one."""
-    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    columns = reader.fieldnames or []
+    with _csv_errors(file):
+        reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+        columns, entries = reader.fieldnames or [], list(reader)
     sides = next((names for names in (*_CSV_CORNERS, *_CSV_SIZES) if set(names) <= set(columns)), None)
     if sides is None:
         raise InputError(
@@ -197,7 +199,6 @@ def _csv_rows(text: str, file: Path) -> list[BoxRow]:
         kind = "box_xyxy" if sides in _CSV_CORNERS else "bbox"
         return _read_row(row | {kind: [float(entry[name]) for name in sides]})
 
-    entries = list(reader)
     if "person" in columns:
         keys = [[entry.get(name) for name in (image, "frame", "person")] for entry in entries]
         entries = [entry for number, entry in enumerate(entries) if number == 0 or keys[number] != keys[number - 1]]
@@ -217,7 +218,17 @@ def _mot_rows(text: str, file: Path) -> list[BoxRow]:
         score = 1.0 if is_truth or len(entry) < 7 else float(entry[6])
         return BoxRow(box, score, image_id=frame, frame=frame - 1)
 
-    return _read_rows([line for line in csv.reader(io.StringIO(text)) if line], read, file)
+    with _csv_errors(file):
+        lines = [line for line in csv.reader(io.StringIO(text)) if line]
+    return _read_rows(lines, read, file)
+
+
+@contextmanager
+def _csv_errors(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise InputError(f"{file} is no CSV ({error}): look for a quotation mark without its pair") from error
 
 
 def _yolo_rows(folder: Path) -> list[BoxRow]:

@@ -13,7 +13,7 @@ import numpy as np
 from distilpose.data.files import read_json
 from distilpose.data.images import read_image_size
 from distilpose.errors import InputError, printable
-from distilpose.files import utf8_text
+from distilpose.files import resolved, utf8_text
 from distilpose.formats.box_files import BoxRow, CocoImages, read_box_rows, read_coco_images
 from distilpose.formats.image_ids import fill_ids, stem_number
 from distilpose.types import FloatArray
@@ -95,7 +95,7 @@ class _Files:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
-        self._parts = {path: tuple(map(utf8_text, path.resolve().parts)) for path in paths}
+        self._parts = {path: tuple(map(utf8_text, resolved(path).parts)) for path in paths}
         self._by_key: dict[tuple[str, str | int | None], list[Path]] = defaultdict(list)
         for path in paths:
             texts = {"path": utf8_text(path.as_posix()), "name": utf8_text(path.name), "stem": path.stem}

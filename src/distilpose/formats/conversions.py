@@ -36,6 +36,9 @@ def boxes_around(xy: FloatArray, score: FloatArray | None = None) -> FloatArray:
 
 def read_coco(rows: Sequence[Mapping[str, Any]], skeleton: Skeleton) -> Arrays:
     """See `PoseResult.from_coco`."""
+    for place, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise InputError(f"row {place}: expected an entry of COCO keypoint results, got {str(row)[:80]}")
     images = {(row.get("image_id"), row.get("image")) for row in rows}
     if len(images) > 1:
         raise InputError(f"expected the rows of one image, got rows of {len(images)}: choose by image_id or image")

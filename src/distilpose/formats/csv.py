@@ -68,6 +68,8 @@ class DeepLabCutFolder:
         """See `PoseWriter`."""
         image_name = self._names.of(record)
         name = "images" if record.frame is None else image_name.rpartition("_")[0]
+        if record.frame is not None and name.lower() == "images":
+            name += "_video"  # not into the file of the images
         if name not in self._files:
             self._files[name] = ComposedFile(self._path / f"{name}.csv", self._entry, _compose_dlc)
         self._files[name].write(record)

@@ -33,9 +33,9 @@ def label_studio_tasks(path: Path) -> GrowingFile:
 
     def entry(record: PoseRecord, first: bool) -> str:
         result = record.result
+        parts = [part for person in range(len(result)) for part in _person(record, person)]
         if first:
             write_whole(path.with_suffix(".xml"), _labeling_config(result.skeleton).encode())
-        parts = [part for person in range(len(result)) for part in _person(record, person)]
         score = float(result.pose_score.mean()) if len(result) else 0.0
         prediction = {"model_version": "distilpose", "score": score, "result": parts}
         task = {

@@ -55,8 +55,7 @@ class GrowingFile:
         try:
             self._append(head.encode())
         except BaseException:
-            self._file.close()
-            part_path(path).unlink(missing_ok=True)
+            self.discard()
             raise
 
     def write(self, record: PoseRecord) -> None:
@@ -83,6 +82,11 @@ class GrowingFile:
         if not self._file.closed:
             self._file.close()
             part_path(self._path).replace(self._path)
+
+    def discard(self) -> None:
+        """Remove what was written; a file of that name from before stays."""
+        self._file.close()
+        part_path(self._path).unlink(missing_ok=True)
 
 
 class ComposedFile:
@@ -127,8 +131,12 @@ class ComposedFile:
             try:
                 self._write()
             finally:
-                self._file.close()
-                part_path(self._store).unlink(missing_ok=True)
+                self.discard()
+
+    def discard(self) -> None:
+        """Remove the entries; a file composed before stays."""
+        self._file.close()
+        part_path(self._store).unlink(missing_ok=True)
 
 
 class FilePerRecord:

@@ -14,7 +14,7 @@ from distilpose.formats.image_ids import image_ids
 from distilpose.formats.labelstudio import label_studio_tasks
 from distilpose.formats.openpose import openpose_folder
 from distilpose.formats.parquet import ParquetFolder, parquet_rows, parquet_schema, write_parquet
-from distilpose.formats.record import PoseRecord, PoseWriter
+from distilpose.formats.record import ComposedFile, GrowingFile, PoseRecord, PoseWriter
 from distilpose.formats.trc import TrcFolder
 from distilpose.formats.yolo import yolo_folder
 from distilpose.inference.result import PoseResult
@@ -89,7 +89,7 @@ def save_result(
 
     ``format`` is a name in `WRITERS`; None takes it from the suffix: .json (COCO results), .jsonl, .parquet, .csv. The
     file calls the image ``source`` and ``image_id`` (by default see `image_ids`); ``size_hw`` is (H, W) in pixels, by
-    default of ``result.image``.
+    default of ``result.image``. Where it fails, a file that was there stays.
 
     Raises:
         ConfigError: the format is unknown or cannot be told from the suffix, or its library is missing.
@@ -112,5 +112,10 @@ def save_result(
     writer = WRITERS[name].open(path)
     try:
         writer.write(record)
-    finally:
-        writer.close()
+    except BaseException:
+        if isinstance(writer, GrowingFile | ComposedFile):
+            writer.discard()  # not an empty file in place of a good one
+        else:
+            writer.close()
+        raise
+    writer.close()

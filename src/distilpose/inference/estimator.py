@@ -17,15 +17,24 @@ from distilpose.backends.device import AUTO
 from distilpose.backends.loading import DEFAULT_MODEL
 from distilpose.data.images import as_image
 from distilpose.detection.detectors import DEFAULT_DETECTOR, Detector
-from distilpose.errors import ConfigError, DistilPoseError, InputError, naming
+from distilpose.errors import DistilPoseError, InputError, naming
 from distilpose.geometry import check_boxes_xyxy
 from distilpose.inference.batching import predict_stream
 from distilpose.inference.decoding import FlipTest
 from distilpose.inference.options import VideoOptions
-from distilpose.inference.people import FittedWholeImage, Frame, FrameId, best_rows, locate, open_detector
+from distilpose.inference.people import (
+    FittedWholeImage,
+    Frame,
+    FrameId,
+    best_rows,
+    checked_people,
+    locate,
+    open_detector,
+)
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.inference.sources import local_path
+from distilpose.options import check_count
 from distilpose.types import ImageArray
 from distilpose.video.reader import VIDEO_SUFFIXES
 
@@ -82,8 +91,8 @@ class PoseEstimator:
         max_people: int | None = None,
         tile: int | None = None,
     ) -> None:
-        if max_people is not None and max_people < 1:
-            raise ConfigError(f"max_people must be at least 1, got {max_people}")
+        if max_people is not None:
+            max_people = check_count(max_people, "max_people")
         self.predictor = PosePredictor(
             model,
             flip_test=flip_test,
@@ -100,7 +109,7 @@ class PoseEstimator:
         """Find the N >= 0 people of one image, best box first or in the order of the boxes; see `predict`."""
         pixels, scores = _pixels(image, bgr), None
         if boxes_xyxy is None:
-            (people,) = self.detector([pixels])
+            (people,) = checked_people(self.detector([pixels]), 1)
             kept = best_rows(people.box_score, self._max_people)
             boxes_xyxy, scores = people.boxes_xyxy[kept], people.box_score[kept]
         else:
@@ -114,9 +123,12 @@ class PoseEstimator:
             A result per image, in their order. Memory is bounded.
 
         Raises:
-            InputError: at the first image that is unusable, with its place from 0 and its path; those before it were
-                given. `stream` and `predict_files` go on without what is unusable.
+            InputError: one image is given; or at the first image that is unusable, with its place from 0 and its path;
+                those before it were given. `stream` and `predict_files` go on without what is unusable.
         """
+        if not _are_several(images):
+            got = f"an array of shape {images.shape}" if hasattr(images, "shape") else type(images).__name__
+            raise InputError(f"expected several images, got {got}: for one image call the estimator itself")
         located = locate(_frames(images, bgr), self._find, max_people=self._max_people)
         with closing(predict_stream(self.predictor, located, keep_images=True)) as stream:
             for number, (frame_id, image, result, error) in enumerate(stream):
@@ -197,7 +209,8 @@ def predict(
         Of one image a result; of a list a list in its order; of a generator a generator, in constant memory.
 
     Raises:
-        InputError: an image or a box is unusable; of several images the first such one, with its place and path.
+        InputError: an image or a box is unusable; of several images the first such one, with its place and path. Or
+            boxes are given with several images.
         ConfigError: an option is.
         CheckpointError: the model file is unusable.
 
@@ -210,16 +223,22 @@ def predict(
         estimator = _kept_estimator(**options)
     except TypeError:  # an option without a hash, such as an array; or one that does not exist
         estimator = PoseEstimator(**options)
-    if hasattr(source, "__array__"):
-        several = np.ndim(source) == 4  # type: ignore[arg-type]
-    else:  # texts, bytes, open files and mappings are one image, or none
-        several = isinstance(source, Iterable) and not isinstance(
-            source, str | bytes | bytearray | memoryview | IOBase | Mapping
-        )
-    if not several:
+    if not _are_several(source):
         return estimator(source, boxes_xyxy, bgr=bgr)  # type: ignore[arg-type]
+    if boxes_xyxy is not None:
+        raise InputError("expected boxes_xyxy with one image, got several images: predict them one by one")
     results = estimator.predict(source, bgr=bgr)  # type: ignore[arg-type]
     return list(results) if isinstance(source, Sequence | np.ndarray) else results
+
+
+_ONE_IMAGE = (str, bytes, bytearray, memoryview, IOBase, Mapping)
+
+
+def _are_several(source: object) -> bool:
+    """Whether these are images, not one; texts, bytes, open files and mappings are one, or none."""
+    if hasattr(source, "__array__"):
+        return np.ndim(source) == 4
+    return isinstance(source, Iterable) and not isinstance(source, _ONE_IMAGE)
 
 
 @lru_cache(maxsize=1)

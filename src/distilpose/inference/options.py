@@ -105,9 +105,10 @@ class PredictOptions:
         boxes: person boxes: a file (COCO detections or annotations, YOLO, CSV, MOT), or the box itself for every
             image: 10,20,300,400 (left, top, right, bottom in pixels; several with ; between)
         annotations: COCO json whose images tell which id each file has
-        detector: where boxes come from without --boxes. auto: the detector that comes with the package; whole-image:
-            one person fills the image, and the box is fitted to the pose; onnx:FILE; hf:FOLDER or hf:ID: a detector
-            of the transformers library. Default: auto
+        detector: where boxes come from without --boxes. auto: the detector that comes with the package, with weak boxes
+            that a sure pose confirms; nanodet: the same without them; whole-image: one person fills the image, and the
+            box is fitted to the pose; onnx:FILE; hf:FOLDER or hf:ID: a detector of the transformers library. Default:
+            auto
         tile: also look for people in tiles with sides of so many pixels: small people in large images
         detection_threshold: leave out boxes with a lower score; by default it depends on the detector, and a sure pose
             keeps a weak box of the built-in one

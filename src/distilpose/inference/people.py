@@ -19,10 +19,10 @@ from distilpose.detection.detectors import (
     create_detector,
 )
 from distilpose.detection.nanodet import NANODET_THRESHOLD, NanodetDetector
-from distilpose.errors import DistilPoseError, InputError, as_failure
+from distilpose.errors import ConfigError, DistilPoseError, InputError, as_failure
 from distilpose.formats.boxes import PersonBoxes, match_boxes, match_image_ids
 from distilpose.geometry import check_boxes_xyxy
-from distilpose.geometry.boxes import box_share_xyxy, overlaps_image
+from distilpose.geometry.boxes import box_share_xyxy, check_array, overlaps_image
 from distilpose.inference.batching import LocatedImage
 from distilpose.inference.decoding import KEYPOINT_SCORE_THRESHOLD
 from distilpose.inference.predictor import PosePredictor
@@ -127,6 +127,8 @@ def open_detector(
         ConfigError: there is no such detector, or it finds people for a model of something else.
     """
     if not isinstance(detector, str):
+        if not callable(detector):
+            raise ConfigError(f"detector must be a name or a function of images, got {detector!r}")
         return detector
     check_detector_fits(detector, predictor.skeleton)
     if detector == DEFAULT_DETECTOR and threshold is None:
@@ -235,12 +237,24 @@ def locate(
                 yield frame_id, LocatedImage(image, people.boxes_xyxy[kept], people.box_score[kept])
 
 
+def checked_people(people: Sequence[PersonBoxes], num_images: int) -> list[PersonBoxes]:
+    """What a detector, perhaps a foreign one, has found in so many images, as arrays that fit together.
+
+    Raises:
+        InputError: there is not one answer for each image, or a box or a score is unusable.
+    """
+    if len(people) != num_images:
+        raise InputError(f"expected a detector's boxes for each of {num_images} images, got {len(people)} answers")
+    checked = []
+    for found in people:
+        boxes = check_boxes_xyxy(found.boxes_xyxy)
+        checked.append(PersonBoxes(boxes, check_array(found.box_score, "box_score", len(boxes))))
+    return checked
+
+
 def _find_all(frames: Sequence[tuple[FrameId, ImageArray]], find: Finder) -> Sequence[PersonBoxes | DistilPoseError]:
     try:
-        people = find(frames) if frames else ()
-        for found in people:
-            check_boxes_xyxy(found.boxes_xyxy)
-        return people
+        return checked_people(find(frames), len(frames)) if frames else ()
     except Exception as error:  # of a foreign detector, or of one image
         if len(frames) == 1:
             return (as_failure(error),)

@@ -11,8 +11,8 @@ from pathlib import Path
 from distilpose.backends.device import AUTO
 from distilpose.detection.detectors import DEFAULT_DETECTOR
 from distilpose.errors import ConfigError, InputError, require_package
-from distilpose.files import OutputLock, short_stem
-from distilpose.formats.writers import PREDICTIONS_NAME
+from distilpose.files import OutputLock, resolved, short_stem
+from distilpose.formats.writers import WRITERS
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import PredictOptions
 from distilpose.inference.people import (
@@ -25,7 +25,7 @@ from distilpose.inference.people import (
 )
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.progress import Meter
-from distilpose.inference.run import PredictReport, Run
+from distilpose.inference.run import CROPS_NAME, PredictReport, Run
 from distilpose.inference.sources import CAMERA_PREFIX, STDIN, Sources, find_sources
 from distilpose.visualization.anonymize import check_has_face
 
@@ -137,11 +137,16 @@ def _prepare_folder(found: Sources, options: PredictOptions) -> None:
     named = (*found.images, *found.videos)
     if named and not found.cameras and not any(path == STDIN or os.path.lexists(path) for path in named):
         raise InputError(f"{named[0]} does not exist: expected an image, a video or a folder of them")
-    out, sources = Path(options.out), {path.resolve() for path in named}
+    out, sources = Path(options.out), {resolved(path) for path in named}
     files = [file for file in (options.boxes, options.annotations) if file is not None and len(str(file)) < 4096]
-    if (out / PREDICTIONS_NAME).resolve() in sources | {Path(file).resolve() for file in files}:
-        raise InputError(f"{out} would get a file in place of the input {PREDICTIONS_NAME}: choose another folder")
-    if options.output.images and out.resolve() in {path.parent for path in sources}:
+    inputs = sources | {resolved(file) for file in files}
+    folders = {path.parent for path in inputs}
+    names = [WRITERS[name].name for name in options.output.formats] + [CROPS_NAME] * options.output.crops
+    for name in names:
+        target = resolved(out / name)  # of a file, or of a folder of files
+        if target in inputs or any(target in (folder, *folder.parents) for folder in folders):
+            raise InputError(f"{out} would get a file in place of the input {name}: choose another folder")
+    if options.output.images and resolved(out) in {path.parent for path in sources}:
         raise InputError(f"{out} holds sources, whose files drawn ones could replace: choose another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -159,7 +164,7 @@ def _drawing_paths(found: Sources, out: Path) -> dict[Path, Path]:
     used: set[str] = set()
     drawings = {}
     for path, stem, suffix in named:
-        base = short_stem(stem if stems[stem.lower()] == 1 else f"{path.resolve().parent.name}_{stem}")
+        base = short_stem(stem if stems[stem.lower()] == 1 else f"{resolved(path).parent.name}_{stem}")
         names = chain([base], (f"{base}_{number}" for number in count(2)))
         name = next(name for name in names if name.lower() not in used)
         used.add(name.lower())

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 from distilpose.backends.loading import as_backend
 from distilpose.data.images import check_image
 from distilpose.data.preprocess import NetworkInput, network_input, preprocess
-from distilpose.errors import ConfigError
 from distilpose.geometry import CropTransform, check_boxes_xyxy
 from distilpose.geometry.boxes import check_array, overlaps_image
 from distilpose.inference.decoding import (
@@ -28,6 +27,7 @@ from distilpose.inference.decoding import (
     run_with_flip,
 )
 from distilpose.inference.result import PoseResult
+from distilpose.options import check_count
 from distilpose.skeletons import Skeleton
 from distilpose.types import FloatArray, ImageArray
 
@@ -89,11 +89,10 @@ class PosePredictor:
         threads: int | None = None,
     ) -> None:
         check_flip_test(flip_test)
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+
         self._backend = as_backend(model, device, threads=threads)
         self._flip_test: FlipTest = flip_test
-        self.batch_size = batch_size
+        self.batch_size = check_count(batch_size, "batch_size")
 
     @property
     def skeleton(self) -> Skeleton:

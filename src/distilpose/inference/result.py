@@ -16,7 +16,7 @@ from PIL import Image as PillowImage
 
 from distilpose.data.images import IMAGE_SUFFIXES, check_image, write_image
 from distilpose.errors import DistilPoseError, InputError
-from distilpose.files import disk_errors
+from distilpose.files import disk_errors, utf8_text
 from distilpose.formats import conversions
 from distilpose.geometry.boxes import check_array
 from distilpose.skeletons import COCO_17, Skeleton
@@ -164,25 +164,27 @@ class PoseResult:
         """`draw`'s image as a Pillow image, which a notebook shows and ``plot().save("drawn.png")`` writes."""
         return PillowImage.fromarray(self.draw(style=style))
 
-    def save(self, path: str | Path, format: str | None = None) -> None:
+    def save(self, path: str | Path, format: str | None = None, *, size_hw: tuple[int, int] | None = None) -> None:
         """Write the people to a file: the drawn image, or their numbers.
 
         Args:
             path: ending in .jpg, .png or another suffix of images, .json (COCO results), .jsonl, .csv or .parquet.
             format: name in `formats.writers.WRITERS`, for suffixes that leave it open.
+            size_hw: (H, W) of the image in pixels, which some formats need; by default of the result's own image.
 
         Raises:
             ConfigError: the format is unknown, or its library is missing.
-            InputError: the folder, which is made if missing, cannot be made.
+            InputError: the file, or its folder, which is made if missing, cannot be written; or a format needs the size
+                of the image. A file that was there stays.
         """
         with disk_errors(Path(path)):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        if format is None and Path(path).suffix.lower() in IMAGE_SUFFIXES:
-            write_image(path, self.draw())
-            return
-        from distilpose.formats.writers import save_result
+            if format is None and Path(path).suffix.lower() in IMAGE_SUFFIXES:
+                write_image(path, self.draw())
+                return
+            from distilpose.formats.writers import save_result
 
-        save_result(self, path, format, source=self.source)
+            save_result(self, path, format, source=utf8_text(self.source), size_hw=size_hw)
 
     def show(self, style: str | DrawStyle | None = None) -> None:
         """Show `plot`'s image: in a notebook below the cell, else in the system's viewer of images."""

@@ -13,6 +13,7 @@ from urllib.request import url2pathname
 
 from distilpose.data.images import IMAGE_SUFFIXES
 from distilpose.errors import InputError
+from distilpose.files import resolved
 from distilpose.video.reader import VIDEO_SUFFIXES
 
 CAMERA_PREFIX = "webcam:"
@@ -44,38 +45,45 @@ def find_sources(sources: Iterable[str | Path], *, exclude: Path | None = None) 
     num_others = 0
     cameras: dict[int, None] = {}
     for source in sources:
+        if not isinstance(source, str | Path):
+            raise InputError(f"expected paths of images, videos and folders, got {source!r}")
         if isinstance(source, str) and source.startswith(CAMERA_PREFIX):
             cameras[_camera_number(source)] = None
         else:
             for path in _paths_of(source):
-                found, others = _files_below(path, exclude) if path.is_dir() else ([path], 0)
+                found, others = _files_below(path, exclude) if os.path.isdir(path) else ([path], 0)
                 paths += found
                 num_others += others
     if not paths and not cameras:
         raise InputError("expected at least one image, video or folder of them, got none")
     once: dict[Path, Path] = {}
     for path in paths:
-        once.setdefault(path.resolve(), path)
+        once.setdefault(resolved(path), path)
     files = list(once.values())
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     return Sources([path for path in files if path not in set(videos)], videos, list(cameras), num_others)
 
 
 def _files_below(folder: Path, exclude: Path | None) -> tuple[list[Path], int]:
-    """Images and videos of a folder and of those in it, sorted, and how many other files there are."""
+    """Images and videos of a folder and of those in it, sorted, and how many other files there are.
+
+    A folder that cannot be listed is among them: reading it tells why.
+    """
     found: list[Path] = []
+    unlisted: list[OSError] = []
     num_others = 0
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=unlisted.append):
         here = Path(place)
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and (exclude is None or (here / name).resolve() != exclude.resolve())
+            if not name.startswith(".") and (exclude is None or resolved(here / name) != resolved(exclude))
         )
         shown = [here / name for name in sorted(names) if not name.startswith(".")]
         kept = [path for path in shown if path.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES and path.is_file()]
         found += kept
         num_others += len(shown) - len(kept)
+    found += [Path(error.filename) for error in unlisted]
     if not found:
         raise InputError(
             f"{folder} holds no image and no video: expected files ending in "
@@ -86,7 +94,7 @@ def _files_below(folder: Path, exclude: Path | None) -> tuple[list[Path], int]:
 
 def _camera_number(source: str) -> int:
     number = source.removeprefix(CAMERA_PREFIX)
-    if not (number.isascii() and number.isdecimal()):
+    if not (number.isascii() and number.isdecimal() and len(number) <= 5):
         raise InputError(f"expected {CAMERA_PREFIX}NUMBER, such as {CAMERA_PREFIX}0, got {source!r}")
     return int(number)
 
@@ -106,7 +114,7 @@ def local_path(source: str | Path) -> Path:
 
 def _paths_of(source: str | Path) -> list[Path]:
     path, text = local_path(source), str(source)
-    if path.exists() or not glob.has_magic(text) or text.lower().startswith("file:"):
+    if os.path.exists(path) or not glob.has_magic(text) or text.lower().startswith("file:"):
         return [path]
     found = sorted(Path(match) for match in glob.glob(text, recursive=True))
     if not found:

@@ -163,10 +163,9 @@ def _give_up(seconds: float) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise ConfigError(
-            f"host must be an address or name of this machine, got {host!r} ({error.strerror})"
-        ) from error
+    except (OSError, UnicodeError) as error:  # the latter of a name with an empty part
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"host must be an address or name of this machine, got {host!r} ({reason})") from error
     # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits 40 ms behind its head.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

@@ -22,7 +22,7 @@ from distilpose.errors import DistilPoseError, UnforeseenError
 from distilpose.formats.boxes import PersonBoxes
 from distilpose.geometry.boxes import overlaps_image
 from distilpose.inference.decoding import Keypoints, join_keypoints
-from distilpose.inference.people import best_rows
+from distilpose.inference.people import best_rows, checked_people
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.serving.errors import HTTPError, about_to_end, busy, unusable
@@ -186,13 +186,15 @@ class PoseService:
                     people = PersonBoxes(upload.boxes_xyxy, np.ones(len(upload.boxes_xyxy)))
                 cut = (image, people.boxes_xyxy, people.box_score)
                 prepared = await in_thread(self._cutters, self.predictor.prepare, *cut)
+                count = len(prepared.transforms)
+                crops = await in_thread(self._cutters, self.predictor.crops, prepared, 0, count)
             finally:
                 self._preparing -= 1
-        keypoints, batches = await self._batcher(prepared.images) if len(prepared.images) else (None, [])
+        keypoints, batches = await self._batcher(crops) if count else (None, [])
         return Answer(self.predictor.finish(prepared, keypoints), (image.shape[0], image.shape[1]), batches)
 
     def _find(self, image: ImageArray, max_people: int) -> PersonBoxes:
-        (found,) = self._detector([image])
+        (found,) = checked_people(self._detector([image]), 1)
         kept = best_rows(found.box_score, max_people)
         return PersonBoxes(found.boxes_xyxy[kept], found.box_score[kept])
 

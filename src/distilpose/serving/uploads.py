@@ -153,14 +153,18 @@ async def parse_body(request: Request, content: bytes, boundary: bytes | None) -
     limits = {"max_files": _MAX_PARTS, "max_fields": _MAX_PARTS, "max_part_size": _MAX_TEXT}
     try:
         form = await _FormParser(request.headers, stream(), **limits).parse()
+        return [
+            Part(name, None, value.encode())
+            if isinstance(value, str)
+            else Part(name, value.filename, value.file.read())
+            for name, value in form.multi_items()
+        ]
     except MultiPartException as error:
         if "maximum" in error.message.lower():
             raise too_large(error.message) from error
         raise malformed(f"expected a multipart form, got something else ({error.message})") from error
-    return [
-        Part(name, None, value.encode()) if isinstance(value, str) else Part(name, value.filename, value.file.read())
-        for name, value in form.multi_items()
-    ]
+    except (UnicodeError, LookupError) as error:  # of the charset in Content-Type
+        raise malformed(f"expected a multipart form in UTF-8, got something else ({error})") from error
 
 
 def one_image(parts: list[Part], options: ServeOptions) -> Upload:

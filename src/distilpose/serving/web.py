@@ -129,7 +129,7 @@ def find_runtime(package: str | Path | None = None) -> dict[str, Path]:
         if all(path.is_file() for path in built.values()):
             return built
     found = {name: folder / "dist" / original for original, name in RUNTIME_FILES.items()}
-    missing = [str(path) for path in found.values() if not path.is_file()]
+    missing = [str(path) for path in (*found.values(), folder / "package.json") if not path.is_file()]
     if missing:
         raise ConfigError(
             f"the page needs {RUNTIME_PACKAGE} {RUNTIME_VERSION} from npm, and {missing[0]} is not there: run make web "

@@ -18,7 +18,7 @@ from distilpose.geometry.boxes import overlaps_image
 from distilpose.inference.batching import Predicted, predict_stream
 from distilpose.inference.interruption import Interruption
 from distilpose.inference.options import VideoOptions
-from distilpose.inference.people import NOBODY, Finder, Frame, FrameId, best_rows, locate
+from distilpose.inference.people import NOBODY, Finder, Frame, FrameId, best_rows, checked_people, locate
 from distilpose.inference.predictor import PosePredictor
 from distilpose.inference.result import PoseResult
 from distilpose.types import ImageArray
@@ -106,9 +106,9 @@ def detect_some(frames: Iterable[Frame], find: Finder, detect_every: int) -> Gen
             yield frame_id, (image, NOBODY)
         else:
             try:
-                people, since_detection = find([(frame_id, image)])[0], 0
-            except DistilPoseError as error:
-                yield frame_id, error
+                (people,), since_detection = checked_people(find([(frame_id, image)]), 1), 0
+            except Exception as error:  # of a foreign detector, or of this frame alone
+                yield frame_id, as_failure(error)
             else:
                 yield frame_id, (image, people)
 

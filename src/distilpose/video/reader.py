@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,8 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 LARGEST_FRAME = 178_956_970  # pixels, as Pillow's limit for images
 DEFAULT_RATE = 30.0
+_HIGHEST_RATE = 240.0  # believed, in frames a second; beyond it the times of the first frames tell the rate
+_TIMED_FRAMES = 30
 _EPSILON = 1e-6  # seconds: times are fractions
 _JUMP_PERIODS = 3  # a time that steps back by more frames begins a new video in the file
 _INDEXED = {"mov", "mp4", "matroska", "webm"}  # formats that find a time surely, and time every frame
@@ -67,10 +70,14 @@ class VideoReader:
             self._stream = image_stream(self._container, self.path)
             self._zero = self._stream.start_time or 0
             self._period = 1 / float(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_RATE)
-            first = next((frame for _, frame, _ in self._decoded() if frame is not None), None)
+            decoded = ((time, frame) for time, frame, _ in self._decoded() if frame is not None)
+            start_time, first = next(decoded, (0.0, None))
             if first is None:
                 raise InputError(f"{self.path}: none of its frames can be decoded")
             height, width, _ = _upright_rgb(first, self._stream.sample_aspect_ratio).shape
+            if 1 / self._period > _HIGHEST_RATE:  # that of the clock, where a browser's recording tells no other
+                times = [time - start_time for time, _ in islice(decoded, _TIMED_FRAMES)]
+                self._period = max(self._period, times[-1] / len(times)) if times else 1 / DEFAULT_RATE
         except BaseException:
             self.close()
             raise

@@ -101,6 +101,10 @@ export async function openCamera(facing) {
 
 function ofVideo(kind, name, video, file, close, now) {
   const [width, height] = [video.videoWidth, video.videoHeight];
+  if (!width || !height) {
+    close();
+    throw new Error(`${name} has no images: choose another video`);
+  }
   const draw = (context) => {
     context.drawImage(video, 0, 0, width, height);
     return now();
