@@ -217,9 +217,9 @@ def load_ground_truth(
         head_segment=np.array([by_segment for _, by_segment in heads]),
         xy_img=np.full(keypoints[..., :2].shape, np.nan),
     )
-    category = {"id": PERSON_CATEGORY_ID, "name": "person", "keypoints": list(skeleton.keypoint_names), "skeleton": []}
+    person = {"id": PERSON_CATEGORY_ID, "name": "person", "keypoints": list(skeleton.keypoint_names), "skeleton": []}
     images = [{"id": image_id} for image_id in labels.images]
-    coco = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": [category]}
+    coco = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": [person]}
     return GroundTruth(file, labels.images, everybody, coco, labels.categories)
 
 
