@@ -87,6 +87,8 @@ def train(
     out = Path(config.out)
     state = _find_state(out, resume)
     if spread.total > 1 and not processes.was_launched():
+        if state is not None:  # said once, before all processes find it
+            check_same_settings(state, config, spread.total)
         processes.launch(spread.total, out)
         return _result(out, read_state(out / STATE_NAME))
     with nullcontext() if processes.was_launched() else terminated_as_interrupted(), processes.joined(spread, device):
