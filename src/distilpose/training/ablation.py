@@ -85,6 +85,14 @@ class AblationConfig:
         for where, seeds in (("", self.seeds), *((f"variant {each.name!r}: ", each.seeds) for each in self.variants)):
             if seeds is not None and not 0 < len(seeds) == len({*seeds}):
                 raise ConfigError(f"{where}seeds must name at least one, each once, got {seeds or 'none'}")
+        for where, values in (
+            ("base", self.base),
+            *((f"variant {each.name!r}", each.changes) for each in self.variants),
+        ):
+            if fixed := sorted({"out", "seed"} & values.keys()):
+                raise ConfigError(
+                    f"{where}: {' and '.join(fixed)} would have no effect: name 'seeds', each has a folder below 'out'"
+                )
 
 
 class Row(NamedTuple):
