@@ -206,6 +206,9 @@ def test_a_run_that_never_began_leaves_its_folder_to_another(images, model_file,
     assert predict_bulk(options).num_failed == 1
     with pytest.raises(InputError, match="another run"):
         predict_bulk(replace(options, flip_test="aligned"))
+    with pytest.raises(ConfigError, match="openvino:NPU"):
+        predict_bulk(replace(options, retry_failed=True, device="openvino:NPU"))  # shards are unfinished by now
+    assert predict_bulk(replace(options, retry_failed=True)).num_failed == 1
 
 
 def test_a_folder_that_another_run_writes_to_is_refused(images, model_file, tmp_path) -> None:

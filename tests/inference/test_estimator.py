@@ -114,8 +114,13 @@ def test_one_call_says_what_it_takes(backend: BrightestPixel, bad: object, messa
         predict([spot(9, 9), bad], **options)
 
 
-def test_one_image_and_several_are_not_mixed_up(estimator: PoseEstimator, backend: BrightestPixel) -> None:
+def test_one_image_and_several_are_not_mixed_up(
+    estimator: PoseEstimator, backend: BrightestPixel, tmp_path: Path
+) -> None:
     image = spot(30, 40)
+    write_image(tmp_path / "a.png", image)
+    names = np.array([str(tmp_path / "a.png")] * 2)
+    assert [len(result) for result in estimator.predict(names)] == [2, 2]
     with pytest.raises(InputError, match="boxes_xyxy with one image, got several"):
         predict([image], boxes_xyxy=[[10, 10, 60, 70]], model=backend, detector=Halves())
     for one, got in (
@@ -142,6 +147,9 @@ def test_answers_of_a_detector_are_checked(backend: BrightestPixel) -> None:
     assert len(short(image)) == 1
     results = list(short.predict([image, image]))  # one by one it has an answer for each
     assert [len(result) for result in results] == [1, 1]
+    for wrong in (lambda images: None, lambda images: [[0, 0, 60, 80]]):
+        with pytest.raises(InputError, match="expected a list of PersonBoxes from the detector, got"):
+            PoseEstimator(backend, wrong)(image)  # type: ignore[arg-type]
     none = PoseEstimator(backend, lambda images: [])
     for call in (none, lambda image: list(none.predict([image]))):
         with pytest.raises(InputError, match="detector's boxes for each of 1 images, got 0"):

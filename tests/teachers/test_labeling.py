@@ -195,6 +195,15 @@ def test_people_of_an_annotation_file_are_labeled_anew(disc_teacher, photos) -> 
     (annotation,) = json.loads(report.file.read_text())["annotations"]
     assert (annotation["id"], annotation["image_id"], annotation["bbox"]) == (70, 7, box)
     assert annotation["keypoints"][:3] == pytest.approx([70, 45, 2], abs=2)
+    images += [{**images[0], "id": 8}, {**images[0], "id": 9, "file_name": "missing.png"}]  # two of one name
+    people += [{**people[0], "id": 80, "image_id": 8}, {**people[0], "id": 90, "image_id": 9}]
+    file.write_text(json.dumps({"images": images, "annotations": people}))
+    again = options(photos, sources=[str(file)], images=str(photos), boxes=None, heatmaps=None)
+    assert label_people(again).num_images == 2
+    part = photos.parent / "out" / "labels.part.jsonl"
+    before = part.read_text()
+    assert label_people(again).num_images == 2
+    assert part.read_text() == before
 
 
 def test_the_command(disc_teacher, photos, capsys) -> None:

@@ -134,6 +134,7 @@ def test_runs_are_measured_on_the_keypoints_that_validation_names(
         ({"variants": [Variant("plain", seeds=[])]}, "variant 'plain': seeds must name at least one"),
         ({"variants": [Variant("plain", seeds=[0, 0])]}, r"variant 'plain': seeds .* each once, got \[0, 0\]"),
         ({"variants": [Variant("plain", {"seed": 1})]}, "variant 'plain': seed would have no effect: name 'seeds'"),
+        ({"variants": [Variant("plain", {"out": "x"})]}, "variant 'plain': out would have no effect: each run has"),
         ({"variants": [Variant("plain"), Variant("Plain")]}, "different names"),
         ({"variants": [Variant("plain"), Variant("+ plain")]}, "different names in the letters a-z and digits"),
         ({"variants": [Variant("plain"), Variant("评分")]}, "different names in the letters a-z and digits"),

@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from training_runs import assert_same_run, die_at, rows, weights
 
 from distilpose.errors import CheckpointError, ConfigError, InputError, TrainingDivergedError
@@ -76,6 +77,14 @@ def test_a_finished_run_is_not_overwritten_and_resuming_it_changes_nothing(make_
     result = train(config, resume=True)
     assert (Path(config.out) / "last.safetensors").read_bytes() == before
     assert result.best_ap is not None
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_a_run_goes_on_in_another_precision(make_config, precision: str) -> None:
+    config = make_config("run", epochs=1)
+    train(config)
+    train(replace(config, epochs=2, precision=precision), resume=True)
+    assert rows(Path(config.out) / "losses.csv")[-1]["epoch"] == "2"
 
 
 def test_divergence_names_the_term_and_keeps_the_last_good_state(make_config, monkeypatch) -> None:
@@ -184,7 +193,8 @@ def test_a_table_that_a_full_disk_left_empty_is_begun_again(make_config) -> None
     assert rows(table) == [{"step": "1"}]
 
 
-def test_tensorboard_shows_the_last_step_before_a_resumption_once(make_config) -> None:
+def test_tensorboard_shows_the_last_step_before_a_resumption_once(make_config, monkeypatch) -> None:
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))  # files sort by number
     config = make_config("run")
     record(config, 1, 2, 3)
     record(config, 3, 4)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 MANIFEST_NAME = "manifest.json"
+MODEL_NAME = "model"  # folder of the exported checkpoint
 POSES_NAME, IMAGES_NAME = "poses", "images"  # folders of the two tables
 FORMAT = 2  # of the tables and notes
 _NOTE_SUFFIX = ".attempts"
@@ -85,11 +86,13 @@ class RunFolder:
             part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     def abandon(self) -> None:
-        """Forget a run of which no shard is finished: another one, with other arguments, may take its folder."""
-        (self.path / MANIFEST_NAME).unlink(missing_ok=True)
-        for name in (POSES_NAME, IMAGES_NAME):
-            with contextlib.suppress(OSError):
-                (self.path / name).rmdir()
+        """Forget a run that has written nothing: another one, with other arguments, may take its folder."""
+        tables = [self.path / name for name in (POSES_NAME, IMAGES_NAME)]
+        if not any(any(table.iterdir()) for table in tables):
+            for table in tables:
+                table.rmdir()
+            shutil.rmtree(self.path / MODEL_NAME, ignore_errors=True)
+            (self.path / MANIFEST_NAME).unlink(missing_ok=True)
 
     def _compare(self, values: Mapping[str, Any], file: Path) -> None:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +17,7 @@ from distilpose.backends.loading import EXPORTED_SUFFIXES, SHIPPED_MODELS, shipp
 from distilpose.bulk.engine import check_address, max_workers, ray_session, work_in_ray
 from distilpose.bulk.inputs import check_apart, fingerprint, list_inputs
 from distilpose.bulk.options import BulkOptions
-from distilpose.bulk.output_files import IMAGES_NAME, POSES_NAME, RunFolder
+from distilpose.bulk.output_files import IMAGES_NAME, MODEL_NAME, POSES_NAME, RunFolder
 from distilpose.bulk.worker import ShardReport, ShardWorker
 from distilpose.errors import CheckpointError, ConfigError, DistilPoseError, InputError, require_package
 from distilpose.files import OutputLock
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FAILURES_TOLD = 20  # the others are in the table
-_MODEL_NAME = "model"  # folder of the exported checkpoint
 
 
 class BulkReport(NamedTuple):
@@ -115,9 +113,7 @@ def predict_bulk(options: BulkOptions, *, progress: bool = False) -> BulkReport:
                 job = replace(options, out=folder.path, model=ready, detector=detector, boxes=boxes)
                 ShardWorker(job, id_type)  # what is wrong with model or detector is told here, once and in plain words
             except DistilPoseError:
-                if not finished:
-                    shutil.rmtree(folder.path / _MODEL_NAME, ignore_errors=True)
-                    folder.abandon()
+                folder.abandon()
                 raise
             with ray_session(options.address):
                 most = max_workers(options.threads)
@@ -147,7 +143,7 @@ def _ready_model(model: Path, out: Path) -> Path:
     """A file that workers load: exported files as they are, checkpoints exported, or themselves if that cannot be."""
     if model.suffix in (*EXPORTED_SUFFIXES, ".zip"):
         return model
-    exported = out / _MODEL_NAME / "model.xml"
+    exported = out / MODEL_NAME / "model.xml"
     if exported.is_file():  # the manifest says that it is of the same model
         return exported
     from distilpose.export.export import export_model

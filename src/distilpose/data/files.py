@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 import sys
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from distilpose.types import FloatArray
 # Of a broken value in an error: its beginning, however long or deep it is.
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxother = 2, 8, 8, 80, 80
+_PROBLEMS_SHOWN = 20
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", "null", "none", ""}
 
 
@@ -71,6 +72,12 @@ def finite_numbers(values: Any, count: int) -> FloatArray | None:
         return None
     numbers = numbers.astype(np.float64)
     return numbers if np.isfinite(numbers).all() else None
+
+
+def listed(problems: Sequence[str]) -> list[str]:
+    """The first problems, a line for each, and how many more there are."""
+    more = len(problems) - _PROBLEMS_SHOWN
+    return [f"  {problem}" for problem in problems[:_PROBLEMS_SHOWN]] + ([f"  ... and {more} more"] if more > 0 else [])
 
 
 def shortened(value: Any) -> str:

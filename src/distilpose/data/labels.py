@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distilpose.data.annotations import keypoint_categories, read_annotations, read_categories
-from distilpose.data.files import entries_of, finite_numbers, read_flag, shortened
+from distilpose.data.files import entries_of, finite_numbers, listed, read_flag, shortened
 from distilpose.errors import ConfigError, DatasetError
 from distilpose.geometry import BOX_GROWTH, box_of_keypoints
 from distilpose.skeletons import COCO_17, COCO_WHOLEBODY_133, KeypointMapping, Skeleton, skeleton_from_category
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 _PEOPLE = ("person", "people", "human")
 # An annotation without a segment's area gets this share of its box, as is usual for people (MPII, CrowdPose tools).
 AREA_SHARE_OF_BOX = 0.53
-_PROBLEMS_SHOWN = 20
 _NO_BOX = "no bbox, and none can be made of its keypoints, for which two in different places must be labeled: add bbox"
 # Lists of a COCO-WholeBody annotation beside ``keypoints``, in the order of the skeleton, and how many points each has.
 _PARTS = {"foot": 6, "face": 68, "lefthand": 21, "righthand": 21}
@@ -182,8 +181,7 @@ class LabelFile(NamedTuple):
         """The error about the problems found."""
         count, assumed = len(self.problems), assumed_keypoints(self.document, self.mapping.source)
         lines = [f"{self.file}: {count} invalid entries:" if count > 1 else f"{self.file}: an invalid entry:"]
-        lines += [f"  {problem}" for problem in self.problems[:_PROBLEMS_SHOWN]]
-        lines += [f"  ... and {count - _PROBLEMS_SHOWN} more"] if count > _PROBLEMS_SHOWN else []
+        lines += listed(self.problems)
         return DatasetError("\n".join([*lines, *([assumed] if assumed else []), remedy]))
 
     def nobody(self, expected: str) -> DatasetError:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from distilpose.backends.description import ModelDescription
 from distilpose.data.check import find_bad_images, size_conflict
+from distilpose.data.files import listed
 from distilpose.data.images import read_image
 from distilpose.data.preprocess import NetworkInput, Normalization, crop_image, network_input
 from distilpose.errors import DatasetError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PROBLEMS_SHOWN = 20
 BOX_IOU = 0.5  # overlap from which on a box is that person's
 
 
@@ -175,8 +175,7 @@ def _without_bad_images(truth: GroundTruth, paths: Mapping[int, Path], skip_inva
     bad = find_bad_images(labeled)
     if bad and (not skip_invalid or len(bad) == len(labeled)):
         lines = [f"{truth.file}: {len(bad)} of {len(labeled)} images cannot be used:"]
-        lines += [f"  {problem}" for problem in islice(bad.values(), _PROBLEMS_SHOWN)]
-        lines += [f"  ... and {len(bad) - _PROBLEMS_SHOWN} more"] if len(bad) > _PROBLEMS_SHOWN else []
+        lines += listed([*bad.values()])
         remedy = "Replace them, or pass --skip-invalid to report them and go on without them."
         raise DatasetError("\n".join([*lines, remedy if len(bad) < len(labeled) else "Replace them."]))
     for problem in bad.values():

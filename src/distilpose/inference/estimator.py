@@ -237,7 +237,7 @@ _ONE_IMAGE = (str, bytes, bytearray, memoryview, IOBase, Mapping)
 def _are_several(source: object) -> bool:
     """Whether these are images, not one; texts, bytes, open files and mappings are one, or none."""
     if hasattr(source, "__array__"):
-        return np.ndim(source) == 4
+        return np.ndim(source) in (1, 4)  # names, or images of one size
     return isinstance(source, Iterable) and not isinstance(source, _ONE_IMAGE)
 
 

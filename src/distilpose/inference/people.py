@@ -237,18 +237,24 @@ def locate(
                 yield frame_id, LocatedImage(image, people.boxes_xyxy[kept], people.box_score[kept])
 
 
-def checked_people(people: Sequence[PersonBoxes], num_images: int) -> list[PersonBoxes]:
+def checked_people(people: Iterable[PersonBoxes], num_images: int) -> list[PersonBoxes]:
     """What a detector, perhaps a foreign one, has found in so many images, as arrays that fit together.
 
     Raises:
         InputError: there is not one answer for each image, or a box or a score is unusable.
     """
-    if len(people) != num_images:
-        raise InputError(f"expected a detector's boxes for each of {num_images} images, got {len(people)} answers")
+    try:
+        answers = [(found.boxes_xyxy, found.box_score) for found in people]
+    except (AttributeError, TypeError) as error:
+        raise InputError(
+            f"expected a list of PersonBoxes from the detector, got {type(people).__name__}: {error}"
+        ) from error
+    if len(answers) != num_images:
+        raise InputError(f"expected a detector's boxes for each of {num_images} images, got {len(answers)} answers")
     checked = []
-    for found in people:
-        boxes = check_boxes_xyxy(found.boxes_xyxy)
-        checked.append(PersonBoxes(boxes, check_array(found.box_score, "box_score", len(boxes))))
+    for boxes_xyxy, box_score in answers:
+        boxes = check_boxes_xyxy(boxes_xyxy)
+        checked.append(PersonBoxes(boxes, check_array(box_score, "box_score", len(boxes))))
     return checked
 
 

@@ -145,7 +145,7 @@ def _prepare_folder(found: Sources, options: PredictOptions) -> None:
     for name in names:
         target = resolved(out / name)  # of a file, or of a folder of files
         if target in inputs or any(target in (folder, *folder.parents) for folder in folders):
-            raise InputError(f"{out} would get a file in place of the input {name}: choose another folder")
+            raise InputError(f"{out} would get results in place of the input {name}: choose another folder")
     if options.output.images and resolved(out) in {path.parent for path in sources}:
         raise InputError(f"{out} holds sources, whose files drawn ones could replace: choose another folder")
     try:

@@ -89,10 +89,9 @@ class PosePredictor:
         threads: int | None = None,
     ) -> None:
         check_flip_test(flip_test)
-
+        self.batch_size = check_count(batch_size, "batch_size")
         self._backend = as_backend(model, device, threads=threads)
         self._flip_test: FlipTest = flip_test
-        self.batch_size = check_count(batch_size, "batch_size")
 
     @property
     def skeleton(self) -> Skeleton:

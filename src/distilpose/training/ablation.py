@@ -89,9 +89,11 @@ class AblationConfig:
             ("base", self.base),
             *((f"variant {each.name!r}", each.changes) for each in self.variants),
         ):
-            if fixed := sorted({"out", "seed"} & values.keys()):
+            if "seed" in values:
+                raise ConfigError(f"{where}: seed would have no effect: name 'seeds' of the ablation or of a variant")
+            if "out" in values:
                 raise ConfigError(
-                    f"{where}: {' and '.join(fixed)} would have no effect: name 'seeds', each has a folder below 'out'"
+                    f"{where}: out would have no effect: each run has a folder below 'out' of the ablation"
                 )
 
 

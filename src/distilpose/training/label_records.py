@@ -29,15 +29,17 @@ def match_records(
 ) -> tuple[list[LabelTask], dict[int, dict[str, Any]]]:
     """The images with ids of their own, and by id what an interrupted run has labeled of them.
 
-    A record is of the image of its ``file_name``, wherever that stands in the list now. One whose boxes have changed
-    is left out. Ids of an annotation file (``from_annotations``) stay what they are; other new images get free ones.
+    A record is of the image of its ``file_name``, wherever that stands in the list now; of an annotation file
+    (``from_annotations``) of the image of its id. One whose boxes have changed is left out. New images of a list get
+    free ids.
     """
-    by_name = {record["image"]["file_name"]: record for record in records}
+    key = "id" if from_annotations else "file_name"
+    by_key = {record["image"][key]: record for record in records}
     taken = {record["image"]["id"] for record in records}
     free = count(max([*taken, *(task.image_id for task in tasks)], default=0) + 1)
     matched, done = [], {}
     for task in tasks:
-        record = by_name.get(name_in_folder(task.path, folder))
+        record = by_key.get(task.image_id if from_annotations else name_in_folder(task.path, folder))
         if record is not None and _is_of(record, task, from_annotations):
             task = task._replace(image_id=record["image"]["id"])
             done[task.image_id] = record
@@ -50,7 +52,7 @@ def match_records(
 
 def _is_of(record: Mapping[str, Any], task: LabelTask, from_annotations: bool) -> bool:
     """Whether an image's record is of these boxes and, in an annotation file, of these annotations."""
-    if from_annotations and (task.image_id, [*task.annotation_ids]) != (record["image"]["id"], _column(record, "id")):
+    if from_annotations and [*task.annotation_ids] != _column(record, "id"):
         return False
     if task.boxes_xyxy is None:
         return True

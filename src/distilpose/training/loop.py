@@ -106,7 +106,8 @@ class Training:
             if self._average is not None:
                 self._average.load_state_dict(state["average"])
             self._optimizer.load_state_dict(state["optimizer"])
-            self._scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # not of a run in another precision
+                self._scaler.load_state_dict(state["scaler"])
             self.epoch, self.steps = int(state["epoch"]), int(state["steps"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(

@@ -274,8 +274,8 @@ def _changed(before: Mapping[str, Any], now: Any, prefix: str = "") -> Iterator[
         if name in _FREE or item.name not in before:
             continue
         old = before[item.name]
-        parts = value if isinstance(value, list) else [value]
-        olds = old if isinstance(value, list) else [old]
+        parts = list(value) if isinstance(value, list | tuple) else [value]
+        olds = old if isinstance(old, list) else [old]
         if parts and all(map(is_dataclass, parts)) and len(parts) == len(olds):
             for one, other in zip(parts, olds, strict=True):
                 yield from _changed(other, one, f"{name}.")

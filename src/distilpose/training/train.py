@@ -197,11 +197,13 @@ def _find_state(out: Path, resume: bool) -> dict[str, Any] | None:
     file = out / STATE_NAME
     if resume and file.exists():
         return read_state(file)
-    if resume and (out / LAST_NAME).exists() and read_description(out / LAST_NAME).training.get("epoch") != 1:
-        raise ConfigError(
-            f"{out} holds weights, but not {STATE_NAME}, from which the run could go on: set 'init: {out / LAST_NAME}' "
-            "and another out"
-        )
+    if resume and (out / LAST_NAME).exists():
+        told = read_description(out / LAST_NAME).training
+        if told.get("epoch") != 1 or told.get("epochs") == 1:  # else it was stopped before it wrote its first state
+            raise ConfigError(
+                f"{out} holds weights, but not {STATE_NAME}, from which the run could go on: set 'init: "
+                f"{out / LAST_NAME}' and another out"
+            )
     if resume:
         logger.warning("nothing to resume in %s: starting from the beginning", out)
     elif file.exists() or (out / LAST_NAME).exists():
