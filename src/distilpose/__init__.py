@@ -40,6 +40,8 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'distilpose' has no attribute {name!r}")
+    if _HOMES[name] == "distilpose.models":
+        importlib.import_module("distilpose.errors").require_package("torch", f"distilpose.{name}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

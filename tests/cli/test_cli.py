@@ -318,3 +318,26 @@ def test_a_hang_up_ends_a_command_as_a_request_to_terminate_does() -> None:
         "cli.main(['models'])\n"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 7
+
+
+@pytest.mark.parametrize(
+    ("hidden", "call"),
+    [
+        ("torch", "import distilpose; distilpose.create_model"),
+        ("faster_coco_eval", "from distilpose.cli.main import main; main(['evaluate', '--annotations', 'none.json', "
+         "'--images', 'none'])"),
+        ("jinja2", "from distilpose.cli.main import main; main(['evaluate', '--annotations', 'none.json', "
+         "'--images', 'none', '--report', 'r'])"),
+    ],
+)  # fmt: skip
+def test_a_missing_package_is_told_before_any_work(hidden: str, call: str, tmp_path) -> None:
+    hide = f"import sys; sys.modules['{hidden}'] = None; {call}"
+    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert f"needs {hidden}, which is not installed: pip install" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_checkpoint_is_no_reason_to_install_torch(tmp_path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from distilpose import load_model; load_model('nix.safetensors')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "nix.safetensors is not a file: expected" in done.stderr

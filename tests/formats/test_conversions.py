@@ -237,6 +237,9 @@ def test_missing_library_is_named_with_the_remedy(result: PoseResult, monkeypatc
 def test_there_and_back_is_exact(result: PoseResult) -> None:
     assert_same(result.to_skeleton(OPENPOSE_18).to_skeleton(COCO_17), result)
     assert_same(result.to_skeleton(COCO_17), result)
+    assert_same(result.to_skeleton("openpose_18").to_skeleton("coco_17"), result)
+    with pytest.raises(ConfigError, match="dog"):
+        result.to_skeleton("dog")
     halpe = result.to_skeleton(HALPE_26)
     back = halpe.to_skeleton(COCO_17)
     assert_same(replace(back, raw_score=result.raw_score), result)

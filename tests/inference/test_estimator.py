@@ -317,6 +317,8 @@ def test_a_video_is_streamed_with_tracks(estimator: PoseEstimator, video: Path, 
     assert bare.result.image is None
     with pytest.raises(InputError):
         next(iter(estimator.stream(tmp_path / "none.mp4")))
+    with pytest.raises(InputError, match="path of a video or the number of a camera, got"):
+        next(iter(estimator.stream([video])))  # type: ignore[arg-type]
 
 
 def test_wrong_options_are_told() -> None:

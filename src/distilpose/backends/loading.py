@@ -15,7 +15,7 @@ from distilpose.backends.exported import LiteRtBackend, OnnxRuntimeBackend, Open
 from distilpose.backends.foreign import ForeignBackend
 from distilpose.backends.hub import CONNECT_SECONDS, MODEL_CONFIG
 from distilpose.backends.torch import TorchBackend
-from distilpose.errors import ConfigError, InputError, require_package
+from distilpose.errors import CheckpointError, ConfigError, InputError, require_package
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,6 +117,8 @@ def _load_checkpoint(path: Path) -> PoseModel:
             )
         if near := difflib.get_close_matches(str(path), SHIPPED_MODELS, 1):
             raise ConfigError(f"no model is called {path}: did you mean {near[0]}?")
+    if not path.exists() and not _is_hub_id(path):
+        raise CheckpointError(f"{path} is not a file: expected a .safetensors or a released .pth checkpoint")
     require_package("torch", f"the checkpoint {path}")
     from distilpose.backends import checkpoint
 

@@ -35,7 +35,14 @@ COMMANDS: dict[str, Command] = {
     "doctor": DOCTOR,
 }
 # What installs all that a command needs.
-_EXTRAS = {"train": "train", "ablate": "train", "export": "export", "evaluate": "evaluate", "serve": "serve"}
+_EXTRAS = {
+    "train": "train",
+    "ablate": "train",
+    "label": "train",
+    "export": "export",
+    "evaluate": "evaluate",
+    "serve": "serve",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from rich.progress import track
 from distilpose.backends.base import InferenceBackend
 from distilpose.backends.loading import DEFAULT_MODEL, as_backend
 from distilpose.data.labels import skeleton_of_file
-from distilpose.errors import ConfigError
+from distilpose.errors import ConfigError, require_package
 from distilpose.evaluation import comparison
 from distilpose.evaluation.evaluation_set import EvaluationSet
 from distilpose.evaluation.metrics.coco_ap import coco_keypoint_curves
@@ -61,11 +61,14 @@ def evaluate_files(options: EvaluateOptions, *, progress: bool = False) -> Evalu
         progress: show a progress bar on the error stream.
 
     Raises:
-        ConfigError: the options do not fit together.
+        ConfigError: the options do not fit together, or a package is not installed.
         CheckpointError: the model cannot be loaded.
         DatasetError: the annotations or results are unusable, or do not belong together.
         InputError: the boxes, an image or the output folder are unusable.
     """
+    needed = ["faster_coco_eval", *(() if options.report is None else ("jinja2", "matplotlib"))]
+    for package in needed:  # told now, not after minutes
+        require_package(package, "distilpose evaluate")
     for folder in (options.out, options.report):
         if folder is not None:
             make_folder(folder)

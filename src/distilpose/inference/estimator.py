@@ -165,6 +165,8 @@ class PoseEstimator:
             options = replace(options, detect_every=1)  # its boxes need no frame before
         common: dict[str, Any] = {"max_people": self._max_people, "interruption": Interruption()}
         with ExitStack() as stack:
+            if not isinstance(source, int | str | Path):
+                raise InputError(f"expected the path of a video or the number of a camera, got {source!r}")
             if isinstance(source, int):
                 name = f"webcam:{source}"
                 frames = watch_camera(Webcam(source), name, self.predictor, self._find, options, **common)

@@ -19,7 +19,7 @@ from distilpose.errors import DistilPoseError, InputError
 from distilpose.files import disk_errors, utf8_text
 from distilpose.formats import conversions
 from distilpose.geometry.boxes import check_array
-from distilpose.skeletons import COCO_17, Skeleton
+from distilpose.skeletons import COCO_17, Skeleton, find_skeleton
 from distilpose.types import FloatArray, ImageArray, IntArray
 
 if TYPE_CHECKING:
@@ -317,20 +317,21 @@ class PoseResult:
         """
         return cls(**conversions.read_table(table, skeleton), skeleton=skeleton)
 
-    def to_skeleton(self, target: Skeleton) -> PoseResult:
-        """The same people with the keypoints of another skeleton, such as `skeletons.OPENPOSE_18`.
+    def to_skeleton(self, target: Skeleton | str) -> PoseResult:
+        """The same people with the keypoints of another skeleton, such as `skeletons.OPENPOSE_18`, or its name.
 
         Keypoints go by name. ``neck`` and ``hip`` are the middle of shoulders and hips, with the lower of their two
         scores and the sigma of a mean of independent numbers. A keypoint that cannot be had (Halpe's head and feet)
         is at (0, 0) with score 0, as in OpenPose; a result without scores then gets them, 1 for all others.
 
         Raises:
-            ConfigError: the skeletons have nothing in common.
+            ConfigError: the skeletons have nothing in common, or there is none of that name.
 
         Example:
             >>> from distilpose.skeletons import OPENPOSE_18
             >>> PoseResult.empty().to_skeleton(OPENPOSE_18)
             PoseResult(0 people, openpose_18)
         """
+        target = find_skeleton(target) if isinstance(target, str) else target
         arrays = conversions.keypoints_by_name(self, target.keypoint_names, target.name)
         return replace(self, **arrays, skeleton=target)
