@@ -64,8 +64,10 @@ def test_a_part_has_the_numbers_and_times_of_the_whole(
 
 @pytest.mark.parametrize("rate", [25, 60])
 def test_a_recording_without_a_rate_has_that_of_its_times(tmp_path: Path, rate: int) -> None:
-    """Browsers record WebM without the element DefaultDuration, for which FFmpeg takes the clock's 1000 a second."""
-    video = write_video(tmp_path / "video.mkv", [numbered_frame(n) for n in range(40)], rate=rate)
+    """Browsers record WebM unevenly and without the element DefaultDuration: FFmpeg takes the clock's 1000 a second."""
+    times = (np.arange(40) + np.random.default_rng(0).uniform(0, 0.6, 40)) / rate
+    images = [numbered_frame(n) for n in range(40)]
+    video = write_video(tmp_path / "video.webm", images, times=times.round(3).tolist(), rate=rate, codec="libvpx")
     content = video.read_bytes()
     start = content.index(bytes.fromhex("23E383"))
     size = content[start + 3] - 0x80
