@@ -294,14 +294,14 @@ def test_options_that_do_not_fit(
         export_model(student, out, format="onnx", calibration=crops)
     with pytest.raises(InputError, match=r"must be uint8 of shape \(N, 64, 48, 3\) with N >= 8"):
         export_model(student, out, format="onnx", precision="int8", calibration=crops[:, :32])
+    with pytest.raises(ConfigError, match="is exported already"):
+        export_model(exported("student", "onnx"), out, format="onnx")
+    assert list(tmp_path.iterdir()) == []
     for name, file in (("kept.onnx", "kept.onnx"), ("kept.bin", "kept.xml")):
         (tmp_path / name / "inside").mkdir(parents=True)
         with pytest.raises(InputError, match=f"{name} is a folder: expected the name of a file"):
             export_model(student, tmp_path / file)
         assert (tmp_path / name / "inside").is_dir()
-    with pytest.raises(ConfigError, match="is exported already"):
-        export_model(exported("student", "onnx"), out, format="onnx")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_calibration_crops(people: Path, tmp_path: Path) -> None:
