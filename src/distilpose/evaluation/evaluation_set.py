@@ -21,6 +21,7 @@ from distilpose.errors import DatasetError
 from distilpose.evaluation.comparison import GroundTruth, load_ground_truth
 from distilpose.formats.boxes import PersonBoxes, match_boxes
 from distilpose.geometry import box_iou_xyxy, clip_boxes_xyxy
+from distilpose.inference.people import checked_people
 from distilpose.skeletons import KeypointMapping
 from distilpose.types import FloatArray, ImageArray, IntArray
 
@@ -117,7 +118,7 @@ class EvaluationSet:
             paths = {image_id: paths[image_id] for image_id in ground_truth.images}
         if detector is not None:
             _check_exist(list(paths.values()), ground_truth)
-            found = [detector([read_image(path)])[0] for path in paths.values()]
+            found = [checked_people(detector([read_image(path)]), 1)[0] for path in paths.values()]
             boxes = _joined(f"detector {detector_name or type(detector).__name__}", list(paths), found)
         elif detections is not None:
             people = match_boxes(detections, list(paths.values()), annotations).people

@@ -24,8 +24,9 @@ from distilpose.detection.detectors import create_detector
 from distilpose.errors import ConfigError
 from distilpose.files import OutputLock, disk_errors, write_file_atomically
 from distilpose.formats.boxes import match_boxes
-from distilpose.geometry import CropTransform, check_boxes_xyxy
+from distilpose.geometry import CropTransform
 from distilpose.inference.decoding import decode
+from distilpose.inference.people import checked_people
 from distilpose.models.outputs import HeatmapOutput
 from distilpose.options import ClosedUnitInterval, PositiveFloat, PositiveInt, check_options, option
 from distilpose.skeletons import COCO_17
@@ -151,7 +152,7 @@ def _label(options: LabelOptions, teacher: TeacherBackend, progress: bool) -> La
                 if isinstance(image, Exception):
                     raise image
                 if task.boxes_xyxy is None and find is not None:
-                    boxes = check_boxes_xyxy(find([image])[0].boxes_xyxy)[: PEOPLE_PER_IMAGE - 1]
+                    boxes = checked_people(find([image]), 1)[0].boxes_xyxy[: PEOPLE_PER_IMAGE - 1]
                     task = task._replace(boxes_xyxy=boxes, annotation_ids=people_ids(task.image_id, len(boxes)))
                 record = _label_image(task, image, folder, teacher, options)
             except Exception as error:  # one image never ends a run
